@@ -1,0 +1,1 @@
+"""Attention backends for both halves, and the one function that selects them."""

@@ -1,0 +1,82 @@
+"""Selects an attention backend for one half: called once, before any weight is loaded.
+
+`auto` takes the first backend of the device's order that supports every kind the half needs. An explicit choice is used
+exactly, or refused with the reason and the choices that are valid here.
+"""
+
+import importlib
+import logging
+from importlib.util import find_spec
+
+import torch
+
+from antiphon.attention.interface import AttentionBackend, AttentionSpec
+from antiphon.config.errors import AttentionBackendError, nearest
+
+logger = logging.getLogger(__name__)
+
+# name -> where its class is. A backend's file imports what it needs; it is imported when the backend is looked at.
+BACKENDS = {"torch_sdpa": "antiphon.attention.torch_sdpa:TorchSdpa"}
+
+# The order in which `auto` tries them, by device type, fastest first.
+ORDER = {"cpu": ("torch_sdpa",), "cuda": ("torch_sdpa",)}
+
+
+def backend_class(name: str) -> type[AttentionBackend]:
+    if name not in BACKENDS:
+        raise AttentionBackendError(f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    found: type[AttentionBackend] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
+    """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
+    support = backend_class(name).support
+    checks = (
+        (support.package is None or find_spec(support.package) is not None, f"{support.package} is not installed{_remedy(support.extra)}"),
+        (spec.device.type in support.devices, f"does not run on {spec.device.type}"),
+        (
+            support.min_capability is None or capability is None or capability >= support.min_capability,
+            f"needs compute capability {support.min_capability}, this device has {capability}",
+        ),
+        (spec.kind in support.kinds, f"has no {spec.kind} attention"),
+        (spec.dtype in support.dtypes, f"does not take {str(spec.dtype).removeprefix('torch.')}"),
+        (spec.head_dim % support.head_dim_multiple == 0, f"head size {spec.head_dim} is not a multiple of {support.head_dim_multiple}"),
+        (support.max_head_dim is None or spec.head_dim <= support.max_head_dim, f"head size {spec.head_dim} is over {support.max_head_dim}"),
+        (support.bias or not spec.bias, "takes no additive position bias"),
+        (
+            spec.page_size is None or spec.page_size % support.page_size_multiple == 0,
+            f"page size {spec.page_size} is not a multiple of {support.page_size_multiple}",
+        ),
+    )
+    return next((reason for holds, reason in checks if not holds), None)
+
+
+def _remedy(extra: str | None) -> str:
+    return f" (pip install 'antiphon[{extra}]')" if extra else ""
+
+
+def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[AttentionBackend]:
+    """One backend object per spec, all of the same backend. `half` ('encoder' or 'decoder') is for messages.
+
+    Raises AttentionBackendError when an explicit choice cannot serve every spec.
+    """
+    device = specs[0].device
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+    def reason(name: str) -> str | None:
+        return next((why for spec in specs if (why := refusal(name, spec, capability))), None)
+
+    order = ORDER[device.type]
+    if requested == "auto":
+        chosen = next(name for name in order if reason(name) is None)
+        better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
+        logger.info("%s attention: %s%s", half, chosen, f" (faster, but {'; '.join(better)})" if better else "")
+    else:
+        chosen = requested
+        why = reason(chosen)
+        if why is not None:
+            valid = [name for name in BACKENDS if reason(name) is None]
+            raise AttentionBackendError(f"{half}_attention_backend='{chosen}' cannot be used: {why}. Valid here: {', '.join(valid)}")
+    return [backend_class(chosen)(spec) for spec in specs]

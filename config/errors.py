@@ -1,0 +1,86 @@
+"""Every error Antiphon raises on purpose.
+
+AntiphonError
+├── ConfigurationError        an option that is unknown, out of range or impossible here
+│   └── AttentionBackendError an attention backend that cannot do what was asked of it
+├── CheckpointError           a checkpoint that is missing, broken or incomplete
+│   └── UnsupportedModelError an architecture that no row of the registry describes
+├── InputError                a prompt, a clip or sampling parameters that cannot be served (also a ValueError)
+│   ├── PromptError
+│   ├── AudioError
+│   └── SamplingError
+└── RequestError              how a request that was accepted ended without a result
+    ├── RequestRefused        can never fit; the message has the numbers
+    ├── RequestCancelled
+    ├── RequestExpired        its deadline passed
+    └── RequestFailed         a worker failed while it ran
+        └── EngineDeadError   the engine is closed or a worker process is gone
+"""
+
+
+class AntiphonError(Exception):
+    """Root of all errors that Antiphon raises on purpose."""
+
+
+class ConfigurationError(AntiphonError):
+    """An option is unknown, out of range or impossible on this machine."""
+
+
+class AttentionBackendError(ConfigurationError):
+    """The attention backend that was asked for cannot be used; the message says why and names those that can."""
+
+
+class CheckpointError(AntiphonError):
+    """The checkpoint is missing, broken or incomplete."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """The checkpoint's architecture is not supported; the message lists those that are."""
+
+
+class InputError(AntiphonError, ValueError):
+    """The input of one request cannot be served."""
+
+
+class PromptError(InputError):
+    """A prompt of the wrong form, too long, or with token ids outside the vocabulary."""
+
+
+class AudioError(InputError):
+    """Audio that cannot be read or used."""
+
+
+class SamplingError(InputError):
+    """Sampling parameters out of range."""
+
+
+class RequestError(AntiphonError):
+    """An accepted request ended without a result."""
+
+
+class RequestRefused(RequestError):
+    """The request can never fit into this engine."""
+
+
+class RequestCancelled(RequestError):
+    """The request was cancelled."""
+
+
+class RequestExpired(RequestError):
+    """The request's deadline passed before it was done."""
+
+
+class RequestFailed(RequestError):
+    """A worker failed while it ran the request."""
+
+
+class EngineDeadError(RequestFailed):
+    """The engine is closed, or one of its worker processes is gone."""
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """' Did you mean ...?' for a misspelt name, or the list of valid ones."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else f" Valid names: {', '.join(sorted(valid))}."

@@ -1,0 +1,167 @@
+"""The registry of supported architectures: how each family's config.json becomes the description of two halves.
+
+A family that differs from another only in constants is a row of `FAMILIES`, not a file of its own. Sources: the
+families' papers and the configuration files of transformers.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BartHalf:
+    """One half (encoder or decoder) of BART's structure (Lewis et al. 2019), which Whisper's transformer shares."""
+
+    structure: Literal["bart", "whisper"]
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    ffn_size: int
+    vocab_size: int  # 0 for an encoder of audio
+    activation: str
+    max_positions: int
+    pre_norm: bool  # LayerNorm before each sublayer (mBART, Pegasus, M2M-100, Whisper) or after it (BART, Marian)
+    embedding_norm: bool  # a LayerNorm right after the embeddings (BART, mBART)
+    positions: Literal["learned", "sinusoidal", "fairseq"]  # fairseq: M2M-100's sinusoids, in another layout
+    position_offset: int  # table row of position 0
+    embedding_scale: float
+    key_bias: bool = True  # Whisper's key projections have no bias
+    logits_bias: bool = False  # decoder: the checkpoint may hold final_logits_bias
+    mel_bins: int = 0  # encoder of audio: channels of the spectrogram
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def attention_scale(self) -> float:
+        return self.head_dim**-0.5
+
+
+@dataclass(frozen=True)
+class T5Half:
+    """One half of T5's structure (Raffel et al. 2020); gated feed-forward layers since v1.1 (Shazeer 2020)."""
+
+    structure: Literal["t5"]
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    ffn_size: int
+    vocab_size: int
+    activation: str
+    gated: bool
+    bias_buckets: int
+    bias_max_distance: int
+    norm_eps: float
+    logits_scale: float  # decoder: hidden states are scaled by this before a tied head
+    max_positions: None = None  # relative positions: no limit of their own
+    attention_scale: float = 1.0  # folded into T5's initialisation
+
+
+Half = BartHalf | T5Half
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the registry. `encoder` and `decoder` read config.json; `input` is what the encoder takes."""
+
+    name: str
+    input: Literal["text", "audio"]
+    encoder: Callable[[Config], Half]
+    decoder: Callable[[Config], Half]
+
+
+def _bart(half: Literal["encoder", "decoder"], pre_norm: bool, embedding_norm: bool, positions: Any, offset: int) -> Callable[[Config], Half]:
+    def describe(config: Config) -> BartHalf:
+        vocab_size = config["vocab_size"] if half == "encoder" else config.get("decoder_vocab_size") or config["vocab_size"]
+        pad = config.get("pad_token_id", 1) or 0
+        return BartHalf(
+            structure="bart",
+            hidden_size=config["d_model"],
+            num_layers=config[f"{half}_layers"],
+            num_heads=config[f"{half}_attention_heads"],
+            ffn_size=config[f"{half}_ffn_dim"],
+            vocab_size=vocab_size,
+            activation=config.get("activation_function", "gelu"),
+            max_positions=config.get("max_position_embeddings", 1024),
+            pre_norm=pre_norm,
+            embedding_norm=embedding_norm,
+            positions=positions,
+            position_offset=pad + 1 if positions == "fairseq" else offset,
+            embedding_scale=math.sqrt(config["d_model"]) if config.get("scale_embedding") else 1.0,
+            logits_bias=half == "decoder",
+        )
+
+    return describe
+
+
+def _whisper(half: Literal["encoder", "decoder"]) -> Callable[[Config], Half]:
+    def describe(config: Config) -> BartHalf:
+        audio = half == "encoder"
+        return BartHalf(
+            structure="whisper" if audio else "bart",
+            hidden_size=config["d_model"],
+            num_layers=config[f"{half}_layers"],
+            num_heads=config[f"{half}_attention_heads"],
+            ffn_size=config[f"{half}_ffn_dim"],
+            vocab_size=0 if audio else config["vocab_size"],
+            activation=config.get("activation_function", "gelu"),
+            max_positions=config["max_source_positions" if audio else "max_target_positions"],
+            pre_norm=True,
+            embedding_norm=False,
+            positions="learned",  # the encoder's sinusoids are stored in the checkpoint
+            position_offset=0,
+            embedding_scale=1.0,
+            key_bias=False,
+            mel_bins=config.get("num_mel_bins", 80) if audio else 0,
+        )
+
+    return describe
+
+
+def _t5(half: Literal["encoder", "decoder"], scales_tied_head: bool = True) -> Callable[[Config], Half]:
+    def describe(config: Config) -> T5Half:
+        kind, _, name = config.get("feed_forward_proj", "relu").rpartition("-")
+        tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
+        layers = config["num_layers"] if half == "encoder" else config.get("num_decoder_layers") or config["num_layers"]
+        return T5Half(
+            structure="t5",
+            hidden_size=config["d_model"],
+            num_layers=layers,
+            num_heads=config["num_heads"],
+            head_dim=config["d_kv"],
+            ffn_size=config["d_ff"],
+            vocab_size=config["vocab_size"],
+            activation="gelu_new" if (kind, name) == ("gated", "gelu") else name,
+            gated=kind == "gated",
+            bias_buckets=config.get("relative_attention_num_buckets", 32),
+            bias_max_distance=config.get("relative_attention_max_distance", 128),
+            norm_eps=config.get("layer_norm_epsilon", 1e-6),
+            logits_scale=config["d_model"] ** -0.5 if scales_tied_head and tied else 1.0,
+        )
+
+    return describe
+
+
+def _bart_family(name: str, pre_norm: bool, embedding_norm: bool, positions: str, offset: int = 0) -> Family:
+    constants = (pre_norm, embedding_norm, positions, offset)
+    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants))
+
+
+FAMILIES: dict[str, Family] = {
+    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder")),
+    "BartForConditionalGeneration": _bart_family("bart", False, True, "learned", offset=2),
+    "BartModel": _bart_family("bart", False, True, "learned", offset=2),  # facebook/bart-large names this one
+    "MBartForConditionalGeneration": _bart_family("mbart", True, True, "learned", offset=2),
+    "PegasusForConditionalGeneration": _bart_family("pegasus", True, False, "sinusoidal"),
+    "MarianMTModel": _bart_family("marian", False, False, "sinusoidal"),
+    "M2M100ForConditionalGeneration": _bart_family("m2m_100", True, False, "fairseq"),  # NLLB too
+    "T5ForConditionalGeneration": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # Flan-T5 and ByT5 too
+    "T5WithLMHeadModel": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # what old T5 checkpoints call it
+    "MT5ForConditionalGeneration": Family("mt5", "text", _t5("encoder"), _t5("decoder", scales_tied_head=False)),
+}

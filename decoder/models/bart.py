@@ -1,0 +1,99 @@
+"""The decoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB, and Whisper's."""
+
+import torch
+from torch import nn
+
+from antiphon.config.families import BartHalf
+from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.kv.pool import KVPool
+from antiphon.layers.embeddings import TokenEmbedding, embedding_names
+from antiphon.layers.linear import ACTIVATIONS, StackedLinear
+from antiphon.layers.norms import residual
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, half: BartHalf, layer: int) -> None:
+        super().__init__()
+        size, self.layer = half.hidden_size, layer
+        self.heads = (half.num_heads, half.head_dim)
+        self.qkv = StackedLinear(size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), bias=True)
+        self.out_proj = nn.Linear(size, size)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
+        step.pool.write(self.layer, step.self_slots, k, v)
+        found = step.causal.run(q, *step.pool.layers[self.layer].unbind(), step.causal_plan)
+        out: torch.Tensor = self.out_proj(found.flatten(1))
+        return out
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, half: BartHalf, layer: int) -> None:
+        super().__init__()
+        size, self.layer = half.hidden_size, layer
+        self.heads = (half.num_heads, half.head_dim)
+        self.q_proj = nn.Linear(size, size)
+        self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), bias=True)
+        self.out_proj = nn.Linear(size, size)
+
+    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        k, v = (part.unflatten(-1, self.heads) for part in self.kv(hidden))
+        pool.write(self.layer, slots, k, v)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        q = self.q_proj(x).unflatten(-1, self.heads)
+        found = step.cross.run(q, *step.pool.layers[self.layer].unbind(), step.cross_plan)
+        out: torch.Tensor = self.out_proj(found.flatten(1))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, half: BartHalf, layer: int) -> None:
+        super().__init__()
+        self.pre_norm = half.pre_norm
+        self.activation = ACTIVATIONS[half.activation]
+        self.self_attn = SelfAttention(half, layer)
+        self.self_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.encoder_attn = CrossAttention(half, layer)
+        self.encoder_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
+        self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
+        self.final_layer_norm = nn.LayerNorm(half.hidden_size)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        x = residual(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, step), self.pre_norm)
+        x = residual(x, self.encoder_attn_layer_norm, lambda h: self.encoder_attn(h, step), self.pre_norm)
+        return residual(x, self.final_layer_norm, lambda h: self.fc2(self.activation(self.fc1(h))), self.pre_norm)
+
+
+class BartDecoder(DecoderModel):
+    def __init__(self, half: BartHalf, tied_head: bool, logits_bias: bool) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(half)
+        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
+        self.layer_norm = nn.LayerNorm(half.hidden_size) if half.pre_norm else nn.Identity()
+        self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
+        if tied_head:
+            self.lm_head.weight = self.embedding.embed_tokens.weight
+        self.final_logits_bias = nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False) if logits_bias else None
+
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        x = self.embedding(token_ids, positions)
+        for layer in self.layers:
+            x = layer(x, step)
+        out: torch.Tensor = self.layer_norm(x)
+        return out
+
+    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        for layer in self.layers:
+            layer.encoder_attn.write(hidden, slots, pool)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        found = self.lm_head(hidden).float()
+        return found if self.final_logits_bias is None else found + self.final_logits_bias.float()
+
+    @staticmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        if path == "lm_head.weight":
+            return "lm_head.weight", "proj_out.weight", *embedding_names("decoder", "embed_tokens.weight")
+        return (path,) if path == "final_logits_bias" else embedding_names("decoder", path)

@@ -1,0 +1,42 @@
+"""What the runner needs of a decoder, whatever its structure."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from antiphon.attention.interface import AttentionBackend
+from antiphon.kv.pool import KVPool
+
+
+@dataclass(frozen=True)
+class DecoderStep:
+    """What every layer of one step shares: pages, where to write, and the plans of both attentions."""
+
+    pool: KVPool
+    self_slots: torch.Tensor  # [tokens] where this step's self keys go
+    causal: AttentionBackend
+    causal_plan: Any
+    cross: AttentionBackend
+    cross_plan: Any
+
+
+class DecoderModel(nn.Module):
+    @abstractmethod
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
+
+    @abstractmethod
+    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
+
+    @abstractmethod
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> float32 [rows, vocabulary]"""
+
+    @staticmethod
+    @abstractmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        """Names under which checkpoints hold the tensor at `path`, in order of preference."""

@@ -1,0 +1,104 @@
+"""The decoder of T5 (Raffel et al. 2020): as its encoder, with causal self-attention and unbiased cross-attention."""
+
+import torch
+from torch import nn
+
+from antiphon.config.families import T5Half
+from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.kv.pool import KVPool
+from antiphon.layers.linear import StackedLinear
+from antiphon.layers.norms import RMSNorm
+from antiphon.layers.positions import RelativeBias
+from antiphon.layers.t5 import T5FeedForward, block_name
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, half: T5Half, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads = layer, (half.num_heads, half.head_dim)
+        inner = half.num_heads * half.head_dim
+        self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
+        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(self.layer_norm(x)))  # [tokens, heads, head_dim]
+        step.pool.write(self.layer, step.self_slots, k, v)
+        found = step.causal.run(q, *step.pool.layers[self.layer].unbind(), step.causal_plan, bias)
+        return x + self.o(found.flatten(1))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, half: T5Half, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads = layer, (half.num_heads, half.head_dim)
+        inner = half.num_heads * half.head_dim
+        self.q = nn.Linear(half.hidden_size, inner, bias=False)
+        self.kv = StackedLinear(half.hidden_size, dict.fromkeys("kv", inner), bias=False)
+        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        k, v = (part.unflatten(-1, self.heads) for part in self.kv(hidden))
+        pool.write(self.layer, slots, k, v)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        q = self.q(self.layer_norm(x)).unflatten(-1, self.heads)
+        found = step.cross.run(q, *step.pool.layers[self.layer].unbind(), step.cross_plan)
+        return x + self.o(found.flatten(1))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, half: T5Half, layer: int) -> None:
+        super().__init__()
+        self.attention = SelfAttention(half, layer)
+        self.cross_attention = CrossAttention(half, layer)
+        self.feed_forward = T5FeedForward(half)
+
+    def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
+        x = self.attention(x, step, bias)
+        x = self.cross_attention(x, step)
+        out: torch.Tensor = self.feed_forward(x)
+        return out
+
+
+class T5Decoder(DecoderModel):
+    def __init__(self, half: T5Half, tied_head: bool) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False)
+        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
+        self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+        self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
+        if tied_head:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.logits_scale = half.logits_scale
+
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        x = self.embed_tokens(token_ids)
+        for layer in self.layers:
+            x = layer(x, step, self.bias)
+        out: torch.Tensor = self.final_layer_norm(x)
+        return out
+
+    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        for layer in self.layers:
+            layer.cross_attention.write(hidden, slots, pool)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.lm_head(hidden * self.logits_scale)
+        return out.float()
+
+    @staticmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        shared = ("decoder.embed_tokens.weight", "shared.weight", "encoder.embed_tokens.weight")
+        if path == "embed_tokens.weight":
+            return shared
+        if path == "lm_head.weight":
+            return "lm_head.weight", *shared
+        sublayers = {
+            "attention": "layer.0.SelfAttention",
+            "cross_attention": "layer.1.EncDecAttention",
+            "feed_forward": "layer.2.DenseReluDense",
+        }
+        return (block_name("decoder", path, sublayers),)

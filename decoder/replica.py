@@ -1,0 +1,65 @@
+"""One decoder replica: schedule → run → postprocess. A plain object; a Ray actor, a test or a benchmark drives it."""
+
+import logging
+from collections.abc import Callable
+
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.runner import DecoderRunner
+from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.pages import PagePool
+from antiphon.scheduler.request import Media, StepOutput
+from antiphon.scheduler.scheduler import Limits, Scheduler
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[list[tuple[Media, int]]], None]  # asks encoder workers for media; each with its worker's index
+
+
+class DecoderReplica:
+    """`encode` must not block; what it asked for comes back through `deliver` or `encode_failed`, in any order."""
+
+    def __init__(self, model: ModelConfig, config: EngineConfig, encode: Encode, timestamps: TimestampRules | None = None) -> None:
+        self.runner = DecoderRunner(model, config, timestamps)
+        options = config.scheduler
+        limits = Limits(
+            max_num_seqs=options.max_num_seqs,
+            max_batched_tokens=options.max_num_batched_tokens,
+            max_len=model.max_decoder_len,
+            max_cross_len=model.max_encoder_len,
+            encode_ahead_tokens=options.encode_ahead_tokens,
+            max_waiting=options.max_waiting_requests,
+            page_size=config.decoder.kv_page_size,
+        )
+        self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
+        self._encode = encode
+
+    def deliver(self, states: HiddenStates) -> None:
+        """Hidden states from an encoder."""
+        self.runner.handoff.put(states)
+        for key in states.keys:
+            self.scheduler.encoded(key)
+
+    def step(self) -> StepOutput:
+        """One round. An empty output means that nothing happened."""
+        scheduler = self.scheduler
+        if jobs := scheduler.next_encodes():
+            self._encode(jobs)
+        plan = scheduler.step()
+        for key in scheduler.take_unwanted():
+            self.runner.handoff.drop(key)
+        if plan is not None:
+            try:
+                result = self.runner.execute(plan)
+            except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
+                logger.exception("a decoder step of %d sequences failed", len(plan.slots))
+                scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
+            else:
+                scheduler.postprocess(plan, result)
+        return scheduler.take_output()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until a request or hidden states arrive."""
+        return self.scheduler.idle

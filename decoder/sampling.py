@@ -1,0 +1,250 @@
+"""From logits to tokens, for all rows of a step at once, on the device.
+
+Rules that no row of a step asks for cost nothing; which do is known on the host (`Slots.host`), so nothing waits for the device.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.slots import OFF, Slots
+from antiphon.scheduler.plan import Logprobs
+
+_MINUS_INF = float("-inf")
+
+
+@dataclass(frozen=True)
+class DeviceLogprobs:
+    """As `scheduler.plan.Logprobs`, still on the device."""
+
+    rows: np.ndarray
+    chosen: torch.Tensor
+    rank: torch.Tensor
+    top_ids: torch.Tensor
+    top: torch.Tensor
+
+    def to_host(self) -> Logprobs:
+        return Logprobs(self.rows, *(each.cpu().numpy() for each in (self.chosen, self.rank, self.top_ids, self.top)))
+
+
+class Sampler:
+    def __init__(self, slots: Slots, timestamps: TimestampRules | None) -> None:
+        self.slots, self.timestamps = slots, timestamps
+
+    def __call__(self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, DeviceLogprobs | None]:
+        """`logits` [rows, vocabulary] float32 of the sequences in `slots` [rows], which have `lengths` [rows] tokens so far.
+
+        Returns tokens [rows] int64, and log-probabilities of the raw logits for the rows that asked.
+        """
+        step = _Step(self.slots, slots, lengths)
+        raw = logits
+        logits = _penalise(logits, step)
+        logits = _forbid_repeated_ngrams(logits, step)
+        logits = _mask(logits, step)
+        if self.timestamps is not None and step.any("timestamps", lambda on: on > 0):
+            logits = _follow_timestamp_rules(logits, step, self.timestamps)
+        tokens = _draw(logits, step)
+        tokens = _force(tokens, step)
+        return tokens, _logprobs(raw, tokens, step)
+
+
+class _Step:
+    """The settings of one step's rows, on the host (`host`) and on the device (`get`)."""
+
+    def __init__(self, slots: Slots, rows: np.ndarray, lengths: np.ndarray) -> None:
+        self.slots, self.lengths_host = slots, lengths
+        self._rows_host = rows
+        self.device = slots.device
+        self.rows = torch.from_numpy(rows).to(self.device)
+        self.lengths = torch.from_numpy(lengths).to(self.device)
+
+    def host(self, name: str) -> np.ndarray:
+        return self.slots.host[name][self._rows_host]
+
+    def get(self, name: str) -> torch.Tensor:
+        return self.slots.on_device[name][self.rows]
+
+    def any(self, name: str, asks) -> bool:  # type: ignore[no-untyped-def]
+        return bool(asks(self.host(name)).any())
+
+    def where(self, holds: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.flatnonzero(holds)).to(self.device)
+
+    def history(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [rows, longest] of these rows, and their lengths [rows]; columns past the length are stale."""
+        longest = int(self.lengths_host.max())
+        return self.slots.tokens[self.rows[rows], :longest], self.lengths[rows]
+
+
+def _penalise(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """Repetition (Keskar et al. 2019) over prompt and output; presence and frequency over the output alone."""
+    repetition, presence, frequency = (step.host(f"{name}_penalty") for name in ("repetition", "presence", "frequency"))
+    asking = (repetition != 1.0) | (presence != 0.0) | (frequency != 0.0)
+    if not asking.any():
+        return logits
+    rows = step.where(asking)
+    history, lengths = step.history(rows)
+    at = torch.arange(history.shape[1], device=step.device)[None]
+    written = at < lengths[:, None]
+    generated = written & (at >= step.get("prompt_len")[rows][:, None])
+    zeros = torch.zeros(len(rows), logits.shape[1], device=step.device)
+    seen = zeros.scatter_add(1, history, written.float()) > 0
+    count = zeros.scatter_add(1, history, generated.float())
+    own = logits[rows]
+    penalty = step.get("repetition_penalty")[rows][:, None]
+    own = torch.where(seen, torch.where(own > 0, own / penalty, own * penalty), own)
+    own = own - count * step.get("frequency_penalty")[rows][:, None] - (count > 0) * step.get("presence_penalty")[rows][:, None]
+    return logits.index_copy(0, rows, own)
+
+
+def _forbid_repeated_ngrams(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """No n-gram twice (Paulus et al. 2017): bars tokens that would complete one that is already there."""
+    sizes = step.host("no_repeat_ngram")
+    for size in np.unique(sizes[sizes > 0]).tolist():
+        rows = step.where((sizes == size) & (step.lengths_host >= size))
+        if not len(rows):
+            continue
+        history, lengths = step.history(rows)
+        grams = history.unfold(1, size, 1)  # [rows, starts, size]
+        last = torch.arange(size - 1, device=step.device) + (lengths - (size - 1))[:, None]
+        same = (grams[..., :-1] == history.gather(1, last)[:, None]).all(-1)
+        whole = torch.arange(grams.shape[1], device=step.device)[None] + size <= lengths[:, None]
+        barred = torch.zeros(len(rows), logits.shape[1], device=step.device)
+        barred.scatter_add_(1, grams[..., -1], (same & whole).float())
+        logits = logits.index_copy(0, rows, logits[rows].masked_fill(barred > 0, _MINUS_INF))
+    return logits
+
+
+def _mask(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """Suppressed, allowed and biased tokens; other ones at the first token; no stop token before `min_tokens`."""
+    generated = step.lengths_host - step.host("prompt_len")
+    which = np.where(generated == 0, step.host("begin_mask"), step.host("mask"))
+    if which.any():
+        logits = logits + step.slots.masks.rows[torch.from_numpy(which).to(step.device)]
+    early = generated < step.host("min_tokens")
+    if early.any():
+        rows = step.where(early)
+        stops = step.slots.stop_ids[step.rows[rows]]
+        barred = torch.zeros(len(rows), logits.shape[1], device=step.device)
+        barred.scatter_add_(1, stops.clamp(min=0), (stops != OFF).float())
+        logits = logits.index_copy(0, rows, logits[rows].masked_fill(barred > 0, _MINUS_INF))
+    return logits
+
+
+def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampRules) -> torch.Tensor:
+    """Timestamps come in pairs, never decrease, and are taken when they are together likelier than any text token."""
+    rows = step.where(step.host("timestamps") > 0)
+    history, lengths = step.history(rows)
+    generated = lengths - step.get("prompt_len")[rows]
+    own, ids = logits[rows], torch.arange(logits.shape[1], device=step.device)[None]
+    is_time = ids >= rules.first_id
+
+    def before(back: int) -> torch.Tensor:
+        return history.gather(1, (lengths - back).clamp(min=0)[:, None])[:, 0]
+
+    last_is_time = (generated >= 1) & (before(1) >= rules.first_id)
+    pair_is_closed = (generated < 2) | (before(2) >= rules.first_id)  # the last timestamp, if one, opened a segment
+    at = torch.arange(history.shape[1], device=step.device)[None]
+    output = (at < lengths[:, None]) & (at >= (lengths - generated)[:, None])
+    latest = torch.where(output & (history >= rules.first_id), history, rules.first_id - 1).amax(1)
+    repeats = last_is_time & ~pair_is_closed  # the segment's end may be said again, as the next one's start
+    earliest = torch.where(latest < rules.first_id, rules.first_id, torch.where(repeats, latest, latest + 1))
+
+    barred = ids == rules.no_timestamps_id
+    barred = barred | (is_time & (last_is_time & pair_is_closed)[:, None])
+    barred = barred | ((ids < rules.end_id) & repeats[:, None])
+    barred = barred | (is_time & (ids < earliest[:, None]))
+    first = (generated == 0)[:, None]
+    barred = barred | (first & ~is_time)
+    if rules.max_initial is not None:
+        barred = barred | (first & (ids > rules.first_id + rules.max_initial))
+    own = own.masked_fill(barred, _MINUS_INF)
+    logprobs = own.log_softmax(-1)
+    together = logprobs.masked_fill(~is_time, _MINUS_INF).logsumexp(-1)
+    likeliest_text = logprobs.masked_fill(is_time, _MINUS_INF).amax(-1)
+    own = own.masked_fill((together > likeliest_text)[:, None] & ~is_time, _MINUS_INF)
+    return logits.index_copy(0, rows, own)
+
+
+def _draw(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """The likeliest token where temperature is 0; else one drawn by inverting the cumulative distribution.
+
+    A row's draw depends on its own settings, seed and position alone, so it is the same in any batch.
+    """
+    tokens = logits.argmax(-1)
+    random = step.host("temperature") > 0
+    if not random.any():
+        return tokens
+    filtered = (step.host("top_k") > 0) | (step.host("top_p") < 1.0) | (step.host("min_p") > 0.0)
+    uniform = torch.from_numpy(uniforms(step.host("seed"), step.lengths_host)).to(step.device)
+    for holds, draw in ((random & ~filtered, _draw_plain), (random & filtered, _draw_filtered)):
+        if holds.any():
+            rows = step.where(holds)
+            scaled = logits[rows] / step.get("temperature")[rows][:, None]
+            tokens = tokens.index_copy(0, rows, draw(scaled, uniform[rows], rows, step))
+    return tokens
+
+
+def _draw_plain(scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step) -> torch.Tensor:
+    return _invert(scaled.softmax(-1), uniform)
+
+
+def _draw_filtered(scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step) -> torch.Tensor:
+    ordered, ids = scaled.sort(dim=-1, descending=True, stable=True)
+    place = torch.arange(scaled.shape[1], device=step.device)[None]
+    top_k = step.get("top_k")[rows][:, None]
+    ordered = ordered.masked_fill((top_k > 0) & (place >= top_k), _MINUS_INF)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    dropped = before >= step.get("top_p")[rows][:, None]  # keeps the token that crosses the threshold
+    dropped |= probabilities < step.get("min_p")[rows][:, None] * probabilities[:, :1]
+    dropped[:, 0] = False
+    chosen = _invert(probabilities.masked_fill(dropped, 0.0), uniform)
+    return ids.gather(1, chosen[:, None])[:, 0]
+
+
+def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Index whose span of the cumulative `weights` [rows, n] holds `uniform` [rows] times their sum."""
+    cumulative = weights.double().cumsum(-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    index = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    last = (weights > 0).long().mul(torch.arange(weights.shape[1], device=weights.device)).amax(-1)
+    return torch.minimum(index, last)
+
+
+def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), a function of seed and position alone: SplitMix64's finaliser (Steele et al. 2014) over a counter."""
+    with np.errstate(over="ignore"):
+        x = seeds.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _force(tokens: torch.Tensor, step: _Step) -> torch.Tensor:
+    """The first and the last token where the model prescribes them."""
+    first = step.host("forced_first")
+    forced = np.where(step.lengths_host == step.host("prompt_len"), first, OFF)
+    at_limit = step.lengths_host == step.host("max_len") - 1
+    forced = np.where(at_limit & (step.host("forced_last") != OFF), step.host("forced_last"), forced)
+    if (forced == OFF).all():
+        return tokens
+    wanted = torch.from_numpy(forced).to(step.device)
+    return torch.where(wanted == OFF, tokens, wanted)
+
+
+def _logprobs(raw: torch.Tensor, tokens: torch.Tensor, step: _Step) -> DeviceLogprobs | None:
+    wanted = step.host("logprobs")
+    asking = np.flatnonzero(wanted != OFF)
+    if not len(asking):
+        return None
+    rows = torch.from_numpy(asking).to(step.device)
+    logprobs = raw[rows].log_softmax(-1)
+    chosen = logprobs.gather(1, tokens[rows][:, None])[:, 0]
+    top, ids = logprobs.topk(int(wanted.max()), dim=-1)
+    return DeviceLogprobs(asking, chosen, (logprobs > chosen[:, None]).sum(-1) + 1, ids, top)

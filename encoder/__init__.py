@@ -1,0 +1,1 @@
+"""Encoders: audio or text in, hidden states out. Knows nothing of decoding, pages or Ray."""

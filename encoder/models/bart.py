@@ -1,0 +1,63 @@
+"""The encoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB; its layer is Whisper's too."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from antiphon.attention.interface import AttentionBackend
+from antiphon.config.families import BartHalf
+from antiphon.encoder.models.interface import EncoderModel
+from antiphon.layers.embeddings import TokenEmbedding, embedding_names
+from antiphon.layers.linear import ACTIVATIONS, StackedLinear
+from antiphon.layers.norms import residual
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, half: BartHalf) -> None:
+        super().__init__()
+        size = half.hidden_size
+        self.heads = (half.num_heads, half.head_dim)
+        self.qkv = StackedLinear(size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), bias=True)
+        self.out_proj = nn.Linear(size, size)
+
+    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
+        out: torch.Tensor = self.out_proj(attention.run(q, k, v, plan).flatten(1))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, half: BartHalf) -> None:
+        super().__init__()
+        self.pre_norm = half.pre_norm
+        self.activation = ACTIVATIONS[half.activation]
+        self.self_attn = SelfAttention(half)
+        self.self_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
+        self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
+        self.final_layer_norm = nn.LayerNorm(half.hidden_size)
+
+    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        x = residual(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, attention, plan), self.pre_norm)
+        return residual(x, self.final_layer_norm, lambda h: self.fc2(self.activation(self.fc1(h))), self.pre_norm)
+
+
+class BartEncoder(EncoderModel):
+    def __init__(self, half: BartHalf) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(half)
+        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
+        self.layer_norm = nn.LayerNorm(half.hidden_size) if half.pre_norm else nn.Identity()
+
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        """Packed [tokens] ids and positions -> [tokens, hidden]"""
+        x = self.embedding(token_ids, positions)
+        for layer in self.layers:
+            x = layer(x, attention, plan)
+        out: torch.Tensor = self.layer_norm(x)
+        return out
+
+    @staticmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        return embedding_names("encoder", path)

@@ -1,0 +1,62 @@
+"""The encoder of T5 (Raffel et al. 2020): RMSNorm before each sublayer, no biases, relative position bias, unscaled scores."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from antiphon.attention.interface import AttentionBackend
+from antiphon.config.families import T5Half
+from antiphon.encoder.models.interface import EncoderModel
+from antiphon.layers.linear import StackedLinear
+from antiphon.layers.norms import RMSNorm
+from antiphon.layers.positions import RelativeBias
+from antiphon.layers.t5 import T5FeedForward, block_name
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, half: T5Half) -> None:
+        super().__init__()
+        self.heads = (half.num_heads, half.head_dim)
+        inner = half.num_heads * half.head_dim
+        self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
+        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(self.layer_norm(x)))
+        return x + self.o(attention.run(q, k, v, plan, bias).flatten(1))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, half: T5Half) -> None:
+        super().__init__()
+        self.attention = SelfAttention(half)
+        self.feed_forward = T5FeedForward(half)
+
+    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> torch.Tensor:
+        out: torch.Tensor = self.feed_forward(self.attention(x, attention, plan, bias))
+        return out
+
+
+class T5Encoder(EncoderModel):
+    def __init__(self, half: T5Half) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=True)
+        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
+        self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
+        x = self.embed_tokens(token_ids)
+        for layer in self.layers:
+            x = layer(x, attention, plan, self.bias)
+        out: torch.Tensor = self.final_layer_norm(x)
+        return out
+
+    @staticmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        if path == "embed_tokens.weight":
+            return "encoder.embed_tokens.weight", "shared.weight", "decoder.embed_tokens.weight"
+        return (block_name("encoder", path, {"attention": "layer.0.SelfAttention", "feed_forward": "layer.1.DenseReluDense"}),)

@@ -1,0 +1,36 @@
+"""Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then pre-norm BART layers."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from antiphon.attention.interface import AttentionBackend
+from antiphon.config.families import BartHalf
+from antiphon.encoder.models.bart import EncoderLayer
+from antiphon.encoder.models.interface import EncoderModel
+
+
+class WhisperEncoder(EncoderModel):
+    def __init__(self, half: BartHalf) -> None:
+        super().__init__()
+        size = half.hidden_size
+        self.conv1 = nn.Conv1d(half.mel_bins, size, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(size, size, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(half.max_positions, size)
+        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
+        self.layer_norm = nn.LayerNorm(size)
+
+    def forward(self, features: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden]"""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(features)))).transpose(1, 2)  # [windows, frames / 2, hidden]
+        x = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
+        for layer in self.layers:
+            x = layer(x, attention, plan)
+        out: torch.Tensor = self.layer_norm(x)
+        return out
+
+    @staticmethod
+    def checkpoint_names(path: str) -> tuple[str, ...]:
+        return f"model.encoder.{path}", f"encoder.{path}"

@@ -1,0 +1,131 @@
+"""The sentences and voices of the small Whisper model: what may be said, who says it, and how it is synthesised.
+
+Training and evaluation share this file; they differ only in the voices, which never overlap.
+Speech comes from espeak-ng (`apt-get install espeak-ng`).
+"""
+
+import io
+import random
+import subprocess
+import wave
+from dataclasses import dataclass
+
+import numpy as np
+
+SAMPLE_RATE = 22_050  # what espeak-ng writes
+
+DIGITS = {
+    "en": "zero one two three four five six seven eight nine".split(),
+    "de": "null eins zwei drei vier fünf sechs sieben acht neun".split(),
+}
+TENS = {
+    "en": "ten twenty thirty forty fifty sixty".split(),
+    "de": "zehn zwanzig dreißig vierzig fünfzig sechzig".split(),
+}
+# English word -> German word; the articles make the German cases right in the templates below.
+ROOMS = {
+    "the kitchen": "der küche",
+    "the bedroom": "dem schlafzimmer",
+    "the garage": "der garage",
+    "the garden": "dem garten",
+    "the office": "dem büro",
+}
+DEVICES = {
+    "the light": "das licht",
+    "the heating": "die heizung",
+    "the radio": "das radio",
+    "the fan": "den ventilator",
+    "the alarm": "den alarm",
+}
+OPENINGS = {"the door": "die tür", "the window": "das fenster", "the gate": "das tor"}
+PLACES = {
+    "london": "london",
+    "paris": "paris",
+    "berlin": "berlin",
+    "vienna": "wien",
+    "rome": "rom",
+    "tokyo": "tokio",
+    "delhi": "delhi",
+    "cairo": "kairo",
+    "boston": "boston",
+    "madrid": "madrid",
+}
+DAYS = {"today": "heute", "tomorrow": "morgen"}
+UNITS = {"seconds": "sekunden", "minutes": "minuten", "hours": "stunden"}
+
+ACCENTS = {
+    "en": ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-029"],
+    "de": ["de"],
+}
+TRAINING_VARIANTS = (
+    "m1 m2 m3 m4 m5 m8 f1 f3 f5 adam Alex Alicia Andrea Andy Annie antonio belinda benjamin boris caleb "
+    "david Denis Diogo ed edward2 Gene Gustave Henrique Hugo Jacky john Lee linda marcelo Marco Mario Michael michel "
+    "miguel Mike pablo paul pedro quincy rob steph3 travis Tweaky victor Zac shelby sandro klatt klatt3"
+).split()
+HELD_OUT_VARIANTS = "m6 m7 f2 f4 Gene2 edward max robert steph norbert".split()
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One sentence as one voice says it. `text` is what is said, `english` its translation (itself for English)."""
+
+    language: str
+    text: str
+    english: str
+    voice: str
+    speed: int  # words per minute
+    pitch: int  # 0 to 99
+
+
+def sentence(rng: random.Random, language: str) -> tuple[str, str]:
+    """One random sentence in `language` and the same in English."""
+    kind = rng.randrange(7)
+    if kind == 0:
+        count = rng.randint(3, 6)
+        picks = [rng.randrange(10) for _ in range(count)]
+        spoken = {lang: " ".join(words[i] for i in picks) for lang, words in DIGITS.items()}
+        english, german = f"call {spoken['en']}", f"wähle {spoken['de']}"
+    elif kind == 1:
+        device, room, on = rng.choice([*DEVICES]), rng.choice([*ROOMS]), rng.random() < 0.5
+        english = f"turn {'on' if on else 'off'} {device} in {room}"
+        german = f"schalte {DEVICES[device]} in {ROOMS[room]} {'ein' if on else 'aus'}"
+    elif kind == 2:
+        opening, room, is_open = rng.choice([*OPENINGS]), rng.choice([*ROOMS]), rng.random() < 0.5
+        english = f"{'open' if is_open else 'close'} {opening} of {room}"
+        german = f"{'öffne' if is_open else 'schließe'} {OPENINGS[opening]} von {ROOMS[room]}"
+    elif kind == 3:
+        amount, unit = rng.randrange(6), rng.choice([*UNITS])
+        english = f"set a timer for {TENS['en'][amount]} {unit}"
+        german = f"stelle einen wecker auf {TENS['de'][amount]} {UNITS[unit]}"
+    elif kind == 4:
+        start, goal = rng.sample([*PLACES], 2)
+        english, german = f"fly from {start} to {goal}", f"fliege von {PLACES[start]} nach {PLACES[goal]}"
+    elif kind == 5:
+        place, day = rng.choice([*PLACES]), rng.choice([*DAYS])
+        english, german = f"what is the weather in {place} {day}", f"wie wird das wetter in {PLACES[place]} {DAYS[day]}"
+    else:
+        number, day = rng.randrange(1, 10), rng.choice([*DAYS])
+        english = f"wake me up {day} at {DIGITS['en'][number]}"
+        german = f"wecke mich {DAYS[day]} um {DIGITS['de'][number]}"
+    return (english if language == "en" else german), english
+
+
+def utterance(rng: random.Random, variants: list[str]) -> Utterance:
+    """A random sentence by a random voice among `variants`; two in three are English."""
+    language = "en" if rng.random() < 0.67 else "de"
+    text, english = sentence(rng, language)
+    voice = f"{rng.choice(ACCENTS[language])}+{rng.choice(variants)}"
+    return Utterance(language, text, english, voice, rng.randint(130, 200), rng.randint(25, 75))
+
+
+def synthesise(spoken: Utterance) -> np.ndarray:
+    """Samples [n] float32 in [-1, 1] at SAMPLE_RATE, silence at both ends cut off."""
+    wav = subprocess.run(
+        ["espeak-ng", "-v", spoken.voice, "-s", str(spoken.speed), "-p", str(spoken.pitch), "--stdout", spoken.text],
+        check=True,
+        capture_output=True,
+    ).stdout
+    with wave.open(io.BytesIO(wav)) as file:
+        samples = np.frombuffer(file.readframes(10**9), np.int16).astype(np.float32) / 32768
+    loud = np.flatnonzero(np.abs(samples) > 0.01)
+    return samples[loud[0] : loud[-1] + 1]

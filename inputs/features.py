@@ -1,0 +1,99 @@
+"""Whisper's log-mel spectrogram in torch, in batches, on whatever device the encoder has."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from antiphon.config.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Of preprocessor_config.json: how a model wants its sound. Lengths are in samples, rates in Hz."""
+
+    sampling_rate: int = 16_000
+    window: int = 480_000  # samples of one encoder input
+    fft_size: int = 400
+    hop: int = 160
+    mel_bins: int = 80
+
+    @property
+    def window_seconds(self) -> float:
+        return self.window / self.sampling_rate
+
+    @classmethod
+    def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":
+        """From a checkpoint folder; the encoder's positions decide the window (two frames each).
+
+        Raises CheckpointError where the feature extractor's settings contradict the model's.
+        """
+        raw = _feature_settings(folder)
+        config = cls(
+            sampling_rate=raw.get("sampling_rate", 16_000),
+            window=max_positions * 2 * raw.get("hop_length", 160),
+            fft_size=raw.get("n_fft", 400),
+            hop=raw.get("hop_length", 160),
+            mel_bins=mel_bins,
+        )
+        if raw.get("feature_size", mel_bins) != mel_bins:
+            raise CheckpointError(f"{folder}: the feature extractor makes {raw['feature_size']} mel bins, the encoder takes {mel_bins}")
+        return config
+
+
+def _feature_settings(folder: Path) -> dict[str, Any]:
+    """transformers writes preprocessor_config.json, or since v5 a section of processor_config.json."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).exists():
+            try:
+                raw: dict[str, Any] = json.loads((folder / name).read_text())
+            except ValueError as error:
+                raise CheckpointError(f"cannot read {folder / name}: {error}") from None
+            section = raw.get("feature_extractor", raw)
+            return section if isinstance(section, dict) else raw
+    return {}
+
+
+class LogMel(nn.Module):
+    """[windows, samples] float32 -> [windows, mel_bins, frames], equal to transformers' WhisperFeatureExtractor."""
+
+    filters: torch.Tensor
+    taper: torch.Tensor
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("filters", torch.from_numpy(_mel_filters(config)), persistent=False)  # [mel_bins, frequencies]
+        self.register_buffer("taper", torch.hann_window(config.fft_size), persistent=False)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(samples, self.config.fft_size, self.config.hop, window=self.taper, return_complex=True)
+        power = spectrum[..., :-1].abs().square()
+        logs = (self.filters @ power).clamp(min=1e-10).log10()
+        floor = logs.amax((1, 2), keepdim=True) - 8.0
+        return (torch.maximum(logs, floor) + 4.0) / 4.0
+
+
+def _mel_filters(config: AudioConfig) -> np.ndarray:
+    """Slaney's triangles on the mel scale, each of unit area (Slaney 1998, Auditory Toolbox), [mel_bins, frequencies]."""
+
+    def to_mel(hertz: np.ndarray) -> np.ndarray:
+        linear, logarithmic = 3 * hertz / 200, 15 + 27 / np.log(6.4) * np.log(np.maximum(hertz, 1.0) / 1000)
+        return np.where(hertz < 1000, linear, logarithmic)
+
+    def to_hertz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)))
+
+    top = config.sampling_rate / 2
+    frequencies = np.linspace(0, top, config.fft_size // 2 + 1)
+    low_high = to_mel(np.array([0.0, 8000.0]))
+    edges = to_hertz(np.linspace(*low_high, config.mel_bins + 2))
+    rising = (frequencies[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - frequencies[None]) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    area = 2.0 / (edges[2:] - edges[:-2])
+    return (triangles * area[:, None]).astype(np.float32)

@@ -1,0 +1,187 @@
+"""From a prompt and sampling parameters to what the engine schedules: media, decoder prompt, rules."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.errors import CheckpointError, PromptError, SamplingError
+from antiphon.config.families import BartHalf
+from antiphon.config.model import ModelConfig
+from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.inputs.audio import AudioInput, load_audio
+from antiphon.inputs.features import AudioConfig
+from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse
+from antiphon.inputs.whisper import WhisperFormat
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """`payload`: int32 token ids or float32 samples. `num_tokens`: of the encoder's output. `key`: of the content."""
+
+    key: str
+    kind: str
+    num_tokens: int
+    payload: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request's parts, checked. `prompt_token_ids` is None while the language of the audio is still to be found."""
+
+    media: EncoderInput
+    prompt_token_ids: list[int] | None
+    params: SamplingParams
+
+
+class InputProcessor:
+    """Tokenizer, prompt format and audio settings of one checkpoint."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self.model = model
+        self.tokenizer = _load_tokenizer(model)
+        self.audio: AudioConfig | None = None
+        self.whisper: WhisperFormat | None = None
+        if model.family.input == "audio":
+            assert isinstance(model.encoder, BartHalf)
+            self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
+            self.whisper = WhisperFormat(model, self.tokenizer)
+        self._salt = f"{model.path}|{self.audio}".encode()
+
+    # ------------------------------------------------------------------ prompts
+
+    def prepare(self, prompt: Prompt, params: SamplingParams) -> Prepared:
+        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError)."""
+        parsed = parse(prompt, self.model.family.input)
+        self.check(params)
+        media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed.encoder)
+        return Prepared(media, self._decoder_prompt(parsed.decoder), params)
+
+    def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        if parsed.encoder.audio is None:
+            raise PromptError("this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}")
+        assert self.audio is not None
+        samples = self.load_audio(parsed.encoder.audio)
+        if len(samples) > self.audio.window:
+            raise PromptError(
+                f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's window of "
+                f"{self.audio.window_seconds:g} s: use transcribe(), which cuts recordings at quiet places"
+            )
+        return self.clip(samples)
+
+    def load_audio(self, source: AudioInput) -> np.ndarray:
+        assert self.audio is not None
+        return load_audio(source, self.audio.sampling_rate)
+
+    def clip(self, samples: np.ndarray) -> EncoderInput:
+        """One window of samples at the model's rate."""
+        key = self._key("audio", samples.tobytes())
+        return EncoderInput(key, "audio", self.model.max_encoder_len, samples)
+
+    def _text_media(self, part: Part) -> EncoderInput:
+        if part.audio is not None:
+            raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
+        if not part.has_tokens:
+            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
+        ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text).input_ids
+        self._check_ids(ids, "the encoder prompt", self.model.encoder)
+        if len(ids) > self.model.max_encoder_len:
+            raise PromptError(f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it")
+        array = np.array(ids, np.int32)
+        return EncoderInput(self._key("text", array.tobytes()), "text", len(ids), array)
+
+    def _key(self, kind: str, content: bytes) -> str:
+        digest = hashlib.blake2b(self._salt, digest_size=16)
+        digest.update(kind.encode())
+        digest.update(content)
+        return digest.hexdigest()
+
+    def _decoder_prompt(self, part: Part) -> list[int] | None:
+        start = self.model.token_id("decoder_start_token_id")
+        if start is None:
+            start = self.model.token_id("bos_token_id")
+        if start is None:
+            raise CheckpointError(f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set")
+        if not part.has_tokens:
+            return None if self.whisper is not None else [start]
+        ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids
+        previous = self.model.generation.get("prev_sot_token_id")  # Whisper: earlier text comes before the start token
+        if not ids or ids[0] not in (start, previous):
+            ids = [start, *ids]
+        self._check_ids(ids, "the decoder prompt", self.model.decoder)
+        if len(ids) >= self.model.max_decoder_len:
+            raise PromptError(f"a decoder prompt of {len(ids)} tokens leaves no room within {self.model.max_decoder_len} positions")
+        return ids
+
+    def _check_ids(self, ids: list[int], what: str, half: Any) -> None:
+        if not ids:
+            raise PromptError(f"{what} is empty")
+        outside = [id_ for id_ in ids if not 0 <= id_ < half.vocab_size]
+        if outside:
+            raise PromptError(f"{what} has token id {outside[0]}; the vocabulary has 0 to {half.vocab_size - 1}")
+
+    # ------------------------------------------------------------------ rules
+
+    def check(self, params: SamplingParams) -> None:
+        """Raises SamplingError for token ids outside the vocabulary."""
+        size = self.model.decoder.vocab_size
+        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids"):
+            for id_ in getattr(params, name) or ():
+                if not 0 <= id_ < size:
+                    raise SamplingError(f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}")
+
+    def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
+        """The checkpoint's generation config for a prompt of `prompt_len` tokens."""
+        generation = self.model.generation
+        ends = generation.get("eos_token_id", self.model.raw.get("eos_token_id"))
+        end_ids = () if ends is None or params.ignore_eos else tuple(ends) if isinstance(ends, list) else (ends,)
+        single_bad_words = [words[0] for words in generation.get("bad_words_ids") or [] if len(words) == 1]
+        rules = DecodingRules(
+            stop_ids=(*end_ids, *params.stop_token_ids),
+            suppress=tuple(sorted({*_ids(generation.get("suppress_tokens")), *single_bad_words})),
+            begin_suppress=tuple(_ids(generation.get("begin_suppress_tokens"))),
+            # A longer prompt has said already what the first token should be (a language, say).
+            forced_first=generation.get("forced_bos_token_id") if prompt_len == 1 else None,
+            forced_last=None if params.ignore_eos else _first(generation.get("forced_eos_token_id")),
+            min_tokens=max(0, (generation.get("min_length") or 0) - prompt_len),
+            no_repeat_ngram=generation.get("no_repeat_ngram_size") or 0,
+        )
+        if timestamps:
+            assert self.whisper is not None
+            return replace(rules, timestamps=self.whisper.rules())
+        return rules
+
+    def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:
+        """As asked; else up to the generation config's max_length, else up to the decoder's positions."""
+        if params.max_tokens is not None:
+            return params.max_tokens
+        length = min(self.model.generation.get("max_length") or self.model.max_decoder_len, self.model.max_decoder_len)
+        return max(1, length - prompt_len)
+
+    def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
+        """Whisper writes timestamps unless its prompt says <|notimestamps|>; a bare start of a multilingual one asks for a language."""
+        if self.whisper is None or (self.whisper.multilingual and len(prompt_token_ids) == 1):
+            return False
+        return self.whisper.no_timestamps_id not in prompt_token_ids
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+
+def _load_tokenizer(model: ModelConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.path)
+    except Exception as error:  # tokenizer libraries raise many unrelated types for broken or missing files
+        raise CheckpointError(f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}") from error
+
+
+def _ids(value: list[int] | None) -> list[int]:
+    return [id_ for id_ in value or [] if id_ >= 0]  # older Whisper configs use -1 for "none"
+
+
+def _first(value: Any) -> int | None:
+    return value[0] if isinstance(value, list) else value

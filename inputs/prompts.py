@@ -1,0 +1,87 @@
+"""The forms a prompt may have, and one plain form they are all brought into."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.config.errors import PromptError, nearest
+
+Prompt = str | Mapping[str, Any]
+KEYS = ["prompt", "prompt_token_ids", "multi_modal_data", "encoder_prompt", "decoder_prompt"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Text, token ids or media of one half; at most one of text and ids."""
+
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    audio: Any = None
+
+    @property
+    def has_tokens(self) -> bool:
+        return self.text is not None or self.token_ids is not None
+
+
+@dataclass(frozen=True)
+class ParsedPrompt:
+    encoder: Part
+    decoder: Part
+
+
+def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
+    """Brings a prompt into one form. `encoder_input` ('text' or 'audio') says which half a single text belongs to.
+
+    Raises PromptError for an unknown form or key.
+    """
+    if isinstance(prompt, Mapping) and ("encoder_prompt" in prompt or "decoder_prompt" in prompt):
+        _known(prompt, ["encoder_prompt", "decoder_prompt"])
+        if prompt.get("encoder_prompt") is None:
+            raise PromptError("a prompt with 'decoder_prompt' needs an 'encoder_prompt'")
+        return ParsedPrompt(_part(prompt["encoder_prompt"]), _decoder_part(prompt.get("decoder_prompt")))
+    part = _part(prompt)
+    if encoder_input == "text":
+        return ParsedPrompt(part, Part())
+    return ParsedPrompt(Part(audio=part.audio), Part(part.text, part.token_ids))
+
+
+def _part(prompt: Any) -> Part:
+    if isinstance(prompt, str):
+        return Part(text=prompt)
+    if not isinstance(prompt, Mapping):
+        raise PromptError(f"a prompt must be a str or a mapping with {', '.join(KEYS)}; not {type(prompt).__name__}")
+    _known(prompt, ["prompt", "prompt_token_ids", "multi_modal_data"])
+    text, ids, media = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("multi_modal_data") or {}
+    if text is not None and not isinstance(text, str):
+        raise PromptError(f"'prompt' must be a str, not {type(text).__name__}")
+    if text is not None and ids is not None:
+        raise PromptError("give 'prompt' or 'prompt_token_ids', not both")
+    if not isinstance(media, Mapping):
+        raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
+    _known(media, ["audio"])
+    return Part(text, None if ids is None else token_ids(ids), media.get("audio"))
+
+
+def _decoder_part(prompt: Any) -> Part:
+    if prompt is None:
+        return Part()
+    if isinstance(prompt, Sequence) and not isinstance(prompt, str):
+        return Part(token_ids=token_ids(prompt))
+    part = _part(prompt)
+    if part.audio is not None:
+        raise PromptError("a decoder prompt takes text or token ids; media belong to 'encoder_prompt'")
+    return part
+
+
+def token_ids(ids: Any) -> tuple[int, ...]:
+    try:
+        found = tuple(int(each) for each in ids)
+    except (TypeError, ValueError):
+        raise PromptError("token ids must be a sequence of whole numbers") from None
+    return found
+
+
+def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:
+    for key in mapping:
+        if key not in valid:
+            raise PromptError(f"unknown key '{key}' in a prompt.{nearest(str(key), valid)}")

@@ -1,0 +1,24 @@
+"""The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
+
+import torch
+
+
+class KVPool:
+    """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i, self and cross alike."""
+
+    def __init__(
+        self, num_layers: int, num_pages: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.page_size, self.num_pages = page_size, num_pages
+        shape = (2, num_pages, page_size, num_heads, head_dim)
+        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+
+    @staticmethod
+    def bytes_per_page(num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+        return 2 * num_layers * page_size * num_heads * head_dim * dtype.itemsize
+
+    def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int64 = page * page_size + offset in the page."""
+        flat = self.layers[layer].flatten(1, 2)
+        flat[0].index_copy_(0, slots, k)
+        flat[1].index_copy_(0, slots, v)

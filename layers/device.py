@@ -1,0 +1,53 @@
+"""Where a half lives and in what precision."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import ModelOptions
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Target:
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def resolve(cls, options: ModelOptions, checkpoint: Mapping[str, Any]) -> "Target":
+        """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for float32 ones)."""
+        available = torch.cuda.is_available()
+        if options.device == "cuda" and not available:
+            raise ConfigurationError("device='cuda' but torch sees no CUDA device here: use device='cpu' or install a CUDA build of torch")
+        device = torch.device("cuda" if options.device != "cpu" and available else "cpu")
+        if options.dtype != "auto":
+            return cls(device, getattr(torch, options.dtype))
+        stored = checkpoint.get("dtype") or checkpoint.get("torch_dtype")
+        on_gpu = torch.float16 if stored == "float16" else torch.bfloat16
+        return cls(device, torch.float32 if device.type == "cpu" else on_gpu)
+
+    def build(self, make: Callable[[], M]) -> M:
+        """A module with uninitialised weights here, in this precision: the loader fills every one of them."""
+        previous = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with self.device, SkipInit():
+                return make().eval().requires_grad_(False)
+        finally:
+            torch.set_default_dtype(previous)
+
+
+class SkipInit(torch.overrides.TorchFunctionMode):
+    """Inside, `torch.nn.init` leaves tensors as they are: random values that are overwritten cost seconds in big models."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -1,0 +1,39 @@
+"""Token plus absolute position embedding, as both halves of BART's family begin."""
+
+import torch
+from torch import nn
+
+from antiphon.config.families import BartHalf
+from antiphon.layers.positions import SinusoidTable
+
+
+class TokenEmbedding(nn.Module):
+    def __init__(self, half: BartHalf) -> None:
+        super().__init__()
+        self.scale = half.embedding_scale
+        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        self.embed_positions: nn.Module
+        if half.positions == "learned":
+            self.first_row = half.position_offset
+            self.embed_positions = nn.Embedding(half.max_positions + half.position_offset, half.hidden_size)
+        else:
+            self.first_row = 0
+            self.embed_positions = SinusoidTable(half.positions, half.max_positions, half.hidden_size, half.position_offset)
+        self.layernorm_embedding = nn.LayerNorm(half.hidden_size) if half.embedding_norm else nn.Identity()
+
+    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[tokens], [tokens] -> [tokens, hidden]"""
+        x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(positions + self.first_row)
+        out: torch.Tensor = self.layernorm_embedding(x)
+        return out
+
+
+def embedding_names(half: str, path: str) -> tuple[str, ...]:
+    """Checkpoint names of the tensor at `path` in one half. Shared embeddings are stored once, under any of their names."""
+    path = path.removeprefix("embedding.")
+    own = (f"model.{half}.{path}", f"{half}.{path}")
+    if path != "embed_tokens.weight":
+        return own
+    other = "decoder" if half == "encoder" else "encoder"
+    shared = ("model.shared.weight", "shared.weight", f"model.{other}.{path}", f"{other}.{path}", "lm_head.weight", "proj_out.weight")
+    return (*own, *shared)

@@ -1,0 +1,66 @@
+"""Absolute position tables and T5's relative position bias."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Tensor:
+    """A [positions, size] float32 table of sines (first half) and cosines (second half).
+
+    'sinusoidal': frequencies 10000^(-2i/size) (Vaswani et al. 2017), as Pegasus and Marian use them.
+    'fairseq': frequencies 10000^(-i/(size/2 - 1)), as M2M-100 and NLLB use them. `offset` is the first row's position.
+    """
+    half = size // 2
+    at = torch.arange(offset, offset + positions, dtype=torch.float64)[:, None]
+    if kind == "fairseq":
+        step = math.log(10_000) / (half - 1)
+        angles = (at.float() * torch.exp(torch.arange(half, dtype=torch.float32) * -step)).double()
+    else:
+        angles = at * torch.pow(10_000.0, -2.0 * torch.arange((size + 1) // 2, dtype=torch.float64) / size)
+    table = torch.cat([angles.sin(), angles.cos()[:, : size - angles.shape[1]]], dim=1).float()
+    return nn.functional.pad(table, (0, size - table.shape[1]))
+
+
+class SinusoidTable(nn.Module):
+    """Stands where a learned `nn.Embedding` of positions would; computed, never loaded.
+
+    Checkpoints that store such a table store these very values.
+    """
+
+    def __init__(self, kind: str, positions: int, size: int, offset: int) -> None:
+        super().__init__()
+        self.weight: torch.Tensor
+        table = sinusoids(kind, positions, size, offset)
+        self.register_buffer("weight", table.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.weight[rows]
+
+
+class RelativeBias(nn.Module):
+    """T5's relative position bias: a learned number per head and bucket of distance (Raffel et al. 2020, section 2.1).
+
+    Backends ask for it in one of two ways: `materialise` the additive bias, or read `weight` and the buckets' table
+    and add it inside their own kernel.
+    """
+
+    def __init__(self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(buckets, num_heads), requires_grad=False)
+        self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
+
+    def bucket(self, distance: torch.Tensor) -> torch.Tensor:
+        """Buckets of `distance` = key position - query position, any shape: exact when near, logarithmic when far."""
+        buckets = self.buckets // 2 if self.bidirectional else self.buckets
+        past = (distance > 0) * buckets if self.bidirectional else torch.zeros_like(distance)
+        far = distance.abs() if self.bidirectional else -distance.clamp(max=0)
+        exact = buckets // 2
+        scale = (buckets - exact) / math.log(self.max_distance / exact)
+        logarithmic = exact + (torch.log(far.clamp(min=1).float() / exact) * scale).long()
+        return past + torch.where(far < exact, far, logarithmic.clamp(max=buckets - 1))
+
+    def materialise(self, distance: torch.Tensor) -> torch.Tensor:
+        """[sequences, queries, keys] distances -> [sequences, heads, queries, keys]."""
+        return self.weight[self.bucket(distance)].permute(0, 3, 1, 2)

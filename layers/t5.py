@@ -1,0 +1,43 @@
+"""What both halves of T5 share: the feed-forward layer and the checkpoint's names."""
+
+import re
+
+import torch
+from torch import nn
+
+from antiphon.config.families import T5Half
+from antiphon.layers.linear import ACTIVATIONS, StackedLinear
+from antiphon.layers.norms import RMSNorm
+
+
+class T5FeedForward(nn.Module):
+    """`wo(act(wi(x)))`, or gated since v1.1: `wo(act(wi_0(x)) * wi_1(x))` (Shazeer 2020)."""
+
+    def __init__(self, half: T5Half) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[half.activation]
+        parts = ("wi_0", "wi_1") if half.gated else ("wi",)
+        self.wi = StackedLinear(half.hidden_size, dict.fromkeys(parts, half.ffn_size), bias=False)
+        self.wo = nn.Linear(half.ffn_size, half.hidden_size, bias=False)
+        self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *gate = self.wi(self.layer_norm(x))
+        inner = self.activation(first)
+        return x + self.wo(inner * gate[0] if gate else inner)
+
+
+def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:
+    """`layers.3.attention.q.weight` -> `encoder.block.3.layer.0.SelfAttention.q.weight`; `sublayers` maps ours to theirs.
+
+    A sublayer's norm lies beside the sublayer there, and the bias of all layers inside the first one.
+    """
+    if path == "bias.weight":
+        return f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    match = re.fullmatch(r"layers\.(\d+)\.(\w+)\.(.+)", path)
+    if match is None:
+        return f"{half}.{path}"
+    layer, ours, rest = match.groups()
+    theirs = sublayers[ours]
+    where = theirs.rpartition(".")[0] if rest.startswith("layer_norm") else theirs
+    return f"{half}.block.{layer}.{where}.{rest}"

@@ -1,0 +1,89 @@
+"""The running sequences as numpy arrays, one row (slot) each: what a step touches, it touches for all rows at once."""
+
+import numpy as np
+
+from antiphon.scheduler.request import Request
+
+MAX_STOP_IDS = 32
+_NO_TOKEN = -1
+
+
+class Batch:
+    """`max_seqs` slots. A row is valid while `active`; lengths are in tokens."""
+
+    def __init__(self, max_seqs: int, max_len: int, max_cross_len: int, page_size: int) -> None:
+        self.page_size = page_size
+        self.requests: list[Request | None] = [None] * max_seqs
+        self.ids = np.zeros(max_seqs, np.int64)  # of the requests
+        self.active = np.zeros(max_seqs, bool)
+        self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
+        self.length = np.zeros(max_seqs, np.int64)  # of `tokens`
+        self.computed = np.zeros(max_seqs, np.int64)  # tokens whose self KV is written
+        self.prompt_len = np.zeros(max_seqs, np.int64)
+        self.max_len = np.zeros(max_seqs, np.int64)
+        self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
+        self.streams = np.zeros(max_seqs, bool)
+        self.num_self_pages = np.zeros(max_seqs, np.int64)
+        self.self_table = np.zeros((max_seqs, -(-max_len // page_size)), np.int32)
+        self.cross_len = np.zeros(max_seqs, np.int64)
+        self.cross_table = np.zeros((max_seqs, -(-max_cross_len // page_size)), np.int32)
+        self._free_slots = list(range(max_seqs - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return len(self.requests) - len(self._free_slots)
+
+    @property
+    def full(self) -> bool:
+        return not self._free_slots
+
+    def pages_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.page_size)
+
+    def admit(self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray) -> np.ndarray:
+        """Gives `request` a slot; returns its tokens so far (prompt, and what it generated before a preemption)."""
+        slot = self._free_slots.pop()
+        tokens = np.concatenate([request.prompt_token_ids, np.array(request.generated, np.int64)])
+        self.requests[slot], request.slot = request, slot
+        self.ids[slot], self.active[slot] = request.id, True
+        self.tokens[slot, : len(tokens)] = tokens
+        self.length[slot], self.computed[slot] = len(tokens), 0
+        self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
+        self.stop_ids[slot] = _NO_TOKEN
+        self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
+        self.streams[slot] = request.streams
+        self.num_self_pages[slot] = len(self_pages)
+        self.self_table[slot, : len(self_pages)] = self_pages
+        self.cross_len[slot] = request.media.num_tokens
+        self.cross_table[slot, : len(cross_pages)] = cross_pages
+        return tokens
+
+    def remove(self, request: Request) -> np.ndarray:
+        """Frees the slot; the tokens generated so far go back to the request. Returns its self pages."""
+        slot = request.slot
+        request.generated = self.tokens[slot, self.prompt_len[slot] : self.length[slot]].tolist()
+        pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
+        self.active[slot] = False
+        self.requests[slot], request.slot = None, -1
+        self._free_slots.append(slot)
+        return pages
+
+    def running(self) -> list[Request]:
+        return [request for request in self.requests if request is not None]
+
+    def slots_short_of_pages(self) -> np.ndarray:
+        """Running slots whose next token has no page yet."""
+        short: np.ndarray = np.flatnonzero(self.active & (self.length > self.num_self_pages * self.page_size))
+        return short
+
+    def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> None:
+        """One page more for each of `slots`."""
+        self.self_table[slots, self.num_self_pages[slots]] = pages
+        self.num_self_pages[slots] += 1
+
+    def append(self, slots: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Adds one sampled token per slot. Returns which stopped, as [slots] of 0 (goes on), 1 (stop token), 2 (length)."""
+        self.computed[slots] = self.length[slots]
+        self.tokens[slots, self.length[slots]] = tokens
+        self.length[slots] += 1
+        stopped = (tokens[:, None] == self.stop_ids[slots]).any(1)
+        return np.where(stopped, 1, np.where(self.length[slots] >= self.max_len[slots], 2, 0))

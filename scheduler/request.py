@@ -1,0 +1,135 @@
+"""One request, its states, and the table of legal transitions between them."""
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+
+from antiphon.config.sampling import DecodingRules, SamplingParams
+
+
+class RequestState(str, Enum):
+    WAITING = "waiting"  # for encoder work to be asked for
+    ENCODING = "encoding"  # an encoder worker has its input
+    READY = "ready"  # hidden states or cross KV are there; waits for a place in the batch
+    RUNNING = "running"  # decodes
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+
+    @property
+    def final(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_S = RequestState
+_ENDED = {_S.DONE, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
+TRANSITIONS: dict[RequestState, set[RequestState]] = {
+    _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED} | _ENDED,
+    _S.ENCODING: {_S.READY} | _ENDED,
+    _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,  # WAITING: its cross KV was evicted before it was admitted
+    _S.RUNNING: {_S.READY} | _ENDED,  # READY: preempted
+    _S.DONE: set(),
+    _S.FAILED: set(),
+    _S.CANCELLED: set(),
+    _S.EXPIRED: set(),
+    _S.REFUSED: set(),
+}
+
+
+@dataclass(frozen=True)
+class Media:
+    """What an encoder turns into hidden states. Equal keys mean equal content under equal processing."""
+
+    key: str
+    kind: Literal["text", "audio"]
+    num_tokens: int  # of the encoder's output
+    payload: Any = field(repr=False, compare=False)  # token ids or samples, or a handle to them; opaque here
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Of one generated token: natural logarithms of the model's raw distribution, and ranks from 1."""
+
+    ids: list[int]  # the chosen token first, then the likeliest ones
+    logprobs: list[float]
+    ranks: list[int]
+
+
+@dataclass
+class RequestMetrics:
+    """Unix times in seconds; None until it happened."""
+
+    arrived_at: float
+    encoded_at: float | None = None
+    first_token_at: float | None = None
+    finished_at: float | None = None
+    preemptions: int = 0
+
+
+@dataclass(eq=False)
+class Request:
+    """One sequence to decode. n samples are n requests that share their media by key."""
+
+    # Set by the engine.
+    id: int
+    prompt_token_ids: np.ndarray  # [tokens] int64, the decoder's prompt
+    media: Media
+    params: SamplingParams
+    rules: DecodingRules
+    max_tokens: int  # resolved: never None
+    seed: int
+    streams: bool = False  # deltas are wanted, not only the result
+    priority: int = 0  # lower runs first
+    deadline: float | None = None  # Unix time
+    encoder: int = 0  # index of the encoder worker; set by the router
+
+    # Set by the scheduler.
+    state: RequestState = RequestState.WAITING
+    order: int = -1  # of arrival
+    slot: int = -1  # row of the batch while running
+    generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
+
+    def move(self, state: RequestState) -> None:
+        assert state in TRANSITIONS[self.state], f"request {self.id}: {self.state.value} -> {state.value}"
+        self.state = state
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Who goes first: lower priority number, then earlier arrival."""
+        return self.priority, self.order
+
+    @property
+    def max_len(self) -> int:
+        return len(self.prompt_token_ids) + self.max_tokens
+
+
+@dataclass
+class Finished:
+    """The end of a request; sent exactly once. `reason`: 'stop' or 'length' when done. `error`: for the other states."""
+
+    id: int
+    state: RequestState
+    token_ids: list[int]
+    reason: str | None
+    error: str | None
+    logprobs: list[TokenLogprobs]
+    metrics: RequestMetrics
+
+
+@dataclass
+class StepOutput:
+    """What a replica tells the engine: new tokens of streaming requests (ids and tokens side by side), and ends."""
+
+    delta_ids: list[int] = field(default_factory=list)
+    delta_tokens: list[int] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.delta_ids or self.finished)

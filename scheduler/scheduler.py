@@ -1,0 +1,351 @@
+"""Continuous batching for encoder/decoder models: one decoder replica's requests, from arrival to their one exit.
+
+A step of the replica is `next_encodes` (encoder work, asked for ahead of need), `step` (who runs now) and `postprocess`
+(what came of it). The scheduler sees page ids and content keys; never a tensor, an actor or a text.
+"""
+
+import heapq
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from antiphon.kv.pages import PagePool
+from antiphon.scheduler.batch import MAX_STOP_IDS, Batch
+from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
+from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput, TokenLogprobs
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Lengths in tokens. A sequence must fit `max_len`, its media `max_cross_len`, and both together the pool."""
+
+    max_num_seqs: int
+    max_batched_tokens: int
+    max_len: int
+    max_cross_len: int
+    encode_ahead_tokens: int
+    max_waiting: int
+    page_size: int
+
+
+@dataclass
+class _Encode:
+    """Encoder work that was asked for: who waits for it, and whether its hidden states have arrived."""
+
+    num_tokens: int
+    waiters: dict[int, Request] = field(default_factory=dict)
+    arrived: bool = False
+
+
+class Scheduler:
+    def __init__(self, limits: Limits, pages: PagePool) -> None:
+        self.limits, self.pages = limits, pages
+        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size)
+        self.requests: dict[int, Request] = {}  # all that have not ended
+        self.counters: Counter[str] = Counter()
+        self._waiting: list[tuple[tuple[int, int], Request]] = []  # heap; entries whose state moved on are skipped
+        self._ready: list[tuple[tuple[int, int], Request]] = []  # heap, likewise
+        self._deadlines: list[tuple[float, int]] = []  # heap
+        self._encodes: dict[str, _Encode] = {}
+        self._encode_tokens = 0  # asked for, not yet in the cache
+        self._unwanted: list[str] = []  # arrived keys whose last waiter ended
+        self._output = StepOutput()
+        self._arrivals = 0
+
+    # ------------------------------------------------------------------ arrival
+
+    def add(self, request: Request) -> None:
+        """Takes a request in, or ends it at once as REFUSED when it can never run here."""
+        self._arrivals += 1
+        request.order = self._arrivals
+        self.requests[request.id] = request
+        refusal = self._refusal(request)
+        if refusal:
+            return self.finish(request, RequestState.REFUSED, error=refusal)
+        self._push(self._waiting, request)
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, request.id))
+
+    def _refusal(self, request: Request) -> str | None:
+        limits, cross = self.limits, request.media.num_tokens
+        pages_needed = self.batch.pages_for(request.max_len) + self.batch.pages_for(cross)
+        if len(self.requests) > limits.max_waiting + limits.max_num_seqs:
+            return f"{limits.max_waiting} requests are waiting already: try later, or raise max_waiting_requests"
+        if request.max_len > limits.max_len:
+            prompt = len(request.prompt_token_ids)
+            return f"{prompt} prompt tokens + max_tokens={request.max_tokens} are over the decoder's {limits.max_len}: lower max_tokens"
+        if cross > limits.max_cross_len:
+            return f"{cross} encoder tokens are over this engine's {limits.max_cross_len}: shorten the input"
+        if pages_needed > self.pages.num_pages:
+            return (
+                f"needs {pages_needed} KV pages ({cross} encoder tokens and up to {request.max_len} decoder tokens, "
+                f"{limits.page_size} to a page); the pool has {self.pages.num_pages}: raise num_kv_pages or lower max_tokens"
+            )
+        if len(request.rules.stop_ids) > MAX_STOP_IDS:
+            return f"{len(request.rules.stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
+        return None
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a request as CANCELLED; one that has ended already is left as it is."""
+        if request := self.requests.get(request_id):
+            self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
+
+    def stop(self, request_id: int) -> None:
+        """Ends a request as DONE: its text met a stop string."""
+        if request := self.requests.get(request_id):
+            self.finish(request, RequestState.DONE, reason="stop")
+
+    # ------------------------------------------------------------------ encoder work
+
+    def next_encodes(self) -> list[tuple[Media, int]]:
+        """Media to encode now, each with its encoder worker: within the budget ahead of what the cache holds."""
+        jobs: list[tuple[Media, int]] = []
+        while request := self._head(self._waiting, RequestState.WAITING):
+            media = request.media
+            encode = self._encodes.get(media.key)
+            if media.key in self.pages:
+                self.counters["cross_cache_hits"] += 1
+                self._make_ready(request)
+            elif encode is not None:
+                self.counters["cross_cache_hits"] += 1
+                self._wait_for(encode, request)
+            elif self._encode_tokens and self._encode_tokens + media.num_tokens > self.limits.encode_ahead_tokens:
+                break
+            else:
+                encode = self._encodes[media.key] = _Encode(media.num_tokens)
+                self._encode_tokens += media.num_tokens
+                self.counters["encodes"] += 1
+                self._wait_for(encode, request)
+                jobs.append((media, request.encoder))
+            heapq.heappop(self._waiting)
+        return jobs
+
+    def _wait_for(self, encode: _Encode, request: Request) -> None:
+        encode.waiters[request.id] = request
+        if encode.arrived:
+            self._make_ready(request)
+        else:
+            request.move(RequestState.ENCODING)
+
+    def encoded(self, key: str) -> None:
+        """Hidden states of `key` have arrived."""
+        encode = self._encodes[key]
+        encode.arrived = True
+        for request in encode.waiters.values():
+            request.metrics.encoded_at = time.time()
+            self._make_ready(request)
+        if not encode.waiters:
+            self._forget_encode(key)
+            self._unwanted.append(key)
+
+    def encode_failed(self, key: str, error: str) -> None:
+        """The encoder could not do `key`: who waits for it fails, nobody else."""
+        for request in list(self._encodes[key].waiters.values()):
+            self.finish(request, RequestState.FAILED, error=error)
+        self._forget_encode(key)
+
+    def _forget_encode(self, key: str) -> None:
+        self._encode_tokens -= self._encodes.pop(key).num_tokens
+
+    def _make_ready(self, request: Request) -> None:
+        request.move(RequestState.READY)
+        self._push(self._ready, request)
+
+    def take_unwanted(self) -> list[str]:
+        """Keys whose hidden states nobody wants any more, since the last call."""
+        keys, self._unwanted = self._unwanted, []
+        return keys
+
+    # ------------------------------------------------------------------ one step
+
+    def step(self) -> StepPlan | None:
+        """Who runs now. None when nobody can."""
+        self.expire()
+        preempted = self._grow()
+        admissions, cross_writes = ([], []) if preempted else self._admit()
+        return self._plan(admissions, cross_writes)
+
+    def expire(self) -> None:
+        now = time.time()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, request_id = heapq.heappop(self._deadlines)
+            if request := self.requests.get(request_id):
+                waited = now - request.metrics.arrived_at
+                self.finish(request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s")
+
+    def _grow(self) -> bool:
+        """A page for every running sequence that needs one; preempts the last in line while there are too few."""
+        preempted = False
+        while len(short := self.batch.slots_short_of_pages()):
+            pages = self.pages.allocate(len(short))
+            if pages is not None:
+                self.batch.add_pages(short, pages)
+                break
+            self._preempt(max(self.batch.running(), key=lambda request: request.place))
+            preempted = True
+        return preempted
+
+    def _preempt(self, request: Request) -> None:
+        """Back to the queue with its tokens; its KV is computed anew when it returns (its cross KV may survive)."""
+        self._vacate(request)
+        request.metrics.preemptions += 1
+        self.counters["preemptions"] += 1
+        self._make_ready(request)
+
+    def _vacate(self, request: Request) -> None:
+        self.pages.release(self.batch.remove(request))
+        self.pages.release_keyed(request.media.key)
+
+    def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
+        """Ready requests in order, while slots, tokens and pages last. Nobody overtakes the first that does not fit."""
+        admissions: list[Admission] = []
+        writes: list[CrossWrite] = []
+        tokens = len(self.batch)  # one for each running sequence
+        while not self.batch.full and (request := self._head(self._ready, RequestState.READY)):
+            if request.media.key not in self.pages and not self._arrived(request.media.key):
+                heapq.heappop(self._ready)  # evicted while it waited: encode again
+                request.move(RequestState.WAITING)
+                self._push(self._waiting, request)
+                continue
+            length = len(request.prompt_token_ids) + len(request.generated)
+            if tokens + length > max(self.limits.max_batched_tokens, self.limits.max_len) or not self._fits(request, length):
+                break
+            heapq.heappop(self._ready)
+            admissions.append(self._take_in(request, length, writes))
+            tokens += length
+        return admissions, writes
+
+    def _arrived(self, key: str) -> bool:
+        return key in self._encodes and self._encodes[key].arrived
+
+    def _fits(self, request: Request, length: int) -> bool:
+        key, need = request.media.key, self.batch.pages_for(length)
+        available = self.pages.available_beside(key) if key in self.pages else self.pages.num_available
+        if key not in self.pages:
+            need += self.batch.pages_for(request.media.num_tokens)
+        reserve = -(-len(self.batch) // 4)  # pages that running sequences will ask for soon
+        return need + reserve <= available
+
+    def _take_in(self, request: Request, length: int, writes: list[CrossWrite]) -> Admission:
+        key, media = request.media.key, request.media
+        if key in self.pages:
+            cross_pages = self.pages.share(key)
+        else:
+            allocated = self.pages.allocate_keyed(key, self.batch.pages_for(media.num_tokens))
+            assert allocated is not None
+            cross_pages = allocated
+            writes.append(CrossWrite(key, media.num_tokens, cross_pages))
+            self._forget_encode(key)
+        self_pages = self.pages.allocate(self.batch.pages_for(length))
+        assert self_pages is not None
+        tokens = self.batch.admit(request, self_pages, cross_pages)
+        request.move(RequestState.RUNNING)
+        return Admission(
+            request.slot, tokens, len(request.prompt_token_ids), request.max_len, request.seed, request.params, request.rules
+        )
+
+    def _plan(self, admissions: list[Admission], writes: list[CrossWrite]) -> StepPlan | None:
+        batch = self.batch
+        slots = np.flatnonzero(batch.active)
+        if not len(slots):
+            return None
+        query_lens = (batch.length - batch.computed)[slots]
+        slots = slots[np.argsort(query_lens > 1, kind="stable")]
+        kv_lens, cross_lens = batch.length[slots], batch.cross_len[slots]
+        return StepPlan(
+            admissions=admissions,
+            cross_writes=writes,
+            slots=slots,
+            query_lens=(batch.length - batch.computed)[slots],
+            kv_lens=kv_lens,
+            self_table=batch.self_table[slots, : batch.pages_for(int(kv_lens.max()))],
+            cross_table=batch.cross_table[slots, : batch.pages_for(int(cross_lens.max()))],
+            cross_lens=cross_lens,
+        )
+
+    def postprocess(self, plan: StepPlan, result: StepResult) -> None:
+        """Appends the sampled tokens; ends the sequences that are done."""
+        batch = self.batch
+        first = batch.length[plan.slots] == batch.prompt_len[plan.slots]
+        ended = batch.append(plan.slots, result.tokens)
+        self.counters["steps"] += 1
+        self.counters["tokens"] += len(plan.slots)
+        if result.logprobs is not None:
+            self._note_logprobs(plan, result.logprobs, result.tokens)
+        for slot in plan.slots[first]:
+            self._request_at(slot).metrics.first_token_at = time.time()
+        streaming = batch.streams[plan.slots]
+        self._output.delta_ids += batch.ids[plan.slots[streaming]].tolist()
+        self._output.delta_tokens += result.tokens[streaming].tolist()
+        for row in np.flatnonzero(ended):
+            self.finish(self._request_at(plan.slots[row]), RequestState.DONE, reason="stop" if ended[row] == 1 else "length")
+
+    def fail_step(self, plan: StepPlan, error: str) -> None:
+        """The step could not be run: its sequences fail, and cross KV that it should have written is forgotten."""
+        for slot in plan.slots:
+            self.finish(self._request_at(slot), RequestState.FAILED, error=error)
+        for write in plan.cross_writes:
+            self.pages.discard(write.key)
+
+    def _request_at(self, slot: int) -> Request:
+        request = self.batch.requests[slot]
+        assert request is not None
+        return request
+
+    def _note_logprobs(self, plan: StepPlan, found: Logprobs, tokens: np.ndarray) -> None:
+        for i, row in enumerate(found.rows):
+            request = self._request_at(plan.slots[row])
+            k = request.params.logprobs or 0
+            request.logprobs.append(
+                TokenLogprobs(
+                    ids=[int(tokens[row]), *found.top_ids[i, :k].tolist()],
+                    logprobs=[float(found.chosen[i]), *found.top[i, :k].tolist()],
+                    ranks=[int(found.chosen_rank[i]), *range(1, k + 1)],
+                )
+            )
+
+    # ------------------------------------------------------------------ the one exit
+
+    def finish(self, request: Request, state: RequestState, reason: str | None = None, error: str | None = None) -> None:
+        """Every request ends here, whatever its end. Pages are freed here and, on preemption, in `_preempt`."""
+        was = request.state
+        request.move(state)
+        if was is RequestState.RUNNING:
+            self._vacate(request)
+        encode = self._encodes.get(request.media.key)
+        if encode is not None and encode.waiters.pop(request.id, None) and encode.arrived and not encode.waiters:
+            self._forget_encode(request.media.key)
+            self._unwanted.append(request.media.key)
+        request.metrics.finished_at = time.time()
+        self.counters[state.value] += 1
+        del self.requests[request.id]
+        self._output.finished.append(
+            Finished(request.id, state, request.generated, reason, error, request.logprobs, request.metrics)
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Nothing can run and no encoder work can be asked for until something arrives."""
+        ready = self._head(self._ready, RequestState.READY)
+        blocked = self._encode_tokens >= self.limits.encode_ahead_tokens
+        return not len(self.batch) and ready is None and (blocked or self._head(self._waiting, RequestState.WAITING) is None)
+
+    def take_output(self) -> StepOutput:
+        """What happened since the last call."""
+        output, self._output = self._output, StepOutput()
+        return output
+
+    # ------------------------------------------------------------------ queues
+
+    @staticmethod
+    def _push(queue: list[tuple[tuple[int, int], Request]], request: Request) -> None:
+        heapq.heappush(queue, (request.place, request))
+
+    @staticmethod
+    def _head(queue: list[tuple[tuple[int, int], Request]], state: RequestState) -> Request | None:
+        """The first request of a heap that is still in `state`; entries that have moved on are dropped."""
+        while queue and queue[0][1].state is not state:
+            heapq.heappop(queue)
+        return queue[0][1] if queue else None

@@ -1,0 +1,72 @@
+"""The engine without Ray: one encoder runner and one decoder replica, driven by hand. Tests step it as they like."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import resolve
+from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.decoder.replica import DecoderReplica
+from antiphon.encoder.runner import EncoderRunner
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Finished, Media, Request
+
+
+class PlainEngine:
+    def __init__(self, folder: Path, timestamps: TimestampRules | None = None, **options: Any) -> None:
+        config = resolve(str(folder), {"device": "cpu", **options})
+        self.model = ModelConfig.load(config.model)
+        self.encoder = EncoderRunner(self.model, config)
+        self.asked: list[Media] = []
+        self.delay_encodes = False
+        self.replica = DecoderReplica(self.model, config, self._ask, timestamps)
+        self.finished: dict[int, Finished] = {}
+        self.deltas: list[tuple[int, int]] = []
+        self._ids = itertools.count()
+
+    def _ask(self, jobs: list[tuple[Media, int]]) -> None:
+        self.asked += [media for media, _ in jobs]
+
+    def encode_asked(self) -> None:
+        """Does all encoder work that was asked for, as one packed batch."""
+        jobs, self.asked = self.asked, []
+        if jobs:
+            encoded = self.encoder.encode([media.payload for media in jobs])
+            self.replica.deliver(HiddenStates.pack([media.key for media in jobs], encoded.lengths, encoded.hidden))
+
+    def request(self, payload: np.ndarray, prompt: list[int], max_tokens: int, rules: DecodingRules | None = None, **fields: Any) -> Request:
+        audio = payload.dtype == np.float32
+        length = self.model.max_encoder_len if audio else len(payload)
+        media = Media(payload.tobytes().hex()[:64] + str(len(payload)) + str(hash(payload.tobytes())), "audio" if audio else "text", length, payload)
+        params = fields.pop("params", SamplingParams(logprobs=0))
+        return Request(
+            next(self._ids), np.array(prompt, np.int64), media, params, rules or DecodingRules(), max_tokens, fields.pop("seed", 0), **fields
+        )
+
+    def submit(self, request: Request) -> int:
+        self.replica.scheduler.add(request)
+        return request.id
+
+    def step(self) -> None:
+        output = self.replica.step()
+        self.deltas += zip(output.delta_ids, output.delta_tokens, strict=True)
+        for end in output.finished:
+            assert end.id not in self.finished, "a request ended twice"
+            self.finished[end.id] = end
+        if not self.delay_encodes:
+            self.encode_asked()
+
+    def run(self, max_steps: int = 100_000) -> dict[int, Finished]:
+        for _ in range(max_steps):
+            self.step()
+            if self.replica.idle and not self.asked and not self.replica.scheduler.requests:
+                return self.finished
+        raise AssertionError(f"not done after {max_steps} steps: {self.replica.scheduler.requests}")
+
+
+def without_logprobs(request: Request) -> Request:
+    return replace(request, params=SamplingParams())
