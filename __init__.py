@@ -1,1 +1,19 @@
 """Antiphon: a serving engine for encoder/decoder models on Ray. Encoders call, decoders respond."""
+
+from antiphon.actors.engine import AsyncEngine, Engine
+from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, Segment, StreamDelta, Transcription
+from antiphon.config.errors import AntiphonError
+from antiphon.config.sampling import SamplingParams
+
+__all__ = [
+    "AntiphonError",
+    "AsyncEngine",
+    "CompletionOutput",
+    "Engine",
+    "Logprob",
+    "RequestOutput",
+    "SamplingParams",
+    "Segment",
+    "StreamDelta",
+    "Transcription",
+]

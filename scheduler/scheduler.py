@@ -111,7 +111,7 @@ class Scheduler:
             elif encode is not None:
                 self.counters["cross_cache_hits"] += 1
                 self._wait_for(encode, request)
-            elif self._encode_tokens and self._encode_tokens + media.num_tokens > self.limits.encode_ahead_tokens:
+            elif not self._may_encode(media):
                 break
             else:
                 encode = self._encodes[media.key] = _Encode(media.num_tokens)
@@ -121,6 +121,10 @@ class Scheduler:
                 jobs.append((media, request.encoder))
             heapq.heappop(self._waiting)
         return jobs
+
+    def _may_encode(self, media: Media) -> bool:
+        """Within the budget ahead of need; one piece of work is always possible."""
+        return not self._encode_tokens or self._encode_tokens + media.num_tokens <= self.limits.encode_ahead_tokens
 
     def _wait_for(self, encode: _Encode, request: Request) -> None:
         encode.waiters[request.id] = request
@@ -328,9 +332,12 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing can run and no encoder work can be asked for until something arrives."""
-        ready = self._head(self._ready, RequestState.READY)
-        blocked = self._encode_tokens >= self.limits.encode_ahead_tokens
-        return not len(self.batch) and ready is None and (blocked or self._head(self._waiting, RequestState.WAITING) is None)
+        if len(self.batch) or self._head(self._ready, RequestState.READY):
+            return False
+        waiting = self._head(self._waiting, RequestState.WAITING)
+        return waiting is None or not (
+            waiting.media.key in self.pages or waiting.media.key in self._encodes or self._may_encode(waiting.media)
+        )
 
     def take_output(self) -> StepOutput:
         """What happened since the last call."""

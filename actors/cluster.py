@@ -1,0 +1,105 @@
+"""Joins or starts Ray, places the workers of one engine, and takes them down again."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from antiphon.actors.decoder_worker import DecoderWorker
+from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import TimestampRules
+
+logger = logging.getLogger(__name__)
+
+
+def join_ray(address: str | None) -> bool:
+    """Joins the given or the running cluster, or starts one on this machine. True when this call connected to it."""
+    if ray.is_initialized():
+        return False
+    # Without it, Ray warns of a change to come in how it hides GPUs from workers that asked for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    local = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **local)
+    except ValueError:  # it found a running cluster, for which local options are refused
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+    except ConnectionError as error:
+        raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+    return True
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The actors of one engine."""
+
+    encoders: list[Any]
+    decoders: list[Any]
+    facts: dict[str, Any]  # what the workers said of themselves
+
+    @property
+    def all(self) -> list[Any]:
+        return [*self.encoders, *self.decoders]
+
+    def kill(self) -> None:
+        for worker in self.all:
+            ray.kill(worker, no_restart=True)
+
+
+def launch(
+    model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes
+) -> Workers:
+    """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then."""
+    resources = _resources(config)
+    remote = {"concurrency_groups": {"watch": 1}, "max_restarts": 0, **resources}
+    encoder, decoder = (ray.remote(**remote)(cls) for cls in (EncoderWorker, DecoderWorker))
+    encoders = [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
+    decoders = [decoder.remote(index) for index in range(config.decoder.decoder_replicas)]
+    workers = Workers(encoders, decoders, {})
+    loading = [worker.load.remote(model, config) for worker in encoders]
+    loading += [worker.load.remote(model, config, timestamps) for worker in decoders]
+    try:
+        facts = _get(loading, config.placement.startup_timeout)
+        connecting = [worker.connect.remote(decoders) for worker in encoders]
+        connecting += [worker.connect.remote(encoders, address, token) for worker in decoders]
+        _get(connecting, config.placement.startup_timeout)
+    except BaseException:
+        workers.kill()
+        raise
+    return Workers(encoders, decoders, {"encoder": facts[0], "decoder": facts[-1]})
+
+
+def _resources(config: EngineConfig) -> dict[str, float]:
+    """What to ask Ray for per worker. Too few CPUs must not keep an engine from starting: then it asks for none."""
+    count = config.encoder.encoder_replicas + config.decoder.decoder_replicas
+    cluster = ray.cluster_resources()
+    gpus = cluster.get("GPU", 0.0)
+    if config.model.device == "cuda" and not gpus:
+        raise ConfigurationError("device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node")
+    share = 0.0 if config.model.device == "cpu" or not gpus else min(1.0, int(gpus * 100 / count) / 100)
+    return {"num_cpus": 1.0 if ray.available_resources().get("CPU", 0.0) >= count else 0.0, "num_gpus": share}
+
+
+def _get(references: list[Any], timeout: float) -> list[Any]:
+    try:
+        found: list[Any] = ray.get(references, timeout=timeout)
+        return found
+    except AntiphonError as error:  # Ray raises a mixture of its own class and ours: unwrap ours
+        raise getattr(error, "cause", error) from None
+    except ray.exceptions.GetTimeoutError:
+        raise EngineDeadError(f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster") from None
+    except ray.exceptions.RayError as error:
+        raise EngineDeadError(f"a worker failed while it started: {error}") from error
+
+
+def node_address() -> str:
+    """This process's address as other nodes of the cluster see it."""
+    address: str = ray.util.get_node_ip_address()
+    return address
+
+

@@ -1,0 +1,69 @@
+"""What the engine returns."""
+
+from dataclasses import dataclass, field
+
+from antiphon.config.errors import AntiphonError
+from antiphon.scheduler.request import RequestMetrics
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """Natural logarithm of a token's probability under the raw logits, and its rank from 1."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One sample. `finish_reason`: 'stop' or 'length'. `logprobs`: per token, when they were asked for."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None
+    logprobs: list[dict[int, Logprob]] | None = None
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """The end of one prompt. Where it failed, `error` says why and `outputs` raises it: nothing is lost silently."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    completions: list[CompletionOutput] = field(repr=False, default_factory=list)
+    metrics: RequestMetrics | None = field(repr=False, default=None)
+    error: AntiphonError | None = None
+
+    @property
+    def outputs(self) -> list[CompletionOutput]:
+        if self.error is not None:
+            raise self.error
+        return self.completions
+
+
+@dataclass(frozen=True)
+class StreamDelta:
+    """New text and tokens of a streamed request. `finish_reason` is set on the last one."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcription:
+    text: str
+    language: str | None
+    segments: list[Segment]
+    duration: float  # seconds
