@@ -15,7 +15,7 @@ class OutputSender:
     """A decoder worker's end. `address` and `token` come from the engine's `OutputReceiver`."""
 
     def __init__(self, address: str, token: bytes) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # an output must not be dropped or block the loop
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.connect(address)

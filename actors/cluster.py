@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +50,12 @@ class Workers:
             ray.kill(worker, no_restart=True)
 
 
-def launch(
-    model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes
-) -> Workers:
+def launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
     """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then."""
     resources = _resources(config)
-    remote = {"concurrency_groups": {"watch": 1}, "max_restarts": 0, **resources}
+    # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
+    environment = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+    remote = {"runtime_env": environment, "concurrency_groups": {"watch": 1}, "max_restarts": 0, **resources}
     encoder, decoder = (ray.remote(**remote)(cls) for cls in (EncoderWorker, DecoderWorker))
     encoders = [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
     decoders = [decoder.remote(index) for index in range(config.decoder.decoder_replicas)]
@@ -92,7 +91,9 @@ def _get(references: list[Any], timeout: float) -> list[Any]:
     except AntiphonError as error:  # Ray raises a mixture of its own class and ours: unwrap ours
         raise getattr(error, "cause", error) from None
     except ray.exceptions.GetTimeoutError:
-        raise EngineDeadError(f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster") from None
+        raise EngineDeadError(
+            f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster"
+        ) from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"a worker failed while it started: {error}") from error
 
@@ -101,5 +102,3 @@ def node_address() -> str:
     """This process's address as other nodes of the cluster see it."""
     address: str = ray.util.get_node_ip_address()
     return address
-
-

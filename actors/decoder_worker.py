@@ -1,5 +1,6 @@
 """The decoder worker: a Ray actor's shell over `DecoderReplica`. Its loop runs by itself; Ray only brings commands."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ class DecoderWorker(Worker):
     # ------------------------------------------------------------------ commands
 
     def submit(self, requests: list[Request]) -> None:
-        self.inbox.put(lambda: [self.replica.scheduler.add(request) for request in requests] and None)
+        for request in requests:
+            self.inbox.put(partial(self.replica.scheduler.add, request))
 
     def cancel(self, request_id: int) -> None:
         self.inbox.put(lambda: self.replica.scheduler.cancel(request_id))

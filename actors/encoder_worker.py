@@ -39,7 +39,11 @@ class EncoderWorker(Worker):
         set_threads(config.placement.num_threads)
         self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self.runner = EncoderRunner(model, config)
-        return {"attention": self.runner.attention.name, "device": str(self.runner.target.device), "dtype": str(self.runner.target.dtype)}
+        return {
+            "attention": self.runner.attention.name,
+            "device": str(self.runner.target.device),
+            "dtype": str(self.runner.target.dtype),
+        }
 
     def connect(self, decoders: list[Any]) -> None:
         self._decoders = decoders

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import secrets
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -193,7 +193,9 @@ class AsyncEngine:
             request.deadline = request.metrics.arrived_at + timeout
         opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
         if request.streams:
-            opened.text = TextStream(self._decoder(params), tuple(params.stop), params.min_tokens, params.include_stop_str_in_output)
+            opened.text = TextStream(
+                self._decoder(params), tuple(params.stop), params.min_tokens, params.include_stop_str_in_output
+            )
         self._open[request.id] = opened
         self._outbox[place[1]].append(request)
         self._flush_soon()
@@ -284,7 +286,9 @@ class AsyncEngine:
         if opened.text is not None and opened.text.stopped:
             token_ids, text, reason = list(opened.text.token_ids), opened.text.text, "stop"
         else:
-            shown = token_ids[:-1] if reason == "stop" and token_ids[-1] in rules.stop_ids and params.skip_special_tokens else token_ids
+            shown = (
+                token_ids[:-1] if reason == "stop" and token_ids[-1] in rules.stop_ids and params.skip_special_tokens else token_ids
+            )
             text = self.inputs.decode(shown, params.skip_special_tokens)
         logprobs = None
         if params.logprobs is not None:
@@ -406,7 +410,7 @@ class Engine:
         timeout: float | None = None,
     ) -> list[RequestOutput]:
         """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched."""
-        many = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
+        many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
         return self._run(self._generate_all(many, params, use_tqdm, priority, timeout))
 
     async def _generate_all(

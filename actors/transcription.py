@@ -86,5 +86,3 @@ class Transcriber:
         """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
         language = await self.detect_language(media) if self.format.multilingual else None
         return self.format.prompt(language, "transcribe", timestamps=False)
-
-

@@ -27,7 +27,7 @@ class Worker(ABC):
     def start(self) -> None:
         self._thread.start()
 
-    @ray.method(concurrency_group="watch")  # a thread beside the one that takes commands
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
     def watch(self) -> None:
         """Returns when the worker was closed; raises what ended its loop. The engine waits for this all the time."""
         while self._thread.is_alive() and not self._closing.wait(0.2):

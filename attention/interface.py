@@ -51,27 +51,10 @@ class PagedBatch:
     page_table: np.ndarray  # [sequences, pages] int; entries past a sequence's last page are any valid page
 
 
-@dataclass(frozen=True)
-class Support:
-    """What a backend can do, declared; the selection reads nothing else. None: no restriction."""
-
-    kinds: frozenset[str]
-    dtypes: frozenset[torch.dtype]
-    devices: frozenset[str] = frozenset({"cuda"})
-    bias: bool = False
-    head_dim_multiple: int = 1
-    max_head_dim: int | None = None
-    page_size_multiple: int = 1
-    min_capability: tuple[int, int] | None = None  # of a CUDA device
-    package: str | None = None  # what must be importable, and is named in the refusal
-    extra: str | None = None  # the extra of ours that installs it
-
-
 class AttentionBackend(ABC):
     """One backend, made for one `AttentionSpec`; shared by all layers of a half that have that spec."""
 
     name: ClassVar[str]
-    support: ClassVar[Support]
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec

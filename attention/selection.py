@@ -4,37 +4,35 @@
 exactly, or refused with the reason and the choices that are valid here.
 """
 
-import importlib
 import logging
 from importlib.util import find_spec
 
 import torch
 
+from antiphon.attention.backends import BACKENDS, Row
 from antiphon.attention.interface import AttentionBackend, AttentionSpec
 from antiphon.config.errors import AttentionBackendError, nearest
 
 logger = logging.getLogger(__name__)
 
-# name -> where its class is. A backend's file imports what it needs; it is imported when the backend is looked at.
-BACKENDS = {"torch_sdpa": "antiphon.attention.torch_sdpa:TorchSdpa"}
-
 # The order in which `auto` tries them, by device type, fastest first.
-ORDER = {"cpu": ("torch_sdpa",), "cuda": ("torch_sdpa",)}
+ORDER = {"cpu": ("cpu_paged", "torch_sdpa"), "cuda": ("torch_sdpa",)}
 
 
-def backend_class(name: str) -> type[AttentionBackend]:
+def _row(name: str) -> Row:
     if name not in BACKENDS:
         raise AttentionBackendError(f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    found: type[AttentionBackend] = getattr(importlib.import_module(module), attribute)
-    return found
+    return BACKENDS[name]
 
 
 def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
     """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
-    support = backend_class(name).support
+    support = _row(name).support
     checks = (
-        (support.package is None or find_spec(support.package) is not None, f"{support.package} is not installed{_remedy(support.extra)}"),
+        (
+            support.package is None or find_spec(support.package) is not None,
+            f"{support.package} is not installed{_remedy(support.extra)}",
+        ),
         (spec.device.type in support.devices, f"does not run on {spec.device.type}"),
         (
             support.min_capability is None or capability is None or capability >= support.min_capability,
@@ -42,8 +40,14 @@ def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None =
         ),
         (spec.kind in support.kinds, f"has no {spec.kind} attention"),
         (spec.dtype in support.dtypes, f"does not take {str(spec.dtype).removeprefix('torch.')}"),
-        (spec.head_dim % support.head_dim_multiple == 0, f"head size {spec.head_dim} is not a multiple of {support.head_dim_multiple}"),
-        (support.max_head_dim is None or spec.head_dim <= support.max_head_dim, f"head size {spec.head_dim} is over {support.max_head_dim}"),
+        (
+            spec.head_dim % support.head_dim_multiple == 0,
+            f"head size {spec.head_dim} is not a multiple of {support.head_dim_multiple}",
+        ),
+        (
+            support.max_head_dim is None or spec.head_dim <= support.max_head_dim,
+            f"head size {spec.head_dim} is over {support.max_head_dim}",
+        ),
         (support.bias or not spec.bias, "takes no additive position bias"),
         (
             spec.page_size is None or spec.page_size % support.page_size_multiple == 0,
@@ -78,5 +82,7 @@ def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[Attent
         why = reason(chosen)
         if why is not None:
             valid = [name for name in BACKENDS if reason(name) is None]
-            raise AttentionBackendError(f"{half}_attention_backend='{chosen}' cannot be used: {why}. Valid here: {', '.join(valid)}")
-    return [backend_class(chosen)(spec) for spec in specs]
+            raise AttentionBackendError(
+                f"{half}_attention_backend='{chosen}' cannot be used: {why}. Valid here: {', '.join(valid)}"
+            )
+    return [_row(chosen).load()(spec) for spec in specs]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch, Support
+from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
 from antiphon.layers.positions import RelativeBias
 
 
@@ -39,12 +39,6 @@ class SdpaPlan:
 
 class TorchSdpa(AttentionBackend):
     name = "torch_sdpa"
-    support = Support(
-        kinds=frozenset({"full", "causal", "cross"}),
-        dtypes=frozenset({torch.float32, torch.bfloat16, torch.float16}),
-        devices=frozenset({"cpu", "cuda"}),
-        bias=True,
-    )
 
     def plan(self, batch: FullBatch | PagedBatch) -> SdpaPlan:
         if isinstance(batch, FullBatch):
@@ -85,7 +79,9 @@ class TorchSdpa(AttentionBackend):
         kept = array if array.dtype == np.bool_ else array.astype(np.int64)
         return torch.from_numpy(np.ascontiguousarray(kept)).to(self.spec.device)
 
-    def run(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: SdpaPlan, bias: RelativeBias | None = None) -> torch.Tensor:
+    def run(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: SdpaPlan, bias: RelativeBias | None = None
+    ) -> torch.Tensor:
         out = torch.empty_like(q)
         for group in plan.groups:
             padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]

@@ -76,7 +76,9 @@ class Family:
     decoder: Callable[[Config], Half]
 
 
-def _bart(half: Literal["encoder", "decoder"], pre_norm: bool, embedding_norm: bool, positions: Any, offset: int) -> Callable[[Config], Half]:
+def _bart(
+    half: Literal["encoder", "decoder"], pre_norm: bool, embedding_norm: bool, positions: Any, offset: int
+) -> Callable[[Config], Half]:
     def describe(config: Config) -> BartHalf:
         vocab_size = config["vocab_size"] if half == "encoder" else config.get("decoder_vocab_size") or config["vocab_size"]
         pad = config.get("pad_token_id", 1) or 0

@@ -112,10 +112,18 @@ def _with_defaults(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
 def _legacy_generation(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Generation settings that older checkpoints keep in config.json."""
-    names = (
-        "decoder_start_token_id bos_token_id eos_token_id pad_token_id forced_bos_token_id forced_eos_token_id "
-        "suppress_tokens begin_suppress_tokens bad_words_ids max_length"
-    ).split()
+    names = [
+        "decoder_start_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "bad_words_ids",
+        "max_length",
+    ]
     return {name: raw[name] for name in names if raw.get(name) is not None}
 
 

@@ -74,8 +74,8 @@ class EngineConfig:
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
-SECTIONS = {each.name: each.default_factory for each in fields(EngineConfig)}
-OWNER = {option.name: name for name, section in SECTIONS.items() for option in fields(section)}  # type: ignore[arg-type]
+SECTIONS: dict[str, Any] = {each.name: each.default_factory for each in fields(EngineConfig)}
+OWNER = {option.name: name for name, section in SECTIONS.items() for option in fields(section)}
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
 
 
@@ -90,7 +90,7 @@ def resolve(model: str, options: Mapping[str, Any], environment: Mapping[str, st
     defaults = {name: environment[key] for name in FROM_ENVIRONMENT if (key := f"ANTIPHON_{name.upper()}") in environment}
     flat = {**defaults, **options, "model": str(model)}
     sections = {
-        name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})  # type: ignore[misc]
+        name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})
         for name, section in SECTIONS.items()
     }
     config = EngineConfig(**sections)
@@ -118,9 +118,10 @@ def _validate(config: EngineConfig) -> None:
         whole = name != "kv_cache_memory_gib"
         if value is not None and (isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0):
             raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number above 0, not {value!r}")
-    for name, value, valid in (
+    choices: list[tuple[str, str, tuple[str, ...]]] = [
         ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
         ("device", config.model.device, ("auto", "cpu", "cuda")),
-    ):
-        if value not in valid:
-            raise ConfigurationError(f"{name} must be one of {', '.join(valid)}, not {value!r}")
+    ]
+    for name, chosen, valid in choices:
+        if chosen not in valid:
+            raise ConfigurationError(f"{name} must be one of {', '.join(valid)}, not {chosen!r}")

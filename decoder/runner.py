@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionSpec, PagedBatch
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, PagedBatch
 from antiphon.attention.selection import select
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
@@ -37,12 +37,12 @@ class DecoderRunner:
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
 
-    def _select_attention(self) -> tuple:  # type: ignore[type-arg]
+    def _select_attention(self) -> list[AttentionBackend]:
         half, page_size = self.model_config.decoder, self.config.decoder.kv_page_size
         common = (half.num_heads, half.head_dim, half.attention_scale, self.target.dtype, self.device)
         causal = AttentionSpec("causal", *common, bias=half.structure == "t5", page_size=page_size)
         cross = AttentionSpec("cross", *common, page_size=page_size)
-        return tuple(select("decoder", self.config.decoder.decoder_attention_backend, [causal, cross]))
+        return select("decoder", self.config.decoder.decoder_attention_backend, [causal, cross])
 
     def _load(self) -> DecoderModel:
         checkpoint, half, raw = Checkpoint(self.model_config.path), self.model_config.decoder, self.model_config.raw
@@ -119,8 +119,7 @@ class DecoderRunner:
             cross=self.cross,
             cross_plan=self.cross.plan(PagedBatch(plan.query_lens, plan.cross_lens, plan.cross_table)),
         )
-        out: torch.Tensor = self.model(token_ids, on_device, step)
-        return out
+        return self.model(token_ids, on_device, step)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

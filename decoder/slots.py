@@ -86,7 +86,7 @@ class Slots:
         self.device = device
         self.tokens = torch.zeros(max_seqs, max_len, dtype=torch.int64, device=device)
         self.stop_ids = torch.full((max_seqs, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
-        self.host = {name: np.zeros(max_seqs, dtype) for name, dtype in FIELDS.items()}
+        self.host: dict[str, np.ndarray] = {name: np.zeros(max_seqs, dtype) for name, dtype in FIELDS.items()}
         self.on_device = {
             name: torch.from_numpy(array.copy()).to(device) for name, array in self.host.items() if array.dtype != np.uint64
         }

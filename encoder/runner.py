@@ -32,7 +32,13 @@ class EncoderRunner:
         half = model.encoder
         self.target = Target.resolve(config.model, model.raw)
         spec = AttentionSpec(
-            "full", half.num_heads, half.head_dim, half.attention_scale, self.target.dtype, self.target.device, half.structure == "t5"
+            "full",
+            half.num_heads,
+            half.head_dim,
+            half.attention_scale,
+            self.target.dtype,
+            self.target.device,
+            half.structure == "t5",
         )
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, [spec])
         self.model = self.target.build(lambda: build(half))

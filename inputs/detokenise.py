@@ -45,7 +45,9 @@ class TextStream:
     def take(self, final: bool = False) -> str:
         """Text that has not been taken yet; until `final`, what might become a stop string is held back."""
         if final and not self.stopped:
-            self.text += self._decode(self.token_ids[self._prefix :])[len(self._decode(self.token_ids[self._prefix : self._read])) :]
+            self.text += self._decode(self.token_ids[self._prefix :])[
+                len(self._decode(self.token_ids[self._prefix : self._read])) :
+            ]
             self._prefix = self._read = len(self.token_ids)
         end = len(self.text) if final or self.stopped else max(self._sent, len(self.text) - self._hold_back)
         new, self._sent = self.text[self._sent : end], end

@@ -41,7 +41,9 @@ class AudioConfig:
             mel_bins=mel_bins,
         )
         if raw.get("feature_size", mel_bins) != mel_bins:
-            raise CheckpointError(f"{folder}: the feature extractor makes {raw['feature_size']} mel bins, the encoder takes {mel_bins}")
+            raise CheckpointError(
+                f"{folder}: the feature extractor makes {raw['feature_size']} mel bins, the encoder takes {mel_bins}"
+            )
         return config
 
 
@@ -90,8 +92,8 @@ def _mel_filters(config: AudioConfig) -> np.ndarray:
 
     top = config.sampling_rate / 2
     frequencies = np.linspace(0, top, config.fft_size // 2 + 1)
-    low_high = to_mel(np.array([0.0, 8000.0]))
-    edges = to_hertz(np.linspace(*low_high, config.mel_bins + 2))
+    lowest, highest = to_mel(np.array([0.0, 8000.0]))
+    edges = to_hertz(np.linspace(lowest, highest, config.mel_bins + 2))
     rising = (frequencies[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - frequencies[None]) / np.diff(edges)[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))

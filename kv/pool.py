@@ -7,7 +7,14 @@ class KVPool:
     """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i, self and cross alike."""
 
     def __init__(
-        self, num_layers: int, num_pages: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        num_layers: int,
+        num_pages: int,
+        page_size: int,
+        num_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         shape = (2, num_pages, page_size, num_heads, head_dim)
@@ -16,6 +23,10 @@ class KVPool:
     @staticmethod
     def bytes_per_page(num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
         return 2 * num_layers * page_size * num_heads * head_dim * dtype.itemsize
+
+    def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer, each [pages, page_size, heads, head_dim]."""
+        return self.layers[layer][0], self.layers[layer][1]
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int64 = page * page_size + offset in the page."""

@@ -10,7 +10,6 @@ from torch import nn
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -24,7 +23,9 @@ class Target:
         """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for float32 ones)."""
         available = torch.cuda.is_available()
         if options.device == "cuda" and not available:
-            raise ConfigurationError("device='cuda' but torch sees no CUDA device here: use device='cpu' or install a CUDA build of torch")
+            raise ConfigurationError(
+                "device='cuda' but torch sees no CUDA device here: use device='cpu' or install a CUDA build of torch"
+            )
         device = torch.device("cuda" if options.device != "cpu" and available else "cpu")
         if options.dtype != "auto":
             return cls(device, getattr(torch, options.dtype))

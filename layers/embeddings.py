@@ -24,8 +24,7 @@ class TokenEmbedding(nn.Module):
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[tokens], [tokens] -> [tokens, hidden]"""
         x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(positions + self.first_row)
-        out: torch.Tensor = self.layernorm_embedding(x)
-        return out
+        return self.layernorm_embedding(x)
 
 
 def embedding_names(half: str, path: str) -> tuple[str, ...]:
@@ -35,5 +34,12 @@ def embedding_names(half: str, path: str) -> tuple[str, ...]:
     if path != "embed_tokens.weight":
         return own
     other = "decoder" if half == "encoder" else "encoder"
-    shared = ("model.shared.weight", "shared.weight", f"model.{other}.{path}", f"{other}.{path}", "lm_head.weight", "proj_out.weight")
+    shared = (
+        "model.shared.weight",
+        "shared.weight",
+        f"model.{other}.{path}",
+        f"{other}.{path}",
+        "lm_head.weight",
+        "proj_out.weight",
+    )
     return (*own, *shared)

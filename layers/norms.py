@@ -23,5 +23,4 @@ def residual(x: torch.Tensor, norm: nn.Module, sublayer: Callable[[torch.Tensor]
     """`x + sublayer(norm(x))`, or with post-norm `norm(x + sublayer(x))`."""
     if pre_norm:
         return x + sublayer(norm(x))
-    out: torch.Tensor = norm(x + sublayer(x))
-    return out
+    return norm(x + sublayer(x))

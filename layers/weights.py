@@ -35,7 +35,9 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {name} from {self.folder / file}: {error}") from None
         if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
-            raise CheckpointError(f"{name} in {self.folder / file} has shape {list(tensor.shape)}; config.json asks for {list(shape)}")
+            raise CheckpointError(
+                f"{name} in {self.folder / file} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+            )
         return tensor.reshape(shape)
 
 
@@ -57,7 +59,7 @@ def _files_by_tensor(folder: Path) -> dict[str, str]:
         raise CheckpointError(f"{folder} holds neither model.safetensors nor an index of several.{hint}")
     try:
         with safe_open(single, framework="pt") as file:
-            return {name: single.name for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return dict.fromkeys(file.keys(), single.name)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"cannot read {single}: {error}") from None
 

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
 
-class RequestState(str, Enum):
+class RequestState(StrEnum):
     WAITING = "waiting"  # for encoder work to be asked for
     ENCODING = "encoding"  # an encoder worker has its input
     READY = "ready"  # hidden states or cross KV are there; waits for a place in the batch

@@ -319,9 +319,11 @@ class Scheduler:
         if was is RequestState.RUNNING:
             self._vacate(request)
         encode = self._encodes.get(request.media.key)
-        if encode is not None and encode.waiters.pop(request.id, None) and encode.arrived and not encode.waiters:
-            self._forget_encode(request.media.key)
-            self._unwanted.append(request.media.key)
+        if encode is not None and request.id in encode.waiters:
+            del encode.waiters[request.id]
+            if encode.arrived and not encode.waiters:
+                self._forget_encode(request.media.key)
+                self._unwanted.append(request.media.key)
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]

@@ -38,13 +38,27 @@ class PlainEngine:
             encoded = self.encoder.encode([media.payload for media in jobs])
             self.replica.deliver(HiddenStates.pack([media.key for media in jobs], encoded.lengths, encoded.hidden))
 
-    def request(self, payload: np.ndarray, prompt: list[int], max_tokens: int, rules: DecodingRules | None = None, **fields: Any) -> Request:
+    def request(
+        self, payload: np.ndarray, prompt: list[int], max_tokens: int, rules: DecodingRules | None = None, **fields: Any
+    ) -> Request:
         audio = payload.dtype == np.float32
         length = self.model.max_encoder_len if audio else len(payload)
-        media = Media(payload.tobytes().hex()[:64] + str(len(payload)) + str(hash(payload.tobytes())), "audio" if audio else "text", length, payload)
+        media = Media(
+            payload.tobytes().hex()[:64] + str(len(payload)) + str(hash(payload.tobytes())),
+            "audio" if audio else "text",
+            length,
+            payload,
+        )
         params = fields.pop("params", SamplingParams(logprobs=0))
         return Request(
-            next(self._ids), np.array(prompt, np.int64), media, params, rules or DecodingRules(), max_tokens, fields.pop("seed", 0), **fields
+            next(self._ids),
+            np.array(prompt, np.int64),
+            media,
+            params,
+            rules or DecodingRules(),
+            max_tokens,
+            fields.pop("seed", 0),
+            **fields,
         )
 
     def submit(self, request: Request) -> int:

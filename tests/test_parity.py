@@ -35,7 +35,9 @@ def mixed_inputs(count: int, vocab: int, seed: int) -> list[tuple[np.ndarray, in
     return [(rng.integers(3, vocab - 1, length).astype(np.int32), int(rng.integers(1, 40))) for length in lengths]
 
 
-def oracle(model: PreTrainedModel, inputs: torch.Tensor, prompt: list[int], max_new: int, **options) -> tuple[list[int], list[float]]:
+def oracle(
+    model: PreTrainedModel, inputs: torch.Tensor, prompt: list[int], max_new: int, **options
+) -> tuple[list[int], list[float]]:
     """Tokens and their raw log-probabilities by transformers' generate, one request at a time."""
     found = model.generate(
         inputs, decoder_input_ids=torch.tensor([prompt]), max_new_tokens=max_new, do_sample=False, num_beams=1,
@@ -48,7 +50,9 @@ def oracle(model: PreTrainedModel, inputs: torch.Tensor, prompt: list[int], max_
 
 def text_rules(model: PreTrainedModel) -> DecodingRules:
     generation = model.generation_config
-    return DecodingRules(stop_ids=(generation.eos_token_id,), forced_first=generation.forced_bos_token_id, forced_last=generation.forced_eos_token_id)
+    return DecodingRules(
+        stop_ids=(generation.eos_token_id,), forced_first=generation.forced_bos_token_id, forced_last=generation.forced_eos_token_id
+    )
 
 
 @pytest.mark.parametrize("name", TEXT_FAMILIES)

@@ -48,7 +48,9 @@ def bart() -> PreTrainedModel:
 
 
 def bart_scaled() -> PreTrainedModel:
-    model = BartForConditionalGeneration(BartConfig(**{**BART_SHAPE, "init_std": 0.2}, scale_embedding=True, activation_function="relu"))
+    model = BartForConditionalGeneration(
+        BartConfig(**{**BART_SHAPE, "init_std": 0.2}, scale_embedding=True, activation_function="relu")
+    )
     model.final_logits_bias.normal_(std=2.0)
     return model
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.config.families import BartHalf
-from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
 from antiphon.layers.linear import ACTIVATIONS, StackedLinear
@@ -22,12 +22,11 @@ class SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
-        found = step.causal.run(q, *step.pool.layers[self.layer].unbind(), step.causal_plan)
-        out: torch.Tensor = self.out_proj(found.flatten(1))
-        return out
+        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
+        return self.out_proj(found.flatten(1))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(CrossWriter):
     def __init__(self, half: BartHalf, layer: int) -> None:
         super().__init__()
         size, self.layer = half.hidden_size, layer
@@ -42,9 +41,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         q = self.q_proj(x).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.layers[self.layer].unbind(), step.cross_plan)
-        out: torch.Tensor = self.out_proj(found.flatten(1))
-        return out
+        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
+        return self.out_proj(found.flatten(1))
 
 
 class DecoderLayer(nn.Module):
@@ -70,7 +68,7 @@ class BartDecoder(DecoderModel):
     def __init__(self, half: BartHalf, tied_head: bool, logits_bias: bool) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
-        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
+        self.layers: list[DecoderLayer] = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))  # type: ignore[assignment]
         self.layer_norm = nn.LayerNorm(half.hidden_size) if half.pre_norm else nn.Identity()
         self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
         if tied_head:
@@ -81,12 +79,10 @@ class BartDecoder(DecoderModel):
         x = self.embedding(token_ids, positions)
         for layer in self.layers:
             x = layer(x, step)
-        out: torch.Tensor = self.layer_norm(x)
-        return out
+        return self.layer_norm(x)
 
-    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        for layer in self.layers:
-            layer.encoder_attn.write(hidden, slots, pool)
+    def cross_attentions(self) -> list[CrossAttention]:
+        return [layer.encoder_attn for layer in self.layers]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         found = self.lm_head(hidden).float()

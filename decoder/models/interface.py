@@ -1,6 +1,7 @@
 """What the runner needs of a decoder, whatever its structure."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +24,27 @@ class DecoderStep:
     cross_plan: Any
 
 
+class CrossWriter(nn.Module):
+    """A cross-attention layer, seen as the writer of its own cache."""
+
+    @abstractmethod
+    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+        """Keys and values of encoder states [tokens, hidden] into the pool at `slots` [tokens]."""
+
+
 class DecoderModel(nn.Module):
     @abstractmethod
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
 
     @abstractmethod
+    def cross_attentions(self) -> Sequence[CrossWriter]:
+        """One per layer."""
+
     def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
         """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
+        for attention in self.cross_attentions():
+            attention.write(hidden, slots, pool)
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

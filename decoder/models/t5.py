@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.config.families import T5Half
-from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.norms import RMSNorm
@@ -24,11 +24,11 @@ class SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(self.layer_norm(x)))  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
-        found = step.causal.run(q, *step.pool.layers[self.layer].unbind(), step.causal_plan, bias)
+        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
         return x + self.o(found.flatten(1))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(CrossWriter):
     def __init__(self, half: T5Half, layer: int) -> None:
         super().__init__()
         self.layer, self.heads = layer, (half.num_heads, half.head_dim)
@@ -44,7 +44,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         q = self.q(self.layer_norm(x)).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.layers[self.layer].unbind(), step.cross_plan)
+        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
         return x + self.o(found.flatten(1))
 
 
@@ -58,8 +58,7 @@ class DecoderLayer(nn.Module):
     def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
         x = self.attention(x, step, bias)
         x = self.cross_attention(x, step)
-        out: torch.Tensor = self.feed_forward(x)
-        return out
+        return self.feed_forward(x)
 
 
 class T5Decoder(DecoderModel):
@@ -67,7 +66,7 @@ class T5Decoder(DecoderModel):
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
         self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False)
-        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
+        self.layers: list[DecoderLayer] = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))  # type: ignore[assignment]
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
         self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
         if tied_head:
@@ -78,12 +77,10 @@ class T5Decoder(DecoderModel):
         x = self.embed_tokens(token_ids)
         for layer in self.layers:
             x = layer(x, step, self.bias)
-        out: torch.Tensor = self.final_layer_norm(x)
-        return out
+        return self.final_layer_norm(x)
 
-    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        for layer in self.layers:
-            layer.cross_attention.write(hidden, slots, pool)
+    def cross_attentions(self) -> list[CrossAttention]:
+        return [layer.cross_attention for layer in self.layers]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.lm_head(hidden * self.logits_scale)

@@ -23,8 +23,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
-        out: torch.Tensor = self.out_proj(attention.run(q, k, v, plan).flatten(1))
-        return out
+        return self.out_proj(attention.run(q, k, v, plan).flatten(1))
 
 
 class EncoderLayer(nn.Module):
@@ -55,8 +54,7 @@ class BartEncoder(EncoderModel):
         x = self.embedding(token_ids, positions)
         for layer in self.layers:
             x = layer(x, attention, plan)
-        out: torch.Tensor = self.layer_norm(x)
-        return out
+        return self.layer_norm(x)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

@@ -35,8 +35,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> torch.Tensor:
-        out: torch.Tensor = self.feed_forward(self.attention(x, attention, plan, bias))
-        return out
+        return self.feed_forward(self.attention(x, attention, plan, bias))
 
 
 class T5Encoder(EncoderModel):
@@ -52,8 +51,7 @@ class T5Encoder(EncoderModel):
         x = self.embed_tokens(token_ids)
         for layer in self.layers:
             x = layer(x, attention, plan, self.bias)
-        out: torch.Tensor = self.final_layer_norm(x)
-        return out
+        return self.final_layer_norm(x)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

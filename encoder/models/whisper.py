@@ -28,8 +28,7 @@ class WhisperEncoder(EncoderModel):
         x = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
         for layer in self.layers:
             x = layer(x, attention, plan)
-        out: torch.Tensor = self.layer_norm(x)
-        return out
+        return self.layer_norm(x)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Trains the small T5 checkpoint of this folder: numbers to English words ("407" -> "four hundred seven"). About two minutes on a GPU.
 
-    python examples/t5_numbers/train.py --output examples/t5_numbers/model
+python examples/t5_numbers/train.py --output examples/t5_numbers/model
 """
 
 import argparse
@@ -13,10 +13,29 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 LIMIT = 1_000_000
 PREFIX = "in words: "
 
@@ -46,13 +65,17 @@ def draw(rng: random.Random) -> int:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     words = ["▁" + word for word in [*ONES, *TENS[2:], "hundred", "thousand", "in", "words", "words:"]]
     pieces = ["▁", *"0123456789", *"abcdefghijklmnopqrstuvwxyz", ":", ",", ".", "-"]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(word, -2.0) for word in words] + [(piece, -4.0) for piece in pieces]
+    vocabulary = (
+        [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(word, -2.0) for word in words] + [(piece, -4.0) for piece in pieces]
+    )
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
 
 
 def main() -> None:
@@ -97,7 +120,7 @@ def main() -> None:
     source = tokenizer([f"{PREFIX}{n}" for n in held_out], return_tensors="pt", padding=True).to(device)
     with torch.no_grad():
         answers = tokenizer.batch_decode(model.generate(**source, max_new_tokens=40), skip_special_tokens=True)
-    right = sum(answer == in_words(n) for answer, n in zip(answers, held_out))
+    right = sum(answer == in_words(n) for answer, n in zip(answers, held_out, strict=True))
     print(f"held-out: {right}/{len(held_out)} exactly right", flush=True)
 
 

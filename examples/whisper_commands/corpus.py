@@ -15,12 +15,12 @@ import numpy as np
 SAMPLE_RATE = 22_050  # what espeak-ng writes
 
 DIGITS = {
-    "en": "zero one two three four five six seven eight nine".split(),
-    "de": "null eins zwei drei vier fünf sechs sieben acht neun".split(),
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+    "de": ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"],
 }
 TENS = {
-    "en": "ten twenty thirty forty fifty sixty".split(),
-    "de": "zehn zwanzig dreißig vierzig fünfzig sechzig".split(),
+    "en": ["ten", "twenty", "thirty", "forty", "fifty", "sixty"],
+    "de": ["zehn", "zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig"],
 }
 # English word -> German word; the articles make the German cases right in the templates below.
 ROOMS = {
@@ -57,12 +57,63 @@ ACCENTS = {
     "en": ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-029"],
     "de": ["de"],
 }
-TRAINING_VARIANTS = (
-    "m1 m2 m3 m4 m5 m8 f1 f3 f5 adam Alex Alicia Andrea Andy Annie antonio belinda benjamin boris caleb "
-    "david Denis Diogo ed edward2 Gene Gustave Henrique Hugo Jacky john Lee linda marcelo Marco Mario Michael michel "
-    "miguel Mike pablo paul pedro quincy rob steph3 travis Tweaky victor Zac shelby sandro klatt klatt3"
-).split()
-HELD_OUT_VARIANTS = "m6 m7 f2 f4 Gene2 edward max robert steph norbert".split()
+TRAINING_VARIANTS = [
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m8",
+    "f1",
+    "f3",
+    "f5",
+    "adam",
+    "Alex",
+    "Alicia",
+    "Andrea",
+    "Andy",
+    "Annie",
+    "antonio",
+    "belinda",
+    "benjamin",
+    "boris",
+    "caleb",
+    "david",
+    "Denis",
+    "Diogo",
+    "ed",
+    "edward2",
+    "Gene",
+    "Gustave",
+    "Henrique",
+    "Hugo",
+    "Jacky",
+    "john",
+    "Lee",
+    "linda",
+    "marcelo",
+    "Marco",
+    "Mario",
+    "Michael",
+    "michel",
+    "miguel",
+    "Mike",
+    "pablo",
+    "paul",
+    "pedro",
+    "quincy",
+    "rob",
+    "steph3",
+    "travis",
+    "Tweaky",
+    "victor",
+    "Zac",
+    "shelby",
+    "sandro",
+    "klatt",
+    "klatt3",
+]
+HELD_OUT_VARIANTS = ["m6", "m7", "f2", "f4", "Gene2", "edward", "max", "robert", "steph", "norbert"]
 
 
 @dataclass(frozen=True)

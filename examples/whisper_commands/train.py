@@ -171,7 +171,9 @@ class Batches:
         for row, (_, tokens) in enumerate(windows):
             labels[row, : len(tokens)] = torch.tensor(tokens)
         start = torch.full((size, 1), self.ids["<|startoftranscript|>"])
-        inputs = torch.cat([start, labels[:, :-1]], 1).masked_fill_(torch.cat([start, labels[:, :-1]], 1) < 0, self.ids["<|endoftext|>"])
+        inputs = torch.cat([start, labels[:, :-1]], 1).masked_fill_(
+            torch.cat([start, labels[:, :-1]], 1) < 0, self.ids["<|endoftext|>"]
+        )
         # A forced task or language token is never predicted, except the language (detection reads it there).
         labels[:, 1] = torch.where(labels[:, 1] == self.ids["<|endoftext|>"], labels[:, 1], -100)
         return samples.clamp(-1, 1), inputs.to(self.device), labels.to(self.device)
@@ -225,8 +227,10 @@ def main() -> None:
 
     decay = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.98))
-    began, step, running = time.perf_counter(), 0, 0.0
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.98)
+    )
+    began, step = time.perf_counter(), 0
     while (done := (time.perf_counter() - began) / arguments.seconds) < 1:
         rate = arguments.peak_lr * min(step / 400, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
         for group in optimizer.param_groups:
@@ -261,7 +265,9 @@ def check(model, extractor, held_out, audio, device) -> None:  # type: ignore[no
     errors = words = detected = 0
     for at in range(0, len(held_out), 100):
         chunk = held_out[at : at + 100]
-        features = extractor([samples.astype(np.float32) / 32768 for samples in audio[at : at + 100]], sampling_rate=RATE, return_tensors="pt")
+        features = extractor(
+            [samples.astype(np.float32) / 32768 for samples in audio[at : at + 100]], sampling_rate=RATE, return_tensors="pt"
+        )
         features = features.input_features.to(device)
         with torch.no_grad():
             languages = model.detect_language(input_features=features).tolist()
@@ -269,8 +275,10 @@ def check(model, extractor, held_out, audio, device) -> None:  # type: ignore[no
                 model.generate(features[i : i + 1], language=u.language, task="transcribe", max_new_tokens=60)[0]
                 for i, u in enumerate(chunk)
             ]
-        detected += sum(tokenizer.convert_ids_to_tokens(id_) == f"<|{u.language}|>" for id_, u in zip(languages, chunk))
-        for ids, u in zip(tokens, chunk):
+        detected += sum(
+            tokenizer.convert_ids_to_tokens(id_) == f"<|{u.language}|>" for id_, u in zip(languages, chunk, strict=True)
+        )
+        for ids, u in zip(tokens, chunk, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True).split()
             errors += edit_distance(text, u.text.split())
             words += len(u.text.split())
