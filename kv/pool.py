@@ -1,5 +1,8 @@
 """The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
 
+import math
+
+import numpy as np
 import torch
 
 
@@ -18,7 +21,7 @@ class KVPool:
     ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         shape = (2, num_pages, page_size, num_heads, head_dim)
-        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
     @staticmethod
     def bytes_per_page(num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -33,3 +36,11 @@ class KVPool:
         flat = self.layers[layer].flatten(1, 2)
         flat[0].index_copy_(0, slots, k)
         flat[1].index_copy_(0, slots, v)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros, because a masked key still meets its value, and zero times NaN is NaN. On a CPU they come from calloc: a page
+    costs memory once it is written, so a roomy pool is cheap."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

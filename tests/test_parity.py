@@ -1,7 +1,5 @@
 """Every family against transformers: same checkpoint, same inputs, float32, greedy: same tokens, same log-probabilities."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny_models
@@ -13,19 +11,6 @@ from antiphon.config.sampling import DecodingRules
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 REQUESTS, LOGPROB_TOLERANCE, TOLERANCE = 64, 1e-3, 1e-4
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory):
-    made: dict[str, tuple[Path, PreTrainedModel]] = {}
-
-    def get(name: str) -> tuple[Path, PreTrainedModel]:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            made[name] = folder, tiny_models.make(name, folder)
-        return made[name]
-
-    return get
 
 
 def mixed_inputs(count: int, vocab: int, seed: int) -> list[tuple[np.ndarray, int]]:

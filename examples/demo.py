@@ -1,0 +1,55 @@
+"""What `make demo` runs: the shipped recordings through the shipped Whisper, then numbers through the shipped T5.
+
+Starts Ray on this machine (or joins a running cluster) and prints what was heard beside what was said.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from scoring import word_error_rate
+
+from antiphon import AntiphonError, Engine
+
+HERE = Path(__file__).parent
+
+
+def transcribe_recordings() -> None:
+    folder = HERE / "whisper_commands" / "recordings"
+    expected: dict[str, str] = json.loads((folder / "expected.json").read_text())
+    files = [folder / name for name in expected]
+    began = time.perf_counter()
+    with Engine(str(HERE / "whisper_commands" / "model")) as engine:
+        ready = time.perf_counter()
+        results = engine.transcribe_all(files)
+        done = time.perf_counter()
+    heard, seconds = [], 0.0
+    for file, said, result in zip(files, expected.values(), results, strict=True):
+        if isinstance(result, AntiphonError):
+            raise result
+        heard.append(result.text)
+        seconds += result.duration
+        print(f"{file.name:28} {result.duration:5.1f} s  {result.language}  {result.text}")
+        print(f"{'expected':28} {'':12}  {said}")
+    print(
+        f"\nWhisper: word error rate {100 * word_error_rate(heard, list(expected.values())):.1f} % on {len(files)} recordings, "
+        f"{seconds:.1f} s of sound in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+    )
+
+
+def write_numbers() -> None:
+    numbers = [7, 42, 300, 1_984, 20_026, 365_250, 999_999]
+    began = time.perf_counter()
+    with Engine(str(HERE / "t5_numbers" / "model")) as engine:
+        ready = time.perf_counter()
+        outputs = engine.generate([f"in words: {number}" for number in numbers], use_tqdm=False)
+        done = time.perf_counter()
+    print()
+    for number, output in zip(numbers, outputs, strict=True):
+        print(f"{number:>28}  {output.outputs[0].text}")
+    print(f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)")
+
+
+if __name__ == "__main__":
+    transcribe_recordings()
+    write_numbers()

@@ -1,0 +1,49 @@
+"""Shared fixtures. One Ray for the whole run: starting it takes seconds."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import tiny_models
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+logging.set_verbosity_error()
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+Checkpoints = Callable[[str], tuple[Path, PreTrainedModel]]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """name of `tiny_models.FAMILIES` -> (folder, transformers model)"""
+    made: dict[str, tuple[Path, PreTrainedModel]] = {}
+
+    def get(name: str) -> tuple[Path, PreTrainedModel]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = folder, tiny_models.make(name, folder)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="WARNING", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def whisper_folder() -> Path:
+    return EXAMPLES / "whisper_commands" / "model"
+
+
+@pytest.fixture(scope="session")
+def t5_folder() -> Path:
+    return EXAMPLES / "t5_numbers" / "model"

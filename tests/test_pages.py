@@ -1,0 +1,105 @@
+"""The page pool: no page is lost, none has two owners by mistake, whatever is asked of it."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from antiphon.kv.pages import PagePool
+
+
+def test_pages_of_a_key_are_found_again_until_they_are_evicted() -> None:
+    pool = PagePool(4)
+    first = pool.allocate_keyed("clip", 2)
+    assert first is not None
+    np.testing.assert_array_equal(pool.share("clip"), first)
+    pool.release_keyed("clip")
+    pool.release_keyed("clip")
+    assert "clip" in pool
+    assert pool.num_available == 4
+    assert pool.allocate(3) is not None  # needs one of the cached pages
+    assert "clip" not in pool
+    pool.check()
+
+
+def test_the_least_recently_used_content_goes_first() -> None:
+    pool = PagePool(3)
+    for key in "abc":
+        pool.allocate_keyed(key, 1)
+        pool.release_keyed(key)
+    pool.share("a")
+    pool.release_keyed("a")
+    pool.allocate(1)
+    assert ["a" in pool, "b" in pool, "c" in pool] == [True, False, True]
+
+
+def test_owned_pages_are_never_evicted() -> None:
+    pool = PagePool(3)
+    pool.allocate_keyed("clip", 2)
+    assert pool.available_beside("clip") == 1
+    assert pool.allocate(2) is None
+    assert "clip" in pool
+
+
+def test_releasing_twice_is_caught() -> None:
+    pool = PagePool(2)
+    pages = pool.allocate(1)
+    assert pages is not None
+    pool.release(pages)
+    with pytest.raises(AssertionError):
+        pool.release(pages)
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Random allocations, shares and releases; a model counts who should own what."""
+
+    owned = Bundle("owned")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = PagePool(12)
+        self.plain: list[np.ndarray] = []
+        self.users: dict[str, int] = {}
+
+    @rule(target=owned, count=st.integers(1, 5))
+    def allocate(self, count: int):
+        available = self.pool.num_available
+        pages = self.pool.allocate(count)
+        assert (pages is None) == (count > available)
+        if pages is None:
+            return multiple()
+        assert len(set(pages.tolist())) == count
+        self.plain.append(pages)
+        return (None, pages)
+
+    @rule(target=owned, key=st.sampled_from("abcd"), count=st.integers(1, 4))
+    def allocate_or_share(self, key: str, count: int):
+        if key in self.pool:
+            self.pool.share(key)
+        elif self.pool.allocate_keyed(key, count) is None:
+            return multiple()
+        self.users[key] = self.users.get(key, 0) + 1
+        return (key, None)
+
+    @rule(owner=consumes(owned))
+    def release(self, owner) -> None:
+        key, pages = owner
+        if key is None:
+            self.pool.release(pages)
+            self.plain = [each for each in self.plain if each is not pages]
+        else:
+            self.pool.release_keyed(key)
+            self.users[key] -= 1
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        self.pool.check()
+        held = [page for pages in self.plain for page in pages.tolist()]
+        assert len(held) == len(set(held))
+        in_use = len(held) + sum(len(self.pool._by_key[key]) for key, users in self.users.items() if users)
+        assert self.pool.num_available == self.pool.num_pages - in_use
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
