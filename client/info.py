@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from antiphon.attention.interface import AttentionSpec
 from antiphon.attention.backends import BACKENDS
+from antiphon.attention.interface import AttentionSpec
 from antiphon.attention.selection import ORDER, refusal
 from antiphon.config.families import FAMILIES, Half
 from antiphon.config.model import ModelConfig

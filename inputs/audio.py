@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from antiphon.config.errors import AudioError
@@ -36,6 +35,8 @@ def load_audio(source: AudioInput, rate: int) -> np.ndarray:
 
 
 def _from_file(file: Any, name: str, rate: int) -> np.ndarray:
+    import av  # here and below: samples at the model's rate need none of it
+
     try:
         with av.open(file, metadata_errors="ignore") as container:
             if not container.streams.audio:
@@ -51,7 +52,10 @@ def _from_file(file: Any, name: str, rate: int) -> np.ndarray:
 
 
 def _resampled(frames: Iterator[Any], name: str, rate: int) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    import av
+
+    # Channels are averaged here: the resampler's own mix to mono is 3 dB too loud in floating point.
+    resampler = av.AudioResampler(format="fltp", rate=rate)
     total = 0
     for frame in frames:
         frame.pts = None  # gaps in a file's timestamps are not silence
@@ -59,9 +63,9 @@ def _resampled(frames: Iterator[Any], name: str, rate: int) -> Iterator[np.ndarr
             total += out.samples
             if total > MAX_SECONDS * rate:
                 raise AudioError(f"{name}: longer than {MAX_SECONDS / 3600:.0f} hours; split it")
-            yield out.to_ndarray().reshape(-1)
+            yield out.to_ndarray().mean(axis=0)
     for out in resampler.resample(None):
-        yield out.to_ndarray().reshape(-1)
+        yield out.to_ndarray().mean(axis=0)
 
 
 def _from_array(source: tuple[Any, int], rate: int) -> np.ndarray:
@@ -84,6 +88,8 @@ def _from_array(source: tuple[Any, int], rate: int) -> np.ndarray:
     mono = _checked(np.ascontiguousarray(mono, np.float32), "the array of samples")
     if given_rate == rate:
         return mono
+    import av
+
     frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
     frame.sample_rate = int(given_rate)
     return np.concatenate(list(_resampled(iter([frame]), "the array of samples", rate)))

@@ -159,7 +159,7 @@ def test_the_same_seed_draws_the_same_in_any_batch() -> None:
 def test_uniforms_are_uniform_and_depend_on_seed_and_position() -> None:
     grid = uniforms(np.repeat(np.arange(300, dtype=np.uint64), 300), np.tile(np.arange(300), 300))
     assert len(np.unique(grid)) == grid.size
-    assert 0.0 <= grid.min()
+    assert grid.min() >= 0.0
     assert grid.max() < 1.0
     histogram, _ = np.histogram(grid, bins=50, range=(0, 1))
     assert abs(histogram - grid.size / 50).max() < 5 * np.sqrt(grid.size / 50)

@@ -109,7 +109,7 @@ def generation_config(ids: dict[str, int]) -> GenerationConfig:
 
 
 class Batches:
-    """Random training windows: one or two utterances at random places, gain, noise; labels in Whisper's token format."""
+    """Random training windows: one or more utterances at random places, gain, noise; labels in Whisper's token format."""
 
     def __init__(self, spoken: list[corpus.Utterance], audio: list[np.ndarray], ids: dict[str, int], device: str) -> None:
         self.spoken, self.ids, self.device = spoken, ids, device
@@ -131,7 +131,7 @@ class Batches:
         language = rng.choices(LANGUAGES, [0.6, 0.4])[0]
         placed: list[tuple[int, int]] = []
         position = int(rng.choice([0.0, rng.random() * 0.5, rng.random() * 3]) * RATE)
-        for _ in range(1 if rng.random() < 0.6 else 2):
+        for _ in range(rng.choices([1, 2, 6], [0.45, 0.2, 0.35])[0]):
             index = rng.choice(self.by_language[language])
             if position + self.lengths[index] > WINDOW:
                 position = rng.randrange(max(1, WINDOW - int(self.lengths[index]))) if not placed else WINDOW
@@ -148,7 +148,7 @@ class Batches:
             first, last = (round(at / RATE * TICKS_PER_SECOND) for at in (start, start + int(self.lengths[index])))
             marks = [ids[TIMESTAMPS[min(tick, len(TIMESTAMPS) - 1)]] for tick in (first, last)]
             labels += [marks[0], *text, marks[1]] if timestamps else text
-        return placed, [*labels, ids["<|endoftext|>"]]
+        return placed, [*labels, ids["<|endoftext|>"]][:95]  # the decoder has 96 positions
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Samples [size, WINDOW] float32, decoder inputs and labels [size, longest]; padding is -100 in the labels."""

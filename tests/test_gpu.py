@@ -1,0 +1,65 @@
+"""On a CUDA device: the same tokens as transformers there in float32, and the engine through Ray in bfloat16.
+
+    python -m pytest -m gpu tests/test_gpu.py
+"""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from plain_engine import PlainEngine
+from test_parity import clips, mixed_inputs, oracle, text_rules
+
+from antiphon import Engine
+from antiphon.config.sampling import DecodingRules
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("name", [name for name in tiny_models.FAMILIES if name != "whisper"])
+def test_tokens_equal_transformers(name: str, checkpoints) -> None:
+    folder, model = checkpoints(name)
+    engine = PlainEngine(folder, device="cuda", dtype="float32", max_num_seqs=16, max_model_len=100, kv_cache_memory_gib=1)
+    start = model.generation_config.decoder_start_token_id
+    inputs = mixed_inputs(24, model.config.vocab_size, seed=11)
+    for ids, max_new in inputs:
+        engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
+    finished = engine.run()
+    for i, (ids, max_new) in enumerate(inputs):
+        tokens, logprobs = oracle(model, torch.tensor(ids[None], dtype=torch.long), [start], max_new)
+        assert finished[i].token_ids == tokens, f"request {i}"
+        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=2e-3, rtol=1e-3)
+
+
+def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
+    folder, _ = checkpoints("whisper")
+    results = []
+    for device in ("cpu", "cuda"):
+        engine = PlainEngine(folder, device=device, dtype="float32", max_num_seqs=8, kv_cache_memory_gib=1)
+        for clip in clips(16, engine.encoder.audio.window):
+            engine.submit(engine.request(clip, [61, 63, 65, 66], 30, DecodingRules(stop_ids=(60,))))
+        results.append({id_: end.token_ids for id_, end in engine.run().items()})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_shipped_t5_through_ray(dtype: str, t5_folder: Path, ray_cluster: None) -> None:
+    sys.path.insert(0, str(t5_folder.parent))
+    import train
+
+    numbers = [train.draw(random.Random(i)) for i in range(300)]
+    with Engine(str(t5_folder), dtype=dtype, kv_cache_memory_gib=2) as engine:
+        assert engine.workers.facts["decoder"]["device"] == "cuda"
+        outputs = engine.generate([f"in words: {number}" for number in numbers], use_tqdm=False)
+    right = sum(output.outputs[0].text == train.in_words(number) for output, number in zip(outputs, numbers, strict=True))
+    assert right >= 0.98 * len(numbers)
