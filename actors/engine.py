@@ -382,9 +382,9 @@ class Engine:
     """`with Engine(model) as engine`. The synchronous face of `AsyncEngine`; safe to call from several threads."""
 
     def __init__(self, model: str, **options: Any) -> None:
+        self._async = AsyncEngine(model, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon-engine", daemon=True)
-        self._async = AsyncEngine(model, **options)
         self._thread.start()
         try:
             self._run(self._async.start())

@@ -30,17 +30,24 @@ class Transcriber:
         language: str | None = None,
         task: str = "transcribe",
         timestamps: bool = True,
+        chunk_seconds: float | None = None,
         params: SamplingParams | None = None,
         timeout: float | None = None,
     ) -> Transcription:
         """`language`: None finds it in the first window with sound. `timestamps`: segments as the model marks them,
-        else one per window. `timeout`: seconds for each window. Raises InputError or RequestError."""
+        else one per window. `chunk_seconds`: longest piece between two cuts; None is the model's window. `timeout`: seconds
+        for each window. Raises InputError or RequestError."""
+        if chunk_seconds is not None and not 1.0 <= chunk_seconds <= self.audio.window_seconds:
+            raise PromptError(
+                f"chunk_seconds must be between 1 and the model's window of {self.audio.window_seconds:g}, not {chunk_seconds}"
+            )
         self.format.check(language, task)
         params = params or SamplingParams()
         self.engine.inputs.check(params)
         samples: np.ndarray = await self.engine.run_in_thread(self.engine.inputs.load_audio, audio)
         rate = self.audio.sampling_rate
-        spans = cut_at_quiet(samples, self.audio.window, rate)
+        longest = self.audio.window if chunk_seconds is None else int(chunk_seconds * rate)
+        spans = cut_at_quiet(samples, longest, rate)
         windows = [
             (start, end, self.engine.inputs.clip(samples[start:end]))
             for start, end in spans

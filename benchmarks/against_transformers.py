@@ -194,10 +194,6 @@ def _in_process(target: Callable[..., Run], *arguments: Any) -> Run:
         return pool.apply(target, arguments)
 
 
-def _run_antiphon_once(*arguments: Any) -> Run:
-    return run_antiphon(*arguments)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["whisper-base", "flan-t5-base"])
@@ -206,6 +202,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=32)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an engine option")
     parser.add_argument("--skip-transformers", action="store_true")
+    parser.add_argument("--skip-antiphon", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     options = {"max_num_seqs": arguments.max_num_seqs}
@@ -219,14 +216,15 @@ def main() -> None:
             inputs, outputs = make_requests(name, arguments.requests)
             lengths = f"output lengths {min(outputs)} to {max(outputs)}, median {statistics.median(outputs):g}, mean {statistics.mean(outputs):.0f}"
             print(f"\n{name}: {len(inputs)} requests, {lengths}", flush=True)
-            runs = [_in_process(_run_antiphon_once, name, Path(folder), inputs, outputs, options)]
-            print(runs[0], flush=True)
+            runs = [] if arguments.skip_antiphon else [_in_process(run_antiphon, name, Path(folder), inputs, outputs, options)]
+            print(*runs, flush=True)
             if not arguments.skip_transformers:
                 for size in arguments.batch_sizes:
                     runs.append(_in_process(run_transformers, name, Path(folder), inputs, outputs, size))
                     print(runs[-1], flush=True)
-            mine, best = runs[0], min(runs[1:], key=lambda run: run.seconds, default=None)
-            if best is not None:
+            mine, *peers = runs
+            if peers and not arguments.skip_antiphon:
+                best = min(peers, key=lambda run: run.seconds)
                 print(f"{name}: {best.seconds / mine.seconds:.2f} times {best.engine}", flush=True)
             report["models"][name] = [asdict(run) for run in runs]
     if arguments.json:

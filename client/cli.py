@@ -25,6 +25,9 @@ def transcribe(
     language: Annotated[str | None, typer.Option(help="Language code; found by itself when left out.")] = None,
     task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe",
     timestamps: Annotated[bool, typer.Option(help="Let the model mark its segments.")] = True,
+    chunk_seconds: Annotated[
+        float | None, typer.Option(help="Longest piece between two cuts; the model's window when left out.")
+    ] = None,
     as_json: Json = False,
     option: Option = [],  # noqa: B006 (typer copies it)
 ) -> None:
@@ -33,7 +36,7 @@ def transcribe(
 
     failed = False
     with Engine(model, **_options(option)) as engine:
-        results = engine.transcribe_all(files, language=language, task=task, timestamps=timestamps)
+        results = engine.transcribe_all(files, language=language, task=task, timestamps=timestamps, chunk_seconds=chunk_seconds)
     for file, result in zip(files, results, strict=True):
         if isinstance(result, AntiphonError):
             failed = True

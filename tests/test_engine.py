@@ -63,7 +63,7 @@ def test_the_same_tokens_as_the_plain_objects(t5: Engine, t5_folder: Path) -> No
 
 def test_recordings_of_every_format_and_length(whisper: Engine) -> None:
     expected = json.loads((RECORDINGS / "expected.json").read_text())
-    results = whisper.transcribe_all([RECORDINGS / name for name in expected])
+    results = whisper.transcribe_all([RECORDINGS / name for name in expected], chunk_seconds=3.0)
     assert [result.text for result in results] == list(expected.values())
     long = results[list(expected).index("long.opus")]
     assert long.duration > 20
@@ -132,11 +132,11 @@ def test_stop_strings(t5: Engine) -> None:
 
 
 def test_seeds_give_the_same_text_alone_and_in_a_crowd(t5: Engine) -> None:
-    params = SamplingParams(temperature=2.0, seed=5, max_tokens=12)
+    params = SamplingParams(temperature=20.0, seed=5, max_tokens=12)
     alone = t5.generate("in words: 51", params, use_tqdm=False)[0].outputs[0].token_ids
     crowd = t5.generate(["in words: 51", *(f"in words: {number}" for number in range(100, 130))], params, use_tqdm=False)
     assert crowd[0].outputs[0].token_ids == alone
-    other = t5.generate("in words: 51", SamplingParams(temperature=2.0, seed=6, max_tokens=12), use_tqdm=False)
+    other = t5.generate("in words: 51", SamplingParams(temperature=20.0, seed=6, max_tokens=12), use_tqdm=False)
     assert other[0].outputs[0].token_ids != alone
 
 
@@ -174,8 +174,10 @@ def test_bad_requests_fail_alone_with_their_own_errors(whisper: Engine) -> None:
 def test_errors_of_single_calls(whisper: Engine, t5: Engine) -> None:
     with pytest.raises(PromptError, match="unknown language 'klingon'"):
         whisper.transcribe(RECORDINGS / "call.wav", language="klingon")
-    with pytest.raises(PromptError, match="unknown task 'transcibe'. Did you mean 'transcribe'"):
+    with pytest.raises(PromptError, match=r"unknown task 'transcibe'\. Did you mean 'transcribe'"):
         whisper.transcribe(RECORDINGS / "call.wav", task="transcibe")
+    with pytest.raises(PromptError, match="chunk_seconds must be between 1 and the model's window of 8, not 30"):
+        whisper.transcribe(RECORDINGS / "call.wav", chunk_seconds=30)
     with pytest.raises(PromptError, match="does not transcribe audio"):
         t5.transcribe(RECORDINGS / "call.wav")
     with pytest.raises(SamplingError, match="one sample"):
@@ -193,11 +195,11 @@ def test_a_request_past_its_deadline_expires_and_others_go_on(t5: Engine) -> Non
 
 def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Path) -> None:
     prompts = [f"in words: {number}" for number in range(100_111, 100_135)]
-    with Engine(str(t5_folder), num_kv_pages=8, kv_page_size=4, max_model_len=20, max_encoder_len=12) as small:
-        outputs = small.generate(prompts, SamplingParams(max_tokens=16), use_tqdm=False)
+    with Engine(str(t5_folder), num_kv_pages=12, kv_page_size=4, max_model_len=20, max_encoder_len=12) as small:
+        outputs = small.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
         assert small.stats()["preemptions"] > 0
-        assert small.stats()["kv_pages_available"] == 8
-    wanted = t5.generate(prompts, SamplingParams(max_tokens=16), use_tqdm=False)
+        assert small.stats()["kv_pages_available"] == 12
+    wanted = t5.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
     assert [each.outputs[0].token_ids for each in outputs] == [each.outputs[0].token_ids for each in wanted]
 
 
@@ -261,10 +263,9 @@ def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
 def test_a_dead_worker_ends_its_requests_with_a_clear_error(t5_folder: Path) -> None:
     with Engine(str(t5_folder)) as engine:
         ray.kill(engine.workers.decoders[0])
+        task = lambda: [engine.generate("in words: 5", SamplingParams(ignore_eos=True), use_tqdm=False) for _ in range(50)]
         with pytest.raises(EngineDeadError, match="worker"):
-            for _ in range(100):
-                engine.generate("in words: 5", SamplingParams(ignore_eos=True), use_tqdm=False, timeout=5)
-                time.sleep(0.05)
+            task()
 
 
 def test_what_the_loading_raises_comes_through_unchanged(t5_folder: Path, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_what_the_loading_raises_comes_through_unchanged(t5_folder: Path, tmp_pa
         Engine(str(t5_folder), max_num_seq=4)
     with pytest.raises(CheckpointError, match="no such folder"):
         Engine(str(tmp_path / "absent"))
-    with pytest.raises(ConfigurationError, match="no GPU|no CUDA"):
+    with pytest.raises(ConfigurationError, match=r"no GPU|no CUDA"):
         Engine(str(t5_folder), device="cuda")
 
 

@@ -1,6 +1,6 @@
 """On a CUDA device: the same tokens as transformers there in float32, and the engine through Ray in bfloat16.
 
-    python -m pytest -m gpu tests/test_gpu.py
+python -m pytest -m gpu tests/test_gpu.py
 """
 
 import random

@@ -9,9 +9,9 @@ import random
 import zipfile
 from pathlib import Path
 
-import av
 import corpus
 import numpy as np
+from codec import encode, noisy
 
 HERE = Path(__file__).parent
 HELD_OUT = 240
@@ -22,32 +22,6 @@ RECORDINGS = {
 }  # fmt: skip
 
 
-def encode(samples: np.ndarray, file: str | io.BytesIO, codec: str, container: str | None = None) -> None:
-    rate = 48_000 if codec == "libopus" else corpus.SAMPLE_RATE
-    with av.open(file, "w", format=container) as out:
-        stream = out.add_stream(codec, rate=rate, layout="mono")
-        if codec in ("libopus", "mp3", "aac"):
-            stream.bit_rate = 24_000 if codec == "libopus" else 48_000
-        source = av.AudioFrame.from_ndarray((samples[None] * 32767).astype(np.int16), format="s16", layout="mono")
-        source.sample_rate = corpus.SAMPLE_RATE
-        resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size or 0
-        )
-        for frame in [*resampler.resample(source), *resampler.resample(None)]:
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-
-
-def noisy(samples: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Some silence around it, a random loudness, and noise 15 to 40 dB below the speech."""
-    padded = np.concatenate(
-        [np.zeros(int(corpus.SAMPLE_RATE * rng.uniform(0.1, 0.6))), samples, np.zeros(int(corpus.SAMPLE_RATE * 0.3))]
-    )
-    level = np.sqrt((samples**2).mean()) * 10 ** (-rng.uniform(15, 40) / 20)
-    noise = np.random.default_rng(rng.randrange(2**32)).standard_normal(len(padded)) * level
-    return np.clip((padded + noise) * rng.uniform(0.3, 0.9), -1, 1)
-
-
 def main() -> None:
     rng = random.Random(2026)
     with zipfile.ZipFile(HERE / "held_out.zip", "w") as archive:
@@ -55,7 +29,7 @@ def main() -> None:
         for index in range(HELD_OUT):
             spoken = corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
             buffer = io.BytesIO()
-            encode(noisy(corpus.synthesise(spoken), rng), buffer, "libopus", "ogg")
+            encode(noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng), corpus.SAMPLE_RATE, buffer, "libopus", "ogg")
             expected[f"{index:03}.opus"] = {
                 "language": spoken.language,
                 "text": spoken.text,
@@ -78,8 +52,8 @@ def main() -> None:
             wanted = spoken.language == languages[-1] and (kind is None or _kind(spoken.english) == kind)
             if wanted:
                 spoken_texts.append(spoken.text)
-                pieces.append(noisy(corpus.synthesise(spoken), rng))
-        encode(np.concatenate(pieces), str(folder / name), codec)
+                pieces.append(noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng))
+        encode(np.concatenate(pieces), corpus.SAMPLE_RATE, folder / name, codec, bit_rate=24_000 if codec == "libopus" else 48_000)
         texts[name] = " ".join(spoken_texts)
     (folder / "expected.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False))
 

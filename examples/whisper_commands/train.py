@@ -16,6 +16,7 @@ from pathlib import Path
 import corpus
 import numpy as np
 import torch
+from codec import noisy, through_random_codec
 from scipy.signal import resample_poly
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -31,8 +32,13 @@ TIMESTAMPS = [f"<|{tick / TICKS_PER_SECOND:.2f}|>" for tick in range(WINDOW_SECO
 
 
 def synthesise_at_rate(spoken: corpus.Utterance) -> np.ndarray:
+    """Samples [n] int16 at RATE; two in three with noise and through a lossy codec, the others clean."""
     samples = resample_poly(corpus.synthesise(spoken), 320, 441)  # 22,050 Hz to 16 kHz
-    return (np.clip(samples / np.abs(samples).max() * 0.7, -1, 1) * 32767).astype(np.int16)
+    samples = samples / np.abs(samples).max() * 0.7
+    rng = random.Random(repr(spoken))
+    if rng.random() < 0.67:
+        samples = through_random_codec(noisy(samples, RATE, rng, 8, 45), RATE, rng)
+    return (np.clip(samples, -1, 1) * 32767).astype(np.int16)
 
 
 def build_tokenizer(folder: Path) -> dict[str, int]:
@@ -195,7 +201,7 @@ def log_mel(samples: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--utterances", type=int, default=60_000)
+    parser.add_argument("--utterances", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=330, help="training time")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--peak-lr", type=float, default=2e-3)
@@ -209,7 +215,7 @@ def main() -> None:
     rng = random.Random(7)
     began = time.perf_counter()
     spoken = [corpus.utterance(rng, corpus.TRAINING_VARIANTS) for _ in range(arguments.utterances)]
-    held_out = [corpus.utterance(rng, corpus.HELD_OUT_VARIANTS) for _ in range(min(400, arguments.utterances))]
+    held_out = [corpus.utterance(rng, corpus.HELD_OUT_VARIANTS) for _ in range(min(200, arguments.utterances))]
     with ProcessPoolExecutor() as pool:
         audio = list(pool.map(synthesise_at_rate, spoken + held_out, chunksize=64))
     print(f"synthesised {len(audio)} utterances in {time.perf_counter() - began:.0f} s", flush=True)

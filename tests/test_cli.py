@@ -1,0 +1,67 @@
+"""The command line: results on standard output, errors in one line, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antiphon.client.info import describe_machine, describe_model
+
+RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
+
+
+def antiphon(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "antiphon", *arguments], capture_output=True, text=True, input=stdin, timeout=120)
+
+
+def own_lines(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith("antiphon:")]
+
+
+def test_transcribe(whisper_folder: Path) -> None:
+    files = [str(RECORDINGS / "call.wav"), "/no/such.wav", str(RECORDINGS / "wecker.wav")]
+    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json")
+    assert done.returncode == 1
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["text"] for result in results] == ["call seven nine zero", "wecke mich morgen um vier"]
+    assert results[1]["language"] == "de"
+    assert own_lines(done.stderr) == ["antiphon: /no/such.wav: no such file"]
+    assert "Traceback" not in done.stderr
+
+
+def test_generate_from_standard_input(t5_folder: Path) -> None:
+    done = antiphon(
+        "generate", "--model", str(t5_folder), "-s", "max_tokens=20", "-o", "max_num_seqs=4", stdin="in words: 12\nin words: 90\n"
+    )
+    assert done.stdout.splitlines() == ["twelve", "ninety"]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "x", "--model", "/no/such"], "no such folder: /no/such"),
+        (["generate", "x", "--model", "T5", "-s", "temprature=1"], "Did you mean 'temperature'"),
+        (["generate", "x", "--model", "T5", "-o", "max_num_seq=1"], "Did you mean 'max_num_seqs'"),
+        (["generate", "x", "--model", "T5", "-o", "oops"], "write NAME=VALUE"),
+        (["generate", "x", "--model", "T5", "-o", "encoder_attention_backend=flash"], "unknown attention backend 'flash'"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path) -> None:
+    done = antiphon(*[str(t5_folder) if argument == "T5" else argument for argument in arguments])
+    assert done.returncode == 1
+    assert len(own_lines(done.stderr)) == 1
+    assert message in own_lines(done.stderr)[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_info(t5_folder: Path) -> None:
+    machine = describe_machine()
+    assert "torch_sdpa" in machine
+    assert "no: has no full attention" in machine
+    assert "WhisperForConditionalGeneration (audio)" in machine
+    model = describe_model(str(t5_folder), {})
+    assert "3 layers of 128, 3 heads of 64" in model
+    assert "decoder attention (causal, cross): " in model
