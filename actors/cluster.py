@@ -25,9 +25,9 @@ def join_ray(address: str | None) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     local = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **local)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
     except ValueError:  # it found a running cluster, for which local options are refused
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
         raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
     return True

@@ -1,16 +1,15 @@
-"""The engine: takes prompts in, follows each request to its one end, gives text back.
+"""The engine: takes prompts in, follows each request to its one end, gives text back. It never touches hidden states.
 
-`AsyncEngine` runs in the caller's event loop; `Engine` runs one in a thread and wraps it. Neither touches hidden states.
+`AsyncEngine` runs in the caller's event loop; `antiphon.client.engine.Engine` is its synchronous face.
 """
 
 import asyncio
 import itertools
 import secrets
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import ray
@@ -20,7 +19,6 @@ from antiphon.actors.cluster import Workers, join_ray, launch, node_address
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.transcription import Transcriber
 from antiphon.config.errors import (
-    AntiphonError,
     EngineDeadError,
     RequestCancelled,
     RequestError,
@@ -39,8 +37,6 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
-T = TypeVar("T")
-
 ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.REFUSED: RequestRefused,
     RequestState.CANCELLED: RequestCancelled,
@@ -48,7 +44,6 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.FAILED: RequestFailed,
 }
 PUT_BYTES = 32_768  # larger inputs go through Ray's object store, smaller ones inside the call
-MAX_PREPARED = 2048  # prompts of one `generate` call that are held in memory at a time
 
 
 @dataclass
@@ -180,7 +175,7 @@ class AsyncEngine:
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, await self._store(media)),  # type: ignore[arg-type]
+            media=Media(media.key, media.kind, media.num_tokens, self._store(media)),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -201,7 +196,7 @@ class AsyncEngine:
         self._flush_soon()
         return opened
 
-    async def _store(self, media: EncoderInput) -> Any:
+    def _store(self, media: EncoderInput) -> Any:
         """The payload itself, or a reference to it in the object store; equal content is stored once while in use."""
         if media.payload.nbytes < PUT_BYTES:
             return media.payload
@@ -376,131 +371,3 @@ class AsyncEngine:
 
     async def run_in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-
-class Engine:
-    """`with Engine(model) as engine`. The synchronous face of `AsyncEngine`; safe to call from several threads."""
-
-    def __init__(self, model: str, **options: Any) -> None:
-        self._async = AsyncEngine(model, **options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon-engine", daemon=True)
-        self._thread.start()
-        try:
-            self._run(self._async.start())
-        except BaseException:
-            self._stop_loop()
-            raise
-
-    @property
-    def config(self) -> Any:
-        return self._async.config
-
-    @property
-    def workers(self) -> Workers | None:
-        return self._async.workers
-
-    def generate(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | None = None,
-        use_tqdm: bool = True,
-        *,
-        priority: int = 0,
-        timeout: float | None = None,
-    ) -> list[RequestOutput]:
-        """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched."""
-        many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
-        return self._run(self._generate_all(many, params, use_tqdm, priority, timeout))
-
-    async def _generate_all(
-        self, prompts: list[Prompt], params: SamplingParams | None, use_tqdm: bool, priority: int, timeout: float | None
-    ) -> list[RequestOutput]:
-        gate = asyncio.Semaphore(MAX_PREPARED)
-        with _progress(len(prompts), use_tqdm) as progress:
-
-            async def one(prompt: Prompt) -> RequestOutput:
-                async with gate:
-                    try:
-                        return await self._async.generate(prompt, params, priority=priority, timeout=timeout)
-                    except EngineDeadError:
-                        raise
-                    except AntiphonError as error:
-                        return RequestOutput("", [], error=error)
-                    finally:
-                        progress.update()
-
-            return await asyncio.gather(*(one(prompt) for prompt in prompts))
-
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
-        """As `AsyncEngine.stream`."""
-        deltas = self._async.stream(prompt, params, **options)
-        try:
-            while True:
-                try:
-                    yield self._run(anext(deltas))  # type: ignore[arg-type]
-                except StopAsyncIteration:
-                    return
-        finally:
-            self._run(deltas.aclose())  # type: ignore[attr-defined]
-
-    def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
-        """As `AsyncEngine.transcribe`."""
-        return self._run(self._async.transcribe(audio, **options))
-
-    def transcribe_all(self, recordings: Sequence[AudioInput], **options: Any) -> list[Transcription | AntiphonError]:
-        """Many recordings at once, in their order; an error stands where one failed."""
-
-        async def run() -> list[Transcription | AntiphonError]:
-            gate = asyncio.Semaphore(MAX_PREPARED)
-
-            async def one(audio: AudioInput) -> Transcription | AntiphonError:
-                async with gate:
-                    try:
-                        return await self._async.transcribe(audio, **options)
-                    except EngineDeadError:
-                        raise
-                    except AntiphonError as error:
-                        return error
-
-            return await asyncio.gather(*(one(audio) for audio in recordings))
-
-        return self._run(run())
-
-    def stats(self) -> dict[str, int]:
-        """As `AsyncEngine.stats`."""
-        return self._run(self._async.stats())
-
-    def close(self) -> None:
-        """Stops the workers; open requests end with EngineDeadError. May be called twice."""
-        if self._loop.is_running():
-            self._run(self._async.close())
-            self._stop_loop()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if not self._loop.is_running():
-            coroutine.close()
-            raise EngineDeadError("the engine was closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _progress(total: int, wanted: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="prompt", disable=None if wanted else True)

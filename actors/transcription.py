@@ -61,7 +61,13 @@ class Transcriber:
             opened = await self.engine.submit(Prepared(media, prompt, params), prompt, timestamps=timestamps, timeout=timeout)
             return await self.engine.result(opened)
 
-        outputs = await asyncio.gather(*(decode(media) for _, _, media in windows))
+        tasks = [asyncio.create_task(decode(media)) for _, _, media in windows]
+        try:
+            outputs = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:  # one window failed: the others are not worth finishing
+                task.cancel()
+            raise
         segments = [
             segment
             for (start, end, _), output in zip(windows, outputs, strict=True)

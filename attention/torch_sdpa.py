@@ -27,7 +27,7 @@ class PaddedGroup:
     out_index: torch.Tensor
     pages: torch.Tensor | None  # [sequences, pages]; None for packed keys, which `query_rows` picks too
     mask: torch.Tensor | None  # [sequences, 1, queries, keys] bool; None where every query sees every key
-    distance: torch.Tensor  # [sequences, queries, keys] key position - query position
+    distance: torch.Tensor  # [sequences or 1, queries, keys] key position - query position
     keys: int
     bias: torch.Tensor | None = field(default=None)  # materialised by the first layer, read by the others
 
@@ -42,7 +42,7 @@ class TorchSdpa(AttentionBackend):
 
     def plan(self, batch: FullBatch | PagedBatch) -> SdpaPlan:
         if isinstance(batch, FullBatch):
-            return SdpaPlan([self._group(np.arange(len(batch.lengths)), batch.lengths, batch.lengths, None)])
+            return SdpaPlan([self._group(each, batch.lengths, batch.lengths, None) for each in _of_similar_length(batch.lengths)])
         # Decodes (one query) beside prompts (several): two groups, so that a prompt does not pad every decode.
         single = batch.query_lens == 1
         members = [np.flatnonzero(single), np.flatnonzero(~single)]
@@ -57,7 +57,7 @@ class TorchSdpa(AttentionBackend):
         keys = int(kv.max())
         key_at = np.arange(keys)[None, None, :]
         causal = self.spec.kind == "causal"
-        query_at = ((kv - queries)[:, None] if causal else 0) + column
+        query_at = (kv - queries)[:, None] + column if causal else column  # the same for all sequences unless causal
         visible = key_at < kv[:, None, None]
         if causal:
             visible = visible & (key_at <= query_at[:, :, None])
@@ -106,3 +106,10 @@ class TorchSdpa(AttentionBackend):
             added = bias.materialise(group.distance).to(dtype)
             group.bias = added if group.mask is None else added.masked_fill(~group.mask, float("-inf"))
         return group.bias
+
+
+def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
+    """Members of each group, so that padding adds a quarter to a sequence's length at most (beyond the shortest ones)."""
+    order = np.argsort(lengths, kind="stable")
+    steps = np.floor(np.log(np.maximum(lengths[order], 16)) / np.log(1.25))
+    return np.split(order, np.flatnonzero(np.diff(steps)) + 1)

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The synchronous engine and the command line."""

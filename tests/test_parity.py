@@ -108,3 +108,114 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
         logprobs = [logits[0].log_softmax(-1)[token].item() for logits, token in zip(found.logits, tokens, strict=True)]
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [*TEXT_FAMILIES, "whisper"])
+def test_logits_equal_transformers(name: str, checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model = checkpoints(name)
+    engine = PlainEngine(folder, max_model_len=64, max_num_seqs=4)
+    decoder = engine.replica.runner.model
+    seen: list[torch.Tensor] = []
+    original = decoder.logits
+    monkeypatch.setattr(decoder, "logits", lambda hidden: seen.append(original(hidden)) or seen[-1])
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(3, 59, 9).tolist()  # below Whisper's special tokens
+    if name == "whisper":
+        payload = clips(1, engine.encoder.audio.window)[0]
+        from transformers import WhisperFeatureExtractor
+
+        inputs = WhisperFeatureExtractor.from_pretrained(folder)(payload, sampling_rate=16_000, return_tensors="pt").input_features
+    else:
+        payload = rng.integers(3, 70, 17).astype(np.int32)
+        inputs = torch.from_numpy(payload[None].astype(np.int64))
+    for length in range(1, len(tokens) + 1):  # the last logits of every prefix
+        engine.submit(engine.request(payload, tokens[:length], 1))
+        engine.run()
+    wanted = model(inputs, decoder_input_ids=torch.tensor([tokens])).logits[0]
+    found = torch.cat(seen)
+    scale = wanted.abs().max().clamp(min=1.0)
+    torch.testing.assert_close(found / scale, wanted / scale, atol=TOLERANCE, rtol=0)
+
+
+def test_whisper_encoder_output_equals_transformers(checkpoints) -> None:
+    folder, model = checkpoints("whisper")
+    engine = PlainEngine(folder)
+    from transformers import WhisperFeatureExtractor
+
+    sounds = clips(5, engine.encoder.audio.window)
+    features = WhisperFeatureExtractor.from_pretrained(folder)(sounds, sampling_rate=16_000, return_tensors="pt").input_features
+    wanted = model.get_encoder()(features).last_hidden_state
+    encoded = engine.encoder.encode(sounds)
+    torch.testing.assert_close(encoded.hidden.view_as(wanted), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
+    """transformers' own generate fails on such checkpoints (5.23), so tokens are chosen from its forward."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(4)
+    model = T5ForConditionalGeneration(
+        T5Config(**{**tiny_models.T5_SHAPE, "num_decoder_layers": 4}, decoder_start_token_id=0)
+    ).eval()
+    tiny_models._liven(model)
+    model.save_pretrained(tmp_path)
+    engine = PlainEngine(tmp_path, max_model_len=64)
+    inputs = mixed_inputs(12, tiny_models.VOCAB, seed=5)
+    for ids, length in inputs:
+        engine.submit(engine.request(ids, [0], length))
+    finished = engine.run()
+    for i, (ids, length) in enumerate(inputs):
+        tokens = [0]
+        for _ in range(length):
+            logits = model(torch.tensor(ids[None], dtype=torch.long), decoder_input_ids=torch.tensor([tokens])).logits
+            tokens.append(int(logits[0, -1].argmax()))
+        assert finished[i].token_ids == tokens[1:]
+
+
+WHISPER_SIZES = {  # name: (d_model, encoder layers, decoder layers, heads, mel bins, vocabulary)
+    "tiny": (384, 4, 4, 6, 80, 51865), "tiny.en": (384, 4, 4, 6, 80, 51864), "base": (512, 6, 6, 8, 80, 51865),
+    "small": (768, 12, 12, 12, 80, 51865), "medium": (1024, 24, 24, 16, 80, 51865), "large-v2": (1280, 32, 32, 20, 80, 51865),
+    "large-v3": (1280, 32, 32, 20, 128, 51866), "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
+    "distil-large-v3": (1280, 32, 2, 20, 128, 51866), "distil-small.en": (768, 12, 4, 12, 80, 51864),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", WHISPER_SIZES)
+def test_every_published_whisper_fits_its_tensors(size: str) -> None:
+    """Names and shapes of our halves against transformers' model of that size, without memory for either."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    from antiphon.config.families import FAMILIES
+    from antiphon.decoder.models import build as build_decoder
+    from antiphon.encoder.models import build as build_encoder
+    from antiphon.layers.linear import StackedLinear
+
+    width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
+    config = WhisperConfig(
+        vocab_size=vocabulary, num_mel_bins=mels, d_model=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers,
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
+    )  # fmt: skip
+    family = FAMILIES["WhisperForConditionalGeneration"]
+    with torch.device("meta"):
+        theirs = {name: tensor.shape for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()}
+        raw = config.to_dict()
+        halves = [build_encoder(family.encoder(raw)), build_decoder(family.decoder(raw), tied_head=True, logits_bias=False)]
+    used: set[str] = set()
+    for half in halves:
+        stacked = {path: child for path, child in half.named_modules() if isinstance(child, StackedLinear)}
+        for path, tensor in half.state_dict().items():
+            parent, _, kind = path.rpartition(".")
+            if parent in stacked:
+                for part, rows in stacked[parent].parts.items():
+                    name = next(
+                        (n for n in half.checkpoint_names(f"{parent.rpartition('.')[0]}.{part}.{kind}") if n in theirs), None
+                    )
+                    assert (name is None) == (part == "k_proj" and kind == "bias")
+                    if name is not None:
+                        assert theirs[name] == torch.Size([rows, *tensor.shape[1:]])
+                        used.add(name)
+            else:
+                name = next(n for n in half.checkpoint_names(path) if n in theirs)
+                assert theirs[name] == tensor.shape
+                used.add(name)
+    assert set(theirs) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, "tensors that no half reads"

@@ -9,9 +9,11 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import corpus
 import numpy as np
@@ -19,7 +21,11 @@ import torch
 from codec import noisy, through_random_codec
 from scipy.signal import resample_poly
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scoring import word_error_rate
 
 RATE, WINDOW_SECONDS, TICKS_PER_SECOND = 16_000, 8, 50
 WINDOW = RATE * WINDOW_SECONDS
@@ -117,14 +123,16 @@ def generation_config(ids: dict[str, int]) -> GenerationConfig:
 class Batches:
     """Random training windows: one or more utterances at random places, gain, noise; labels in Whisper's token format."""
 
-    def __init__(self, spoken: list[corpus.Utterance], audio: list[np.ndarray], ids: dict[str, int], device: str) -> None:
+    def __init__(
+        self, folder: Path, spoken: list[corpus.Utterance], audio: list[np.ndarray], ids: dict[str, int], device: str
+    ) -> None:
         self.spoken, self.ids, self.device = spoken, ids, device
         self.lengths = np.array([len(samples) for samples in audio])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.audio = torch.from_numpy(np.concatenate(audio)).to(device)
         self.rng = random.Random(1)
         self.by_language = {code: [i for i, u in enumerate(spoken) if u.language == code] for code in LANGUAGES}
-        bpe = Tokenizer(models.BPE(vocab=json.loads(Path("vocab.json").read_text()), merges=_merges()))
+        bpe = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
         bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         texts = sorted({text for u in spoken for text in (u.text, u.english)})
         self.encoded = {text: bpe.encode(" " + text).ids for text in texts}
@@ -185,11 +193,6 @@ class Batches:
         return samples.clamp(-1, 1), inputs.to(self.device), labels.to(self.device)
 
 
-def _merges() -> list[tuple[str, str]]:
-    lines = Path("merges.txt").read_text().splitlines()
-    return [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-
-
 def log_mel(samples: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """[batch, n] -> [batch, mels, frames], as WhisperFeatureExtractor computes it."""
     window = torch.hann_window(400, device=samples.device)
@@ -202,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--utterances", type=int, default=50_000)
-    parser.add_argument("--seconds", type=float, default=330, help="training time")
+    parser.add_argument("--seconds", type=float, default=345, help="training time")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--peak-lr", type=float, default=2e-3)
     arguments = parser.parse_args()
@@ -221,10 +224,7 @@ def main() -> None:
     print(f"synthesised {len(audio)} utterances in {time.perf_counter() - began:.0f} s", flush=True)
 
     ids = build_tokenizer(folder)
-    import os
-
-    os.chdir(folder)
-    batches = Batches(spoken, audio[: len(spoken)], ids, device)
+    batches = Batches(folder, spoken, audio[: len(spoken)], ids, device)
     model = build_model(ids).to(device)
     model.generation_config = generation_config(ids)
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
@@ -257,47 +257,22 @@ def main() -> None:
     model.eval().half()
     model.config.dropout = 0.0
     model.config.dtype = "float16"
-    model.save_pretrained(".")
-    extractor.save_pretrained(".")
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
     model.float()
-    check(model, extractor, held_out, audio[len(spoken) :], device)
+    check(folder, model, extractor, held_out, audio[len(spoken) :])
 
 
-def check(model, extractor, held_out, audio, device) -> None:  # type: ignore[no-untyped-def]
-    """Prints the held-out word error rate by transformers itself (the engine's own is evaluate.py)."""
-    from transformers import WhisperTokenizer
-
-    tokenizer = WhisperTokenizer.from_pretrained(".")
-    errors = words = detected = 0
-    for at in range(0, len(held_out), 100):
-        chunk = held_out[at : at + 100]
-        features = extractor(
-            [samples.astype(np.float32) / 32768 for samples in audio[at : at + 100]], sampling_rate=RATE, return_tensors="pt"
-        )
-        features = features.input_features.to(device)
+def check(folder: Path, model: Any, extractor: Any, held_out: list[corpus.Utterance], audio: list[np.ndarray]) -> None:
+    """Prints the held-out word error rate by transformers itself; the engine's own is evaluate.py."""
+    tokenizer = WhisperTokenizer.from_pretrained(folder)
+    heard = []
+    for spoken, samples in zip(held_out, audio, strict=True):
+        features = extractor(samples.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt").input_features
         with torch.no_grad():
-            languages = model.detect_language(input_features=features).tolist()
-            tokens = [
-                model.generate(features[i : i + 1], language=u.language, task="transcribe", max_new_tokens=60)[0]
-                for i, u in enumerate(chunk)
-            ]
-        detected += sum(
-            tokenizer.convert_ids_to_tokens(id_) == f"<|{u.language}|>" for id_, u in zip(languages, chunk, strict=True)
-        )
-        for ids, u in zip(tokens, chunk, strict=True):
-            text = tokenizer.decode(ids, skip_special_tokens=True).split()
-            errors += edit_distance(text, u.text.split())
-            words += len(u.text.split())
-    print(f"held-out: word error rate {100 * errors / words:.2f} %, language found {detected}/{len(held_out)}", flush=True)
-
-
-def edit_distance(left: list[str], right: list[str]) -> int:
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(right, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
+            ids = model.generate(features.to(model.device), language=spoken.language, task="transcribe")
+        heard.append(tokenizer.decode(ids[0], skip_special_tokens=True))
+    print(f"held-out: word error rate {100 * word_error_rate(heard, [spoken.text for spoken in held_out]):.2f} %", flush=True)
 
 
 if __name__ == "__main__":
