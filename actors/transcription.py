@@ -65,8 +65,8 @@ class Transcriber:
         try:
             outputs = await asyncio.gather(*tasks)
         except BaseException:
-            for task in tasks:  # one window failed: the others are not worth finishing
-                task.cancel()
+            for each in tasks:  # one window failed: the others are not worth finishing
+                each.cancel()
             raise
         segments = [
             segment
