@@ -31,7 +31,6 @@ class WhisperFormat:
             model.generation.get("no_timestamps_token_id", known.get("<|notimestamps|>")), "no_timestamps_token_id"
         )
         self.first_timestamp_id = self.no_timestamps_id + 1
-        self.no_speech_id: int | None = known.get("<|nospeech|>", known.get("<|nocaptions|>"))
         languages: dict[str, int] = model.generation.get("lang_to_id") or {}
         self.languages = {token.strip("<|>"): id_ for token, id_ in languages.items()}
         self.tasks: dict[str, int] = model.generation.get("task_to_id") or {}

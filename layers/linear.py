@@ -11,12 +11,12 @@ class StackedLinear(nn.Module):
     """Several projections of the same input as one matrix product: query, key and value, or gate and up.
 
     A checkpoint stores them apart as `<parent>.<part>.weight`; the loader stacks them row by row, in order of `parts`.
-    A part that has no bias in the checkpoint gets zeros when `bias` is set (Whisper's key projection).
+    `unbiased` parts have no bias there and get zeros (Whisper's key projection).
     """
 
-    def __init__(self, in_features: int, out_features: dict[str, int], bias: bool) -> None:
+    def __init__(self, in_features: int, out_features: dict[str, int], bias: bool, unbiased: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.parts = out_features
+        self.parts, self.unbiased = out_features, unbiased
         total = sum(out_features.values())
         self.weight = nn.Parameter(torch.empty(total, in_features), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(total), requires_grad=False) if bias else None

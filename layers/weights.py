@@ -89,10 +89,10 @@ def _load_stacked(path: str, layer: StackedLinear, checkpoint: Checkpoint, names
         rows = slice(row, row := row + size)
         layer.weight[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.weight"), layer.weight[rows].shape))
         if layer.bias is not None:
-            candidates = names(f"{parent}.{part}.bias")
-            if part == "k_proj" and not any(name in checkpoint for name in candidates):
-                continue  # stays zero
-            layer.bias[rows].copy_(_read(checkpoint, candidates, layer.bias[rows].shape))
+            if part in layer.unbiased:
+                layer.bias[rows].zero_()
+            else:
+                layer.bias[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.bias"), layer.bias[rows].shape))
 
 
 def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], shape: torch.Size) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """The engine without Ray: one encoder runner and one decoder replica, driven by hand. Tests step it as they like."""
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,3 @@ class PlainEngine:
             if self.replica.idle and not self.asked and not self.replica.scheduler.requests:
                 return self.finished
         raise AssertionError(f"not done after {max_steps} steps: {self.replica.scheduler.requests}")
-
-
-def without_logprobs(request: Request) -> Request:
-    return replace(request, params=SamplingParams())

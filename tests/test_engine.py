@@ -226,12 +226,6 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
     asyncio.run(run())
 
 
-def actors_alive() -> int:
-    from ray.util.state import list_actors
-
-    return len(list_actors(filters=[("state", "=", "ALIVE")]))
-
-
 def test_two_engines_in_one_cluster_and_no_actor_left_behind(t5: Engine, whisper: Engine, t5_folder: Path) -> None:
     workers = Engine(str(t5_folder))
     assert workers.generate("in words: 3", use_tqdm=False)[0].outputs[0].text == "three"

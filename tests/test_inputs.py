@@ -1,6 +1,7 @@
 """Prompts, options and checkpoints: what is taken, what is refused, and in which words."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -181,11 +182,14 @@ def test_unknown_architectures_are_refused_by_name(bart_copy: Path) -> None:
         ModelConfig.load(ModelOptions(str(bart_copy)))
 
 
-def test_a_missing_tensor_is_named(bart_copy: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["model.decoder.layers.1.fc1.weight", "model.encoder.layers.0.self_attn.k_proj.bias", "model.shared.weight"]
+)
+def test_a_missing_tensor_is_named(bart_copy: Path, name: str) -> None:
     tensors = load_file(bart_copy / "model.safetensors")
-    del tensors["model.decoder.layers.1.fc1.weight"]
+    del tensors[name]
     save_file(tensors, bart_copy / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"lacks the tensor model.decoder.layers.1.fc1.weight"):
+    with pytest.raises(CheckpointError, match=f"lacks the tensor {re.escape(name.replace('shared', 'encoder.embed_tokens'))}"):
         PlainEngine(bart_copy)
 
 

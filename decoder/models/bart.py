@@ -16,7 +16,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         size, self.layer = half.hidden_size, layer
         self.heads = (half.num_heads, half.head_dim)
-        self.qkv = StackedLinear(size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), bias=True)
+        self.qkv = StackedLinear(
+            size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
+        )
         self.out_proj = nn.Linear(size, size)
 
     def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
@@ -32,7 +34,7 @@ class CrossAttention(CrossWriter):
         size, self.layer = half.hidden_size, layer
         self.heads = (half.num_heads, half.head_dim)
         self.q_proj = nn.Linear(size, size)
-        self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), bias=True)
+        self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",))
         self.out_proj = nn.Linear(size, size)
 
     def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:

@@ -18,7 +18,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         size = half.hidden_size
         self.heads = (half.num_heads, half.head_dim)
-        self.qkv = StackedLinear(size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), bias=True)
+        self.qkv = StackedLinear(
+            size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
+        )
         self.out_proj = nn.Linear(size, size)
 
     def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:

@@ -36,7 +36,6 @@ ONES = [
     "nineteen",
 ]
 TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-LIMIT = 1_000_000
 PREFIX = "in words: "
 
 
