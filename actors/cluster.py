@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 
-logger = logging.getLogger(__name__)
+CONNECT_SECONDS = 5.0
 
 
 def join_ray(address: str | None) -> bool:
@@ -23,14 +24,27 @@ def join_ray(address: str | None) -> bool:
         return False
     # Without it, Ray warns of a change to come in how it hides GPUs from workers that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    if address is not None:
+        _check_reachable(address)
     local = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
     except ValueError:  # it found a running cluster, for which local options are refused
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
-        raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+        hint = "if it uses token authentication, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN) before Python starts"
+        raise ConfigurationError(f"no Ray cluster at {address}: {error}; {hint}") from None
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries a wrong address for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
 
 
 @dataclass(frozen=True)

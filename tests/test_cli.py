@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from antiphon.client.info import describe_machine, describe_model
 
@@ -39,6 +40,13 @@ def test_generate_from_standard_input(t5_folder: Path) -> None:
     assert done.returncode == 0
 
 
+def test_joining_a_running_cluster(t5_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ray.get_runtime_context().gcs_address
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    done = antiphon("generate", "in words: 5", "--model", str(t5_folder), "-o", f"address={address}")
+    assert (done.stdout.strip(), done.returncode) == ("five", 0), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -47,6 +55,7 @@ def test_generate_from_standard_input(t5_folder: Path) -> None:
         (["generate", "x", "--model", "T5", "-o", "max_num_seq=1"], "Did you mean 'max_num_seqs'"),
         (["generate", "x", "--model", "T5", "-o", "oops"], "write NAME=VALUE"),
         (["generate", "x", "--model", "T5", "-o", "encoder_attention_backend=flash"], "unknown attention backend 'flash'"),
+        (["generate", "x", "--model", "T5", "-o", "address=127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path) -> None:
