@@ -219,3 +219,23 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
                 assert theirs[name] == tensor.shape
                 used.add(name)
     assert set(theirs) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, "tensors that no half reads"
+
+
+def test_the_shipped_whisper_equals_transformers_on_real_sound(whisper_folder) -> None:
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    from antiphon.inputs.audio import cut_at_quiet, load_audio
+
+    model = WhisperForConditionalGeneration.from_pretrained(whisper_folder, dtype=torch.float32).eval()
+    extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
+    engine = PlainEngine(whisper_folder)
+    samples = load_audio(whisper_folder.parent / "recordings" / "long.opus", 16_000)
+    pieces = [samples[start:end] for seconds in (3, 5, 8) for start, end in cut_at_quiet(samples, seconds * 16_000, 16_000)]
+    prompt, rules = [521, 522, 525, 529], DecodingRules(stop_ids=(520,), begin_suppress=(220, 520))
+    for piece in pieces:
+        engine.submit(engine.request(piece, prompt, 90, rules))
+    finished = engine.run()
+    for i, piece in enumerate(pieces):
+        features = extractor(piece, sampling_rate=16_000, return_tensors="pt").input_features
+        options = {"language": "en", "task": "transcribe", "return_timestamps": False, "force_unique_generate_call": True}
+        assert finished[i].token_ids == model.generate(features, **options)[0, len(prompt) :].tolist()
