@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint typing clean
+.PHONY: setup demo test lint clean
 
 setup: $(VENV)/.ready
 

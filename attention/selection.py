@@ -61,10 +61,10 @@ def _remedy(extra: str | None) -> str:
     return f" (pip install 'antiphon[{extra}]')" if extra else ""
 
 
-def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[AttentionBackend]:
-    """One backend object per spec, all of the same backend. `half` ('encoder' or 'decoder') is for messages.
+def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
+    """The name of the backend that serves every spec. `half` ('encoder' or 'decoder') is for messages.
 
-    Raises AttentionBackendError when an explicit choice cannot serve every spec.
+    Raises AttentionBackendError when an explicit choice cannot.
     """
     device = specs[0].device
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
@@ -72,17 +72,20 @@ def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[Attent
     def reason(name: str) -> str | None:
         return next((why for spec in specs if (why := refusal(name, spec, capability))), None)
 
-    order = ORDER[device.type]
     if requested == "auto":
+        order = ORDER[device.type]
         chosen = next(name for name in order if reason(name) is None)
         better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
         logger.info("%s attention: %s%s", half, chosen, f" (faster, but {'; '.join(better)})" if better else "")
-    else:
-        chosen = requested
-        why = reason(chosen)
-        if why is not None:
-            valid = [name for name in BACKENDS if reason(name) is None]
-            raise AttentionBackendError(
-                f"{half}_attention_backend='{chosen}' cannot be used: {why}. Valid here: {', '.join(valid)}"
-            )
-    return [_row(chosen).load()(spec) for spec in specs]
+        return chosen
+    why = reason(requested)
+    if why is not None:
+        valid = ", ".join(name for name in BACKENDS if reason(name) is None)
+        raise AttentionBackendError(f"{half}_attention_backend='{requested}' cannot be used: {why}. Valid here: {valid}")
+    return requested
+
+
+def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[AttentionBackend]:
+    """One backend object per spec, all of the backend that `choose` names."""
+    backend = BACKENDS[choose(half, requested, specs)].load()
+    return [backend(spec) for spec in specs]

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from antiphon.actors.cluster import Workers
@@ -14,6 +14,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.prompts import Prompt
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 MAX_PREPARED = 2048  # prompts of one call that are held in memory at a time
@@ -52,26 +53,13 @@ class Engine:
     ) -> list[RequestOutput]:
         """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched."""
         many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
-        return self._run(self._generate_all(many, params, use_tqdm, priority, timeout))
-
-    async def _generate_all(
-        self, prompts: list[Prompt], params: SamplingParams | None, use_tqdm: bool, priority: int, timeout: float | None
-    ) -> list[RequestOutput]:
-        gate = asyncio.Semaphore(MAX_PREPARED)
-        with _progress(len(prompts), use_tqdm) as progress:
-
-            async def one(prompt: Prompt) -> RequestOutput:
-                async with gate:
-                    try:
-                        return await self._async.generate(prompt, params, priority=priority, timeout=timeout)
-                    except EngineDeadError:
-                        raise
-                    except AntiphonError as error:
-                        return RequestOutput("", [], error=error)
-                    finally:
-                        progress.update()
-
-            return await asyncio.gather(*(one(prompt) for prompt in prompts))
+        with _progress(len(many), use_tqdm) as progress:
+            found = self._run(
+                _each(
+                    many, lambda prompt: self._async.generate(prompt, params, priority=priority, timeout=timeout), progress.update
+                )
+            )
+        return [RequestOutput("", [], error=each) if isinstance(each, AntiphonError) else each for each in found]
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
@@ -91,22 +79,7 @@ class Engine:
 
     def transcribe_all(self, recordings: Sequence[AudioInput], **options: Any) -> list[Transcription | AntiphonError]:
         """Many recordings at once, in their order; an error stands where one failed."""
-
-        async def run() -> list[Transcription | AntiphonError]:
-            gate = asyncio.Semaphore(MAX_PREPARED)
-
-            async def one(audio: AudioInput) -> Transcription | AntiphonError:
-                async with gate:
-                    try:
-                        return await self._async.transcribe(audio, **options)
-                    except EngineDeadError:
-                        raise
-                    except AntiphonError as error:
-                        return error
-
-            return await asyncio.gather(*(one(audio) for audio in recordings))
-
-        return self._run(run())
+        return self._run(_each(list(recordings), lambda audio: self._async.transcribe(audio, **options), lambda: None))
 
     def stats(self) -> dict[str, int]:
         """As `AsyncEngine.stats`."""
@@ -139,6 +112,26 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _each(
+    items: list[Item], call: Callable[[Item], Coroutine[Any, Any, T]], done: Callable[[], object]
+) -> list[T | AntiphonError]:
+    """`call` on every item, some at a time, in their order; an error stands where one failed. A dead engine ends it all."""
+    gate = asyncio.Semaphore(MAX_PREPARED)
+
+    async def one(item: Item) -> T | AntiphonError:
+        async with gate:
+            try:
+                return await call(item)
+            except EngineDeadError:
+                raise
+            except AntiphonError as error:
+                return error
+            finally:
+                done()
+
+    return await asyncio.gather(*(one(item) for item in items))
 
 
 def _progress(total: int, wanted: bool) -> Any:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from antiphon.attention.backends import BACKENDS
-from antiphon.attention.interface import AttentionSpec
-from antiphon.attention.selection import ORDER, refusal
+from antiphon.attention.interface import AttentionSpec, Kind
+from antiphon.attention.selection import ORDER, choose, refusal
+from antiphon.attention.specs import decoder_specs, encoder_specs
+from antiphon.config.errors import AttentionBackendError
 from antiphon.config.families import FAMILIES, Half
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
@@ -28,9 +30,10 @@ def describe_machine() -> str:
     lines += ["", "attention backends (full: encoder; causal, cross: decoder; bias: T5's):"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    kinds: list[tuple[Kind, bool]] = [("full", False), ("full", True), ("causal", False), ("causal", True), ("cross", False)]
     for name in BACKENDS:
-        for kind, bias in (("full", False), ("full", True), ("causal", False), ("causal", True), ("cross", False)):
-            why = refusal(name, _spec(kind, 8, 64, 0.125, dtype, device, bias))
+        for kind, bias in kinds:
+            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias))
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {'yes' if why is None else 'no: ' + why}")
     lines += [f"  order of 'auto' on {device.type}: {', '.join(ORDER[device.type])}", "", "architectures:"]
     return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
@@ -46,25 +49,16 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         f"  decoder: {_half(model.decoder)}, up to {model.max_decoder_len} tokens",
     ]
     halves = (
-        ("encoder", model.encoder, ("full",), config.encoder.encoder_attention_backend),
-        ("decoder", model.decoder, ("causal", "cross"), config.decoder.decoder_attention_backend),
+        ("encoder", config.encoder.encoder_attention_backend, encoder_specs(model.encoder, target)),
+        ("decoder", config.decoder.decoder_attention_backend, decoder_specs(model.decoder, target, config.decoder.kv_page_size)),
     )
-    for half_name, half, kinds, asked in halves:
-        specs = [
-            _spec(
-                kind, half.num_heads, half.head_dim, half.attention_scale, target.dtype, target.device,
-                half.structure == "t5" and kind != "cross",
-            )
-            for kind in kinds
-        ]  # fmt: skip
-        order = ORDER[target.device.type] if asked == "auto" else (asked,)
-        usable = [each for each in order if all(refusal(each, spec) is None for spec in specs)]
-        lines.append(f"  {half_name} attention ({', '.join(kinds)}): {usable[0] if usable else f'{asked} cannot be used'}")
+    for half, asked, specs in halves:
+        kinds = ", ".join(spec.kind for spec in specs)
+        try:
+            lines.append(f"  {half} attention ({kinds}): {choose(half, asked, specs)}")
+        except AttentionBackendError as error:
+            lines.append(f"  {half} attention ({kinds}): {error}")
     return "\n".join(lines)
-
-
-def _spec(kind: Any, heads: int, size: int, scale: float, dtype: torch.dtype, device: torch.device, bias: bool) -> AttentionSpec:
-    return AttentionSpec(kind, heads, size, scale, dtype, device, bias, None if kind == "full" else 16)
 
 
 def _half(half: Half) -> str:

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, PagedBatch
+from antiphon.attention.interface import PagedBatch
 from antiphon.attention.selection import select
+from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -30,19 +31,13 @@ class DecoderRunner:
         self.model_config, self.config = model, config
         self.target = Target.resolve(config.model, model.raw)
         self.device = self.target.device
-        self.causal, self.cross = self._select_attention()
+        specs = decoder_specs(model.decoder, self.target, config.decoder.kv_page_size)
+        self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
         self.pool = self._make_pool()
         self.slots = Slots(config.scheduler.max_num_seqs, model.max_decoder_len, model.decoder.vocab_size, self.device)
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
-
-    def _select_attention(self) -> list[AttentionBackend]:
-        half, page_size = self.model_config.decoder, self.config.decoder.kv_page_size
-        common = (half.num_heads, half.head_dim, half.attention_scale, self.target.dtype, self.device)
-        causal = AttentionSpec("causal", *common, bias=half.structure == "t5", page_size=page_size)
-        cross = AttentionSpec("cross", *common, page_size=page_size)
-        return select("decoder", self.config.decoder.decoder_attention_backend, [causal, cross])
 
     def _load(self) -> DecoderModel:
         checkpoint, half, raw = Checkpoint(self.model_config.path), self.model_config.decoder, self.model_config.raw

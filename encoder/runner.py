@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionSpec, FullBatch
+from antiphon.attention.interface import FullBatch
 from antiphon.attention.selection import select
+from antiphon.attention.specs import encoder_specs
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -31,16 +32,7 @@ class EncoderRunner:
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         half = model.encoder
         self.target = Target.resolve(config.model, model.raw)
-        spec = AttentionSpec(
-            "full",
-            half.num_heads,
-            half.head_dim,
-            half.attention_scale,
-            self.target.dtype,
-            self.target.device,
-            half.structure == "t5",
-        )
-        (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, [spec])
+        (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
         self.model = self.target.build(lambda: build(half))
         load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
         self.audio: AudioConfig | None = None

@@ -74,3 +74,5 @@ def test_info(t5_folder: Path) -> None:
     model = describe_model(str(t5_folder), {})
     assert "3 layers of 128, 3 heads of 64" in model
     assert "decoder attention (causal, cross): " in model
+    refused = describe_model(str(t5_folder), {"encoder_attention_backend": "cpu_paged"})
+    assert "encoder attention (full): encoder_attention_backend='cpu_paged' cannot be used: has no full attention" in refused
