@@ -7,27 +7,39 @@ import torch
 
 from antiphon.attention.interface import AttentionBackend
 
+FLOAT8 = torch.float8_e4m3fn
+HALF = frozenset({torch.float16, torch.bfloat16})
+ANY_FLOAT = HALF | {torch.float32}
+FULL, PAGED = frozenset({"full"}), frozenset({"causal", "cross"})
+CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
+
 
 @dataclass(frozen=True)
 class Support:
-    """What a backend can do; the selection reads nothing else. None: no restriction."""
+    """What a backend can do for some kinds of attention; the selection reads nothing else. None: no restriction."""
 
     kinds: frozenset[str]
     dtypes: frozenset[torch.dtype]
-    devices: frozenset[str] = frozenset({"cuda"})
+    devices: frozenset[str] = CUDA
     bias: bool = False
+    head_dims: frozenset[int] | None = None
     head_dim_multiple: int = 1
     max_head_dim: int | None = None
     page_size_multiple: int = 1
+    float8: bool = False  # keys and values in pages may be float8
     min_capability: tuple[int, int] | None = None  # of a CUDA device
-    package: str | None = None  # what must be importable, and is named in the refusal
-    extra: str | None = None  # the extra of ours that installs it
+    graphs: bool = True  # on CUDA: a captured step can be replayed for other lengths
 
 
 @dataclass(frozen=True)
 class Row:
     path: str  # module:class
-    support: Support
+    supports: tuple[Support, ...]  # at most one for each kind
+    package: str | None = None  # what must be importable, and is named in the refusal
+    extra: str | None = None  # the extra of ours that installs it
+
+    def support(self, kind: str) -> Support | None:
+        return next((each for each in self.supports if kind in each.kinds), None)
 
     def load(self) -> type[AttentionBackend]:
         """Imports the backend, and with it whatever it is built on."""
@@ -39,21 +51,51 @@ class Row:
 BACKENDS = {
     "torch_sdpa": Row(
         "antiphon.attention.torch_sdpa:TorchSdpa",
-        Support(
-            kinds=frozenset({"full", "causal", "cross"}),
-            dtypes=frozenset({torch.float32, torch.bfloat16, torch.float16}),
-            devices=frozenset({"cpu", "cuda"}),
-            bias=True,
+        (
+            Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs=False),
+            Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs=False),
         ),
     ),
     "cpu_paged": Row(
         "antiphon.attention.cpu_paged:CpuPaged",
-        Support(
-            kinds=frozenset({"causal", "cross"}),
-            dtypes=frozenset({torch.float32}),
-            devices=frozenset({"cpu"}),
-            bias=True,
-            package="numba",
+        (Support(PAGED, frozenset({torch.float32}), CPU, bias=True),),
+        package="numba",
+    ),
+    "flash_attn": Row(
+        "antiphon.attention.flash_attn_backend:FlashAttention",
+        (
+            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=(8, 0)),
+            Support(PAGED, HALF, head_dim_multiple=8, max_head_dim=256, page_size_multiple=256, min_capability=(8, 0)),
         ),
+        package="flash_attn",
+        extra="flash-attn",
+    ),
+    "flashinfer": Row(
+        "antiphon.attention.flashinfer_backend:FlashInfer",
+        (
+            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=128, min_capability=(8, 0)),
+            Support(PAGED, HALF, head_dims=frozenset({64, 128, 256}), float8=True, min_capability=(8, 0)),
+        ),
+        package="flashinfer",
+        extra="flashinfer",
+    ),
+    "triton": Row(
+        "antiphon.attention.triton_backend:TritonAttention",
+        (
+            Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0)),
+            Support(PAGED, ANY_FLOAT, bias=True, max_head_dim=256, float8=True, min_capability=(8, 0)),
+        ),
+        package="triton",
+    ),
+    "flex": Row(
+        "antiphon.attention.flex_backend:FlexAttention",
+        (Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs=False),),
+        package="triton",
+    ),
+    "xformers": Row(
+        "antiphon.attention.xformers_backend:Xformers",
+        (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs=False),),
+        package="xformers",
+        extra="xformers",
     ),
 }

@@ -36,7 +36,8 @@ class CpuPaged(AttentionBackend):
         shape = (1, spec.num_heads, spec.head_dim)
         keys = torch.zeros(1, spec.page_size or 1, *shape[1:])
         one = np.ones(1, np.int32)
-        self.run(torch.zeros(shape), keys, keys, self.plan(PagedBatch(one, one, np.zeros((1, 1), np.int32))))
+        batch = PagedBatch.of(one, one, np.zeros((1, 1), np.int32), spec.device)
+        self.run(torch.zeros(shape), keys, keys, self.plan(batch))
 
     def plan(self, batch: FullBatch | PagedBatch) -> CpuPagedPlan:
         assert isinstance(batch, PagedBatch)

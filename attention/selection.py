@@ -9,14 +9,22 @@ from importlib.util import find_spec
 
 import torch
 
-from antiphon.attention.backends import BACKENDS, Row
+from antiphon.attention.backends import BACKENDS, FLOAT8, Row
 from antiphon.attention.interface import AttentionBackend, AttentionSpec
 from antiphon.config.errors import AttentionBackendError, nearest
 
 logger = logging.getLogger(__name__)
 
-# The order in which `auto` tries them, by device type, fastest first.
-ORDER = {"cpu": ("cpu_paged", "torch_sdpa"), "cuda": ("torch_sdpa",)}
+FLOAT8_CAPABILITY = (8, 9)  # Ada; where conversions in hardware begin
+
+# The order in which `auto` tries them, by device type and by whether keys are paged; the fastest first, as measured in
+# benchmarks/results.
+ORDER = {
+    ("cpu", "full"): ("torch_sdpa",),
+    ("cpu", "paged"): ("cpu_paged", "torch_sdpa"),
+    ("cuda", "full"): ("flashinfer", "torch_sdpa"),
+    ("cuda", "paged"): ("triton", "flashinfer", "torch_sdpa"),
+}
 
 
 def _row(name: str) -> Row:
@@ -27,19 +35,23 @@ def _row(name: str) -> Row:
 
 def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
     """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
-    support = _row(name).support
+    row = _row(name)
+    if row.package is not None and find_spec(row.package) is None:
+        return f"{row.package} is not installed{_remedy(row.extra)}"
+    support = row.support(spec.kind)
+    if support is None:
+        return f"has no {spec.kind} attention"
     checks = (
-        (
-            support.package is None or find_spec(support.package) is not None,
-            f"{support.package} is not installed{_remedy(support.extra)}",
-        ),
         (spec.device.type in support.devices, f"does not run on {spec.device.type}"),
         (
             support.min_capability is None or capability is None or capability >= support.min_capability,
             f"needs compute capability {support.min_capability}, this device has {capability}",
         ),
-        (spec.kind in support.kinds, f"has no {spec.kind} attention"),
-        (spec.dtype in support.dtypes, f"does not take {str(spec.dtype).removeprefix('torch.')}"),
+        (spec.dtype in support.dtypes, f"does not take {_short(spec.dtype)}"),
+        (
+            support.head_dims is None or spec.head_dim in support.head_dims,
+            f"head size {spec.head_dim} is none of {', '.join(map(str, sorted(support.head_dims or ())))}",
+        ),
         (
             spec.head_dim % support.head_dim_multiple == 0,
             f"head size {spec.head_dim} is not a multiple of {support.head_dim_multiple}",
@@ -51,10 +63,19 @@ def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None =
         (support.bias or not spec.bias, "takes no additive position bias"),
         (
             spec.page_size is None or spec.page_size % support.page_size_multiple == 0,
-            f"page size {spec.page_size} is not a multiple of {support.page_size_multiple}",
+            f"page size {spec.page_size} is not a multiple of {support.page_size_multiple} (kv_page_size)",
+        ),
+        (spec.kv_dtype != FLOAT8 or support.float8, "keeps no float8 keys and values"),
+        (
+            spec.kv_dtype != FLOAT8 or capability is None or capability >= FLOAT8_CAPABILITY,
+            f"float8 needs compute capability {FLOAT8_CAPABILITY}, this device has {capability}",
         ),
     )
     return next((reason for holds, reason in checks if not holds), None)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _remedy(extra: str | None) -> str:
@@ -73,7 +94,7 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
         return next((why for spec in specs if (why := refusal(name, spec, capability))), None)
 
     if requested == "auto":
-        order = ORDER[device.type]
+        order = ORDER[device.type, "full" if specs[0].kind == "full" else "paged"]
         chosen = next(name for name in order if reason(name) is None)
         better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
         logger.info("%s attention: %s%s", half, chosen, f" (faster, but {'; '.join(better)})" if better else "")

@@ -1,7 +1,8 @@
 """The reference backend: torch's scaled_dot_product_attention on sequences padded to equal length.
 
 Runs everywhere, for every kind, dtype and head size, with T5's bias materialised. The paged kinds gather their pages
-first; that costs two more passes over the keys and values than a kernel that reads pages needs.
+first; that costs two more passes over the keys and values than a kernel that reads pages needs. Packed sequences of one length
+(all of an audio encoder's) need no padding and no copy.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
 from antiphon.layers.positions import RelativeBias
@@ -37,11 +39,24 @@ class SdpaPlan:
     groups: list[PaddedGroup]
 
 
+@dataclass(frozen=True)
+class UniformPlan:
+    """All sequences are equally long."""
+
+    sequences: int
+
+
+# Of torch's own kernels, the fastest first (benchmarks/results).
+PREFERENCE = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
 class TorchSdpa(AttentionBackend):
     name = "torch_sdpa"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> SdpaPlan:
+    def plan(self, batch: FullBatch | PagedBatch) -> SdpaPlan | UniformPlan:
         if isinstance(batch, FullBatch):
+            if not self.spec.bias and (batch.lengths == batch.lengths[0]).all():
+                return UniformPlan(len(batch.lengths))
             return SdpaPlan([self._group(each, batch.lengths, batch.lengths, None) for each in _of_similar_length(batch.lengths)])
         # Decodes (one query) beside prompts (several): two groups, so that a prompt does not pad every decode.
         single = batch.query_lens == 1
@@ -80,19 +95,28 @@ class TorchSdpa(AttentionBackend):
         return torch.from_numpy(np.ascontiguousarray(kept)).to(self.spec.device)
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: SdpaPlan, bias: RelativeBias | None = None
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: SdpaPlan | UniformPlan, bias: RelativeBias | None = None
     ) -> torch.Tensor:
-        out = torch.empty_like(q)
+        if isinstance(plan, UniformPlan):
+            q, k, v = (each.unflatten(0, (plan.sequences, -1)).transpose(1, 2) for each in (q, k, v))
+            return self._attend(q, k, v, None).transpose(1, 2).flatten(0, 1)
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         for group in plan.groups:
             padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]
-            padded_k, padded_v = (self._keys(each, group) for each in (k, v))
+            padded_k, padded_v = (self._keys(each, group).to(q.dtype) for each in (k, v))
             mask = group.mask
             if bias is not None:
                 mask = self._additive(group, bias, q.dtype)
-            found = F.scaled_dot_product_attention(padded_q, padded_k, padded_v, attn_mask=mask, scale=self.spec.scale)
+            found = self._attend(padded_q, padded_k, padded_v, mask)
             flat = found.transpose(1, 2).reshape(-1, *q.shape[1:])
             out[group.out_rows] = flat[group.out_index]
         return out
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        if q.device.type == "cpu":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.spec.scale)
+        with sdpa_kernel(PREFERENCE, set_priority=True):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.spec.scale)
 
     def _keys(self, keys: torch.Tensor, group: PaddedGroup) -> torch.Tensor:
         """[sequences, heads, keys, head_dim] of packed or paged keys (or values)."""

@@ -30,12 +30,15 @@ def describe_machine() -> str:
     lines += ["", "attention backends (full: encoder; causal, cross: decoder; bias: T5's):"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    capability = torch.cuda.get_device_capability() if device.type == "cuda" else None
     kinds: list[tuple[Kind, bool]] = [("full", False), ("full", True), ("causal", False), ("causal", True), ("cross", False)]
     for name in BACKENDS:
         for kind, bias in kinds:
-            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias))
+            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias), capability)
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {'yes' if why is None else 'no: ' + why}")
-    lines += [f"  order of 'auto' on {device.type}: {', '.join(ORDER[device.type])}", "", "architectures:"]
+    for half, group in (("encoder", "full"), ("decoder", "paged")):
+        lines.append(f"  order of 'auto' for the {half} on {device.type}: {', '.join(ORDER[device.type, group])}")
+    lines += ["", "architectures:"]
     return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
 
 

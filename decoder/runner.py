@@ -110,9 +110,9 @@ class DecoderRunner:
             pool=self.pool,
             self_slots=self._tensor(write_at),
             causal=self.causal,
-            causal_plan=self.causal.plan(PagedBatch(plan.query_lens, plan.kv_lens, plan.self_table)),
+            causal_plan=self.causal.plan(PagedBatch.of(plan.query_lens, plan.kv_lens, plan.self_table, self.device)),
             cross=self.cross,
-            cross_plan=self.cross.plan(PagedBatch(plan.query_lens, plan.cross_lens, plan.cross_table)),
+            cross_plan=self.cross.plan(PagedBatch.of(plan.query_lens, plan.cross_lens, plan.cross_table, self.device)),
         )
         return self.model(token_ids, on_device, step)
 

@@ -48,7 +48,7 @@ class EncoderRunner:
     def _encode_text(self, inputs: Sequence[np.ndarray]) -> Encoded:
         lengths = np.array([len(ids) for ids in inputs])
         positions = np.concatenate([np.arange(length) for length in lengths])
-        plan = self.attention.plan(FullBatch(lengths))
+        plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
         ids = self._tensor(np.concatenate(inputs).astype(np.int64))
         return Encoded(lengths.tolist(), self.model(ids, self._tensor(positions), self.attention, plan))
 
@@ -59,7 +59,7 @@ class EncoderRunner:
             row[: len(clip)] = clip
         features = self.log_mel(self._tensor(samples)).to(self.target.dtype)
         length = features.shape[-1] // 2
-        plan = self.attention.plan(FullBatch(np.full(len(inputs), length)))
+        plan = self.attention.plan(FullBatch.of(np.full(len(inputs), length), self.target.device))
         return Encoded([length] * len(inputs), self.model(features, self.attention, plan))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:

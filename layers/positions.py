@@ -42,14 +42,14 @@ class SinusoidTable(nn.Module):
 class RelativeBias(nn.Module):
     """T5's relative position bias: a learned number per head and bucket of distance (Raffel et al. 2020, section 2.1).
 
-    Backends ask for it in one of two ways: `materialise` the additive bias, or read `weight` and the buckets' table
-    and add it inside their own kernel.
+    Backends ask for it in one of two ways: `materialise` the additive bias, or read the `table` inside their own kernel.
     """
 
     def __init__(self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(buckets, num_heads), requires_grad=False)
         self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
+        self._table: torch.Tensor | None = None
 
     def bucket(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of `distance` = key position - query position, any shape: exact when near, logarithmic when far."""
@@ -64,3 +64,15 @@ class RelativeBias(nn.Module):
     def materialise(self, distance: torch.Tensor) -> torch.Tensor:
         """[sequences, queries, keys] distances -> [sequences, heads, queries, keys]."""
         return self.weight[self.bucket(distance)].permute(0, 3, 1, 2)
+
+    def table(self) -> torch.Tensor:
+        """The bias by distance, contiguous float32; made once, since weights don't change. Beyond its ends it is constant.
+
+        bidirectional: [heads, 2 * max_distance + 1], at key position - query position + max_distance.
+        otherwise: [heads, max_distance + 1], at query position - key position.
+        """
+        if self._table is None:
+            reach = torch.arange(self.max_distance + 1, device=self.weight.device)
+            distance = torch.cat([-reach.flip(0), reach[1:]]) if self.bidirectional else -reach
+            self._table = self.weight[self.bucket(distance)].float().t().contiguous()
+        return self._table

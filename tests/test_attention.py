@@ -1,114 +1,67 @@
-"""Every backend against plain float64 attention, on ragged lengths, with what lies outside them poisoned; and the selection."""
+"""Every backend that runs here against plain float64 attention; and the selection, whose refusals need no device."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, make_bias, paged_spec
 
 from antiphon.attention.backends import BACKENDS, Row, Support
-from antiphon.attention.interface import AttentionSpec, FullBatch, PagedBatch
-from antiphon.attention.selection import ORDER, refusal, select
+from antiphon.attention.flex_backend import FlexAttention
+from antiphon.attention.interface import AttentionSpec, PagedBatch
+from antiphon.attention.selection import ORDER, choose, refusal, select
 from antiphon.config.errors import AttentionBackendError
-from antiphon.layers.positions import RelativeBias
 
 CPU = torch.device("cpu")
-POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite too
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-
-
-def spec(
-    kind: Any, heads: int, size: int, dtype: torch.dtype = torch.float32, bias: bool = False, page_size: int = 4
-) -> AttentionSpec:
-    return AttentionSpec(kind, heads, size, 0.3, dtype, CPU, bias, None if kind == "full" else page_size)
-
-
-def make_bias(heads: int, bidirectional: bool) -> RelativeBias:
-    bias = RelativeBias(heads, 8, 20, bidirectional)
-    bias.weight.data.normal_(std=1.0)
-    return bias
-
-
-def plain_attention(q, k, v, scale: float, bias: RelativeBias | None, first_query: int, causal: bool) -> torch.Tensor:
-    """One sequence in float64: q [queries, heads, size], k and v [keys, heads, size]."""
-    scores = torch.einsum("qhd,khd->hqk", q.double(), k.double()) * scale
-    distance = torch.arange(k.shape[0])[None] - (torch.arange(q.shape[0]) + first_query)[:, None]
-    if bias is not None:
-        scores = scores + bias.materialise(distance[None])[0].double()
-    if causal:
-        scores = scores.masked_fill(distance > 0, float("-inf"))
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.double())
+FLOAT8 = torch.float8_e4m3fn
+SIZES = [8, 64, 72, 80, 128]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("size", [8, 64, 72, 80, 128])
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [1, 13, 4, 30]])
-def test_full_attention(dtype: torch.dtype, size: int, with_bias: bool, lengths: list[int]) -> None:
-    torch.manual_seed(0)
-    heads = 3
-    (backend,) = select("encoder", "torch_sdpa", [spec("full", heads, size, dtype, with_bias)])
-    q, k, v = (torch.randn(sum(lengths), heads, size, dtype=dtype) for _ in range(3))
-    bias = make_bias(heads, True) if with_bias else None
-    found = backend.run(q, k, v, backend.plan(FullBatch(np.array(lengths))), bias)
-    start = 0
-    for length in lengths:
-        rows = slice(start, start := start + length)
-        wanted = plain_attention(q[rows], k[rows], v[rows], 0.3, bias, 0, False)
-        torch.testing.assert_close(found[rows].double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lengths", FULL_LENGTHS)
+def test_full_attention(dtype: torch.dtype, size: int, bias: bool, lengths: list[int]) -> None:
+    check_full(select("encoder", "torch_sdpa", [full_spec(3, size, dtype, bias)])[0], lengths)
 
 
 PAGED = [
     (name, dtype)
     for name, row in BACKENDS.items()
     for dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if dtype in row.support.dtypes and "causal" in row.support.kinds and "cpu" in row.support.devices
+    if (support := row.support("causal")) and dtype in support.dtypes and "cpu" in support.devices
 ]
 
 
 @pytest.mark.parametrize(("name", "dtype"), PAGED)
-@pytest.mark.parametrize("kind", ["causal", "cross"])
-@pytest.mark.parametrize("size", [8, 64, 72, 80, 128])
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize(
-    ("query_lens", "kv_lens"),
-    [([1], [9]), ([1, 1, 1], [4, 17, 1]), ([1, 1, 5, 3], [16, 2, 5, 21]), ([6, 2], [6, 30])],
-)
+@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("query_lens", "kv_lens"), PAGED_LENGTHS)
 def test_paged_attention(
-    name: str, dtype: torch.dtype, kind: str, size: int, with_bias: bool, query_lens: list[int], kv_lens: list[int]
+    name: str, dtype: torch.dtype, kind: Any, bias: bool, size: int, query_lens: list[int], kv_lens: list[int]
 ) -> None:
-    if kind == "cross" and with_bias:
-        with_bias = False  # T5's cross-attention has none
-    torch.manual_seed(1)
-    heads, page_size = 3, 4
-    (backend,) = select("decoder", name, [spec(kind, heads, size, dtype, with_bias, page_size)])
-    pages_each = [-(-length // page_size) for length in kv_lens]
-    order = np.random.default_rng(0).permutation(sum(pages_each) + 5)
-    table = np.zeros((len(kv_lens), max(pages_each)), np.int32)
-    pool = torch.full((2, len(order), page_size, heads, size), POISON, dtype=dtype)
-    sequences, at = [], 0
-    for row, (length, count) in enumerate(zip(kv_lens, pages_each, strict=True)):
-        table[row, :count] = order[at : at + count]
-        at += count
-        kv = torch.randn(2, length, heads, size, dtype=dtype)
-        sequences.append(kv)
-        for position in range(length):
-            pool[:, table[row, position // page_size], position % page_size] = kv[:, position]
-    q = torch.randn(sum(query_lens), heads, size, dtype=dtype)
-    bias = make_bias(heads, False) if with_bias else None
-    batch = PagedBatch(np.array(query_lens), np.array(kv_lens), table)
-    found = backend.run(q, pool[0], pool[1], backend.plan(batch), bias)
-    start = 0
-    for queries, length, (k, v) in zip(query_lens, kv_lens, sequences, strict=True):
-        rows = slice(start, start := start + queries)
-        wanted = plain_attention(q[rows], k, v, 0.3, bias, length - queries, kind == "causal")
-        torch.testing.assert_close(found[rows].double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    check_paged(select("decoder", name, [paged_spec(kind, 3, size, dtype, bias)])[0], query_lens, kv_lens)
+
+
+@pytest.mark.parametrize("kind", ["causal", "cross"])
+def test_the_reference_reads_float8_pages(kind: Any) -> None:
+    (backend,) = select("decoder", "torch_sdpa", [paged_spec(kind, 3, 64, torch.bfloat16, kv=FLOAT8)])
+    check_paged(backend, *PAGED_LENGTHS[2])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("bias", [False, True])
+def test_flex_attention_uncompiled(bias: bool) -> None:
+    """Compiled, it runs on the GPU only; the mask and the bias are the same code."""
+    check_full(FlexAttention(full_spec(3, 16, torch.float32, bias)), FULL_LENGTHS[2])
 
 
 def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
-    (backend,) = select("decoder", "cpu_paged", [spec("causal", 2, 8, bias=True)])
+    (backend,) = select("decoder", "cpu_paged", [paged_spec("causal", 2, 8, torch.float32, bias=True)])
     bias = make_bias(2, False)
-    plan = backend.plan(PagedBatch(np.array([1]), np.array([6]), np.array([[0, 1]])))
+    plan = backend.plan(PagedBatch.of(np.array([1]), np.array([6]), np.array([[0, 1]]), CPU))
     pages = torch.randn(2, 2, 4, 2, 8)
     q = torch.randn(1, 2, 8)
     torch.testing.assert_close(backend.run(q, pages[0], pages[1], plan, bias), backend.run(q, pages[0], pages[1], plan, bias))
@@ -118,55 +71,116 @@ def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
 
 
 def test_auto_takes_the_first_of_the_order_that_can() -> None:
-    assert select("decoder", "auto", [spec("causal", 2, 8), spec("cross", 2, 8)])[0].name == "cpu_paged"
-    assert select("decoder", "auto", [spec("causal", 2, 8, torch.bfloat16)])[0].name == "torch_sdpa"
-    assert select("encoder", "auto", [spec("full", 2, 8)])[0].name == "torch_sdpa"
+    paged = [paged_spec("causal", 2, 8, torch.float32), paged_spec("cross", 2, 8, torch.float32)]
+    assert select("decoder", "auto", paged)[0].name == "cpu_paged"
+    assert select("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name == "torch_sdpa"
+    assert select("encoder", "auto", [full_spec(2, 8, torch.float32)])[0].name == "torch_sdpa"
 
 
 def test_every_order_names_known_backends_and_ends_with_the_reference() -> None:
-    for order in ORDER.values():
-        assert set(order) <= set(BACKENDS)
+    assert {device for device, _ in ORDER} == {"cpu", "cuda"}
+    for (_, kinds), order in ORDER.items():
         assert order[-1] == "torch_sdpa"
+        for name in order:
+            assert BACKENDS[name].support("full" if kinds == "full" else "causal") is not None
+
+
+EVERYTHING: dict[str, Any] = {
+    "kinds": frozenset({"full", "causal", "cross"}),
+    "dtypes": frozenset({torch.float32}),
+    "devices": frozenset({"cpu"}),
+    "bias": True,
+    "float8": True,
+}
 
 
 @pytest.mark.parametrize(
     ("support", "wanted", "reason"),
     [
-        (
-            {"package": "no_such_package", "extra": "fast"},
-            {},
-            r"no_such_package is not installed \(pip install 'antiphon\[fast\]'\)",
-        ),
         ({"devices": frozenset({"cuda"})}, {}, "does not run on cpu"),
         ({"kinds": frozenset({"full"})}, {}, "has no causal attention"),
         ({"dtypes": frozenset({torch.float16})}, {}, "does not take float32"),
+        ({"head_dims": frozenset({64, 128})}, {"size": 72}, "head size 72 is none of 64, 128"),
         ({"head_dim_multiple": 32}, {"size": 72}, "head size 72 is not a multiple of 32"),
         ({"max_head_dim": 128}, {"size": 256}, "head size 256 is over 128"),
         ({"bias": False}, {"bias": True}, "takes no additive position bias"),
-        ({"page_size_multiple": 256}, {}, "page size 4 is not a multiple of 256"),
+        ({"page_size_multiple": 256}, {}, r"page size 4 is not a multiple of 256 \(kv_page_size\)"),
+        ({"float8": False}, {"kv": FLOAT8}, "keeps no float8 keys and values"),
+        ({}, {"kv": FLOAT8, "capability": (8, 0)}, r"float8 needs compute capability \(8, 9\), this device has \(8, 0\)"),
         ({"min_capability": (9, 0)}, {"capability": (8, 0)}, r"needs compute capability \(9, 0\), this device has \(8, 0\)"),
     ],
 )
 def test_refusals(support: dict[str, Any], wanted: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = {
-        "kinds": frozenset({"full", "causal", "cross"}),
-        "dtypes": frozenset({torch.float32}),
-        "devices": frozenset({"cpu"}),
-    }
-    fields = {**everything, "bias": True, **support}
-    monkeypatch.setitem(BACKENDS, "fake", Row("nowhere:Nothing", Support(**fields)))
-    asked = spec("causal", 2, wanted.get("size", 64), bias=wanted.get("bias", False))
+    monkeypatch.setitem(BACKENDS, "fake", Row("nowhere:Nothing", (Support(**{**EVERYTHING, **support}),)))
+    asked = paged_spec("causal", 2, wanted.get("size", 64), torch.float32, wanted.get("bias", False), kv=wanted.get("kv"))
     found = refusal("fake", asked, wanted.get("capability"))
     assert found is not None
-    import re
-
     assert re.search(reason, found), found
 
 
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row("nowhere:Nothing", (Support(**EVERYTHING),), package="no_such_package", extra="fast")
+    monkeypatch.setitem(BACKENDS, "fake", row)
+    found = refusal("fake", full_spec(2, 64, torch.float32))
+    assert found == "no_such_package is not installed (pip install 'antiphon[fast]')"
+
+
+def on_gpu(kind: Any, size: int, dtype: torch.dtype, **rest: Any) -> AttentionSpec:
+    page_size = None if kind == "full" else rest.pop("page_size", 16)
+    return AttentionSpec(kind, 16, size, 0.1, dtype, torch.device("cuda"), page_size=page_size, **rest)
+
+
+BF16, F32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "reason"),
+    [
+        ("torch_sdpa", on_gpu("cross", 72, F32), None),
+        ("torch_sdpa", on_gpu("causal", 64, BF16, bias=True, kv_dtype=FLOAT8), None),
+        ("cpu_paged", on_gpu("causal", 64, F32), "does not run on cuda"),
+        ("flash_attn", on_gpu("full", 72, BF16), None),
+        ("flash_attn", on_gpu("full", 80, torch.float16), None),
+        ("flash_attn", on_gpu("full", 64, F32), "does not take float32"),
+        ("flash_attn", on_gpu("full", 68, BF16), "head size 68 is not a multiple of 8"),
+        ("flash_attn", on_gpu("full", 512, BF16), "head size 512 is over 256"),
+        ("flash_attn", on_gpu("full", 64, BF16, bias=True), "takes no additive position bias"),
+        ("flash_attn", on_gpu("cross", 64, BF16), "page size 16 is not a multiple of 256 (kv_page_size)"),
+        ("flash_attn", on_gpu("cross", 64, BF16, page_size=256), None),
+        ("flash_attn", on_gpu("cross", 64, BF16, page_size=256, kv_dtype=FLOAT8), "keeps no float8 keys and values"),
+        ("flashinfer", on_gpu("full", 72, BF16), None),
+        ("flashinfer", on_gpu("full", 256, BF16), "head size 256 is over 128"),
+        ("flashinfer", on_gpu("full", 64, BF16, bias=True), "takes no additive position bias"),
+        ("flashinfer", on_gpu("causal", 80, BF16), "head size 80 is none of 64, 128, 256"),
+        ("flashinfer", on_gpu("causal", 64, BF16, kv_dtype=FLOAT8), None),
+        ("triton", on_gpu("full", 72, F32, bias=True), None),
+        ("triton", on_gpu("causal", 80, BF16, bias=True, kv_dtype=FLOAT8), None),
+        ("triton", on_gpu("cross", 320, BF16), "head size 320 is over 256"),
+        ("flex", on_gpu("full", 80, BF16, bias=True), None),
+        ("flex", on_gpu("causal", 64, BF16), "has no causal attention"),
+        ("xformers", on_gpu("full", 72, BF16, bias=True), None),
+        ("xformers", on_gpu("full", 68, BF16), "head size 68 is not a multiple of 8"),
+        ("xformers", on_gpu("cross", 64, BF16), "has no cross attention"),
+    ],
+)
+def test_what_each_backend_declares(name: str, asked: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the table as they are, on a Hopper GPU where every package is installed."""
+    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    assert refusal(name, asked, (9, 0)) == reason
+
+
+def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    for name in ("flash_attn", "flashinfer", "triton", "flex"):
+        found = refusal(name, on_gpu("full", 64, torch.float16), (7, 5))
+        assert found == "needs compute capability (8, 0), this device has (7, 5)"
+
+
 def test_an_explicit_choice_that_cannot_serve_is_refused_with_the_valid_ones() -> None:
+    specs = [full_spec(2, 8, torch.float32)]
     with pytest.raises(
         AttentionBackendError, match=r"encoder_attention_backend='cpu_paged'.*has no full attention.*Valid here: torch_sdpa"
     ):
-        select("encoder", "cpu_paged", [spec("full", 2, 8)])
+        choose("encoder", "cpu_paged", specs)
     with pytest.raises(AttentionBackendError, match="Did you mean 'torch_sdpa'"):
-        select("encoder", "torch_spda", [spec("full", 2, 8)])
+        choose("encoder", "torch_spda", specs)

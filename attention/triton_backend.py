@@ -1,0 +1,65 @@
+"""Our own kernels, written in Triton: every kind, any head size, T5's bias and float8 keys and values."""
+
+from dataclasses import dataclass
+
+import torch
+
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.triton_full import full_attention
+from antiphon.attention.triton_paged import BLOCK_M, PagedLaunch, Workspace, paged_attention
+from antiphon.layers.positions import RelativeBias
+
+
+@dataclass(frozen=True)
+class FullPlan:
+    starts: torch.Tensor  # [sequences + 1]
+    max_len: int
+
+
+@dataclass(frozen=True)
+class PagedPlan:
+    batch: PagedBatch
+    launch: PagedLaunch
+    workspace: Workspace
+
+
+class TritonAttention(AttentionBackend):
+    name = "triton"
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        on_gpu = spec.device.type == "cuda"  # elsewhere Triton's interpreter runs the kernels, for tests
+        self._multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count if on_gpu else 1
+        self._workspace: Workspace | None = None
+
+    def plan(self, batch: FullBatch | PagedBatch) -> FullPlan | PagedPlan:
+        if isinstance(batch, FullBatch):
+            return FullPlan(batch.starts, batch.max_len)
+        blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
+        float8 = self.spec.kv_dtype == torch.float8_e4m3fn
+        launch = PagedLaunch.choose(blocks, self.spec.num_heads, batch.max_kv_len, float8, self._multiprocessors)
+        return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
+
+    def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:
+        """One workspace for all plans: steps follow each other on one stream. A graph's plan keeps the one it was captured with."""
+        spec = self.spec
+        if self._workspace is None or not self._workspace.holds(splits, tokens, blocks, spec.num_heads, spec.head_dim):
+            self._workspace = Workspace.make(splits, tokens, blocks, spec.num_heads, spec.head_dim, spec.device)
+        return self._workspace
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: FullPlan | PagedPlan,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        table = None if bias is None else bias.table()
+        if isinstance(plan, FullPlan):
+            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, table)
+        batch = plan.batch
+        return paged_attention(
+            q, k, v, batch.query_starts_on_device, batch.kv_lens_on_device, batch.page_table_on_device, plan.launch, plan.workspace,
+            max_query_len=batch.max_query_len, scale=self.spec.scale, causal=self.spec.kind == "causal", bias=table,
+        )  # fmt: skip

@@ -1,0 +1,122 @@
+"""Triton kernel for an encoder's attention: packed sequences of any lengths, with or without T5's bias, in one launch.
+
+FlashAttention (Dao et al. 2022) over tiles. The tensor cores want powers of two; a head size that is the sum of two (80 = 64 + 16)
+is taken apart, because padding it to 128 would waste a third of the work.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _full_kernel(
+    q, k, v, out, starts, bias, scale, reach,
+    q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head,
+    HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """`bias` [heads, 2 * reach + 1]: at key position - query position + reach, clamped to both ends."""
+    block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    first = tl.load(starts + sequence)
+    length = tl.load(starts + sequence + 1) - first
+    if block * BLOCK_M >= length:
+        return
+    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.arange(0, BLOCK_N)
+    is_row = rows < length
+    d0 = tl.arange(0, D0)
+    in0 = d0 < HEAD_DIM
+    tokens = (first + rows).to(tl.int64)
+    q_at = q + (tokens * q_token + head * q_head)[:, None]
+    q0 = tl.load(q_at + d0[None, :], mask=is_row[:, None] & in0[None, :], other=0.0)
+    if D1 > 0:
+        d1 = D0 + tl.arange(0, D1)
+        q1 = tl.load(q_at + d1[None, :], mask=is_row[:, None], other=0.0)
+        acc1 = tl.zeros([BLOCK_M, D1], tl.float32)
+    acc0 = tl.zeros([BLOCK_M, D0], tl.float32)
+    highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    factor = scale * LOG2_E
+    table = bias + head * (2 * reach + 1)
+    k_at = k + first.to(tl.int64) * k_token + head * k_head
+    v_at = v + first.to(tl.int64) * v_token + head * v_head
+    for start in range(0, length, BLOCK_N):
+        keys = start + columns
+        is_key = keys < length
+        k0 = tl.load(k_at + keys[None, :] * k_token + d0[:, None], mask=is_key[None, :] & in0[:, None], other=0.0)
+        scores = tl.dot(q0, k0, input_precision="ieee")
+        if D1 > 0:
+            k1 = tl.load(k_at + keys[None, :] * k_token + d1[:, None], mask=is_key[None, :], other=0.0)
+            scores = tl.dot(q1, k1, scores, input_precision="ieee")
+        if BIAS:
+            distance = tl.minimum(tl.maximum(keys[None, :] - rows[:, None], -reach), reach) + reach
+            scores = scores * factor + tl.load(table + distance) * LOG2_E
+        else:
+            scores = scores * factor
+        scores = tl.where(is_key[None, :], scores, float("-inf"))
+        top = tl.maximum(highest, tl.max(scores, 1))
+        weights = tl.exp2(scores - top[:, None])
+        shrink = tl.exp2(highest - top)
+        total = total * shrink + tl.sum(weights, 1)
+        highest = top
+        weights = weights.to(v.dtype.element_ty)
+        v0 = tl.load(v_at + keys[:, None] * v_token + d0[None, :], mask=is_key[:, None] & in0[None, :], other=0.0)
+        acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision="ieee")
+        if D1 > 0:
+            v1 = tl.load(v_at + keys[:, None] * v_token + d1[None, :], mask=is_key[:, None], other=0.0)
+            acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision="ieee")
+    inverse = (1.0 / total)[:, None]
+    out_at = out + (tokens * out_token + head * out_head)[:, None]
+    tl.store(out_at + d0[None, :], (acc0 * inverse).to(out.dtype.element_ty), mask=is_row[:, None] & in0[None, :])
+    if D1 > 0:
+        tl.store(out_at + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None])
+
+
+def head_parts(head_dim: int) -> tuple[int, int]:
+    """A head size as a power of two and a smaller one, or padded to one power of two and 0. All at least 16, the tensor cores' least.
+
+    Only an exact sum is taken apart: with a masked rest (72 = 64 + 8 of 16), Triton 3.6 compiles wrong code on Hopper.
+    """
+    whole = 1 << (head_dim.bit_length() - 1)
+    rest = head_dim - whole
+    if rest >= 16 and rest == triton.next_power_of_2(rest):
+        return whole, rest
+    return max(16, triton.next_power_of_2(head_dim)), 0
+
+
+def full_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    starts: torch.Tensor,
+    max_len: int,
+    scale: float,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape (any strides between tokens and heads).
+
+    `starts` [sequences + 1] int32; `bias` [heads, 2 * reach + 1] float32, by key position - query position.
+    """
+    tokens, heads, head_dim = q.shape
+    out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
+    whole, rest = head_parts(head_dim)
+    block_m, block_n, warps, stages = _tiles(q.dtype, bias is not None)
+    grid = (triton.cdiv(max_len, block_m), heads, len(starts) - 1)
+    _full_kernel[grid](
+        q, k, v, out, starts, bias if bias is not None else starts, scale, 0 if bias is None else bias.shape[1] // 2,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
+        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias is not None,
+        num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    return out
+
+
+def _tiles(dtype: torch.dtype, bias: bool) -> tuple[int, int, int, int]:
+    """Queries and keys of a tile, warps, stages; measured on an H200."""
+    if dtype == torch.float32:
+        return 32, 32, 4, 2
+    if bias:
+        return 64, 64, 4, 2
+    return 64, 64, 4, 3

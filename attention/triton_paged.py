@@ -1,0 +1,273 @@
+"""Triton kernels for attention to paged keys and values: one for decode steps, one for several queries a sequence.
+
+A program attends one block of a sequence's queries, for one head, to one split of its keys, with a running softmax (Milakov and
+Gimelshein 2018). Both are bound by reading keys and values, so what counts is enough splits to keep the whole device reading
+(Flash-Decoding, Dao et al. 2023). Whichever program of a query block ends last joins the splits: no second launch.
+
+Lengths and page tables are read on the device, so a captured graph stays valid while they change.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK_M = 16  # queries of one program; the tensor cores' least
+LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
+LOG2_E = tl.constexpr(1.4426950408889634)
+MINUS_INF = tl.constexpr(float("-inf"))
+
+
+@triton.jit
+def _decode_kernel(
+    q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
+    scale, k_scale, v_scale, last_distance,
+    q_token, q_head, kv_page, kv_token, kv_head, out_token, out_head, table_row, num_tokens,
+    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, Q_BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """One query a sequence, without tensor cores: one row of sixteen would be used, and moving tiles into their layout costs
+    more than the products, for float8 above all. Each of the tile's BLOCK_N rows keeps a running softmax of its own; they meet only at the end.
+    """
+    head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    token = tl.load(query_starts + sequence).to(tl.int64)
+    kv_len = tl.load(kv_lens + sequence)
+    dims = tl.arange(0, D)
+    in_head = dims < HEAD_DIM
+    query = tl.load(q + token * q_token + head * q_head + dims, mask=in_head, other=0.0).to(tl.float32)
+    query = query * (scale * k_scale * LOG2_E)
+    per_split = tl.cdiv(tl.cdiv(kv_len, SPLITS), BLOCK_N) * BLOCK_N
+    begin = split * per_split
+    end = tl.minimum(kv_len, begin + per_split)
+
+    highest = tl.full([BLOCK_N], MINUS_INF, tl.float32)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    sums = tl.zeros([BLOCK_N, D], tl.float32)
+    table = page_table + sequence.to(tl.int64) * table_row
+    for start in range(begin, end, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        is_key = keys < end
+        page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
+        at = (page * kv_page + (keys % PAGE) * kv_token + head * kv_head)[:, None] + dims[None, :]
+        shown = is_key[:, None] & in_head[None, :]
+        block_k = tl.load(k + at, mask=shown, other=0.0)
+        block_v = tl.load(v + at, mask=shown, other=0.0)
+        scores = tl.sum(block_k.to(tl.float32) * query[None, :], 1)
+        if BIAS:
+            distance = tl.minimum(tl.maximum(kv_len - 1 - keys, 0), last_distance)
+            scores += tl.load(bias + head * (last_distance + 1) + distance) * LOG2_E
+        scores = tl.where(is_key, scores, MINUS_INF)
+        top = tl.maximum(highest, scores)
+        safe = tl.where(
+            is_key, top, 0.0
+        )  # a row that has no key in this tile is at the split's end: it had one before, or none at all
+        shrink = tl.where(is_key, tl.exp2(highest - safe), 1.0)
+        weights = tl.where(is_key, tl.exp2(scores - safe), 0.0)
+        total = total * shrink + weights
+        highest = top
+        sums = sums * shrink[:, None] + weights[:, None] * block_v.to(tl.float32)
+
+    top = tl.max(highest, 0)
+    weights = tl.exp2(highest - tl.where(top == MINUS_INF, 0.0, top))
+    rows = tl.arange(0, 1)
+    _finish(
+        tl.sum(sums * weights[:, None], 0)[None, :], top + rows * 0.0, tl.sum(total * weights, 0) + rows * 0.0,
+        out, partial, partial_lse, arrivals + sequence * HEADS + head, token + rows, rows < 1, head, split,
+        v_scale, out_token, out_head, num_tokens, HEADS, HEAD_DIM, D, SPLITS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _paged_kernel(
+    q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
+    scale, k_scale, v_scale, last_distance,
+    q_token, q_head, kv_page, kv_token, kv_head, out_token, out_head, table_row, num_tokens,
+    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, Q_BLOCKS: tl.constexpr,
+    CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
+    head, split = tl.program_id(0), tl.program_id(1)
+    sequence, block = tl.program_id(2) // Q_BLOCKS, tl.program_id(2) % Q_BLOCKS
+    first_token = tl.load(query_starts + sequence)
+    queries = tl.load(query_starts + sequence + 1) - first_token
+    if block * BLOCK_M >= queries:
+        return
+    kv_len = tl.load(kv_lens + sequence)
+    dims = tl.arange(0, D)
+    in_head = dims < HEAD_DIM
+    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    tokens = (first_token + rows).to(tl.int64)
+    is_query = rows < queries
+    compute = tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty  # float16 holds every float8 exactly
+    queries_at = (q + tokens * q_token + head * q_head)[:, None] + dims[None, :]
+    block_q = tl.load(queries_at, mask=is_query[:, None] & in_head[None, :], other=0.0).to(compute)
+
+    position = kv_len - queries + rows  # of each query, when causal
+    visible = kv_len
+    if CAUSAL:  # nothing past this block's last query
+        visible = tl.minimum(kv_len, kv_len - queries + (block + 1) * BLOCK_M)
+    per_split = tl.cdiv(tl.cdiv(visible, SPLITS), BLOCK_N) * BLOCK_N
+    begin = split * per_split
+    end = tl.minimum(visible, begin + per_split)
+
+    highest = tl.full([BLOCK_M], MINUS_INF, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, D], tl.float32)
+    factor = scale * k_scale * LOG2_E
+    table = page_table + sequence.to(tl.int64) * table_row
+    for start in range(begin, end, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        is_key = keys < end
+        page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
+        at = page * kv_page + (keys % PAGE) * kv_token + head * kv_head
+        block_k = tl.load(k + at[None, :] + dims[:, None], mask=is_key[None, :] & in_head[:, None], other=0.0)
+        block_v = tl.load(v + at[:, None] + dims[None, :], mask=is_key[:, None] & in_head[None, :], other=0.0)
+        scores = tl.dot(block_q, block_k.to(compute), input_precision="ieee") * factor
+        if BIAS:
+            distance = tl.minimum(tl.maximum(position[:, None] - keys[None, :], 0), last_distance)
+            scores += tl.load(bias + head * (last_distance + 1) + distance) * LOG2_E
+        seen = is_key[None, :]
+        if CAUSAL:
+            seen = seen & (keys[None, :] <= position[:, None])
+        scores = tl.where(seen, scores, MINUS_INF)
+        top = tl.maximum(highest, tl.max(scores, 1))
+        safe = tl.where(top == MINUS_INF, 0.0, top)  # of a row that has seen nothing yet
+        weights = tl.exp2(scores - safe[:, None])
+        shrink = tl.exp2(highest - safe)
+        total = total * shrink + tl.sum(weights, 1)
+        highest = top
+        acc = acc * shrink[:, None] + tl.dot(weights.to(compute), block_v.to(compute), input_precision="ieee")
+
+    _finish(
+        acc, highest, total,
+        out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split,
+        v_scale, out_token, out_head, num_tokens, HEADS, HEAD_DIM, D, SPLITS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _finish(
+    acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split,
+    v_scale, out_token, out_head, num_tokens, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Writes the output rows of `acc` [rows, D], or leaves them for the last of the splits, which joins all."""
+    dims = tl.arange(0, D)
+    is_output = is_query[:, None] & (dims < HEAD_DIM)[None, :]
+    sees = total > 0.0  # a split may be empty
+    total = tl.where(sees, total, 1.0)
+    acc = acc * (v_scale / total)[:, None]
+    out_at = out + (tokens * out_token + head * out_head)[:, None] + dims[None, :]
+    if SPLITS == 1:
+        tl.store(out_at, acc.to(out.dtype.element_ty), mask=is_output)
+    else:
+        row = (split * num_tokens + tokens) * HEADS + head
+        tl.store(partial + row[:, None] * D + dims[None, :], acc, mask=is_output)
+        tl.store(partial_lse + row, tl.where(sees, highest + tl.log2(total), MINUS_INF), mask=is_query)
+        tl.debug_barrier()  # every thread has written its part before this program counts as arrived
+        if tl.atomic_add(arrivals, 1, sem="acq_rel") == SPLITS - 1:
+            tl.store(arrivals, 0)  # ready for the next launch
+            highest = tl.where(is_query, MINUS_INF, 0.0)
+            for i in range(SPLITS):
+                row = (i * num_tokens + tokens) * HEADS + head
+                highest = tl.maximum(highest, tl.load(partial_lse + row, mask=is_query, other=0.0))
+            total = total * 0.0
+            acc = acc * 0.0
+            for i in range(SPLITS):
+                row = (i * num_tokens + tokens) * HEADS + head
+                weight = tl.exp2(tl.load(partial_lse + row, mask=is_query, other=0.0) - highest)
+                total += weight
+                acc += weight[:, None] * tl.load(partial + row[:, None] * D + dims[None, :], mask=is_output, other=0.0)
+            tl.store(out_at, (acc / total[:, None]).to(out.dtype.element_ty), mask=is_output)
+
+
+@dataclass(frozen=True)
+class PagedLaunch:
+    """How a launch is cut up. `block_keys`: keys of one tile."""
+
+    splits: int
+    block_keys: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def choose(cls, blocks: int, heads: int, max_kv_len: int, float8: bool, multiprocessors: int) -> "PagedLaunch":
+        """Enough splits that query blocks x heads x splits fill the device several times over; tiles as measured on an H200."""
+        wanted = -(-4 * multiprocessors // (blocks * heads))
+        splits = max(1, min(wanted, max_kv_len // LEAST_KEYS, 32))
+        if float8:
+            return cls(splits, block_keys=32, warps=4, stages=1)
+        return cls(splits, block_keys=128, warps=4, stages=3) if max_kv_len > 512 else cls(splits, block_keys=32, warps=2, stages=2)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What splits leave for the one that joins them. `arrivals` is zero between launches."""
+
+    partial: torch.Tensor  # [splits * tokens * heads * padded head_dim] float32
+    lse: torch.Tensor  # [splits * tokens * heads] float32
+    arrivals: torch.Tensor  # [query blocks * heads] int32
+
+    @classmethod
+    def make(cls, splits: int, tokens: int, blocks: int, heads: int, head_dim: int, device: torch.device) -> "Workspace":
+        rows = _partial_rows(splits, tokens, heads)
+        return cls(
+            torch.empty(rows * padded(head_dim), dtype=torch.float32, device=device),
+            torch.empty(rows, dtype=torch.float32, device=device),
+            torch.zeros(blocks * heads, dtype=torch.int32, device=device),
+        )
+
+    def holds(self, splits: int, tokens: int, blocks: int, heads: int, head_dim: int) -> bool:
+        rows = _partial_rows(splits, tokens, heads)
+        return len(self.partial) >= rows * padded(head_dim) and len(self.lse) >= rows and len(self.arrivals) >= blocks * heads
+
+
+def _partial_rows(splits: int, tokens: int, heads: int) -> int:
+    return splits * tokens * heads if splits > 1 else 1
+
+
+def padded(head_dim: int) -> int:
+    """The power of two that a tile's rows have; at least the 16 that the tensor cores want."""
+    return max(16, triton.next_power_of_2(head_dim))
+
+
+def paged_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    query_starts: torch.Tensor,
+    kv_lens: torch.Tensor,
+    page_table: torch.Tensor,
+    launch: PagedLaunch,
+    workspace: Workspace,
+    *,
+    max_query_len: int,
+    scale: float,
+    causal: bool,
+    bias: torch.Tensor | None = None,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+) -> torch.Tensor:
+    """[tokens, heads, head_dim] for packed queries `q` of that shape.
+
+    `k`, `v` [pages, page_size, heads, head_dim] with equal strides; `query_starts` [sequences + 1], `kv_lens` [sequences] and
+    `page_table` [sequences, pages] int32. `bias` [heads, distances] float32, added at query position - key position; the last
+    one stands for all that are further away. `max_query_len` 1 means that every sequence has one query.
+    """
+    tokens, heads, head_dim = q.shape
+    out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
+    q_blocks = -(-max_query_len // BLOCK_M)
+    grid = (heads, launch.splits, len(kv_lens) * q_blocks)
+    kernel = _decode_kernel if max_query_len == 1 and k.dtype == torch.float8_e4m3fn else _paged_kernel
+    kernel[grid](
+        q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
+        bias if bias is not None else workspace.lse,
+        scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), k.stride(2), out.stride(0), out.stride(1), page_table.stride(0), tokens,
+        HEADS=heads, HEAD_DIM=head_dim, D=padded(head_dim), PAGE=k.shape[1],
+        BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits, Q_BLOCKS=q_blocks,
+        CAUSAL=causal, BIAS=bias is not None, num_warps=launch.warps, num_stages=launch.stages,
+    )  # fmt: skip
+    return out

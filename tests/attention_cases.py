@@ -1,0 +1,125 @@
+"""Attention problems with their answers: ragged lengths, pages out of order, everything outside them poisoned."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
+from antiphon.layers.positions import RelativeBias
+
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float8_e4m3fn: 6e-2}
+FULL_LENGTHS = [[7], [5, 5, 5], [1, 13, 4, 30]]
+PAGED_LENGTHS = [([1], [9]), ([1, 1, 1], [4, 17, 1]), ([1, 1, 5, 3], [16, 2, 5, 21]), ([6, 2], [6, 30])]
+POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite in the reference backend
+
+
+def make_bias(heads: int, bidirectional: bool, device: Any = "cpu", dtype: torch.dtype = torch.float32) -> RelativeBias:
+    bias = RelativeBias(heads, 8, 20, bidirectional)
+    bias.weight.data.normal_(std=1.0)
+    return bias.to(device, dtype)
+
+
+def plain_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: RelativeBias | None, first_query: int, causal: bool
+) -> torch.Tensor:
+    """One sequence in float64: q [queries, heads, size], k and v [keys, heads, size]."""
+    scores = torch.einsum("qhd,khd->hqk", q.double(), k.double()) * scale
+    distance = torch.arange(k.shape[0], device=q.device)[None] - (torch.arange(q.shape[0], device=q.device) + first_query)[:, None]
+    if bias is not None:
+        scores = scores + bias.materialise(distance[None])[0].double()
+    if causal:
+        scores = scores.masked_fill(distance > 0, float("-inf"))
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.double())
+
+
+def full_spec(heads: int, size: int, dtype: torch.dtype, bias: bool = False, device: Any = "cpu") -> AttentionSpec:
+    return AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device(device), bias)
+
+
+def paged_spec(
+    kind: Kind,
+    heads: int,
+    size: int,
+    dtype: torch.dtype,
+    bias: bool = False,
+    page_size: int = 4,
+    device: Any = "cpu",
+    kv: Any = None,
+) -> AttentionSpec:
+    return AttentionSpec(kind, heads, size, size**-0.5, dtype, torch.device(device), bias, page_size, kv)
+
+
+def check_full(backend: AttentionBackend, lengths: list[int], seed: int = 0) -> None:
+    """q, k and v are views of one stacked tensor, as the models make them."""
+    spec = backend.spec
+    torch.manual_seed(seed)
+    stacked = torch.randn(sum(lengths), 3 * spec.num_heads, spec.head_dim, device=spec.device).to(spec.dtype)
+    q, k, v = stacked.split(spec.num_heads, dim=1)
+    bias = make_bias(spec.num_heads, True, spec.device, spec.dtype) if spec.bias else None
+    plan = backend.plan(FullBatch.of(np.array(lengths), spec.device))
+    poison_free_memory(q)
+    found = backend.run(q, k, v, plan, bias)
+    start = 0
+    for length in lengths:
+        rows = slice(start, start := start + length)
+        close(found[rows], plain_attention(q[rows], k[rows], v[rows], spec.scale, bias, 0, False), spec.dtype)
+
+
+@dataclass
+class PagedCase:
+    q: torch.Tensor
+    pool: torch.Tensor  # [2, pages, page_size, heads, size]
+    batch: PagedBatch
+    bias: RelativeBias | None
+    sequences: list[torch.Tensor]  # [2, length, heads, size] of each
+
+    @classmethod
+    def make(
+        cls, spec: AttentionSpec, query_lens: list[int], kv_lens: list[int], seed: int = 1, poison: float = POISON
+    ) -> "PagedCase":
+        torch.manual_seed(seed)
+        size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
+        counts = [-(-length // size) for length in kv_lens]
+        order = np.random.default_rng(seed).permutation(sum(counts) + 5)
+        table = np.zeros((len(kv_lens), max(counts)), np.int32)
+        limit = 400.0 if kv_dtype == torch.float8_e4m3fn else poison
+        pool = torch.full((2, len(order), size, spec.num_heads, spec.head_dim), limit, device=spec.device).to(kv_dtype)
+        sequences, at = [], 0
+        for row, (length, count) in enumerate(zip(kv_lens, counts, strict=True)):
+            table[row, :count] = order[at : at + count]
+            at += count
+            kv = torch.randn(2, length, spec.num_heads, spec.head_dim, device=spec.device).to(kv_dtype)
+            sequences.append(kv)
+            places = torch.from_numpy(table[row, np.arange(length) // size].astype(np.int64) * size + np.arange(length) % size)
+            raw = pool.flatten(1, 2).view(torch.uint8)  # indexing by bytes works for every dtype
+            raw[:, places.to(spec.device)] = kv.view(torch.uint8)
+        q = torch.randn(sum(query_lens), spec.num_heads, spec.head_dim, device=spec.device).to(spec.dtype)
+        bias = make_bias(spec.num_heads, False, spec.device, spec.dtype) if spec.bias else None
+        return cls(q, pool, PagedBatch.of(np.array(query_lens), np.array(kv_lens), table, spec.device), bias, sequences)
+
+    def check(self, found: torch.Tensor, spec: AttentionSpec) -> None:
+        start = 0
+        for queries, length, (k, v) in zip(self.batch.query_lens, self.batch.kv_lens, self.sequences, strict=True):
+            rows = slice(start, start := start + int(queries))
+            first = int(length - queries)
+            wanted = plain_attention(self.q[rows], k.float(), v.float(), spec.scale, self.bias, first, spec.kind == "causal")
+            close(found[rows], wanted, spec.dtype)
+
+
+def check_paged(backend: AttentionBackend, query_lens: list[int], kv_lens: list[int], seed: int = 1) -> None:
+    case = PagedCase.make(backend.spec, query_lens, kv_lens, seed)
+    plan = backend.plan(case.batch)
+    for _ in range(2):  # the second layer of a step finds everything as the first one did
+        poison_free_memory(case.q)
+        case.check(backend.run(case.q, *case.pool, plan, case.bias), backend.spec)
+
+
+def poison_free_memory(like: torch.Tensor) -> None:
+    """The allocator gives the block that was freed last to the next request of its size: the output starts as NaN."""
+    torch.full(like.shape, float("nan"), dtype=like.dtype, device=like.device)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> None:
+    torch.testing.assert_close(found.double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])

@@ -1,0 +1,113 @@
+"""On a CUDA device: every backend that is installed there, every kind, dtype, head size and bias, against float64 attention.
+
+python -m pytest -m gpu tests/test_gpu_attention.py
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attention_cases import check_full, check_paged, close, full_spec, make_bias, paged_spec, plain_attention
+
+from antiphon.attention.backends import BACKENDS
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.selection import refusal
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+SIZES = [64, 72, 80, 128]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+FLOAT8 = torch.float8_e4m3fn
+NAMES = [name for name in BACKENDS if name != "cpu_paged"]
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+def make(name: str, spec: AttentionSpec) -> AttentionBackend:
+    """The backend, or a skip with the reason that a user would be told."""
+    why = refusal(name, spec, torch.cuda.get_device_capability())
+    if why is not None:
+        pytest.skip(why)
+    return BACKENDS[name].load()(spec)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_full_attention(name: str, dtype: torch.dtype, size: int, bias: bool) -> None:
+    backend = make(name, full_spec(5, size, dtype, bias, "cuda"))
+    check_full(backend, [1, 13, 700, 64, 257], seed=2)
+    check_full(backend, [300, 300, 300], seed=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "kv"), [*((each, None) for each in DTYPES), (torch.bfloat16, FLOAT8), (torch.float16, FLOAT8)])
+@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
+@pytest.mark.parametrize("size", SIZES)
+def test_paged_attention(name: str, dtype: torch.dtype, kv: Any, kind: Any, bias: bool, size: int) -> None:
+    page_size = 256 if name == "flash_attn" else 16
+    backend = make(name, paged_spec(kind, 5, size, dtype, bias, page_size, "cuda", kv))
+    check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
+    check_paged(backend, [4] * 3, [4, 4, 60], seed=5)  # first steps
+    check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if (row := BACKENDS[name].support("causal")) and row.graphs])
+@pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
+def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
+    """The tensors of the batch keep their addresses, their contents change; `replan` does what the host must do again."""
+    page_size = 256 if name == "flash_attn" else 16
+    backend = make(name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda"))
+    queries, pages = np.array(query_lens), 2048 // page_size
+    table = np.random.default_rng(0).permutation(4 * pages).reshape(4, pages).astype(np.int32)
+    pool = torch.randn(2, 4 * pages, page_size, 20, 64, device="cuda", dtype=torch.bfloat16)
+    q = torch.randn(int(queries.sum()), 20, 64, device="cuda", dtype=torch.bfloat16)
+    bound = np.full(4, 2048)
+    static = PagedBatch.of(queries, bound, table, torch.device("cuda"))
+    plan = backend.plan(static)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        backend.run(q, *pool, plan)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = backend.run(q, *pool, plan)
+    for lengths in ([900, 5, 8, 2048], [33, 2048, 1000, 256], [1500, 1500, 1500, 1500]):
+        now = PagedBatch.of(queries, np.array(lengths), table, torch.device("cuda"))
+        static.kv_lens_on_device.copy_(now.kv_lens_on_device)
+        backend.replan(plan, now)
+        graph.replay()
+        start = 0
+        for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
+            rows = slice(start, start := start + count)
+            k, v = (each[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for each in pool)
+            close(out[rows], plain_attention(q[rows], k, v, backend.spec.scale, None, length - count, True), torch.bfloat16)
+
+
+def test_splits_that_join_themselves_never_race() -> None:
+    """The program that arrives last reads what the others wrote: a missing barrier shows as a moving error."""
+    backend = make("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
+    pool = torch.randn(2, 94, 16, 20, 64, device="cuda", dtype=torch.bfloat16)
+    table = np.arange(94)[None]
+    batch = PagedBatch.of(np.array([1]), np.array([1500]), table, torch.device("cuda"))
+    plan = backend.plan(batch)
+    assert plan.launch.splits > 4
+    q = torch.randn(1, 20, 64, device="cuda", dtype=torch.bfloat16)
+    first = backend.run(q, *pool, plan)
+    for _ in range(2000):
+        assert torch.equal(backend.run(q, *pool, plan), first)
+
+
+def test_a_strong_bias_decides_which_token_is_read() -> None:
+    """T5's bias reaches every tile, near the diagonal and far from it."""
+    backend = make("triton", full_spec(2, 64, torch.float32, True, "cuda"))
+    bias = make_bias(2, True, "cuda")
+    bias.weight.data.mul_(8)
+    q, k, v = torch.randn(3, 500, 2, 64, device="cuda")
+    found = backend.run(q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias)
+    close(found, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)
