@@ -20,6 +20,7 @@ class ModelOptions:
     revision: str | None = None
     dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    enforce_eager: bool = False  # on a GPU: no CUDA graphs
     max_model_len: int | None = None  # decoder positions; None: the model's own, or 512 where it has no limit
     max_encoder_len: int | None = None  # encoder tokens; None: the model's own, or 1024 where it has no limit
 

@@ -1,4 +1,8 @@
-"""One decoder replica: schedule → run → postprocess. A plain object; a Ray actor, a test or a benchmark drives it."""
+"""One decoder replica: schedule → run → postprocess. A plain object; a Ray actor, a test or a benchmark drives it.
+
+On a GPU it looks one step ahead: step n + 1 is scheduled and launched before the tokens of step n have reached the host. A sequence
+that stopped at step n then runs once too often, and that row's result is dropped.
+"""
 
 import logging
 from collections.abc import Callable
@@ -6,9 +10,10 @@ from collections.abc import Callable
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.runner import DecoderRunner
+from antiphon.decoder.runner import DecoderRunner, LaunchedStep
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import Media, StepOutput
 from antiphon.scheduler.scheduler import Limits, Scheduler
 
@@ -34,6 +39,7 @@ class DecoderReplica:
         )
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._encode = encode
+        self._under_way: tuple[StepPlan, LaunchedStep] | None = None
 
     def deliver(self, states: HiddenStates) -> None:
         """Hidden states from an encoder."""
@@ -49,17 +55,37 @@ class DecoderReplica:
         plan = scheduler.step()
         for key in scheduler.take_unwanted():
             self.runner.handoff.drop(key)
-        if plan is not None:
-            try:
-                result = self.runner.execute(plan)
-            except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
-                logger.exception("a decoder step of %d sequences failed", len(plan.slots))
-                scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
-            else:
-                scheduler.postprocess(plan, result)
+        launched = None if plan is None else self._launch(plan)
+        self._settle()  # the step before, while the new one runs
+        self._under_way = launched
+        if not self.runner.looks_ahead:
+            self._settle()
         return scheduler.take_output()
+
+    def _launch(self, plan: StepPlan) -> tuple[StepPlan, LaunchedStep] | None:
+        try:
+            return plan, self.runner.launch(plan)
+        except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
+            self._fail(plan, error)
+            return None
+
+    def _settle(self) -> None:
+        """Waits for the step under way, if there is one, and takes in its tokens."""
+        if self._under_way is None:
+            return
+        (plan, step), self._under_way = self._under_way, None
+        try:
+            result = step.result()
+        except Exception as error:
+            self._fail(plan, error)
+        else:
+            self.scheduler.postprocess(plan, result)
+
+    def _fail(self, plan: StepPlan, error: Exception) -> None:
+        logger.exception("a decoder step of %d sequences failed", len(plan.slots))
+        self.scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
 
     @property
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
-        return self.scheduler.idle
+        return self._under_way is None and self.scheduler.idle

@@ -1,27 +1,53 @@
-"""Runs a decoder: a step plan in, one sampled token per sequence out. The plan decides everything; nothing here schedules."""
+"""Runs a decoder: a step plan in, one sampled token per sequence out. The plan decides everything; nothing here schedules.
+
+On a GPU nothing waits for the device: `launch` queues a step, `LaunchedStep.result` waits for its tokens. Tokens also stay on the
+device, where the next step reads them, so it can be launched before they are known here.
+"""
+
+import logging
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from antiphon.attention.interface import PagedBatch
+from antiphon.attention.backends import BACKENDS
 from antiphon.attention.selection import select
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.graphs import DecoderGraphs, Plans, shapes
+from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
-from antiphon.decoder.sampling import Sampler
+from antiphon.decoder.sampling import DeviceLogprobs, Sampler
 from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
-from antiphon.layers.device import Target
+from antiphon.layers.device import Target, to_device
 from antiphon.layers.weights import Checkpoint, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
+logger = logging.getLogger(__name__)
+
 GIB = 1 << 30
 CPU_CACHE_GIB, FREE_GPU_SHARE = 4.0, 0.85
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step under way. `done` is None where the device is the host."""
+
+    tokens: torch.Tensor  # on the host once `done`
+    logprobs: DeviceLogprobs | None
+    done: torch.cuda.Event | None
+
+    def result(self) -> StepResult:
+        """Waits for the step."""
+        if self.done is not None:
+            self.done.synchronize()
+        return StepResult(self.tokens.numpy(), None if self.logprobs is None else self.logprobs.on_host())
 
 
 class DecoderRunner:
@@ -35,9 +61,23 @@ class DecoderRunner:
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
         self.pool = self._make_pool()
-        self.slots = Slots(config.scheduler.max_num_seqs, model.max_decoder_len, model.decoder.vocab_size, self.device)
+        options, half = config.scheduler, model.decoder
+        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
+        pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
+        most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len) + options.max_num_seqs
+        scratch = (self.slots.scratch, self.pool.scratch_page)
+        self.inputs = InputBuffer(options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device)
+        self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)
+        self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
+        self._masks_at_capture = self.slots.masks.generation
+        self.graphs = self._capture()
+
+    @property
+    def looks_ahead(self) -> bool:
+        """A step can be launched while the one before it runs."""
+        return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
         checkpoint, half, raw = Checkpoint(self.model_config.path), self.model_config.decoder, self.model_config.raw
@@ -54,12 +94,15 @@ class DecoderRunner:
         page_bytes = KVPool.bytes_per_page(half.num_layers, *shape)
         return KVPool(half.num_layers, self._num_pages(page_bytes), *shape, self.device)
 
+    def _pages_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.config.decoder.kv_page_size)
+
     def _num_pages(self, page_bytes: int) -> int:
         """As asked; else what max_num_seqs full sequences need twice over (so that content stays cached), within memory."""
         decoder, model = self.config.decoder, self.model_config
         if decoder.num_kv_pages is not None:
             return decoder.num_kv_pages
-        per_sequence = -(-model.max_decoder_len // decoder.kv_page_size) + -(-model.max_encoder_len // decoder.kv_page_size)
+        per_sequence = self._pages_for(model.max_decoder_len) + self._pages_for(model.max_encoder_len)
         if decoder.kv_cache_memory_gib is not None:
             budget = int(decoder.kv_cache_memory_gib * GIB)
         elif self.device.type == "cuda":
@@ -75,46 +118,73 @@ class DecoderRunner:
         return pages
 
     @torch.inference_mode()
-    def execute(self, plan: StepPlan) -> StepResult:
-        """Runs one step: takes in new sequences, writes their cross KV, one forward, one token per sequence."""
+    def _capture(self) -> DecoderGraphs | None:
+        """Graphs for every shape; None on a CPU, with `enforce_eager`, or with a backend that can't be captured."""
+        if self.device.type != "cuda" or self.config.model.enforce_eager:
+            return None
+        support = BACKENDS[self.causal.name].support("causal")
+        if support is None or not support.graphs:
+            logger.warning("decoder attention %s can't be captured in CUDA graphs: steps run eagerly", self.causal.name)
+            return None
+        model = self.model_config
+        available = shapes(self.config.scheduler.max_num_seqs, model.max_decoder_len, model.max_encoder_len)
+        return DecoderGraphs(self._forward, self._plan_attention, self._replan_attention, self.inputs, available)
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> LaunchedStep:
+        """Queues one step: takes in new sequences, writes their cross KV, one forward, one token per sequence."""
         self.slots.admit(plan.admissions)
         self._write_cross(plan.cross_writes)
-        logits = self.model.logits(self._forward(plan)[self._tensor(np.cumsum(plan.query_lens) - 1)])
-        tokens, logprobs = self.sampler(logits, plan.slots, plan.kv_lens)
-        unfinished = plan.kv_lens < self.slots.tokens.shape[1]
-        rows, columns = self._tensor(plan.slots[unfinished]), self._tensor(plan.kv_lens[unfinished])
-        self.slots.tokens[rows, columns] = tokens[self._tensor(np.flatnonzero(unfinished))]
-        return StepResult(tokens.cpu().numpy(), None if logprobs is None else logprobs.to_host())
+        shape = self.graphs.fitting(plan) if self.graphs is not None else None
+        inputs = self.inputs.fill(plan, shape or StepShape.of(plan))
+        asked = self.sampler.asked(plan.slots)
+        if shape is not None and self.graphs is not None:
+            self.graphs.replay(inputs)
+            sampled = asked.fits_graph and self.slots.masks.generation == self._masks_at_capture
+        else:
+            self._run_model(inputs, self._plan_attention(inputs))
+            sampled = False
+        count = len(plan.slots)
+        tokens, logprobs = self._tokens[:count], None
+        if not sampled:
+            tokens, logprobs = self.sampler(self._logits[:count], plan.slots, plan.kv_lens)
+        return self._send_back(tokens, logprobs)
+
+    def _send_back(self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None) -> LaunchedStep:
+        if self.device.type == "cpu":
+            return LaunchedStep(tokens, logprobs, None)
+        host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
+        host.copy_(tokens, non_blocking=True)
+        copied = None if logprobs is None else logprobs.start_copy()
+        done = torch.cuda.Event()
+        done.record()
+        return LaunchedStep(host, copied, done)
 
     def _write_cross(self, writes: list[CrossWrite]) -> None:
         if not writes:
             return
         hidden = self.handoff.take([write.key for write in writes])
-        slots = np.concatenate([self._page_slots(write.pages, np.arange(write.num_tokens)) for write in writes])
-        self.model.write_cross(hidden, self._tensor(slots), self.pool)
-
-    def _page_slots(self, pages: np.ndarray, positions: np.ndarray) -> np.ndarray:
         size = self.pool.page_size
-        return pages[positions // size].astype(np.int64) * size + positions % size
+        slots = [(write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens] for write in writes]
+        self.model.write_cross(hidden, to_device(np.concatenate(slots).astype(np.int32), self.device), self.pool)
 
-    def _forward(self, plan: StepPlan) -> torch.Tensor:
-        """Hidden states [tokens, hidden] of the step's tokens."""
-        sequence = np.repeat(np.arange(len(plan.slots)), plan.query_lens)  # [tokens] row of each token
-        within = np.arange(plan.num_tokens) - np.repeat(np.cumsum(plan.query_lens) - plan.query_lens, plan.query_lens)
-        positions = (plan.kv_lens - plan.query_lens)[sequence] + within
-        size = self.pool.page_size
-        write_at = plan.self_table[sequence, positions // size].astype(np.int64) * size + positions % size
-        on_device = self._tensor(positions)
-        token_ids = self.slots.tokens[self._tensor(plan.slots[sequence]), on_device]
-        step = DecoderStep(
-            pool=self.pool,
-            self_slots=self._tensor(write_at),
-            causal=self.causal,
-            causal_plan=self.causal.plan(PagedBatch.of(plan.query_lens, plan.kv_lens, plan.self_table, self.device)),
-            cross=self.cross,
-            cross_plan=self.cross.plan(PagedBatch.of(plan.query_lens, plan.cross_lens, plan.cross_table, self.device)),
-        )
-        return self.model(token_ids, on_device, step)
+    # ------------------------------------------------------------------ what graphs hold
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+    def _forward(self, inputs: StepInputs, plans: Plans) -> None:
+        """The model and the likeliest tokens under the rules that most requests have."""
+        self._run_model(inputs, plans)
+        count = inputs.shape.sequences
+        self._tokens[:count] = self.sampler.greedy(self._logits[:count], inputs.slots, inputs.lengths)
+
+    def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
+        token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
+        step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
+        hidden = self.model(token_ids, inputs.positions, step)
+        self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
+
+    def _plan_attention(self, inputs: StepInputs) -> Plans:
+        return self.causal.plan(inputs.causal), self.cross.plan(inputs.cross)
+
+    def _replan_attention(self, plans: Plans, inputs: StepInputs) -> None:
+        self.causal.replan(plans[0], inputs.causal)
+        self.cross.replan(plans[1], inputs.cross)

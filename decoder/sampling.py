@@ -1,6 +1,8 @@
 """From logits to tokens, for all rows of a step at once, on the device.
 
-Rules that no row of a step asks for cost nothing; which do is known on the host (`Slots.host`), so nothing waits for the device.
+The rules that most requests use (masks, least lengths, Whisper's timestamps, forced tokens, the likeliest token) read their
+settings from the device alone, so a captured graph holds them. The others are run after it, for the rows that ask; which do is
+known on the host (`Slots.host`), so nothing waits for the device.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import torch
 
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.slots import OFF, Slots
+from antiphon.layers.device import to_device
 from antiphon.scheduler.plan import Logprobs
 
 _MINUS_INF = float("-inf")
@@ -17,7 +20,7 @@ _MINUS_INF = float("-inf")
 
 @dataclass(frozen=True)
 class DeviceLogprobs:
-    """As `scheduler.plan.Logprobs`, still on the device."""
+    """As `scheduler.plan.Logprobs`, on the device or on its way to the host."""
 
     rows: np.ndarray
     chosen: torch.Tensor
@@ -25,56 +28,125 @@ class DeviceLogprobs:
     top_ids: torch.Tensor
     top: torch.Tensor
 
-    def to_host(self) -> Logprobs:
-        return Logprobs(self.rows, *(each.cpu().numpy() for each in (self.chosen, self.rank, self.top_ids, self.top)))
+    def start_copy(self) -> "DeviceLogprobs":
+        parts = (self.chosen, self.rank, self.top_ids, self.top)
+        return DeviceLogprobs(self.rows, *(each.to("cpu", non_blocking=True) for each in parts))
+
+    def on_host(self) -> Logprobs:
+        """After `start_copy`, and once the device has come so far."""
+        return Logprobs(self.rows, *(each.numpy() for each in (self.chosen, self.rank, self.top_ids, self.top)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which rules any row of a step asks for: the others cost nothing."""
+
+    masks: bool = True
+    min_tokens: bool = True
+    timestamps: bool = True
+    forced: bool = True
+    penalties: bool = False
+    ngrams: bool = False
+    random: bool = False
+    logprobs: bool = False
+
+    @classmethod
+    def by(cls, host: dict[str, np.ndarray], rows: np.ndarray) -> "Asked":
+        def some(name: str, off: float) -> bool:
+            return bool((host[name][rows] != off).any())
+
+        return cls(
+            masks=some("mask", 0) or some("begin_mask", 0),
+            min_tokens=some("min_tokens", 0),
+            timestamps=some("timestamps", 0),
+            forced=some("forced_first", OFF) or some("forced_last", OFF),
+            penalties=some("repetition_penalty", 1) or some("presence_penalty", 0) or some("frequency_penalty", 0),
+            ngrams=some("no_repeat_ngram", 0),
+            random=some("temperature", 0),
+            logprobs=some("logprobs", OFF),
+        )
+
+    @property
+    def fits_graph(self) -> bool:
+        return not (self.penalties or self.ngrams or self.random or self.logprobs)
 
 
 class Sampler:
     def __init__(self, slots: Slots, timestamps: TimestampRules | None) -> None:
         self.slots, self.timestamps = slots, timestamps
 
+    def asked(self, slots: np.ndarray) -> Asked:
+        return Asked.by(self.slots.host, slots)
+
     def __call__(self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, DeviceLogprobs | None]:
         """`logits` [rows, vocabulary] float32 of the sequences in `slots` [rows], which have `lengths` [rows] tokens so far.
 
-        Returns tokens [rows] int64, and log-probabilities of the raw logits for the rows that asked.
+        Returns tokens [rows] int64, which it also appends on the device, and log-probabilities of the raw logits for the rows
+        that asked.
         """
-        step = _Step(self.slots, slots, lengths)
+        asked = self.asked(slots)
+        step = _Step(self.slots, to_device(slots, self.slots.device), to_device(lengths, self.slots.device), slots, lengths)
         raw = logits
-        logits = _penalise(logits, step)
-        logits = _forbid_repeated_ngrams(logits, step)
-        logits = _mask(logits, step)
-        if self.timestamps is not None and step.any("timestamps", lambda on: on > 0):
+        if asked.penalties:
+            logits = _penalise(logits, step)
+        if asked.ngrams:
+            logits = _forbid_repeated_ngrams(logits, step)
+        logits = self._restrict(logits, step, asked)
+        tokens = self._append(_draw(logits, step) if asked.random else logits.argmax(-1), step, asked)
+        return tokens, _logprobs(raw, tokens, step) if asked.logprobs else None
+
+    def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The same for rows that ask for nothing but what a graph holds, all inputs on the device: tokens [rows]."""
+        step, asked = _Step(self.slots, slots, lengths), Asked()
+        return self._append(self._restrict(logits, step, asked).argmax(-1), step, asked)
+
+    def _restrict(self, logits: torch.Tensor, step: "_Step", asked: Asked) -> torch.Tensor:
+        if asked.masks:
+            logits = _mask(logits, step)
+        if asked.min_tokens:
+            logits = _bar_stops(logits, step)
+        if asked.timestamps and self.timestamps is not None:
             logits = _follow_timestamp_rules(logits, step, self.timestamps)
-        tokens = _draw(logits, step)
-        tokens = _force(tokens, step)
-        return tokens, _logprobs(raw, tokens, step)
+        return logits
+
+    def _append(self, tokens: torch.Tensor, step: "_Step", asked: Asked) -> torch.Tensor:
+        if asked.forced:
+            tokens = _force(tokens, step)
+        self.slots.tokens[step.rows, step.lengths] = tokens
+        return tokens
 
 
+@dataclass(frozen=True)
 class _Step:
-    """The settings of one step's rows, on the host (`host`) and on the device (`get`)."""
+    """One step's rows, and how to find their settings: on the device (`get`), and outside graphs on the host."""
 
-    def __init__(self, slots: Slots, rows: np.ndarray, lengths: np.ndarray) -> None:
-        self.slots, self.lengths_host = slots, lengths
-        self._rows_host = rows
-        self.device = slots.device
-        self.rows = torch.from_numpy(rows).to(self.device)
-        self.lengths = torch.from_numpy(lengths).to(self.device)
+    slots: Slots
+    rows: torch.Tensor  # of the slots
+    lengths: torch.Tensor
+    rows_host: np.ndarray | None = None
+    lengths_host: np.ndarray | None = None
 
-    def host(self, name: str) -> np.ndarray:
-        return self.slots.host[name][self._rows_host]
+    @property
+    def device(self) -> torch.device:
+        return self.slots.device
+
+    @property
+    def generated(self) -> torch.Tensor:
+        return self.lengths - self.get("prompt_len")
 
     def get(self, name: str) -> torch.Tensor:
         return self.slots.on_device[name][self.rows]
 
-    def any(self, name: str, asks) -> bool:  # type: ignore[no-untyped-def]
-        return bool(asks(self.host(name)).any())
+    def host(self, name: str) -> np.ndarray:
+        assert self.rows_host is not None
+        return self.slots.host[name][self.rows_host]
 
     def where(self, holds: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.flatnonzero(holds)).to(self.device)
+        return to_device(np.flatnonzero(holds), self.device)
 
     def history(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [rows, longest] of these rows, and their lengths [rows]; columns past the length are stale."""
-        longest = int(self.lengths_host.max())
+        longest = self.slots.tokens.shape[1] if self.lengths_host is None else int(self.lengths_host.max())
         return self.slots.tokens[self.rows[rows], :longest], self.lengths[rows]
 
 
@@ -82,8 +154,6 @@ def _penalise(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     """Repetition (Keskar et al. 2019) over prompt and output; presence and frequency over the output alone."""
     repetition, presence, frequency = (step.host(f"{name}_penalty") for name in ("repetition", "presence", "frequency"))
     asking = (repetition != 1.0) | (presence != 0.0) | (frequency != 0.0)
-    if not asking.any():
-        return logits
     rows = step.where(asking)
     history, lengths = step.history(rows)
     at = torch.arange(history.shape[1], device=step.device)[None]
@@ -103,6 +173,7 @@ def _forbid_repeated_ngrams(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     """No n-gram twice (Paulus et al. 2017): bars tokens that would complete one that is already there."""
     sizes = step.host("no_repeat_ngram")
     for size in np.unique(sizes[sizes > 0]).tolist():
+        assert step.lengths_host is not None
         rows = step.where((sizes == size) & (step.lengths_host >= size))
         if not len(rows):
             continue
@@ -118,31 +189,27 @@ def _forbid_repeated_ngrams(logits: torch.Tensor, step: _Step) -> torch.Tensor:
 
 
 def _mask(logits: torch.Tensor, step: _Step) -> torch.Tensor:
-    """Suppressed, allowed and biased tokens; other ones at the first token; no stop token before `min_tokens`."""
-    generated = step.lengths_host - step.host("prompt_len")
-    which = np.where(generated == 0, step.host("begin_mask"), step.host("mask"))
-    if which.any():
-        logits = logits + step.slots.masks.rows[torch.from_numpy(which).to(step.device)]
-    early = generated < step.host("min_tokens")
-    if early.any():
-        rows = step.where(early)
-        stops = step.slots.stop_ids[step.rows[rows]]
-        barred = torch.zeros(len(rows), logits.shape[1], device=step.device)
-        barred.scatter_add_(1, stops.clamp(min=0), (stops != OFF).float())
-        logits = logits.index_copy(0, rows, logits[rows].masked_fill(barred > 0, _MINUS_INF))
-    return logits
+    """Suppressed, allowed and biased tokens; other ones at the first token."""
+    which = torch.where(step.generated == 0, step.get("begin_mask"), step.get("mask"))
+    return logits + step.slots.masks.rows[which]
+
+
+def _bar_stops(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """No stop token before `min_tokens`."""
+    early = (step.generated < step.get("min_tokens"))[:, None]
+    stops = step.slots.stop_ids[step.rows]
+    barred = torch.where(early & (stops != OFF), _MINUS_INF, 0.0)
+    return logits.scatter_add(1, stops.clamp(min=0), barred)  # what is no stop token adds nothing to token 0
 
 
 def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampRules) -> torch.Tensor:
     """Timestamps come in pairs, never decrease, and are taken when they are together likelier than any text token."""
-    rows = step.where(step.host("timestamps") > 0)
-    history, lengths = step.history(rows)
-    generated = lengths - step.get("prompt_len")[rows]
-    own, ids = logits[rows], torch.arange(logits.shape[1], device=step.device)[None]
+    history, lengths, generated = *step.history(torch.arange(len(logits), device=step.device)), step.generated
+    ids = torch.arange(logits.shape[1], device=step.device)[None]
     is_time = ids >= rules.first_id
 
     def before(back: int) -> torch.Tensor:
-        return history.gather(1, (lengths - back).clamp(min=0)[:, None])[:, 0]
+        return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]
 
     last_is_time = (generated >= 1) & (before(1) >= rules.first_id)
     pair_is_closed = (generated < 2) | (before(2) >= rules.first_id)  # the last timestamp, if one, opened a segment
@@ -160,12 +227,12 @@ def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampR
     barred = barred | (first & ~is_time)
     if rules.max_initial is not None:
         barred = barred | (first & (ids > rules.first_id + rules.max_initial))
-    own = own.masked_fill(barred, _MINUS_INF)
-    logprobs = own.log_softmax(-1)
+    ruled = logits.masked_fill(barred, _MINUS_INF)
+    logprobs = ruled.log_softmax(-1)
     together = logprobs.masked_fill(~is_time, _MINUS_INF).logsumexp(-1)
     likeliest_text = logprobs.masked_fill(is_time, _MINUS_INF).amax(-1)
-    own = own.masked_fill((together > likeliest_text)[:, None] & ~is_time, _MINUS_INF)
-    return logits.index_copy(0, rows, own)
+    ruled = ruled.masked_fill((together > likeliest_text)[:, None] & ~is_time, _MINUS_INF)
+    return torch.where((step.get("timestamps") > 0)[:, None], ruled, logits)
 
 
 def _draw(logits: torch.Tensor, step: _Step) -> torch.Tensor:
@@ -173,12 +240,10 @@ def _draw(logits: torch.Tensor, step: _Step) -> torch.Tensor:
 
     A row's draw depends on its own settings, seed and position alone, so it is the same in any batch.
     """
-    tokens = logits.argmax(-1)
-    random = step.host("temperature") > 0
-    if not random.any():
-        return tokens
+    assert step.lengths_host is not None
+    tokens, random = logits.argmax(-1), step.host("temperature") > 0
     filtered = (step.host("top_k") > 0) | (step.host("top_p") < 1.0) | (step.host("min_p") > 0.0)
-    uniform = torch.from_numpy(uniforms(step.host("seed"), step.lengths_host)).to(step.device)
+    uniform = to_device(uniforms(step.host("seed"), step.lengths_host), step.device)
     for holds, draw in ((random & ~filtered, _draw_plain), (random & filtered, _draw_filtered)):
         if holds.any():
             rows = step.where(holds)
@@ -228,22 +293,15 @@ def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 def _force(tokens: torch.Tensor, step: _Step) -> torch.Tensor:
     """The first and the last token where the model prescribes them."""
-    first = step.host("forced_first")
-    forced = np.where(step.lengths_host == step.host("prompt_len"), first, OFF)
-    at_limit = step.lengths_host == step.host("max_len") - 1
-    forced = np.where(at_limit & (step.host("forced_last") != OFF), step.host("forced_last"), forced)
-    if (forced == OFF).all():
-        return tokens
-    wanted = torch.from_numpy(forced).to(step.device)
-    return torch.where(wanted == OFF, tokens, wanted)
+    first, last = step.get("forced_first"), step.get("forced_last")
+    tokens = torch.where((step.generated == 0) & (first != OFF), first, tokens)
+    return torch.where((step.lengths == step.get("max_len") - 1) & (last != OFF), last, tokens)
 
 
-def _logprobs(raw: torch.Tensor, tokens: torch.Tensor, step: _Step) -> DeviceLogprobs | None:
+def _logprobs(raw: torch.Tensor, tokens: torch.Tensor, step: _Step) -> DeviceLogprobs:
     wanted = step.host("logprobs")
     asking = np.flatnonzero(wanted != OFF)
-    if not len(asking):
-        return None
-    rows = torch.from_numpy(asking).to(step.device)
+    rows = to_device(asking, step.device)
     logprobs = raw[rows].log_softmax(-1)
     chosen = logprobs.gather(1, tokens[rows][:, None])[:, 0]
     top, ids = logprobs.topk(int(wanted.max()), dim=-1)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.layers.device import to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 
 OFF = -1
+FIRST_MASKS = 16
 FIELDS: dict[str, type] = {
     "prompt_len": np.int64,
     "max_len": np.int64,
@@ -35,14 +37,23 @@ FIELDS: dict[str, type] = {
 }
 
 
+_TORCH = {np.int64: torch.int64, np.float32: torch.float32}
+
+
+def _names(dtype: type) -> list[str]:
+    return [name for name, each in FIELDS.items() if each is dtype]
+
+
 class MaskTable:
     """Additive masks over the vocabulary, one row for each distinct set of suppressed, allowed and biased tokens in use.
 
-    Row 0 adds nothing. All requests of a Whisper share one row, so the table stays small.
+    Row 0 adds nothing. All requests of a Whisper share one row, so the table stays small. When it must grow it moves:
+    `generation` tells captured graphs, which read it where it was.
     """
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self.rows = torch.zeros(8, vocab_size, device=device)
+        self.rows = torch.zeros(FIRST_MASKS, vocab_size, device=device)
+        self.generation = 0
         self._row_of: dict[tuple[object, ...], int] = {}
         self._users: dict[int, int] = {0: 1}
         self._key_of: dict[int, tuple[object, ...]] = {}
@@ -57,7 +68,8 @@ class MaskTable:
             self._key_of[row], self._users[row] = key, 0
             if row >= len(self.rows):
                 self.rows = torch.cat([self.rows, torch.zeros_like(self.rows)])
-            self.rows[row] = self._mask(suppress, allowed, bias)
+                self.generation += 1
+            self.rows[row] = to_device(self._mask(suppress, allowed, bias), self.rows.device)
         self._users[row] += 1
         return row
 
@@ -68,45 +80,54 @@ class MaskTable:
         if not self._users[row]:
             del self._users[row], self._row_of[self._key_of.pop(row)]
 
-    def _mask(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: dict[int, float]) -> torch.Tensor:
-        mask = torch.zeros(self.rows.shape[1])
+    def _mask(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: dict[int, float]) -> np.ndarray:
+        mask = np.zeros(self.rows.shape[1], np.float32)
         if allowed is not None:
-            mask.fill_(float("-inf"))
+            mask[:] = -np.inf
             mask[list(allowed)] = 0.0
         for token, value in bias.items():
             mask[token] += value
-        mask[list(suppress)] = float("-inf")
+        mask[list(suppress)] = -np.inf
         return mask
 
 
 class Slots:
-    """`tokens` [slots, max_len] on the device is the only copy a step reads: decodes need no token from the host."""
+    """`tokens` [slots, max_len] on the device is the only copy a step reads: decodes need no token from the host.
+
+    One slot more than sequences (`scratch`) takes what a graph's padding writes, and one column more the token after the last.
+    """
 
     def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device) -> None:
-        self.device = device
-        self.tokens = torch.zeros(max_seqs, max_len, dtype=torch.int64, device=device)
-        self.stop_ids = torch.full((max_seqs, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
-        self.host: dict[str, np.ndarray] = {name: np.zeros(max_seqs, dtype) for name, dtype in FIELDS.items()}
+        self.device, self.scratch = device, max_seqs
+        rows = max_seqs + 1
+        self.tokens = torch.zeros(rows, max_len + 1, dtype=torch.int64, device=device)
+        self.stop_ids = torch.full((rows, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
+        self.host: dict[str, np.ndarray] = {name: np.zeros(rows, dtype) for name, dtype in FIELDS.items()}
+        self._tables = {
+            dtype: torch.zeros(len(_names(dtype)), rows, dtype=_TORCH[dtype], device=device) for dtype in (np.int64, np.float32)
+        }
         self.on_device = {
-            name: torch.from_numpy(array.copy()).to(device) for name, array in self.host.items() if array.dtype != np.uint64
+            name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
         self.masks = MaskTable(vocab_size, device)
 
     def admit(self, admissions: list[Admission]) -> None:
-        """Takes in new sequences; whoever had these slots before is gone."""
+        """Takes in new sequences; whoever had these slots before is gone. A few copies, however many they are."""
         if not admissions:
             return
         for each in admissions:
-            self.tokens[each.slot, : len(each.token_ids)] = torch.from_numpy(each.token_ids).to(self.device)
             self._set(each, each.params, each.rules)
         rows = np.array([each.slot for each in admissions])
-        where = torch.from_numpy(rows).to(self.device)
-        for name, tensor in self.on_device.items():
-            tensor[where] = torch.from_numpy(self.host[name][rows]).to(self.device)
+        tokens = np.zeros((len(rows), max(len(each.token_ids) for each in admissions)), np.int64)
         stops = np.full((len(rows), MAX_STOP_IDS), OFF, np.int64)
-        for row, each in zip(stops, admissions, strict=True):
-            row[: len(each.rules.stop_ids)] = each.rules.stop_ids
-        self.stop_ids[where] = torch.from_numpy(stops).to(self.device)
+        for i, each in enumerate(admissions):
+            tokens[i, : len(each.token_ids)] = each.token_ids
+            stops[i, : len(each.rules.stop_ids)] = each.rules.stop_ids
+        where = to_device(rows, self.device)
+        self.tokens[where, : tokens.shape[1]] = to_device(tokens, self.device)
+        self.stop_ids[where] = to_device(stops, self.device)
+        for dtype, table in self._tables.items():
+            table[:, where] = to_device(np.stack([self.host[name][rows] for name in _names(dtype)]), self.device)
 
     def _set(self, each: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = each.slot, dict(params.logit_bias)

@@ -19,8 +19,9 @@ class KVPool:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.page_size, self.num_pages = page_size, num_pages
-        shape = (2, num_pages, page_size, num_heads, head_dim)
+        self.page_size, self.num_pages, self.dtype = page_size, num_pages, dtype
+        self.scratch_page = num_pages  # belongs to nobody: what a graph's padding writes
+        shape = (2, num_pages + 1, page_size, num_heads, head_dim)
         self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
     @staticmethod
@@ -32,10 +33,21 @@ class KVPool:
         return self.layers[layer][0], self.layers[layer][1]
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int64 = page * page_size + offset in the page."""
-        flat = self.layers[layer].flatten(1, 2)
-        flat[0].index_copy_(0, slots, k)
-        flat[1].index_copy_(0, slots, v)
+        """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int32 = page * page_size + offset in the page.
+
+        A float8 pool saturates: what is beyond its largest number becomes that.
+        """
+        k_pool, v_pool = self.layers[layer].flatten(1, 2)
+        if k.device.type == "cuda":
+            from antiphon.kv.triton_write import write_pages  # Triton is there where CUDA is
+
+            return write_pages(k, v, k_pool, v_pool, slots)
+        for pool, new in ((k_pool, k), (v_pool, v)):
+            if self.dtype.itemsize == 1:
+                largest = torch.finfo(self.dtype).max
+                pool.view(torch.uint8)[slots] = new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
+            else:
+                pool.index_copy_(0, slots.long(), new)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

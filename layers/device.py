@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -42,6 +43,12 @@ class Target:
                 return make().eval().requires_grad_(False)
         finally:
             torch.set_default_dtype(previous)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy on `device`, behind whatever its stream does now; on a GPU through pinned memory, so that the host need not wait."""
+    host = torch.from_numpy(np.ascontiguousarray(array))
+    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 class SkipInit(torch.overrides.TorchFunctionMode):

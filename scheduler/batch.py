@@ -17,8 +17,9 @@ class Batch:
         self.ids = np.zeros(max_seqs, np.int64)  # of the requests
         self.active = np.zeros(max_seqs, bool)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
-        self.length = np.zeros(max_seqs, np.int64)  # of `tokens`
-        self.computed = np.zeros(max_seqs, np.int64)  # tokens whose self KV is written
+        self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
+        self.pending = np.zeros(max_seqs, np.int64)  # last tokens that a step under way samples: the device has them, we don't
+        self.computed = np.zeros(max_seqs, np.int64)  # tokens whose self KV is written, or will be by a step under way
         self.prompt_len = np.zeros(max_seqs, np.int64)
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
@@ -46,7 +47,7 @@ class Batch:
         self.requests[slot], request.slot = request, slot
         self.ids[slot], self.active[slot] = request.id, True
         self.tokens[slot, : len(tokens)] = tokens
-        self.length[slot], self.computed[slot] = len(tokens), 0
+        self.length[slot], self.computed[slot], self.pending[slot] = len(tokens), 0, 0
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[slot] = _NO_TOKEN
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
@@ -60,7 +61,7 @@ class Batch:
     def remove(self, request: Request) -> np.ndarray:
         """Frees the slot; the tokens generated so far go back to the request. Returns its self pages."""
         slot = request.slot
-        request.generated = self.tokens[slot, self.prompt_len[slot] : self.length[slot]].tolist()
+        request.generated = self.tokens[slot, self.prompt_len[slot] : self.length[slot] - self.pending[slot]].tolist()
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self.active[slot] = False
         self.requests[slot], request.slot = None, -1
@@ -70,9 +71,15 @@ class Batch:
     def running(self) -> list[Request]:
         return [request for request in self.requests if request is not None]
 
+    def runnable(self) -> np.ndarray:
+        """Slots that a step can run; not those whose last allowed token is pending."""
+        found: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len))
+        return found
+
     def slots_short_of_pages(self) -> np.ndarray:
-        """Running slots whose next token has no page yet."""
-        short: np.ndarray = np.flatnonzero(self.active & (self.length > self.num_self_pages * self.page_size))
+        """Runnable slots whose next token has no page yet."""
+        slots = self.runnable()
+        short: np.ndarray = slots[self.length[slots] > self.num_self_pages[slots] * self.page_size]
         return short
 
     def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> None:
@@ -80,10 +87,16 @@ class Batch:
         self.self_table[slots, self.num_self_pages[slots]] = pages
         self.num_self_pages[slots] += 1
 
-    def append(self, slots: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Adds one sampled token per slot. Returns which stopped, as [slots] of 0 (goes on), 1 (stop token), 2 (length)."""
+    def launch(self, slots: np.ndarray) -> None:
+        """A step that runs `slots` is under way: their next token is pending."""
         self.computed[slots] = self.length[slots]
-        self.tokens[slots, self.length[slots]] = tokens
         self.length[slots] += 1
+        self.pending[slots] += 1
+
+    def settle(self, slots: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """The oldest pending token of `slots` is known: `tokens` at positions `at`. Returns which stopped, as [slots] of 0 (goes
+        on), 1 (stop token), 2 (length)."""
+        self.tokens[slots, at] = tokens
+        self.pending[slots] -= 1
         stopped = (tokens[:, None] == self.stop_ids[slots]).any(1)
-        return np.where(stopped, 1, np.where(self.length[slots] >= self.max_len[slots], 2, 0))
+        return np.where(stopped, 1, np.where(at + 1 >= self.max_len[slots], 2, 0))

@@ -8,6 +8,7 @@ import heapq
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import numpy as np
 
@@ -37,6 +38,12 @@ class _Encode:
     num_tokens: int
     waiters: dict[int, Request] = field(default_factory=dict)
     arrived: bool = False
+
+
+class _Growth(Enum):
+    ENOUGH = auto()
+    PREEMPTED = auto()
+    MUST_SETTLE = auto()  # the results of steps under way come first
 
 
 class Scheduler:
@@ -165,10 +172,15 @@ class Scheduler:
     # ------------------------------------------------------------------ one step
 
     def step(self) -> StepPlan | None:
-        """Who runs now. None when nobody can."""
+        """Who runs now; their tokens count as pending until `postprocess`, which may come after further steps.
+
+        None when nobody can run before a result that is still to come.
+        """
         self.expire()
-        preempted = self._grow()
-        admissions, cross_writes = ([], []) if preempted else self._admit()
+        growth = self._grow()
+        if growth is _Growth.MUST_SETTLE:
+            return None
+        admissions, cross_writes = ([], []) if growth is _Growth.PREEMPTED else self._admit()
         return self._plan(admissions, cross_writes)
 
     def expire(self) -> None:
@@ -179,17 +191,19 @@ class Scheduler:
                 waited = now - request.metrics.arrived_at
                 self.finish(request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s")
 
-    def _grow(self) -> bool:
+    def _grow(self) -> "_Growth":
         """A page for every running sequence that needs one; preempts the last in line while there are too few."""
-        preempted = False
+        growth = _Growth.ENOUGH
         while len(short := self.batch.slots_short_of_pages()):
             pages = self.pages.allocate(len(short))
             if pages is not None:
                 self.batch.add_pages(short, pages)
                 break
+            if self.batch.pending.any():  # who is preempted must know its tokens, and one that ends may leave its pages
+                return _Growth.MUST_SETTLE
             self._preempt(max(self.batch.running(), key=lambda request: request.place))
-            preempted = True
-        return preempted
+            growth = _Growth.PREEMPTED
+        return growth
 
     def _preempt(self, request: Request) -> None:
         """Back to the queue with its tokens; its KV is computed anew when it returns (its cross KV may survive)."""
@@ -252,43 +266,54 @@ class Scheduler:
 
     def _plan(self, admissions: list[Admission], writes: list[CrossWrite]) -> StepPlan | None:
         batch = self.batch
-        slots = np.flatnonzero(batch.active)
+        slots = batch.runnable()
         if not len(slots):
             return None
         query_lens = (batch.length - batch.computed)[slots]
         slots = slots[np.argsort(query_lens > 1, kind="stable")]
         kv_lens, cross_lens = batch.length[slots], batch.cross_len[slots]
-        return StepPlan(
+        plan = StepPlan(
             admissions=admissions,
             cross_writes=writes,
             slots=slots,
+            ids=batch.ids[slots],
             query_lens=(batch.length - batch.computed)[slots],
             kv_lens=kv_lens,
             self_table=batch.self_table[slots, : batch.pages_for(int(kv_lens.max()))],
             cross_table=batch.cross_table[slots, : batch.pages_for(int(cross_lens.max()))],
             cross_lens=cross_lens,
         )
+        batch.launch(slots)
+        return plan
 
     def postprocess(self, plan: StepPlan, result: StepResult) -> None:
-        """Appends the sampled tokens; ends the sequences that are done."""
+        """Appends the sampled tokens; ends the sequences that are done. Rows whose request has ended meanwhile are dropped."""
         batch = self.batch
-        first = batch.length[plan.slots] == batch.prompt_len[plan.slots]
-        ended = batch.append(plan.slots, result.tokens)
+        rows = self._live_rows(plan)
+        slots, tokens = plan.slots[rows], result.tokens[rows]
+        first = plan.kv_lens[rows] == batch.prompt_len[slots]
+        ended = batch.settle(slots, plan.kv_lens[rows], tokens)
         self.counters["steps"] += 1
-        self.counters["tokens"] += len(plan.slots)
+        self.counters["tokens"] += len(slots)
         if result.logprobs is not None:
-            self._note_logprobs(plan, result.logprobs, result.tokens)
-        for slot in plan.slots[first]:
+            self._note_logprobs(plan, result.logprobs, result.tokens, rows)
+        for slot in slots[first]:
             self._request_at(slot).metrics.first_token_at = time.time()
-        streaming = batch.streams[plan.slots]
-        self._output.delta_ids += batch.ids[plan.slots[streaming]].tolist()
-        self._output.delta_tokens += result.tokens[streaming].tolist()
+        streaming = batch.streams[slots]
+        self._output.delta_ids += batch.ids[slots[streaming]].tolist()
+        self._output.delta_tokens += tokens[streaming].tolist()
         for row in np.flatnonzero(ended):
-            self.finish(self._request_at(plan.slots[row]), RequestState.DONE, reason="stop" if ended[row] == 1 else "length")
+            self.finish(self._request_at(slots[row]), RequestState.DONE, reason="stop" if ended[row] == 1 else "length")
+
+    def _live_rows(self, plan: StepPlan) -> np.ndarray:
+        """Rows of `plan` whose slot still has the request that it had."""
+        batch = self.batch
+        rows: np.ndarray = np.flatnonzero(batch.active[plan.slots] & (batch.ids[plan.slots] == plan.ids))
+        return rows
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """The step could not be run: its sequences fail, and cross KV that it should have written is forgotten."""
-        for slot in plan.slots:
+        for slot in plan.slots[self._live_rows(plan)]:
             self.finish(self._request_at(slot), RequestState.FAILED, error=error)
         for write in plan.cross_writes:
             self.pages.discard(write.key)
@@ -298,8 +323,10 @@ class Scheduler:
         assert request is not None
         return request
 
-    def _note_logprobs(self, plan: StepPlan, found: Logprobs, tokens: np.ndarray) -> None:
+    def _note_logprobs(self, plan: StepPlan, found: Logprobs, tokens: np.ndarray, live: np.ndarray) -> None:
         for i, row in enumerate(found.rows):
+            if row not in live:
+                continue
             request = self._request_at(plan.slots[row])
             k = request.params.logprobs or 0
             request.logprobs.append(

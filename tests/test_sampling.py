@@ -172,7 +172,7 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     bench.admit(1, [9], SamplingParams())
     logits = torch.randn(2, VOCAB)
     tokens, found = bench.sample(logits, [0, 1])
-    host = found.to_host()
+    host = found.start_copy().on_host()
     wanted = logits[0].log_softmax(-1)
     assert host.rows.tolist() == [0]
     assert tokens[0] == 7

@@ -32,10 +32,16 @@ def make_request(id_: int, key: str = "", cross: int = 10, prompt: int = 2, max_
 
 
 class Driver:
-    """Plays encoder and model: every token is a function of the sequence so far, as greedy decoding is."""
+    """Plays encoder and model: every token is a function of the sequence so far, as greedy decoding is.
 
-    def __init__(self, scheduler: Scheduler, token: Callable[[int, int], int] = lambda id_, position: 7) -> None:
-        self.scheduler, self.token = scheduler, token
+    `looks_ahead`: a step's result arrives after the next step was planned, as on a GPU.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, token: Callable[[int, int], int] = lambda id_, position: 7, looks_ahead: bool = False
+    ) -> None:
+        self.scheduler, self.token, self.looks_ahead = scheduler, token, looks_ahead
+        self.under_way: tuple[StepPlan, StepResult] | None = None
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
@@ -54,12 +60,17 @@ class Driver:
         self.ask()
         plan = self.scheduler.step()
         self.hidden -= set(self.scheduler.take_unwanted())
+        before, self.under_way = self.under_way, None
         if plan is not None:
             self.check(plan)
             self.plans.append(plan)
-            requests = [self.scheduler.batch.requests[slot] for slot in plan.slots]
-            tokens = [self.token(request.id, int(length)) for request, length in zip(requests, plan.kv_lens, strict=True)]
-            self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
+            tokens = [self.token(int(id_), int(length)) for id_, length in zip(plan.ids, plan.kv_lens, strict=True)]
+            self.under_way = plan, StepResult(np.array(tokens, np.int64))
+        if before is not None:
+            self.scheduler.postprocess(*before)
+        if self.under_way is not None and not self.looks_ahead:
+            self.scheduler.postprocess(*self.under_way)
+            self.under_way = None
         for end in self.scheduler.take_output().finished:
             assert end.id not in self.ended, "ended twice"
             self.ended[end.id] = end
@@ -102,11 +113,39 @@ def test_a_request_runs_to_its_length() -> None:
     assert driver.scheduler.pages.num_available == 64
 
 
-def test_a_stop_token_ends_it() -> None:
-    driver = Driver(make_scheduler(), lambda id_, position: END if position == 4 else 9)
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_a_stop_token_ends_it(looks_ahead: bool) -> None:
+    driver = Driver(make_scheduler(), lambda id_, position: END if position == 4 else 9, looks_ahead)
     driver.scheduler.add(make_request(0, prompt=2, max_tokens=20))
     end = driver.run()[0]
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
+
+
+def test_looking_ahead_costs_one_wasted_row_at_a_stop_and_none_at_the_length() -> None:
+    def rows(token: Callable[[int, int], int], looks_ahead: bool) -> int:
+        driver = Driver(make_scheduler(), token, looks_ahead)
+        driver.scheduler.add(make_request(0, prompt=2, max_tokens=8))
+        driver.run()
+        return sum(len(plan.slots) for plan in driver.plans)
+
+    assert rows(lambda id_, position: 9, True) == rows(lambda id_, position: 9, False) == 8
+    assert rows(lambda id_, position: END if position == 4 else 9, True) == 4
+    assert rows(lambda id_, position: END if position == 4 else 9, False) == 3
+
+
+def test_a_result_that_comes_after_its_slot_was_given_away_is_dropped() -> None:
+    driver = Driver(make_scheduler(max_num_seqs=1), lambda id_, position: 10 + id_, looks_ahead=True)
+    driver.scheduler.add(make_request(0, max_tokens=20))
+    driver.scheduler.add(make_request(1, max_tokens=3))
+    driver.ask()
+    for key in list(driver.encoding):
+        driver.deliver(key)
+    driver.step()
+    driver.step()
+    driver.scheduler.cancel(0)  # its token is still under way
+    driver.run()
+    assert driver.ended[0].token_ids == [10]
+    assert driver.ended[1].token_ids == [11, 11, 11]
 
 
 def test_a_request_joins_at_the_next_step() -> None:
@@ -132,11 +171,12 @@ def test_equal_content_is_encoded_once() -> None:
     assert driver.scheduler.counters["cross_cache_hits"] == 6
 
 
-def test_a_full_pool_preempts_and_gives_the_same_tokens() -> None:
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_a_full_pool_preempts_and_gives_the_same_tokens(looks_ahead: bool) -> None:
     def token(id_: int, position: int) -> int:
         return 2 + (id_ * 31 + position * 7) % 50
 
-    roomy, tight = Driver(make_scheduler(64), token), Driver(make_scheduler(15), token)
+    roomy, tight = (Driver(make_scheduler(pages), token, looks_ahead) for pages in (64, 15))
     for driver in (roomy, tight):
         for id_ in range(6):
             driver.scheduler.add(make_request(id_, cross=8, max_tokens=20))
@@ -271,10 +311,14 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(events=EVENTS, pages=st.integers(10, 30), seqs=st.integers(1, 4), ahead=st.integers(10, 80))
-def test_every_request_ends_exactly_once_and_the_pool_ends_full(events, pages: int, seqs: int, ahead: int) -> None:
+@given(events=EVENTS, pages=st.integers(10, 30), seqs=st.integers(1, 4), ahead=st.integers(10, 80), looks_ahead=st.booleans())
+def test_every_request_ends_exactly_once_and_the_pool_ends_full(
+    events, pages: int, seqs: int, ahead: int, looks_ahead: bool
+) -> None:
     driver = Driver(
-        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead), lambda id_, position: END if position % 13 == 0 else 5
+        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead),
+        lambda id_, position: END if position % 13 == 0 else 5,
+        looks_ahead,
     )
     cross_of: dict[str, int] = {}
     added = 0
@@ -301,6 +345,7 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(events, pages: i
                 driver.encoding.remove(key)
                 driver.scheduler.encode_failed(key, "failed")
     driver.run()
+    driver.step()
     driver.step()
     assert sorted(driver.ended) == list(range(added))
     assert driver.scheduler.pages.num_available == pages

@@ -1,0 +1,81 @@
+"""What a decoder step needs on the device: the input buffer, and the shapes that graphs are captured for."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.decoder.graphs import PROMPT_TOKENS, batch_sizes, fitting, shapes
+from antiphon.decoder.inputs import InputBuffer, StepShape
+from antiphon.scheduler.plan import StepPlan
+
+PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
+
+
+def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) -> StepPlan:
+    count = len(query_lens)
+    table = np.arange(count * 6, dtype=np.int32).reshape(count, 6)
+    arrays = (np.array(each) for each in (query_lens, kv_lens))
+    return StepPlan(
+        [], [], np.arange(count)[::-1].copy(), np.arange(count), *arrays, table[:, :5], table[:, :3], np.array(cross_lens)
+    )
+
+
+def make_buffer() -> InputBuffer:
+    return InputBuffer(16, 64, 6, 4, PAGE, (SCRATCH_SLOT, SCRATCH_PAGE), torch.device("cpu"))
+
+
+def test_a_mixed_step_with_padding() -> None:
+    plan = make_plan([1, 3], [9, 3], [10, 7])
+    found = make_buffer().fill(plan, StepShape(4, 12, 8, 24, 16))
+    assert found.slots.tolist() == [1, 0, SCRATCH_SLOT, SCRATCH_SLOT]
+    assert found.lengths.tolist() == [9, 3, 1, 1]
+    assert found.last_tokens.tolist() == [0, 3, 4, 5]
+    assert found.positions.tolist() == [8, 0, 1, 2] + [0] * 8
+    assert found.token_slots.tolist() == [1, 0, 0, 0] + [SCRATCH_SLOT] * 8
+    scratch = SCRATCH_PAGE * PAGE
+    assert found.write_at.tolist() == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
+    assert found.causal.query_starts_on_device.tolist() == [0, 1, 4, 5, 6]
+    assert found.causal.page_table_on_device[:, :5].tolist() == [
+        [0, 1, 2, 3, 4],
+        [6, 7, 8, 9, 10],
+        [SCRATCH_PAGE] * 5,
+        [SCRATCH_PAGE] * 5,
+    ]
+    assert found.cross.kv_lens_on_device.tolist() == [10, 7, 1, 1]
+    assert found.cross.page_table_on_device.shape == (4, 4)
+
+
+def test_one_shape_always_lies_at_the_same_place() -> None:
+    """A captured graph reads where the first step of its shape was."""
+    buffer, shape = make_buffer(), StepShape(4, 4, 1, 24, 16)
+    first = buffer.fill(make_plan([1, 1], [9, 3], [10, 7]), shape)
+    buffer.fill(make_plan([1, 3, 1], [9, 3, 1], [1, 1, 1]), StepShape(8, 20, 8, 24, 16))
+    again = buffer.fill(make_plan([1, 1, 1], [4, 5, 6], [10, 7, 2]), shape)
+    for name in ("slots", "positions", "write_at", "lengths", "last_tokens"):
+        assert getattr(first, name).data_ptr() == getattr(again, name).data_ptr()
+    assert first.lengths.tolist() == [4, 5, 6, 1]
+
+
+def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
+    assert batch_sizes(64) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]
+    assert batch_sizes(5) == [1, 2, 4, 5]
+    assert batch_sizes(256)[-3:] == [176, 216, 256]
+    assert len(batch_sizes(512)) < 20
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=20))
+def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
+    available = shapes(16, 24, 16)
+    plan = make_plan(query_lens, query_lens, [1] * len(query_lens))
+    shape = fitting(plan, available)
+    if shape is None:
+        extra = sum(query_lens) - len(query_lens)
+        assert len(query_lens) > 16 or max(query_lens) > 8 or extra + 16 - len(query_lens) > PROMPT_TOKENS - 16
+    else:
+        padding = shape.sequences - len(query_lens)
+        assert padding >= 0
+        assert sum(query_lens) + padding <= shape.tokens
+        assert max(query_lens) <= shape.max_query_len
+        if max(query_lens) == 1:
+            assert shape.tokens == shape.sequences
