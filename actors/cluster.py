@@ -8,8 +8,7 @@ from typing import Any
 
 import ray
 
-from antiphon.actors.decoder_worker import DecoderWorker
-from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.actors.hosts import ColocatedHost, DecoderHost, EncoderHost
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -66,16 +65,18 @@ class Workers:
 
 def launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
     """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then."""
-    resources = _resources(config)
+    colocated = _colocates(config)
     # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
     environment = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
-    remote = {"runtime_env": environment, "concurrency_groups": {"watch": 1}, "max_restarts": 0, **resources}
-    encoder, decoder = (ray.remote(**remote)(cls) for cls in (EncoderWorker, DecoderWorker))
-    encoders = [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
-    decoders = [decoder.remote(index) for index in range(config.decoder.decoder_replicas)]
+    count = config.decoder.decoder_replicas + (0 if colocated else config.encoder.encoder_replicas)
+    remote = {"runtime_env": environment, "concurrency_groups": {"watch": 1}, "max_restarts": 0, **_resources(config, count)}
+    decoder = ray.remote(**remote)(ColocatedHost if colocated else DecoderHost)
+    encoder = ray.remote(**remote)(EncoderHost)
+    encoders = [] if colocated else [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
+    decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
     workers = Workers(encoders, decoders, {})
     loading = [worker.load.remote(model, config) for worker in encoders]
-    loading += [worker.load.remote(model, config, timestamps) for worker in decoders]
+    loading += [worker.load.remote(model, config, index, timestamps) for index, worker in enumerate(decoders)]
     try:
         facts = _get(loading, config.placement.startup_timeout)
         connecting = [worker.connect.remote(decoders) for worker in encoders]
@@ -84,17 +85,34 @@ def launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules 
     except BaseException:
         workers.kill()
         raise
-    return Workers(encoders, decoders, {"encoder": facts[0], "decoder": facts[-1]})
+    return Workers(encoders, decoders, {"placement": "colocated" if colocated else "disaggregated", **facts[0], **facts[-1]})
 
 
-def _resources(config: EngineConfig) -> dict[str, float]:
-    """What to ask Ray for per worker. Too few CPUs must not keep an engine from starting: then it asks for none."""
-    count = config.encoder.encoder_replicas + config.decoder.decoder_replicas
-    cluster = ray.cluster_resources()
-    gpus = cluster.get("GPU", 0.0)
-    if config.model.device == "cuda" and not gpus:
+def _gpus(config: EngineConfig) -> float:
+    """GPUs of the cluster that this engine may use."""
+    found = float(ray.cluster_resources().get("GPU", 0.0))
+    if config.model.device == "cuda" and not found:
         raise ConfigurationError("device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node")
-    share = 0.0 if config.model.device == "cpu" or not gpus else min(1.0, int(gpus * 100 / count) / 100)
+    return 0.0 if config.model.device == "cpu" else found
+
+
+def _colocates(config: EngineConfig) -> bool:
+    """Whether encoder and decoder share processes. 'auto': when there are GPUs, but not one for each worker."""
+    placement, gpus = config.placement.placement, _gpus(config)
+    encoders, decoders = config.encoder.encoder_replicas, config.decoder.decoder_replicas
+    if placement == "auto":
+        return 0 < gpus < encoders + decoders and encoders == decoders
+    if placement == "colocated" and encoders != decoders:
+        raise ConfigurationError(
+            f"placement='colocated' puts one encoder beside each decoder: encoder_replicas={encoders} != decoder_replicas={decoders}"
+        )
+    return placement == "colocated"
+
+
+def _resources(config: EngineConfig, count: int) -> dict[str, float]:
+    """What to ask Ray for per worker. Too few CPUs must not keep an engine from starting: then it asks for none."""
+    gpus = _gpus(config)
+    share = min(1.0, int(gpus * 100 / count) / 100)
     return {"num_cpus": 1.0 if ray.available_resources().get("CPU", 0.0) >= count else 0.0, "num_gpus": share}
 
 

@@ -1,14 +1,14 @@
-"""The decoder worker: a Ray actor's shell over `DecoderReplica`. Its loop runs by itself; Ray only brings commands."""
+"""The decoder worker: a loop over `DecoderReplica`. It runs by itself; calls only bring commands."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from antiphon.actors.channel import OutputSender
 from antiphon.actors.encoder_worker import EncodeJob
-from antiphon.actors.worker import Worker, set_threads
+from antiphon.actors.worker import Worker
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -17,16 +17,22 @@ from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 
 
+class EncoderPeer(Protocol):
+    """An encoder worker as a decoder sees it: in this process, or behind an actor."""
+
+    def encode(self, jobs: list[EncodeJob]) -> None: ...
+
+
 class DecoderWorker(Worker):
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None) -> None:
+        """Loads the decoder half and makes its page pool. Raises what `DecoderRunner` raises."""
         super().__init__()
         self.index = index
-        self._encoders: list[Any] = []
-
-    def load(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None) -> dict[str, Any]:
-        """Loads the decoder half and makes its page pool. Raises what `DecoderRunner` raises."""
-        set_threads(config.placement.num_threads)
+        self._encoders: Mapping[int, EncoderPeer] = {}
         self.replica = DecoderReplica(model, config, self._ask_encoders, timestamps)
+
+    @property
+    def facts(self) -> dict[str, Any]:
         runner = self.replica.runner
         return {
             "attention": runner.causal.name,
@@ -35,7 +41,7 @@ class DecoderWorker(Worker):
             "kv_pages": runner.pool.num_pages,
         }
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
+    def connect(self, encoders: Mapping[int, EncoderPeer], address: str, token: bytes) -> None:
         self._encoders = encoders
         self._sender = OutputSender(address, token)
         self.start()
@@ -52,8 +58,8 @@ class DecoderWorker(Worker):
     def stop(self, request_id: int) -> None:
         self.inbox.put(lambda: self.replica.scheduler.stop(request_id))
 
-    def deliver(self, keys: tuple[str, ...], lengths: tuple[int, ...], packed: np.ndarray, dtype: torch.dtype) -> None:
-        self.inbox.put(lambda: self.replica.deliver(HiddenStates(keys, lengths, packed, dtype)))
+    def take(self, states: HiddenStates) -> None:
+        self.inbox.put(lambda: self.replica.deliver(states))
 
     def encode_failed(self, key: str, error: str) -> None:
         self.inbox.put(lambda: self.replica.scheduler.encode_failed(key, error))
@@ -72,6 +78,10 @@ class DecoderWorker(Worker):
     # ------------------------------------------------------------------ loop
 
     @property
+    def device(self) -> torch.device:
+        return self.replica.runner.device
+
+    @property
     def idle(self) -> bool:
         return self.replica.idle
 
@@ -82,4 +92,4 @@ class DecoderWorker(Worker):
     def _ask_encoders(self, jobs: list[tuple[Media, int]]) -> None:
         for encoder in {index for _, index in jobs}:
             mine = [EncodeJob(media.key, media.num_tokens, media.payload, self.index) for media, index in jobs if index == encoder]
-            self._encoders[encoder].encode.remote(mine)
+            self._encoders[encoder].encode(mine)

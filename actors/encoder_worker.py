@@ -1,21 +1,26 @@
-"""The encoder worker: a Ray actor's shell over `EncoderRunner`. Batches what is asked for, sends hidden states onwards."""
+"""The encoder worker: a loop over `EncoderRunner`. Batches what is asked for, sends hidden states onwards."""
 
 import logging
+import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 import torch
 
-from antiphon.actors.worker import Worker, set_threads
+from antiphon.actors.worker import Worker
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
-from antiphon.encoder.runner import EncoderRunner
+from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.kv.handoff import HiddenStates
 
 logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5e-5
+UNDER_WAY = 2  # batches on the device at once: one runs while the next is queued
 
 
 @dataclass(frozen=True)
@@ -28,24 +33,40 @@ class EncodeJob:
     decoder: int
 
 
+class DecoderPeer(Protocol):
+    """A decoder worker as an encoder sees it: in this process, or behind an actor."""
+
+    def take(self, states: HiddenStates) -> None: ...
+
+    def encode_failed(self, key: str, error: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Launched:
+    jobs: list[EncodeJob]
+    inputs: list[np.ndarray]
+    encoded: Encoded
+    done: torch.cuda.Event | None  # None where the device is the host
+
+
 class EncoderWorker(Worker):
-    def __init__(self) -> None:
+    """On a GPU a batch is queued while the one before it runs; hidden states go on once they are computed."""
+
+    def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
+        """Loads the encoder half. Raises what `EncoderRunner` raises."""
         super().__init__()
         self._jobs: deque[EncodeJob] = deque()
-        self._decoders: list[Any] = []
-
-    def load(self, model: ModelConfig, config: EngineConfig) -> dict[str, Any]:
-        """Loads the encoder half. Raises what `EncoderRunner` raises."""
-        set_threads(config.placement.num_threads)
+        self._under_way: deque[_Launched] = deque()
+        self._decoders: Mapping[int, DecoderPeer] = {}
         self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self.runner = EncoderRunner(model, config)
-        return {
-            "attention": self.runner.attention.name,
-            "device": str(self.runner.target.device),
-            "dtype": str(self.runner.target.dtype),
-        }
 
-    def connect(self, decoders: list[Any]) -> None:
+    @property
+    def facts(self) -> dict[str, Any]:
+        target = self.runner.target
+        return {"attention": self.runner.attention.name, "device": str(target.device), "dtype": str(target.dtype)}
+
+    def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
         self._decoders = decoders
         self.start()
 
@@ -53,16 +74,30 @@ class EncoderWorker(Worker):
         self.inbox.put(lambda: self._jobs.extend(jobs))
 
     @property
+    def device(self) -> torch.device:
+        return self.runner.target.device
+
+    @property
     def idle(self) -> bool:
-        return not self._jobs
+        return not self._jobs and not self._under_way
 
     def turn(self) -> None:
-        if jobs := self._next_batch():
+        if len(self._under_way) < UNDER_WAY and (jobs := self._next_batch()):
             inputs = [self._fetch(job) for job in jobs]
-            self._run_batch(
+            self._launch(
                 [job for job, found in zip(jobs, inputs, strict=True) if found is not None],
                 [found for found in inputs if found is not None],
             )
+        if self._under_way and self._wait(self._under_way[0]):
+            self._deliver(self._under_way.popleft())
+
+    def _wait(self, launched: _Launched) -> bool:
+        """True once the batch is done; False as soon as there is something to queue behind it."""
+        while launched.done is not None and not launched.done.query():
+            if len(self._under_way) < UNDER_WAY and (self._jobs or not self.inbox.empty()):
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def _next_batch(self) -> list[EncodeJob]:
         """The oldest jobs that fit one forward; at least one."""
@@ -84,26 +119,41 @@ class EncoderWorker(Worker):
             return None
         return array
 
-    def _run_batch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
-        """One forward. A batch that fails is run again one by one, so that a bad input fails alone."""
+    def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
+        """Queues one forward. A batch that fails is run again one by one, so that a bad input fails alone."""
         if not jobs:
             return
         try:
             encoded = self.runner.encode(inputs)
+            done = None
+            if self.device.type == "cuda":
+                done = torch.cuda.Event()
+                done.record()
         except Exception as error:  # whatever the model or the device raised
-            logger.exception("an encoder batch of %d failed", len(jobs))
-            if len(jobs) == 1:
-                return self._fail(jobs[0], f"the encoder failed: {type(error).__name__}: {error}")
-            for job, array in zip(jobs, inputs, strict=True):
-                self._run_batch([job], [array])
-            return
+            return self._split(jobs, inputs, error)
+        self._under_way.append(_Launched(jobs, inputs, encoded, done))
+
+    def _split(self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception) -> None:
+        logger.exception("an encoder batch of %d failed", len(jobs))
+        if len(jobs) == 1:
+            return self._fail(jobs[0], f"the encoder failed: {type(error).__name__}: {error}")
+        for job, array in zip(jobs, inputs, strict=True):
+            self._launch([job], [array])
+
+    def _deliver(self, launched: _Launched) -> None:
+        """Waits for a batch and sends its hidden states to whoever asked."""
+        jobs, encoded = launched.jobs, launched.encoded
+        try:
+            if launched.done is not None:
+                launched.done.synchronize()
+        except Exception as error:
+            return self._split(jobs, launched.inputs, error)
         hidden = encoded.hidden.split(encoded.lengths)
         for decoder in {job.decoder for job in jobs}:
             mine = [i for i, job in enumerate(jobs) if job.decoder == decoder]
             packed = encoded.hidden if len(mine) == len(jobs) else torch.cat([hidden[i] for i in mine])
-            states = HiddenStates.pack([jobs[i].key for i in mine], [encoded.lengths[i] for i in mine], packed)
-            # A top-level argument travels through the object store; a reference to it is all that the call carries.
-            self._decoders[decoder].deliver.remote(states.keys, states.lengths, states.packed, states.dtype)
+            states = HiddenStates(tuple(jobs[i].key for i in mine), tuple(encoded.lengths[i] for i in mine), packed)
+            self._decoders[decoder].take(states)
 
     def _fail(self, job: EncodeJob, error: str) -> None:
-        self._decoders[job.decoder].encode_failed.remote(job.key, error)
+        self._decoders[job.decoder].encode_failed(job.key, error)

@@ -1,4 +1,7 @@
-"""What encoder and decoder workers share: a loop in a thread of its own, fed through a queue by Ray's method calls."""
+"""What encoder and decoder workers share: a loop in a thread of its own, fed through a queue of commands.
+
+These are plain objects; `actors/hosts.py` has the Ray actors that hold one or both of them.
+"""
 
 import logging
 import os
@@ -7,7 +10,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import ray
 import torch
 
 logger = logging.getLogger(__name__)
@@ -16,37 +18,35 @@ IDLE_SECONDS = 0.02  # how long an idle loop sleeps before it looks at its deadl
 
 
 class Worker(ABC):
-    """Ray calls methods one after the other; each only puts a command into `inbox`, so none waits for the loop."""
+    """Commands go into `inbox` from any thread; the loop carries them out between two turns, on a CUDA stream of its own."""
 
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._closing = threading.Event()
-        self._failure: BaseException | None = None
+        self.closing = threading.Event()
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
-    def watch(self) -> None:
-        """Returns when the worker was closed; raises what ended its loop. The engine waits for this all the time."""
-        while self._thread.is_alive() and not self._closing.wait(0.2):
-            pass
-        if self._failure is not None:
-            raise RuntimeError(f"{type(self).__name__} ended: {type(self._failure).__name__}: {self._failure}")
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def close(self) -> None:
-        self._closing.set()
+        self.closing.set()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
         try:
-            while not self._closing.is_set():
-                self._drain(wait=self.idle)
-                self.turn()
+            stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+            with torch.cuda.stream(stream):
+                while not self.closing.is_set():
+                    self._drain(wait=self.idle)
+                    self.turn()
         except BaseException as error:
             logger.exception("%s ended", type(self).__name__)
-            self._failure = error
+            self.failure = error
 
     def _drain(self, wait: bool) -> None:
         """Carries out every command that is there; when `wait`, sleeps a little for the first."""
@@ -57,6 +57,10 @@ class Worker(ABC):
                 command = self.inbox.get_nowait()
         except queue.Empty:
             return
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
 
     @property
     @abstractmethod

@@ -28,7 +28,7 @@ class Support:
     page_size_multiple: int = 1
     float8: bool = False  # keys and values in pages may be float8
     min_capability: tuple[int, int] | None = None  # of a CUDA device
-    graphs: bool = True  # on CUDA: a captured step can be replayed for other lengths
+    graphs: bool = True  # on CUDA: can be captured; of paged kinds, and replayed for other lengths
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ BACKENDS = {
     "torch_sdpa": Row(
         "antiphon.attention.torch_sdpa:TorchSdpa",
         (
-            Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs=False),
+            Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True),
             Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs=False),
         ),
     ),

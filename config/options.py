@@ -52,6 +52,7 @@ class SchedulerOptions:
 @dataclass(frozen=True)
 class PlacementOptions:
     address: str | None = None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
+    placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
     startup_timeout: float = 300.0  # seconds
 
@@ -122,6 +123,7 @@ def _validate(config: EngineConfig) -> None:
     choices: list[tuple[str, str, tuple[str, ...]]] = [
         ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
         ("device", config.model.device, ("auto", "cpu", "cuda")),
+        ("placement", config.placement.placement, ("auto", "colocated", "disaggregated")),
     ]
     for name, chosen, valid in choices:
         if chosen not in valid:

@@ -1,20 +1,23 @@
-"""Runs an encoder: a batch of token ids or clips in, packed hidden states out."""
+"""Runs an encoder: a batch of token ids or clips in, packed hidden states out. On a GPU it queues the work and does not wait."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import FullBatch
 from antiphon.attention.selection import select
 from antiphon.attention.specs import encoder_specs
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
+from antiphon.encoder.graphs import EncoderGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
-from antiphon.layers.device import Target
+from antiphon.layers.device import Target, to_device
 from antiphon.layers.weights import Checkpoint, load_weights
 
 
@@ -39,6 +42,7 @@ class EncoderRunner:
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
             self.log_mel = LogMel(self.audio).to(self.target.device)
+        self.graphs = self._capture(config)
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
@@ -49,18 +53,43 @@ class EncoderRunner:
         lengths = np.array([len(ids) for ids in inputs])
         positions = np.concatenate([np.arange(length) for length in lengths])
         plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
-        ids = self._tensor(np.concatenate(inputs).astype(np.int64))
-        return Encoded(lengths.tolist(), self.model(ids, self._tensor(positions), self.attention, plan))
+        ids, at = (to_device(each, self.target.device) for each in (np.concatenate(inputs).astype(np.int64), positions))
+        return Encoded(lengths.tolist(), self.model(ids, at, self.attention, plan))
 
     def _encode_audio(self, inputs: Sequence[np.ndarray]) -> Encoded:
-        assert self.audio is not None
-        samples = np.zeros((len(inputs), self.audio.window), np.float32)
-        for row, clip in zip(samples, inputs, strict=True):
-            row[: len(clip)] = clip
-        features = self.log_mel(self._tensor(samples)).to(self.target.dtype)
-        length = features.shape[-1] // 2
-        plan = self.attention.plan(FullBatch.of(np.full(len(inputs), length), self.target.device))
-        return Encoded([length] * len(inputs), self.model(features, self.attention, plan))
+        features = self.log_mel(self._windows(inputs)).to(self.target.dtype)
+        if self.graphs is not None and len(inputs) in self.graphs:
+            hidden = self.graphs.replay(features)
+        else:
+            hidden = self._run_audio(features, self._plan_windows(len(inputs)))
+        return Encoded([len(hidden) // len(inputs)] * len(inputs), hidden)
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.target.device)
+    def _windows(self, inputs: Sequence[np.ndarray]) -> torch.Tensor:
+        """[clips, samples] float32 on the device, padded with silence; through pinned memory, so that the host need not wait."""
+        assert self.audio is not None
+        on_gpu = self.target.device.type == "cuda"
+        windows = torch.empty(len(inputs), self.audio.window, pin_memory=on_gpu)
+        for row, clip in zip(windows.numpy(), inputs, strict=True):
+            row[: len(clip)] = clip
+            row[len(clip) :] = 0.0
+        return windows.to(self.target.device, non_blocking=True)
+
+    def _plan_windows(self, count: int) -> Any:
+        assert self.audio is not None
+        return self.attention.plan(FullBatch.of(np.full(count, self.audio.tokens), self.target.device))
+
+    def _run_audio(self, features: torch.Tensor, plan: Any) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(features, self.attention, plan)
+        return hidden
+
+    @torch.inference_mode()
+    def _capture(self, config: EngineConfig) -> EncoderGraphs | None:
+        """Graphs for every number of windows in a batch; None on a CPU, with `enforce_eager`, or for text."""
+        support = BACKENDS[self.attention.name].support("full")
+        capturable = support is not None and support.graphs
+        if self.audio is None or self.target.device.type != "cuda" or config.model.enforce_eager or not capturable:
+            return None
+        most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
+        shape = (most, self.audio.mel_bins, 2 * self.audio.tokens)
+        features = torch.zeros(shape, dtype=self.target.dtype, device=self.target.device)
+        return EncoderGraphs(self._run_audio, self._plan_windows, features)

@@ -26,6 +26,11 @@ class AudioConfig:
     def window_seconds(self) -> float:
         return self.window / self.sampling_rate
 
+    @property
+    def tokens(self) -> int:
+        """The encoder's output of one window: it halves the frames."""
+        return self.window // self.hop // 2
+
     @classmethod
     def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":
         """From a checkpoint folder; the encoder's positions decide the window (two frames each).

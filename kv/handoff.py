@@ -1,8 +1,8 @@
 """Hidden states on their way from an encoder to a decoder.
 
-The scheduler sees only keys. `HiddenStates` is what travels: one packed array for a whole encoder batch, so that Ray's
-object store carries it as one buffer (numpy, because pickling a torch tensor copies it). `HandoffBuffer` is where a
-decoder keeps what has arrived until its cross KV is written.
+The scheduler sees only keys. `HiddenStates` is what travels: one packed tensor for a whole encoder batch. Within a process it goes as
+it is, on the device; between processes as numpy, so that Ray's object store carries it as one buffer (pickling a torch tensor copies
+it). `HandoffBuffer` is where a decoder keeps what has arrived until its cross KV is written.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+Wire = tuple[tuple[str, ...], tuple[int, ...], np.ndarray, torch.dtype]
+
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other; `dtype` is torch's."""
+    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other; computed, not under way."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
-    packed: np.ndarray
-    dtype: torch.dtype
+    packed: torch.Tensor
+
+    def to_wire(self) -> Wire:
+        host = self.packed.detach().to("cpu").contiguous()
+        carried = host.view(torch.int16) if host.dtype == torch.bfloat16 else host  # numpy has no bfloat16
+        return self.keys, self.lengths, carried.numpy(), host.dtype
 
     @classmethod
-    def pack(cls, keys: Sequence[str], lengths: Sequence[int], hidden: torch.Tensor) -> "HiddenStates":
-        host = hidden.detach().to("cpu").contiguous()
-        carried = host.view(torch.int16) if hidden.dtype == torch.bfloat16 else host  # numpy has no bfloat16
-        return cls(tuple(keys), tuple(lengths), carried.numpy(), hidden.dtype)
-
-    def unpack(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """Key -> [tokens, hidden] on `device`."""
+    def from_wire(cls, keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype) -> "HiddenStates":
         # The object store's buffers are read-only, which torch.from_numpy warns about: copy those.
-        array = self.packed if self.packed.flags.writeable else self.packed.copy()
-        hidden = torch.from_numpy(array).view(self.dtype).to(device)
-        return dict(zip(self.keys, hidden.split(list(self.lengths)), strict=True))
+        return cls(keys, lengths, torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype))
 
 
 class HandoffBuffer:
@@ -43,11 +41,16 @@ class HandoffBuffer:
         self._arrived: dict[str, torch.Tensor] = {}
 
     def put(self, states: HiddenStates) -> None:
-        self._arrived.update(states.unpack(self.device))
+        hidden = states.packed.to(self.device)
+        self._arrived.update(zip(states.keys, hidden.split(list(states.lengths)), strict=True))
 
     def take(self, keys: Sequence[str]) -> torch.Tensor:
         """[tokens, hidden] of `keys`, packed in that order; they leave the buffer."""
-        return torch.cat([self._arrived.pop(key) for key in keys])
+        taken = [self._arrived.pop(key) for key in keys]
+        if self.device.type == "cuda":
+            for each in taken:  # an encoder's stream may have made it: its memory must not be reused before this one has read it
+                each.record_stream(torch.cuda.current_stream(self.device))
+        return torch.cat(taken)
 
     def drop(self, key: str) -> None:
         """For a key that nobody waits for any more."""

@@ -35,7 +35,7 @@ class PlainEngine:
         jobs, self.asked = self.asked, []
         if jobs:
             encoded = self.encoder.encode([media.payload for media in jobs])
-            self.replica.deliver(HiddenStates.pack([media.key for media in jobs], encoded.lengths, encoded.hidden))
+            self.replica.deliver(HiddenStates(tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden))
 
     def request(
         self, payload: np.ndarray, prompt: list[int], max_tokens: int, rules: DecodingRules | None = None, **fields: Any

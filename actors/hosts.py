@@ -1,0 +1,126 @@
+"""The Ray actors: shells that hold an encoder worker, a decoder worker, or both on one GPU.
+
+Ray calls an actor's methods one after the other; each only puts a command into a worker's inbox, so none waits for a loop.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from antiphon.actors.decoder_worker import DecoderWorker
+from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
+from antiphon.actors.worker import Worker, set_threads
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import TimestampRules
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Request
+
+
+class RemoteDecoder:
+    """A decoder worker in another process."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def take(self, states: HiddenStates) -> None:
+        # A top-level argument travels through the object store; a reference to it is all that the call carries.
+        self._actor.deliver.remote(*states.to_wire())
+
+    def encode_failed(self, key: str, error: str) -> None:
+        self._actor.encode_failed.remote(key, error)
+
+
+class RemoteEncoder:
+    """An encoder worker in another process."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def encode(self, jobs: list[EncodeJob]) -> None:
+        self._actor.encode.remote(jobs)
+
+
+class Host:
+    """An actor's workers, watched and closed together."""
+
+    def __init__(self) -> None:
+        self.workers: list[Worker] = []
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
+    def watch(self) -> None:
+        """Returns when the host was closed; raises what ended a worker's loop. The engine waits for this all the time."""
+        while all(each.alive for each in self.workers) and not self.workers[0].closing.wait(0.2):
+            pass
+        for each in self.workers:
+            if each.failure is not None:
+                raise RuntimeError(f"{type(each).__name__} ended: {type(each.failure).__name__}: {each.failure}")
+
+    def close(self) -> None:
+        for each in self.workers:
+            each.close()
+
+
+class EncoderHost(Host):
+    def load(self, model: ModelConfig, config: EngineConfig) -> dict[str, Any]:
+        set_threads(config.placement.num_threads)
+        self.encoder = EncoderWorker(model, config)
+        self.workers = [self.encoder]
+        return {"encoder": self.encoder.facts}
+
+    def connect(self, decoders: list[Any]) -> None:
+        self.encoder.connect({index: RemoteDecoder(actor) for index, actor in enumerate(decoders)})
+
+    def encode(self, jobs: list[EncodeJob]) -> None:
+        self.encoder.encode(jobs)
+
+
+class DecoderHost(Host):
+    def load(self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None) -> dict[str, Any]:
+        set_threads(config.placement.num_threads)
+        self.decoder = DecoderWorker(index, model, config, timestamps)
+        self.workers = [self.decoder]
+        return {"decoder": self.decoder.facts}
+
+    def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
+        self.decoder.connect({index: RemoteEncoder(actor) for index, actor in enumerate(encoders)}, address, token)
+
+    def submit(self, requests: list[Request]) -> None:
+        self.decoder.submit(requests)
+
+    def cancel(self, request_id: int) -> None:
+        self.decoder.cancel(request_id)
+
+    def stop(self, request_id: int) -> None:
+        self.decoder.stop(request_id)
+
+    def deliver(self, keys: tuple[str, ...], lengths: tuple[int, ...], packed: np.ndarray, dtype: torch.dtype) -> None:
+        self.decoder.take(HiddenStates.from_wire(keys, lengths, packed, dtype))
+
+    def encode_failed(self, key: str, error: str) -> None:
+        self.decoder.encode_failed(key, error)
+
+    def stats(self) -> dict[str, int]:
+        return self.decoder.stats()
+
+
+class ColocatedHost(DecoderHost):
+    """Both halves in one process, each on a stream of its own: hidden states never leave the GPU, and one half computes while
+    the other reads memory. (Two processes on one GPU would only take turns.)"""
+
+    def load(self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None) -> dict[str, Any]:
+        set_threads(config.placement.num_threads)
+        self.encoder = EncoderWorker(model, config)  # first: the page pool takes what memory is left
+        facts = super().load(model, config, index, timestamps)
+        self.workers.append(self.encoder)
+        return {"encoder": self.encoder.facts, **facts}
+
+    def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
+        """Whatever encoder a request was given: here it is this one."""
+        mine: Mapping[int, EncoderWorker] = defaultdict(lambda: self.encoder)
+        self.encoder.connect({self.decoder.index: self.decoder})
+        self.decoder.connect(mine, address, token)
