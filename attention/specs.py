@@ -1,7 +1,10 @@
 """Which attention a half needs: what the runners ask the selection for, and what `antiphon info` shows."""
 
+import torch
+
 from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.config.families import Half
+from antiphon.config.options import DecoderOptions
 from antiphon.layers.device import Target
 
 
@@ -10,12 +13,14 @@ def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:
     return [_spec("full", half, target, None)]
 
 
-def decoder_specs(half: Half, target: Target, page_size: int) -> list[AttentionSpec]:
+def decoder_specs(half: Half, target: Target, options: DecoderOptions) -> list[AttentionSpec]:
     """Causal and cross attention, in this order."""
-    return [_spec("causal", half, target, page_size), _spec("cross", half, target, page_size)]
+    kinds: tuple[Kind, Kind] = ("causal", "cross")
+    kv_dtype = torch.float8_e4m3fn if options.kv_cache_dtype == "fp8" else None
+    return [_spec(kind, half, target, options.kv_page_size, kv_dtype) for kind in kinds]
 
 
-def _spec(kind: Kind, half: Half, target: Target, page_size: int | None) -> AttentionSpec:
+def _spec(kind: Kind, half: Half, target: Target, page_size: int | None, kv_dtype: torch.dtype | None = None) -> AttentionSpec:
     return AttentionSpec(
         kind=kind,
         num_heads=half.num_heads,
@@ -25,4 +30,5 @@ def _spec(kind: Kind, half: Half, target: Target, page_size: int | None) -> Atte
         device=target.device,
         bias=half.structure == "t5" and kind != "cross",
         page_size=page_size,
+        kv_dtype=kv_dtype,
     )

@@ -4,15 +4,19 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from antiphon.config.errors import AntiphonError, ConfigurationError
+from antiphon.client.bench.commands import app as bench
+from antiphon.client.pairs import parse_pairs
+from antiphon.config.errors import AntiphonError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Serve encoder/decoder models on Ray."
 )
+
+app.add_typer(bench, name="bench")
 
 Option = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
@@ -35,7 +39,7 @@ def transcribe(
     from antiphon import Engine
 
     failed = False
-    with Engine(model, **_options(option)) as engine:
+    with Engine(model, **parse_pairs(option, "--option")) as engine:
         results = engine.transcribe_all(files, language=language, task=task, timestamps=timestamps, chunk_seconds=chunk_seconds)
     for file, result in zip(files, results, strict=True):
         if isinstance(result, AntiphonError):
@@ -62,10 +66,10 @@ def generate(
     """Text in, text out: T5, BART, Marian, NLLB and their kin. Ends with 1 when any prompt failed."""
     from antiphon import Engine, SamplingParams
 
-    params = SamplingParams.of(_pairs(sampling, "--sampling"))
+    params = SamplingParams.of(parse_pairs(sampling, "--sampling"))
     texts = prompts or [line.rstrip("\n") for line in sys.stdin]
     failed = False
-    with Engine(model, **_options(option)) as engine:
+    with Engine(model, **parse_pairs(option, "--option")) as engine:
         results = engine.generate(texts, params)
     for text, result in zip(texts, results, strict=True):
         if result.error is not None:
@@ -90,25 +94,7 @@ def info(
 
     print(describe_machine())
     if model is not None:
-        print("\n" + describe_model(model, _options(option)))
-
-
-def _options(pairs: list[str]) -> dict[str, Any]:
-    return _pairs(pairs, "--option")
-
-
-def _pairs(pairs: list[str], flag: str) -> dict[str, Any]:
-    """NAME=VALUE strings; values are JSON where they can be (numbers, true, null, lists), else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigurationError(f"{flag} {pair}: write NAME=VALUE")
-        try:
-            found[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            found[name.replace("-", "_")] = value
-    return found
+        print("\n" + describe_model(model, parse_pairs(option, "--option")))
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
     ]
     halves = (
         ("encoder", config.encoder.encoder_attention_backend, encoder_specs(model.encoder, target)),
-        ("decoder", config.decoder.decoder_attention_backend, decoder_specs(model.decoder, target, config.decoder.kv_page_size)),
+        ("decoder", config.decoder.decoder_attention_backend, decoder_specs(model.decoder, target, config.decoder)),
     )
     for half, asked, specs in halves:
         kinds = ", ".join(spec.kind for spec in specs)

@@ -20,6 +20,7 @@ class ModelOptions:
     revision: str | None = None
     dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights of the configuration's shapes, for measuring
     enforce_eager: bool = False  # on a GPU: no CUDA graphs
     max_model_len: int | None = None  # decoder positions; None: the model's own, or 512 where it has no limit
     max_encoder_len: int | None = None  # encoder tokens; None: the model's own, or 1024 where it has no limit
@@ -36,6 +37,7 @@ class EncoderOptions:
 class DecoderOptions:
     decoder_attention_backend: str = "auto"
     decoder_replicas: int = 1
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"  # auto: the model's
     kv_page_size: int = 16  # tokens in a page
     num_kv_pages: int | None = None  # None: as many as max_num_seqs full sequences need, within kv_cache_memory_gib
     kv_cache_memory_gib: float | None = None  # None: 4 on a CPU, 85 % of what is free on a GPU
@@ -72,6 +74,7 @@ class EngineConfig:
             "encoder_attention_backend": self.encoder.encoder_attention_backend,
             "decoder_attention_backend": self.decoder.decoder_attention_backend,
             "kv_page_size": self.decoder.kv_page_size,
+            "kv_cache_dtype": self.decoder.kv_cache_dtype,
         }
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -123,6 +126,8 @@ def _validate(config: EngineConfig) -> None:
     choices: list[tuple[str, str, tuple[str, ...]]] = [
         ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
         ("device", config.model.device, ("auto", "cpu", "cuda")),
+        ("load_format", config.model.load_format, ("auto", "dummy")),
+        ("kv_cache_dtype", config.decoder.kv_cache_dtype, ("auto", "fp8")),
         ("placement", config.placement.placement, ("auto", "colocated", "disaggregated")),
     ]
     for name, chosen, valid in choices:

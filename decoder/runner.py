@@ -26,7 +26,7 @@ from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
-from antiphon.layers.weights import Checkpoint, load_weights
+from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class DecoderRunner:
         self.model_config, self.config = model, config
         self.target = Target.resolve(config.model, model.raw)
         self.device = self.target.device
-        specs = decoder_specs(model.decoder, self.target, config.decoder.kv_page_size)
+        specs = decoder_specs(model.decoder, self.target, config.decoder)
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
         self.pool = self._make_pool()
@@ -80,7 +80,12 @@ class DecoderRunner:
         return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
-        checkpoint, half, raw = Checkpoint(self.model_config.path), self.model_config.decoder, self.model_config.raw
+        half, raw = self.model_config.decoder, self.model_config.raw
+        if self.config.model.load_format == "dummy":
+            model = self.target.build(lambda: build(half, raw.get("tie_word_embeddings", True), False))
+            fill_randomly(model)
+            return model
+        checkpoint = Checkpoint(self.model_config.path)
         own_head = "lm_head.weight" in checkpoint or "proj_out.weight" in checkpoint
         # T5's config says nothing reliable about tying: a head that is stored is used.
         tied = not own_head or (half.structure != "t5" and raw.get("tie_word_embeddings", True))
@@ -90,7 +95,8 @@ class DecoderRunner:
 
     def _make_pool(self) -> KVPool:
         half, decoder = self.model_config.decoder, self.config.decoder
-        shape = (decoder.kv_page_size, half.num_heads, half.head_dim, self.target.dtype)
+        dtype = self.cross.spec.kv_dtype or self.target.dtype
+        shape = (decoder.kv_page_size, half.num_heads, half.head_dim, dtype)
         page_bytes = KVPool.bytes_per_page(half.num_layers, *shape)
         return KVPool(half.num_layers, self._num_pages(page_bytes), *shape, self.device)
 

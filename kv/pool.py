@@ -47,7 +47,7 @@ class KVPool:
                 largest = torch.finfo(self.dtype).max
                 pool.view(torch.uint8)[slots] = new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
             else:
-                pool.index_copy_(0, slots.long(), new)
+                pool.index_copy_(0, slots.long(), new.to(self.dtype))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -26,11 +26,28 @@ class StackedLinear(nn.Module):
         return F.linear(x, self.weight, self.bias).split(list(self.parts.values()), dim=-1)
 
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+KINDS = {
+    "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu", "swish": "silu",
+}  # fmt: skip
+_IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
-    "swish": F.silu,
 }
+
+
+class Activation:
+    """By transformers' name; with a gate, the product of both (Shazeer 2020)."""
+
+    def __init__(self, name: str) -> None:
+        self.kind = KINDS[name]
+
+    def __call__(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        """[tokens, features], rows contiguous."""
+        if x.device.type == "cuda" and x.dtype != torch.float32:
+            from antiphon.layers.triton_norms import activation  # Triton is there where CUDA is
+
+            return activation(self.kind, x, gate)
+        found = _IN_TORCH[self.kind](x)
+        return found if gate is None else found * gate

@@ -1,10 +1,21 @@
-"""Normalisation, and where it stands around a sublayer."""
-
-from collections.abc import Callable
+"""Normalisation, and the residual stream that it stands in."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+class LayerNorm(nn.LayerNorm):
+    """With `after`, which takes in a residual: on a GPU in the same pass over memory."""
+
+    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`x + delta` and its norm, both [tokens, hidden]."""
+        if x.device.type == "cuda":
+            from antiphon.layers.triton_norms import add_norm  # Triton is there where CUDA is
+
+            return add_norm(x, delta, self.weight, self.bias, self.eps)
+        total = x if delta is None else x + delta
+        return total, self(total)
 
 
 class RMSNorm(nn.Module):
@@ -18,9 +29,41 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.weight * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(self.weight.dtype)
 
+    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `LayerNorm.after`."""
+        if x.device.type == "cuda":
+            from antiphon.layers.triton_norms import add_norm
 
-def residual(x: torch.Tensor, norm: nn.Module, sublayer: Callable[[torch.Tensor], torch.Tensor], pre_norm: bool) -> torch.Tensor:
-    """`x + sublayer(norm(x))`, or with post-norm `norm(x + sublayer(x))`."""
-    if pre_norm:
-        return x + sublayer(norm(x))
-    return norm(x + sublayer(x))
+            return add_norm(x, delta, self.weight, None, self.eps)
+        total = x if delta is None else x + delta
+        return total, self(total)
+
+
+Norm = LayerNorm | RMSNorm
+
+
+class ResidualStream:
+    """What the sublayers of a transformer read from and add to. What one adds is summed when the next norm reads it, so that
+    sum and norm pass over memory once."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._x = x  # [tokens, hidden]
+        self._added: torch.Tensor | None = None
+
+    def normed(self, norm: Norm) -> torch.Tensor:
+        """`norm` of the stream, which stays as it is (pre-norm)."""
+        self._x, found = norm.after(self._x, self._added)
+        self._added = None
+        return found
+
+    def renew(self, norm: Norm) -> None:
+        """The stream becomes `norm` of itself (post-norm)."""
+        self._x, self._added = self.normed(norm), None
+
+    def add(self, delta: torch.Tensor) -> None:
+        assert self._added is None, "two sublayers in a row without a norm between them"
+        self._added = delta
+
+    @property
+    def value(self) -> torch.Tensor:
+        return self._x if self._added is None else self._x + self._added

@@ -2,12 +2,11 @@
 
 import re
 
-import torch
 from torch import nn
 
 from antiphon.config.families import T5Half
-from antiphon.layers.linear import ACTIVATIONS, StackedLinear
-from antiphon.layers.norms import RMSNorm
+from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.norms import ResidualStream, RMSNorm
 
 
 class T5FeedForward(nn.Module):
@@ -15,16 +14,14 @@ class T5FeedForward(nn.Module):
 
     def __init__(self, half: T5Half) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[half.activation]
+        self.activation = Activation(half.activation)
         parts = ("wi_0", "wi_1") if half.gated else ("wi",)
         self.wi = StackedLinear(half.hidden_size, dict.fromkeys(parts, half.ffn_size), bias=False)
         self.wo = nn.Linear(half.ffn_size, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first, *gate = self.wi(self.layer_norm(x))
-        inner = self.activation(first)
-        return x + self.wo(inner * gate[0] if gate else inner)
+    def forward(self, stream: ResidualStream) -> None:
+        stream.add(self.wo(self.activation(*self.wi(stream.normed(self.layer_norm)))))
 
 
 def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:

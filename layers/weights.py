@@ -78,6 +78,15 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
                 target.copy_(_read(checkpoint, names(path), target.shape))
 
 
+def fill_randomly(module: nn.Module) -> None:
+    """Weights like a fresh model's, for measuring: matrices normal with deviation 0.02, gains 1, biases 0."""
+    for path, target in _tensors(module):
+        if target.ndim > 1:
+            target.data.normal_(std=0.02)
+        else:
+            target.data.fill_(1.0 if "norm" in path and path.endswith("weight") else 0.0)
+
+
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.state_dict(keep_vars=True).items()
 

@@ -7,8 +7,8 @@ from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import ACTIVATIONS, StackedLinear
-from antiphon.layers.norms import residual
+from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
 class SelfAttention(nn.Module):
@@ -51,19 +51,30 @@ class DecoderLayer(nn.Module):
     def __init__(self, half: BartHalf, layer: int) -> None:
         super().__init__()
         self.pre_norm = half.pre_norm
-        self.activation = ACTIVATIONS[half.activation]
+        self.activation = Activation(half.activation)
         self.self_attn = SelfAttention(half, layer)
-        self.self_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.self_attn_layer_norm = LayerNorm(half.hidden_size)
         self.encoder_attn = CrossAttention(half, layer)
-        self.encoder_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.encoder_attn_layer_norm = LayerNorm(half.hidden_size)
         self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
         self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
-        self.final_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        x = residual(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, step), self.pre_norm)
-        x = residual(x, self.encoder_attn_layer_norm, lambda h: self.encoder_attn(h, step), self.pre_norm)
-        return residual(x, self.final_layer_norm, lambda h: self.fc2(self.activation(self.fc1(h))), self.pre_norm)
+    def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
+        if self.pre_norm:
+            stream.add(self.self_attn(stream.normed(self.self_attn_layer_norm), step))
+            stream.add(self.encoder_attn(stream.normed(self.encoder_attn_layer_norm), step))
+            stream.add(self._feed_forward(stream.normed(self.final_layer_norm)))
+        else:
+            stream.add(self.self_attn(stream.value, step))
+            stream.renew(self.self_attn_layer_norm)
+            stream.add(self.encoder_attn(stream.value, step))
+            stream.renew(self.encoder_attn_layer_norm)
+            stream.add(self._feed_forward(stream.value))
+            stream.renew(self.final_layer_norm)
+
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class BartDecoder(DecoderModel):
@@ -71,17 +82,17 @@ class BartDecoder(DecoderModel):
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers: list[DecoderLayer] = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))  # type: ignore[assignment]
-        self.layer_norm = nn.LayerNorm(half.hidden_size) if half.pre_norm else nn.Identity()
+        self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
         self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
         if tied_head:
             self.lm_head.weight = self.embedding.embed_tokens.weight
         self.final_logits_bias = nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False) if logits_bias else None
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        x = self.embedding(token_ids, positions)
+        stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
-            x = layer(x, step)
-        return self.layer_norm(x)
+            layer(stream, step)
+        return stream.value if self.layer_norm is None else stream.normed(self.layer_norm)
 
     def cross_attentions(self) -> list[CrossAttention]:
         return [layer.encoder_attn for layer in self.layers]

@@ -7,7 +7,7 @@ from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.linear import StackedLinear
-from antiphon.layers.norms import RMSNorm
+from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
 
@@ -21,11 +21,11 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(self.layer_norm(x)))  # [tokens, heads, head_dim]
+    def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(stream.normed(self.layer_norm)))  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
-        return x + self.o(found.flatten(1))
+        stream.add(self.o(found.flatten(1)))
 
 
 class CrossAttention(CrossWriter):
@@ -42,10 +42,10 @@ class CrossAttention(CrossWriter):
         k, v = (part.unflatten(-1, self.heads) for part in self.kv(hidden))
         pool.write(self.layer, slots, k, v)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        q = self.q(self.layer_norm(x)).unflatten(-1, self.heads)
+    def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
+        q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
         found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
-        return x + self.o(found.flatten(1))
+        stream.add(self.o(found.flatten(1)))
 
 
 class DecoderLayer(nn.Module):
@@ -55,10 +55,10 @@ class DecoderLayer(nn.Module):
         self.cross_attention = CrossAttention(half, layer)
         self.feed_forward = T5FeedForward(half)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
-        x = self.attention(x, step, bias)
-        x = self.cross_attention(x, step)
-        return self.feed_forward(x)
+    def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
+        self.attention(stream, step, bias)
+        self.cross_attention(stream, step)
+        self.feed_forward(stream)
 
 
 class T5Decoder(DecoderModel):
@@ -74,10 +74,10 @@ class T5Decoder(DecoderModel):
         self.logits_scale = half.logits_scale
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        x = self.embed_tokens(token_ids)
+        stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
-            x = layer(x, step, self.bias)
-        return self.final_layer_norm(x)
+            layer(stream, step, self.bias)
+        return stream.normed(self.final_layer_norm)
 
     def cross_attentions(self) -> list[CrossAttention]:
         return [layer.cross_attention for layer in self.layers]

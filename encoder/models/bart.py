@@ -9,8 +9,8 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import BartHalf
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import ACTIVATIONS, StackedLinear
-from antiphon.layers.norms import residual
+from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
 class SelfAttention(nn.Module):
@@ -32,16 +32,25 @@ class EncoderLayer(nn.Module):
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         self.pre_norm = half.pre_norm
-        self.activation = ACTIVATIONS[half.activation]
+        self.activation = Activation(half.activation)
         self.self_attn = SelfAttention(half)
-        self.self_attn_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.self_attn_layer_norm = LayerNorm(half.hidden_size)
         self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
         self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
-        self.final_layer_norm = nn.LayerNorm(half.hidden_size)
+        self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
-        x = residual(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, attention, plan), self.pre_norm)
-        return residual(x, self.final_layer_norm, lambda h: self.fc2(self.activation(self.fc1(h))), self.pre_norm)
+    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
+        if self.pre_norm:
+            stream.add(self.self_attn(stream.normed(self.self_attn_layer_norm), attention, plan))
+            stream.add(self._feed_forward(stream.normed(self.final_layer_norm)))
+        else:
+            stream.add(self.self_attn(stream.value, attention, plan))
+            stream.renew(self.self_attn_layer_norm)
+            stream.add(self._feed_forward(stream.value))
+            stream.renew(self.final_layer_norm)
+
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class BartEncoder(EncoderModel):
@@ -49,14 +58,14 @@ class BartEncoder(EncoderModel):
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
-        self.layer_norm = nn.LayerNorm(half.hidden_size) if half.pre_norm else nn.Identity()
+        self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
         """Packed [tokens] ids and positions -> [tokens, hidden]"""
-        x = self.embedding(token_ids, positions)
+        stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
-            x = layer(x, attention, plan)
-        return self.layer_norm(x)
+            layer(stream, attention, plan)
+        return stream.value if self.layer_norm is None else stream.normed(self.layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

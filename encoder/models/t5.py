@@ -9,7 +9,7 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import T5Half
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.layers.linear import StackedLinear
-from antiphon.layers.norms import RMSNorm
+from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
 
@@ -23,9 +23,9 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> torch.Tensor:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(self.layer_norm(x)))
-        return x + self.o(attention.run(q, k, v, plan, bias).flatten(1))
+    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(stream.normed(self.layer_norm)))
+        stream.add(self.o(attention.run(q, k, v, plan, bias).flatten(1)))
 
 
 class EncoderLayer(nn.Module):
@@ -34,8 +34,9 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(half)
         self.feed_forward = T5FeedForward(half)
 
-    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> torch.Tensor:
-        return self.feed_forward(self.attention(x, attention, plan, bias))
+    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
+        self.attention(stream, attention, plan, bias)
+        self.feed_forward(stream)
 
 
 class T5Encoder(EncoderModel):
@@ -48,10 +49,10 @@ class T5Encoder(EncoderModel):
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
         """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
-        x = self.embed_tokens(token_ids)
+        stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
-            x = layer(x, attention, plan, self.bias)
-        return self.final_layer_norm(x)
+            layer(stream, attention, plan, self.bias)
+        return stream.normed(self.final_layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import BartHalf
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
 class WhisperEncoder(EncoderModel):
@@ -20,15 +21,15 @@ class WhisperEncoder(EncoderModel):
         self.conv2 = nn.Conv1d(size, size, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(half.max_positions, size)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
-        self.layer_norm = nn.LayerNorm(size)
+        self.layer_norm = LayerNorm(size)
 
     def forward(self, features: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
         """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden]"""
         x = F.gelu(self.conv2(F.gelu(self.conv1(features)))).transpose(1, 2)  # [windows, frames / 2, hidden]
-        x = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
+        stream = ResidualStream((x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1))
         for layer in self.layers:
-            x = layer(x, attention, plan)
-        return self.layer_norm(x)
+            layer(stream, attention, plan)
+        return stream.normed(self.layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

@@ -1,0 +1,85 @@
+"""Attention kernels: every backend that is here, by batch, tokens, head size; share of what the machine can do."""
+
+from functools import partial
+from itertools import product
+
+import numpy as np
+import torch
+
+from antiphon.attention.backends import BACKENDS, FLOAT8
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.selection import refusal
+from antiphon.client.bench.machine import Machine, seconds, seconds_in_graph
+from antiphon.client.bench.report import Row
+
+HIDDEN = 1280  # heads times head size
+ROTATED = 1 << 30  # bytes of keys and values that a paged measurement goes through: far more than any cache
+
+
+def full(machine: Machine, batches: list[int], tokens: list[int], head_sizes: list[int], dtype: torch.dtype) -> list[Row]:
+    rows = []
+    for batch, length, size in product(batches, tokens, head_sizes):
+        heads = HIDDEN // size
+        spec = AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device("cuda"))
+        q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(heads, 1)
+        lengths = FullBatch.of(np.full(batch, length), spec.device)
+        operations = 4 * batch * heads * length**2 * size
+        for name, backend in _usable(spec):
+            plan = backend.plan(lengths)
+            took = seconds(partial(backend.run, q, k, v, plan), 40)
+            rows.append(
+                {
+                    "kind": "full", "batch": batch, "tokens": length, "head_size": size, "backend": name, "us": took * 1e6,
+                    "TFLOP/s": operations / took / 1e12, "of_matmul_%": 100 * operations / took / machine.bf16_flops_per_second,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def paged(machine: Machine, batches: list[int], tokens: list[int], head_sizes: list[int], dtype: torch.dtype) -> list[Row]:
+    """Decode steps over cross KV, in the model's dtype and as float8."""
+    rows = []
+    for batch, length, size, kv in product(batches, tokens, head_sizes, (None, FLOAT8)):
+        heads = HIDDEN // size
+        for page_size in (16, 256):
+            spec = AttentionSpec("cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv)
+            usable = [(name, made) for name, made in _usable(spec) if (name == "flash_attn") == (page_size == 256)]
+            if not usable:
+                continue
+            pools, q, lengths = _paged_problem(spec, batch, length)
+            read = 2 * batch * length * heads * size * pools[0].element_size()
+            for name, backend in usable:
+                if not BACKENDS[name].support("cross").graphs:  # type: ignore[union-attr]
+                    continue
+                took = _time_decode(backend, q, pools, lengths)
+                rows.append(
+                    {
+                        "kind": "decode", "batch": batch, "tokens": length, "head_size": size, "backend": name,
+                        "kv": "fp8" if kv else str(dtype).removeprefix("torch."), "us": took * 1e6, "TB/s": read / took / 1e12,
+                        "of_copy_%": 100 * read / took / machine.copy_bytes_per_second,
+                    }
+                )  # fmt: skip
+            pools.clear()
+    return rows
+
+
+def _time_decode(backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch) -> float:
+    plan = backend.plan(batch)
+    return seconds_in_graph(lambda i: backend.run(q, pools[i][0], pools[i][1], plan), len(pools))
+
+
+def _usable(spec: AttentionSpec) -> list[tuple[str, AttentionBackend]]:
+    capability = torch.cuda.get_device_capability()
+    return [(name, row.load()(spec)) for name, row in BACKENDS.items() if refusal(name, spec, capability) is None]
+
+
+def _paged_problem(spec: AttentionSpec, batch: int, length: int) -> tuple[list[torch.Tensor], torch.Tensor, PagedBatch]:
+    size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
+    pages = -(-length // size)
+    shape = (2, batch * pages, size, spec.num_heads, spec.head_dim)
+    bytes_each = int(np.prod(shape)) * kv_dtype.itemsize
+    count = max(2, min(32, ROTATED // bytes_each))
+    pools = [torch.randn(shape, device="cuda", dtype=spec.dtype).to(kv_dtype) for _ in range(count)]
+    table = np.random.default_rng(0).permutation(batch * pages).reshape(batch, pages)
+    q = torch.randn(batch, spec.num_heads, spec.head_dim, device="cuda", dtype=spec.dtype)
+    return pools, q, PagedBatch.of(np.ones(batch, np.int64), np.full(batch, length), table, spec.device)

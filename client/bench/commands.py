@@ -1,0 +1,200 @@
+"""The command line of `antiphon bench`."""
+
+import asyncio
+import contextlib
+import gc
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from antiphon.client.bench.report import Row, plot, table, write_json
+from antiphon.client.bench.shapes import PUBLISHED, write_checkpoint
+from antiphon.client.pairs import parse_pairs
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import resolve
+
+app = typer.Typer(no_args_is_help=True, help="Measure kernels, steps and whole engines.")
+
+Model = Annotated[str, typer.Option(help=f"Hub id, checkpoint folder, or with random weights one of {', '.join(PUBLISHED)}.")]
+Option = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
+LoadFormat = Annotated[str, typer.Option(help="dummy: random weights; auto: the checkpoint's.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the results here.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the results here (PNG).")]
+Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"'{text}' must be whole numbers with commas between them") from None
+
+
+@contextlib.contextmanager
+def _folder(model: str, load_format: str) -> Iterator[str]:
+    """A published name becomes a folder with its configuration."""
+    if model not in PUBLISHED:
+        yield model
+        return
+    if load_format != "dummy":
+        raise ConfigurationError(f"{model} is known here by its shapes alone: use --load-format dummy, or give a hub id or folder")
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(PUBLISHED[model], Path(folder))
+        yield folder
+
+
+def _need_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigurationError("this measures a CUDA device, and torch sees none here")
+
+
+def _finish(title: str, machine: Any, options: dict[str, Any], rows: list[Row], json: Path | None) -> None:
+    print(table(rows))
+    if json is not None:
+        write_json(json, title, machine, options, rows)
+
+
+@app.command()
+def attention(
+    batches: Annotated[str, typer.Option(help="Sequences.")] = "1,2,16",
+    tokens: Annotated[str, typer.Option(help="Of each sequence.")] = "512,1500,4096",
+    head_sizes: Annotated[str, typer.Option()] = "64,72,80,128",
+    json: Json = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the results here (PNG).")] = None,
+) -> None:
+    """Every attention backend that is here: TFLOP/s and share of the matmul rate; decode steps: TB/s and share of a copy's."""
+    _need_gpu()
+    import torch
+
+    from antiphon.client.bench import attention as kernels
+    from antiphon.client.bench.machine import measure
+
+    machine = measure()
+    print(
+        f"{machine.name}: copy {machine.copy_bytes_per_second / 1e12:.2f} TB/s, bf16 matmul {machine.bf16_flops_per_second / 1e12:.0f} TFLOP/s"
+    )
+    sizes = (_numbers(batches), _numbers(tokens), _numbers(head_sizes))
+    rows = kernels.full(machine, *sizes, torch.bfloat16)
+    print(table(rows))
+    decodes = kernels.paged(machine, *sizes, torch.bfloat16)
+    print(table(decodes))
+    if json is not None:
+        write_json(json, "attention", machine, {}, rows + decodes)
+    if plot_file is not None:
+        for row in rows:
+            row["case"] = f"{row['batch']}x{row['tokens']}x{row['head_size']} {row['backend']}"
+        plot(plot_file, "Encoder attention, bf16", rows, "case", "TFLOP/s", machine.bf16_flops_per_second / 1e12)
+
+
+@app.command()
+def steps(
+    model: Model = "whisper-large-v3",
+    load_format: LoadFormat = "dummy",
+    batches: Annotated[str, typer.Option(help="Of encoder inputs, and of decoding sequences.")] = "1,4,10",
+    decodes: Annotated[str, typer.Option(help="Decoding sequences.")] = "1,8,32,64",
+    cross_tokens: Annotated[int, typer.Option(help="Encoder tokens of each sequence.")] = 1500,
+    length: Annotated[int, typer.Option(help="Decoder tokens of each sequence.")] = 32,
+    peer: Peer = True,
+    option: Option = [],  # noqa: B006
+    json: Json = None,
+) -> None:
+    """One encoder forward and one decoder step, each beside what the machine's limits allow."""
+    _need_gpu()
+    import torch
+
+    from antiphon.client.bench import peers
+    from antiphon.client.bench import steps as measured
+    from antiphon.client.bench.machine import measure
+    from antiphon.layers.device import Target
+
+    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    machine = measure()
+    with _folder(model, load_format) as folder:
+        config = resolve(folder, options)
+        described = ModelConfig.load(config.model)
+        rows = measured.encoder(described, config, machine, _numbers(batches), cross_tokens)
+        gc.collect()
+        torch.cuda.empty_cache()
+        if peer:
+            rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, Target.resolve(config.model, described.raw).dtype)
+            gc.collect()
+            torch.cuda.empty_cache()
+        found = measured.decoder(described, config, machine, _numbers(decodes), cross_tokens, length)
+    print(
+        f"{machine.name}: copy {machine.copy_bytes_per_second / 1e12:.2f} TB/s, bf16 matmul {machine.bf16_flops_per_second / 1e12:.0f} TFLOP/s"
+    )
+    print(table(rows))
+    print(table(found))
+    if json is not None:
+        write_json(json, f"steps {model}", asdict(machine), options, rows + found)
+
+
+@app.command()
+def throughput(
+    model: Model = "whisper-large-v3",
+    load_format: LoadFormat = "dummy",
+    requests: Annotated[int, typer.Option()] = 512,
+    input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
+    output_tokens: Annotated[int, typer.Option()] = 64,
+    peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
+    option: Option = [],  # noqa: B006
+    json: Json = None,
+    plot_file: Plot = None,
+) -> None:
+    """Offline: all requests at once, from raw samples or token ids to tokens."""
+    import torch
+
+    from antiphon.client.bench import peers, serving
+    from antiphon.client.bench.machine import host
+    from antiphon.layers.device import Target
+
+    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    load = serving.Load(requests, input_size, output_tokens)
+    with _folder(model, load_format) as folder:
+        mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
+        rows: list[Row] = [{"engine": "antiphon", **mine}]
+        config = resolve(folder, options)
+        target = Target.resolve(config.model, ModelConfig.load(config.model).raw)
+        batches = _numbers(peer_batches) if peer_batches else []
+        rows += [peers.throughput(Path(folder), load, batch, target.dtype, target.device.type) for batch in batches]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+    print(f"{model} on {device}: {facts}")
+    _finish(f"throughput {model}", device, {**options, "facts": facts}, rows, json)
+    if plot_file is not None:
+        plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")
+
+
+@app.command()
+def latency(
+    model: Model = "whisper-large-v3",
+    load_format: LoadFormat = "dummy",
+    concurrency: Annotated[str, typer.Option(help="Requests under way.")] = "1,8,32,128",
+    requests: Annotated[int, typer.Option(help="At each concurrency.")] = 256,
+    input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
+    output_tokens: Annotated[int, typer.Option()] = 20,
+    option: Option = [],  # noqa: B006
+    json: Json = None,
+    plot_file: Plot = None,
+) -> None:
+    """A closed loop: a fixed number of callers, each with one request under way."""
+    import torch
+
+    from antiphon.client.bench import serving
+    from antiphon.client.bench.machine import host
+
+    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    load = serving.Load(requests, input_size, output_tokens)
+    with _folder(model, load_format) as folder:
+        rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+    print(f"{model} on {device}: {facts}")
+    _finish(f"latency {model}", device, {**options, "facts": facts}, rows, json)
+    if plot_file is not None:
+        plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

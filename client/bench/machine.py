@@ -1,0 +1,58 @@
+"""The limits of the machine, measured: what every figure stands beside."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+SIDE = 8192  # of the matrices
+COPIED = 2 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    name: str
+    torch: str
+    copy_bytes_per_second: float  # read plus written
+    bf16_flops_per_second: float
+    multiprocessors: int
+
+
+def measure() -> Machine:
+    """On the current CUDA device, random data, medians."""
+    source = torch.randint(0, 255, (COPIED,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = 2 * COPIED / seconds(partial(target.copy_, source))
+    del source, target
+    left, right = (torch.randn(SIDE, SIDE, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    matmul = 2 * SIDE**3 / seconds(partial(torch.matmul, left, right))
+    count = torch.cuda.get_device_properties(0).multi_processor_count
+    return Machine(torch.cuda.get_device_name(), torch.__version__, copy, matmul, count)
+
+
+def host() -> str:
+    return f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def seconds(work: Callable[[], object], milliseconds: int = 100) -> float:
+    """Median time of `work` on the device, by CUDA events, after a warm-up."""
+    from triton.testing import do_bench
+
+    found: float = do_bench(work, warmup=max(10, milliseconds // 4), rep=milliseconds, return_mode="median") / 1e3
+    return found
+
+
+def seconds_in_graph(work: Callable[[int], object], count: int) -> float:
+    """Mean time of `work(0)` to `work(count - 1)`, replayed as one graph: without the gaps between launches. Give each its own data
+    where one call's would stay in the cache."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        work(0)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for i in range(count):
+            work(i)
+    return seconds(graph.replay) / count

@@ -1,0 +1,52 @@
+"""Published configurations by name, so that they can be measured with random weights and without a download.
+
+Numbers from the config.json files of the checkpoints on huggingface.co.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_LARGE_V3: dict[str, Any] = {
+    "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "d_model": 1280, "encoder_layers": 32,
+    "decoder_layers": 32, "encoder_attention_heads": 20, "decoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+    "decoder_ffn_dim": 5120, "num_mel_bins": 128, "vocab_size": 51866, "max_source_positions": 1500, "max_target_positions": 448,
+    "suppress_tokens": None, "begin_suppress_tokens": None, "pad_token_id": 50256, "bos_token_id": 50257, "eos_token_id": 50257,
+    "decoder_start_token_id": 50258,
+}  # fmt: skip
+_FLAN_T5: dict[str, Any] = {
+    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_kv": 64, "feed_forward_proj": "gated-gelu",
+    "vocab_size": 32128, "tie_word_embeddings": False, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "whisper-large-v3": _LARGE_V3,
+    "whisper-large-v3-turbo": {**_LARGE_V3, "decoder_layers": 4},
+    "whisper-base": {
+        **_LARGE_V3, "d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 8,
+        "decoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "num_mel_bins": 80,
+    },
+    "bart-large-cnn": {
+        "architectures": ["BartForConditionalGeneration"], "model_type": "bart", "d_model": 1024, "encoder_layers": 12,
+        "decoder_layers": 12, "encoder_attention_heads": 16, "decoder_attention_heads": 16, "encoder_ffn_dim": 4096,
+        "decoder_ffn_dim": 4096, "vocab_size": 50264, "max_position_embeddings": 1024, "activation_function": "gelu",
+        "decoder_start_token_id": 2, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1, "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+    },
+    "flan-t5-base": {**_FLAN_T5, "d_model": 768, "d_ff": 2048, "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12},
+    "flan-t5-xl": {**_FLAN_T5, "d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32},
+}  # fmt: skip
+
+
+def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
+    """A folder without weights: the configuration, and a tokenizer with one word for every id."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    (folder / "config.json").write_text(json.dumps(config))
+    if config["model_type"] == "whisper":
+        generation = {"no_timestamps_token_id": 50364, "is_multilingual": False, "eos_token_id": config["eos_token_id"]}
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    words = {f"w{id_}": id_ for id_ in range(config["vocab_size"])}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))).save_pretrained(folder)

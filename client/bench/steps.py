@@ -1,0 +1,112 @@
+"""One encoder forward and one decoder step of a model with random weights, without Ray: what the engine is made of."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from antiphon.client.bench.machine import Machine, seconds
+from antiphon.client.bench.report import Row
+from antiphon.config.families import Half
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig
+from antiphon.decoder.runner import DecoderRunner
+from antiphon.encoder.runner import EncoderRunner
+from antiphon.scheduler.plan import StepPlan
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one encoder input: floating-point operations."""
+
+    linear: float
+    attention: float
+
+    @classmethod
+    def of(cls, half: Half, tokens: int) -> "Work":
+        inner = half.num_heads * half.head_dim
+        matrices = 3 if getattr(half, "gated", False) else 2
+        weights = 4 * half.hidden_size * inner + matrices * half.hidden_size * half.ffn_size
+        return cls(2 * tokens * weights * half.num_layers, 4 * tokens**2 * inner * half.num_layers)
+
+
+def encoder(model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], tokens: int) -> list[Row]:
+    """From samples or token ids on the host to hidden states; the limit is the arithmetic at the measured matmul rate."""
+    began = time.perf_counter()
+    runner = EncoderRunner(model, config)
+    ready = time.perf_counter() - began
+    rng = np.random.default_rng(0)
+    rows = []
+    for batch in batches:
+        inputs: list[Any]
+        if runner.audio is not None:
+            inputs = [rng.standard_normal(runner.audio.window).astype(np.float32) for _ in range(batch)]
+        else:
+            inputs = [rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32) for _ in range(batch)]
+        length = runner.audio.tokens if runner.audio is not None else tokens
+        work = Work.of(model.encoder, length)
+        took = seconds(partial(runner.encode, inputs), 600)
+        limit = machine.bf16_flops_per_second / (work.linear + work.attention)
+        rows.append(
+            {
+                "half": "encoder", "attention": runner.attention.name, "batch": batch, "ms": took * 1e3, "inputs/s": batch / took,
+                "limit": limit, "of_limit_%": 100 * batch / took / limit, "ready_s": ready,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def decoder(
+    model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], cross_len: int, length: int
+) -> list[Row]:
+    """A decode step by itself; the limit is the bytes that it must read at the measured copy rate."""
+    began = time.perf_counter()
+    runner = DecoderRunner(model, config)
+    ready = time.perf_counter() - began
+    weights = _bytes_per_step(runner)
+    half, pool = model.decoder, runner.pool
+    token_bytes = 2 * half.num_layers * half.num_heads * half.head_dim * pool.dtype.itemsize
+    rows = []
+    for batch in batches:
+        plan = _plan(runner, batch, cross_len, length)
+        runner.launch(plan).result()
+        assert runner.graphs is not None
+        shape = runner.graphs.fitting(plan)
+        assert shape is not None
+        inputs = runner.inputs.fill(plan, shape)
+        took = seconds(partial(runner.graphs.replay, inputs), 300)
+        began = time.perf_counter()
+        for _ in range(50):
+            step = runner.launch(plan)
+        step.result()
+        launched = (time.perf_counter() - began) / 50
+        read = weights + batch * (cross_len + length) * token_bytes
+        rows.append(
+            {
+                "half": "decoder", "attention": runner.cross.name, "kv": str(pool.dtype).removeprefix("torch."), "batch": batch,
+                "ms": took * 1e3, "tokens/s": batch / took, "limit_ms": read / machine.copy_bytes_per_second * 1e3,
+                "times_limit": took * machine.copy_bytes_per_second / read, "ms_with_host": launched * 1e3, "ready_s": ready,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _bytes_per_step(runner: DecoderRunner) -> int:
+    """Of weights: all but the embeddings, of which a step reads a few rows, and the cross KV's projections."""
+    skipped = ("embed", "encoder_attn.kv", "cross_attention.kv")
+    head = runner.model.get_parameter("lm_head.weight").nbytes
+    named = runner.model.named_parameters()
+    return head + sum(each.nbytes for name, each in named if "lm_head" not in name and not any(part in name for part in skipped))
+
+
+def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:
+    """A step of `batch` decodes, each with pages of its own."""
+    size = runner.pool.page_size
+    own, cross = -(-length // size), -(-cross_len // size)
+    pages = np.arange(runner.pool.num_pages)
+    assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
+    tables = np.random.default_rng(0).permutation(pages)[: batch * (own + cross)].reshape(batch, own + cross)
+    slots, ones = np.arange(batch), np.ones(batch, np.int64)
+    return StepPlan([], [], slots, slots, ones, ones * length, tables[:, :own], tables[:, own:], ones * cross_len)
