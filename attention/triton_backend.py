@@ -37,7 +37,9 @@ class TritonAttention(AttentionBackend):
             return FullPlan(batch.starts, batch.max_len)
         blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
         float8 = self.spec.kv_dtype == torch.float8_e4m3fn
-        launch = PagedLaunch.choose(blocks, self.spec.num_heads, batch.max_kv_len, float8, self._multiprocessors)
+        launch = PagedLaunch.choose(
+            blocks, self.spec.num_heads, self.spec.head_dim, batch.max_kv_len, float8, self._multiprocessors
+        )
         return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
 
     def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:

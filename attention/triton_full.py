@@ -14,7 +14,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def _full_kernel(
     q, k, v, out, starts, bias, scale, reach,
-    q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head,
+    Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, K_TOKEN: tl.constexpr, K_HEAD: tl.constexpr, V_TOKEN: tl.constexpr,
+    V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """`bias` [heads, 2 * reach + 1]: at key position - query position + reach, clamped to both ends."""
@@ -29,7 +30,7 @@ def _full_kernel(
     d0 = tl.arange(0, D0)
     in0 = d0 < HEAD_DIM
     tokens = (first + rows).to(tl.int64)
-    q_at = q + (tokens * q_token + head * q_head)[:, None]
+    q_at = q + (tokens * Q_TOKEN + head * Q_HEAD)[:, None]
     q0 = tl.load(q_at + d0[None, :], mask=is_row[:, None] & in0[None, :], other=0.0)
     if D1 > 0:
         d1 = D0 + tl.arange(0, D1)
@@ -40,15 +41,15 @@ def _full_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     factor = scale * LOG2_E
     table = bias + head * (2 * reach + 1)
-    k_at = k + first.to(tl.int64) * k_token + head * k_head
-    v_at = v + first.to(tl.int64) * v_token + head * v_head
+    k_at = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
+    v_at = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
     for start in range(0, length, BLOCK_N):
         keys = start + columns
         is_key = keys < length
-        k0 = tl.load(k_at + keys[None, :] * k_token + d0[:, None], mask=is_key[None, :] & in0[:, None], other=0.0)
+        k0 = tl.load(k_at + keys[None, :] * K_TOKEN + d0[:, None], mask=is_key[None, :] & in0[:, None], other=0.0)
         scores = tl.dot(q0, k0, input_precision="ieee")
         if D1 > 0:
-            k1 = tl.load(k_at + keys[None, :] * k_token + d1[:, None], mask=is_key[None, :], other=0.0)
+            k1 = tl.load(k_at + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0)
             scores = tl.dot(q1, k1, scores, input_precision="ieee")
         if BIAS:
             distance = tl.minimum(tl.maximum(keys[None, :] - rows[:, None], -reach), reach) + reach
@@ -62,13 +63,13 @@ def _full_kernel(
         total = total * shrink + tl.sum(weights, 1)
         highest = top
         weights = weights.to(v.dtype.element_ty)
-        v0 = tl.load(v_at + keys[:, None] * v_token + d0[None, :], mask=is_key[:, None] & in0[None, :], other=0.0)
+        v0 = tl.load(v_at + keys[:, None] * V_TOKEN + d0[None, :], mask=is_key[:, None] & in0[None, :], other=0.0)
         acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision="ieee")
         if D1 > 0:
-            v1 = tl.load(v_at + keys[:, None] * v_token + d1[None, :], mask=is_key[:, None], other=0.0)
+            v1 = tl.load(v_at + keys[:, None] * V_TOKEN + d1[None, :], mask=is_key[:, None], other=0.0)
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision="ieee")
     inverse = (1.0 / total)[:, None]
-    out_at = out + (tokens * out_token + head * out_head)[:, None]
+    out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None]
     tl.store(out_at + d0[None, :], (acc0 * inverse).to(out.dtype.element_ty), mask=is_row[:, None] & in0[None, :])
     if D1 > 0:
         tl.store(out_at + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None])
@@ -106,7 +107,8 @@ def full_attention(
     grid = (triton.cdiv(max_len, block_m), heads, len(starts) - 1)
     _full_kernel[grid](
         q, k, v, out, starts, bias if bias is not None else starts, scale, 0 if bias is None else bias.shape[1] // 2,
-        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
+        Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1), V_TOKEN=v.stride(0), V_HEAD=v.stride(1),
+        OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
         HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip

@@ -60,6 +60,7 @@ class T5Half:
     norm_eps: float
     logits_scale: float  # decoder: hidden states are scaled by this before a tied head
     max_positions: None = None  # relative positions: no limit of their own
+    pre_norm: bool = True
     attention_scale: float = 1.0  # folded into T5's initialisation
 
 

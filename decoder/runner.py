@@ -26,6 +26,7 @@ from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
+from antiphon.layers.quantise import check, quantise
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
@@ -58,8 +59,12 @@ class DecoderRunner:
         self.target = Target.resolve(config.model, model.raw)
         self.device = self.target.device
         specs = decoder_specs(model.decoder, self.target, config.decoder)
+        check(config.model.quantization, self.target)
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
+        if config.model.quantization == "fp8":
+            quantise(self.model.layers, model.decoder.pre_norm)
+            self.model.quantised = True
         self.pool = self._make_pool()
         options, half = config.scheduler, model.decoder
         self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)
@@ -180,7 +185,7 @@ class DecoderRunner:
         """The model and the likeliest tokens under the rules that most requests have."""
         self._run_model(inputs, plans)
         count = inputs.shape.sequences
-        self._tokens[:count] = self.sampler.greedy(self._logits[:count], inputs.slots, inputs.lengths)
+        self.sampler.greedy(self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count])
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]

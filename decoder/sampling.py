@@ -95,10 +95,14 @@ class Sampler:
         tokens = self._append(_draw(logits, step) if asked.random else logits.argmax(-1), step, asked)
         return tokens, _logprobs(raw, tokens, step) if asked.logprobs else None
 
-    def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """The same for rows that ask for nothing but what a graph holds, all inputs on the device: tokens [rows]."""
+    def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
+        """The same for rows that ask for nothing but what a graph holds, all on the device: tokens into `out` [rows]."""
+        if logits.device.type == "cuda":
+            from antiphon.decoder.triton_sampling import greedy  # Triton is there where CUDA is
+
+            return greedy(logits, self.slots, slots, lengths, self.timestamps, out)
         step, asked = _Step(self.slots, slots, lengths), Asked()
-        return self._append(self._restrict(logits, step, asked).argmax(-1), step, asked)
+        out.copy_(self._append(self._restrict(logits, step, asked).argmax(-1), step, asked))
 
     def _restrict(self, logits: torch.Tensor, step: "_Step", asked: Asked) -> torch.Tensor:
         if asked.masks:

@@ -18,6 +18,7 @@ from antiphon.encoder.graphs import EncoderGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.device import Target, to_device
+from antiphon.layers.quantise import check, quantise
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 
 
@@ -35,12 +36,15 @@ class EncoderRunner:
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         half = model.encoder
         self.target = Target.resolve(config.model, model.raw)
+        check(config.model.quantization, self.target)
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
         self.model = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":
             fill_randomly(self.model)
         else:
             load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
+        if config.model.quantization == "fp8":
+            quantise(self.model.layers, half.pre_norm)
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)

@@ -1,13 +1,72 @@
-"""Linear layers."""
+"""Linear layers, in the model's precision or quantised, and activations."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MAX = 448.0
 
-class StackedLinear(nn.Module):
+
+@dataclass(frozen=True)
+class Quantised:
+    """Rows of float8 with a scale each: row i is `values[i] * scales[i]`."""
+
+    values: torch.Tensor  # [tokens, features] float8_e4m3fn
+    scales: torch.Tensor  # [tokens, 1] float32
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> "Quantised":
+        """`x` [tokens, features], each row scaled by its own largest element."""
+        if x.device.type == "cuda":
+            from antiphon.layers.triton_norms import quantise_rows  # Triton is there where CUDA is
+
+            return cls(*quantise_rows(x))
+        scales = x.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
+        return cls((x.float() / scales).to(FLOAT8), scales)
+
+
+class Linear(nn.Module):
+    """`x @ weight.T + bias`. After `quantise`, both sides are float8: the weight with a scale for each output feature, the input
+    with one for each token, found as it comes (dynamic quantisation)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
+        self.weight_scales: torch.Tensor | None = None  # [1, out] float32
+
+    def forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
+        """[tokens, in] -> [tokens, out]"""
+        if self.weight_scales is None:
+            assert isinstance(x, torch.Tensor)
+            return F.linear(x, self.weight, self.bias)
+        given = x if isinstance(x, Quantised) else Quantised.of(x)
+        if given.values.device.type == "cpu":  # the reference: what the products of float8 numbers are
+            weight = self.weight.float() * self.weight_scales.t()
+            found = F.linear(given.values.float() * given.scales, weight)
+            return (found if self.bias is None else found + self.bias.float()).to(self.dtype)
+        return torch._scaled_mm(
+            given.values,
+            self.weight.t(),
+            scale_a=given.scales,
+            scale_b=self.weight_scales,
+            bias=self.bias,
+            out_dtype=self.dtype,
+            use_fast_accum=True,
+        )
+
+    def quantise(self) -> None:
+        self.dtype = self.weight.dtype  # of the output
+        quantised = Quantised.of(self.weight.data)
+        self.weight = nn.Parameter(quantised.values, requires_grad=False)
+        self.weight_scales = quantised.scales.t().contiguous()
+
+
+class StackedLinear(Linear):
     """Several projections of the same input as one matrix product: query, key and value, or gate and up.
 
     A checkpoint stores them apart as `<parent>.<part>.weight`; the loader stacks them row by row, in order of `parts`.
@@ -15,15 +74,12 @@ class StackedLinear(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: dict[str, int], bias: bool, unbiased: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(in_features, sum(out_features.values()), bias)
         self.parts, self.unbiased = out_features, unbiased
-        total = sum(out_features.values())
-        self.weight = nn.Parameter(torch.empty(total, in_features), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(total), requires_grad=False) if bias else None
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def split(self, x: torch.Tensor | Quantised) -> tuple[torch.Tensor, ...]:
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
-        return F.linear(x, self.weight, self.bias).split(list(self.parts.values()), dim=-1)
+        return self(x).split(list(self.parts.values()), dim=-1)
 
 
 KINDS = {
@@ -37,17 +93,20 @@ _IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Activation:
+class Activation(nn.Module):
     """By transformers' name; with a gate, the product of both (Shazeer 2020)."""
 
+    quantises = False  # its output goes into a quantised linear layer
+
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.kind = KINDS[name]
 
-    def __call__(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor | Quantised:
         """[tokens, features], rows contiguous."""
         if x.device.type == "cuda" and x.dtype != torch.float32:
-            from antiphon.layers.triton_norms import activation  # Triton is there where CUDA is
+            from antiphon.layers.triton_norms import activation, activation_quantised  # Triton is there where CUDA is
 
-            return activation(self.kind, x, gate)
+            return Quantised(*activation_quantised(self.kind, x, gate)) if self.quantises else activation(self.kind, x, gate)
         found = _IN_TORCH[self.kind](x)
         return found if gate is None else found * gate

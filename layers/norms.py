@@ -4,22 +4,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from antiphon.layers.linear import Quantised
+
 
 class LayerNorm(nn.LayerNorm):
     """With `after`, which takes in a residual: on a GPU in the same pass over memory."""
 
-    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`x + delta` and its norm, both [tokens, hidden]."""
-        if x.device.type == "cuda":
-            from antiphon.layers.triton_norms import add_norm  # Triton is there where CUDA is
+    quantises = False  # its output goes into a quantised linear layer
 
-            return add_norm(x, delta, self.weight, self.bias, self.eps)
-        total = x if delta is None else x + delta
-        return total, self(total)
+    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+        """`x + delta` and its norm, both [tokens, hidden]."""
+        return _after(self, x, delta, self.bias)
 
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm without mean or bias (Zhang and Sennrich 2019), as T5 has it; statistics in float32."""
+
+    quantises = False
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -29,17 +30,26 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.weight * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(self.weight.dtype)
 
-    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
         """As `LayerNorm.after`."""
-        if x.device.type == "cuda":
-            from antiphon.layers.triton_norms import add_norm
-
-            return add_norm(x, delta, self.weight, None, self.eps)
-        total = x if delta is None else x + delta
-        return total, self(total)
+        return _after(self, x, delta, None)
 
 
 Norm = LayerNorm | RMSNorm
+
+
+def _after(
+    norm: Norm, x: torch.Tensor, delta: torch.Tensor | None, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+    if x.device.type == "cuda":
+        from antiphon.layers.triton_norms import add_norm, add_norm_quantised  # Triton is there where CUDA is
+
+        if norm.quantises:
+            total, values, scales = add_norm_quantised(x, delta, norm.weight, bias, norm.eps)
+            return total, Quantised(values, scales)
+        return add_norm(x, delta, norm.weight, bias, norm.eps)
+    total = x if delta is None else x + delta
+    return total, norm(total)
 
 
 class ResidualStream:
@@ -50,15 +60,21 @@ class ResidualStream:
         self._x = x  # [tokens, hidden]
         self._added: torch.Tensor | None = None
 
-    def normed(self, norm: Norm) -> torch.Tensor:
+    def normed(self, norm: Norm) -> torch.Tensor | Quantised:
         """`norm` of the stream, which stays as it is (pre-norm)."""
         self._x, found = norm.after(self._x, self._added)
         self._added = None
         return found
 
+    def final(self, norm: Norm) -> torch.Tensor:
+        """`norm` of the stream, where no linear layer follows."""
+        found = self.normed(norm)
+        assert isinstance(found, torch.Tensor), "only what a linear layer reads may be quantised"
+        return found
+
     def renew(self, norm: Norm) -> None:
         """The stream becomes `norm` of itself (post-norm)."""
-        self._x, self._added = self.normed(norm), None
+        self._x = self.final(norm)
 
     def add(self, delta: torch.Tensor) -> None:
         assert self._added is None, "two sublayers in a row without a norm between them"

@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from antiphon.config.families import T5Half
-from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.linear import Activation, Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 
 
@@ -17,11 +17,11 @@ class T5FeedForward(nn.Module):
         self.activation = Activation(half.activation)
         parts = ("wi_0", "wi_1") if half.gated else ("wi",)
         self.wi = StackedLinear(half.hidden_size, dict.fromkeys(parts, half.ffn_size), bias=False)
-        self.wo = nn.Linear(half.ffn_size, half.hidden_size, bias=False)
+        self.wo = Linear(half.ffn_size, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, stream: ResidualStream) -> None:
-        stream.add(self.wo(self.activation(*self.wi(stream.normed(self.layer_norm)))))
+        stream.add(self.wo(self.activation(*self.wi.split(stream.normed(self.layer_norm)))))
 
 
 def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:

@@ -5,11 +5,26 @@ import torch
 import triton
 import triton.language as tl
 
+FLOAT8_MAX = tl.constexpr(448.0)  # the largest number of float8_e4m3fn
+
+
+@triton.jit
+def _store_row(value, out, scales, row, at, inside, width, QUANTISE: tl.constexpr):
+    """A whole row, as it is or as float8 with the scale that makes its largest element the largest float8."""
+    if QUANTISE:
+        largest = tl.max(tl.abs(tl.where(inside, value.to(tl.float32), 0.0)), 0)
+        scale = tl.maximum(largest, 1e-12) / FLOAT8_MAX
+        tl.store(scales + row, scale)
+        scaled = tl.minimum(tl.maximum(value.to(tl.float32) / scale, -FLOAT8_MAX), FLOAT8_MAX)
+        tl.store(out + row * width + at, scaled.to(out.dtype.element_ty), mask=inside)
+    else:
+        tl.store(out + row * width + at, value.to(out.dtype.element_ty), mask=inside)
+
 
 @triton.jit
 def _add_norm_kernel(
-    x, delta, weight, bias, total, out, eps, width, x_row, delta_row,
-    BLOCK: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr,
+    x, delta, weight, bias, total, out, scales, eps, width, x_row, delta_row,
+    BLOCK: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -26,24 +41,67 @@ def _add_norm_kernel(
         normed = centred * scale * gain + tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
     else:  # RMSNorm, rounded before the gain as T5 has it
         scale = tl.rsqrt(tl.sum(value * value, 0) / width + eps)
-        normed = (value * scale).to(out.dtype.element_ty) * tl.load(weight + at, mask=inside, other=0.0)
-    tl.store(out + row * width + at, normed.to(out.dtype.element_ty), mask=inside)
+        normed = (value * scale).to(x.dtype.element_ty) * tl.load(weight + at, mask=inside, other=0.0)
+    _store_row(normed, out, scales, row, at, inside, width, QUANTISE)
 
 
 def add_norm(
     x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`x + delta` and its norm, both [tokens, hidden]. LayerNorm with a `bias`, RMSNorm without. No `delta`: x itself."""
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return _add_norm(x, delta, weight, bias, eps, out, None), out
+
+
+def add_norm_quantised(
+    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `add_norm`; the norm as float8 rows and their scales [tokens, 1]."""
+    out, scales = _float8_rows(x)
+    return _add_norm(x, delta, weight, bias, eps, out, scales), out, scales
+
+
+def _add_norm(
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    eps: float,
+    out: torch.Tensor,
+    scales: torch.Tensor | None,
+) -> torch.Tensor:
     rows, width = x.shape
-    out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
-    total = x if delta is None else torch.empty_like(out)
+    total = x if delta is None else torch.empty((rows, width), dtype=x.dtype, device=x.device)
     block = triton.next_power_of_2(width)
     _add_norm_kernel[(rows,)](
-        x, delta if delta is not None else x, weight, bias if bias is not None else weight, total, out, eps, width,
-        x.stride(0), delta.stride(0) if delta is not None else 0,
-        BLOCK=block, ADD=delta is not None, MEAN=bias is not None, num_warps=4 if block <= 2048 else 8,
+        x, delta if delta is not None else x, weight, bias if bias is not None else weight, total, out,
+        scales if scales is not None else out, eps, width, x.stride(0), delta.stride(0) if delta is not None else 0,
+        BLOCK=block, ADD=delta is not None, MEAN=bias is not None, QUANTISE=scales is not None,
+        num_warps=4 if block <= 2048 else 8,
     )  # fmt: skip
-    return total, out
+    return total
+
+
+def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values = torch.empty(like.shape, dtype=torch.float8_e4m3fn, device=like.device)
+    return values, torch.empty((len(like), 1), dtype=torch.float32, device=like.device)
+
+
+@triton.jit
+def _quantise_kernel(x, out, scales, width, x_row, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    value = tl.load(x + row * x_row + at, mask=inside, other=0.0)
+    _store_row(value, out, scales, row, at, inside, width, True)
+
+
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[tokens, features] as float8 rows and their scales [tokens, 1]."""
+    out, scales = _float8_rows(x)
+    block = triton.next_power_of_2(x.shape[1])
+    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), BLOCK=block, num_warps=4 if block <= 2048 else 8)
+    return out, scales
 
 
 @triton.jit
@@ -65,14 +123,17 @@ def _activate(x, KIND: tl.constexpr):
 
 
 @triton.jit
-def _activation_kernel(x, gate, out, width, x_row, gate_row, BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr):
+def _activation_kernel(
+    x, gate, out, scales, width, x_row, gate_row,
+    BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, QUANTISE: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
     found = _activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND)
     if GATED:
-        found = found.to(out.dtype.element_ty) * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
-    tl.store(out + row * width + at, found.to(out.dtype.element_ty), mask=inside)
+        found = found.to(x.dtype.element_ty) * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
+    _store_row(found.to(x.dtype.element_ty), out, scales, row, at, inside, width, QUANTISE)
 
 
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
@@ -81,7 +142,18 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
     out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     block = min(2048, triton.next_power_of_2(width))
     _activation_kernel[(rows, triton.cdiv(width, block))](
-        x, gate if gate is not None else x, out, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        BLOCK=block, KIND=kind, GATED=gate is not None, num_warps=4,
+        x, gate if gate is not None else x, out, out, width, x.stride(0), gate.stride(0) if gate is not None else 0,
+        BLOCK=block, KIND=kind, GATED=gate is not None, QUANTISE=False, num_warps=4,
     )  # fmt: skip
     return out
+
+
+def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `activation`, as float8 rows and their scales [tokens, 1]; a row is one program's."""
+    out, scales = _float8_rows(x)
+    rows, width = x.shape
+    _activation_kernel[(rows, 1)](
+        x, gate if gate is not None else x, out, scales, width, x.stride(0), gate.stride(0) if gate is not None else 0,
+        BLOCK=triton.next_power_of_2(width), KIND=kind, GATED=gate is not None, QUANTISE=True, num_warps=8,
+    )  # fmt: skip
+    return out, scales

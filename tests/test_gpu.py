@@ -15,7 +15,7 @@ from plain_engine import PlainEngine
 from test_parity import clips, mixed_inputs, oracle, text_rules
 
 from antiphon import Engine
-from antiphon.config.sampling import DecodingRules
+from antiphon.config.sampling import DecodingRules, SamplingParams
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -50,6 +50,44 @@ def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
             engine.submit(engine.request(clip, [61, 63, 65, 66], 30, DecodingRules(stop_ids=(60,))))
         results.append({id_: end.token_ids for id_, end in engine.run().items()})
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+@pytest.mark.parametrize("encoder", ["triton", "torch_sdpa"])
+def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, checkpoints) -> None:
+    folder, model = checkpoints(name)
+    start, results = model.generation_config.decoder_start_token_id, []
+    for options in ({}, {"enforce_eager": True}, {"decoder_attention_backend": "torch_sdpa"}):
+        engine = PlainEngine(
+            folder, device="cuda", dtype="float32", max_num_seqs=12, max_model_len=100, kv_cache_memory_gib=1,
+            encoder_attention_backend=encoder, **options,
+        )  # fmt: skip
+        assert (engine.replica.runner.graphs is not None) == (not options)
+        for ids, max_new in mixed_inputs(24, model.config.vocab_size, seed=12):
+            engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
+        results.append({id_: end.token_ids for id_, end in engine.run().items()})
+    assert results[0] == results[1] == results[2]
+
+
+def test_ten_thousand_steps_take_no_memory(checkpoints) -> None:
+    folder, model = checkpoints("bart")
+    engine = PlainEngine(folder, device="cuda", dtype="float32", max_num_seqs=4, max_model_len=100, kv_cache_memory_gib=1)
+    rng = np.random.default_rng(0)
+
+    def run(count: int) -> int:
+        before = engine.replica.scheduler.counters["steps"]
+        for _ in range(count):
+            ids = rng.integers(3, model.config.vocab_size, 9).astype(np.int32)
+            engine.submit(engine.request(ids, [2], 90, params=SamplingParams(ignore_eos=True)))
+        engine.run()
+        torch.cuda.synchronize()
+        return engine.replica.scheduler.counters["steps"] - before
+
+    run(40)
+    memory, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    assert run(460) > 10_000
+    assert torch.cuda.memory_allocated() <= memory + 1024
+    assert torch.cuda.memory_reserved() == reserved
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -7,7 +7,7 @@ from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.linear import Activation, Linear, Quantised, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
@@ -19,10 +19,10 @@ class SelfAttention(nn.Module):
         self.qkv = StackedLinear(
             size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
         )
-        self.out_proj = nn.Linear(size, size)
+        self.out_proj = Linear(size, size)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
+    def forward(self, x: torch.Tensor | Quantised, step: DecoderStep) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
         return self.out_proj(found.flatten(1))
@@ -33,15 +33,15 @@ class CrossAttention(CrossWriter):
         super().__init__()
         size, self.layer = half.hidden_size, layer
         self.heads = (half.num_heads, half.head_dim)
-        self.q_proj = nn.Linear(size, size)
+        self.q_proj = Linear(size, size)
         self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",))
-        self.out_proj = nn.Linear(size, size)
+        self.out_proj = Linear(size, size)
 
-    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        k, v = (part.unflatten(-1, self.heads) for part in self.kv(hidden))
+    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
         pool.write(self.layer, slots, k, v)
 
-    def forward(self, x: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | Quantised, step: DecoderStep) -> torch.Tensor:
         q = self.q_proj(x).unflatten(-1, self.heads)
         found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
         return self.out_proj(found.flatten(1))
@@ -56,8 +56,8 @@ class DecoderLayer(nn.Module):
         self.self_attn_layer_norm = LayerNorm(half.hidden_size)
         self.encoder_attn = CrossAttention(half, layer)
         self.encoder_attn_layer_norm = LayerNorm(half.hidden_size)
-        self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
-        self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
+        self.fc1 = Linear(half.hidden_size, half.ffn_size)
+        self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
@@ -73,7 +73,7 @@ class DecoderLayer(nn.Module):
             stream.add(self._feed_forward(stream.value))
             stream.renew(self.final_layer_norm)
 
-    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _feed_forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -81,7 +81,7 @@ class BartDecoder(DecoderModel):
     def __init__(self, half: BartHalf, tied_head: bool, logits_bias: bool) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
-        self.layers: list[DecoderLayer] = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))  # type: ignore[assignment]
+        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
         self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
         if tied_head:
@@ -92,14 +92,11 @@ class BartDecoder(DecoderModel):
         stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
             layer(stream, step)
-        return stream.value if self.layer_norm is None else stream.normed(self.layer_norm)
-
-    def cross_attentions(self) -> list[CrossAttention]:
-        return [layer.encoder_attn for layer in self.layers]
+        return stream.value if self.layer_norm is None else stream.final(self.layer_norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        found = self.lm_head(hidden).float()
-        return found if self.final_logits_bias is None else found + self.final_logits_bias.float()
+        found: torch.Tensor = self.lm_head(hidden)
+        return found if self.final_logits_bias is None else found.float() + self.final_logits_bias.float()
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

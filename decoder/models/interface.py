@@ -1,7 +1,6 @@
 """What the runner needs of a decoder, whatever its structure."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
 from antiphon.kv.pool import KVPool
+from antiphon.layers.linear import Quantised
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,31 @@ class CrossWriter(nn.Module):
     """A cross-attention layer, seen as the writer of its own cache."""
 
     @abstractmethod
-    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
+    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
         """Keys and values of encoder states [tokens, hidden] into the pool at `slots` [tokens]."""
 
 
 class DecoderModel(nn.Module):
+    layers: nn.ModuleList
+    quantised = False  # its linear layers are
+
     @abstractmethod
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
 
-    @abstractmethod
-    def cross_attentions(self) -> Sequence[CrossWriter]:
+    def cross_attentions(self) -> list[CrossWriter]:
         """One per layer."""
+        return [each for each in self.layers.modules() if isinstance(each, CrossWriter)]
 
     def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
         """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
+        given = Quantised.of(hidden) if self.quantised else hidden  # once for all layers
         for attention in self.cross_attentions():
-            attention.write(hidden, slots, pool)
+            attention.write(given, slots, pool)
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> float32 [rows, vocabulary]"""
+        """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype"""
 
     @staticmethod
     @abstractmethod

@@ -6,7 +6,7 @@ from torch import nn
 from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
-from antiphon.layers.linear import StackedLinear
+from antiphon.layers.linear import Linear, Quantised, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
@@ -18,11 +18,13 @@ class SelfAttention(nn.Module):
         self.layer, self.heads = layer, (half.num_heads, half.head_dim)
         inner = half.num_heads * half.head_dim
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
-        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(stream.normed(self.layer_norm)))  # [tokens, heads, head_dim]
+        q, k, v = (
+            part.unflatten(-1, self.heads) for part in self.qkv.split(stream.normed(self.layer_norm))
+        )  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
         stream.add(self.o(found.flatten(1)))
@@ -33,13 +35,13 @@ class CrossAttention(CrossWriter):
         super().__init__()
         self.layer, self.heads = layer, (half.num_heads, half.head_dim)
         inner = half.num_heads * half.head_dim
-        self.q = nn.Linear(half.hidden_size, inner, bias=False)
+        self.q = Linear(half.hidden_size, inner, bias=False)
         self.kv = StackedLinear(half.hidden_size, dict.fromkeys("kv", inner), bias=False)
-        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def write(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        k, v = (part.unflatten(-1, self.heads) for part in self.kv(hidden))
+    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
         pool.write(self.layer, slots, k, v)
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
@@ -66,7 +68,7 @@ class T5Decoder(DecoderModel):
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
         self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False)
-        self.layers: list[DecoderLayer] = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))  # type: ignore[assignment]
+        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
         self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
         if tied_head:
@@ -77,14 +79,11 @@ class T5Decoder(DecoderModel):
         stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
             layer(stream, step, self.bias)
-        return stream.normed(self.final_layer_norm)
-
-    def cross_attentions(self) -> list[CrossAttention]:
-        return [layer.cross_attention for layer in self.layers]
+        return stream.final(self.final_layer_norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.lm_head(hidden * self.logits_scale)
-        return out.float()
+        return out
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

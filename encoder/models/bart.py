@@ -9,7 +9,7 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import BartHalf
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import Activation, StackedLinear
+from antiphon.layers.linear import Activation, Linear, Quantised, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
@@ -21,10 +21,10 @@ class SelfAttention(nn.Module):
         self.qkv = StackedLinear(
             size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
         )
-        self.out_proj = nn.Linear(size, size)
+        self.out_proj = Linear(size, size)
 
-    def forward(self, x: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(x))  # [tokens, heads, head_dim]
+    def forward(self, x: torch.Tensor | Quantised, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
         return self.out_proj(attention.run(q, k, v, plan).flatten(1))
 
 
@@ -35,8 +35,8 @@ class EncoderLayer(nn.Module):
         self.activation = Activation(half.activation)
         self.self_attn = SelfAttention(half)
         self.self_attn_layer_norm = LayerNorm(half.hidden_size)
-        self.fc1 = nn.Linear(half.hidden_size, half.ffn_size)
-        self.fc2 = nn.Linear(half.ffn_size, half.hidden_size)
+        self.fc1 = Linear(half.hidden_size, half.ffn_size)
+        self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
@@ -49,7 +49,7 @@ class EncoderLayer(nn.Module):
             stream.add(self._feed_forward(stream.value))
             stream.renew(self.final_layer_norm)
 
-    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _feed_forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -65,7 +65,7 @@ class BartEncoder(EncoderModel):
         stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
             layer(stream, attention, plan)
-        return stream.value if self.layer_norm is None else stream.normed(self.layer_norm)
+        return stream.value if self.layer_norm is None else stream.final(self.layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

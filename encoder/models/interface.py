@@ -8,6 +8,8 @@ from torch import nn
 class EncoderModel(nn.Module):
     """`forward` takes packed token ids and positions (text) or spectrograms (audio), an attention backend and its plan."""
 
+    layers: nn.ModuleList
+
     @staticmethod
     @abstractmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from torch import nn
 from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import T5Half
 from antiphon.encoder.models.interface import EncoderModel
-from antiphon.layers.linear import StackedLinear
+from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
@@ -20,11 +20,11 @@ class SelfAttention(nn.Module):
         self.heads = (half.num_heads, half.head_dim)
         inner = half.num_heads * half.head_dim
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
-        self.o = nn.Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv(stream.normed(self.layer_norm)))
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(stream.normed(self.layer_norm)))
         stream.add(self.o(attention.run(q, k, v, plan, bias).flatten(1)))
 
 
@@ -52,7 +52,7 @@ class T5Encoder(EncoderModel):
         stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
             layer(stream, attention, plan, self.bias)
-        return stream.normed(self.final_layer_norm)
+        return stream.final(self.final_layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

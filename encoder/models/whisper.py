@@ -29,7 +29,7 @@ class WhisperEncoder(EncoderModel):
         stream = ResidualStream((x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1))
         for layer in self.layers:
             layer(stream, attention, plan)
-        return stream.normed(self.layer_norm)
+        return stream.final(self.layer_norm)
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:

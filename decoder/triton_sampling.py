@@ -1,0 +1,116 @@
+"""Triton kernel for greedy decoding under the rules that most requests use: one program a row, one pass over its logits.
+
+The same rules in torch are in `decoder/sampling.py`, which is the reference; there they are some sixty launches.
+"""
+
+# ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)
+import torch
+import triton
+import triton.language as tl
+
+from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.slots import Slots
+
+MINUS_INF = tl.constexpr(float("-inf"))
+NONE = tl.constexpr(-1)  # of a setting: off
+
+
+@triton.jit
+def _greedy_kernel(
+    logits, masks, slots, lengths, tokens, stop_ids, out,
+    prompt_len, max_len, min_tokens, mask, begin_mask, timestamps, forced_first, forced_last,
+    vocabulary, columns,
+    LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr, BLOCK: tl.constexpr, HISTORY: tl.constexpr,
+    RULED: tl.constexpr, FIRST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr, LAST_INITIAL: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    slot = tl.load(slots + row)
+    length = tl.load(lengths + row)
+    begin = tl.load(prompt_len + slot).to(tl.int32)
+    generated = length - begin
+    own_tokens = tokens + slot.to(tl.int64) * columns
+    which = tl.where(generated == 0, tl.load(begin_mask + slot), tl.load(mask + slot))
+    early = generated < tl.load(min_tokens + slot)
+
+    ruled = False
+    if RULED:
+        ruled = tl.load(timestamps + slot) > 0
+        last = tl.load(own_tokens + tl.maximum(length - 1, 0))
+        before = tl.load(own_tokens + tl.maximum(length - 2, 0))
+        last_is_time = (generated >= 1) & (last >= FIRST_TIME)
+        pair_is_closed = (generated < 2) | (before >= FIRST_TIME)
+        repeats = last_is_time & ~pair_is_closed
+        latest = generated * 0 + (FIRST_TIME - 1)
+        if ruled:
+            for start in range(0, columns, HISTORY):
+                at = start + tl.arange(0, HISTORY)
+                written = tl.load(own_tokens + at, mask=(at >= begin) & (at < length), other=0).to(tl.int32)
+                latest = tl.maximum(latest, tl.max(written, 0))
+        earliest = tl.where(latest < FIRST_TIME, FIRST_TIME, tl.where(repeats, latest, latest + 1))
+
+    text = tl.full([BLOCK], MINUS_INF, tl.float32)  # the best of each column of blocks, and where it was
+    text_at = tl.zeros([BLOCK], tl.int32)
+    time = tl.full([BLOCK], MINUS_INF, tl.float32)
+    time_at = tl.zeros([BLOCK], tl.int32)
+    time_sum = tl.zeros([BLOCK], tl.float32)  # of exp(score - time)
+    for start in range(0, vocabulary, BLOCK):
+        ids = start + tl.arange(0, BLOCK)
+        inside = ids < vocabulary
+        score = tl.load(logits + row.to(tl.int64) * LOGITS_ROW + ids, mask=inside, other=MINUS_INF)
+        score += tl.load(masks + which * MASK_ROW + ids, mask=inside, other=0.0)
+        if early:
+            for i in range(STOPS):
+                score = tl.where(ids == tl.load(stop_ids + slot * STOPS + i), MINUS_INF, score)
+        is_time = ids < 0
+        if RULED:  # known when it is compiled
+            if ruled:
+                is_time = ids >= FIRST_TIME
+                barred = (ids == NO_TIMES) | (is_time & ((last_is_time & pair_is_closed) | (ids < earliest)))
+                barred = barred | ((ids < END) & repeats) | ((generated == 0) & ((ids < FIRST_TIME) | (ids > LAST_INITIAL)))
+                score = tl.where(barred, MINUS_INF, score)
+                time_score = tl.where(is_time, score, MINUS_INF)
+                top = tl.maximum(time, time_score)
+                safe = tl.where(top == MINUS_INF, 0.0, top)
+                time_sum = time_sum * tl.exp(time - safe) + tl.exp(time_score - safe)
+                time_at = tl.where(time_score > time, ids, time_at)
+                time = top
+        text_score = tl.where(is_time, MINUS_INF, score)
+        text_at = tl.where(text_score > text, ids, text_at)
+        text = tl.maximum(text, text_score)
+
+    best_text = tl.max(text, 0)
+    token = tl.min(tl.where(text == best_text, text_at, vocabulary), 0)
+    if RULED:
+        best_time = tl.max(time, 0)
+        safe = tl.where(best_time == MINUS_INF, 0.0, best_time)
+        total = tl.sum(time_sum * tl.exp(tl.where(time == MINUS_INF, safe, time) - safe), 0)
+        together = tl.where(total > 0.0, safe + tl.log(tl.where(total > 0.0, total, 1.0)), MINUS_INF)
+        token = tl.where(ruled & (together > best_text), tl.min(tl.where(time == best_time, time_at, vocabulary), 0), token)
+
+    first = tl.load(forced_first + slot).to(tl.int32)
+    token = tl.where((generated == 0) & (first != NONE), first, token)
+    final = tl.load(forced_last + slot).to(tl.int32)
+    token = tl.where((length == tl.load(max_len + slot) - 1) & (final != NONE), final, token)
+    tl.store(out + row, token.to(tl.int64))
+    tl.store(own_tokens + length, token.to(tl.int64))
+
+
+def greedy(
+    logits: torch.Tensor, state: Slots, slots: torch.Tensor, lengths: torch.Tensor, rules: TimestampRules | None, out: torch.Tensor
+) -> None:
+    """Writes the next token of every row into `out` [rows] int64, and behind its sequence in `state.tokens`.
+
+    `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32.
+    """
+    rows, vocabulary = logits.shape
+    first = rules.first_id if rules is not None else 0
+    initial = rules.max_initial if rules is not None else None
+    settings = ("prompt_len", "max_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first", "forced_last")
+    _greedy_kernel[(rows,)](
+        logits, state.masks.rows, slots, lengths, state.tokens, state.stop_ids, out, *(state.on_device[name] for name in settings),
+        vocabulary, state.tokens.shape[1],
+        LOGITS_ROW=logits.stride(0), MASK_ROW=state.masks.rows.stride(0), STOPS=state.stop_ids.shape[1],
+        BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
+        NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,
+        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8,
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""On a CUDA device: the Triton kernels between attention, against the code for CPUs.
+
+python -m pytest -m gpu tests/test_gpu_layers.py
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_triton import random_slots
+
+from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.sampling import Sampler
+from antiphon.decoder.slots import Slots
+from antiphon.decoder.triton_sampling import greedy
+from antiphon.kv.pool import KVPool
+from antiphon.layers.linear import KINDS, Activation, Linear, Quantised
+from antiphon.layers.norms import LayerNorm, RMSNorm
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+FLOAT8 = torch.float8_e4m3fn
+
+
+def values(x: Any) -> torch.Tensor:
+    return (x.values.float() * x.scales if isinstance(x, Quantised) else x.float()).cpu()
+
+
+@pytest.mark.parametrize("make", [lambda: LayerNorm(1280), lambda: RMSNorm(1280, 1e-6), lambda: LayerNorm(48)])
+@pytest.mark.parametrize("quantises", [False, True])
+@pytest.mark.parametrize("with_delta", [False, True])
+def test_the_norm_of_a_sum(make: Any, quantises: bool, with_delta: bool) -> None:
+    norm = make().bfloat16()
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter, mean=1.0)
+    size = norm.weight.shape[0]
+    x, delta = torch.randn(2, 77, size).bfloat16()
+    wanted_total, wanted = norm.after(x, delta if with_delta else None)
+    norm.cuda().quantises = quantises
+    total, found = norm.after(x.cuda(), delta.cuda() if with_delta else None)
+    assert torch.equal(total.cpu(), wanted_total)
+    torch.testing.assert_close(values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantises else 2e-2)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("quantises", [False, True])
+def test_activations(name: str, gated: bool, quantises: bool) -> None:
+    both = (torch.randn(33, 2 * 5120) * 3).bfloat16()
+    x, gate = both[:, :5120], both[:, 5120:] if gated else None
+    layer = Activation(name)
+    wanted = layer(x, gate)
+    layer.quantises = quantises
+    on_gpu = both.cuda()
+    found = layer(on_gpu[:, :5120], on_gpu[:, 5120:] if gated else None)
+    torch.testing.assert_close(values(found), wanted.float(), atol=6e-2 if quantises else 1e-2, rtol=7e-2 if quantises else 2e-2)
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 300])
+def test_a_quantised_layer(tokens: int) -> None:
+    layer = Linear(1280, 640)
+    torch.nn.init.normal_(layer.weight, std=0.05)
+    torch.nn.init.normal_(layer.bias)
+    layer.bfloat16().quantise()
+    x = torch.randn(tokens, 1280).bfloat16()
+    wanted = layer(x).float()
+    layer.cuda().weight_scales = layer.weight_scales.cuda()
+    for given in (x.cuda(), Quantised.of(x.cuda())):
+        found = layer(given).float().cpu()
+        assert (found - wanted).norm() / wanted.norm() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, FLOAT8])
+def test_writing_pages(dtype: torch.dtype) -> None:
+    pools = [KVPool(1, 9, 16, 20, 64, dtype, torch.device(device)) for device in ("cpu", "cuda")]
+    _, k, v = (torch.randn(50, 60, 64) * 300).split(20, dim=1)
+    slots = torch.randperm(9 * 16)[:50].int()
+    for pool in pools:
+        device = pool.layers[0].device
+        pool.write(0, slots.to(device), k.to(device), v.to(device))
+    assert torch.equal(pools[0].layers[0].float(), pools[1].layers[0].float().cpu())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_sampling(seed: int) -> None:
+    """Whisper's vocabulary; sequences in every state that the timestamp rules tell apart."""
+    rng, vocabulary, count = np.random.default_rng(seed), 51866, 64
+    rules = TimestampRules(first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50)
+    here = random_slots(rng, rules, count, vocabulary, max_len=448)
+    there = Slots(count, 448, vocabulary, torch.device("cuda"))
+    there.tokens.copy_(here.tokens)
+    there.stop_ids.copy_(here.stop_ids)
+    there.masks.rows.resize_(here.masks.rows.shape).copy_(here.masks.rows)
+    for name, row in here.on_device.items():
+        there.on_device[name].copy_(row)
+    lengths = torch.from_numpy(here.host["max_len"][:count].astype(np.int32)) - 1
+    rows = torch.arange(count, dtype=torch.int32)
+    logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
+    logits[:, rules.first_id :] += 2.0
+    wanted, found = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64, device="cuda")
+    Sampler(here, rules).greedy(logits, rows, lengths, wanted)
+    greedy(logits.cuda(), there, rows.cuda(), lengths.cuda(), rules, found)
+    assert found.tolist() == wanted.tolist()
+    assert torch.equal(there.tokens.cpu(), here.tokens)

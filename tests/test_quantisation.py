@@ -1,0 +1,94 @@
+"""float8 linear layers: against full precision, and what is refused."""
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from test_parity import mixed_inputs
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.sampling import DecodingRules
+from antiphon.layers import quantise as quantisation
+from antiphon.layers.device import Target
+from antiphon.layers.linear import Linear, Quantised, StackedLinear
+
+
+def test_rows_are_scaled_by_their_own_largest_element() -> None:
+    x = torch.randn(6, 32) * torch.tensor([1e-3, 1.0, 50.0, 1e4, 0.0, 1.0])[:, None]
+    found = Quantised.of(x)
+    assert found.values.float().abs().amax(1)[:4].tolist() == [448.0] * 4
+    torch.testing.assert_close(found.values.float() * found.scales, x, rtol=0.07, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_quantised_layer_is_close_to_the_layer(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = StackedLinear(64, {"a": 48, "b": 16}, bias)
+    torch.nn.init.normal_(layer.weight)
+    x = torch.randn(20, 64)
+    wanted = torch.cat(layer.split(x), 1)
+    layer.quantise()
+    for given in (x, Quantised.of(x)):
+        found = torch.cat(layer.split(given), 1)
+        assert found.dtype == torch.float32
+        assert (found - wanted).norm() / wanted.norm() < 0.05
+
+
+@pytest.mark.parametrize("name", ["bart", "pegasus"])
+def test_a_quantised_encoder_gives_nearly_the_same_states(name: str, checkpoints: Any) -> None:
+    folder, model = checkpoints(name)
+    inputs = [ids for ids, _ in mixed_inputs(6, model.config.vocab_size, seed=3)]
+    plain, quantised = (
+        PlainEngine(folder, quantization=each, max_model_len=100).encoder.encode(inputs).hidden for each in ("none", "fp8")
+    )
+    error = (plain - quantised).norm() / plain.norm()
+    assert 0.001 < error < 0.25  # lively random weights; a trained model's are below
+
+
+def test_the_shipped_t5_quantised(t5_folder: Path) -> None:
+    """Both halves in float8, and the KV cache too: numbers are still spelt out right."""
+    sys.path.insert(0, str(t5_folder.parent))
+    import train
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(t5_folder)
+    engine = PlainEngine(t5_folder, quantization="fp8", kv_cache_dtype="fp8", decoder_attention_backend="torch_sdpa")
+    numbers = [train.draw(random.Random(i)) for i in range(60)]
+    for number in numbers:
+        ids = np.array(tokenizer(f"in words: {number}").input_ids, np.int32)
+        engine.submit(engine.request(ids, [0], 60, DecodingRules(stop_ids=(tokenizer.eos_token_id,))))
+    ends = engine.run()
+    right = sum(
+        tokenizer.decode(ends[i].token_ids, skip_special_tokens=True) == train.in_words(number) for i, number in enumerate(numbers)
+    )
+    assert right >= 59
+
+
+def test_what_a_gpu_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    with pytest.raises(ConfigurationError, match=r"needs compute capability \(8, 9\), this device has \(8, 0\)"):
+        quantisation.check("fp8", Target(cuda, torch.bfloat16))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with pytest.raises(ConfigurationError, match="needs dtype='bfloat16' on a GPU, not float16"):
+        quantisation.check("fp8", Target(cuda, torch.float16))
+    quantisation.check("fp8", Target(cuda, torch.bfloat16))
+    quantisation.check("none", Target(cuda, torch.float16))
+
+
+def test_sizes_that_float8_products_cannot_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1 = Linear(32, 24)
+
+        def parameters(self, recurse: bool = True) -> Any:
+            return iter([type("Fake", (), {"device": torch.device("cuda")})()])
+
+    with pytest.raises(ConfigurationError, match=r"layer fc1 is \[24, 32\]; both must be multiples of 16"):
+        quantisation.quantise(OnGpu(), pre_norm=True)
