@@ -22,7 +22,7 @@ FLOAT8_CAPABILITY = (8, 9)  # Ada; where conversions in hardware begin
 ORDER = {
     ("cpu", "full"): ("torch_sdpa",),
     ("cpu", "paged"): ("cpu_paged", "torch_sdpa"),
-    ("cuda", "full"): ("flashinfer", "torch_sdpa"),
+    ("cuda", "full"): ("flashinfer", "triton", "torch_sdpa"),
     ("cuda", "paged"): ("triton", "flashinfer", "torch_sdpa"),
 }
 

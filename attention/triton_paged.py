@@ -14,21 +14,23 @@ import triton
 import triton.language as tl
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
+MOST_SPLITS = 16
 LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
 LOG2_E = tl.constexpr(1.4426950408889634)
 MINUS_INF = tl.constexpr(float("-inf"))
+TILES = tl.constexpr(4)  # of keys that the float8 kernel has under way together
 
 
 # Strides are constants of a model: as such they tell the compiler what is aligned (72 elements are 16 bytes nine times, but no
 # multiple of 16 elements). Sizes of a step are not, and must not make it compile anew.
-@triton.jit(do_not_specialize=["num_tokens", "splits", "q_blocks"])
+@triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
 def _decode_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
     scale, k_scale, v_scale, last_distance,
-    num_tokens, splits, q_blocks,
+    num_tokens, q_blocks,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """One query a sequence, without tensor cores: one row of sixteen would be used, and moving tiles into their layout costs
     more than the products, for float8 above all. Each of the tile's BLOCK_N rows keeps a running softmax of its own; they meet only at the end.
@@ -39,8 +41,10 @@ def _decode_kernel(
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
     query = tl.load(q + token * Q_TOKEN + head * Q_HEAD + dims, mask=in_head, other=0.0).to(tl.float32)
-    query = query * (scale * k_scale * LOG2_E)
-    per_split = tl.cdiv(tl.cdiv(kv_len, splits), BLOCK_N) * BLOCK_N
+    largest = tl.maximum(tl.max(tl.abs(query), 0), 1e-30)
+    query = (query / largest).to(tl.float16)  # at most 1, so that sums of products with float8 stay within float16
+    factor = largest * scale * k_scale * LOG2_E
+    per_split = tl.cdiv(tl.cdiv(kv_len, SPLITS), TILES * BLOCK_N) * TILES * BLOCK_N
     begin = split * per_split
     end = tl.minimum(kv_len, begin + per_split)
 
@@ -48,40 +52,28 @@ def _decode_kernel(
     total = tl.zeros([BLOCK_N], tl.float32)
     sums = tl.zeros([BLOCK_N, D], tl.float32)
     table = page_table + sequence.to(tl.int64) * TABLE_ROW
-    # The loads of the next tile, and the page ids of the one after, are under way while a tile is computed.
     columns = tl.arange(0, BLOCK_N)
     at = (head * KV_HEAD + dims)[None, :]
-    page = tl.load(table + (begin + columns) // PAGE, mask=begin + columns < end, other=0).to(tl.int64)
-    place = (page * KV_PAGE + (begin + columns) % PAGE * KV_TOKEN)[:, None] + at
-    shown = (begin + columns < end)[:, None] & in_head[None, :]
-    block_k = tl.load(k + place, mask=shown, other=0.0)
-    block_v = tl.load(v + place, mask=shown, other=0.0)
-    after = begin + BLOCK_N + columns
-    page = tl.load(table + after // PAGE, mask=after < end, other=0).to(tl.int64)
-    for start in range(begin, end, BLOCK_N):
-        after = start + BLOCK_N + columns
-        place = (page * KV_PAGE + after % PAGE * KV_TOKEN)[:, None] + at
-        shown = (after < end)[:, None] & in_head[None, :]
-        next_k = tl.load(k + place, mask=shown, other=0.0)
-        next_v = tl.load(v + place, mask=shown, other=0.0)
-        page = tl.load(table + (after + BLOCK_N) // PAGE, mask=after + BLOCK_N < end, other=0).to(tl.int64)
-
-        keys = start + columns
-        is_key = keys < end
-        scores = tl.sum(block_k.to(tl.float32) * query[None, :], 1)
-        if BIAS:
-            distance = tl.minimum(tl.maximum(kv_len - 1 - keys, 0), last_distance)
-            scores += tl.load(bias + head * (last_distance + 1) + distance) * LOG2_E
-        scores = tl.where(is_key, scores, MINUS_INF)
-        top = tl.maximum(highest, scores)
+    for start in range(begin, end, TILES * BLOCK_N):
+        k0, v0 = _load_tile(k, v, table, start + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        k1, v1 = _load_tile(k, v, table, start + BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        k2, v2 = _load_tile(k, v, table, start + 2 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        k3, v3 = _load_tile(k, v, table, start + 3 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        s0 = _score_tile(k0, query, start + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
+        s1 = _score_tile(k1, query, start + BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
+        s2 = _score_tile(k2, query, start + 2 * BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
+        s3 = _score_tile(k3, query, start + 3 * BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
+        top = tl.maximum(highest, tl.maximum(tl.maximum(s0, s1), tl.maximum(s2, s3)))
         safe = tl.where(top == MINUS_INF, 0.0, top)  # of a row that has seen nothing
         shrink = tl.exp2(highest - safe)
-        weights = tl.exp2(scores - safe)
-        total = total * shrink + weights
+        w0, w1, w2, w3 = tl.exp2(s0 - safe), tl.exp2(s1 - safe), tl.exp2(s2 - safe), tl.exp2(s3 - safe)
+        total = total * shrink + ((w0 + w1) + (w2 + w3))
         highest = top
-        sums = sums * shrink[:, None] + weights[:, None] * block_v.to(tl.float32)
-        block_k = next_k
-        block_v = next_v
+        part = w0.to(tl.float16)[:, None] * v0.to(tl.float16)
+        part += w1.to(tl.float16)[:, None] * v1.to(tl.float16)
+        part += w2.to(tl.float16)[:, None] * v2.to(tl.float16)
+        part += w3.to(tl.float16)[:, None] * v3.to(tl.float16)
+        sums = sums * shrink[:, None] + part.to(tl.float32)
 
     top = tl.max(highest, 0)
     weights = tl.exp2(highest - tl.where(top == MINUS_INF, 0.0, top))
@@ -89,18 +81,38 @@ def _decode_kernel(
     _finish(
         tl.sum(sums * weights[:, None], 0)[None, :], top + rows * 0.0, tl.sum(total * weights, 0) + rows * 0.0,
         out, partial, partial_lse, arrivals + sequence * HEADS + head, token + rows, rows < 1, head, split,
-        v_scale, num_tokens, splits, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLIT,
+        v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["num_tokens", "splits", "q_blocks"])
+@triton.jit
+def _load_tile(
+    k, v, table, keys, end, at, in_head, PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr
+):  # fmt: skip
+    is_key = keys < end
+    page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
+    place = (page * KV_PAGE + keys % PAGE * KV_TOKEN)[:, None] + at
+    shown = is_key[:, None] & in_head[None, :]
+    return tl.load(k + place, mask=shown, other=0.0), tl.load(v + place, mask=shown, other=0.0)
+
+
+@triton.jit
+def _score_tile(block_k, query, keys, kv_len, end, factor, bias, head, last_distance, BIAS: tl.constexpr):
+    scores = tl.sum(block_k.to(tl.float16) * query[None, :], 1).to(tl.float32) * factor
+    if BIAS:
+        distance = tl.minimum(tl.maximum(kv_len - 1 - keys, 0), last_distance)
+        scores += tl.load(bias + head * (last_distance + 1) + distance) * LOG2_E
+    return tl.where(keys < end, scores, MINUS_INF)
+
+
+@triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
 def _paged_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
     scale, k_scale, v_scale, last_distance,
-    num_tokens, splits, q_blocks,
+    num_tokens, q_blocks,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
     head, split = tl.program_id(0), tl.program_id(1)
@@ -123,7 +135,7 @@ def _paged_kernel(
     visible = kv_len
     if CAUSAL:  # nothing past this block's last query
         visible = tl.minimum(kv_len, kv_len - queries + (block + 1) * BLOCK_M)
-    per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
+    per_split = tl.cdiv(tl.cdiv(visible, SPLITS), BLOCK_N) * BLOCK_N
     begin = split * per_split
     end = tl.minimum(visible, begin + per_split)
 
@@ -158,15 +170,15 @@ def _paged_kernel(
     _finish(
         acc, highest, total,
         out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split,
-        v_scale, num_tokens, splits, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLIT,
+        v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
 
 @triton.jit
 def _finish(
     acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split,
-    v_scale, num_tokens, splits, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    D: tl.constexpr, SPLIT: tl.constexpr,
+    v_scale, num_tokens, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    D: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Writes the output rows of `acc` [rows, D], or leaves them for the last of the splits, which joins all."""
     dims = tl.arange(0, D)
@@ -175,22 +187,22 @@ def _finish(
     total = tl.where(sees, total, 1.0)
     acc = acc * (v_scale / total)[:, None]
     out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None] + dims[None, :]
-    if not SPLIT:
+    if SPLITS == 1:
         tl.store(out_at, acc.to(out.dtype.element_ty), mask=is_output)
     else:
         row = (split * num_tokens + tokens) * HEADS + head
         tl.store(partial + row[:, None] * D + dims[None, :], acc, mask=is_output)
         tl.store(partial_lse + row, tl.where(sees, highest + tl.log2(total), MINUS_INF), mask=is_query)
         tl.debug_barrier()  # every thread has written its part before this program counts as arrived
-        if tl.atomic_add(arrivals, 1, sem="acq_rel") == splits - 1:
+        if tl.atomic_add(arrivals, 1, sem="acq_rel") == SPLITS - 1:
             tl.store(arrivals, 0)  # ready for the next launch
             highest = tl.where(is_query, MINUS_INF, 0.0)
-            for i in range(splits):
+            for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
                 highest = tl.maximum(highest, tl.load(partial_lse + row, mask=is_query, other=0.0))
             total = total * 0.0
             acc = acc * 0.0
-            for i in range(splits):
+            for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
                 weight = tl.exp2(tl.load(partial_lse + row, mask=is_query, other=0.0) - highest)
                 total += weight
@@ -211,9 +223,10 @@ class PagedLaunch:
     def choose(cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, float8: bool, multiprocessors: int) -> "PagedLaunch":
         """Enough splits that query blocks x heads x splits fill the device several times over; tiles as measured on an H200."""
         wanted = -(-4 * multiprocessors // (blocks * heads))
-        splits = max(1, min(wanted, max_kv_len // LEAST_KEYS, 32))
+        splits = max(1, min(wanted, max_kv_len // LEAST_KEYS, MOST_SPLITS))
+        splits = 1 << (splits.bit_length() - 1)  # few kernels to compile
         if float8:
-            return cls(max(splits, min(2, max_kv_len // LEAST_KEYS)) or 1, block_keys=32, warps=4, stages=1)
+            return cls(splits, block_keys=16, warps=2, stages=1)
         if max_kv_len <= 512:
             return cls(splits, block_keys=32, warps=2, stages=2)
         return cls(splits, block_keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
@@ -282,9 +295,9 @@ def paged_attention(
         q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
         bias if bias is not None else workspace.lse,
         scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
-        tokens, launch.splits, q_blocks,
+        tokens, q_blocks,
         Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
         OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim, D=padded(head_dim), PAGE=k.shape[1],
-        BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLIT=launch.splits > 1, CAUSAL=causal, BIAS=bias is not None, num_warps=launch.warps, num_stages=launch.stages,
+        BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits, CAUSAL=causal, BIAS=bias is not None, num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
     return out

@@ -89,6 +89,46 @@ class DecoderGraphs:
         captured.graph.replay()
 
 
+class CrossWriteGraphs:
+    """Graphs that write cross KV of so many encoder tokens: else a step that takes in new clips spends longer on launching the
+    projections of every layer than the device on computing them."""
+
+    def __init__(
+        self, write: Callable[[torch.Tensor, torch.Tensor], None], hidden: torch.Tensor, sizes: list[int], scratch: int
+    ) -> None:
+        """`write` takes states [tokens, hidden] and slots [tokens]; `hidden` is what the graphs read, as long as the largest size;
+        `scratch` is the slot that padding goes to."""
+        self._hidden = hidden
+        self._slots = torch.full((len(hidden),), scratch, dtype=torch.int32, device=hidden.device)
+        self._scratch = scratch
+        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
+        capture = GraphCapture(hidden.device)
+        for size in sorted(sizes, reverse=True):
+            self._captured[size] = capture(lambda n=size: write(self._hidden[:n], self._slots[:n]))  # type: ignore[misc]
+        self.report = capture.report
+        logger.info("cross KV: %s", self.report)
+
+    def fitting(self, tokens: int) -> int | None:
+        return min((size for size in self._captured if size >= tokens), default=None)
+
+    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
+        """`hidden` [tokens, hidden], `slots` [tokens] int32, as many as some graph holds."""
+        tokens = len(hidden)
+        size = self.fitting(tokens)
+        assert size is not None
+        self._hidden[:tokens].copy_(hidden)
+        self._slots[:tokens].copy_(slots)
+        self._slots[tokens:size].fill_(self._scratch)
+        self._captured[size].replay()
+
+
+def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
+    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third at most."""
+    if fixed:
+        return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
+    return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
+
+
 def _dummy(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     """A full step of scratch sequences: some backends size what they keep by the first plan they see."""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)

@@ -17,7 +17,7 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.graphs import DecoderGraphs, Plans, shapes
+from antiphon.decoder.graphs import CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
@@ -26,7 +26,7 @@ from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
-from antiphon.layers.quantise import check, quantise
+from antiphon.layers.quantise import check, quantise_cross_writers
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
@@ -63,7 +63,7 @@ class DecoderRunner:
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
         if config.model.quantization == "fp8":
-            quantise(self.model.layers, model.decoder.pre_norm)
+            quantise_cross_writers(list(self.model.cross_attentions()))
             self.model.quantised = True
         self.pool = self._make_pool()
         options, half = config.scheduler, model.decoder
@@ -78,6 +78,7 @@ class DecoderRunner:
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
         self._masks_at_capture = self.slots.masks.generation
         self.graphs = self._capture()
+        self.cross_graphs = self._capture_cross()
 
     @property
     def looks_ahead(self) -> bool:
@@ -142,6 +143,20 @@ class DecoderRunner:
         return DecoderGraphs(self._forward, self._plan_attention, self._replan_attention, self.inputs, available)
 
     @torch.inference_mode()
+    def _capture_cross(self) -> CrossWriteGraphs | None:
+        """Needs nothing of the attention backend."""
+        if self.device.type != "cuda" or self.config.model.enforce_eager:
+            return None
+        model = self.model_config
+        sizes = cross_write_sizes(model.max_encoder_len, model.family.input == "audio")
+        hidden = torch.zeros(max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
+
+        def write(states: torch.Tensor, slots: torch.Tensor) -> None:
+            self.model.write_cross(states, slots, self.pool)
+
+        return CrossWriteGraphs(write, hidden, sizes, self.pool.scratch_page * self.pool.page_size)
+
+    @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step: takes in new sequences, writes their cross KV, one forward, one token per sequence."""
         self.slots.admit(plan.admissions)
@@ -177,7 +192,11 @@ class DecoderRunner:
         hidden = self.handoff.take([write.key for write in writes])
         size = self.pool.page_size
         slots = [(write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens] for write in writes]
-        self.model.write_cross(hidden, to_device(np.concatenate(slots).astype(np.int32), self.device), self.pool)
+        where = to_device(np.concatenate(slots).astype(np.int32), self.device)
+        if self.cross_graphs is not None and self.cross_graphs.fitting(len(hidden)) is not None:
+            self.cross_graphs.replay(hidden, where)
+        else:
+            self.model.write_cross(hidden, where, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold
 

@@ -18,7 +18,7 @@ from antiphon.encoder.graphs import EncoderGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.device import Target, to_device
-from antiphon.layers.quantise import check, quantise
+from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 
 
@@ -44,7 +44,7 @@ class EncoderRunner:
         else:
             load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
         if config.model.quantization == "fp8":
-            quantise(self.model.layers, half.pre_norm)
+            quantise_encoder(self.model.layers, half.pre_norm)
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)

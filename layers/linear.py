@@ -107,6 +107,9 @@ class Activation(nn.Module):
         if x.device.type == "cuda" and x.dtype != torch.float32:
             from antiphon.layers.triton_norms import activation, activation_quantised  # Triton is there where CUDA is
 
-            return Quantised(*activation_quantised(self.kind, x, gate)) if self.quantises else activation(self.kind, x, gate)
+            if not self.quantises:
+                return activation(self.kind, x, gate)
+            # The tanh form is cheaper and within 5e-4 of the exact one: far less than a step of float8.
+            return Quantised(*activation_quantised("gelu_tanh" if self.kind == "gelu" else self.kind, x, gate))
         found = _IN_TORCH[self.kind](x)
         return found if gate is None else found * gate

@@ -9,13 +9,18 @@ FLOAT8_MAX = tl.constexpr(448.0)  # the largest number of float8_e4m3fn
 
 
 @triton.jit
+def _saturated(x):
+    return tl.minimum(tl.maximum(x, -FLOAT8_MAX), FLOAT8_MAX)
+
+
+@triton.jit
 def _store_row(value, out, scales, row, at, inside, width, QUANTISE: tl.constexpr):
     """A whole row, as it is or as float8 with the scale that makes its largest element the largest float8."""
     if QUANTISE:
         largest = tl.max(tl.abs(tl.where(inside, value.to(tl.float32), 0.0)), 0)
         scale = tl.maximum(largest, 1e-12) / FLOAT8_MAX
         tl.store(scales + row, scale)
-        scaled = tl.minimum(tl.maximum(value.to(tl.float32) / scale, -FLOAT8_MAX), FLOAT8_MAX)
+        scaled = _saturated(value.to(tl.float32) / scale)
         tl.store(out + row * width + at, scaled.to(out.dtype.element_ty), mask=inside)
     else:
         tl.store(out + row * width + at, value.to(out.dtype.element_ty), mask=inside)
@@ -123,17 +128,43 @@ def _activate(x, KIND: tl.constexpr):
 
 
 @triton.jit
+def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GATED: tl.constexpr):
+    found = _activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND).to(x.dtype.element_ty)
+    if GATED:
+        found = found * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
+    return found
+
+
+@triton.jit
 def _activation_kernel(
-    x, gate, out, scales, width, x_row, gate_row,
-    BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, QUANTISE: tl.constexpr,
+    x, gate, out, width, x_row, gate_row, BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
-    found = _activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND)
-    if GATED:
-        found = found.to(x.dtype.element_ty) * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
-    _store_row(found.to(x.dtype.element_ty), out, scales, row, at, inside, width, QUANTISE)
+    found = _activated(x, gate, row, at, inside, x_row, gate_row, KIND, GATED)
+    tl.store(out + row * width + at, found.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _activation_float8_kernel(
+    x, gate, out, scales, width, x_row, gate_row, WHOLE: tl.constexpr, REST: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr
+):  # fmt: skip
+    """A row as one power of two and a smaller one (5120 = 4096 + 1024): padding it to one would waste lanes."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, WHOLE)
+    found = _activated(x, gate, row, at, at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
+    largest = tl.max(tl.abs(found), 0)
+    if REST > 0:
+        rest_at = WHOLE + tl.arange(0, REST)
+        rest = _activated(x, gate, row, rest_at, rest_at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
+        largest = tl.maximum(largest, tl.max(tl.abs(rest), 0))
+    scale = tl.maximum(largest, 1e-12) / FLOAT8_MAX
+    tl.store(scales + row, scale)
+    inverse = 1.0 / scale
+    tl.store(out + row * width + at, _saturated(found * inverse).to(out.dtype.element_ty), mask=at < width)
+    if REST > 0:
+        tl.store(out + row * width + rest_at, _saturated(rest * inverse).to(out.dtype.element_ty), mask=rest_at < width)
 
 
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
@@ -142,8 +173,8 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
     out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     block = min(2048, triton.next_power_of_2(width))
     _activation_kernel[(rows, triton.cdiv(width, block))](
-        x, gate if gate is not None else x, out, out, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        BLOCK=block, KIND=kind, GATED=gate is not None, QUANTISE=False, num_warps=4,
+        x, gate if gate is not None else x, out, width, x.stride(0), gate.stride(0) if gate is not None else 0,
+        BLOCK=block, KIND=kind, GATED=gate is not None, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -152,8 +183,10 @@ def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) 
     """As `activation`, as float8 rows and their scales [tokens, 1]; a row is one program's."""
     out, scales = _float8_rows(x)
     rows, width = x.shape
-    _activation_kernel[(rows, 1)](
+    whole = 1 << (width.bit_length() - 1)
+    rest = triton.next_power_of_2(width - whole) if width > whole else 0
+    _activation_float8_kernel[(rows,)](
         x, gate if gate is not None else x, out, scales, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        BLOCK=triton.next_power_of_2(width), KIND=kind, GATED=gate is not None, QUANTISE=True, num_warps=8,
+        WHOLE=whole, REST=rest, KIND=kind, GATED=gate is not None, num_warps=8,
     )  # fmt: skip
     return out, scales

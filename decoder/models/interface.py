@@ -34,7 +34,7 @@ class CrossWriter(nn.Module):
 
 class DecoderModel(nn.Module):
     layers: nn.ModuleList
-    quantised = False  # its linear layers are
+    quantised = False  # the projections that write cross KV are
 
     @abstractmethod
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
