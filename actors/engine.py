@@ -75,7 +75,7 @@ class AsyncEngine:
     def __init__(self, model: str, **options: Any) -> None:
         self.config = resolve(model, options)
         self.model = ModelConfig.load(self.config.model)
-        self.inputs = InputProcessor(self.model)
+        self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
         self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
         self.workers: Workers | None = None
         self._open: dict[int, OpenRequest] = {}

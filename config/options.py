@@ -30,6 +30,7 @@ class ModelOptions:
 @dataclass(frozen=True)
 class EncoderOptions:
     encoder_attention_backend: str = "auto"
+    encoder_window: Literal["full", "auto"] = "full"  # audio: auto encodes only as many positions as a clip fills
     encoder_replicas: int = 1
     max_encoder_batch_tokens: int = 16_384  # tokens of one packed forward
 
@@ -128,6 +129,7 @@ def _validate(config: EngineConfig) -> None:
         ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
         ("device", config.model.device, ("auto", "cpu", "cuda")),
         ("quantization", config.model.quantization, ("none", "fp8")),
+        ("encoder_window", config.encoder.encoder_window, ("full", "auto")),
         ("load_format", config.model.load_format, ("auto", "dummy")),
         ("kv_cache_dtype", config.decoder.kv_cache_dtype, ("auto", "fp8")),
         ("placement", config.placement.placement, ("auto", "colocated", "disaggregated")),

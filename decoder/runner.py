@@ -148,7 +148,8 @@ class DecoderRunner:
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
         model = self.model_config
-        sizes = cross_write_sizes(model.max_encoder_len, model.family.input == "audio")
+        fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
+        sizes = cross_write_sizes(model.max_encoder_len, fixed)
         hidden = torch.zeros(max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
 
         def write(states: torch.Tensor, slots: torch.Tensor) -> None:

@@ -21,6 +21,8 @@ from antiphon.layers.device import Target, to_device
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 
+MARGIN = 2  # tokens of silence behind a short window, so that convolutions see at its end what they see in a full one
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -45,6 +47,7 @@ class EncoderRunner:
             load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
         if config.model.quantization == "fp8":
             quantise_encoder(self.model.layers, half.pre_norm)
+        self.shortens = config.encoder.encoder_window == "auto"
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
@@ -64,18 +67,32 @@ class EncoderRunner:
         return Encoded(lengths.tolist(), self.model(ids, at, self.attention, plan))
 
     def _encode_audio(self, inputs: Sequence[np.ndarray]) -> Encoded:
-        features = self.log_mel(self._windows(inputs)).to(self.target.dtype)
+        assert self.audio is not None
+        if self.shortens:
+            lengths = np.array([self.audio.tokens_of(len(clip)) for clip in inputs])
+            if (lengths < self.audio.tokens).any():
+                return self._encode_short(inputs, lengths)
+        features = self.log_mel(self._windows(inputs, self.audio.window)).to(self.target.dtype)
         if self.graphs is not None and len(inputs) in self.graphs:
             hidden = self.graphs.replay(features)
         else:
             hidden = self._run_audio(features, self._plan_windows(len(inputs)))
         return Encoded([len(hidden) // len(inputs)] * len(inputs), hidden)
 
-    def _windows(self, inputs: Sequence[np.ndarray]) -> torch.Tensor:
-        """[clips, samples] float32 on the device, padded with silence; through pinned memory, so that the host need not wait."""
+    def _encode_short(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
+        """Each clip in a window of its own length: no attention to silence that only fills up the model's window."""
         assert self.audio is not None
+        tokens = min(int(lengths.max()) + MARGIN, self.audio.tokens)
+        samples = self._windows(inputs, 2 * (tokens + MARGIN) * self.audio.hop)
+        features = self.log_mel(samples)[..., : 2 * tokens].to(self.target.dtype)
+        rows = np.flatnonzero(np.arange(tokens)[None] < lengths[:, None])
+        plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
+        return Encoded(lengths.tolist(), self.model(features, self.attention, plan, to_device(rows, self.target.device)))
+
+    def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
+        """[clips, size] float32 samples on the device, padded with silence; through pinned memory, so that the host need not wait."""
         on_gpu = self.target.device.type == "cuda"
-        windows = torch.empty(len(inputs), self.audio.window, pin_memory=on_gpu)
+        windows = torch.empty(len(inputs), size, pin_memory=on_gpu)
         for row, clip in zip(windows.numpy(), inputs, strict=True):
             row[: len(clip)] = clip
             row[len(clip) :] = 0.0

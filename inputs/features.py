@@ -11,6 +11,11 @@ from torch import nn
 
 from antiphon.config.errors import CheckpointError
 
+WINDOW_STEP = 25  # tokens; half a second of Whisper's
+# Silence that a shortened window keeps, in tokens (2 s): models trained on full windows hear in it that the speech has ended. The
+# shipped model's word error rate on 120 clips by this margin: none 127 %, 25 9.6 %, 50 0.8 %, 100 and more 0.0 %, as with full windows.
+WINDOW_MARGIN = 100
+
 
 @dataclass(frozen=True)
 class AudioConfig:
@@ -30,6 +35,11 @@ class AudioConfig:
     def tokens(self) -> int:
         """The encoder's output of one window: it halves the frames."""
         return self.window // self.hop // 2
+
+    def tokens_of(self, samples: int) -> int:
+        """The encoder's output of a window that holds a clip and the silence it keeps, in steps of WINDOW_STEP."""
+        needed = -(-samples // (2 * self.hop)) + WINDOW_MARGIN
+        return min(self.tokens, -(-needed // WINDOW_STEP) * WINDOW_STEP)
 
     @classmethod
     def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":

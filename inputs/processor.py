@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,8 +38,8 @@ class Prepared:
 class InputProcessor:
     """Tokenizer, prompt format and audio settings of one checkpoint."""
 
-    def __init__(self, model: ModelConfig) -> None:
-        self.model = model
+    def __init__(self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full") -> None:
+        self.model, self.encoder_window = model, encoder_window
         self.tokenizer = _load_tokenizer(model)
         self.audio: AudioConfig | None = None
         self.whisper: WhisperFormat | None = None
@@ -47,7 +47,7 @@ class InputProcessor:
             assert isinstance(model.encoder, BartHalf)
             self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
             self.whisper = WhisperFormat(model, self.tokenizer)
-        self._salt = f"{model.path}|{self.audio}".encode()
+        self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
 
     # ------------------------------------------------------------------ prompts
 
@@ -76,8 +76,10 @@ class InputProcessor:
 
     def clip(self, samples: np.ndarray) -> EncoderInput:
         """One window of samples at the model's rate."""
+        assert self.audio is not None
         key = self._key("audio", samples.tobytes())
-        return EncoderInput(key, "audio", self.model.max_encoder_len, samples)
+        tokens = self.audio.tokens_of(len(samples)) if self.encoder_window == "auto" else self.model.max_encoder_len
+        return EncoderInput(key, "audio", tokens, samples)
 
     def _text_media(self, part: Part) -> EncoderInput:
         if part.audio is not None:

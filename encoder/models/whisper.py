@@ -23,10 +23,13 @@ class WhisperEncoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(size)
 
-    def forward(self, features: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
-        """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden]"""
+    def forward(
+        self, features: torch.Tensor, attention: AttentionBackend, plan: Any, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(features)))).transpose(1, 2)  # [windows, frames / 2, hidden]
-        stream = ResidualStream((x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1))
+        packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
+        stream = ResidualStream(packed if rows is None else packed[rows])
         for layer in self.layers:
             layer(stream, attention, plan)
         return stream.final(self.layer_norm)

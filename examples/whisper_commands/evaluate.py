@@ -1,6 +1,6 @@
 """Word error rate of the shipped Whisper on the held-out set (240 utterances, voices unheard in training), through the engine.
 
-python examples/whisper_commands/evaluate.py
+python examples/whisper_commands/evaluate.py [OPTION=VALUE ...]
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon import AntiphonError, Engine
+from antiphon.client.pairs import parse_pairs
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -44,7 +45,7 @@ def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[s
 
 
 def main() -> None:
-    with Engine(str(HERE / "model")) as engine:
+    with Engine(str(HERE / "model"), **parse_pairs(sys.argv[1:], "engine option")) as engine:
         began = time.perf_counter()
         figures = evaluate(engine)
         print(f"{(time.perf_counter() - began):.1f} s")

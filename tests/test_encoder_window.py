@@ -1,0 +1,72 @@
+"""encoder_window='auto': a clip is encoded in a window of its own length."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import ModelOptions, resolve
+from antiphon.inputs.features import AudioConfig
+from antiphon.inputs.processor import InputProcessor
+
+RATE = 16_000
+
+
+def clip(seconds: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(int(seconds * RATE)) * 0.1).astype(np.float32)
+
+
+def test_a_clip_keeps_two_seconds_of_silence_in_half_second_steps() -> None:
+    audio = AudioConfig()
+    found = {seconds: audio.tokens_of(int(seconds * RATE)) for seconds in (0, 0.3, 0.5, 0.51, 4.7, 29.9, 30)}
+    assert found == {0: 100, 0.3: 125, 0.5: 125, 0.51: 150, 4.7: 350, 29.9: 1500, 30: 1500}
+
+
+@pytest.fixture(scope="module")
+def engines(whisper_folder: Path) -> dict[str, PlainEngine]:
+    return {each: PlainEngine(whisper_folder, encoder_window=each) for each in ("full", "auto")}
+
+
+def test_a_batch_of_short_windows_equals_each_alone(engines: dict[str, PlainEngine]) -> None:
+    encoder = engines["auto"].encoder
+    clips = [clip(seconds, seed) for seed, seconds in enumerate((0.7, 3.0, 1.2, 6.5))]
+    together = encoder.encode(clips)
+    assert together.lengths == [150, 250, 175, 400]
+    for states, each in zip(together.hidden.split(together.lengths), clips, strict=True):
+        torch.testing.assert_close(states, encoder.encode([each]).hidden, atol=2e-4, rtol=1e-3)
+
+
+def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, PlainEngine]) -> None:
+    whole = clip(8.0)
+    torch.testing.assert_close(engines["auto"].encoder.encode([whole]).hidden, engines["full"].encoder.encode([whole]).hidden)
+
+
+def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -> None:
+    """Spectrograms agree where the window reaches; only attention to the silence behind it is left out."""
+    sound = clip(2.3)
+    heard = []
+    for name, encoder in ((name, engine.encoder) for name, engine in engines.items()):
+        seen: list[torch.Tensor] = []
+        handle = encoder.model.conv1.register_forward_pre_hook(lambda module, given, into=seen: into.append(given[0]))
+        encoder.encode([sound])
+        handle.remove()
+        heard.append(seen[0])
+        assert seen[0].shape[-1] == (800 if name == "full" else 2 * (225 + 2))
+    torch.testing.assert_close(heard[1], heard[0][..., : heard[1].shape[-1]])
+
+
+def test_the_processor_counts_as_the_encoder_does(whisper_folder: Path) -> None:
+    model = ModelConfig.load(ModelOptions(str(whisper_folder)))
+    full, auto = (InputProcessor(model, each).clip(clip(2.3)) for each in ("full", "auto"))
+    assert (full.num_tokens, auto.num_tokens) == (400, 225)
+    assert full.key != auto.key, "hidden states of the one must not serve the other"
+
+
+def test_an_unknown_window_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="encoder_window must be one of full, auto, not 'short'"):
+        resolve("model", {"encoder_window": "short"})
