@@ -1,0 +1,82 @@
+"""`antiphon bench` on a CPU with very small models: the same code measures big ones on a GPU."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from antiphon.client.bench import peers, serving, shapes
+from antiphon.client.bench.commands import _folder, _numbers
+from antiphon.client.bench.report import plot, table, write_json
+from antiphon.client.bench.steps import Work
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import ModelOptions, resolve
+from antiphon.encoder.runner import EncoderRunner
+
+SMALL = {
+    "whisper": {
+        **shapes.PUBLISHED["whisper-base"], "d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    },
+    "t5": {**shapes.PUBLISHED["flan-t5-base"], "d_model": 64, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(params=["whisper", "t5"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    shapes.write_checkpoint(SMALL[request.param], tmp_path)
+    return tmp_path
+
+
+def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: None) -> None:
+    load = serving.Load(requests=6, input_size=2, output_tokens=4)
+    options = {
+        "load_format": "dummy",
+        "device": "cpu",
+        "max_encoder_len": None if "whisper" in (folder / "config.json").read_text() else 64,
+    }
+    row, facts = asyncio.run(serving.run_throughput(str(folder), options, load))
+    assert facts["decoder"]["device"] == "cpu"
+    assert row["tokens/s"] == pytest.approx(24 / row["seconds"])
+    rows, _ = asyncio.run(serving.run_latency(str(folder), options, load, [1, 2]))
+    assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
+    assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
+    peer = peers.throughput(folder, load, 2, torch.float32, "cpu")
+    assert peer["requests"] == 6
+
+
+def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
+    config = resolve(str(folder), {"load_format": "dummy", "device": "cpu", "max_encoder_len": None})
+    runner = EncoderRunner(ModelConfig.load(config.model), config)
+    norms = [each for path, each in runner.model.named_parameters() if "norm" in path and path.endswith("weight")]
+    assert norms
+    assert all((each == 1).all() for each in norms)
+    assert runner.model.layers[0].get_parameter("self_attn.qkv.weight" if runner.audio else "attention.qkv.weight").std() < 0.03
+
+
+def test_the_work_of_an_encoder(tmp_path: Path) -> None:
+    """large-v3: 2.3 TFLOP a window, as published comparisons count it."""
+    shapes.write_checkpoint(shapes.PUBLISHED["whisper-large-v3"], tmp_path)
+    work = Work.of(ModelConfig.load(ModelOptions(str(tmp_path))).encoder, 1500)
+    assert (work.linear + work.attention) / 1e12 == pytest.approx(2.26, abs=0.01)
+
+
+def test_tables_plots_and_files(tmp_path: Path) -> None:
+    rows = [{"name": "a", "speed": 12345.6}, {"name": "b", "speed": 0.123, "note": "slow"}]
+    lines = table(rows).splitlines()
+    assert lines[0].split() == ["name", "speed", "note"]
+    assert lines[3].split() == ["b", "0.123", "slow"]
+    write_json(tmp_path / "rows.json", "a bench", "a machine", {"x": 1}, rows)
+    assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
+    plot(tmp_path / "rows.png", "speeds", rows, "name", "speed", limit=20_000)
+    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="use --load-format dummy"), _folder("whisper-large-v3", "auto"):
+        pass
+    with pytest.raises(ConfigurationError, match="'1,x' must be whole numbers"):
+        _numbers("1,x")
