@@ -39,6 +39,7 @@ class DecoderWorker(Worker):
             "device": str(runner.device),
             "dtype": str(runner.target.dtype),
             "kv_pages": runner.pool.num_pages,
+            "graphs": None if runner.graphs is None else runner.graphs.report,
         }
 
     def connect(self, encoders: Mapping[int, EncoderPeer], address: str, token: bytes) -> None:

@@ -63,8 +63,13 @@ class EncoderWorker(Worker):
 
     @property
     def facts(self) -> dict[str, Any]:
-        target = self.runner.target
-        return {"attention": self.runner.attention.name, "device": str(target.device), "dtype": str(target.dtype)}
+        target, graphs = self.runner.target, self.runner.graphs
+        return {
+            "attention": self.runner.attention.name,
+            "device": str(target.device),
+            "dtype": str(target.dtype),
+            "graphs": None if graphs is None else graphs.report,
+        }
 
     def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
         self._decoders = decoders

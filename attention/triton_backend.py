@@ -36,10 +36,8 @@ class TritonAttention(AttentionBackend):
         if isinstance(batch, FullBatch):
             return FullPlan(batch.starts, batch.max_len)
         blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
-        float8 = self.spec.kv_dtype == torch.float8_e4m3fn
-        launch = PagedLaunch.choose(
-            blocks, self.spec.num_heads, self.spec.head_dim, batch.max_kv_len, float8, self._multiprocessors
-        )
+        spec = self.spec
+        launch = PagedLaunch.choose(blocks, spec.num_heads, spec.head_dim, batch.max_kv_len, self._multiprocessors)
         return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
 
     def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:

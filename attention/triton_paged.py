@@ -1,4 +1,4 @@
-"""Triton kernels for attention to paged keys and values: one for decode steps, one for several queries a sequence.
+"""Triton kernels for attention to paged keys and values: one for any number of queries, one for float8 pages and one query.
 
 A program attends one block of a sequence's queries, for one head, to one split of its keys, with a running softmax (Milakov and
 Gimelshein 2018). Both are bound by reading keys and values, so what counts is enough splits to keep the whole device reading
@@ -8,6 +8,7 @@ Lengths and page tables are read on the device, so a captured graph stays valid 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -31,12 +32,15 @@ def _decode_kernel(
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+    SKIP_DECODES: tl.constexpr,
 ):  # fmt: skip
-    """One query a sequence, without tensor cores: one row of sixteen would be used, and moving tiles into their layout costs
+    """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into their layout costs
     more than the products, for float8 above all. Each of the tile's BLOCK_N rows keeps a running softmax of its own; they meet only at the end.
     """
     head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     token = tl.load(query_starts + sequence).to(tl.int64)
+    if tl.load(query_starts + sequence + 1) - token != 1:
+        return  # the other kernel's
     kv_len = tl.load(kv_lens + sequence)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
@@ -113,13 +117,14 @@ def _paged_kernel(
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
+    SKIP_DECODES: tl.constexpr,
 ):  # fmt: skip
     """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
     head, split = tl.program_id(0), tl.program_id(1)
     sequence, block = tl.program_id(2) // q_blocks, tl.program_id(2) % q_blocks
     first_token = tl.load(query_starts + sequence)
     queries = tl.load(query_starts + sequence + 1) - first_token
-    if block * BLOCK_M >= queries:
+    if (block * BLOCK_M >= queries) | (SKIP_DECODES & (queries == 1)):
         return
     kv_len = tl.load(kv_lens + sequence)
     dims = tl.arange(0, D)
@@ -220,13 +225,11 @@ class PagedLaunch:
     stages: int
 
     @classmethod
-    def choose(cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, float8: bool, multiprocessors: int) -> "PagedLaunch":
+    def choose(cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int) -> "PagedLaunch":
         """Enough splits that query blocks x heads x splits fill the device several times over; tiles as measured on an H200."""
         wanted = -(-4 * multiprocessors // (blocks * heads))
         splits = max(1, min(wanted, max_kv_len // LEAST_KEYS, MOST_SPLITS))
         splits = 1 << (splits.bit_length() - 1)  # few kernels to compile
-        if float8:
-            return cls(splits, block_keys=16, warps=2, stages=1)
         if max_kv_len <= 512:
             return cls(splits, block_keys=32, warps=2, stages=2)
         return cls(splits, block_keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
@@ -288,16 +291,22 @@ def paged_attention(
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
-    q_blocks = -(-max_query_len // BLOCK_M)
-    grid = (heads, launch.splits, len(kv_lens) * q_blocks)
-    kernel = _decode_kernel if max_query_len == 1 and k.dtype == torch.float8_e4m3fn else _paged_kernel
-    kernel[grid](
-        q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
-        bias if bias is not None else workspace.lse,
-        scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
-        tokens, q_blocks,
-        Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
-        OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim, D=padded(head_dim), PAGE=k.shape[1],
-        BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits, CAUSAL=causal, BIAS=bias is not None, num_warps=launch.warps, num_stages=launch.stages,
-    )  # fmt: skip
+    sequences, float8 = len(kv_lens), k.dtype == torch.float8_e4m3fn
+
+    def run(kernel: Any, q_blocks: int, launch: PagedLaunch, skip_decodes: bool) -> None:
+        kernel[heads, launch.splits, sequences * q_blocks](
+            q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
+            bias if bias is not None else workspace.lse,
+            scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
+            tokens, q_blocks,
+            Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
+            OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,
+            D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits,
+            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+
+    if float8:
+        run(_decode_kernel, 1, PagedLaunch(launch.splits, block_keys=16, warps=2, stages=1), False)
+    if not float8 or max_query_len > 1:
+        run(_paged_kernel, -(-max_query_len // BLOCK_M), launch, float8)
     return out

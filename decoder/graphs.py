@@ -17,7 +17,7 @@ from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)
 
-PROMPT_TOKENS = 32  # room in a mixed step beyond one token for each sequence
+PROMPT_TOKENS = 64  # room in a mixed step beyond one token for each sequence
 MAX_QUERY_LEN = 8  # of one sequence in a mixed step; longer prompts run without a graph
 
 Plans = tuple[object, object]  # of causal and cross attention

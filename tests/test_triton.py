@@ -52,7 +52,7 @@ def test_paged_attention(
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:
     def splits(blocks: int, max_kv_len: int) -> int:
-        return PagedLaunch.choose(blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, float8=False, multiprocessors=132).splits
+        return PagedLaunch.choose(blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
 
     assert splits(blocks=1, max_kv_len=1500) == 8
     assert splits(blocks=1, max_kv_len=100) == 1
