@@ -165,6 +165,7 @@ class AsyncEngine:
         timeout: float | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
+        payload = await self._store(prepared.media)
         if self._dead is not None:
             raise self._dead
         params, media, prompt_len = prepared.params, prepared.media, len(prompt_token_ids)
@@ -175,7 +176,7 @@ class AsyncEngine:
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, self._store(media)),  # type: ignore[arg-type]
+            media=Media(media.key, media.kind, media.num_tokens, self._use(media.key, payload)),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -196,15 +197,22 @@ class AsyncEngine:
         self._flush_soon()
         return opened
 
-    def _store(self, media: EncoderInput) -> Any:
-        """The payload itself, or a reference to it in the object store; equal content is stored once while in use."""
-        if media.payload.nbytes < PUT_BYTES:
+    async def _store(self, media: EncoderInput) -> Any:
+        """The payload itself, or a reference to it in the object store, where a thread puts it: two milliseconds for half a minute
+        of sound, in which the loop could take a thousand tokens."""
+        if media.payload.nbytes < PUT_BYTES or self._dead is not None:
             return media.payload
-        payload = self._payloads.get(media.key)
-        if payload is None:
-            payload = self._payloads[media.key] = _Payload(ray.put(media.payload))
-        payload.users += 1
-        return payload.reference
+        if (known := self._payloads.get(media.key)) is not None:
+            return known.reference
+        return await self.run_in_thread(ray.put, media.payload)
+
+    def _use(self, key: str, payload: Any) -> Any:
+        """Counts one more user; equal content is kept once, whoever stored it first."""
+        if not isinstance(payload, ray.ObjectRef):
+            return payload
+        kept = self._payloads.setdefault(key, _Payload(payload))
+        kept.users += 1
+        return kept.reference
 
     def _flush_soon(self) -> None:
         """All requests of one turn of the event loop go to a decoder in one call."""
