@@ -7,7 +7,6 @@ import torch
 
 from antiphon.attention.interface import AttentionBackend
 
-FLOAT8 = torch.float8_e4m3fn
 HALF = frozenset({torch.float16, torch.bfloat16})
 ANY_FLOAT = HALF | {torch.float32}
 FULL, PAGED = frozenset({"full"}), frozenset({"causal", "cross"})

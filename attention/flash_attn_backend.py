@@ -10,12 +10,6 @@ from antiphon.layers.positions import RelativeBias
 
 
 @dataclass(frozen=True)
-class FullPlan:
-    starts: torch.Tensor  # [sequences + 1]
-    max_len: int
-
-
-@dataclass(frozen=True)
 class PagedPlan:
     """`kv_starts`: None where all sequences have equally many queries, which the kernel with split keys takes."""
 
@@ -26,16 +20,16 @@ class PagedPlan:
 class FlashAttention(AttentionBackend):
     name = "flash_attn"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> FullPlan | PagedPlan:
+    def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedPlan:
         if isinstance(batch, FullBatch):
-            return FullPlan(batch.starts, batch.max_len)
+            return batch
         if batch.num_tokens == len(batch.query_lens) * batch.max_query_len:
             return PagedPlan(batch, None)
         plan = PagedPlan(batch, torch.zeros_like(batch.query_starts_on_device))
         self.replan(plan, batch)
         return plan
 
-    def replan(self, plan: FullPlan | PagedPlan, batch: FullBatch | PagedBatch) -> None:
+    def replan(self, plan: FullBatch | PagedPlan, batch: FullBatch | PagedBatch) -> None:
         if isinstance(plan, PagedPlan) and plan.kv_starts is not None:
             torch.cumsum(plan.batch.kv_lens_on_device, 0, dtype=torch.int32, out=plan.kv_starts[1:])
 
@@ -44,11 +38,11 @@ class FlashAttention(AttentionBackend):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: FullPlan | PagedPlan,
+        plan: FullBatch | PagedPlan,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         scale, causal = self.spec.scale, self.spec.kind == "causal"
-        if isinstance(plan, FullPlan):
+        if isinstance(plan, FullBatch):
             lengths = (plan.starts, plan.starts, plan.max_len, plan.max_len)
             return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale)
         batch = plan.batch

@@ -12,7 +12,7 @@ import torch
 from flashinfer import BatchDecodeWithPagedKVCacheWrapper, BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
 from flashinfer.cudnn import cudnn_batch_prefill_with_kv_cache
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch, starts_of
 from antiphon.layers.positions import RelativeBias
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
@@ -56,7 +56,6 @@ class FlashInfer(AttentionBackend):
         hopper = torch.cuda.get_device_capability(spec.device) == (9, 0)
         self._kernels = "fa3" if hopper and spec.kind == "full" else "fa2"
         self._types = {"q_data_type": spec.dtype, "kv_data_type": spec.kv_dtype or spec.dtype}
-        self._eager: dict[str, Any] = {}  # a wrapper of each kind for steps outside graphs
 
     def plan(self, batch: FullBatch | PagedBatch) -> CudnnPlan | RaggedPlan | PagedPlan:
         if isinstance(batch, PagedBatch):
@@ -68,7 +67,7 @@ class FlashInfer(AttentionBackend):
             lengths = (batch.starts[1:] - batch.starts[:-1]).view(-1, 1, 1, 1)
             return CudnnPlan(batch.max_len, lengths, batch.starts.view(-1, 1, 1, 1))
         wrapper = BatchPrefillWithRaggedKVCacheWrapper(self._workspace, "NHD", backend=self._kernels)
-        starts = torch.from_numpy(_starts(batch.lengths))
+        starts = starts_of(batch.lengths)
         shape = (self.spec.num_heads, self.spec.num_heads, self.spec.head_dim)
         wrapper.plan(starts, starts, *shape, sm_scale=self.spec.scale, **self._types)
         return RaggedPlan(wrapper)
@@ -110,12 +109,12 @@ class FlashInfer(AttentionBackend):
         used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
         indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
         last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
-        pages = (torch.from_numpy(_starts(counts)), indices, last)
+        pages = (starts_of(counts), indices, last)
         shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
         if plan.decode:
             plan.wrapper.plan(*pages, *shape, sm_scale=spec.scale, **self._types)
         else:
-            starts = torch.from_numpy(_starts(batch.query_lens))
+            starts = starts_of(batch.query_lens)
             plan.wrapper.plan(starts, *pages, *shape, causal=spec.kind == "causal", sm_scale=spec.scale, **self._types)
 
     def run(
@@ -151,7 +150,3 @@ class FlashInfer(AttentionBackend):
             is_cuda_graph_compatible=True,
         )
         return out
-
-
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

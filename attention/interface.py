@@ -46,7 +46,7 @@ class FullBatch:
 
     @classmethod
     def of(cls, lengths: np.ndarray, device: torch.device) -> "FullBatch":
-        return cls(lengths, _starts(lengths).to(device), int(lengths.max()))
+        return cls(lengths, starts_of(lengths).to(device), int(lengths.max()))
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class PagedBatch:
     def of(cls, query_lens: np.ndarray, kv_lens: np.ndarray, page_table: np.ndarray, device: torch.device) -> "PagedBatch":
         return cls(
             query_lens, kv_lens, page_table,
-            _starts(query_lens).to(device), _int32(kv_lens).to(device), _int32(page_table).to(device),
+            starts_of(query_lens).to(device), _int32(kv_lens).to(device), _int32(page_table).to(device),
             int(query_lens.sum()), int(query_lens.max()), int(kv_lens.max()),
         )  # fmt: skip
 
 
-def _starts(lengths: np.ndarray) -> torch.Tensor:
+def starts_of(lengths: np.ndarray) -> torch.Tensor:
+    """Where packed sequences begin, and where the last one ends: [sequences + 1] int32, on the host."""
     return _int32(np.concatenate([[0], np.cumsum(lengths)]))
 
 

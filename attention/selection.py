@@ -9,13 +9,12 @@ from importlib.util import find_spec
 
 import torch
 
-from antiphon.attention.backends import BACKENDS, FLOAT8, Row
+from antiphon.attention.backends import BACKENDS, Row
 from antiphon.attention.interface import AttentionBackend, AttentionSpec
 from antiphon.config.errors import AttentionBackendError, nearest
+from antiphon.layers.float8 import FLOAT8, FLOAT8_CAPABILITY
 
 logger = logging.getLogger(__name__)
-
-FLOAT8_CAPABILITY = (8, 9)  # Ada; where conversions in hardware begin
 
 # The order in which `auto` tries them, by device type and by whether keys are paged; the fastest first, as measured in
 # benchmarks/results.
@@ -33,11 +32,22 @@ def _row(name: str) -> Row:
     return BACKENDS[name]
 
 
+def missing(name: str) -> str | None:
+    """What must be installed before backend `name` can be used, or None when it is."""
+    row = _row(name)
+    if row.package is None or find_spec(row.package) is not None:
+        return None
+    return f"{row.package} is not installed{_remedy(row.extra)}"
+
+
 def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
     """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
+    return missing(name) or unsupported(name, spec, capability)
+
+
+def unsupported(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
+    """The same for a backend that is installed."""
     row = _row(name)
-    if row.package is not None and find_spec(row.package) is None:
-        return f"{row.package} is not installed{_remedy(row.extra)}"
     support = row.support(spec.kind)
     if support is None:
         return f"has no {spec.kind} attention"
@@ -110,3 +120,9 @@ def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[Attent
     """One backend object per spec, all of the backend that `choose` names."""
     backend = BACKENDS[choose(half, requested, specs)].load()
     return [backend(spec) for spec in specs]
+
+
+def capturable(backend: AttentionBackend) -> bool:
+    """Whether CUDA graphs can hold what `backend` does."""
+    support = BACKENDS[backend.name].support(backend.spec.kind)
+    return backend.spec.device.type == "cuda" and support is not None and support.graphs

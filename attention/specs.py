@@ -6,6 +6,7 @@ from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.config.families import Half
 from antiphon.config.options import DecoderOptions
 from antiphon.layers.device import Target
+from antiphon.layers.float8 import FLOAT8
 
 
 def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:
@@ -16,7 +17,7 @@ def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:
 def decoder_specs(half: Half, target: Target, options: DecoderOptions) -> list[AttentionSpec]:
     """Causal and cross attention, in this order."""
     kinds: tuple[Kind, Kind] = ("causal", "cross")
-    kv_dtype = torch.float8_e4m3fn if options.kv_cache_dtype == "fp8" else None
+    kv_dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else None
     return [_spec(kind, half, target, options.kv_page_size, kv_dtype) for kind in kinds]
 
 

@@ -11,12 +11,6 @@ from antiphon.layers.positions import RelativeBias
 
 
 @dataclass(frozen=True)
-class FullPlan:
-    starts: torch.Tensor  # [sequences + 1]
-    max_len: int
-
-
-@dataclass(frozen=True)
 class PagedPlan:
     batch: PagedBatch
     launch: PagedLaunch
@@ -32,9 +26,9 @@ class TritonAttention(AttentionBackend):
         self._multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count if on_gpu else 1
         self._workspace: Workspace | None = None
 
-    def plan(self, batch: FullBatch | PagedBatch) -> FullPlan | PagedPlan:
+    def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedPlan:
         if isinstance(batch, FullBatch):
-            return FullPlan(batch.starts, batch.max_len)
+            return batch
         blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
         spec = self.spec
         launch = PagedLaunch.choose(blocks, spec.num_heads, spec.head_dim, batch.max_kv_len, self._multiprocessors)
@@ -52,11 +46,11 @@ class TritonAttention(AttentionBackend):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: FullPlan | PagedPlan,
+        plan: FullBatch | PagedPlan,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         table = None if bias is None else bias.table()
-        if isinstance(plan, FullPlan):
+        if isinstance(plan, FullBatch):
             return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, table)
         batch = plan.batch
         return paged_attention(

@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.layers.float8 import FLOAT8
+
 BLOCK_M = 16  # queries of one program; the tensor cores' least
 MOST_SPLITS = 16
 LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
@@ -30,12 +32,14 @@ def _decode_kernel(
     scale, k_scale, v_scale, last_distance,
     num_tokens, q_blocks,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
-    OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
     SKIP_DECODES: tl.constexpr,
 ):  # fmt: skip
-    """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into their layout costs
-    more than the products, for float8 above all. Each of the tile's BLOCK_N rows keeps a running softmax of its own; they meet only at the end.
+    """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into
+    their layout costs more than the products. Each of a tile's BLOCK_N rows keeps a running softmax of its own; they meet only at
+    the end. It takes what `_paged_kernel` takes, so that one launch serves both.
     """
     head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     token = tl.load(query_starts + sequence).to(tl.int64)
@@ -115,7 +119,8 @@ def _paged_kernel(
     scale, k_scale, v_scale, last_distance,
     num_tokens, q_blocks,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
-    OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
     SKIP_DECODES: tl.constexpr,
 ):  # fmt: skip
@@ -291,7 +296,7 @@ def paged_attention(
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
-    sequences, float8 = len(kv_lens), k.dtype == torch.float8_e4m3fn
+    sequences, float8 = len(kv_lens), k.dtype == FLOAT8
 
     def run(kernel: Any, q_blocks: int, launch: PagedLaunch, skip_decodes: bool) -> None:
         kernel[heads, launch.splits, sequences * q_blocks](

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from antiphon.client.bench.commands import app as bench
-from antiphon.client.pairs import parse_pairs
+from antiphon.client.pairs import EngineOption, parse_pairs
 from antiphon.config.errors import AntiphonError
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 
-Option = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
@@ -33,7 +32,7 @@ def transcribe(
         float | None, typer.Option(help="Longest piece between two cuts; the model's window when left out.")
     ] = None,
     as_json: Json = False,
-    option: Option = [],  # noqa: B006 (typer copies it)
+    option: EngineOption = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Transcribes recordings of any length. Ends with 1 when any of them failed."""
     from antiphon import Engine
@@ -61,7 +60,7 @@ def generate(
         list[str], typer.Option("--sampling", "-s", metavar="NAME=VALUE", help="A sampling parameter; may be repeated.")
     ] = [],  # noqa: B006
     as_json: Json = False,
-    option: Option = [],  # noqa: B006
+    option: EngineOption = [],  # noqa: B006
 ) -> None:
     """Text in, text out: T5, BART, Marian, NLLB and their kin. Ends with 1 when any prompt failed."""
     from antiphon import Engine, SamplingParams
@@ -87,7 +86,7 @@ def generate(
 @app.command()
 def info(
     model: Annotated[str | None, typer.Option(help="Also show this checkpoint and its attention layers.")] = None,
-    option: Option = [],  # noqa: B006
+    option: EngineOption = [],  # noqa: B006
 ) -> None:
     """Devices, attention backends and why each is or isn't usable here, supported architectures."""
     from antiphon.client.info import describe_machine, describe_model

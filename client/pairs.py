@@ -1,9 +1,13 @@
 """NAME=VALUE arguments of the command line."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from antiphon.config.errors import ConfigurationError
+
+EngineOption = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
 
 
 def parse_pairs(pairs: list[str], flag: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ so that admitting a clip does not throw the running ones out of graphs.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ def shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape
     return found
 
 
-def fitting(plan: StepPlan, available: list[StepShape]) -> StepShape | None:
+def fitting(plan: StepPlan, available: Iterable[StepShape]) -> StepShape | None:
     """The smallest of `available` that holds `plan` with its padding: one token for each sequence that is not there."""
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
     fits = (
@@ -81,7 +81,7 @@ class DecoderGraphs:
         logger.info("decoder: %s", self.report)
 
     def fitting(self, plan: StepPlan) -> StepShape | None:
-        return fitting(plan, list(self._captured))
+        return fitting(plan, self._captured)
 
     def replay(self, inputs: StepInputs) -> None:
         captured = self._captured[inputs.shape]
@@ -108,18 +108,17 @@ class CrossWriteGraphs:
         self.report = capture.report
         logger.info("cross KV: %s", self.report)
 
-    def fitting(self, tokens: int) -> int | None:
-        return min((size for size in self._captured if size >= tokens), default=None)
-
-    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
-        """`hidden` [tokens, hidden], `slots` [tokens] int32, as many as some graph holds."""
+    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> bool:
+        """`hidden` [tokens, hidden], `slots` [tokens] int32. False, and nothing is done, when no graph holds so many."""
         tokens = len(hidden)
-        size = self.fitting(tokens)
-        assert size is not None
+        size = min((size for size in self._captured if size >= tokens), default=None)
+        if size is None:
+            return False
         self._hidden[:tokens].copy_(hidden)
         self._slots[:tokens].copy_(slots)
         self._slots[tokens:size].fill_(self._scratch)
         self._captured[size].replay()
+        return True
 
 
 def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:

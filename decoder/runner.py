@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from antiphon.attention.backends import BACKENDS
-from antiphon.attention.selection import select
+from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
@@ -63,7 +62,7 @@ class DecoderRunner:
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
         if config.model.quantization == "fp8":
-            quantise_cross_writers(list(self.model.cross_attentions()))
+            quantise_cross_writers(self.model.cross_attentions)
             self.model.quantised = True
         self.pool = self._make_pool()
         options, half = config.scheduler, model.decoder
@@ -134,8 +133,7 @@ class DecoderRunner:
         """Graphs for every shape; None on a CPU, with `enforce_eager`, or with a backend that can't be captured."""
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
-        support = BACKENDS[self.causal.name].support("causal")
-        if support is None or not support.graphs:
+        if not capturable(self.causal):
             logger.warning("decoder attention %s can't be captured in CUDA graphs: steps run eagerly", self.causal.name)
             return None
         model = self.model_config
@@ -164,10 +162,10 @@ class DecoderRunner:
         self._write_cross(plan.cross_writes)
         shape = self.graphs.fitting(plan) if self.graphs is not None else None
         inputs = self.inputs.fill(plan, shape or StepShape.of(plan))
-        asked = self.sampler.asked(plan.slots)
         if shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
-            sampled = asked.fits_graph and self.slots.masks.generation == self._masks_at_capture
+            same_masks = self.slots.masks.generation == self._masks_at_capture
+            sampled = same_masks and self.sampler.asked(plan.slots).fits_graph
         else:
             self._run_model(inputs, self._plan_attention(inputs))
             sampled = False
@@ -194,9 +192,7 @@ class DecoderRunner:
         size = self.pool.page_size
         slots = [(write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens] for write in writes]
         where = to_device(np.concatenate(slots).astype(np.int32), self.device)
-        if self.cross_graphs is not None and self.cross_graphs.fitting(len(hidden)) is not None:
-            self.cross_graphs.replay(hidden, where)
-        else:
+        if self.cross_graphs is None or not self.cross_graphs.replay(hidden, where):
             self.model.write_cross(hidden, where, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold

@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Captured:
     graph: torch.cuda.CUDAGraph
-    hidden: torch.Tensor  # [windows * tokens, hidden]
     plan: Any  # kept alive: the graph reads its tensors
 
 
@@ -27,19 +26,20 @@ class EncoderGraphs:
         forward: Callable[[torch.Tensor, Any], torch.Tensor],
         plan: Callable[[int], Any],
         features: torch.Tensor,
+        hidden: torch.Tensor,
     ) -> None:
-        """`features` [most windows, mel_bins, frames] is what the graphs read; its content does not matter here."""
-        self.features = features
+        """`features` [most windows, mel_bins, frames] is what the graphs read, `hidden` [most windows, tokens, hidden] what they
+        write; their content does not matter here."""
+        self.features, self.hidden = features, hidden
         self._captured: dict[int, _Captured] = {}
         capture = GraphCapture(features.device)
         for windows in range(len(features), 0, -1):
             made = plan(windows)
-            hidden = torch.empty_like(forward(features[:windows], made))
 
-            def work(windows: int = windows, made: Any = made, hidden: torch.Tensor = hidden) -> None:
-                hidden.copy_(forward(features[:windows], made))
+            def work(windows: int = windows, made: Any = made) -> None:
+                hidden[:windows].flatten(0, 1).copy_(forward(features[:windows], made))
 
-            self._captured[windows] = _Captured(capture(work), hidden, made)
+            self._captured[windows] = _Captured(capture(work), made)
         self.report = capture.report
         logger.info("encoder: %s", self.report)
 
@@ -48,7 +48,7 @@ class EncoderGraphs:
 
     def replay(self, features: torch.Tensor) -> torch.Tensor:
         """Hidden states of `features` [windows, mel_bins, frames]; a copy of their own."""
-        captured = self._captured[len(features)]
-        self.features[: len(features)].copy_(features)
-        captured.graph.replay()
-        return captured.hidden.clone()
+        windows = len(features)
+        self.features[:windows].copy_(features)
+        self._captured[windows].graph.replay()
+        return self.hidden[:windows].flatten(0, 1).clone()

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import FullBatch
-from antiphon.attention.selection import select
+from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import encoder_specs
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
@@ -52,7 +51,7 @@ class EncoderRunner:
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
             self.log_mel = LogMel(self.audio).to(self.target.device)
-        self.graphs = self._capture(config)
+        self.graphs = self._capture(config, half.hidden_size)
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
@@ -107,13 +106,12 @@ class EncoderRunner:
         return hidden
 
     @torch.inference_mode()
-    def _capture(self, config: EngineConfig) -> EncoderGraphs | None:
+    def _capture(self, config: EngineConfig, width: int) -> EncoderGraphs | None:
         """Graphs for every number of windows in a batch; None on a CPU, with `enforce_eager`, or for text."""
-        support = BACKENDS[self.attention.name].support("full")
-        capturable = support is not None and support.graphs
-        if self.audio is None or self.target.device.type != "cuda" or config.model.enforce_eager or not capturable:
+        if self.audio is None or config.model.enforce_eager or not capturable(self.attention):
             return None
         most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
         shape = (most, self.audio.mel_bins, 2 * self.audio.tokens)
         features = torch.zeros(shape, dtype=self.target.dtype, device=self.target.device)
-        return EncoderGraphs(self._run_audio, self._plan_windows, features)
+        hidden = torch.zeros(most, self.audio.tokens, width, dtype=features.dtype, device=features.device)
+        return EncoderGraphs(self._run_audio, self._plan_windows, features, hidden)

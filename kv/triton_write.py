@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-FLOAT8_MAX = tl.constexpr(448.0)  # the largest number of float8_e4m3fn
+from antiphon.layers.triton_norms import saturated
 
 
 @triton.jit
@@ -16,8 +16,7 @@ def _write_kernel(k, v, k_pool, v_pool, slots, k_token, v_token, width, BLOCK: t
     key = tl.load(k + token * k_token + at, mask=inside).to(tl.float32)
     value = tl.load(v + token * v_token + at, mask=inside).to(tl.float32)
     if k_pool.dtype.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
-        key = tl.minimum(tl.maximum(key, -FLOAT8_MAX), FLOAT8_MAX)
-        value = tl.minimum(tl.maximum(value, -FLOAT8_MAX), FLOAT8_MAX)
+        key, value = saturated(key), saturated(value)
     tl.store(k_pool + slot * width + at, key.to(k_pool.dtype.element_ty), mask=inside)
     tl.store(v_pool + slot * width + at, value.to(v_pool.dtype.element_ty), mask=inside)
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FLOAT8 = torch.float8_e4m3fn
-FLOAT8_MAX = 448.0
+from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from torch import nn
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.layers.device import Target
+from antiphon.layers.float8 import FLOAT8_CAPABILITY
 from antiphon.layers.linear import Activation, Linear
 from antiphon.layers.norms import LayerNorm, RMSNorm
 
 MULTIPLE = 16  # of both sides of a float8 matrix product on a GPU
-CAPABILITY = (8, 9)  # Ada; where float8 tensor cores begin
 
 
 def check(quantization: str, target: Target) -> None:
@@ -19,8 +19,8 @@ def check(quantization: str, target: Target) -> None:
     if quantization == "none" or target.device.type != "cuda":
         return
     capability = torch.cuda.get_device_capability(target.device)
-    if capability < CAPABILITY:
-        raise ConfigurationError(f"quantization='fp8' needs compute capability {CAPABILITY}, this device has {capability}")
+    if capability < FLOAT8_CAPABILITY:
+        raise ConfigurationError(f"quantization='fp8' needs compute capability {FLOAT8_CAPABILITY}, this device has {capability}")
     if target.dtype != torch.bfloat16:
         raise ConfigurationError(
             f"quantization='fp8' needs dtype='bfloat16' on a GPU, not {str(target.dtype).removeprefix('torch.')}"
@@ -32,16 +32,16 @@ def quantise(linear: dict[str, Linear], feeders: Sequence[nn.Module]) -> None:
 
     Raises ConfigurationError for a size that float8 products can't have.
     """
+    on_gpu = any(layer.weight.device.type == "cuda" for layer in linear.values())
     for name, layer in linear.items():
-        on_gpu = layer.weight.device.type == "cuda"
         if on_gpu and any(size % MULTIPLE for size in layer.weight.shape):
             raise ConfigurationError(
                 f"quantization='fp8': layer {name} is {list(layer.weight.shape)}; both must be multiples of {MULTIPLE}"
             )
         layer.quantise()
-        for feeder in feeders:
-            assert isinstance(feeder, Activation | LayerNorm | RMSNorm)
-            feeder.quantises = on_gpu
+    for feeder in feeders:
+        assert isinstance(feeder, Activation | LayerNorm | RMSNorm)
+        feeder.quantises = on_gpu
 
 
 def quantise_encoder(layers: nn.Module, pre_norm: bool) -> None:
@@ -53,7 +53,7 @@ def quantise_encoder(layers: nn.Module, pre_norm: bool) -> None:
     quantise({name: each for name, each in named.items() if isinstance(each, Linear)}, feeders)
 
 
-def quantise_cross_writers(writers: list[nn.Module]) -> None:
+def quantise_cross_writers(writers: Sequence[nn.Module]) -> None:
     """Of a decoder, the projections that write cross KV: they see whole inputs. A decode step has one token a sequence, for which
     float8 products were measured to be slower than bfloat16 ones (8.8 against 5.5 us on an H200)."""
     named = {f"{i}.{name}": each for i, writer in enumerate(writers) for name, each in writer.named_modules()}

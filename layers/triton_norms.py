@@ -5,12 +5,14 @@ import torch
 import triton
 import triton.language as tl
 
-FLOAT8_MAX = tl.constexpr(448.0)  # the largest number of float8_e4m3fn
+from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
+
+LARGEST = tl.constexpr(FLOAT8_MAX)
 
 
 @triton.jit
-def _saturated(x):
-    return tl.minimum(tl.maximum(x, -FLOAT8_MAX), FLOAT8_MAX)
+def saturated(x):
+    return tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
 
 
 @triton.jit
@@ -18,9 +20,9 @@ def _store_row(value, out, scales, row, at, inside, width, QUANTISE: tl.constexp
     """A whole row, as it is or as float8 with the scale that makes its largest element the largest float8."""
     if QUANTISE:
         largest = tl.max(tl.abs(tl.where(inside, value.to(tl.float32), 0.0)), 0)
-        scale = tl.maximum(largest, 1e-12) / FLOAT8_MAX
+        scale = tl.maximum(largest, 1e-12) / LARGEST
         tl.store(scales + row, scale)
-        scaled = _saturated(value.to(tl.float32) / scale)
+        scaled = saturated(value.to(tl.float32) / scale)
         tl.store(out + row * width + at, scaled.to(out.dtype.element_ty), mask=inside)
     else:
         tl.store(out + row * width + at, value.to(out.dtype.element_ty), mask=inside)
@@ -88,7 +90,7 @@ def _add_norm(
 
 
 def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    values = torch.empty(like.shape, dtype=torch.float8_e4m3fn, device=like.device)
+    values = torch.empty(like.shape, dtype=FLOAT8, device=like.device)
     return values, torch.empty((len(like), 1), dtype=torch.float32, device=like.device)
 
 
@@ -159,12 +161,12 @@ def _activation_float8_kernel(
         rest_at = WHOLE + tl.arange(0, REST)
         rest = _activated(x, gate, row, rest_at, rest_at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
         largest = tl.maximum(largest, tl.max(tl.abs(rest), 0))
-    scale = tl.maximum(largest, 1e-12) / FLOAT8_MAX
+    scale = tl.maximum(largest, 1e-12) / LARGEST
     tl.store(scales + row, scale)
     inverse = 1.0 / scale
-    tl.store(out + row * width + at, _saturated(found * inverse).to(out.dtype.element_ty), mask=at < width)
+    tl.store(out + row * width + at, saturated(found * inverse).to(out.dtype.element_ty), mask=at < width)
     if REST > 0:
-        tl.store(out + row * width + rest_at, _saturated(rest * inverse).to(out.dtype.element_ty), mask=rest_at < width)
+        tl.store(out + row * width + rest_at, saturated(rest * inverse).to(out.dtype.element_ty), mask=rest_at < width)
 
 
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:

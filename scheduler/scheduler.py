@@ -324,9 +324,8 @@ class Scheduler:
         return request
 
     def _note_logprobs(self, plan: StepPlan, found: Logprobs, tokens: np.ndarray, live: np.ndarray) -> None:
-        for i, row in enumerate(found.rows):
-            if row not in live:
-                continue
+        for i in np.flatnonzero(np.isin(found.rows, live)):
+            row = found.rows[i]
             request = self._request_at(plan.slots[row])
             k = request.params.logprobs or 0
             request.logprobs.append(

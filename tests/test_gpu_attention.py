@@ -11,14 +11,15 @@ import torch
 from attention_cases import check_full, check_paged, close, full_spec, make_bias, paged_spec, plain_attention
 
 from antiphon.attention.backends import BACKENDS
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
-from antiphon.attention.selection import refusal
+from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
+from antiphon.attention.selection import missing, unsupported
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 SIZES = [64, 72, 80, 128]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = torch.float8_e4m3fn
+KINDS: list[tuple[Kind, bool]] = [("causal", False), ("causal", True), ("cross", False)]
 NAMES = [name for name in BACKENDS if name != "cpu_paged"]
 
 
@@ -28,30 +29,47 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(name: str, spec: AttentionSpec) -> AttentionBackend:
-    """The backend, or a skip with the reason that a user would be told."""
-    why = refusal(name, spec, torch.cuda.get_device_capability())
-    if why is not None:
+    """The backend; a skip only where its package is not installed, with what a user would be told."""
+    if why := missing(name):
         pytest.skip(why)
     return BACKENDS[name].load()(spec)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("bias", [False, True])
-def test_full_attention(name: str, dtype: torch.dtype, size: int, bias: bool) -> None:
-    backend = make(name, full_spec(5, size, dtype, bias, "cuda"))
+def supported(specs: list[tuple[str, AttentionSpec]]) -> list[Any]:
+    """Those that the table of backends declares, on a Hopper GPU."""
+    return [
+        pytest.param(name, spec, id="-".join(map(str, (name, spec.kind, spec.dtype, spec.kv_dtype, spec.head_dim, spec.bias))))
+        for name, spec in specs
+        if unsupported(name, spec, (9, 0)) is None
+    ]
+
+
+FULL = [
+    (name, full_spec(5, size, dtype, bias, "cuda"))
+    for name in NAMES
+    for dtype in DTYPES
+    for size in SIZES
+    for bias in (False, True)
+]
+PAGED = [
+    (name, paged_spec(kind, 5, size, dtype, bias, 256 if name == "flash_attn" else 16, "cuda", kv))
+    for name in NAMES
+    for dtype, kv in [*((each, None) for each in DTYPES), (torch.bfloat16, FLOAT8), (torch.float16, FLOAT8)]
+    for kind, bias in KINDS
+    for size in SIZES
+]
+
+
+@pytest.mark.parametrize(("name", "spec"), supported(FULL))
+def test_full_attention(name: str, spec: AttentionSpec) -> None:
+    backend = make(name, spec)
     check_full(backend, [1, 13, 700, 64, 257], seed=2)
     check_full(backend, [300, 300, 300], seed=3)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "kv"), [*((each, None) for each in DTYPES), (torch.bfloat16, FLOAT8), (torch.float16, FLOAT8)])
-@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
-@pytest.mark.parametrize("size", SIZES)
-def test_paged_attention(name: str, dtype: torch.dtype, kv: Any, kind: Any, bias: bool, size: int) -> None:
-    page_size = 256 if name == "flash_attn" else 16
-    backend = make(name, paged_spec(kind, 5, size, dtype, bias, page_size, "cuda", kv))
+@pytest.mark.parametrize(("name", "spec"), supported(PAGED))
+def test_paged_attention(name: str, spec: AttentionSpec) -> None:
+    backend = make(name, spec)
     check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
     check_paged(backend, [4] * 3, [4, 4, 60], seed=5)  # first steps
     check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed

@@ -6,11 +6,12 @@ from itertools import product
 import numpy as np
 import torch
 
-from antiphon.attention.backends import BACKENDS, FLOAT8
+from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
-from antiphon.attention.selection import refusal
+from antiphon.attention.selection import capturable, refusal
 from antiphon.client.bench.machine import Machine, seconds, seconds_in_graph
 from antiphon.client.bench.report import Row
+from antiphon.layers.float8 import FLOAT8
 
 HIDDEN = 1280  # heads times head size
 ROTATED = 1 << 30  # bytes of keys and values that a paged measurement goes through: far more than any cache
@@ -49,7 +50,7 @@ def paged(machine: Machine, batches: list[int], tokens: list[int], head_sizes: l
             pools, q, lengths = _paged_problem(spec, batch, length)
             read = 2 * batch * length * heads * size * pools[0].element_size()
             for name, backend in usable:
-                if not BACKENDS[name].support("cross").graphs:  # type: ignore[union-attr]
+                if not capturable(backend):
                     continue
                 took = _time_decode(backend, q, pools, lengths)
                 rows.append(

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ import typer
 
 from antiphon.client.bench.report import Row, plot, table, write_json
 from antiphon.client.bench.shapes import PUBLISHED, write_checkpoint
-from antiphon.client.pairs import parse_pairs
+from antiphon.client.pairs import EngineOption, parse_pairs
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
@@ -21,10 +20,9 @@ from antiphon.config.options import resolve
 app = typer.Typer(no_args_is_help=True, help="Measure kernels, steps and whole engines.")
 
 Model = Annotated[str, typer.Option(help=f"Hub id, checkpoint folder, or with random weights one of {', '.join(PUBLISHED)}.")]
-Option = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
 LoadFormat = Annotated[str, typer.Option(help="dummy: random weights; auto: the checkpoint's.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the results here.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw the results here (PNG).")]
+Plot = Annotated[Path | None, typer.Option("--plot", "--plot-file", help="Draw the results here (PNG).")]
 Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 
@@ -55,10 +53,19 @@ def _need_gpu() -> None:
         raise ConfigurationError("this measures a CUDA device, and torch sees none here")
 
 
-def _finish(title: str, machine: Any, options: dict[str, Any], rows: list[Row], json: Path | None) -> None:
+def _report_engine(
+    bench: str, model: str, facts: dict[str, Any], options: dict[str, Any], rows: list[Row], json: Path | None
+) -> None:
+    """What a whole engine ran on, the table, the file."""
+    import torch
+
+    from antiphon.client.bench.machine import host
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+    print(f"{model} on {device}: {facts}")
     print(table(rows))
     if json is not None:
-        write_json(json, title, machine, options, rows)
+        write_json(json, f"{bench} {model}", device, {**options, "facts": facts}, rows)
 
 
 @app.command()
@@ -67,7 +74,7 @@ def attention(
     tokens: Annotated[str, typer.Option(help="Of each sequence.")] = "512,1500,4096",
     head_sizes: Annotated[str, typer.Option()] = "64,72,80,128",
     json: Json = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the results here (PNG).")] = None,
+    plot_file: Plot = None,
 ) -> None:
     """Every attention backend that is here: TFLOP/s and share of the matmul rate; decode steps: TB/s and share of a copy's."""
     _need_gpu()
@@ -77,9 +84,7 @@ def attention(
     from antiphon.client.bench.machine import measure
 
     machine = measure()
-    print(
-        f"{machine.name}: copy {machine.copy_bytes_per_second / 1e12:.2f} TB/s, bf16 matmul {machine.bf16_flops_per_second / 1e12:.0f} TFLOP/s"
-    )
+    print(machine)
     sizes = (_numbers(batches), _numbers(tokens), _numbers(head_sizes))
     rows = kernels.full(machine, *sizes, torch.bfloat16)
     print(table(rows))
@@ -102,7 +107,7 @@ def steps(
     cross_tokens: Annotated[int, typer.Option(help="Encoder tokens of each sequence.")] = 1500,
     length: Annotated[int, typer.Option(help="Decoder tokens of each sequence.")] = 32,
     peer: Peer = True,
-    option: Option = [],  # noqa: B006
+    option: EngineOption = [],  # noqa: B006
     json: Json = None,
 ) -> None:
     """One encoder forward and one decoder step, each beside what the machine's limits allow."""
@@ -127,13 +132,11 @@ def steps(
             gc.collect()
             torch.cuda.empty_cache()
         found = measured.decoder(described, config, machine, _numbers(decodes), cross_tokens, length)
-    print(
-        f"{machine.name}: copy {machine.copy_bytes_per_second / 1e12:.2f} TB/s, bf16 matmul {machine.bf16_flops_per_second / 1e12:.0f} TFLOP/s"
-    )
+    print(machine)
     print(table(rows))
     print(table(found))
     if json is not None:
-        write_json(json, f"steps {model}", asdict(machine), options, rows + found)
+        write_json(json, f"steps {model}", machine, options, rows + found)
 
 
 @app.command()
@@ -144,15 +147,12 @@ def throughput(
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
     output_tokens: Annotated[int, typer.Option()] = 64,
     peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
-    option: Option = [],  # noqa: B006
+    option: EngineOption = [],  # noqa: B006
     json: Json = None,
     plot_file: Plot = None,
 ) -> None:
     """Offline: all requests at once, from raw samples or token ids to tokens."""
-    import torch
-
     from antiphon.client.bench import peers, serving
-    from antiphon.client.bench.machine import host
     from antiphon.layers.device import Target
 
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
@@ -164,9 +164,7 @@ def throughput(
         target = Target.resolve(config.model, ModelConfig.load(config.model).raw)
         batches = _numbers(peer_batches) if peer_batches else []
         rows += [peers.throughput(Path(folder), load, batch, target.dtype, target.device.type) for batch in batches]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
-    print(f"{model} on {device}: {facts}")
-    _finish(f"throughput {model}", device, {**options, "facts": facts}, rows, json)
+    _report_engine("throughput", model, facts, options, rows, json)
     if plot_file is not None:
         plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")
 
@@ -179,22 +177,17 @@ def latency(
     requests: Annotated[int, typer.Option(help="At each concurrency.")] = 256,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
     output_tokens: Annotated[int, typer.Option()] = 20,
-    option: Option = [],  # noqa: B006
+    option: EngineOption = [],  # noqa: B006
     json: Json = None,
     plot_file: Plot = None,
 ) -> None:
     """A closed loop: a fixed number of callers, each with one request under way."""
-    import torch
-
     from antiphon.client.bench import serving
-    from antiphon.client.bench.machine import host
 
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
     load = serving.Load(requests, input_size, output_tokens)
     with _folder(model, load_format) as folder:
         rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
-    print(f"{model} on {device}: {facts}")
-    _finish(f"latency {model}", device, {**options, "facts": facts}, rows, json)
+    _report_engine("latency", model, facts, options, rows, json)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

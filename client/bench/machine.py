@@ -19,6 +19,10 @@ class Machine:
     bf16_flops_per_second: float
     multiprocessors: int
 
+    def __str__(self) -> str:
+        copy, matmul = self.copy_bytes_per_second / 1e12, self.bf16_flops_per_second / 1e12
+        return f"{self.name}: copy {copy:.2f} TB/s, bf16 matmul {matmul:.0f} TFLOP/s"
+
 
 def measure() -> Machine:
     """On the current CUDA device, random data, medians."""

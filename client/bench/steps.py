@@ -9,7 +9,7 @@ import numpy as np
 
 from antiphon.client.bench.machine import Machine, seconds
 from antiphon.client.bench.report import Row
-from antiphon.config.families import Half
+from antiphon.config.families import Half, T5Half
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
@@ -27,7 +27,7 @@ class Work:
     @classmethod
     def of(cls, half: Half, tokens: int) -> "Work":
         inner = half.num_heads * half.head_dim
-        matrices = 3 if getattr(half, "gated", False) else 2
+        matrices = 3 if isinstance(half, T5Half) and half.gated else 2
         weights = 4 * half.hidden_size * inner + matrices * half.hidden_size * half.ffn_size
         return cls(2 * tokens * weights * half.num_layers, 4 * tokens**2 * inner * half.num_layers)
 

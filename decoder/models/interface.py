@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class DecoderModel(nn.Module):
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
 
+    @cached_property
     def cross_attentions(self) -> list[CrossWriter]:
         """One per layer."""
         return [each for each in self.layers.modules() if isinstance(each, CrossWriter)]
@@ -47,7 +49,7 @@ class DecoderModel(nn.Module):
     def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
         """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
         given = Quantised.of(hidden) if self.quantised else hidden  # once for all layers
-        for attention in self.cross_attentions():
+        for attention in self.cross_attentions:
             attention.write(given, slots, pool)
 
     @abstractmethod
