@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.float8 import FLOAT8
+from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
 MOST_SPLITS = 16
@@ -35,12 +36,13 @@ def _decode_kernel(
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
-    SKIP_DECODES: tl.constexpr,
+    SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into
     their layout costs more than the products. Each of a tile's BLOCK_N rows keeps a running softmax of its own; they meet only at
     the end. It takes what `_paged_kernel` takes, so that one launch serves both.
     """
+    wait_for_previous(OVERLAP)
     head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     token = tl.load(query_starts + sequence).to(tl.int64)
     if tl.load(query_starts + sequence + 1) - token != 1:
@@ -122,9 +124,11 @@ def _paged_kernel(
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
-    SKIP_DECODES: tl.constexpr,
+    SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
+    if CAUSAL:  # the kernel before may have written keys
+        wait_for_previous(OVERLAP)
     head, split = tl.program_id(0), tl.program_id(1)
     sequence, block = tl.program_id(2) // q_blocks, tl.program_id(2) % q_blocks
     first_token = tl.load(query_starts + sequence)
@@ -138,6 +142,11 @@ def _paged_kernel(
     tokens = (first_token + rows).to(tl.int64)
     is_query = rows < queries
     compute = tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty  # float16 holds every float8 exactly
+    if not CAUSAL:
+        if OVERLAP:
+            _prefetch(k, v, page_table + sequence.to(tl.int64) * TABLE_ROW, kv_len, split, head,
+                      PAGE, KV_PAGE, KV_TOKEN, KV_HEAD, BLOCK_N, SPLITS)  # fmt: skip
+        wait_for_previous(OVERLAP)
     queries_at = (q + tokens * Q_TOKEN + head * Q_HEAD)[:, None] + dims[None, :]
     block_q = tl.load(queries_at, mask=is_query[:, None] & in_head[None, :], other=0.0).to(compute)
 
@@ -182,6 +191,21 @@ def _paged_kernel(
         out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split,
         v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
+
+
+@triton.jit
+def _prefetch(
+    k, v, table, kv_len, split, head,
+    PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
+    BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """The first tile of a split's cross keys and values into L2; they were written long before."""
+    begin = split * (tl.cdiv(tl.cdiv(kv_len, SPLITS), BLOCK_N) * BLOCK_N)
+    keys = tl.minimum(begin + tl.arange(0, BLOCK_N), tl.maximum(kv_len - 1, 0))
+    page = tl.load(table + keys // PAGE).to(tl.int64)
+    at = page * KV_PAGE + (keys % PAGE) * KV_TOKEN + head * KV_HEAD
+    to_l2(k + at)
+    to_l2(v + at)
 
 
 @triton.jit
@@ -308,6 +332,7 @@ def paged_attention(
             OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,
             D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits,
             CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, num_warps=launch.warps, num_stages=launch.stages,
+            **overlapped(q.device),
         )  # fmt: skip
 
     if float8:

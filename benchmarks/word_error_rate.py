@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=240)
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--write-samples", type=Path)
+    parser.add_argument("--backend", help="only cases that name it; xformers' CUDA library may need a process of its own")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     clips, texts, languages = read_recordings(arguments.limit, arguments.samples)
@@ -97,6 +98,8 @@ def main() -> None:
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(WHISPER / "model"))))
     rows = []
     for case in CASES[arguments.device]:
+        if arguments.backend is not None and arguments.backend not in case.values():
+            continue
         row = {"options": " ".join(f"{name}={value}" for name, value in case.items()) or "defaults"}
         try:
             heard = transcribe(inputs, clips, languages, {"device": arguments.device, **case})

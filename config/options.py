@@ -50,7 +50,7 @@ class SchedulerOptions:
     max_num_seqs: int = 64  # sequences that decode together
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
     max_waiting_requests: int = 100_000
-    encode_ahead_tokens: int = 49_152  # encoder tokens asked for but not yet in the KV cache
+    encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class DecoderReplica:
             max_batched_tokens=options.max_num_batched_tokens,
             max_len=model.max_decoder_len,
             max_cross_len=model.max_encoder_len,
-            encode_ahead_tokens=options.encode_ahead_tokens,
+            encode_ahead_tokens=options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len,
             max_waiting=options.max_waiting_requests,
             page_size=config.decoder.kv_page_size,
         )

@@ -25,6 +25,7 @@ from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
+from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.quantise import check, quantise_cross_writers
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
@@ -64,6 +65,8 @@ class DecoderRunner:
         if config.model.quantization == "fp8":
             quantise_cross_writers(self.model.cross_attentions)
             self.model.quantised = True
+        if self.device.type == "cuda":
+            fuse_few_rows(self.model.layers)
         self.pool = self._make_pool()
         options, half = config.scheduler, model.decoder
         self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.slots import Slots
+from antiphon.layers.triton_launch import overlapped, wait_for_previous
 
 MINUS_INF = tl.constexpr(float("-inf"))
 NONE = tl.constexpr(-1)  # of a setting: off
@@ -22,7 +23,9 @@ def _greedy_kernel(
     vocabulary, columns,
     LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr, BLOCK: tl.constexpr, HISTORY: tl.constexpr,
     RULED: tl.constexpr, FIRST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr, LAST_INITIAL: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_previous(OVERLAP)
     row = tl.program_id(0)
     slot = tl.load(slots + row)
     length = tl.load(lengths + row)
@@ -112,5 +115,5 @@ def greedy(
         LOGITS_ROW=logits.stride(0), MASK_ROW=state.masks.rows.stride(0), STOPS=state.stop_ids.shape[1],
         BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
         NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,
-        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8,
+        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8, **overlapped(logits.device),
     )  # fmt: skip

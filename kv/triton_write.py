@@ -4,11 +4,13 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.layers.triton_launch import overlapped, wait_for_previous
 from antiphon.layers.triton_norms import saturated
 
 
 @triton.jit
-def _write_kernel(k, v, k_pool, v_pool, slots, k_token, v_token, width, BLOCK: tl.constexpr):
+def _write_kernel(k, v, k_pool, v_pool, slots, k_token, v_token, width, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -26,4 +28,6 @@ def write_pages(k: torch.Tensor, v: torch.Tensor, k_pool: torch.Tensor, v_pool: 
     width = k.shape[1] * k.shape[2]
     block = min(1024, triton.next_power_of_2(width))
     grid = (k.shape[0], triton.cdiv(width, block))
-    _write_kernel[grid](k, v, k_pool, v_pool, slots, k.stride(0), v.stride(0), width, BLOCK=block, num_warps=4)
+    _write_kernel[grid](
+        k, v, k_pool, v_pool, slots, k.stride(0), v.stride(0), width, BLOCK=block, num_warps=4, **overlapped(k.device)
+    )

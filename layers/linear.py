@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
+
+if TYPE_CHECKING:  # Triton is there where CUDA is
+    from antiphon.layers.triton_linear import Workspace
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,27 @@ class Quantised:
         return cls((x.float() / scales).to(FLOAT8), scales)
 
 
+@dataclass(frozen=True)
+class Normed:
+    """`norm` of `x` [tokens, features], left to the linear layer that reads it."""
+
+    x: torch.Tensor
+    norm: Any  # LayerNorm or RMSNorm
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+FEW_ROWS = 64  # at most; above, the vendor's matrix products are faster
+Features = torch.Tensor | Quantised | Normed  # [tokens, features], as a linear layer takes them
+
+
 class Linear(nn.Module):
     """`x @ weight.T + bias`. After `quantise`, both sides are float8: the weight with a scale for each output feature, the input
-    with one for each token, found as it comes (dynamic quantisation)."""
+    with one for each token, found as it comes (dynamic quantisation). With a `workspace`, as a decoder's layers have on a GPU, few
+    rows go through kernels of our own."""
+
+    workspace: "Workspace | None" = None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
@@ -38,8 +60,42 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
         self.weight_scales: torch.Tensor | None = None  # [1, out] float32
 
-    def forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
-        """[tokens, in] -> [tokens, out]"""
+    def forward(self, x: Features, activation: "Activation | None" = None) -> Any:
+        """[tokens, in] -> [tokens, out]; with an `activation`, what that makes of it."""
+        if self.takes(x):
+            return self._few_rows(x, activation, None)
+        given = x.norm(x.x) if isinstance(x, Normed) else x
+        if activation is not None and isinstance(given, torch.Tensor) and self.bias is not None and self._ends_with(activation):
+            return torch._addmm_activation(self.bias, given, self.weight.t(), use_gelu=activation.kind != "relu")
+        found = self._product(given)
+        return found if activation is None else activation(found)
+
+    def _ends_with(self, activation: "Activation") -> bool:
+        """cuBLAS can do the activation where it has the product in registers. Its GELU is the tanh form, within 5e-4 of the exact
+        one: less than half precision's rounding of the input does."""
+        half = self.weight.dtype in (torch.float16, torch.bfloat16) and self.weight.device.type == "cuda"
+        return half and activation.kind in ("relu", "gelu", "gelu_tanh") and not activation.quantises
+
+    def added(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
+        """`residual` [tokens, out] plus this layer's output; only where `takes(x)`."""
+        return self._few_rows(x, None, residual)
+
+    def takes(self, x: Features) -> bool:
+        """Goes through the kernels for few rows."""
+        return self.workspace is not None and not isinstance(x, Quantised) and len(x) <= FEW_ROWS
+
+    def _few_rows(self, x: Features, activation: "Activation | None", residual: torch.Tensor | None) -> torch.Tensor:
+        from antiphon.layers.triton_linear import linear
+
+        assert self.workspace is not None
+        assert not isinstance(x, Quantised)
+        kind = None if activation is None else activation.kind
+        if isinstance(x, Normed):
+            norm = (x.norm.weight, getattr(x.norm, "bias", None), x.norm.eps)
+            return linear(x.x, self.weight, self.bias, self.workspace, norm=norm, activation=kind, residual=residual)
+        return linear(x, self.weight, self.bias, self.workspace, activation=kind, residual=residual)
+
+    def _product(self, x: torch.Tensor | Quantised) -> torch.Tensor:
         if self.weight_scales is None:
             assert isinstance(x, torch.Tensor)
             return F.linear(x, self.weight, self.bias)
@@ -76,9 +132,10 @@ class StackedLinear(Linear):
         super().__init__(in_features, sum(out_features.values()), bias)
         self.parts, self.unbiased = out_features, unbiased
 
-    def split(self, x: torch.Tensor | Quantised) -> tuple[torch.Tensor, ...]:
+    def split(self, x: Features) -> tuple[torch.Tensor, ...]:
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
-        return self(x).split(list(self.parts.values()), dim=-1)
+        found: torch.Tensor = self(x)
+        return found.split(list(self.parts.values()), dim=-1)
 
 
 KINDS = {

@@ -4,13 +4,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.layers.linear import Quantised
+from antiphon.layers.linear import Features, Linear, Normed, Quantised
+
+NORMED_ROWS = 4  # at most, that every program of a linear layer norms for itself
 
 
 class LayerNorm(nn.LayerNorm):
     """With `after`, which takes in a residual: on a GPU in the same pass over memory."""
 
     quantises = False  # its output goes into a quantised linear layer
+    deferred = False  # of few rows, it is left to the linear layer that reads it
 
     def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
         """`x + delta` and its norm, both [tokens, hidden]."""
@@ -21,6 +24,7 @@ class RMSNorm(nn.Module):
     """Root-mean-square norm without mean or bias (Zhang and Sennrich 2019), as T5 has it; statistics in float32."""
 
     quantises = False
+    deferred = False
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -54,21 +58,24 @@ def _after(
 
 class ResidualStream:
     """What the sublayers of a transformer read from and add to. What one adds is summed when the next norm reads it, so that
-    sum and norm pass over memory once."""
+    sum and norm pass over memory once. Few rows are summed by the linear layer itself."""
 
     def __init__(self, x: torch.Tensor) -> None:
         self._x = x  # [tokens, hidden]
         self._added: torch.Tensor | None = None
 
-    def normed(self, norm: Norm) -> torch.Tensor | Quantised:
-        """`norm` of the stream, which stays as it is (pre-norm)."""
+    def normed(self, norm: Norm) -> Features:
+        """`norm` of the stream, which stays as it is (pre-norm), for a linear layer."""
+        if norm.deferred and self._added is None and len(self._x) <= NORMED_ROWS:
+            return Normed(self._x, norm)
         self._x, found = norm.after(self._x, self._added)
         self._added = None
         return found
 
     def final(self, norm: Norm) -> torch.Tensor:
         """`norm` of the stream, where no linear layer follows."""
-        found = self.normed(norm)
+        self._x, found = norm.after(self._x, self._added)
+        self._added = None
         assert isinstance(found, torch.Tensor), "only what a linear layer reads may be quantised"
         return found
 
@@ -76,9 +83,13 @@ class ResidualStream:
         """The stream becomes `norm` of itself (post-norm)."""
         self._x = self.final(norm)
 
-    def add(self, delta: torch.Tensor) -> None:
+    def add(self, linear: Linear, x: Features) -> None:
+        """The stream grows by `linear` of `x`."""
         assert self._added is None, "two sublayers in a row without a norm between them"
-        self._added = delta
+        if linear.takes(x):
+            self._x = linear.added(x, self._x)
+        else:
+            self._added = linear(x)
 
     @property
     def value(self) -> torch.Tensor:

@@ -21,7 +21,9 @@ class T5FeedForward(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, stream: ResidualStream) -> None:
-        stream.add(self.wo(self.activation(*self.wi.split(stream.normed(self.layer_norm)))))
+        x = stream.normed(self.layer_norm)
+        gated = len(self.wi.parts) == 2
+        stream.add(self.wo, self.activation(*self.wi.split(x)) if gated else self.wi(x, self.activation))
 
 
 def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:

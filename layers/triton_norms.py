@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
+from antiphon.layers.triton_launch import overlapped, wait_for_previous
 
 LARGEST = tl.constexpr(FLOAT8_MAX)
 
@@ -31,8 +32,9 @@ def _store_row(value, out, scales, row, at, inside, width, QUANTISE: tl.constexp
 @triton.jit
 def _add_norm_kernel(
     x, delta, weight, bias, total, out, scales, eps, width, x_row, delta_row,
-    BLOCK: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr,
+    BLOCK: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < width
@@ -84,7 +86,7 @@ def _add_norm(
         x, delta if delta is not None else x, weight, bias if bias is not None else weight, total, out,
         scales if scales is not None else out, eps, width, x.stride(0), delta.stride(0) if delta is not None else 0,
         BLOCK=block, ADD=delta is not None, MEAN=bias is not None, QUANTISE=scales is not None,
-        num_warps=4 if block <= 2048 else 8,
+        num_warps=4 if block <= 2048 else 8, **overlapped(x.device),
     )  # fmt: skip
     return total
 
@@ -95,7 +97,8 @@ def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @triton.jit
-def _quantise_kernel(x, out, scales, width, x_row, BLOCK: tl.constexpr):
+def _quantise_kernel(x, out, scales, width, x_row, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < width
@@ -107,12 +110,14 @@ def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
     block = triton.next_power_of_2(x.shape[1])
-    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), BLOCK=block, num_warps=4 if block <= 2048 else 8)
+    _quantise_kernel[(len(x),)](
+        x, out, scales, x.shape[1], x.stride(0), BLOCK=block, num_warps=4 if block <= 2048 else 8, **overlapped(x.device)
+    )
     return out, scales
 
 
 @triton.jit
-def _activate(x, KIND: tl.constexpr):
+def activate(x, KIND: tl.constexpr):
     if KIND == "relu":
         found = tl.maximum(x, 0.0)
     elif KIND == "silu":
@@ -131,7 +136,7 @@ def _activate(x, KIND: tl.constexpr):
 
 @triton.jit
 def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GATED: tl.constexpr):
-    found = _activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND).to(x.dtype.element_ty)
+    found = activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND).to(x.dtype.element_ty)
     if GATED:
         found = found * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
     return found
@@ -139,8 +144,9 @@ def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GA
 
 @triton.jit
 def _activation_kernel(
-    x, gate, out, width, x_row, gate_row, BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr
+    x, gate, out, width, x_row, gate_row, BLOCK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr
 ):  # fmt: skip
+    wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
@@ -150,9 +156,11 @@ def _activation_kernel(
 
 @triton.jit
 def _activation_float8_kernel(
-    x, gate, out, scales, width, x_row, gate_row, WHOLE: tl.constexpr, REST: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr
+    x, gate, out, scales, width, x_row, gate_row,
+    WHOLE: tl.constexpr, REST: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """A row as one power of two and a smaller one (5120 = 4096 + 1024): padding it to one would waste lanes."""
+    wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, WHOLE)
     found = _activated(x, gate, row, at, at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
@@ -176,7 +184,7 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
     block = min(2048, triton.next_power_of_2(width))
     _activation_kernel[(rows, triton.cdiv(width, block))](
         x, gate if gate is not None else x, out, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        BLOCK=block, KIND=kind, GATED=gate is not None, num_warps=4,
+        BLOCK=block, KIND=kind, GATED=gate is not None, num_warps=4, **overlapped(x.device),
     )  # fmt: skip
     return out
 
@@ -189,6 +197,6 @@ def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) 
     rest = triton.next_power_of_2(width - whole) if width > whole else 0
     _activation_float8_kernel[(rows,)](
         x, gate if gate is not None else x, out, scales, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        WHOLE=whole, REST=rest, KIND=kind, GATED=gate is not None, num_warps=8,
+        WHOLE=whole, REST=rest, KIND=kind, GATED=gate is not None, num_warps=8, **overlapped(x.device),
     )  # fmt: skip
     return out, scales

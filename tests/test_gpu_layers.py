@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_triton import random_slots
+from test_triton import check_few_rows, random_slots
 
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling import Sampler
@@ -68,6 +68,21 @@ def test_a_quantised_layer(tokens: int) -> None:
     for given in (x.cuda(), Quantised.of(x.cuda())):
         found = layer(given).float().cpu()
         assert (found - wanted).norm() / wanted.norm() < 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 16, 30, 64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("norm", "sizes", "activation"),
+    [
+        (None, (1280, 1280), None), (lambda: LayerNorm(1280), (1280, 3840), None), (lambda: LayerNorm(1280), (1280, 5120), "gelu"),
+        (None, (5120, 1280), None), (lambda: RMSNorm(2048, 1e-6), (2048, 6144), "relu"), (lambda: LayerNorm(384), (384, 1536), "gelu_new"),
+    ],
+)  # fmt: skip
+def test_linear_layers_of_few_rows(
+    rows: int, dtype: torch.dtype, norm: Any, sizes: tuple[int, int], activation: str | None
+) -> None:
+    check_few_rows(rows, norm and norm(), sizes, activation, "cuda", dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, FLOAT8])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, paged_spec
+from torch import nn
 
 pytest.importorskip("triton")
 
@@ -20,8 +21,9 @@ from antiphon.decoder.slots import Slots
 from antiphon.decoder.triton_sampling import greedy
 from antiphon.kv.pool import KVPool
 from antiphon.kv.triton_write import write_pages
-from antiphon.layers.linear import KINDS, Activation
-from antiphon.layers.norms import LayerNorm, RMSNorm
+from antiphon.layers.few_rows import fuse_few_rows
+from antiphon.layers.linear import KINDS, Activation, Linear
+from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
 from antiphon.layers.triton_norms import activation, add_norm
 from antiphon.scheduler.plan import Admission
 
@@ -48,6 +50,49 @@ def test_paged_attention(
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
+
+
+def check_few_rows(
+    rows: int, norm: nn.Module | None, sizes: tuple[int, int], activation: str | None, device: str, dtype: torch.dtype
+) -> None:
+    """A linear layer with what lies around it, against the same in kernels of their own on the CPU in float32."""
+    inputs, outputs = sizes
+    layers = nn.ModuleDict({"linear": Linear(inputs, outputs, bias=not isinstance(norm, RMSNorm))})
+    if norm is not None:
+        layers["norm"] = norm
+    for parameter in layers.parameters():
+        nn.init.normal_(parameter, std=0.05, mean=1.0 if parameter.shape == (inputs,) else 0.0)
+    layers.to(dtype).requires_grad_(False)
+    layer, x, residual = layers["linear"], torch.randn(rows, inputs).to(dtype) + 0.5, torch.randn(rows, outputs).to(dtype)
+    act = None if activation is None else Activation(activation)
+    normed = x if norm is None else norm(x)
+    wanted = nn.functional.linear(normed.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
+    wanted = wanted if act is None else act(wanted)
+    fuse_few_rows(layers.to(device))
+    given = x.to(device) if norm is None else ResidualStream(x.to(device)).normed(norm)
+    tolerance = {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
+    assert layer.takes(given)
+    for _ in range(2):  # the second finds the workspace as the first left it
+        torch.testing.assert_close(layer(given, act).float().cpu(), wanted, **tolerance)
+        if act is None:
+            stream = ResidualStream(residual.to(device))
+            stream.add(layer, given)
+            torch.testing.assert_close(stream.value.float().cpu(), residual.float() + wanted, **tolerance)
+
+
+FEW_ROWS: list[tuple[Any, tuple[int, int], str | None]] = [
+    (None, (256, 64), None),
+    (None, (1024, 64), None),
+    (lambda: LayerNorm(384), (384, 128), None),
+    (lambda: LayerNorm(256), (256, 64), "gelu"),
+    (lambda: RMSNorm(256, 1e-6), (256, 64), "relu"),
+]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 16, 20])
+@pytest.mark.parametrize(("norm", "sizes", "activation"), FEW_ROWS)
+def test_linear_layers_of_few_rows(rows: int, norm: Any, sizes: tuple[int, int], activation: str | None) -> None:
+    check_few_rows(rows, norm and norm(), sizes, activation, "cpu", torch.float16)
 
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:

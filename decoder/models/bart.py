@@ -7,7 +7,7 @@ from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import Activation, Linear, Quantised, StackedLinear
+from antiphon.layers.linear import Activation, Features, Linear, Quantised, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
@@ -21,11 +21,11 @@ class SelfAttention(nn.Module):
         )
         self.out_proj = Linear(size, size)
 
-    def forward(self, x: torch.Tensor | Quantised, step: DecoderStep) -> torch.Tensor:
+    def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
-        return self.out_proj(found.flatten(1))
+        stream.add(self.out_proj, found.flatten(1))
 
 
 class CrossAttention(CrossWriter):
@@ -41,10 +41,10 @@ class CrossAttention(CrossWriter):
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
         pool.write(self.layer, slots, k, v)
 
-    def forward(self, x: torch.Tensor | Quantised, step: DecoderStep) -> torch.Tensor:
+    def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q_proj(x).unflatten(-1, self.heads)
         found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
-        return self.out_proj(found.flatten(1))
+        stream.add(self.out_proj, found.flatten(1))
 
 
 class DecoderLayer(nn.Module):
@@ -61,20 +61,17 @@ class DecoderLayer(nn.Module):
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
-        if self.pre_norm:
-            stream.add(self.self_attn(stream.normed(self.self_attn_layer_norm), step))
-            stream.add(self.encoder_attn(stream.normed(self.encoder_attn_layer_norm), step))
-            stream.add(self._feed_forward(stream.normed(self.final_layer_norm)))
-        else:
-            stream.add(self.self_attn(stream.value, step))
-            stream.renew(self.self_attn_layer_norm)
-            stream.add(self.encoder_attn(stream.value, step))
-            stream.renew(self.encoder_attn_layer_norm)
-            stream.add(self._feed_forward(stream.value))
-            stream.renew(self.final_layer_norm)
+        for sublayer, norm in (
+            (self.self_attn, self.self_attn_layer_norm),
+            (self.encoder_attn, self.encoder_attn_layer_norm),
+            (self._feed_forward, self.final_layer_norm),
+        ):
+            sublayer(stream.normed(norm) if self.pre_norm else stream.value, stream, step)
+            if not self.pre_norm:
+                stream.renew(norm)
 
-    def _feed_forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+    def _feed_forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
+        stream.add(self.fc2, self.fc1(x, self.activation))
 
 
 class BartDecoder(DecoderModel):

@@ -27,7 +27,7 @@ class SelfAttention(nn.Module):
         )  # [tokens, heads, head_dim]
         step.pool.write(self.layer, step.self_slots, k, v)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
-        stream.add(self.o(found.flatten(1)))
+        stream.add(self.o, found.flatten(1))
 
 
 class CrossAttention(CrossWriter):
@@ -47,7 +47,7 @@ class CrossAttention(CrossWriter):
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
         found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
-        stream.add(self.o(found.flatten(1)))
+        stream.add(self.o, found.flatten(1))
 
 
 class DecoderLayer(nn.Module):

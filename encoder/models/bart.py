@@ -9,7 +9,7 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import BartHalf
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import Activation, Linear, Quantised, StackedLinear
+from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
@@ -23,9 +23,9 @@ class SelfAttention(nn.Module):
         )
         self.out_proj = Linear(size, size)
 
-    def forward(self, x: torch.Tensor | Quantised, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+    def forward(self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
-        return self.out_proj(attention.run(q, k, v, plan).flatten(1))
+        stream.add(self.out_proj, attention.run(q, k, v, plan).flatten(1))
 
 
 class EncoderLayer(nn.Module):
@@ -40,17 +40,13 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
-        if self.pre_norm:
-            stream.add(self.self_attn(stream.normed(self.self_attn_layer_norm), attention, plan))
-            stream.add(self._feed_forward(stream.normed(self.final_layer_norm)))
-        else:
-            stream.add(self.self_attn(stream.value, attention, plan))
-            stream.renew(self.self_attn_layer_norm)
-            stream.add(self._feed_forward(stream.value))
-            stream.renew(self.final_layer_norm)
+        for sublayer, norm in ((self.self_attn, self.self_attn_layer_norm), (self._feed_forward, self.final_layer_norm)):
+            sublayer(stream.normed(norm) if self.pre_norm else stream.value, stream, attention, plan)
+            if not self.pre_norm:
+                stream.renew(norm)
 
-    def _feed_forward(self, x: torch.Tensor | Quantised) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+    def _feed_forward(self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
+        stream.add(self.fc2, self.fc1(x, self.activation))
 
 
 class BartEncoder(EncoderModel):

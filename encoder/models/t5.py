@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(stream.normed(self.layer_norm)))
-        stream.add(self.o(attention.run(q, k, v, plan, bias).flatten(1)))
+        stream.add(self.o, attention.run(q, k, v, plan, bias).flatten(1))
 
 
 class EncoderLayer(nn.Module):
