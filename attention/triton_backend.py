@@ -49,11 +49,11 @@ class TritonAttention(AttentionBackend):
         plan: FullBatch | PagedPlan,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        table = None if bias is None else bias.table()
         if isinstance(plan, FullBatch):
-            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, table)
+            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, bias)
         batch = plan.batch
         return paged_attention(
             q, k, v, batch.query_starts_on_device, batch.kv_lens_on_device, batch.page_table_on_device, plan.launch, plan.workspace,
-            max_query_len=batch.max_query_len, scale=self.spec.scale, causal=self.spec.kind == "causal", bias=table,
+            max_query_len=batch.max_query_len, scale=self.spec.scale, causal=self.spec.kind == "causal",
+            bias=None if bias is None else bias.table(),
         )  # fmt: skip

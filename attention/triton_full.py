@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.layers.positions import RelativeBias
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -18,7 +20,7 @@ def _full_kernel(
     V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """`bias` [heads, 2 * reach + 1]: at key position - query position + reach, clamped to both ends."""
+    """`bias`: `RelativeBias.tiles` of this tile's size, with their `reach`."""
     block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = tl.load(starts + sequence)
     length = tl.load(starts + sequence + 1) - first
@@ -40,7 +42,7 @@ def _full_kernel(
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     factor = scale * LOG2_E
-    table = bias + head * (2 * reach + 1)
+    table = bias + (head * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] * (2 * reach + BLOCK_N) + columns[None, :]
     k_at = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
     v_at = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
     for start in range(0, length, BLOCK_N):
@@ -52,8 +54,8 @@ def _full_kernel(
             k1 = tl.load(k_at + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0)
             scores = tl.dot(q1, k1, scores, input_precision="ieee")
         if BIAS:
-            distance = tl.minimum(tl.maximum(keys[None, :] - rows[:, None], -reach), reach) + reach
-            scores = scores * factor + tl.load(table + distance) * LOG2_E
+            at = tl.minimum(tl.maximum(start - block * BLOCK_M, -reach), reach) + reach
+            scores = scores * factor + tl.load(table + tl.multiple_of(at, 32)).to(tl.float32) * LOG2_E
         else:
             scores = scores * factor
         scores = tl.where(is_key[None, :], scores, float("-inf"))
@@ -94,19 +96,20 @@ def full_attention(
     starts: torch.Tensor,
     max_len: int,
     scale: float,
-    bias: torch.Tensor | None = None,
+    bias: RelativeBias | None = None,
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape (any strides between tokens and heads).
 
-    `starts` [sequences + 1] int32; `bias` [heads, 2 * reach + 1] float32, by key position - query position.
+    `starts` [sequences + 1] int32.
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
     whole, rest = head_parts(head_dim)
     block_m, block_n, warps, stages = _tiles(q.dtype, bias is not None)
+    tiles, reach = (starts, 0) if bias is None else bias.tiles(block_m, block_n)
     grid = (triton.cdiv(max_len, block_m), heads, len(starts) - 1)
     _full_kernel[grid](
-        q, k, v, out, starts, bias if bias is not None else starts, scale, 0 if bias is None else bias.shape[1] // 2,
+        q, k, v, out, starts, tiles, scale, reach,
         Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1), V_TOKEN=v.stride(0), V_HEAD=v.stride(1),
         OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
         HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias is not None,
@@ -119,6 +122,4 @@ def _tiles(dtype: torch.dtype, bias: bool) -> tuple[int, int, int, int]:
     """Queries and keys of a tile, warps, stages; measured on an H200."""
     if dtype == torch.float32:
         return 32, 32, 4, 2
-    if bias:
-        return 64, 64, 4, 2
-    return 64, 64, 4, 3
+    return 64, 64, 4, 2 if bias else 3

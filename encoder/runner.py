@@ -51,6 +51,7 @@ class EncoderRunner:
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
             self.log_mel = LogMel(self.audio).to(self.target.device)
+        self._copies = torch.cuda.Stream(self.target.device) if self.target.device.type == "cuda" else None
         self.graphs = self._capture(config, half.hidden_size)
 
     @torch.inference_mode()
@@ -89,13 +90,19 @@ class EncoderRunner:
         return Encoded(lengths.tolist(), self.model(features, self.attention, plan, to_device(rows, self.target.device)))
 
     def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """[clips, size] float32 samples on the device, padded with silence; through pinned memory, so that the host need not wait."""
-        on_gpu = self.target.device.type == "cuda"
-        windows = torch.empty(len(inputs), size, pin_memory=on_gpu)
+        """[clips, size] float32 samples on the device, padded with silence; copied while the batch before is computed."""
+        windows = torch.empty(len(inputs), size, pin_memory=self._copies is not None)
         for row, clip in zip(windows.numpy(), inputs, strict=True):
             row[: len(clip)] = clip
             row[len(clip) :] = 0.0
-        return windows.to(self.target.device, non_blocking=True)
+        if self._copies is None:
+            return windows
+        with torch.cuda.stream(self._copies):
+            moved = windows.to(self.target.device, non_blocking=True)
+        compute = torch.cuda.current_stream(self.target.device)
+        compute.wait_stream(self._copies)
+        moved.record_stream(compute)
+        return moved
 
     def _plan_windows(self, count: int) -> Any:
         assert self.audio is not None

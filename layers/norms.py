@@ -4,9 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.layers.linear import Features, Linear, Normed, Quantised
-
-NORMED_ROWS = 4  # at most, that every program of a linear layer norms for itself
+from antiphon.layers.linear import FEW_ROWS, Features, Linear, Normed, Quantised
 
 
 class LayerNorm(nn.LayerNorm):
@@ -66,7 +64,7 @@ class ResidualStream:
 
     def normed(self, norm: Norm) -> Features:
         """`norm` of the stream, which stays as it is (pre-norm), for a linear layer."""
-        if norm.deferred and self._added is None and len(self._x) <= NORMED_ROWS:
+        if norm.deferred and self._added is None and len(self._x) <= FEW_ROWS:
             return Normed(self._x, norm)
         self._x, found = norm.after(self._x, self._added)
         self._added = None

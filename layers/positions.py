@@ -50,6 +50,7 @@ class RelativeBias(nn.Module):
         self.weight = nn.Parameter(torch.empty(buckets, num_heads), requires_grad=False)
         self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
         self._table: torch.Tensor | None = None
+        self._tiles: dict[tuple[int, int], tuple[torch.Tensor, int]] = {}
 
     def bucket(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of `distance` = key position - query position, any shape: exact when near, logarithmic when far."""
@@ -76,3 +77,17 @@ class RelativeBias(nn.Module):
             distance = torch.cat([-reach.flip(0), reach[1:]]) if self.bidirectional else -reach
             self._table = self.weight[self.bucket(distance)].float().t().contiguous()
         return self._table
+
+    def tiles(self, rows: int, columns: int) -> tuple[torch.Tensor, int]:
+        """The bias of any tile of queries by keys, as a kernel reads it: along rows, aligned. Made once for a tile's size.
+
+        [heads, rows, 2 * reach + columns] and reach: the tile whose first key is s behind its first query begins at column
+        `reach + s`, s clamped to +-reach, where all distances are beyond max_distance. Bidirectional only.
+        """
+        if (rows, columns) not in self._tiles:
+            step = max(rows, columns)
+            reach = -(-(self.max_distance + step) // step) * step
+            at = torch.arange(2 * reach + columns, device=self.weight.device) - reach
+            distance = at[None] - torch.arange(rows, device=self.weight.device)[:, None]
+            self._tiles[rows, columns] = self.weight[self.bucket(distance)].permute(2, 0, 1).contiguous(), reach
+        return self._tiles[rows, columns]

@@ -70,7 +70,7 @@ def test_a_quantised_layer(tokens: int) -> None:
         assert (found - wanted).norm() / wanted.norm() < 0.01
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 16, 30, 64])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     ("norm", "sizes", "activation"),

@@ -10,15 +10,36 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.config.families import BartHalf
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.layers.linear import Activation, activated_product
 from antiphon.layers.norms import LayerNorm, ResidualStream
+
+
+class Convolution(nn.Conv1d):
+    """Over three frames, with GELU behind, as one matrix product: frames come with their features side by side, so three frames are a
+    row of it."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1)
+        self.activation = Activation("gelu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[windows, frames, inputs] -> [windows, frames / stride, outputs]"""
+        padded = F.pad(x, (0, 0, 1, 1))
+        windows, frames, inputs = padded.shape
+        stride = self.stride[0]
+        taps = padded.as_strided((windows, (frames - 3) // stride + 1, 3 * inputs), (frames * inputs, stride * inputs, 1))
+        weight = self.weight.permute(0, 2, 1).flatten(1)  # [outputs, 3 * inputs], as a row of taps has them
+        assert self.bias is not None
+        found: torch.Tensor = activated_product(taps.flatten(0, 1), weight, self.bias, self.activation)
+        return found.unflatten(0, (windows, -1))
 
 
 class WhisperEncoder(EncoderModel):
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         size = half.hidden_size
-        self.conv1 = nn.Conv1d(half.mel_bins, size, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(size, size, kernel_size=3, stride=2, padding=1)
+        self.conv1 = Convolution(half.mel_bins, size, stride=1)
+        self.conv2 = Convolution(size, size, stride=2)
         self.embed_positions = nn.Embedding(half.max_positions, size)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(size)
@@ -27,7 +48,7 @@ class WhisperEncoder(EncoderModel):
         self, features: torch.Tensor, attention: AttentionBackend, plan: Any, rows: torch.Tensor | None = None
     ) -> torch.Tensor:
         """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(features)))).transpose(1, 2)  # [windows, frames / 2, hidden]
+        x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]
         packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
         stream = ResidualStream(packed if rows is None else packed[rows])
         for layer in self.layers:
