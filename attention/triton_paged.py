@@ -19,7 +19,7 @@ from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
 MOST_SPLITS = 16
-LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
+LEAST_KEYS = tl.constexpr(128)  # of a split: below, joining costs more than it gains
 LOG2_E = tl.constexpr(1.4426950408889634)
 MINUS_INF = tl.constexpr(float("-inf"))
 TILES = tl.constexpr(4)  # of keys that the float8 kernel has under way together
@@ -42,19 +42,20 @@ def _decode_kernel(
     their layout costs more than the products. Each of a tile's BLOCK_N rows keeps a running softmax of its own; they meet only at
     the end. It takes what `_paged_kernel` takes, so that one launch serves both.
     """
-    wait_for_previous(OVERLAP)
     head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     token = tl.load(query_starts + sequence).to(tl.int64)
-    if tl.load(query_starts + sequence + 1) - token != 1:
-        return  # the other kernel's
     kv_len = tl.load(kv_lens + sequence)
+    splits = _splits(kv_len, SPLITS)
+    if (tl.load(query_starts + sequence + 1) - token != 1) | (split >= splits):
+        return  # the other kernel's, or nobody's
+    wait_for_previous(OVERLAP)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
     query = tl.load(q + token * Q_TOKEN + head * Q_HEAD + dims, mask=in_head, other=0.0).to(tl.float32)
     largest = tl.maximum(tl.max(tl.abs(query), 0), 1e-30)
     query = (query / largest).to(tl.float16)  # at most 1, so that sums of products with float8 stay within float16
     factor = largest * scale * k_scale * LOG2_E
-    per_split = tl.cdiv(tl.cdiv(kv_len, SPLITS), TILES * BLOCK_N) * TILES * BLOCK_N
+    per_split = tl.cdiv(tl.cdiv(kv_len, splits), TILES * BLOCK_N) * TILES * BLOCK_N
     begin = split * per_split
     end = tl.minimum(kv_len, begin + per_split)
 
@@ -90,7 +91,7 @@ def _decode_kernel(
     rows = tl.arange(0, 1)
     _finish(
         tl.sum(sums * weights[:, None], 0)[None, :], top + rows * 0.0, tl.sum(total * weights, 0) + rows * 0.0,
-        out, partial, partial_lse, arrivals + sequence * HEADS + head, token + rows, rows < 1, head, split,
+        out, partial, partial_lse, arrivals + sequence * HEADS + head, token + rows, rows < 1, head, split, splits,
         v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
@@ -127,34 +128,32 @@ def _paged_kernel(
     SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
-    if CAUSAL:  # the kernel before may have written keys
-        wait_for_previous(OVERLAP)
     head, split = tl.program_id(0), tl.program_id(1)
     sequence, block = tl.program_id(2) // q_blocks, tl.program_id(2) % q_blocks
     first_token = tl.load(query_starts + sequence)
     queries = tl.load(query_starts + sequence + 1) - first_token
-    if (block * BLOCK_M >= queries) | (SKIP_DECODES & (queries == 1)):
-        return
     kv_len = tl.load(kv_lens + sequence)
+    visible = kv_len
+    if CAUSAL:  # nothing past this block's last query
+        visible = tl.minimum(kv_len, kv_len - queries + (block + 1) * BLOCK_M)
+    splits = _splits(visible, SPLITS)
+    if (block * BLOCK_M >= queries) | (split >= splits) | (SKIP_DECODES & (queries == 1)):
+        return
+    if OVERLAP and not CAUSAL:  # the kernel before may have written self keys, but no cross keys
+        _prefetch(k, v, page_table + sequence.to(tl.int64) * TABLE_ROW, kv_len, split, splits, head,
+                  PAGE, KV_PAGE, KV_TOKEN, KV_HEAD, BLOCK_N)  # fmt: skip
+    wait_for_previous(OVERLAP)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
     rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
     tokens = (first_token + rows).to(tl.int64)
     is_query = rows < queries
     compute = tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty  # float16 holds every float8 exactly
-    if not CAUSAL:
-        if OVERLAP:
-            _prefetch(k, v, page_table + sequence.to(tl.int64) * TABLE_ROW, kv_len, split, head,
-                      PAGE, KV_PAGE, KV_TOKEN, KV_HEAD, BLOCK_N, SPLITS)  # fmt: skip
-        wait_for_previous(OVERLAP)
     queries_at = (q + tokens * Q_TOKEN + head * Q_HEAD)[:, None] + dims[None, :]
     block_q = tl.load(queries_at, mask=is_query[:, None] & in_head[None, :], other=0.0).to(compute)
 
     position = kv_len - queries + rows  # of each query, when causal
-    visible = kv_len
-    if CAUSAL:  # nothing past this block's last query
-        visible = tl.minimum(kv_len, kv_len - queries + (block + 1) * BLOCK_M)
-    per_split = tl.cdiv(tl.cdiv(visible, SPLITS), BLOCK_N) * BLOCK_N
+    per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
     begin = split * per_split
     end = tl.minimum(visible, begin + per_split)
 
@@ -188,19 +187,24 @@ def _paged_kernel(
 
     _finish(
         acc, highest, total,
-        out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split,
+        out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split, splits,
         v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
 
 @triton.jit
+def _splits(keys, SPLITS: tl.constexpr):
+    """Of the SPLITS that were launched, as many as these keys are worth."""
+    return tl.maximum(tl.minimum(tl.cdiv(keys, LEAST_KEYS), SPLITS), 1)
+
+
+@triton.jit
 def _prefetch(
-    k, v, table, kv_len, split, head,
-    PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
-    BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+    k, v, table, kv_len, split, splits, head,
+    PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """The first tile of a split's cross keys and values into L2; they were written long before."""
-    begin = split * (tl.cdiv(tl.cdiv(kv_len, SPLITS), BLOCK_N) * BLOCK_N)
+    begin = split * (tl.cdiv(tl.cdiv(kv_len, splits), BLOCK_N) * BLOCK_N)
     keys = tl.minimum(begin + tl.arange(0, BLOCK_N), tl.maximum(kv_len - 1, 0))
     page = tl.load(table + keys // PAGE).to(tl.int64)
     at = page * KV_PAGE + (keys % PAGE) * KV_TOKEN + head * KV_HEAD
@@ -210,7 +214,7 @@ def _prefetch(
 
 @triton.jit
 def _finish(
-    acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split,
+    acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split, splits,
     v_scale, num_tokens, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     D: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
@@ -221,26 +225,30 @@ def _finish(
     total = tl.where(sees, total, 1.0)
     acc = acc * (v_scale / total)[:, None]
     out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None] + dims[None, :]
-    if SPLITS == 1:
+    if splits == 1:
         tl.store(out_at, acc.to(out.dtype.element_ty), mask=is_output)
-    else:
+    elif SPLITS > 1:
         row = (split * num_tokens + tokens) * HEADS + head
         tl.store(partial + row[:, None] * D + dims[None, :], acc, mask=is_output)
         tl.store(partial_lse + row, tl.where(sees, highest + tl.log2(total), MINUS_INF), mask=is_query)
         tl.debug_barrier()  # every thread has written its part before this program counts as arrived
-        if tl.atomic_add(arrivals, 1, sem="acq_rel") == SPLITS - 1:
+        if tl.atomic_add(arrivals, 1, sem="acq_rel") == splits - 1:
             tl.store(arrivals, 0)  # ready for the next launch
-            highest = tl.where(is_query, MINUS_INF, 0.0)
+            highest = tl.where(is_query, MINUS_INF, 0.0)  # of rows that are none, anything finite
             for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
-                highest = tl.maximum(highest, tl.load(partial_lse + row, mask=is_query, other=0.0))
+                there = is_query & (tokens * 0 + i < splits)
+                highest = tl.maximum(highest, tl.load(partial_lse + row, mask=there, other=MINUS_INF))
             total = total * 0.0
             acc = acc * 0.0
             for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
-                weight = tl.exp2(tl.load(partial_lse + row, mask=is_query, other=0.0) - highest)
+                there = is_query & (tokens * 0 + i < splits)
+                weight = tl.exp2(tl.load(partial_lse + row, mask=there, other=MINUS_INF) - highest)
                 total += weight
-                acc += weight[:, None] * tl.load(partial + row[:, None] * D + dims[None, :], mask=is_output, other=0.0)
+                part = tl.load(partial + row[:, None] * D + dims[None, :], mask=is_output & there[:, None], other=0.0)
+                acc += weight[:, None] * part
+            total = tl.where(is_query, total, 1.0)
             tl.store(out_at, (acc / total[:, None]).to(out.dtype.element_ty), mask=is_output)
 
 
@@ -257,8 +265,8 @@ class PagedLaunch:
     def choose(cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int) -> "PagedLaunch":
         """Enough splits that query blocks x heads x splits fill the device several times over; tiles as measured on an H200."""
         wanted = -(-4 * multiprocessors // (blocks * heads))
-        splits = max(1, min(wanted, max_kv_len // LEAST_KEYS, MOST_SPLITS))
-        splits = 1 << (splits.bit_length() - 1)  # few kernels to compile
+        splits = max(1, min(wanted, -(-max_kv_len // LEAST_KEYS.value), MOST_SPLITS))
+        splits = 1 << (splits - 1).bit_length()  # few kernels to compile; a program knows how many its keys are worth
         if max_kv_len <= 512:
             return cls(splits, block_keys=32, warps=2, stages=2)
         return cls(splits, block_keys=128 if head_dim <= 64 else 64, warps=4, stages=2)

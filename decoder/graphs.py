@@ -109,17 +109,19 @@ class CrossWriteGraphs:
         self.report = capture.report
         logger.info("cross KV: %s", self.report)
 
-    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> bool:
-        """`hidden` [tokens, hidden], `slots` [tokens] int32. False, and nothing is done, when no graph holds so many."""
+    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
+        """`hidden` [tokens, hidden], `slots` [tokens] int32; in as many pieces as the largest graph makes of them."""
+        largest = len(self._hidden)
+        for piece, places in zip(hidden.split(largest), slots.split(largest), strict=True):
+            self._replay(piece, places)
+
+    def _replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
         tokens = len(hidden)
-        size = min((size for size in self._captured if size >= tokens), default=None)
-        if size is None:
-            return False
+        size = min(size for size in self._captured if size >= tokens)
         self._hidden[:tokens].copy_(hidden)
         self._slots[:tokens].copy_(slots)
         self._slots[tokens:size].fill_(self._scratch)
         self._captured[size].replay()
-        return True
 
 
 def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:

@@ -195,7 +195,9 @@ class DecoderRunner:
         size = self.pool.page_size
         slots = [(write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens] for write in writes]
         where = to_device(np.concatenate(slots).astype(np.int32), self.device)
-        if self.cross_graphs is None or not self.cross_graphs.replay(hidden, where):
+        if self.cross_graphs is not None:
+            self.cross_graphs.replay(hidden, where)
+        else:
             self.model.write_cross(hidden, where, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold

@@ -11,7 +11,9 @@ from torch import nn
 
 pytest.importorskip("triton")
 
-from antiphon.attention import triton_backend
+import triton.language as tl
+
+from antiphon.attention import triton_backend, triton_paged
 from antiphon.attention.triton_backend import TritonAttention
 from antiphon.attention.triton_full import head_parts
 from antiphon.attention.triton_paged import PagedLaunch
@@ -46,6 +48,9 @@ def test_paged_attention(
     dtype: torch.dtype, kv: Any, kind: Any, bias: bool, size: int, splits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: PagedLaunch(splits, block_keys=16, warps=4, stages=1))
+    monkeypatch.setattr(
+        triton_paged, "LEAST_KEYS", tl.constexpr(16)
+    )  # so that short sequences are split, some in fewer than others
     backend = TritonAttention(paged_spec(kind, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
     check_paged(backend, *PAGED_LENGTHS[2])
@@ -98,7 +103,7 @@ def test_splits_fill_the_device_but_are_never_tiny() -> None:
     def splits(blocks: int, max_kv_len: int) -> int:
         return PagedLaunch.choose(blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
 
-    assert splits(blocks=1, max_kv_len=1500) == 8
+    assert splits(blocks=1, max_kv_len=1500) == 16
     assert splits(blocks=1, max_kv_len=100) == 1
     assert splits(blocks=200, max_kv_len=1500) == 1
 
