@@ -27,9 +27,9 @@ from antiphon.config.errors import AntiphonError  # noqa: E402
 from antiphon.config.sampling import SamplingParams  # noqa: E402
 from antiphon.inputs.processor import InputProcessor  # noqa: E402
 
-FP8_KV, FP8 = {"kv_cache_dtype": "fp8"}, {"quantization": "fp8"}
+FP8_KV, FP8, INT8 = {"kv_cache_dtype": "fp8"}, {"quantization": "fp8"}, {"quantization": "int8"}
 CASES: dict[str, list[dict[str, Any]]] = {
-    "cpu": [{}, {"decoder_attention_backend": "torch_sdpa"}, {**FP8_KV, "decoder_attention_backend": "torch_sdpa"}, FP8],
+    "cpu": [{}, {"decoder_attention_backend": "torch_sdpa"}, {**FP8_KV, "decoder_attention_backend": "torch_sdpa"}, FP8, INT8],
     "cuda": [
         {"dtype": "float32", "encoder_attention_backend": "torch_sdpa", "decoder_attention_backend": "torch_sdpa"},
         {"dtype": "float32", "encoder_attention_backend": "triton", "decoder_attention_backend": "triton"},
@@ -46,6 +46,8 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"dtype": "bfloat16", **FP8_KV, "decoder_attention_backend": "flashinfer"},
         {"dtype": "bfloat16", **FP8},
         {"dtype": "bfloat16", **FP8_KV, **FP8},
+        {"dtype": "bfloat16", **INT8},
+        {"dtype": "float16", **INT8},
     ],
 }  # fmt: skip
 

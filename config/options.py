@@ -20,7 +20,7 @@ class ModelOptions:
     revision: str | None = None
     dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    quantization: Literal["none", "fp8"] = "none"  # of linear layers; fp8: weights and activations, scaled as they come
+    quantization: Literal["none", "fp8", "int8"] = "none"  # of linear layers
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights of the configuration's shapes, for measuring
     enforce_eager: bool = False  # on a GPU: no CUDA graphs
     max_model_len: int | None = None  # decoder positions; None: the model's own, or 512 where it has no limit
@@ -128,7 +128,7 @@ def _validate(config: EngineConfig) -> None:
     choices: list[tuple[str, str, tuple[str, ...]]] = [
         ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
         ("device", config.model.device, ("auto", "cpu", "cuda")),
-        ("quantization", config.model.quantization, ("none", "fp8")),
+        ("quantization", config.model.quantization, ("none", "fp8", "int8")),
         ("encoder_window", config.encoder.encoder_window, ("full", "auto")),
         ("load_format", config.model.load_format, ("auto", "dummy")),
         ("kv_cache_dtype", config.decoder.kv_cache_dtype, ("auto", "fp8")),

@@ -26,7 +26,7 @@ from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
 from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.quantise import check, quantise_cross_writers
+from antiphon.layers.quantise import check, quantise_decoder
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
@@ -62,9 +62,7 @@ class DecoderRunner:
         check(config.model.quantization, self.target)
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
         self.model = self._load()
-        if config.model.quantization == "fp8":
-            quantise_cross_writers(self.model.cross_attentions)
-            self.model.quantised = True
+        quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
         if self.device.type == "cuda":
             fuse_few_rows(self.model.layers)
         self.pool = self._make_pool()

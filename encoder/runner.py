@@ -44,8 +44,7 @@ class EncoderRunner:
             fill_randomly(self.model)
         else:
             load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
-        if config.model.quantization == "fp8":
-            quantise_encoder(self.model.layers, half.pre_norm)
+        quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
         self.shortens = config.encoder.encoder_window == "auto"
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from antiphon.layers.eight_bit import Float8Weight
 from antiphon.layers.linear import Linear
 from antiphon.layers.norms import LayerNorm, RMSNorm
 
@@ -12,7 +13,7 @@ def fuse_few_rows(layers: nn.Module) -> None:
     from antiphon.layers.triton_linear import fits  # Triton is there where CUDA is
 
     for each in layers.modules():
-        if isinstance(each, Linear) and each.weight_scales is None and each.weight.dtype in (torch.float16, torch.bfloat16):
-            each.fuses_few_rows = fits(*each.weight.shape[::-1])
+        if isinstance(each, Linear) and not isinstance(each.weight, Float8Weight):
+            each.fuses_few_rows = each.dtype in (torch.float16, torch.bfloat16) and fits(*each.shape[::-1])
         elif isinstance(each, LayerNorm | RMSNorm):
             each.deferred = True

@@ -8,25 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """Rows of float8 with a scale each: row i is `values[i] * scales[i]`."""
-
-    values: torch.Tensor  # [tokens, features] float8_e4m3fn
-    scales: torch.Tensor  # [tokens, 1] float32
-
-    @classmethod
-    def of(cls, x: torch.Tensor) -> "Quantised":
-        """`x` [tokens, features], each row scaled by its own largest element."""
-        if x.device.type == "cuda":
-            from antiphon.layers.triton_norms import quantise_rows  # Triton is there where CUDA is
-
-            return cls(*quantise_rows(x))
-        scales = x.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
-        return cls((x.float() / scales).to(FLOAT8), scales)
+from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
 
 
 @dataclass(frozen=True)
@@ -45,31 +27,34 @@ Features = torch.Tensor | Quantised | Normed  # [tokens, features], as a linear 
 
 
 class Linear(nn.Module):
-    """`x @ weight.T + bias`. After `quantise`, both sides are float8: the weight with a scale for each output feature, the input
-    with one for each token, found as it comes (dynamic quantisation)."""
+    """`x @ weight.T + bias`. After `quantise` the weight is an eight-bit one in place of the parameter."""
 
     fuses_few_rows = False  # with what lies around it, in a kernel of our own
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
+        self.weight: torch.Tensor | Float8Weight | Int8Weight
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
-        self.weight_scales: torch.Tensor | None = None  # [1, out] float32
 
     def forward(self, x: Features, activation: "Activation | None" = None) -> Any:
         """[tokens, in] -> [tokens, out]; with an `activation`, what that makes of it."""
         if self.takes(x):
             return self._few_rows(x, activation, None)
         given = x.norm(x.x) if isinstance(x, Normed) else x
-        if activation is None:
-            return self._product(given)
-        if isinstance(given, torch.Tensor) and self.bias is not None and not activation.quantises:
+        if isinstance(self.weight, torch.Tensor):
+            assert isinstance(given, torch.Tensor)
             return activated_product(given, self.weight, self.bias, activation)
-        return activation(self._product(given))
+        found = self.weight.product(given, self.bias)
+        return found if activation is None else activation(found)
 
     def added(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
         """`residual` [tokens, out] plus this layer's output; only where `takes(x)`."""
         return self._few_rows(x, None, residual)
+
+    def takes_as(self, x: torch.Tensor) -> torch.Tensor | Quantised:
+        """`x` in the form that this layer would bring it into: for several layers like it to read."""
+        return x if isinstance(self.weight, torch.Tensor) else self.weight.takes_as(x)
 
     def takes(self, x: Features) -> bool:
         """Goes through the kernel for few rows."""
@@ -79,36 +64,41 @@ class Linear(nn.Module):
         from antiphon.layers.triton_linear import linear  # Triton is there where CUDA is
 
         assert not isinstance(x, Quantised)
+        assert not isinstance(self.weight, Float8Weight)
+        scales = None if isinstance(self.weight, torch.Tensor) else self.weight.scales
+        given, norm = (x.x, x.norm) if isinstance(x, Normed) else (x, None)
+        around = None if norm is None else (norm.weight, getattr(norm, "bias", None), norm.eps)
         kind = None if activation is None else activation.kind
-        if isinstance(x, Normed):
-            norm = (x.norm.weight, getattr(x.norm, "bias", None), x.norm.eps)
-            return linear(x.x, self.weight, self.bias, norm=norm, activation=kind, residual=residual)
-        return linear(x, self.weight, self.bias, activation=kind, residual=residual)
+        return linear(given, self._stored, self.bias, scales=scales, norm=around, activation=kind, residual=residual)
 
-    def _product(self, x: torch.Tensor | Quantised) -> torch.Tensor:
-        if self.weight_scales is None:
-            assert isinstance(x, torch.Tensor)
-            return F.linear(x, self.weight, self.bias)
-        given = x if isinstance(x, Quantised) else Quantised.of(x)
-        if given.values.device.type == "cpu":  # the reference: what the products of float8 numbers are
-            weight = self.weight.float() * self.weight_scales.t()
-            found = F.linear(given.values.float() * given.scales, weight)
-            return (found if self.bias is None else found + self.bias.float()).to(self.dtype)
-        return torch._scaled_mm(
-            given.values,
-            self.weight.t(),
-            scale_a=given.scales,
-            scale_b=self.weight_scales,
-            bias=self.bias,
-            out_dtype=self.dtype,
-            use_fast_accum=True,
-        )
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the output."""
+        return self.weight.dtype
 
-    def quantise(self) -> None:
-        self.dtype = self.weight.dtype  # of the output
-        quantised = Quantised.of(self.weight.data)
-        self.weight = nn.Parameter(quantised.values, requires_grad=False)
-        self.weight_scales = quantised.scales.t().contiguous()
+    @property
+    def shape(self) -> torch.Size:
+        """[out, in]"""
+        return self._stored.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self._stored.device
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weight as it is stored."""
+        return self._stored.nbytes
+
+    @property
+    def _stored(self) -> torch.Tensor:
+        return self.weight if isinstance(self.weight, torch.Tensor) else self.weight.values
+
+    def quantise(self, kind: type[Float8Weight] | type[Int8Weight]) -> None:
+        assert isinstance(self.weight, torch.Tensor)
+        weight = self.weight.data
+        del self.weight  # the parameter
+        self.weight = kind.of(weight)
 
 
 class StackedLinear(Linear):
@@ -139,14 +129,16 @@ _IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def activated_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: "Activation") -> Any:
+def activated_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: "Activation | None") -> Any:
     """`activation(x @ weight.T + bias)` [tokens, out] for `x` [tokens, in].
 
     In half precision on a GPU, cuBLAS applies it where it has the product in registers. Its GELU is the tanh form, within 5e-4 of
     the exact one: less than what rounding the product to half precision first does.
     """
+    if activation is None:
+        return F.linear(x, weight, bias)
     half = x.device.type == "cuda" and x.dtype != torch.float32
-    if half and activation.kind in ("relu", "gelu", "gelu_tanh"):
+    if half and bias is not None and activation.kind in ("relu", "gelu", "gelu_tanh") and not activation.quantises:
         return torch._addmm_activation(bias, x, weight.t(), use_gelu=activation.kind != "relu")
     return activation(F.linear(x, weight, bias))
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.layers.linear import FEW_ROWS, Features, Linear, Normed, Quantised
+from antiphon.layers.eight_bit import Quantised
+from antiphon.layers.linear import FEW_ROWS, Features, Linear, Normed
 
 
 class LayerNorm(nn.LayerNorm):

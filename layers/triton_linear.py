@@ -45,9 +45,9 @@ def _normed(centred, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr)
 
 @triton.jit(do_not_specialize=["count"])
 def _linear_kernel(
-    x, weight, bias, residual, out, norm_weight, norm_bias, eps, count,
+    x, weight, scales, bias, residual, out, norm_weight, norm_bias, eps, count,
     X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, OVERLAP: tl.constexpr,
+    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """K is at most five chunks of BLOCK_K. A program has all weights it needs on their way into registers before it waits."""
     outputs = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -57,6 +57,8 @@ def _linear_kernel(
     w3 = _weights(weight, outputs, K, 3, BLOCK_K)
     w4 = _weights(weight, outputs, K, 4, BLOCK_K)
     shift = tl.load(bias + outputs).to(tl.float32) if BIAS else outputs.to(tl.float32) * 0.0
+    if SCALED:
+        scale_of = tl.load(scales + outputs).to(tl.float32)
     if NORM != "none":
         g0, g1 = _vector(norm_weight, K, 0, BLOCK_K), _vector(norm_weight, K, 1, BLOCK_K)
         g2, g3 = _vector(norm_weight, K, 2, BLOCK_K), _vector(norm_weight, K, 3, BLOCK_K)
@@ -91,7 +93,10 @@ def _linear_kernel(
             if 4 * BLOCK_K < K:
                 sums += x4[None, :] * w4.to(tl.float32)
             # Each part is rounded as it is where it is a kernel of its own.
-            found = (tl.sum(sums, 1) + shift).to(out.dtype.element_ty)
+            found = tl.sum(sums, 1)
+            if SCALED:
+                found *= scale_of
+            found = (found + shift).to(out.dtype.element_ty)
             if KIND != "none":
                 found = activate(found.to(tl.float32), KIND).to(out.dtype.element_ty)
             if ADD:
@@ -115,23 +120,24 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     *,
+    scales: torch.Tensor | None = None,
     norm: tuple[torch.Tensor, torch.Tensor | None, float] | None = None,
     activation: str | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs] for `x` [rows, inputs] of sizes that `fits`.
 
-    `norm`: weight, bias (None: RMSNorm) and epsilon. `residual` [rows, outputs], contiguous.
+    `scales` [outputs, 1] of an int8 weight. `norm`: weight, bias (None: RMSNorm) and epsilon. `residual` [rows, outputs], contiguous.
     """
     rows, inputs = x.shape
     outputs = len(weight)
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
-        x, weight, _or(bias, weight), _or(residual, x), out, gain, _or(shift, gain), eps, rows,
+        x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, gain, _or(shift, gain), eps, rows,
         X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=triton.next_power_of_2(rows), BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer", KIND=activation or "none",
-        BIAS=bias is not None, ADD=residual is not None, num_warps=BLOCK_N, **overlapped(x.device),
+        BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip
     return out
 

@@ -93,10 +93,11 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _load_stacked(path: str, layer: StackedLinear, checkpoint: Checkpoint, names: Names) -> None:
     parent = path.rpartition(".")[0]
-    row = 0
+    row, weight = 0, layer.weight
+    assert isinstance(weight, torch.Tensor), "weights are quantised once they are loaded"
     for part, size in layer.parts.items():
         rows = slice(row, row := row + size)
-        layer.weight[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.weight"), layer.weight[rows].shape))
+        weight[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.weight"), weight[rows].shape))
         if layer.bias is not None:
             if part in layer.unbiased:
                 layer.bias[rows].zero_()

@@ -3,19 +3,23 @@
 python -m pytest -m gpu tests/test_gpu_layers.py
 """
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_triton import check_few_rows, random_slots
+from torch import nn
 
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots
 from antiphon.decoder.triton_sampling import greedy
 from antiphon.kv.pool import KVPool
-from antiphon.layers.linear import KINDS, Activation, Linear, Quantised
+from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
+from antiphon.layers.few_rows import fuse_few_rows
+from antiphon.layers.linear import KINDS, Activation, Linear
 from antiphon.layers.norms import LayerNorm, RMSNorm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -61,13 +65,36 @@ def test_a_quantised_layer(tokens: int) -> None:
     layer = Linear(1280, 640)
     torch.nn.init.normal_(layer.weight, std=0.05)
     torch.nn.init.normal_(layer.bias)
-    layer.bfloat16().quantise()
+    layer.bfloat16()
+    there = copy.deepcopy(layer).cuda()
+    for each in (layer, there):
+        each.quantise(Float8Weight)
     x = torch.randn(tokens, 1280).bfloat16()
     wanted = layer(x).float()
-    layer.cuda().weight_scales = layer.weight_scales.cuda()
     for given in (x.cuda(), Quantised.of(x.cuda())):
-        found = layer(given).float().cpu()
+        found = there(given).float().cpu()
         assert (found - wanted).norm() / wanted.norm() < 0.01
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 300])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
+    """Only the weight is int8 there: few rows in our kernel, more through a weight made full again."""
+    layers = nn.ModuleList([Linear(1280, 640)]).to(dtype)
+    layer = layers[0]
+    nn.init.normal_(layer.weight, std=0.05)
+    nn.init.normal_(layer.bias)
+    x, before = torch.randn(tokens, 1280).to(dtype), layer.weight.data.float()
+    bias = layer.bias.float()
+    layers.cuda()
+    layer.quantise(Int8Weight)
+    fuse_few_rows(layers)
+    stored = (layer.weight.values.float() * layer.weight.scales.float()).cpu()
+    assert (stored - before).norm() / before.norm() < 0.01
+    wanted = x.float() @ stored.t() + bias
+    assert layer.takes(x) == (tokens <= 4 and dtype != torch.float32)
+    found = layer(x.cuda()).float().cpu()
+    assert (found - wanted).norm() / wanted.norm() < {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 1e-5}[dtype]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])

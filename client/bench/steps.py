@@ -14,6 +14,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.layers.linear import Linear
 from antiphon.scheduler.plan import StepPlan
 
 
@@ -95,10 +96,10 @@ def decoder(
 
 def _bytes_per_step(runner: DecoderRunner) -> int:
     """Of weights: all but the embeddings, of which a step reads a few rows, and the cross KV's projections."""
-    skipped = ("embed", "encoder_attn.kv", "cross_attention.kv")
     head = runner.model.get_parameter("lm_head.weight").nbytes
-    named = runner.model.named_parameters()
-    return head + sum(each.nbytes for name, each in named if "lm_head" not in name and not any(part in name for part in skipped))
+    skipped = {id(each.kv) for each in runner.model.cross_attentions}
+    layers = (each for each in runner.model.modules() if isinstance(each, Linear) and id(each) not in skipped)
+    return head + sum(each.nbytes for each in layers)
 
 
 def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:

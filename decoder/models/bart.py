@@ -6,8 +6,9 @@ from torch import nn
 from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
+from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.linear import Activation, Features, Linear, Quantised, StackedLinear
+from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
 from antiphon.kv.pool import KVPool
-from antiphon.layers.linear import Quantised
+from antiphon.layers.eight_bit import Quantised
+from antiphon.layers.linear import StackedLinear
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class DecoderStep:
 class CrossWriter(nn.Module):
     """A cross-attention layer, seen as the writer of its own cache."""
 
+    kv: StackedLinear
+
     @abstractmethod
     def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
         """Keys and values of encoder states [tokens, hidden] into the pool at `slots` [tokens]."""
@@ -35,7 +38,6 @@ class CrossWriter(nn.Module):
 
 class DecoderModel(nn.Module):
     layers: nn.ModuleList
-    quantised = False  # the projections that write cross KV are
 
     @abstractmethod
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
@@ -48,7 +50,7 @@ class DecoderModel(nn.Module):
 
     def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
         """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
-        given = Quantised.of(hidden) if self.quantised else hidden  # once for all layers
+        given = self.cross_attentions[0].kv.takes_as(hidden)  # once for all layers
         for attention in self.cross_attentions:
             attention.write(given, slots, pool)
 

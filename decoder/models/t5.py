@@ -6,7 +6,8 @@ from torch import nn
 from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
-from antiphon.layers.linear import Linear, Quantised, StackedLinear
+from antiphon.layers.eight_bit import Quantised
+from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
