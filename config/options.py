@@ -49,6 +49,7 @@ class DecoderOptions:
 class SchedulerOptions:
     max_num_seqs: int = 64  # sequences that decode together
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
+    num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
     max_waiting_requests: int = 100_000
     encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
 
@@ -115,6 +116,7 @@ def _validate(config: EngineConfig) -> None:
         "kv_cache_memory_gib": config.decoder.kv_cache_memory_gib,
         "max_num_seqs": config.scheduler.max_num_seqs,
         "max_num_batched_tokens": config.scheduler.max_num_batched_tokens,
+        "num_scheduler_steps": config.scheduler.num_scheduler_steps,
         "max_waiting_requests": config.scheduler.max_waiting_requests,
         "encode_ahead_tokens": config.scheduler.encode_ahead_tokens,
         "max_model_len": config.model.max_model_len,

@@ -1,7 +1,8 @@
 """One decoder replica: schedule → run → postprocess. A plain object; a Ray actor, a test or a benchmark drives it.
 
-On a GPU it looks one step ahead: step n + 1 is scheduled and launched before the tokens of step n have reached the host. A sequence
-that stopped at step n then runs once too often, and that row's result is dropped.
+A round schedules once and launches `num_scheduler_steps` steps. On a GPU it looks one round ahead: the next one is launched before
+the tokens of this one have reached the host. A sequence that stopped meanwhile runs too often, and those rows' results are dropped;
+what they write into its pages comes before anything that the pages' next owner writes, on the same stream.
 """
 
 import logging
@@ -39,7 +40,8 @@ class DecoderReplica:
         )
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._encode = encode
-        self._under_way: tuple[StepPlan, LaunchedStep] | None = None
+        self._steps_per_round = options.num_scheduler_steps
+        self._under_way: list[tuple[StepPlan, LaunchedStep]] = []
 
     def deliver(self, states: HiddenStates) -> None:
         """Hidden states from an encoder."""
@@ -55,12 +57,19 @@ class DecoderReplica:
         plan = scheduler.step()
         for key in scheduler.take_unwanted():
             self.runner.handoff.drop(key)
-        launched = None if plan is None else self._launch(plan)
-        self._settle()  # the step before, while the new one runs
+        launched = self._launch_round(plan)
+        self._settle()  # the round before, while the new one runs
         self._under_way = launched
         if not self.runner.looks_ahead:
             self._settle()
         return scheduler.take_output()
+
+    def _launch_round(self, plan: StepPlan | None) -> list[tuple[StepPlan, LaunchedStep]]:
+        launched: list[tuple[StepPlan, LaunchedStep]] = []
+        while plan is not None and (step := self._launch(plan)) is not None:
+            launched.append(step)
+            plan = self.scheduler.advance() if len(launched) < self._steps_per_round else None
+        return launched
 
     def _launch(self, plan: StepPlan) -> tuple[StepPlan, LaunchedStep] | None:
         try:
@@ -70,16 +79,15 @@ class DecoderReplica:
             return None
 
     def _settle(self) -> None:
-        """Waits for the step under way, if there is one, and takes in its tokens."""
-        if self._under_way is None:
-            return
-        (plan, step), self._under_way = self._under_way, None
-        try:
-            result = step.result()
-        except Exception as error:
-            self._fail(plan, error)
-        else:
-            self.scheduler.postprocess(plan, result)
+        """Waits for the steps under way, and takes in their tokens."""
+        steps, self._under_way = self._under_way, []
+        for plan, step in steps:
+            try:
+                result = step.result()
+            except Exception as error:
+                self._fail(plan, error)
+            else:
+                self.scheduler.postprocess(plan, result)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
@@ -88,4 +96,4 @@ class DecoderReplica:
     @property
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
-        return self._under_way is None and self.scheduler.idle
+        return not self._under_way and self.scheduler.idle

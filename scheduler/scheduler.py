@@ -183,6 +183,10 @@ class Scheduler:
         admissions, cross_writes = ([], []) if growth is _Growth.PREEMPTED else self._admit()
         return self._plan(admissions, cross_writes)
 
+    def advance(self) -> StepPlan | None:
+        """One step more for those who run, before the result of the last is known, with nobody new. None when that can't be."""
+        return self._plan([], []) if self._grow() is _Growth.ENOUGH else None
+
     def expire(self) -> None:
         now = time.time()
         while self._deadlines and self._deadlines[0][0] <= now:

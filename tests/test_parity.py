@@ -43,8 +43,9 @@ def text_rules(model: PreTrainedModel) -> DecodingRules:
 @pytest.mark.parametrize("name", TEXT_FAMILIES)
 @pytest.mark.parametrize("staggered", [False, True])
 def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, checkpoints) -> None:
+    """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = checkpoints(name)
-    engine = PlainEngine(folder, max_num_seqs=16, max_model_len=100, kv_page_size=8)
+    engine = PlainEngine(folder, max_num_seqs=16, max_model_len=100, kv_page_size=8, num_scheduler_steps=3 if staggered else 1)
     start = model.generation_config.decoder_start_token_id
     inputs = mixed_inputs(REQUESTS, model.config.vocab_size, seed=7 + staggered)
     for ids, max_new in inputs:

@@ -34,14 +34,18 @@ def make_request(id_: int, key: str = "", cross: int = 10, prompt: int = 2, max_
 class Driver:
     """Plays encoder and model: every token is a function of the sequence so far, as greedy decoding is.
 
-    `looks_ahead`: a step's result arrives after the next step was planned, as on a GPU.
+    `looks_ahead`: a round's results arrive after the next round was planned, as on a GPU. `per_round`: steps planned at once.
     """
 
     def __init__(
-        self, scheduler: Scheduler, token: Callable[[int, int], int] = lambda id_, position: 7, looks_ahead: bool = False
+        self,
+        scheduler: Scheduler,
+        token: Callable[[int, int], int] = lambda id_, position: 7,
+        looks_ahead: bool = False,
+        per_round: int = 1,
     ) -> None:
-        self.scheduler, self.token, self.looks_ahead = scheduler, token, looks_ahead
-        self.under_way: tuple[StepPlan, StepResult] | None = None
+        self.scheduler, self.token, self.looks_ahead, self.per_round = scheduler, token, looks_ahead, per_round
+        self.under_way: list[tuple[StepPlan, StepResult]] = []
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
@@ -60,17 +64,17 @@ class Driver:
         self.ask()
         plan = self.scheduler.step()
         self.hidden -= set(self.scheduler.take_unwanted())
-        before, self.under_way = self.under_way, None
-        if plan is not None:
+        before, self.under_way = self.under_way, []
+        while plan is not None:
             self.check(plan)
             self.plans.append(plan)
             tokens = [self.token(int(id_), int(length)) for id_, length in zip(plan.ids, plan.kv_lens, strict=True)]
-            self.under_way = plan, StepResult(np.array(tokens, np.int64))
-        if before is not None:
-            self.scheduler.postprocess(*before)
-        if self.under_way is not None and not self.looks_ahead:
-            self.scheduler.postprocess(*self.under_way)
-            self.under_way = None
+            self.under_way.append((plan, StepResult(np.array(tokens, np.int64))))
+            plan = self.scheduler.advance() if len(self.under_way) < self.per_round else None
+        for step in before:
+            self.scheduler.postprocess(*step)
+        while self.under_way and not self.looks_ahead:
+            self.scheduler.postprocess(*self.under_way.pop(0))
         for end in self.scheduler.take_output().finished:
             assert end.id not in self.ended, "ended twice"
             self.ended[end.id] = end
@@ -119,6 +123,19 @@ def test_a_stop_token_ends_it(looks_ahead: bool) -> None:
     driver.scheduler.add(make_request(0, prompt=2, max_tokens=20))
     end = driver.run()[0]
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_a_round_of_several_steps_gives_the_same_tokens(looks_ahead: bool) -> None:
+    """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and pages run short."""
+    ends = []
+    for per_round in (1, 3, 8):
+        driver = Driver(make_scheduler(15), lambda id_, position: END if position == 9 + 4 * id_ else 9, looks_ahead, per_round)
+        for i in range(4):
+            driver.scheduler.add(make_request(i, f"k{i}", prompt=2 + i, max_tokens=10))
+        ends.append({i: (end.reason, end.token_ids) for i, end in driver.run().items()})
+    assert ends[0] == ends[1] == ends[2]
+    assert {reason for reason, _ in ends[0].values()} == {"stop", "length"}
 
 
 def test_looking_ahead_costs_one_wasted_row_at_a_stop_and_none_at_the_length() -> None:
@@ -311,14 +328,22 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(events=EVENTS, pages=st.integers(10, 30), seqs=st.integers(1, 4), ahead=st.integers(10, 80), looks_ahead=st.booleans())
+@given(
+    events=EVENTS,
+    pages=st.integers(10, 30),
+    seqs=st.integers(1, 4),
+    ahead=st.integers(10, 80),
+    looks_ahead=st.booleans(),
+    per_round=st.integers(1, 4),
+)
 def test_every_request_ends_exactly_once_and_the_pool_ends_full(
-    events, pages: int, seqs: int, ahead: int, looks_ahead: bool
+    events, pages: int, seqs: int, ahead: int, looks_ahead: bool, per_round: int
 ) -> None:
     driver = Driver(
         make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead),
         lambda id_, position: END if position % 13 == 0 else 5,
         looks_ahead,
+        per_round,
     )
     cross_of: dict[str, int] = {}
     added = 0
