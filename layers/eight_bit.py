@@ -26,14 +26,17 @@ class Quantised:
 
     @classmethod
     def of(cls, x: torch.Tensor, dtype: torch.dtype = FLOAT8) -> "Quantised":
-        """`x` [tokens, features], each row scaled by its own largest element."""
+        """`x` [tokens, features], each row scaled by its own largest element. int8: on a CPU."""
         if dtype == FLOAT8 and x.device.type == "cuda":
             from antiphon.layers.triton_norms import quantise_rows  # Triton is there where CUDA is
 
             return cls(*quantise_rows(x))
+        if dtype == INT8:
+            from antiphon.layers.cpu_int8 import quantise_rows as quantise_on_cpu  # Numba is loaded where it is used
+
+            return cls(*quantise_on_cpu(x.float().contiguous(), SMALLEST_SCALE))
         scales = row_scales(x, dtype)
-        values = x.float() / scales
-        return cls((values.round_() if dtype == INT8 else values).to(dtype), scales)
+        return cls((x.float() / scales).to(dtype), scales)
 
 
 def row_scales(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -87,5 +90,7 @@ class Int8Weight:
         given = self.takes_as(x)
         if isinstance(given, torch.Tensor):
             return F.linear(given, self.values * self.scales, bias)
-        found = torch._int_mm(given.values, self.values.t()).float().mul_(given.scales).mul_(self.scales.t())
-        return (found if bias is None else found.add_(bias)).to(self.dtype)
+        from antiphon.layers.cpu_int8 import rescale
+
+        found = torch._int_mm(given.values, self.values.t())
+        return rescale(found, given.scales, self.scales, bias).to(self.dtype)
