@@ -19,25 +19,25 @@ class _Captured:
 
 
 class EncoderGraphs:
-    """`forward` turns spectrograms into hidden states; `plan` makes the attention's plan for a number of windows."""
+    """`forward` turns samples into hidden states; `plan` makes the attention's plan for a number of windows."""
 
     def __init__(
         self,
         forward: Callable[[torch.Tensor, Any], torch.Tensor],
         plan: Callable[[int], Any],
-        features: torch.Tensor,
+        samples: torch.Tensor,
         hidden: torch.Tensor,
     ) -> None:
-        """`features` [most windows, mel_bins, frames] is what the graphs read, `hidden` [most windows, tokens, hidden] what they
-        write; their content does not matter here."""
-        self.features, self.hidden = features, hidden
+        """`samples` [most windows, samples] is what the graphs read, `hidden` [most windows, tokens, hidden] what they write; their
+        content does not matter here."""
+        self.samples, self.hidden = samples, hidden
         self._captured: dict[int, _Captured] = {}
-        capture = GraphCapture(features.device)
-        for windows in range(len(features), 0, -1):
+        capture = GraphCapture(samples.device)
+        for windows in range(len(samples), 0, -1):
             made = plan(windows)
 
             def work(windows: int = windows, made: Any = made) -> None:
-                hidden[:windows].flatten(0, 1).copy_(forward(features[:windows], made))
+                hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made))
 
             self._captured[windows] = _Captured(capture(work), made)
         self.report = capture.report
@@ -46,9 +46,9 @@ class EncoderGraphs:
     def __contains__(self, windows: int) -> bool:
         return windows in self._captured
 
-    def replay(self, features: torch.Tensor) -> torch.Tensor:
-        """Hidden states of `features` [windows, mel_bins, frames]; a copy of their own."""
-        windows = len(features)
-        self.features[:windows].copy_(features)
+    def replay(self, samples: torch.Tensor) -> torch.Tensor:
+        """Hidden states of `samples` [windows, samples]; a copy of their own."""
+        windows = len(samples)
+        self.samples[:windows].copy_(samples)
         self._captured[windows].graph.replay()
         return self.hidden[:windows].flatten(0, 1).clone()

@@ -71,11 +71,11 @@ class EncoderRunner:
             lengths = np.array([self.audio.tokens_of(len(clip)) for clip in inputs])
             if (lengths < self.audio.tokens).any():
                 return self._encode_short(inputs, lengths)
-        features = self.log_mel(self._windows(inputs, self.audio.window)).to(self.target.dtype)
+        samples = self._windows(inputs, self.audio.window)
         if self.graphs is not None and len(inputs) in self.graphs:
-            hidden = self.graphs.replay(features)
+            hidden = self.graphs.replay(samples)
         else:
-            hidden = self._run_audio(features, self._plan_windows(len(inputs)))
+            hidden = self._run_audio(samples, self._plan_windows(len(inputs)))
         return Encoded([len(hidden) // len(inputs)] * len(inputs), hidden)
 
     def _encode_short(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
@@ -107,8 +107,8 @@ class EncoderRunner:
         assert self.audio is not None
         return self.attention.plan(FullBatch.of(np.full(count, self.audio.tokens), self.target.device))
 
-    def _run_audio(self, features: torch.Tensor, plan: Any) -> torch.Tensor:
-        hidden: torch.Tensor = self.model(features, self.attention, plan)
+    def _run_audio(self, samples: torch.Tensor, plan: Any) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(self.log_mel(samples).to(self.target.dtype), self.attention, plan)
         return hidden
 
     @torch.inference_mode()
@@ -117,7 +117,6 @@ class EncoderRunner:
         if self.audio is None or config.model.enforce_eager or not capturable(self.attention):
             return None
         most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
-        shape = (most, self.audio.mel_bins, 2 * self.audio.tokens)
-        features = torch.zeros(shape, dtype=self.target.dtype, device=self.target.device)
-        hidden = torch.zeros(most, self.audio.tokens, width, dtype=features.dtype, device=features.device)
-        return EncoderGraphs(self._run_audio, self._plan_windows, features, hidden)
+        samples = torch.zeros(most, self.audio.window, device=self.target.device)
+        hidden = torch.zeros(most, self.audio.tokens, width, dtype=self.target.dtype, device=self.target.device)
+        return EncoderGraphs(self._run_audio, self._plan_windows, samples, hidden)
