@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+from antiphon.layers.linear import Features, StackedLinear
+
 
 class KVPool:
     """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i, self and cross alike."""
@@ -31,6 +33,15 @@ class KVPool:
     def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one layer, each [pages, page_size, heads, head_dim]."""
         return self.layers[layer][0], self.layers[layer][1]
+
+    def project(self, layer: int, slots: torch.Tensor, qkv: StackedLinear, x: Features) -> torch.Tensor:
+        """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slots` [tokens]."""
+        heads = self.layers[layer].shape[-2:]
+        if qkv.takes(x):
+            return qkv.queries(x, (*self.layers[layer].flatten(1, 2), slots)).unflatten(-1, heads)
+        q, k, v = (part.unflatten(-1, heads) for part in qkv.split(x))
+        self.write(layer, slots, k, v)
+        return q
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int32 = page * page_size + offset in the page.

@@ -40,7 +40,7 @@ class Linear(nn.Module):
     def forward(self, x: Features, activation: "Activation | None" = None) -> Any:
         """[tokens, in] -> [tokens, out]; with an `activation`, what that makes of it."""
         if self.takes(x):
-            return self._few_rows(x, activation, None)
+            return self._few_rows(x, activation=activation)
         given = x.norm(x.x) if isinstance(x, Normed) else x
         if isinstance(self.weight, torch.Tensor):
             assert isinstance(given, torch.Tensor)
@@ -50,7 +50,12 @@ class Linear(nn.Module):
 
     def added(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
         """`residual` [tokens, out] plus this layer's output; only where `takes(x)`."""
-        return self._few_rows(x, None, residual)
+        return self._few_rows(x, residual=residual)
+
+    def queries(self, x: Features, pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Of a layer that makes queries, keys and values: the first [tokens, out / 3]; the others go into `pages` (keys and values
+        [slots, heads, head_dim], and slots [tokens]). Only where `takes(x)`."""
+        return self._few_rows(x, pages=pages)
 
     def takes_as(self, x: torch.Tensor) -> torch.Tensor | Quantised:
         """`x` in the form that this layer would bring it into: for several layers like it to read."""
@@ -60,16 +65,16 @@ class Linear(nn.Module):
         """Goes through the kernel for few rows."""
         return self.fuses_few_rows and not isinstance(x, Quantised) and len(x) <= FEW_ROWS
 
-    def _few_rows(self, x: Features, activation: "Activation | None", residual: torch.Tensor | None) -> torch.Tensor:
+    def _few_rows(self, x: Features, activation: "Activation | None" = None, **around: Any) -> torch.Tensor:
         from antiphon.layers.triton_linear import linear  # Triton is there where CUDA is
 
         assert not isinstance(x, Quantised)
         assert not isinstance(self.weight, Float8Weight)
         scales = None if isinstance(self.weight, torch.Tensor) else self.weight.scales
         given, norm = (x.x, x.norm) if isinstance(x, Normed) else (x, None)
-        around = None if norm is None else (norm.weight, getattr(norm, "bias", None), norm.eps)
+        before = None if norm is None else (norm.weight, getattr(norm, "bias", None), norm.eps)
         kind = None if activation is None else activation.kind
-        return linear(given, self._stored, self.bias, scales=scales, norm=around, activation=kind, residual=residual)
+        return linear(given, self._stored, self.bias, scales=scales, norm=before, activation=kind, **around)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import activate
+from antiphon.layers.triton_norms import activate, saturated
 
 MOST_CHUNKS = 5  # that a row is loaded in
+Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # keys and values [slots, heads, head_dim], and slots [rows] int32
 BLOCK_N = 4  # outputs of a program: one for each warp
 
 
@@ -43,11 +44,29 @@ def _normed(centred, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr)
     return ((centred * scale).to(TYPE).to(tl.float32) * gain).to(TYPE).to(tl.float32)
 
 
+@triton.jit
+def _store_paged(found, out, k_pages, v_pages, slot, row, outputs, WIDTH: tl.constexpr):
+    """Queries into `out`, keys and values where their token has its place; a program's outputs belong to one of the three."""
+    part = tl.min(outputs, 0) // WIDTH
+    columns = outputs - part * WIDTH
+    if part == 0:
+        tl.store(out + row * WIDTH + columns, found)
+    else:
+        stored = found.to(tl.float32)
+        if k_pages.dtype.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
+            stored = saturated(stored)
+        if part == 1:
+            tl.store(k_pages + slot * WIDTH + columns, stored.to(k_pages.dtype.element_ty))
+        else:
+            tl.store(v_pages + slot * WIDTH + columns, stored.to(v_pages.dtype.element_ty))
+
+
 @triton.jit(do_not_specialize=["count"])
 def _linear_kernel(
-    x, weight, scales, bias, residual, out, norm_weight, norm_bias, eps, count,
+    x, weight, scales, bias, residual, out, k_pages, v_pages, slots, norm_weight, norm_bias, eps, count,
     X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr, OVERLAP: tl.constexpr,
+    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr,
+    PAGED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """K is at most five chunks of BLOCK_K. A program has all weights it needs on their way into registers before it waits."""
     outputs = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -101,7 +120,10 @@ def _linear_kernel(
                 found = activate(found.to(tl.float32), KIND).to(out.dtype.element_ty)
             if ADD:
                 found += tl.load(residual + row * N + outputs)
-            tl.store(out + row * N + outputs, found)
+            if PAGED:
+                _store_paged(found, out, k_pages, v_pages, tl.load(slots + row).to(tl.int64), row, outputs, N // 3)
+            else:
+                tl.store(out + row * N + outputs, found)
 
 
 def chunk(inputs: int) -> int:
@@ -124,20 +146,24 @@ def linear(
     norm: tuple[torch.Tensor, torch.Tensor | None, float] | None = None,
     activation: str | None = None,
     residual: torch.Tensor | None = None,
+    pages: Pages | None = None,
 ) -> torch.Tensor:
     """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs] for `x` [rows, inputs] of sizes that `fits`.
+
+    With `pages`, outputs are queries, keys and values; what comes back is the queries.
 
     `scales` [outputs, 1] of an int8 weight. `norm`: weight, bias (None: RMSNorm) and epsilon. `residual` [rows, outputs], contiguous.
     """
     rows, inputs = x.shape
     outputs = len(weight)
-    out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
+    out = torch.empty((rows, outputs if pages is None else outputs // 3), dtype=x.dtype, device=x.device)
+    k_pages, v_pages, slots = pages or (out, out, out)
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
-        x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, gain, _or(shift, gain), eps, rows,
+        x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, k_pages, v_pages, slots, gain, _or(shift, gain), eps, rows,
         X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=triton.next_power_of_2(rows), BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer", KIND=activation or "none",
-        BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, num_warps=BLOCK_N, **overlapped(x.device),
+        BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, PAGED=pages is not None, num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip
     return out
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_triton import check_few_rows, random_slots
+from test_triton import check_few_rows, check_projecting, random_slots
 from torch import nn
 
 from antiphon.config.sampling import TimestampRules
@@ -110,6 +110,13 @@ def test_linear_layers_of_few_rows(
     rows: int, dtype: torch.dtype, norm: Any, sizes: tuple[int, int], activation: str | None
 ) -> None:
     check_few_rows(rows, norm and norm(), sizes, activation, "cuda", dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_keys_and_values_of_few_rows_go_into_pages(rows: int, fp8: bool, dtype: torch.dtype) -> None:
+    check_projecting(rows, FLOAT8 if fp8 else dtype, dtype, "cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, FLOAT8])

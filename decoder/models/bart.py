@@ -16,15 +16,13 @@ class SelfAttention(nn.Module):
     def __init__(self, half: BartHalf, layer: int) -> None:
         super().__init__()
         size, self.layer = half.hidden_size, layer
-        self.heads = (half.num_heads, half.head_dim)
         self.qkv = StackedLinear(
             size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
         )
         self.out_proj = Linear(size, size)
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
-        step.pool.write(self.layer, step.self_slots, k, v)
+        q = step.pool.project(self.layer, step.self_slots, self.qkv, x)
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
         stream.add(self.out_proj, found.flatten(1))
 

@@ -16,17 +16,13 @@ from antiphon.layers.t5 import T5FeedForward, block_name
 class SelfAttention(nn.Module):
     def __init__(self, half: T5Half, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads = layer, (half.num_heads, half.head_dim)
-        inner = half.num_heads * half.head_dim
+        self.layer, inner = layer, half.num_heads * half.head_dim
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        q, k, v = (
-            part.unflatten(-1, self.heads) for part in self.qkv.split(stream.normed(self.layer_norm))
-        )  # [tokens, heads, head_dim]
-        step.pool.write(self.layer, step.self_slots, k, v)
+        q = step.pool.project(self.layer, step.self_slots, self.qkv, stream.normed(self.layer_norm))
         found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
         stream.add(self.o, found.flatten(1))
 
