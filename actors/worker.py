@@ -20,8 +20,6 @@ IDLE_SECONDS = 0.02  # how long an idle loop sleeps before it looks at its deadl
 class Worker(ABC):
     """Commands go into `inbox` from any thread; the loop carries them out between two turns, on a CUDA stream of its own."""
 
-    priority = 0  # of its stream
-
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.closing = threading.Event()
@@ -41,7 +39,7 @@ class Worker(ABC):
 
     def _run(self) -> None:
         try:
-            stream = torch.cuda.Stream(self.device, priority=self.priority) if self.device.type == "cuda" else None
+            stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
             with torch.cuda.stream(stream):
                 while not self.closing.is_set():
                     self._drain(wait=self.idle)

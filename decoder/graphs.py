@@ -18,7 +18,6 @@ from antiphon.scheduler.plan import StepPlan
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 64  # room in a mixed step beyond one token for each sequence
-STREAM_PRIORITY = 0  # of the decoder, beside the encoder's 0
 MAX_QUERY_LEN = 8  # of one sequence in a mixed step; longer prompts run without a graph
 
 Plans = tuple[object, object]  # of causal and cross attention
@@ -73,7 +72,7 @@ class DecoderGraphs:
     ) -> None:
         self._replan = replan
         self._captured: dict[StepShape, _Captured] = {}
-        capture = GraphCapture(buffer.device, STREAM_PRIORITY)
+        capture = GraphCapture(buffer.device)
         for shape in available:
             inputs = buffer.fill(_dummy(shape, buffer), shape)
             plans = plan(inputs)
@@ -103,7 +102,7 @@ class CrossWriteGraphs:
         self._slots = torch.full((len(hidden),), scratch, dtype=torch.int32, device=hidden.device)
         self._scratch = scratch
         self._captured: dict[int, torch.cuda.CUDAGraph] = {}
-        capture = GraphCapture(hidden.device, STREAM_PRIORITY)
+        capture = GraphCapture(hidden.device)
         for size in sorted(sizes, reverse=True):
             self._captured[size] = capture(lambda n=size: write(self._hidden[:n], self._slots[:n]))  # type: ignore[misc]
         self.report = capture.report

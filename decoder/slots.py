@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.layers.device import to_device
+from antiphon.layers.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 
@@ -112,7 +112,7 @@ class Slots:
         self.masks = MaskTable(vocab_size, device)
 
     def admit(self, admissions: list[Admission]) -> None:
-        """Takes in new sequences; whoever had these slots before is gone. A few copies, however many they are."""
+        """Takes in new sequences; whoever had these slots before is gone. One copy, however many they are."""
         if not admissions:
             return
         for each in admissions:
@@ -123,18 +123,20 @@ class Slots:
         for i, each in enumerate(admissions):
             tokens[i, : len(each.token_ids)] = each.token_ids
             stops[i, : len(each.rules.stop_ids)] = each.rules.stop_ids
-        where = to_device(rows, self.device)
-        self.tokens[where, : tokens.shape[1]] = to_device(tokens, self.device)
-        self.stop_ids[where] = to_device(stops, self.device)
-        for dtype, table in self._tables.items():
-            table[:, where] = to_device(np.stack([self.host[name][rows] for name in _names(dtype)]), self.device)
+        settings = [np.stack([self.host[name][rows] for name in _names(dtype)]) for dtype in self._tables]
+        where, new_tokens, new_stops, *new_settings = together_to_device([rows, tokens, stops, *settings], self.device)
+        self.tokens[where, : tokens.shape[1]] = new_tokens
+        self.stop_ids[where] = new_stops
+        for table, new in zip(self._tables.values(), new_settings, strict=True):
+            table[:, where] = new
 
     def _set(self, each: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = each.slot, dict(params.logit_bias)
-        for name in ("mask", "begin_mask"):
-            self.masks.release(int(self.host[name][slot]))
+        before = [int(self.host[name][slot]) for name in ("mask", "begin_mask")]
         mask = self.masks.acquire(rules.suppress, params.allowed_token_ids, bias)
         begin = self.masks.acquire((*rules.suppress, *rules.begin_suppress), params.allowed_token_ids, bias)
+        for row in before:  # after: most requests want the very masks of the one before
+            self.masks.release(row)
         values = {
             "prompt_len": each.prompt_len,
             "max_len": each.max_len,

@@ -16,7 +16,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import EncoderGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
-from antiphon.layers.device import Target, to_device
+from antiphon.layers.device import Target, to_device, together_to_device
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 
@@ -62,7 +62,7 @@ class EncoderRunner:
         lengths = np.array([len(ids) for ids in inputs])
         positions = np.concatenate([np.arange(length) for length in lengths])
         plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
-        ids, at = (to_device(each, self.target.device) for each in (np.concatenate(inputs).astype(np.int64), positions))
+        ids, at = together_to_device([np.concatenate(inputs).astype(np.int64), positions], self.target.device)
         return Encoded(lengths.tolist(), self.model(ids, at, self.attention, plan))
 
     def _encode_audio(self, inputs: Sequence[np.ndarray]) -> Encoded:

@@ -37,7 +37,7 @@ class KVPool:
     def project(self, layer: int, slots: torch.Tensor, qkv: StackedLinear, x: Features) -> torch.Tensor:
         """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slots` [tokens]."""
         heads = self.layers[layer].shape[-2:]
-        if qkv.takes(x):
+        if qkv.fuses(x):
             return qkv.queries(x, (*self.layers[layer].flatten(1, 2), slots)).unflatten(-1, heads)
         q, k, v = (part.unflatten(-1, heads) for part in qkv.split(x))
         self.write(layer, slots, k, v)

@@ -55,12 +55,12 @@ class Float8Weight:
         found = Quantised.of(weight)
         return cls(found.values, found.scales.t().contiguous(), weight.dtype)
 
-    def takes_as(self, x: torch.Tensor | Quantised) -> Quantised:
+    def prepared(self, x: torch.Tensor | Quantised) -> Quantised:
         return x if isinstance(x, Quantised) else Quantised.of(x)
 
     def product(self, x: torch.Tensor | Quantised, bias: torch.Tensor | None) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""
-        given = self.takes_as(x)
+        given = self.prepared(x)
         if given.values.device.type == "cpu":  # the reference: what the products of float8 numbers are
             found = F.linear(given.values.float() * given.scales, self.values.float() * self.scales.t())
             return (found if bias is None else found + bias.float()).to(self.dtype)
@@ -82,12 +82,12 @@ class Int8Weight:
         values = (weight.float() / scales.float()).round_().clamp_(-127, 127).to(INT8)
         return cls(values, scales, weight.dtype)
 
-    def takes_as(self, x: torch.Tensor | Quantised) -> torch.Tensor | Quantised:
+    def prepared(self, x: torch.Tensor | Quantised) -> torch.Tensor | Quantised:
         return Quantised.of(x, INT8) if isinstance(x, torch.Tensor) and x.device.type == "cpu" else x
 
     def product(self, x: torch.Tensor | Quantised, bias: torch.Tensor | None) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""
-        given = self.takes_as(x)
+        given = self.prepared(x)
         if isinstance(given, torch.Tensor):
             return F.linear(given, self.values * self.scales, bias)
         from antiphon.layers.cpu_int8 import rescale

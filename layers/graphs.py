@@ -9,9 +9,9 @@ import torch
 class GraphCapture:
     """Graphs captured here are replayed one after the other on one stream, so they may use the same memory."""
 
-    def __init__(self, device: torch.device, priority: int = 0) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device, priority=priority)
+        self.stream = torch.cuda.Stream(device)
         self.count, self.seconds = 0, 0.0
         self._pool = torch.cuda.graph_pool_handle()
         self._free_before = torch.cuda.mem_get_info(device)[0]

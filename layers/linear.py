@@ -39,7 +39,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Features, activation: "Activation | None" = None) -> Any:
         """[tokens, in] -> [tokens, out]; with an `activation`, what that makes of it."""
-        if self.takes(x):
+        if self.fuses(x):
             return self._few_rows(x, activation=activation)
         given = x.norm(x.x) if isinstance(x, Normed) else x
         if isinstance(self.weight, torch.Tensor):
@@ -48,20 +48,20 @@ class Linear(nn.Module):
         found = self.weight.product(given, self.bias)
         return found if activation is None else activation(found)
 
-    def added(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
-        """`residual` [tokens, out] plus this layer's output; only where `takes(x)`."""
+    def plus(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
+        """`residual` [tokens, out] plus this layer's output; only where `fuses(x)`."""
         return self._few_rows(x, residual=residual)
 
     def queries(self, x: Features, pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Of a layer that makes queries, keys and values: the first [tokens, out / 3]; the others go into `pages` (keys and values
-        [slots, heads, head_dim], and slots [tokens]). Only where `takes(x)`."""
+        [slots, heads, head_dim], and slots [tokens]). Only where `fuses(x)`."""
         return self._few_rows(x, pages=pages)
 
-    def takes_as(self, x: torch.Tensor) -> torch.Tensor | Quantised:
+    def prepared(self, x: torch.Tensor) -> torch.Tensor | Quantised:
         """`x` in the form that this layer would bring it into: for several layers like it to read."""
-        return x if isinstance(self.weight, torch.Tensor) else self.weight.takes_as(x)
+        return x if isinstance(self.weight, torch.Tensor) else self.weight.prepared(x)
 
-    def takes(self, x: Features) -> bool:
+    def fuses(self, x: Features) -> bool:
         """Goes through the kernel for few rows."""
         return self.fuses_few_rows and not isinstance(x, Quantised) and len(x) <= FEW_ROWS
 

@@ -85,8 +85,8 @@ class ResidualStream:
     def add(self, linear: Linear, x: Features) -> None:
         """The stream grows by `linear` of `x`."""
         assert self._added is None, "two sublayers in a row without a norm between them"
-        if linear.takes(x):
-            self._x = linear.added(x, self._x)
+        if linear.fuses(x):
+            self._x = linear.plus(x, self._x)
         else:
             self._added = linear(x)
 

@@ -85,14 +85,14 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
     nn.init.normal_(layer.weight, std=0.05)
     nn.init.normal_(layer.bias)
     x, before = torch.randn(tokens, 1280).to(dtype), layer.weight.data.float()
-    bias = layer.bias.float()
+    bias = layer.bias.float().clone()  # the layer moves its own to the device
     layers.cuda()
     layer.quantise(Int8Weight)
     fuse_few_rows(layers)
     stored = (layer.weight.values.float() * layer.weight.scales.float()).cpu()
     assert (stored - before).norm() / before.norm() < 0.01
     wanted = x.float() @ stored.t() + bias
-    assert layer.takes(x) == (tokens <= 4 and dtype != torch.float32)
+    assert layer.fuses(x) == (tokens <= 4 and dtype != torch.float32)
     found = layer(x.cuda()).float().cpu()
     assert (found - wanted).norm() / wanted.norm() < {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 1e-5}[dtype]
 

@@ -42,7 +42,7 @@ def test_a_quantised_layer_is_close_to_the_layer(kind: Any, bias: bool) -> None:
     x = torch.randn(20, 64)
     wanted = torch.cat(layer.split(x), 1)
     layer.quantise(kind)
-    for given in (x, layer.takes_as(x)):
+    for given in (x, layer.prepared(x)):
         found = torch.cat(layer.split(given), 1)
         assert found.dtype == torch.float32
         assert 0 < (found - wanted).norm() / wanted.norm() < (0.05 if kind is Float8Weight else 0.015)

@@ -7,7 +7,8 @@ import torch
 from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler, uniforms
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.slots import MaskTable, Slots
+from antiphon.layers.device import together_to_device
 from antiphon.scheduler.plan import Admission
 
 VOCAB, MAX_LEN = 30, 24
@@ -224,3 +225,23 @@ def test_bad_sampling_parameters(params: dict, message: str) -> None:
 def test_unknown_sampling_parameters_name_the_nearest() -> None:
     with pytest.raises(SamplingError, match="Did you mean 'temperature'"):
         SamplingParams.of({"temprature": 1})
+
+
+def test_the_masks_of_the_request_before_are_kept_when_the_next_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = MaskTable._mask
+    monkeypatch.setattr(MaskTable, "_mask", lambda self, *wanted: made.append(wanted) or make(self, *wanted))
+    slots = Slots(1, 8, 50, torch.device("cpu"))
+    for suppress in ((3, 4), (3, 4), (5,)):
+        slots.admit([Admission(0, np.array([1, 2]), 2, 8, 0, SamplingParams(), DecodingRules(suppress=suppress))])
+        assert slots.tokens[0, :2].tolist() == [1, 2]
+        assert torch.isinf(slots.masks.rows[int(slots.on_device["mask"][0])]).nonzero().flatten().tolist() == list(suppress)
+    assert len(made) == 2
+
+
+def test_arrays_that_travel_together_arrive_as_they_were() -> None:
+    arrays = [np.arange(3), np.float32([[1.5, -2], [3, 4]]), np.zeros((2, 0), np.int32), np.arange(5, dtype=np.uint8)]
+    for sent, arrived in zip(arrays, together_to_device(arrays, torch.device("cpu")), strict=True):
+        assert arrived.shape == sent.shape
+        np.testing.assert_array_equal(arrived.numpy(), sent)
+        assert arrived.numpy().dtype == sent.dtype

@@ -76,7 +76,7 @@ def check_few_rows(
     fuse_few_rows(layers.to(device))
     given = x.to(device) if norm is None else ResidualStream(x.to(device)).normed(norm)
     tolerance = {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
-    assert layer.takes(given)
+    assert layer.fuses(given)
     torch.testing.assert_close(layer(given, act).float().cpu(), wanted, **tolerance)
     if act is None:
         stream = ResidualStream(residual.to(device))
@@ -96,7 +96,7 @@ def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, devic
     wanted = pools[0].project(0, slots, layer, ResidualStream(x).normed(norm))
     fuse_few_rows(layers)
     given = ResidualStream(x).normed(norm)
-    assert layer.takes(given)
+    assert layer.fuses(given)
     found = pools[1].project(0, slots, layer, given)
     tolerance = {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
     torch.testing.assert_close(found, wanted, **tolerance)

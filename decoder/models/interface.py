@@ -50,7 +50,7 @@ class DecoderModel(nn.Module):
 
     def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
         """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
-        given = self.cross_attentions[0].kv.takes_as(hidden)  # once for all layers
+        given = self.cross_attentions[0].kv.prepared(hidden)  # once for all layers
         for attention in self.cross_attentions:
             attention.write(given, slots, pool)
 
