@@ -77,7 +77,7 @@ class InputProcessor:
     def clip(self, samples: np.ndarray) -> EncoderInput:
         """One window of samples at the model's rate."""
         assert self.audio is not None
-        key = self._key("audio", samples.tobytes())
+        key = self._key("audio", samples)
         tokens = self.audio.tokens_of(len(samples)) if self.encoder_window == "auto" else self.model.max_encoder_len
         return EncoderInput(key, "audio", tokens, samples)
 
@@ -91,12 +91,12 @@ class InputProcessor:
         if len(ids) > self.model.max_encoder_len:
             raise PromptError(f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it")
         array = np.array(ids, np.int32)
-        return EncoderInput(self._key("text", array.tobytes()), "text", len(ids), array)
+        return EncoderInput(self._key("text", array), "text", len(ids), array)
 
-    def _key(self, kind: str, content: bytes) -> str:
+    def _key(self, kind: str, content: np.ndarray) -> str:
         digest = hashlib.blake2b(self._salt, digest_size=16)
         digest.update(kind.encode())
-        digest.update(content)
+        digest.update(np.ascontiguousarray(content).data)
         return digest.hexdigest()
 
     def _decoder_prompt(self, part: Part) -> list[int] | None:
