@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,33 @@ from antiphon.config.sampling import TimestampRules
 CONNECT_SECONDS = 5.0
 
 
-def join_ray(address: str | None) -> bool:
-    """Joins the given or the running cluster, or starts one on this machine. True when this call connected to it."""
-    if ray.is_initialized():
-        return False
+class RayConnection:
+    """This process's connection to Ray, shared by its engines: the first connects, unless the program had, and the last leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engines, self._ours = 0, False
+
+    def join(self, address: str | None) -> None:
+        with self._lock:
+            if not ray.is_initialized():
+                _connect(address)
+                self._ours = True
+            self._engines += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._engines -= 1
+            if not self._engines and self._ours:
+                self._ours = False
+                ray.shutdown()
+
+
+connection = RayConnection()
+
+
+def _connect(address: str | None) -> None:
+    """Joins the given or the running cluster, or starts one on this machine."""
     # Without it, Ray warns of a change to come in how it hides GPUs from workers that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     if address is not None:
@@ -33,7 +57,6 @@ def join_ray(address: str | None) -> bool:
     except ConnectionError as error:
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN) before Python starts"
         raise ConfigurationError(f"no Ray cluster at {address}: {error}; {hint}") from None
-    return True
 
 
 def _check_reachable(address: str) -> None:

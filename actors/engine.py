@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from antiphon.actors.channel import OutputReceiver
-from antiphon.actors.cluster import Workers, join_ray, launch, node_address
+from antiphon.actors.cluster import Workers, connection, launch, node_address
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.transcription import Transcriber
 from antiphon.config.errors import (
@@ -92,7 +92,7 @@ class AsyncEngine:
     async def start(self) -> Self:
         """Joins or starts Ray, starts the workers and loads their weights. Raises what that raises."""
         loop = asyncio.get_running_loop()
-        self._owns_ray = await loop.run_in_executor(None, join_ray, self.config.placement.address)
+        await loop.run_in_executor(None, connection.join, self.config.placement.address)
         self._receiver = OutputReceiver(node_address())
         rules = self.inputs.whisper.rules() if self.inputs.whisper else None
         try:
@@ -101,7 +101,7 @@ class AsyncEngine:
             )
         except BaseException:
             self._receiver.close()
-            self._leave_ray()
+            connection.leave()
             raise
         self._dead = None
         watches = [worker.watch.remote() for worker in self.workers.all]
@@ -109,7 +109,7 @@ class AsyncEngine:
         return self
 
     async def close(self) -> None:
-        """Ends open requests with EngineDeadError, stops the workers, leaves Ray if this engine joined it."""
+        """Ends open requests with EngineDeadError, stops the workers, leaves Ray if it was the last."""
         if self.workers is None:
             return
         self._die(EngineDeadError("the engine was closed"))
@@ -120,11 +120,7 @@ class AsyncEngine:
         self.workers.kill()
         self.workers = None
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._leave_ray()
-
-    def _leave_ray(self) -> None:
-        if self._owns_ray:
-            ray.shutdown()
+        connection.leave()
 
     async def __aenter__(self) -> Self:
         return await self.start()
