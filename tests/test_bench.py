@@ -44,8 +44,18 @@ def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: N
     rows, _ = asyncio.run(serving.run_latency(str(folder), options, load, [1, 2]))
     assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
     assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
-    peer = peers.throughput(folder, load, 2, torch.float32, "cpu")
-    assert peer["requests"] == 6
+    assert row["memory_gib"] > 0.1
+
+
+def test_transformers_gets_the_same_mixed_requests(folder: Path) -> None:
+    load = serving.Load(requests=6, input_size=40, output_tokens=4, mixed=True)
+    whisper = "whisper" in (folder / "config.json").read_text()
+    sizes = load.sizes(whisper)
+    assert sizes == load.sizes(whisper)
+    assert len({tokens for _, tokens in sizes}) > 2
+    assert all(4 <= tokens <= 30 and 2 <= size <= 40 for size, tokens in sizes)
+    peer = peers.throughput(folder, load, 4, torch.float32, "cpu")
+    assert peer["tokens/s"] == pytest.approx(sum(tokens for _, tokens in sizes) / peer["seconds"])
 
 
 def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:

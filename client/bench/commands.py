@@ -146,6 +146,9 @@ def throughput(
     requests: Annotated[int, typer.Option()] = 512,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
     output_tokens: Annotated[int, typer.Option()] = 64,
+    mixed: Annotated[
+        bool, typer.Option(help="Lengths as traffic has them: outputs log-normal around, texts up to the given size.")
+    ] = False,
     peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
     option: EngineOption = [],  # noqa: B006
     json: Json = None,
@@ -156,14 +159,15 @@ def throughput(
     from antiphon.layers.device import Target
 
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
-    load = serving.Load(requests, input_size, output_tokens)
+    load = serving.Load(requests, input_size, output_tokens, mixed)
     with _folder(model, load_format) as folder:
         mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
         rows: list[Row] = [{"engine": "antiphon", **mine}]
         config = resolve(folder, options)
         target = Target.resolve(config.model, ModelConfig.load(config.model).raw)
-        batches = _numbers(peer_batches) if peer_batches else []
-        rows += [peers.throughput(Path(folder), load, batch, target.dtype, target.device.type) for batch in batches]
+        for batch in _numbers(peer_batches) if peer_batches else []:
+            rows.append(peers.throughput(Path(folder), load, batch, target.dtype, target.device.type))
+            rows[-1]["ratio"] = mine["requests/s"] / rows[-1]["requests/s"]
     _report_engine("throughput", model, facts, options, rows, json)
     if plot_file is not None:
         plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")

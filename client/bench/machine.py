@@ -1,14 +1,18 @@
 """The limits of the machine, measured: what every figure stands beside."""
 
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
+from typing import Self
 
 import torch
 
 SIDE = 8192  # of the matrices
 COPIED = 2 << 30  # bytes
+SAMPLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,40 @@ def measure() -> Machine:
 
 def host() -> str:
     return f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+class PeakMemory:
+    """The largest proportional set size, in bytes, of this process and its descendants (Ray's among them) meanwhile; None without
+    psutil (extra `bench`)."""
+
+    def __init__(self) -> None:
+        self.peak: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        if find_spec("psutil") is None:
+            return
+        import psutil
+
+        stopped = False
+        while not stopped:
+            total = 0
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:  # it has ended
+                    continue
+            self.peak = max(self.peak or 0, total)
+            stopped = self._stop.wait(SAMPLE_SECONDS)
 
 
 def seconds(work: Callable[[], object], milliseconds: int = 100) -> float:

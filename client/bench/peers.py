@@ -1,16 +1,19 @@
 """transformers on the same configuration, for comparison in the same run."""
 
+import multiprocessing
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import GenerationMixin, StoppingCriteriaList
 
-from antiphon.client.bench.machine import seconds
+from antiphon.client.bench.machine import PeakMemory, seconds
 from antiphon.client.bench.report import Row
-from antiphon.client.bench.serving import SEED, Load
+from antiphon.client.bench.serving import SEED, Load, offline_row
 from antiphon.inputs.features import AudioConfig, LogMel
 
 
@@ -28,46 +31,84 @@ def _model(folder: Path, dtype: torch.dtype, device: str) -> Any:
         torch.set_default_dtype(previous)
 
 
-@torch.inference_mode()
+class OwnLength:
+    """Ends each row at its own length, as an end token would."""
+
+    def __init__(self, prompt: int, lengths: list[int], device: str) -> None:
+        self._ends = torch.tensor(lengths, device=device) + prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> Any:
+        return input_ids.shape[1] >= self._ends
+
+
 def throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device: str = "cuda") -> Row:
-    """`generate` in batches of `batch`, greedy; spectrograms by our own code on the device, which is faster than theirs."""
+    """`generate` in batches of `batch`, greedy, in a process of its own; texts sorted by length, so that it pads little; spectrograms by
+    our own code on the device, which is faster than theirs."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_throughput, (folder, load, batch, dtype, device))
+
+
+@torch.inference_mode()
+def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device: str) -> Row:
     model = _model(folder, dtype, device)
     model.generation_config.eos_token_id = None  # random weights: rows end by length alone
-    rng = np.random.default_rng(SEED)
     whisper = model.config.model_type == "whisper"
+    make = _sound(model, dtype, device) if whisper else _texts(model, device)
     generate = model.generate
     if whisper:  # Whisper's own generate looks for timestamps and languages; the plain one is what it calls
-        from transformers import GenerationMixin
-
         generate = lambda **given: GenerationMixin.generate(model, **given)
-        audio = AudioConfig(mel_bins=model.config.num_mel_bins)
-        log_mel = LogMel(audio).to(device, torch.float32)
 
-    def run() -> None:
-        if whisper:
-            samples = torch.from_numpy((rng.standard_normal((batch, audio.window)) * 0.1).astype(np.float32)).to(device)
-            given: dict[str, Any] = {"input_features": log_mel(samples).to(dtype)}
-            start = model.config.decoder_start_token_id
-            prompt = [start, start + 1, start + 2, start + 3]
-        else:
-            ids = torch.from_numpy(rng.integers(3, model.config.vocab_size, (batch, int(load.input_size)))).to(device)
-            given, prompt = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, [model.config.decoder_start_token_id]
-        decoder_ids = torch.tensor([prompt] * batch, device=device)
-        generate(**given, decoder_input_ids=decoder_ids, max_new_tokens=load.output_tokens, do_sample=False, num_beams=1)
+    def run(sizes: list[tuple[float, int]]) -> None:
+        given, prompt = make([size for size, _ in sizes])
+        outputs = [tokens for _, tokens in sizes]
+        stop = StoppingCriteriaList([OwnLength(len(prompt), outputs, device)])
+        decoder_ids = torch.tensor([prompt] * len(sizes), device=device)
+        generate(
+            **given,
+            decoder_input_ids=decoder_ids,
+            max_new_tokens=max(outputs),
+            do_sample=False,
+            num_beams=1,
+            stopping_criteria=stop,
+        )
         if device == "cuda":
             torch.cuda.synchronize()
 
-    run()
-    rounds = max(1, load.requests // batch)
-    began = time.perf_counter()
-    for _ in range(rounds):
-        run()
-    took = time.perf_counter() - began
-    return {
-        "engine": f"transformers, batch {batch}", "requests": rounds * batch, "input": load.input_size,
-        "output_tokens": load.output_tokens, "seconds": took, "requests/s": rounds * batch / took,
-        "tokens/s": rounds * batch * load.output_tokens / took,
-    }  # fmt: skip
+    sizes = load.sizes(whisper)
+    run([(size, 4) for size, _ in sizes[: batch if device == "cuda" else 1]])
+    ordered = sizes if whisper else sorted(sizes)
+    with PeakMemory() as memory:
+        began = time.perf_counter()
+        for first in range(0, len(ordered), batch):
+            run(ordered[first : first + batch])
+        took = time.perf_counter() - began
+    return {"engine": f"transformers, batch {batch}", **offline_row(load, sizes, took, memory)}
+
+
+Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]  # inputs of these sizes, and the decoder's prompt
+
+
+def _sound(model: Any, dtype: torch.dtype, device: str) -> Make:
+    audio = AudioConfig(mel_bins=model.config.num_mel_bins)
+    log_mel = LogMel(audio).to(device, torch.float32)
+    rng, start = np.random.default_rng(SEED), model.config.decoder_start_token_id
+
+    def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
+        samples = torch.from_numpy((rng.standard_normal((len(sizes), audio.window)) * 0.1).astype(np.float32)).to(device)
+        return {"input_features": log_mel(samples).to(dtype)}, [start, start + 1, start + 2, start + 3]
+
+    return make
+
+
+def _texts(model: Any, device: str) -> Make:
+    rng = np.random.default_rng(SEED)
+
+    def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
+        there = torch.arange(int(max(sizes)))[None] < torch.tensor(sizes)[:, None]
+        ids = torch.from_numpy(rng.integers(3, model.config.vocab_size, there.shape)) * there
+        return {"input_ids": ids.to(device), "attention_mask": there.long().to(device)}, [model.config.decoder_start_token_id]
+
+    return make
 
 
 @torch.inference_mode()

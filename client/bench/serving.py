@@ -10,20 +10,35 @@ from typing import Any
 import numpy as np
 
 from antiphon.actors.engine import AsyncEngine
+from antiphon.client.bench.machine import PeakMemory
 from antiphon.client.bench.report import Row
 from antiphon.config.sampling import SamplingParams
 
 SEED = 17
+SPREAD = 0.9  # of the logarithm of mixed output lengths
 VARIETY = 1 << 17  # requests before an input comes again: each is a window into one long random sequence, moved by one
 
 
 @dataclass(frozen=True)
 class Load:
-    """`input_size`: seconds of sound, or tokens of text."""
+    """`input_size`: seconds of sound, or tokens of text. `mixed`: outputs are log-normal around `output_tokens`, as traffic is (most
+    short, some long), and texts of any length up to `input_size`; always the same ones."""
 
     requests: int
     input_size: float
     output_tokens: int
+    mixed: bool = False
+
+    def sizes(self, audio: bool) -> list[tuple[float, int]]:
+        """Input size and output tokens of each request."""
+        if not self.mixed:
+            return [(self.input_size, self.output_tokens)] * self.requests
+        rng = np.random.default_rng(SEED)
+        drawn = rng.lognormal(np.log(self.output_tokens), SPREAD, self.requests)
+        outputs = np.clip(drawn, 4, 7.5 * self.output_tokens).astype(int).tolist()
+        most = int(self.input_size)
+        inputs = [self.input_size] * self.requests if audio else rng.integers(-(-most // 20), most + 1, self.requests).tolist()
+        return list(zip(inputs, outputs, strict=True))
 
 
 _serials = itertools.count(1)
@@ -32,66 +47,70 @@ _serials = itertools.count(1)
 class Requests:
     """Prompts that never repeat; random sound or token ids."""
 
-    def __init__(self, engine: AsyncEngine, load: Load) -> None:
-        self._audio = engine.inputs.audio
-        self._params = SamplingParams(max_tokens=load.output_tokens, ignore_eos=True)
-        self._engine = engine
+    def __init__(self, engine: AsyncEngine, largest: float) -> None:
+        self._audio, self._engine = engine.inputs.audio, engine
         rng = np.random.default_rng(SEED)
+        length = self._length(largest) + VARIETY
         if self._audio is not None:
-            self._size = int(load.input_size * self._audio.sampling_rate)
-            self._sequence = (rng.standard_normal(self._size + VARIETY) * 0.1).astype(np.float32)
+            self._sequence = (rng.standard_normal(length) * 0.1).astype(np.float32)
         else:
-            self._size = int(load.input_size)
-            self._sequence = rng.integers(3, engine.model.encoder.vocab_size, self._size + VARIETY).astype(np.int32)
+            self._sequence = rng.integers(3, engine.model.encoder.vocab_size, length).astype(np.int32)
 
-    def prompt(self) -> Any:
+    def _length(self, size: float) -> int:
+        return int(size if self._audio is None else size * self._audio.sampling_rate)
+
+    def prompt(self, size: float) -> Any:
         first = next(_serials) % VARIETY
-        array = self._sequence[first : first + self._size]
+        array = self._sequence[first : first + self._length(size)]
         if self._audio is None:
             return {"prompt_token_ids": array.tolist()}
         start = self._engine.model.token_id("decoder_start_token_id")
         prompt = [start, start + 1, start + 2, self._engine.inputs.whisper.no_timestamps_id]  # type: ignore[operator, union-attr]
         return {"prompt_token_ids": prompt, "multi_modal_data": {"audio": (array, self._audio.sampling_rate)}}
 
-    async def one(self) -> float:
+    async def one(self, size: float, output_tokens: int) -> float:
         """Seconds that one request took."""
-        prompt = self.prompt()
+        prompt = self.prompt(size)
         began = time.perf_counter()
-        output = await self._engine.generate(prompt, self._params)
-        assert len(output.outputs[0].token_ids) == self._params.max_tokens
+        output = await self._engine.generate(prompt, SamplingParams(max_tokens=output_tokens, ignore_eos=True))
+        assert len(output.outputs[0].token_ids) == output_tokens
         return time.perf_counter() - began
 
 
 async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
-    requests = Requests(engine, Load(count, load.input_size, min(8, load.output_tokens)))
-    await asyncio.gather(*(requests.one() for _ in range(count)))
+    requests = Requests(engine, load.input_size)
+    await asyncio.gather(*(requests.one(load.input_size, min(8, load.output_tokens)) for _ in range(count)))
 
 
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
-    await _warm(engine, load, 32)
-    before, requests = await engine.stats(), Requests(engine, load)
-    began = time.perf_counter()
-    await asyncio.gather(*(requests.one() for _ in range(load.requests)))
-    took = time.perf_counter() - began
+    await _warm(engine, load, 32 if engine.workers is not None and engine.workers.facts["decoder"]["device"] == "cuda" else 1)
+    before, requests = await engine.stats(), Requests(engine, load.input_size)
+    sizes = load.sizes(engine.inputs.audio is not None)
+    with PeakMemory() as memory:
+        began = time.perf_counter()
+        await asyncio.gather(*(requests.one(*each) for each in sizes))
+        took = time.perf_counter() - began
     steps = (await engine.stats())["steps"] - before["steps"]
+    return {**offline_row(load, sizes, took, memory), "steps": steps}
+
+
+def offline_row(load: Load, sizes: list[tuple[float, int]], took: float, memory: PeakMemory) -> Row:
     return {
-        "requests": load.requests, "input": load.input_size, "output_tokens": load.output_tokens, "seconds": took,
-        "requests/s": load.requests / took, "tokens/s": load.requests * load.output_tokens / took, "steps": steps,
+        "requests": len(sizes), "input": load.input_size, "output_tokens": load.output_tokens, "seconds": took,
+        "requests/s": len(sizes) / took, "tokens/s": sum(tokens for _, tokens in sizes) / took, "memory_gib": None if memory.peak is None else memory.peak / 2**30,
     }  # fmt: skip
 
 
 async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     """A closed loop: `concurrency` callers, each with one request under way."""
     await _warm(engine, load, concurrency)
-    requests, took = Requests(engine, load), []
-    left = load.requests
+    requests, took = Requests(engine, load.input_size), []
+    left = iter(load.sizes(engine.inputs.audio is not None))
 
     async def caller() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            took.append(await requests.one())
+        for size, tokens in left:
+            took.append(await requests.one(size, tokens))
 
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(concurrency)))
