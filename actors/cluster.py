@@ -41,6 +41,7 @@ class RayConnection:
 
 
 connection = RayConnection()
+_launching = threading.Lock()
 
 
 def _connect(address: str | None) -> None:
@@ -87,7 +88,15 @@ class Workers:
 
 
 def launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
-    """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then."""
+    """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then.
+
+    One engine of a process at a time: each asks for the CPUs that the ones before have left.
+    """
+    with _launching:
+        return _launch(model, config, timestamps, address, token)
+
+
+def _launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
     colocated = _colocates(config)
     # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
     environment = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
