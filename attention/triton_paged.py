@@ -97,12 +97,18 @@ def _decode_kernel(
 
 
 @triton.jit
+def _places(table, keys, is_key, PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr):
+    """Where the pages hold `keys` of a sequence, in elements."""
+    page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
+    return page * KV_PAGE + (keys % PAGE) * KV_TOKEN
+
+
+@triton.jit
 def _load_tile(
     k, v, table, keys, end, at, in_head, PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr
 ):  # fmt: skip
     is_key = keys < end
-    page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
-    place = (page * KV_PAGE + keys % PAGE * KV_TOKEN)[:, None] + at
+    place = _places(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN)[:, None] + at
     shown = is_key[:, None] & in_head[None, :]
     return tl.load(k + place, mask=shown, other=0.0), tl.load(v + place, mask=shown, other=0.0)
 
@@ -139,9 +145,15 @@ def _paged_kernel(
     splits = _splits(visible, SPLITS)
     if (block * BLOCK_M >= queries) | (split >= splits) | (SKIP_DECODES & (queries == 1)):
         return
-    if OVERLAP and not CAUSAL:  # the kernel before may have written self keys, but no cross keys
-        _prefetch(k, v, page_table + sequence.to(tl.int64) * TABLE_ROW, kv_len, split, splits, head,
-                  PAGE, KV_PAGE, KV_TOKEN, KV_HEAD, BLOCK_N)  # fmt: skip
+    table = page_table + sequence.to(tl.int64) * TABLE_ROW
+    per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
+    begin = split * per_split
+    end = tl.minimum(visible, begin + per_split)
+    if OVERLAP and not CAUSAL:  # the kernel before may have written self keys, but no cross keys: the first tile into L2
+        keys = begin + tl.arange(0, BLOCK_N)
+        at = _places(table, keys, keys < end, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
+        to_l2(k + at)
+        to_l2(v + at)
     wait_for_previous(OVERLAP)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
@@ -153,20 +165,14 @@ def _paged_kernel(
     block_q = tl.load(queries_at, mask=is_query[:, None] & in_head[None, :], other=0.0).to(compute)
 
     position = kv_len - queries + rows  # of each query, when causal
-    per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
-    begin = split * per_split
-    end = tl.minimum(visible, begin + per_split)
-
     highest = tl.full([BLOCK_M], MINUS_INF, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D], tl.float32)
     factor = scale * k_scale * LOG2_E
-    table = page_table + sequence.to(tl.int64) * TABLE_ROW
     for start in range(begin, end, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         is_key = keys < end
-        page = tl.load(table + keys // PAGE, mask=is_key, other=0).to(tl.int64)
-        at = page * KV_PAGE + (keys % PAGE) * KV_TOKEN + head * KV_HEAD
+        at = _places(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
         block_k = tl.load(k + at[None, :] + dims[:, None], mask=is_key[None, :] & in_head[:, None], other=0.0)
         block_v = tl.load(v + at[:, None] + dims[None, :], mask=is_key[:, None] & in_head[None, :], other=0.0)
         scores = tl.dot(block_q, block_k.to(compute), input_precision="ieee") * factor
@@ -199,20 +205,6 @@ def _splits(keys, SPLITS: tl.constexpr):
 
 
 @triton.jit
-def _prefetch(
-    k, v, table, kv_len, split, splits, head,
-    PAGE: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """The first tile of a split's cross keys and values into L2; they were written long before."""
-    begin = split * (tl.cdiv(tl.cdiv(kv_len, splits), BLOCK_N) * BLOCK_N)
-    keys = tl.minimum(begin + tl.arange(0, BLOCK_N), tl.maximum(kv_len - 1, 0))
-    page = tl.load(table + keys // PAGE).to(tl.int64)
-    at = page * KV_PAGE + (keys % PAGE) * KV_TOKEN + head * KV_HEAD
-    to_l2(k + at)
-    to_l2(v + at)
-
-
-@triton.jit
 def _finish(
     acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split, splits,
     v_scale, num_tokens, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -235,6 +227,7 @@ def _finish(
         if tl.atomic_add(arrivals, 1, sem="acq_rel") == splits - 1:
             tl.store(arrivals, 0)  # ready for the next launch
             highest = tl.where(is_query, MINUS_INF, 0.0)  # of rows that are none, anything finite
+            # `tokens * 0` makes the bound a block: the interpreter takes no mask that was made of scalars.
             for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
                 there = is_query & (tokens * 0 + i < splits)

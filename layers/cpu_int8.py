@@ -4,15 +4,19 @@ import numba
 import numpy as np
 import torch
 
+from antiphon.layers.eight_bit import INT8, INT8_MAX, SMALLEST_SCALE
+
+LARGEST, LEAST = np.float32(INT8_MAX), np.float32(INT8_MAX * SMALLEST_SCALE)  # of a row: a row of zeros has a scale too
+
 
 @numba.njit(parallel=True, fastmath=True, cache=True)  # type: ignore[untyped-decorator]
-def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray, smallest: float) -> None:
+def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
     for row in numba.prange(x.shape[0]):
-        largest = np.float32(smallest * 127.0)
+        largest = LEAST
         for i in range(x.shape[1]):
             largest = max(largest, abs(x[row, i]))
-        scales[row, 0] = largest / np.float32(127.0)
-        factor = np.float32(127.0) / largest
+        scales[row, 0] = largest / LARGEST
+        factor = LARGEST / largest
         for i in range(x.shape[1]):
             values[row, i] = np.int8(np.rint(x[row, i] * factor))
 
@@ -25,11 +29,11 @@ def _rescale(found: np.ndarray, scales: np.ndarray, weight_scales: np.ndarray, b
             out[row, i] = np.float32(found[row, i]) * (scale * weight_scales[i]) + bias[i]
 
 
-def quantise_rows(x: torch.Tensor, smallest_scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] float32 as int8 rows and their scales [tokens, 1]."""
-    values = torch.empty(x.shape, dtype=torch.int8)
+    values = torch.empty(x.shape, dtype=INT8)
     scales = torch.empty((len(x), 1), dtype=torch.float32)
-    _quantise(x.numpy(), values.numpy(), scales.numpy(), smallest_scale)
+    _quantise(x.numpy(), values.numpy(), scales.numpy())
     return values, scales
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
 
-INT8 = torch.int8
-LARGEST = {FLOAT8: FLOAT8_MAX, INT8: 127.0}
+INT8, INT8_MAX = torch.int8, 127.0  # -128 is left out: scales have no sign
+LARGEST = {FLOAT8: FLOAT8_MAX, INT8: INT8_MAX}
 SMALLEST_SCALE = 1e-12  # a row of zeros has one too
 
 
@@ -34,7 +34,7 @@ class Quantised:
         if dtype == INT8:
             from antiphon.layers.cpu_int8 import quantise_rows as quantise_on_cpu  # Numba is loaded where it is used
 
-            return cls(*quantise_on_cpu(x.float().contiguous(), SMALLEST_SCALE))
+            return cls(*quantise_on_cpu(x.float().contiguous()))
         scales = row_scales(x, dtype)
         return cls((x.float() / scales).to(dtype), scales)
 
@@ -79,7 +79,7 @@ class Int8Weight:
     @classmethod
     def of(cls, weight: torch.Tensor) -> "Int8Weight":
         scales = row_scales(weight, INT8).to(weight.dtype)  # rounded first: what it is divided by is what it will be multiplied by
-        values = (weight.float() / scales.float()).round_().clamp_(-127, 127).to(INT8)
+        values = (weight.float() / scales.float()).round_().clamp_(-INT8_MAX, INT8_MAX).to(INT8)
         return cls(values, scales, weight.dtype)
 
     def prepared(self, x: torch.Tensor | Quantised) -> torch.Tensor | Quantised:

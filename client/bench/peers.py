@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationMixin, StoppingCriteriaList
 
 from antiphon.client.bench.machine import PeakMemory, seconds
 from antiphon.client.bench.report import Row
-from antiphon.client.bench.serving import SEED, Load, offline_row
+from antiphon.client.bench.serving import Load, RandomInputs, offline_row
 from antiphon.inputs.features import AudioConfig, LogMel
 
 
@@ -53,7 +53,7 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
     model = _model(folder, dtype, device)
     model.generation_config.eos_token_id = None  # random weights: rows end by length alone
     whisper = model.config.model_type == "whisper"
-    make = _sound(model, dtype, device) if whisper else _texts(model, device)
+    make = (_sound if whisper else _texts)(model, load.input_size, dtype, device)
     generate = model.generate
     if whisper:  # Whisper's own generate looks for timestamps and languages; the plain one is what it calls
         generate = lambda **given: GenerationMixin.generate(model, **given)
@@ -88,25 +88,28 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
 Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]  # inputs of these sizes, and the decoder's prompt
 
 
-def _sound(model: Any, dtype: torch.dtype, device: str) -> Make:
+def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
     audio = AudioConfig(mel_bins=model.config.num_mel_bins)
     log_mel = LogMel(audio).to(device, torch.float32)
-    rng, start = np.random.default_rng(SEED), model.config.decoder_start_token_id
+    clips, start = RandomInputs(largest, 0, audio.sampling_rate), model.config.decoder_start_token_id
 
     def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
-        samples = torch.from_numpy((rng.standard_normal((len(sizes), audio.window)) * 0.1).astype(np.float32)).to(device)
-        return {"input_features": log_mel(samples).to(dtype)}, [start, start + 1, start + 2, start + 3]
+        samples = torch.zeros(len(sizes), audio.window)
+        for row, size in zip(samples.numpy(), sizes, strict=True):
+            clip = clips.draw(size)[: audio.window]
+            row[: len(clip)] = clip
+        return {"input_features": log_mel(samples.to(device)).to(dtype)}, [start, start + 1, start + 2, start + 3]
 
     return make
 
 
-def _texts(model: Any, device: str) -> Make:
-    rng = np.random.default_rng(SEED)
+def _texts(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
+    texts = RandomInputs(largest, model.config.vocab_size, None)
 
     def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
-        there = torch.arange(int(max(sizes)))[None] < torch.tensor(sizes)[:, None]
-        ids = torch.from_numpy(rng.integers(3, model.config.vocab_size, there.shape)) * there
-        return {"input_ids": ids.to(device), "attention_mask": there.long().to(device)}, [model.config.decoder_start_token_id]
+        drawn = [torch.from_numpy(texts.draw(size)).long() for size in sizes]
+        ids, there = (pad_sequence(each, batch_first=True).to(device) for each in (drawn, [torch.ones_like(one) for one in drawn]))
+        return {"input_ids": ids, "attention_mask": there}, [model.config.decoder_start_token_id]
 
     return make
 

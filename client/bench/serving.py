@@ -44,24 +44,36 @@ class Load:
 _serials = itertools.count(1)
 
 
+class RandomInputs:
+    """Encoder inputs that never repeat, made before anything is measured: sound when there is a sampling rate, else token ids."""
+
+    def __init__(self, largest: float, vocab_size: int, sampling_rate: int | None) -> None:
+        self._rate = sampling_rate
+        rng = np.random.default_rng(SEED)
+        length = self._length(largest) + VARIETY
+        if sampling_rate is not None:
+            self._sequence = (rng.standard_normal(length) * 0.1).astype(np.float32)
+        else:
+            self._sequence = rng.integers(3, vocab_size, length).astype(np.int32)
+
+    def _length(self, size: float) -> int:
+        return int(size if self._rate is None else size * self._rate)
+
+    def draw(self, size: float) -> np.ndarray:
+        first = next(_serials) % VARIETY
+        return self._sequence[first : first + self._length(size)]
+
+
 class Requests:
-    """Prompts that never repeat; random sound or token ids."""
+    """Prompts that never repeat."""
 
     def __init__(self, engine: AsyncEngine, largest: float) -> None:
         self._audio, self._engine = engine.inputs.audio, engine
-        rng = np.random.default_rng(SEED)
-        length = self._length(largest) + VARIETY
-        if self._audio is not None:
-            self._sequence = (rng.standard_normal(length) * 0.1).astype(np.float32)
-        else:
-            self._sequence = rng.integers(3, engine.model.encoder.vocab_size, length).astype(np.int32)
-
-    def _length(self, size: float) -> int:
-        return int(size if self._audio is None else size * self._audio.sampling_rate)
+        rate = None if self._audio is None else self._audio.sampling_rate
+        self._inputs = RandomInputs(largest, engine.model.encoder.vocab_size, rate)
 
     def prompt(self, size: float) -> Any:
-        first = next(_serials) % VARIETY
-        array = self._sequence[first : first + self._length(size)]
+        array = self._inputs.draw(size)
         if self._audio is None:
             return {"prompt_token_ids": array.tolist()}
         start = self._engine.model.token_id("decoder_start_token_id")
@@ -84,7 +96,7 @@ async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
 
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
-    await _warm(engine, load, 32 if engine.workers is not None and engine.workers.facts["decoder"]["device"] == "cuda" else 1)
+    await _warm(engine, load, 32 if _facts(engine)["decoder"]["device"] == "cuda" else 1)
     before, requests = await engine.stats(), Requests(engine, load.input_size)
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:

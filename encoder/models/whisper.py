@@ -21,6 +21,7 @@ class Convolution(nn.Conv1d):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1)
         self.activation = Activation("gelu")
+        self._taps: torch.Tensor | None = None  # [outputs, 3 * inputs]: the weight as a row of the product has it; made once
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[windows, frames, inputs] -> [windows, frames / stride, outputs]"""
@@ -28,9 +29,9 @@ class Convolution(nn.Conv1d):
         windows, frames, inputs = padded.shape
         stride = self.stride[0]
         taps = padded.as_strided((windows, (frames - 3) // stride + 1, 3 * inputs), (frames * inputs, stride * inputs, 1))
-        weight = self.weight.permute(0, 2, 1).flatten(1)  # [outputs, 3 * inputs], as a row of taps has them
-        assert self.bias is not None
-        found: torch.Tensor = activated_product(taps.flatten(0, 1), weight, self.bias, self.activation)
+        if self._taps is None:
+            self._taps = self.weight.permute(0, 2, 1).flatten(1)
+        found: torch.Tensor = activated_product(taps.flatten(0, 1), self._taps, self.bias, self.activation)
         return found.unflatten(0, (windows, -1))
 
 
