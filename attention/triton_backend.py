@@ -7,6 +7,7 @@ import torch
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
 from antiphon.attention.triton_full import full_attention
 from antiphon.attention.triton_paged import BLOCK_M, PagedLaunch, Workspace, paged_attention
+from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.positions import RelativeBias
 
 
@@ -31,7 +32,8 @@ class TritonAttention(AttentionBackend):
             return batch
         blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
         spec = self.spec
-        launch = PagedLaunch.choose(blocks, spec.num_heads, spec.head_dim, batch.max_kv_len, self._multiprocessors)
+        shape = (blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
+        launch = PagedLaunch.choose(*shape, self._multiprocessors, spec.kv_dtype == FLOAT8)
         return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
 
     def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:

@@ -246,23 +246,39 @@ def _finish(
 
 
 @dataclass(frozen=True)
-class PagedLaunch:
-    """How a launch is cut up. `block_keys`: keys of one tile."""
+class Tile:
+    """What a program takes at a time, and with what."""
 
-    splits: int
-    block_keys: int
+    keys: int
     warps: int
     stages: int
 
+
+@dataclass(frozen=True)
+class PagedLaunch:
+    """How a launch is cut up. `decode_tile` is the float8 kernel's."""
+
+    splits: int
+    tile: Tile
+    decode_tile: Tile = Tile(keys=16, warps=2, stages=1)
+
     @classmethod
-    def choose(cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int) -> "PagedLaunch":
-        """Enough splits that query blocks x heads x splits fill the device several times over; tiles as measured on an H200."""
-        wanted = -(-4 * multiprocessors // (blocks * heads))
-        splits = max(1, min(wanted, -(-max_kv_len // LEAST_KEYS.value), MOST_SPLITS))
-        splits = 1 << (splits - 1).bit_length()  # few kernels to compile; a program knows how many its keys are worth
+    def choose(
+        cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int, float8: bool = False
+    ) -> "PagedLaunch":
+        """For query `blocks` x heads: enough splits for some programs on each multiprocessor, but no more than there is room for at
+        once; small tiles where there are many programs. As measured on an H200, head size 64: the right tile is worth a tenth."""
+        wanted = max(1, (10 if float8 else 5) * multiprocessors // (blocks * heads))
+        # Powers of two make few kernels to compile; a program knows how many splits its keys are worth.
+        useful = triton.next_power_of_2(-(-max_kv_len // LEAST_KEYS.value))
+        splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
+        each = blocks * heads * splits / multiprocessors  # programs of a multiprocessor
+        decode_tile = Tile(keys=16, warps=2, stages=1) if each < 15 else Tile(keys=8, warps=1, stages=1)
         if max_kv_len <= 512:
-            return cls(splits, block_keys=32, warps=2, stages=2)
-        return cls(splits, block_keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
+            tile = Tile(keys=32, warps=2 if each < 25 else 1, stages=2)
+        else:
+            tile = Tile(keys=max(16, (64 if each < 7 else 32) * 64 // max(64, padded(head_dim))), warps=2, stages=3)
+        return cls(splits, tile, decode_tile)
 
 
 @dataclass(frozen=True)
@@ -323,7 +339,7 @@ def paged_attention(
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
     sequences, float8 = len(kv_lens), k.dtype == FLOAT8
 
-    def run(kernel: Any, q_blocks: int, launch: PagedLaunch, skip_decodes: bool) -> None:
+    def run(kernel: Any, q_blocks: int, tile: Tile, skip_decodes: bool) -> None:
         kernel[heads, launch.splits, sequences * q_blocks](
             q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
             bias if bias is not None else workspace.lse,
@@ -331,13 +347,13 @@ def paged_attention(
             tokens, q_blocks,
             Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
             OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,
-            D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=launch.block_keys, SPLITS=launch.splits,
-            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, num_warps=launch.warps, num_stages=launch.stages,
+            D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=tile.keys, SPLITS=launch.splits,
+            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, num_warps=tile.warps, num_stages=tile.stages,
             **overlapped(q.device),
         )  # fmt: skip
 
     if float8:
-        run(_decode_kernel, 1, PagedLaunch(launch.splits, block_keys=16, warps=2, stages=1), False)
+        run(_decode_kernel, 1, launch.decode_tile, False)
     if not float8 or max_query_len > 1:
-        run(_paged_kernel, -(-max_query_len // BLOCK_M), launch, float8)
+        run(_paged_kernel, -(-max_query_len // BLOCK_M), launch.tile, float8)
     return out

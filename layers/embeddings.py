@@ -1,7 +1,8 @@
-"""Token plus absolute position embedding, as both halves of BART's family begin."""
+"""Token plus absolute position embedding, as both halves of BART's family begin; and how decoders end."""
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from antiphon.config.families import BartHalf
 from antiphon.layers.positions import SinusoidTable
@@ -25,6 +26,26 @@ class TokenEmbedding(nn.Module):
         """[tokens], [tokens] -> [tokens, hidden]"""
         x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(positions + self.first_row)
         return self.layernorm_embedding(x)
+
+
+class OutputHead(nn.Module):
+    """Hidden states to logits; with `tied`, by the embedding's own matrix.
+
+    The weight is the first rows of a matrix with a multiple of eight: for Whisper's 51866 cuBLAS has no fast product (63 to 88 us on
+    an H200 for 8 to 128 rows, against 38 for 51872).
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, tied: nn.Embedding | None) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self._rows = torch.zeros(-(-vocab_size // 8) * 8, hidden_size)
+        self.weight = nn.Parameter(self._rows[:vocab_size])
+        if tied is not None:
+            tied.weight = self.weight
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> [rows, vocabulary]"""
+        return F.linear(hidden, self._rows)[:, : self.vocab_size]
 
 
 def embedding_names(half: str, path: str) -> tuple[str, ...]:

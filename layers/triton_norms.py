@@ -1,5 +1,8 @@
 """Triton kernels for what lies between matrix products: residual sum with the next norm, and activations. Each reads its inputs
-once; a block of a transformer is bound by memory there."""
+once; a block of a transformer is bound by memory there.
+
+Norms and float8 rows take a row as two parts, each a power of two (1280 = 1024 + 256): padding it to one would leave lanes idle.
+"""
 
 import torch
 import triton
@@ -17,41 +20,52 @@ def saturated(x):
 
 
 @triton.jit
-def _store_row(value, out, scales, row, at, inside, width, QUANTISE: tl.constexpr):
-    """A whole row, as it is or as float8 with the scale that makes its largest element the largest float8."""
+def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE: tl.constexpr):
+    """Both parts of a row, as they are or as float8 with the scale that makes the largest element the largest float8. `b` is zero
+    beyond the row."""
     if QUANTISE:
-        largest = tl.max(tl.abs(tl.where(inside, value.to(tl.float32), 0.0)), 0)
-        scale = tl.maximum(largest, 1e-12) / LARGEST
+        a, b = a.to(tl.float32), b.to(tl.float32)
+        scale = tl.maximum(tl.maximum(tl.max(tl.abs(a), 0), tl.max(tl.abs(b), 0)), 1e-12) / LARGEST
         tl.store(scales + row, scale)
-        scaled = saturated(value.to(tl.float32) / scale)
-        tl.store(out + row * width + at, scaled.to(out.dtype.element_ty), mask=inside)
-    else:
-        tl.store(out + row * width + at, value.to(out.dtype.element_ty), mask=inside)
+        inverse = 1.0 / scale
+        a, b = saturated(a * inverse), saturated(b * inverse)
+    tl.store(out + row * width + at_a, a.to(out.dtype.element_ty))
+    tl.store(out + row * width + at_b, b.to(out.dtype.element_ty), mask=at_b < width)
 
 
 @triton.jit
 def _add_norm_kernel(
     x, delta, weight, bias, total, out, scales, eps, width, x_row, delta_row,
-    BLOCK: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
+    FIRST: tl.constexpr, REST: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
+    inside = at_b < width
+    gain_a, gain_b = tl.load(weight + at_a), tl.load(weight + at_b, mask=inside, other=0.0)
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    value = tl.load(x + row * x_row + at, mask=inside, other=0.0)
+    a, b = tl.load(x + row * x_row + at_a), tl.load(x + row * x_row + at_b, mask=inside, other=0.0)
     if ADD:
-        value = value + tl.load(delta + row * delta_row + at, mask=inside, other=0.0)
-        tl.store(total + row * width + at, value, mask=inside)
-    value = value.to(tl.float32)  # of the rounded sum, as it is stored
+        a += tl.load(delta + row * delta_row + at_a)
+        b += tl.load(delta + row * delta_row + at_b, mask=inside, other=0.0)
+        tl.store(total + row * width + at_a, a)
+        tl.store(total + row * width + at_b, b, mask=inside)
+    a, b = a.to(tl.float32), b.to(tl.float32)  # of the rounded sum, as it is stored
     if MEAN:  # LayerNorm
-        centred = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
-        scale = tl.rsqrt(tl.sum(centred * centred, 0) / width + eps)
-        gain = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-        normed = centred * scale * gain + tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
+        mean = (tl.sum(a, 0) + tl.sum(b, 0)) / width
+        a, b = a - mean, tl.where(inside, b - mean, 0.0)
+    scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / width + eps)
+    if MEAN:
+        a = a * scale * gain_a.to(tl.float32) + tl.load(bias + at_a).to(tl.float32)
+        b = b * scale * gain_b.to(tl.float32) + tl.load(bias + at_b, mask=inside, other=0.0).to(tl.float32)
     else:  # RMSNorm, rounded before the gain as T5 has it
-        scale = tl.rsqrt(tl.sum(value * value, 0) / width + eps)
-        normed = (value * scale).to(x.dtype.element_ty) * tl.load(weight + at, mask=inside, other=0.0)
-    _store_row(normed, out, scales, row, at, inside, width, QUANTISE)
+        a, b = (a * scale).to(x.dtype.element_ty) * gain_a, (b * scale).to(x.dtype.element_ty) * gain_b
+    _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE)
+
+
+def _row(width: int) -> dict[str, int]:
+    """The parts of a row, and warps for it: no more than its registers need, then a multiprocessor has many rows under way."""
+    first = triton.next_power_of_2(width) // 2
+    return {"FIRST": first, "REST": triton.next_power_of_2(width - first), "num_warps": 4 if width <= 8192 else 8}
 
 
 def add_norm(
@@ -81,12 +95,10 @@ def _add_norm(
 ) -> torch.Tensor:
     rows, width = x.shape
     total = x if delta is None else torch.empty((rows, width), dtype=x.dtype, device=x.device)
-    block = triton.next_power_of_2(width)
     _add_norm_kernel[(rows,)](
         x, delta if delta is not None else x, weight, bias if bias is not None else weight, total, out,
         scales if scales is not None else out, eps, width, x.stride(0), delta.stride(0) if delta is not None else 0,
-        BLOCK=block, ADD=delta is not None, MEAN=bias is not None, QUANTISE=scales is not None,
-        num_warps=4 if block <= 2048 else 8, **overlapped(x.device),
+        ADD=delta is not None, MEAN=bias is not None, QUANTISE=scales is not None, **_row(width), **overlapped(x.device),
     )  # fmt: skip
     return total
 
@@ -97,34 +109,35 @@ def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @triton.jit
-def _quantise_kernel(x, out, scales, width, x_row, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+def _quantise_kernel(x, out, scales, width, x_row, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr):
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    value = tl.load(x + row * x_row + at, mask=inside, other=0.0)
-    _store_row(value, out, scales, row, at, inside, width, True)
+    at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
+    a, b = tl.load(x + row * x_row + at_a), tl.load(x + row * x_row + at_b, mask=at_b < width, other=0.0)
+    _store_row(a, b, out, scales, row, at_a, at_b, width, True)
 
 
 def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
-    block = triton.next_power_of_2(x.shape[1])
-    _quantise_kernel[(len(x),)](
-        x, out, scales, x.shape[1], x.stride(0), BLOCK=block, num_warps=4 if block <= 2048 else 8, **overlapped(x.device)
-    )
+    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), **_row(x.shape[1]), **overlapped(x.device))
     return out, scales
 
 
 @triton.jit
-def activate(x, KIND: tl.constexpr):
+def activate(x, KIND: tl.constexpr, COARSE: tl.constexpr = False):
+    """COARSE: tanh as the hardware has it, right to 11 bits: one instruction of a scarce kind in place of two."""
     if KIND == "relu":
         found = tl.maximum(x, 0.0)
     elif KIND == "silu":
         found = x / (1.0 + tl.exp(-x))
     elif KIND == "gelu_tanh":
         inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
-        found = x / (1.0 + tl.exp(-2.0 * inner))  # (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))
+        if COARSE:
+            tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [inner], tl.float32, is_pure=True, pack=1)
+            found = 0.5 * x * (1.0 + tanh)
+        else:
+            found = x / (1.0 + tl.exp(-2.0 * inner))  # (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))
     else:  # gelu, by erf as in Abramowitz and Stegun (1964), 7.1.26: within 1.5e-7
         z = tl.abs(x) * 0.7071067811865476
         t = 1.0 / (1.0 + 0.3275911 * z)
@@ -135,8 +148,8 @@ def activate(x, KIND: tl.constexpr):
 
 
 @triton.jit
-def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GATED: tl.constexpr):
-    found = activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND).to(x.dtype.element_ty)
+def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GATED: tl.constexpr, COARSE: tl.constexpr = False):
+    found = activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND, COARSE).to(x.dtype.element_ty)
     if GATED:
         found = found * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
     return found
@@ -157,24 +170,14 @@ def _activation_kernel(
 @triton.jit
 def _activation_float8_kernel(
     x, gate, out, scales, width, x_row, gate_row,
-    WHOLE: tl.constexpr, REST: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
+    FIRST: tl.constexpr, REST: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """A row as one power of two and a smaller one (5120 = 4096 + 1024): padding it to one would waste lanes."""
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, WHOLE)
-    found = _activated(x, gate, row, at, at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
-    largest = tl.max(tl.abs(found), 0)
-    if REST > 0:
-        rest_at = WHOLE + tl.arange(0, REST)
-        rest = _activated(x, gate, row, rest_at, rest_at < width, x_row, gate_row, KIND, GATED).to(tl.float32)
-        largest = tl.maximum(largest, tl.max(tl.abs(rest), 0))
-    scale = tl.maximum(largest, 1e-12) / LARGEST
-    tl.store(scales + row, scale)
-    inverse = 1.0 / scale
-    tl.store(out + row * width + at, saturated(found * inverse).to(out.dtype.element_ty), mask=at < width)
-    if REST > 0:
-        tl.store(out + row * width + rest_at, saturated(rest * inverse).to(out.dtype.element_ty), mask=rest_at < width)
+    at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
+    a = _activated(x, gate, row, at_a, at_a < FIRST, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)  # float8 has 4 bits
+    b = _activated(x, gate, row, at_b, at_b < width, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)
+    _store_row(a, b, out, scales, row, at_a, at_b, width, True)
 
 
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
@@ -190,13 +193,11 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
 
 
 def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `activation`, as float8 rows and their scales [tokens, 1]; a row is one program's."""
+    """As `activation`, as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
     rows, width = x.shape
-    whole = 1 << (width.bit_length() - 1)
-    rest = triton.next_power_of_2(width - whole) if width > whole else 0
     _activation_float8_kernel[(rows,)](
         x, gate if gate is not None else x, out, scales, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        WHOLE=whole, REST=rest, KIND=kind, GATED=gate is not None, num_warps=8, **overlapped(x.device),
+        KIND=kind, GATED=gate is not None, **_row(width), **overlapped(x.device),
     )  # fmt: skip
     return out, scales

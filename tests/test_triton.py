@@ -16,7 +16,7 @@ import triton.language as tl
 from antiphon.attention import triton_backend, triton_paged
 from antiphon.attention.triton_backend import TritonAttention
 from antiphon.attention.triton_full import head_parts
-from antiphon.attention.triton_paged import PagedLaunch
+from antiphon.attention.triton_paged import PagedLaunch, Tile
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots
@@ -47,7 +47,7 @@ def test_full_attention(dtype: torch.dtype, size: int, bias: bool) -> None:
 def test_paged_attention(
     dtype: torch.dtype, kv: Any, kind: Any, bias: bool, size: int, splits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: PagedLaunch(splits, block_keys=16, warps=4, stages=1))
+    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)))
     monkeypatch.setattr(
         triton_paged, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others

@@ -7,7 +7,7 @@ from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.embeddings import TokenEmbedding, embedding_names
+from antiphon.layers.embeddings import OutputHead, TokenEmbedding, embedding_names
 from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
@@ -79,9 +79,7 @@ class BartDecoder(DecoderModel):
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
-        self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
-        if tied_head:
-            self.lm_head.weight = self.embedding.embed_tokens.weight
+        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, self.embedding.embed_tokens if tied_head else None)
         self.final_logits_bias = nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False) if logits_bias else None
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:

@@ -7,6 +7,7 @@ from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
+from antiphon.layers.embeddings import OutputHead
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
@@ -67,9 +68,7 @@ class T5Decoder(DecoderModel):
         self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False)
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
-        self.lm_head = nn.Linear(half.hidden_size, half.vocab_size, bias=False)
-        if tied_head:
-            self.lm_head.weight = self.embed_tokens.weight
+        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, self.embed_tokens if tied_head else None)
         self.logits_scale = half.logits_scale
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
