@@ -8,7 +8,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -149,7 +149,7 @@ class AsyncEngine:
 
     # ------------------------------------------------------------------ one request, in
 
-    async def submit(
+    def submit(
         self,
         prepared: Prepared,
         prompt_token_ids: list[int],
@@ -161,7 +161,6 @@ class AsyncEngine:
         timeout: float | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
-        payload = await self._store(prepared.media)
         if self._dead is not None:
             raise self._dead
         params, media, prompt_len = prepared.params, prepared.media, len(prompt_token_ids)
@@ -172,7 +171,7 @@ class AsyncEngine:
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, self._use(media.key, payload)),  # type: ignore[arg-type]
+            media=Media(media.key, media.kind, media.num_tokens, self._use(media.key, media.payload)),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -193,14 +192,13 @@ class AsyncEngine:
         self._flush_soon()
         return opened
 
-    async def _store(self, media: EncoderInput) -> Any:
-        """The payload itself, or a reference to it in the object store, where a thread puts it: two milliseconds for half a minute
-        of sound, in which the loop could take a thousand tokens."""
+    def stored(self, media: EncoderInput) -> EncoderInput:
+        """`media` with a large payload moved to the object store. For a thread: that takes two milliseconds for half a minute of
+        sound, in which the loop could take a thousand tokens."""
         if media.payload.nbytes < PUT_BYTES or self._dead is not None:
-            return media.payload
-        if (known := self._payloads.get(media.key)) is not None:
-            return known.reference
-        return await self.run_in_thread(ray.put, media.payload)
+            return media
+        known = self._payloads.get(media.key)
+        return replace(media, payload=ray.put(media.payload) if known is None else known.reference)
 
     def _use(self, key: str, payload: Any) -> Any:
         """Counts one more user; equal content is kept once, whoever stored it first."""
@@ -312,7 +310,7 @@ class AsyncEngine:
         params = params or SamplingParams()
         prepared, prompt_ids = await self._prepare(prompt, params)
         opened = [
-            await self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=timeout) for sample in range(params.n)
+            self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=timeout) for sample in range(params.n)
         ]
         try:
             ends = await asyncio.gather(*(self._end(each) for each in opened))
@@ -331,7 +329,7 @@ class AsyncEngine:
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
         prepared, prompt_ids = await self._prepare(prompt, params)
-        opened = await self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=timeout)
+        opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=timeout)
         assert opened.text is not None
         sent = 0
         try:
@@ -349,13 +347,17 @@ class AsyncEngine:
         yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
 
     async def _prepare(self, prompt: Prompt, params: SamplingParams) -> tuple[Prepared, list[int]]:
-        """Reads, checks and tokenises in a thread; finds the language where a Whisper prompt leaves it open."""
+        """Reads, checks, tokenises and stores in a thread; finds the language where a Whisper prompt leaves it open."""
         if self._dead is not None:
             raise self._dead
-        prepared = await asyncio.get_running_loop().run_in_executor(self._threads, self.inputs.prepare, prompt, params)
+        prepared: Prepared = await self.run_in_thread(self._read, prompt, params)
         if prepared.prompt_token_ids is not None:
             return prepared, prepared.prompt_token_ids
         return prepared, await Transcriber(self).default_prompt(prepared.media)
+
+    def _read(self, prompt: Prompt, params: SamplingParams) -> Prepared:
+        prepared = self.inputs.prepare(prompt, params)
+        return replace(prepared, media=self.stored(prepared.media))
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """A recording of any length. Options: language, task, timestamps, params, timeout (see `Transcriber.transcribe`)."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SILENCE = 1e-4  # root mean square of a window that is not worth a request: -80 dB of full scale
 
 
+Window = tuple[int, int, EncoderInput]  # first sample, the one behind the last, and what lies between
+
+
 class Transcriber:
     def __init__(self, engine: "AsyncEngine") -> None:
         self.engine = engine
@@ -47,18 +50,13 @@ class Transcriber:
         samples: np.ndarray = await self.engine.run_in_thread(self.engine.inputs.load_audio, audio)
         rate = self.audio.sampling_rate
         longest = self.audio.window if chunk_seconds is None else int(chunk_seconds * rate)
-        spans = cut_at_quiet(samples, longest, rate)
-        windows = [
-            (start, end, self.engine.inputs.clip(samples[start:end]))
-            for start, end in spans
-            if np.sqrt(np.mean(samples[start:end] ** 2)) > SILENCE
-        ]
+        windows: list[Window] = await self.engine.run_in_thread(self._windows, samples, longest)
         if windows and language is None and self.format.multilingual:
             language = await self.detect_language(windows[0][2])
         prompt = self.format.prompt(language, task, timestamps) if windows else []
 
         async def decode(media: EncoderInput) -> CompletionOutput:
-            opened = await self.engine.submit(Prepared(media, prompt, params), prompt, timestamps=timestamps, timeout=timeout)
+            opened = self.engine.submit(Prepared(media, prompt, params), prompt, timestamps=timestamps, timeout=timeout)
             return await self.engine.result(opened)
 
         tasks = [asyncio.create_task(decode(media)) for _, _, media in windows]
@@ -76,6 +74,14 @@ class Transcriber:
         text = " ".join(segment.text for segment in segments if segment.text)
         return Transcription(text, language, segments, len(samples) / rate)
 
+    def _windows(self, samples: np.ndarray, longest: int) -> list[Window]:
+        """The pieces that are worth a request: those with sound."""
+        return [
+            (start, end, self.engine.stored(self.engine.inputs.clip(samples[start:end])))
+            for start, end in cut_at_quiet(samples, longest, self.audio.sampling_rate)
+            if np.sqrt(np.mean(samples[start:end] ** 2)) > SILENCE
+        ]
+
     def _segments(self, start: float, end: float, output: CompletionOutput, timestamps: bool) -> list[Segment]:
         if not timestamps:
             return [Segment(start, end, output.text.strip())]
@@ -92,7 +98,7 @@ class Transcriber:
         """The likeliest language token right after the start. The clip's cross KV stays for the transcription."""
         params = SamplingParams(max_tokens=1, allowed_token_ids=tuple(self.format.languages.values()), skip_special_tokens=False)
         start = [self.format.start_id]
-        opened = await self.engine.submit(Prepared(media, start, params), start, timestamps=False)
+        opened = self.engine.submit(Prepared(media, start, params), start, timestamps=False)
         return self.format.language_of((await self.engine.result(opened)).token_ids[0])
 
     async def default_prompt(self, media: EncoderInput) -> list[int]:

@@ -276,8 +276,10 @@ class PagedLaunch:
         decode_tile = Tile(keys=16, warps=2, stages=1) if each < 15 else Tile(keys=8, warps=1, stages=1)
         if max_kv_len <= 512:
             tile = Tile(keys=32, warps=2 if each < 25 else 1, stages=2)
-        else:
+        elif each < 15:
             tile = Tile(keys=max(16, (64 if each < 7 else 32) * 64 // max(64, padded(head_dim))), warps=2, stages=3)
+        else:
+            tile = Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
         return cls(splits, tile, decode_tile)
 
 

@@ -18,12 +18,13 @@ from antiphon.inputs.whisper import WhisperFormat
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """`payload`: int32 token ids or float32 samples. `num_tokens`: of the encoder's output. `key`: of the content."""
+    """`payload`: int32 token ids or float32 samples, or what stands for them. `num_tokens`: of the encoder's output. `key`: of the
+    content."""
 
     key: str
     kind: str
     num_tokens: int
-    payload: np.ndarray
+    payload: Any
 
 
 @dataclass(frozen=True)

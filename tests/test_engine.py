@@ -285,7 +285,7 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         from dataclasses import replace
 
         broken = replace(good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32)))
-        opened = [await engine.submit(each, each.prompt_token_ids) for each in (good, broken)]
+        opened = [engine.submit(each, each.prompt_token_ids) for each in (good, broken)]
         results = await asyncio.gather(*(engine.result(each) for each in opened), return_exceptions=True)
         assert not isinstance(results[0], BaseException)
         assert isinstance(results[1], RequestFailed)
