@@ -32,7 +32,7 @@ class TritonAttention(AttentionBackend):
             return batch
         blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
         spec = self.spec
-        shape = (blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
+        shape = (spec.kind, blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
         launch = PagedLaunch.choose(*shape, self._multiprocessors, spec.kv_dtype == FLOAT8)
         return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
 

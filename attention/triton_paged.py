@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.attention.interface import Kind
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
 
@@ -264,22 +265,26 @@ class PagedLaunch:
 
     @classmethod
     def choose(
-        cls, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int, float8: bool = False
+        cls, kind: Kind, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int, float8: bool = False
     ) -> "PagedLaunch":
         """For query `blocks` x heads: enough splits for some programs on each multiprocessor, but no more than there is room for at
-        once; small tiles where there are many programs. As measured on an H200, head size 64: the right tile is worth a tenth."""
+        once; small tiles where there are many programs, or few keys. As measured on an H200: the right tile is worth a tenth."""
         wanted = max(1, (10 if float8 else 5) * multiprocessors // (blocks * heads))
         # Powers of two make few kernels to compile; a program knows how many splits its keys are worth.
         useful = triton.next_power_of_2(-(-max_kv_len // LEAST_KEYS.value))
         splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
         each = blocks * heads * splits / multiprocessors  # programs of a multiprocessor
         decode_tile = Tile(keys=16, warps=2, stages=1) if each < 15 else Tile(keys=8, warps=1, stages=1)
-        if max_kv_len <= 512:
-            tile = Tile(keys=32, warps=2 if each < 25 else 1, stages=2)
-        elif each < 15:
-            tile = Tile(keys=max(16, (64 if each < 7 else 32) * 64 // max(64, padded(head_dim))), warps=2, stages=3)
+        if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
+            tile = Tile(keys=32, warps=2, stages=2) if each < 15 else Tile(keys=32, warps=1, stages=3)
+        elif head_dim > 64:
+            tile = Tile(keys=64, warps=4, stages=2)
+        elif each < 3:
+            tile = Tile(keys=128, warps=4, stages=2)
+        elif each < 7:
+            tile = Tile(keys=64, warps=2, stages=3)
         else:
-            tile = Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
+            tile = Tile(keys=32, warps=2, stages=3) if each < 15 else Tile(keys=32, warps=1, stages=3)
         return cls(splits, tile, decode_tile)
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.linear import FEW_ROWS, Features, Linear, Normed
+from antiphon.layers.linear import FEW_ROWS, Added, Features, Linear, Normed, Parts
 
 
 class LayerNorm(nn.LayerNorm):
@@ -14,7 +14,7 @@ class LayerNorm(nn.LayerNorm):
     quantises = False  # its output goes into a quantised linear layer
     deferred = False  # of few rows, it is left to the linear layer that reads it
 
-    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+    def after(self, x: torch.Tensor, delta: Added) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
         """`x + delta` and its norm, both [tokens, hidden]."""
         return _after(self, x, delta, self.bias)
 
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.weight * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(self.weight.dtype)
 
-    def after(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+    def after(self, x: torch.Tensor, delta: Added) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
         """As `LayerNorm.after`."""
         return _after(self, x, delta, None)
 
@@ -41,9 +41,7 @@ class RMSNorm(nn.Module):
 Norm = LayerNorm | RMSNorm
 
 
-def _after(
-    norm: Norm, x: torch.Tensor, delta: torch.Tensor | None, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+def _after(norm: Norm, x: torch.Tensor, delta: Added, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
     if x.device.type == "cuda":
         from antiphon.layers.triton_norms import add_norm, add_norm_quantised  # Triton is there where CUDA is
 
@@ -51,8 +49,14 @@ def _after(
             total, values, scales = add_norm_quantised(x, delta, norm.weight, bias, norm.eps)
             return total, Quantised(values, scales)
         return add_norm(x, delta, norm.weight, bias, norm.eps)
-    total = x if delta is None else x + delta
+    total = _sum(x, delta)
     return total, norm(total)
+
+
+def _sum(x: torch.Tensor, delta: Added) -> torch.Tensor:
+    if delta is None:
+        return x
+    return x + (delta.total(x.dtype) if isinstance(delta, Parts) else delta)
 
 
 class ResidualStream:
@@ -61,7 +65,7 @@ class ResidualStream:
 
     def __init__(self, x: torch.Tensor) -> None:
         self._x = x  # [tokens, hidden]
-        self._added: torch.Tensor | None = None
+        self._added: Added = None
 
     def normed(self, norm: Norm) -> Features:
         """`norm` of the stream, which stays as it is (pre-norm), for a linear layer."""
@@ -87,9 +91,12 @@ class ResidualStream:
         assert self._added is None, "two sublayers in a row without a norm between them"
         if linear.fuses(x):
             self._x = linear.plus(x, self._x)
+        elif linear.divides(x):
+            assert isinstance(x, torch.Tensor)
+            self._added = linear.in_parts(x)
         else:
             self._added = linear(x)
 
     @property
     def value(self) -> torch.Tensor:
-        return self._x if self._added is None else self._x + self._added
+        return _sum(self._x, self._added)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
+from antiphon.layers.linear import Added, Parts
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
 
 LARGEST = tl.constexpr(FLOAT8_MAX)
@@ -35,18 +36,28 @@ def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE: tl.constexpr
 
 @triton.jit
 def _add_norm_kernel(
-    x, delta, weight, bias, total, out, scales, eps, width, x_row, delta_row,
-    FIRST: tl.constexpr, REST: tl.constexpr, ADD: tl.constexpr, MEAN: tl.constexpr, QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
+    x, delta, delta_bias, weight, bias, total, out, scales, eps, width, x_row, delta_row, delta_part,
+    FIRST: tl.constexpr, REST: tl.constexpr, PARTS: tl.constexpr, BIASED: tl.constexpr, MEAN: tl.constexpr,
+    QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """PARTS of `delta` [parts, rows, width] to add, 0 to 4, and `delta_bias` where it is BIASED."""
     at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
     inside = at_b < width
     gain_a, gain_b = tl.load(weight + at_a), tl.load(weight + at_b, mask=inside, other=0.0)
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     a, b = tl.load(x + row * x_row + at_a), tl.load(x + row * x_row + at_b, mask=inside, other=0.0)
-    if ADD:
-        a += tl.load(delta + row * delta_row + at_a)
-        b += tl.load(delta + row * delta_row + at_b, mask=inside, other=0.0)
+    if PARTS > 0:
+        more_a, more_b = tl.zeros([FIRST], tl.float32), tl.zeros([REST], tl.float32)
+        for part in tl.static_range(PARTS):
+            more = delta + part * delta_part + row * delta_row
+            more_a += tl.load(more + at_a)
+            more_b += tl.load(more + at_b, mask=inside, other=0.0)
+        if BIASED:
+            more_a += tl.load(delta_bias + at_a)
+            more_b += tl.load(delta_bias + at_b, mask=inside, other=0.0)
+        a += more_a.to(a.dtype)
+        b += more_b.to(b.dtype)
         tl.store(total + row * width + at_a, a)
         tl.store(total + row * width + at_b, b, mask=inside)
     a, b = a.to(tl.float32), b.to(tl.float32)  # of the rounded sum, as it is stored
@@ -69,7 +80,7 @@ def _row(width: int) -> dict[str, int]:
 
 
 def add_norm(
-    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+    x: torch.Tensor, delta: Added, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`x + delta` and its norm, both [tokens, hidden]. LayerNorm with a `bias`, RMSNorm without. No `delta`: x itself."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -77,7 +88,7 @@ def add_norm(
 
 
 def add_norm_quantised(
-    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+    x: torch.Tensor, delta: Added, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `add_norm`; the norm as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
@@ -86,7 +97,7 @@ def add_norm_quantised(
 
 def _add_norm(
     x: torch.Tensor,
-    delta: torch.Tensor | None,
+    delta: Added,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     eps: float,
@@ -95,10 +106,15 @@ def _add_norm(
 ) -> torch.Tensor:
     rows, width = x.shape
     total = x if delta is None else torch.empty((rows, width), dtype=x.dtype, device=x.device)
+    if isinstance(delta, Parts):
+        more, more_bias, parts = delta.sums, delta.bias, len(delta.sums)
+    else:
+        more, more_bias, parts = (x if delta is None else delta)[None], None, int(delta is not None)
     _add_norm_kernel[(rows,)](
-        x, delta if delta is not None else x, weight, bias if bias is not None else weight, total, out,
-        scales if scales is not None else out, eps, width, x.stride(0), delta.stride(0) if delta is not None else 0,
-        ADD=delta is not None, MEAN=bias is not None, QUANTISE=scales is not None, **_row(width), **overlapped(x.device),
+        x, more, weight if more_bias is None else more_bias, weight, weight if bias is None else bias, total, out,
+        out if scales is None else scales, eps, width, x.stride(0), more.stride(1), more.stride(0),
+        PARTS=parts, BIASED=more_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
+        **_row(width), **overlapped(x.device),
     )  # fmt: skip
     return total
 

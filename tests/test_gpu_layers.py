@@ -20,7 +20,7 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.linear import KINDS, Activation, Linear
-from antiphon.layers.norms import LayerNorm, RMSNorm
+from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 FLOAT8 = torch.float8_e4m3fn
@@ -44,6 +44,30 @@ def test_the_norm_of_a_sum(make: Any, quantises: bool, with_delta: bool) -> None
     total, found = norm.after(x.cuda(), delta.cuda() if with_delta else None)
     assert torch.equal(total.cpu(), wanted_total)
     torch.testing.assert_close(values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantises else 2e-2)
+
+
+@pytest.mark.parametrize("rows", [5, 64, 256])
+@pytest.mark.parametrize(("inputs", "outputs", "bias"), [(5120, 1280, True), (5120, 2048, False)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_product_of_many_inputs_is_summed_by_the_norm_behind_it(
+    rows: int, inputs: int, outputs: int, bias: bool, dtype: torch.dtype
+) -> None:
+    """Against the layer and the norm as they are on a CPU, in float32."""
+    layer, norm = Linear(inputs, outputs, bias), LayerNorm(outputs)
+    torch.nn.init.normal_(layer.weight, std=0.05)
+    for parameter in (*norm.parameters(), *(() if layer.bias is None else (layer.bias,))):
+        torch.nn.init.normal_(parameter, mean=1.0)
+    on_gpu = nn.ModuleList([layer, norm]).to(dtype).cuda().requires_grad_(False)
+    x, before = torch.randn(rows, inputs).to(dtype), torch.randn(rows, outputs).to(dtype)
+    fuse_few_rows(on_gpu)
+    assert layer.divides(x.cuda())
+    stream = ResidualStream(before.cuda())
+    stream.add(layer, x.cuda())
+    found = stream.final(norm)
+    on_cpu = on_gpu.cpu().float()
+    total = before.float() + on_cpu[0](x.float())
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 3e-3
+    torch.testing.assert_close(found.float().cpu(), on_cpu[1](total), atol=2 * tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

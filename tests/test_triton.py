@@ -1,6 +1,7 @@
 """Our Triton kernels in Triton's interpreter, which runs them on the CPU. bfloat16 is left to the GPU: the interpreter's dot
 treats it as integers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from antiphon.decoder.triton_sampling import greedy
 from antiphon.kv.pool import KVPool
 from antiphon.kv.triton_write import write_pages
 from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.linear import KINDS, Activation, Linear, StackedLinear
+from antiphon.layers.linear import KINDS, Activation, Linear, Parts, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
 from antiphon.layers.triton_norms import activation, add_norm
 from antiphon.scheduler.plan import Admission
@@ -129,7 +130,7 @@ def test_linear_layers_of_few_rows(rows: int, norm: Any, sizes: tuple[int, int],
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:
     def splits(blocks: int, max_kv_len: int) -> int:
-        return PagedLaunch.choose(blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
+        return PagedLaunch.choose("cross", blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
 
     assert splits(blocks=1, max_kv_len=1500) == 16
     assert splits(blocks=1, max_kv_len=100) == 1
@@ -142,11 +143,16 @@ def test_head_sizes_are_taken_apart_without_waste() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("with_delta", [False, True])
+ADDED: list[Callable[[], Any]] = [
+    lambda: None, lambda: torch.randn(5, 80)[:, 40:], lambda: Parts(torch.randn(4, 5, 40), None),
+    lambda: Parts(torch.randn(2, 5, 40), torch.randn(40)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("added", ADDED)
 @pytest.mark.parametrize("make", [lambda: LayerNorm(40), lambda: RMSNorm(40, 1e-6)])
-def test_the_norm_of_a_sum(make: Any, with_delta: bool) -> None:
-    norm, x = make(), torch.randn(5, 40) * 3 + 1
-    delta = torch.randn(5, 80)[:, 40:] if with_delta else None
+def test_the_norm_of_a_sum(make: Any, added: Callable[[], Any]) -> None:
+    norm, x, delta = make(), torch.randn(5, 40) * 3 + 1, added()
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
     total, found = add_norm(x, delta, norm.weight, getattr(norm, "bias", None), norm.eps)
