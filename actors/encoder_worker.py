@@ -63,7 +63,7 @@ class EncoderWorker(Worker):
 
     @property
     def facts(self) -> dict[str, Any]:
-        target, graphs = self.runner.target, self.runner.graphs
+        target, graphs = self.runner.target, self.runner.window_graphs or self.runner.text_graphs
         return {
             "attention": self.runner.attention.name,
             "device": str(target.device),

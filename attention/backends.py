@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,7 @@ from antiphon.attention.interface import AttentionBackend
 HALF = frozenset({torch.float16, torch.bfloat16})
 ANY_FLOAT = HALF | {torch.float32}
 FULL, PAGED = frozenset({"full"}), frozenset({"causal", "cross"})
+Graphs = Literal["none", "same", "any"]  # on CUDA: for which lengths a captured graph can be replayed
 CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
 
 
@@ -27,7 +29,7 @@ class Support:
     page_size_multiple: int = 1
     float8: bool = False  # keys and values in pages may be float8
     min_capability: tuple[int, int] | None = None  # of a CUDA device
-    graphs: bool = True  # on CUDA: can be captured; of paged kinds, and replayed for other lengths
+    graphs: Graphs = "any"
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ BACKENDS = {
     "torch_sdpa": Row(
         "antiphon.attention.torch_sdpa:TorchSdpa",
         (
-            Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True),
-            Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs=False),
+            Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs="same"),
+            Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs="none"),
         ),
     ),
     "cpu_paged": Row(
@@ -72,7 +74,7 @@ BACKENDS = {
     "flashinfer": Row(
         "antiphon.attention.flashinfer_backend:FlashInfer",
         (
-            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=128, min_capability=(8, 0)),
+            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=128, min_capability=(8, 0), graphs="same"),
             Support(PAGED, HALF, head_dims=frozenset({64, 128, 256}), float8=True, min_capability=(8, 0)),
         ),
         package="flashinfer",
@@ -88,12 +90,12 @@ BACKENDS = {
     ),
     "flex": Row(
         "antiphon.attention.flex_backend:FlexAttention",
-        (Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs=False),),
+        (Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs="none"),),
         package="triton",
     ),
     "xformers": Row(
         "antiphon.attention.xformers_backend:Xformers",
-        (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs=False),),
+        (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs="none"),),
         package="xformers",
         extra="xformers",
     ),

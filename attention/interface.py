@@ -34,6 +34,7 @@ class AttentionSpec:
     bias: bool = False  # an additive relative position bias
     page_size: int | None = None  # of the paged kinds
     kv_dtype: torch.dtype | None = None  # of the paged kinds, where it is not `dtype`
+    ragged: bool = False  # full: sequences come in any lengths (text), not as equal windows (sound)
 
 
 @dataclass(frozen=True)

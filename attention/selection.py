@@ -6,6 +6,7 @@ exactly, or refused with the reason and the choices that are valid here.
 
 import logging
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
@@ -16,12 +17,14 @@ from antiphon.layers.float8 import FLOAT8, FLOAT8_CAPABILITY
 
 logger = logging.getLogger(__name__)
 
-# The order in which `auto` tries them, by device type and by whether keys are paged; the fastest first, as measured in
-# benchmarks/results.
+# The order in which `auto` tries them, by device type and by what is attended: equal windows or texts of any lengths in full, or
+# pages. The fastest first, as measured in benchmarks/results.
 ORDER = {
     ("cpu", "full"): ("torch_sdpa",),
+    ("cpu", "ragged"): ("torch_sdpa",),
     ("cpu", "paged"): ("cpu_paged", "torch_sdpa"),
     ("cuda", "full"): ("flashinfer", "triton", "torch_sdpa"),
+    ("cuda", "ragged"): ("triton", "flashinfer", "torch_sdpa"),  # as fast for short texts, and graphs hold it for any lengths
     ("cuda", "paged"): ("triton", "flashinfer", "torch_sdpa"),
 }
 
@@ -104,7 +107,7 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
         return next((why for spec in specs if (why := refusal(name, spec, capability))), None)
 
     if requested == "auto":
-        order = ORDER[device.type, "full" if specs[0].kind == "full" else "paged"]
+        order = ORDER[device.type, _group(specs[0])]
         chosen = next(name for name in order if reason(name) is None)
         better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
         logger.info("%s attention: %s%s", half, chosen, f" (faster, but {'; '.join(better)})" if better else "")
@@ -122,7 +125,14 @@ def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[Attent
     return [backend(spec) for spec in specs]
 
 
-def capturable(backend: AttentionBackend) -> bool:
-    """Whether CUDA graphs can hold what `backend` does."""
+def _group(spec: AttentionSpec) -> str:
+    """Of ORDER."""
+    if spec.kind != "full":
+        return "paged"
+    return "ragged" if spec.ragged else "full"
+
+
+def capturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "any") -> bool:
+    """Whether a CUDA graph can hold what `backend` does, to be replayed for batches of the same lengths, or of any."""
     support = BACKENDS[backend.name].support(backend.spec.kind)
-    return backend.spec.device.type == "cuda" and support is not None and support.graphs
+    return backend.spec.device.type == "cuda" and support is not None and support.graphs in ("any", lengths)

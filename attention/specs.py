@@ -32,4 +32,5 @@ def _spec(kind: Kind, half: Half, target: Target, page_size: int | None, kv_dtyp
         bias=half.structure == "t5" and kind != "cross",
         page_size=page_size,
         kv_dtype=kv_dtype,
+        ragged=kind == "full" and half.structure != "whisper",
     )

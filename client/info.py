@@ -36,8 +36,8 @@ def describe_machine() -> str:
         for kind, bias in kinds:
             why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias), capability)
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {'yes' if why is None else 'no: ' + why}")
-    for half, group in (("encoder", "full"), ("decoder", "paged")):
-        lines.append(f"  order of 'auto' for the {half} on {device.type}: {', '.join(ORDER[device.type, group])}")
+    for half, group in (("an encoder of sound", "full"), ("an encoder of text", "ragged"), ("the decoder", "paged")):
+        lines.append(f"  order of 'auto' for {half} on {device.type}: {', '.join(ORDER[device.type, group])}")
     lines += ["", "architectures:"]
     return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
 

@@ -13,7 +13,7 @@ from antiphon.attention.specs import encoder_specs
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
-from antiphon.encoder.graphs import EncoderGraphs
+from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.device import Target, to_device, together_to_device
@@ -51,7 +51,11 @@ class EncoderRunner:
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
             self.log_mel = LogMel(self.audio).to(self.target.device)
         self._copies = torch.cuda.Stream(self.target.device) if self.target.device.type == "cuda" else None
-        self.graphs = self._capture(config, half.hidden_size)
+        self.window_graphs: WindowGraphs | None = None
+        self.text_graphs: TextGraphs | None = None
+        if not config.model.enforce_eager:
+            self.window_graphs = self._capture_windows(config, half.hidden_size)
+            self.text_graphs = self._capture_texts(config, half.hidden_size, model.max_encoder_len)
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
@@ -60,10 +64,17 @@ class EncoderRunner:
 
     def _encode_text(self, inputs: Sequence[np.ndarray]) -> Encoded:
         lengths = np.array([len(ids) for ids in inputs])
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
-        ids, at = together_to_device([np.concatenate(inputs).astype(np.int64), positions], self.target.device)
-        return Encoded(lengths.tolist(), self.model(ids, at, self.attention, plan))
+        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([np.arange(length) for length in lengths])
+        hidden = self.text_graphs.replay(packed, positions, lengths) if self.text_graphs is not None else None
+        if hidden is None:
+            plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
+            ids, at = together_to_device([packed, positions], self.target.device)
+            hidden = self._run_text(ids, at, plan)
+        return Encoded(lengths.tolist(), hidden)
+
+    def _run_text(self, ids: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(ids, positions, self.attention, plan)
+        return hidden
 
     def _encode_audio(self, inputs: Sequence[np.ndarray]) -> Encoded:
         assert self.audio is not None
@@ -72,8 +83,8 @@ class EncoderRunner:
             if (lengths < self.audio.tokens).any():
                 return self._encode_short(inputs, lengths)
         samples = self._windows(inputs, self.audio.window)
-        if self.graphs is not None and len(inputs) in self.graphs:
-            hidden = self.graphs.replay(samples)
+        if self.window_graphs is not None and self.window_graphs.fits(len(inputs)):
+            hidden = self.window_graphs.replay(samples)
         else:
             hidden = self._run_audio(samples, self._plan_windows(len(inputs)))
         return Encoded([len(hidden) // len(inputs)] * len(inputs), hidden)
@@ -112,11 +123,20 @@ class EncoderRunner:
         return hidden
 
     @torch.inference_mode()
-    def _capture(self, config: EngineConfig, width: int) -> EncoderGraphs | None:
-        """Graphs for every number of windows in a batch; None on a CPU, with `enforce_eager`, or for text."""
-        if self.audio is None or config.model.enforce_eager or not capturable(self.attention):
+    def _capture_windows(self, config: EngineConfig, width: int) -> WindowGraphs | None:
+        """Graphs for every number of windows in a batch."""
+        if self.audio is None or not capturable(self.attention, "same"):
             return None
         most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
         samples = torch.zeros(most, self.audio.window, device=self.target.device)
         hidden = torch.zeros(most, self.audio.tokens, width, dtype=self.target.dtype, device=self.target.device)
-        return EncoderGraphs(self._run_audio, self._plan_windows, samples, hidden)
+        return WindowGraphs(self._run_audio, self._plan_windows, samples, hidden)
+
+    @torch.inference_mode()
+    def _capture_texts(self, config: EngineConfig, width: int, max_len: int) -> TextGraphs | None:
+        """Graphs for batches of any texts up to a number of tokens."""
+        if self.audio is not None or not capturable(self.attention, "any"):
+            return None
+        most = min(config.encoder.max_encoder_batch_tokens, MOST_TOKENS)
+        hidden = torch.zeros(most, width, dtype=self.target.dtype, device=self.target.device)
+        return TextGraphs(self._run_text, self.attention.plan, hidden, max_len)

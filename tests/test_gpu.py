@@ -65,6 +65,7 @@ def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, ch
             encoder_attention_backend=encoder, **options,
         )  # fmt: skip
         assert (engine.replica.runner.graphs is None) == (options in eager)
+        assert (engine.encoder.text_graphs is None) == ("enforce_eager" in options or encoder != "triton")
         for ids, max_new in mixed_inputs(24, model.config.vocab_size, seed=12):
             engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
         results.append({id_: end.token_ids for id_, end in engine.run().items()})

@@ -1,12 +1,24 @@
-"""What a decoder step needs on the device: the input buffer, and the shapes that graphs are captured for."""
+"""What graphs read, and the shapes that they are captured for. Captured they are on a GPU only: see test_gpu.py."""
+
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.attention.specs import encoder_specs
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import resolve
 from antiphon.decoder.graphs import PROMPT_TOKENS, batch_sizes, fitting, shapes
 from antiphon.decoder.inputs import InputBuffer, StepShape
+from antiphon.encoder import graphs as encoder_graphs
+from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
+from antiphon.encoder.runner import EncoderRunner
 from antiphon.scheduler.plan import StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
@@ -79,3 +91,60 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
         assert max(query_lens) <= shape.max_query_len
         if max(query_lens) == 1:
             assert shape.tokens == shape.sequences
+
+
+# ---------------------------------------------------------------------- an encoder's texts
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=60), st.integers(32, 9000))
+def test_the_text_shape_chosen_holds_the_batch(lengths: list[int], most: int) -> None:
+    available, tokens = text_shapes(most), sum(lengths)
+    assert available[-1].tokens == most
+    assert all(b.tokens - a.tokens <= max(32, a.tokens // 8) for a, b in itertools.pairwise(available))
+    shape = encoder_graphs.fitting(np.array(lengths), available)
+    if shape is not None:
+        assert shape.tokens >= tokens
+        assert shape.sequences >= len(lengths)
+        assert shape.tokens <= max(SMALL, 2 * tokens)
+    elif len(lengths) <= 8:
+        assert tokens > most
+
+
+class Rerun:
+    """Stands for a capture where there is no GPU: a replay does the work again, on what its tensors hold by then."""
+
+    report = ""
+
+    def __init__(self, device: torch.device) -> None: ...
+
+    def __call__(self, work: Callable[[], None]) -> Any:
+        work()
+        return SimpleNamespace(replay=work)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see test_gpu.py")
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_padded_texts_are_encoded_as_without_padding(name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from antiphon.attention.triton_backend import TritonAttention  # in Triton's interpreter
+
+    folder, _ = checkpoints(name)
+    config = resolve(str(folder), {})
+    model = ModelConfig.load(config.model)
+    runner = EncoderRunner(model, config)
+    attention = TritonAttention(encoder_specs(model.encoder, runner.target)[0])
+    monkeypatch.setattr(encoder_graphs, "GraphCapture", Rerun)
+    hidden = torch.zeros(96, model.encoder.hidden_size)
+    with torch.inference_mode():
+        graphs = TextGraphs(
+            lambda *inputs: runner.model(*inputs[:2], attention, inputs[2]), attention.plan, hidden, model.max_encoder_len
+        )
+        assert [shape.tokens for shape in graphs.shapes] == [32, 64, 96]
+        for lengths in ([40, 3, 30], [7], [1, 20, 2], [5] * 8):  # long ones first: what they leave behind must not matter
+            texts = [np.random.default_rng(length).integers(3, 90, length).astype(np.int32) for length in lengths]
+            wanted = runner.encode(texts)
+            positions = np.concatenate([np.arange(length) for length in lengths])
+            found = graphs.replay(np.concatenate(texts).astype(np.int64), positions, np.array(lengths))
+            assert found is not None
+            torch.testing.assert_close(found, wanted.hidden, atol=1e-4, rtol=1e-4)
+        assert graphs.replay(np.zeros(97, np.int64), np.arange(97), np.array([97])) is None
