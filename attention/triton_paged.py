@@ -274,17 +274,17 @@ class PagedLaunch:
         useful = triton.next_power_of_2(-(-max_kv_len // LEAST_KEYS.value))
         splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
         each = blocks * heads * splits / multiprocessors  # programs of a multiprocessor
-        decode_tile = Tile(keys=16, warps=2, stages=1) if each < 15 else Tile(keys=8, warps=1, stages=1)
+        decode_tile = Tile(keys=8, warps=1, stages=1)
+        if each < 15:
+            decode_tile = Tile(keys=16, warps=2 if head_dim <= 96 else 4, stages=1)
         if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
             tile = Tile(keys=32, warps=2, stages=2) if each < 15 else Tile(keys=32, warps=1, stages=3)
-        elif head_dim > 64:
-            tile = Tile(keys=64, warps=4, stages=2)
-        elif each < 3:
-            tile = Tile(keys=128, warps=4, stages=2)
-        elif each < 7:
-            tile = Tile(keys=64, warps=2, stages=3)
+        elif max_kv_len <= splits * LEAST_KEYS.value or head_dim > 128:
+            tile = Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
+        elif head_dim > 64 or each >= 15:
+            tile = Tile(keys=32, warps=1, stages=3)
         else:
-            tile = Tile(keys=32, warps=2, stages=3) if each < 15 else Tile(keys=32, warps=1, stages=3)
+            tile = Tile(keys=64 if each < 7 else 32, warps=2, stages=3)
         return cls(splits, tile, decode_tile)
 
 
