@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import ray
 import torch
 
+from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import Worker
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -25,7 +25,7 @@ UNDER_WAY = 2  # batches on the device at once: one runs while the next is queue
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """`payload`: an array, or a reference to one in Ray's object store. `decoder`: who wants it."""
+    """`payload`: an array, or what stands for it in Ray's object store. `decoder`: who wants it."""
 
     key: str
     num_tokens: int
@@ -88,11 +88,7 @@ class EncoderWorker(Worker):
 
     def turn(self) -> None:
         if len(self._under_way) < UNDER_WAY and (jobs := self._next_batch()):
-            inputs = [self._fetch(job) for job in jobs]
-            self._launch(
-                [job for job, found in zip(jobs, inputs, strict=True) if found is not None],
-                [found for found in inputs if found is not None],
-            )
+            self._launch(*self._fetch(jobs))
         if self._under_way and self._wait(self._under_way[0]):
             self._deliver(self._under_way.popleft())
 
@@ -113,16 +109,16 @@ class EncoderWorker(Worker):
             tokens += jobs[-1].num_tokens
         return jobs
 
-    def _fetch(self, job: EncodeJob) -> np.ndarray | None:
-        if not isinstance(job.payload, ray.ObjectRef):
-            array: np.ndarray = job.payload
-            return array
-        try:
-            array = ray.get(job.payload)
-        except ray.exceptions.RayError as error:
-            self._fail(job, f"its input was lost: {type(error).__name__}")
-            return None
-        return array
+    def _fetch(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
+        """The jobs whose inputs are there, and these; the others fail."""
+        there, inputs = [], []
+        for job, found in zip(jobs, fetch(job.payload for job in jobs), strict=True):
+            if isinstance(found, np.ndarray):
+                there.append(job)
+                inputs.append(found)
+            else:
+                self._fail(job, f"its input was lost: {type(found).__name__}")
+        return there, inputs
 
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. A batch that fails is run again one by one, so that a bad input fails alone."""

@@ -17,6 +17,7 @@ import ray
 from antiphon.actors.channel import OutputReceiver
 from antiphon.actors.cluster import Workers, connection, launch, node_address
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
+from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.transcription import Transcriber
 from antiphon.config.errors import (
     EngineDeadError,
@@ -44,6 +45,7 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.FAILED: RequestFailed,
 }
 PUT_BYTES = 32_768  # larger inputs go through Ray's object store, smaller ones inside the call
+INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
 
 
 @dataclass
@@ -61,7 +63,7 @@ class OpenRequest:
 class _Payload:
     """An input in Ray's object store, kept while any open request may need it encoded."""
 
-    reference: Any
+    stored: Stored
     users: int = 0
 
 
@@ -79,12 +81,13 @@ class AsyncEngine:
         self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
         self.workers: Workers | None = None
         self._open: dict[int, OpenRequest] = {}
+        self._store = PayloadStore()
         self._payloads: dict[str, _Payload] = {}
         self._ids = itertools.count()
         self._outbox: list[list[Request]] = [[] for _ in range(self.config.decoder.decoder_replicas)]
         self._flush_due = False
         self._dead: EngineDeadError | None = EngineDeadError("the engine has not been started: use 'with', or call start()")
-        self._threads = ThreadPoolExecutor(thread_name_prefix="antiphon-inputs")
+        self._threads = ThreadPoolExecutor(INPUT_THREADS, thread_name_prefix="antiphon-inputs")
         self._tasks: list[asyncio.Task[None]] = []
 
     # ------------------------------------------------------------------ life
@@ -193,20 +196,20 @@ class AsyncEngine:
         return opened
 
     def stored(self, media: EncoderInput) -> EncoderInput:
-        """`media` with a large payload moved to the object store. For a thread: that takes two milliseconds for half a minute of
-        sound, in which the loop could take a thousand tokens."""
+        """`media` with a large payload moved to the object store. For a thread: that takes milliseconds, in which the loop could take
+        a thousand tokens."""
         if media.payload.nbytes < PUT_BYTES or self._dead is not None:
             return media
         known = self._payloads.get(media.key)
-        return replace(media, payload=ray.put(media.payload) if known is None else known.reference)
+        return replace(media, payload=self._store.put(media.payload) if known is None else known.stored)
 
     def _use(self, key: str, payload: Any) -> Any:
         """Counts one more user; equal content is kept once, whoever stored it first."""
-        if not isinstance(payload, ray.ObjectRef):
+        if not isinstance(payload, Stored):
             return payload
         kept = self._payloads.setdefault(key, _Payload(payload))
         kept.users += 1
-        return kept.reference
+        return kept.stored
 
     def _flush_soon(self) -> None:
         """All requests of one turn of the event loop go to a decoder in one call."""

@@ -95,10 +95,10 @@ class InputProcessor:
         return EncoderInput(self._key("text", array), "text", len(ids), array)
 
     def _key(self, kind: str, content: np.ndarray) -> str:
-        digest = hashlib.blake2b(self._salt, digest_size=16)
+        digest = hashlib.sha256(self._salt)  # processors have instructions for it: half the time of others
         digest.update(kind.encode())
         digest.update(np.ascontiguousarray(content).data)
-        return digest.hexdigest()
+        return digest.hexdigest()[:32]
 
     def _decoder_prompt(self, part: Part) -> list[int] | None:
         start = self.model.token_id("decoder_start_token_id")

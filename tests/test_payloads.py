@@ -1,0 +1,82 @@
+"""Inputs on their way through the object store, which is a dictionary here."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from antiphon.actors import payloads
+from antiphon.actors.payloads import LARGEST_OBJECT, PayloadStore, fetch
+
+
+class Objects:
+    """Stands for Ray: a put takes a while, as there."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[np.ndarray]] = {}
+        self.gets = 0
+        self.first_may_end = threading.Event()
+
+    def put(self, arrays: list[np.ndarray]) -> str:
+        if not self.held:
+            assert self.first_may_end.wait(10)
+        self.held[name := f"object {len(self.held)}"] = arrays
+        return name
+
+    def get(self, reference: str) -> Any:
+        self.gets += 1
+        if reference not in self.held:
+            raise ray.exceptions.ObjectLostError("0" * 56, None, "")
+        return self.held[reference]
+
+
+@pytest.fixture
+def objects(monkeypatch: pytest.MonkeyPatch) -> Objects:
+    found = Objects()
+    monkeypatch.setattr(payloads.ray, "put", found.put)
+    monkeypatch.setattr(payloads.ray, "get", found.get)
+    return found
+
+
+def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> list[Any]:
+    store = PayloadStore()
+    with ThreadPoolExecutor(len(arrays)) as threads:
+        stored = [threads.submit(store.put, arrays[0])]
+        while not store._putting.locked():
+            time.sleep(0.001)
+        time.sleep(0.05)
+        stored += [threads.submit(store.put, each) for each in arrays[1:]]
+        while len(store._waiting) < len(arrays) - 1:
+            time.sleep(0.001)
+        objects.first_may_end.set()
+        return [each.result(10) for each in stored]
+
+
+def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects) -> None:
+    arrays = [np.full(10 + i, i, np.float32) for i in range(9)]
+    stored = put_while_one_is_under_way(objects, arrays)
+    assert len(objects.held) == 2  # the first, and all that came meanwhile
+    for found, wanted in zip(fetch(reversed(stored)), reversed(arrays), strict=True):
+        assert np.array_equal(found, wanted)
+    assert objects.gets == 2
+
+
+def test_an_object_grows_no_larger_than_its_bound(objects: Objects) -> None:
+    arrays = [np.zeros(LARGEST_OBJECT // 4 // 3, np.float32) for _ in range(8)]
+    put_while_one_is_under_way(objects, arrays)
+    assert sorted(len(each) for each in objects.held.values()) == [1, 1, 3, 3]
+
+
+def test_a_lost_object_fails_those_who_need_it(objects: Objects) -> None:
+    objects.first_may_end.set()
+    store, array = PayloadStore(), np.arange(3.0)
+    kept, lost = store.put(array), store.put(array)
+    del objects.held[lost.reference]
+    found = fetch([kept, lost, array])
+    assert np.array_equal(found[0], array)
+    assert isinstance(found[1], ray.exceptions.RayError)
+    assert found[2] is array
