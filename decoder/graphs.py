@@ -1,7 +1,8 @@
 """CUDA graphs of decoder steps, one for each shape that steps are padded to.
 
-A step of only decodes has as many tokens as sequences; a mixed step has PROMPT_TOKENS more, for the prompts of new sequences,
-so that admitting a clip does not throw the running ones out of graphs.
+A step of only decodes has as many tokens as sequences; a mixed step has room for the prompts of new sequences, so that admitting a clip
+does not throw the running ones out of graphs. Most prompts are short (Whisper's has four tokens); those that carry earlier text are
+not, and have graphs of their own, for fewer batch sizes.
 """
 
 import logging
@@ -17,8 +18,9 @@ from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)
 
-PROMPT_TOKENS = 64  # room in a mixed step beyond one token for each sequence
-MAX_QUERY_LEN = 8  # of one sequence in a mixed step; longer prompts run without a graph
+PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8  # room in a mixed step beyond one token for each sequence, and for each sequence
+LONG_PROMPT_TOKENS = 256  # likewise, both, in a step with a long prompt; what is longer still runs without a graph
+LONG_EVERY = 4  # batch sizes, one has a graph for long prompts
 
 Plans = tuple[object, object]  # of causal and cross attention
 Forward = Callable[[StepInputs, Plans], None]
@@ -35,10 +37,13 @@ def batch_sizes(max_seqs: int) -> list[int]:
 def shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape]:
     """Largest first: the memory that the first graph takes serves the others."""
     found = []
-    for size in reversed(batch_sizes(max_seqs)):
-        tokens = min(size + PROMPT_TOKENS, size * MAX_QUERY_LEN)
-        found.append(StepShape(size, tokens, min(MAX_QUERY_LEN, max_kv_len), max_kv_len, max_cross_len))
-        found.append(StepShape(size, size, 1, max_kv_len, max_cross_len))
+    for i, size in enumerate(reversed(batch_sizes(max_seqs))):
+        rooms = [(PROMPT_TOKENS, MAX_QUERY_LEN), (0, 1)]
+        if i % LONG_EVERY == 0:
+            rooms.insert(0, (LONG_PROMPT_TOKENS, LONG_PROMPT_TOKENS))
+        for room, query_len in rooms:
+            longest = min(query_len, max_kv_len)
+            found.append(StepShape(size, min(size + room, size * longest), longest, max_kv_len, max_cross_len))
     return found
 
 

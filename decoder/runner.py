@@ -16,7 +16,7 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.graphs import PROMPT_TOKENS, CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
+from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
@@ -71,7 +71,7 @@ class DecoderRunner:
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
         pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
-        most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len, PROMPT_TOKENS) + options.max_num_seqs
+        most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS) + options.max_num_seqs
         scratch = (self.slots.scratch, self.pool.scratch_page)
         self.inputs = InputBuffer(options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device)
         self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)

@@ -5,29 +5,39 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import saturated
+from antiphon.layers.triton_norms import row_parts, saturated
 
 
 @triton.jit
-def _write_kernel(k, v, k_pool, v_pool, slots, k_token, v_token, width, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+def _store(value, place, inside):
+    if place.dtype.scalar.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
+        value = saturated(value.to(tl.float32))
+    tl.store(place, value.to(place.dtype.scalar.element_ty), mask=inside)
+
+
+@triton.jit
+def _write_kernel(
+    k, v, k_pool, v_pool, slots, k_token, v_token, width, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
+):  # fmt: skip
+    """A program moves one token's keys and values, rows of two parts (see `layers/triton_norms.py`): all are read before one is
+    written, so that their ways through memory overlap."""
     wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
-    slot = tl.load(slots + token).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < width
-    key = tl.load(k + token * k_token + at, mask=inside).to(tl.float32)
-    value = tl.load(v + token * v_token + at, mask=inside).to(tl.float32)
-    if k_pool.dtype.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
-        key, value = saturated(key), saturated(value)
-    tl.store(k_pool + slot * width + at, key.to(k_pool.dtype.element_ty), mask=inside)
-    tl.store(v_pool + slot * width + at, value.to(v_pool.dtype.element_ty), mask=inside)
+    k, v = k + token * k_token, v + token * v_token
+    slot = tl.load(slots + token).to(tl.int64) * width
+    a, b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
+    in_a, in_b = a < FIRST, b < width
+    key_a, key_b = tl.load(k + a), tl.load(k + b, mask=in_b, other=0.0)
+    value_a, value_b = tl.load(v + a), tl.load(v + b, mask=in_b, other=0.0)
+    _store(key_a, k_pool + slot + a, in_a)
+    _store(key_b, k_pool + slot + b, in_b)
+    _store(value_a, v_pool + slot + a, in_a)
+    _store(value_b, v_pool + slot + b, in_b)
 
 
 def write_pages(k: torch.Tensor, v: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, slots: torch.Tensor) -> None:
     """`k`, `v` [tokens, heads, head_dim], rows contiguous, into pools [slots, heads, head_dim] at `slots` [tokens] int32."""
     width = k.shape[1] * k.shape[2]
-    block = min(1024, triton.next_power_of_2(width))
-    grid = (k.shape[0], triton.cdiv(width, block))
-    _write_kernel[grid](
-        k, v, k_pool, v_pool, slots, k.stride(0), v.stride(0), width, BLOCK=block, num_warps=4, **overlapped(k.device)
-    )
+    _write_kernel[(len(k),)](
+        k, v, k_pool, v_pool, slots, k.stride(0), v.stride(0), width, **row_parts(width), **overlapped(k.device)
+    )  # fmt: skip

@@ -73,7 +73,7 @@ def _add_norm_kernel(
     _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE)
 
 
-def _row(width: int) -> dict[str, int]:
+def row_parts(width: int) -> dict[str, int]:
     """The parts of a row, and warps for it: no more than its registers need, then a multiprocessor has many rows under way."""
     first = triton.next_power_of_2(width) // 2
     return {"FIRST": first, "REST": triton.next_power_of_2(width - first), "num_warps": 4 if width <= 8192 else 8}
@@ -114,7 +114,7 @@ def _add_norm(
         x, more, weight if more_bias is None else more_bias, weight, weight if bias is None else bias, total, out,
         out if scales is None else scales, eps, width, x.stride(0), more.stride(1), more.stride(0),
         PARTS=parts, BIASED=more_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
-        **_row(width), **overlapped(x.device),
+        **row_parts(width), **overlapped(x.device),
     )  # fmt: skip
     return total
 
@@ -136,7 +136,7 @@ def _quantise_kernel(x, out, scales, width, x_row, FIRST: tl.constexpr, REST: tl
 def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
-    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), **_row(x.shape[1]), **overlapped(x.device))
+    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), **row_parts(x.shape[1]), **overlapped(x.device))
     return out, scales
 
 
@@ -214,6 +214,6 @@ def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) 
     rows, width = x.shape
     _activation_float8_kernel[(rows,)](
         x, gate if gate is not None else x, out, scales, width, x.stride(0), gate.stride(0) if gate is not None else 0,
-        KIND=kind, GATED=gate is not None, **_row(width), **overlapped(x.device),
+        KIND=kind, GATED=gate is not None, **row_parts(width), **overlapped(x.device),
     )  # fmt: skip
     return out, scales

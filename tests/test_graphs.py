@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from antiphon.attention.specs import encoder_specs
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
-from antiphon.decoder.graphs import PROMPT_TOKENS, batch_sizes, fitting, shapes
+from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, MAX_QUERY_LEN, PROMPT_TOKENS, batch_sizes, fitting, shapes
 from antiphon.decoder.inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
@@ -82,8 +82,7 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
     plan = make_plan(query_lens, query_lens, [1] * len(query_lens))
     shape = fitting(plan, available)
     if shape is None:
-        extra = sum(query_lens) - len(query_lens)
-        assert len(query_lens) > 16 or max(query_lens) > 8 or extra + 16 - len(query_lens) > PROMPT_TOKENS - 16
+        assert len(query_lens) > 16
     else:
         padding = shape.sequences - len(query_lens)
         assert padding >= 0
@@ -91,6 +90,20 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
         assert max(query_lens) <= shape.max_query_len
         if max(query_lens) == 1:
             assert shape.tokens == shape.sequences
+
+
+def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
+    available = shapes(64, 448, 1500)
+
+    def found(*query_lens: int) -> tuple[int, int] | None:
+        shape = fitting(make_plan(list(query_lens), list(query_lens), [1] * len(query_lens)), available)
+        return None if shape is None else (shape.sequences, shape.tokens)
+
+    assert found(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
+    assert found(*[1] * 30, 4, 4) == (32, 32 + PROMPT_TOKENS)
+    assert found(*[1] * 30, 4, 200) == (32, 32 + LONG_PROMPT_TOKENS)
+    assert found(*[4] * 40) == (64, 64 + LONG_PROMPT_TOKENS)
+    assert found(1, LONG_PROMPT_TOKENS + 1) is None
 
 
 # ---------------------------------------------------------------------- an encoder's texts
