@@ -8,6 +8,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -96,16 +97,15 @@ class AsyncEngine:
         """Joins or starts Ray, starts the workers and loads their weights. Raises what that raises."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, connection.join, self.config.placement.address)
-        self._receiver = OutputReceiver(node_address())
         rules = self.inputs.whisper.rules() if self.inputs.whisper else None
-        try:
+        with ExitStack() as undo:  # of what was done before a step that fails
+            undo.callback(connection.leave)
+            self._receiver = OutputReceiver(node_address())
+            undo.callback(self._receiver.close)
             self.workers = await loop.run_in_executor(
                 None, launch, self.model, self.config, rules, self._receiver.address, self._receiver.token
             )
-        except BaseException:
-            self._receiver.close()
-            connection.leave()
-            raise
+            undo.pop_all()
         self._dead = None
         watches = [worker.watch.remote() for worker in self.workers.all]
         self._tasks = [asyncio.create_task(self._receive()), *(asyncio.create_task(self._watch(each)) for each in watches)]

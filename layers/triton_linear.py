@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
+from antiphon.layers.linear import FEW_ROWS
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
 from antiphon.layers.triton_norms import activate, saturated
 
@@ -161,7 +162,7 @@ def linear(
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
         x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, k_pages, v_pages, slots, gain, _or(shift, gain), eps, rows,
-        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=triton.next_power_of_2(rows), BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
+        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else FEW_ROWS, BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer", KIND=activation or "none",
         BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, PAGED=pages is not None, num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip

@@ -9,6 +9,9 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # our kernels then run on the CPU, in Triton's interpreter
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # workers whose threads all wait for the same cores take minutes for what one does in seconds
+
 import pytest
 import ray
 import tiny_models
