@@ -65,7 +65,7 @@ BACKENDS = {
     "flash_attn": Row(
         "antiphon.attention.flash_attn_backend:FlashAttention",
         (
-            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=(8, 0)),
+            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=(8, 0), graphs="same"),
             Support(PAGED, HALF, head_dim_multiple=8, max_head_dim=256, page_size_multiple=256, min_capability=(8, 0)),
         ),
         package="flash_attn",
