@@ -1,12 +1,11 @@
 """The decoder worker: a loop over `DecoderReplica`. It runs by itself; calls only bring commands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
-from antiphon.actors.channel import OutputSender
 from antiphon.actors.encoder_worker import EncodeJob
 from antiphon.actors.worker import Worker
 from antiphon.config.model import ModelConfig
@@ -14,7 +13,9 @@ from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Media, Request, StepOutput
+
+Send = Callable[[StepOutput], None]  # where outputs go; must not block
 
 
 class EncoderPeer(Protocol):
@@ -42,9 +43,8 @@ class DecoderWorker(Worker):
             "graphs": None if runner.graphs is None else runner.graphs.report,
         }
 
-    def connect(self, encoders: Mapping[int, EncoderPeer], address: str, token: bytes) -> None:
-        self._encoders = encoders
-        self._sender = OutputSender(address, token)
+    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
+        self._encoders, self._send = encoders, send
         self.start()
 
     # ------------------------------------------------------------------ commands
@@ -88,7 +88,7 @@ class DecoderWorker(Worker):
 
     def turn(self) -> None:
         if output := self.replica.step():
-            self._sender.send(output)
+            self._send(output)
 
     def _ask_encoders(self, jobs: list[tuple[Media, int]]) -> None:
         for encoder in {index for _, index in jobs}:

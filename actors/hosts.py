@@ -11,7 +11,8 @@ import numpy as np
 import ray
 import torch
 
-from antiphon.actors.decoder_worker import DecoderWorker
+from antiphon.actors.channel import OutputSender
+from antiphon.actors.decoder_worker import DecoderWorker, Send
 from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
 from antiphon.actors.worker import Worker, set_threads
 from antiphon.config.model import ModelConfig
@@ -87,7 +88,9 @@ class DecoderHost(Host):
         return {"decoder": self.decoder.facts}
 
     def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
-        self.decoder.connect({index: RemoteEncoder(actor) for index, actor in enumerate(encoders)}, address, token)
+        self.decoder.connect(
+            {index: RemoteEncoder(actor) for index, actor in enumerate(encoders)}, OutputSender(address, token).send
+        )
 
     def submit(self, requests: list[Request]) -> None:
         self.decoder.submit(requests)
@@ -120,7 +123,10 @@ class ColocatedHost(DecoderHost):
         return {"encoder": self.encoder.facts, **facts}
 
     def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
-        """Whatever encoder a request was given: here it is this one."""
+        self.join(OutputSender(address, token).send)
+
+    def join(self, send: Send) -> None:
+        """Connects both halves. Whatever encoder a request was given: here it is this one."""
         mine: Mapping[int, EncoderWorker] = defaultdict(lambda: self.encoder)
         self.encoder.connect({self.decoder.index: self.decoder})
-        self.decoder.connect(mine, address, token)
+        self.decoder.connect(mine, send)

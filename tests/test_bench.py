@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from antiphon.client.bench import peers, serving, shapes
+from antiphon.client.bench import local, peers, serving, shapes
 from antiphon.client.bench.commands import _folder, _numbers
 from antiphon.client.bench.report import plot, table, write_json
 from antiphon.client.bench.steps import Work
-from antiphon.config.errors import ConfigurationError
+from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.encoder.runner import EncoderRunner
@@ -45,6 +45,28 @@ def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: N
     assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
     assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
     assert row["memory_gib"] > 0.1
+
+
+def test_the_same_loads_without_ray(folder: Path) -> None:
+    load = serving.Load(requests=6, input_size=2, output_tokens=4)
+    options = {"load_format": "dummy", "device": "cpu", "max_num_seqs": 2}
+    row, facts = local.throughput(str(folder), options, load)
+    assert facts["decoder"]["device"] == "cpu"
+    assert (row["requests"], row["tokens/s"]) == (6, pytest.approx(24 / row["seconds"]))
+    assert row["steps"] >= 12  # three pairs of four tokens
+    rows, _ = local.latency(str(folder), options, load, [1, 2])
+    assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
+    assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
+
+
+def test_a_request_that_fails_ends_a_run_without_ray(folder: Path) -> None:
+    load = serving.Load(requests=2, input_size=2, output_tokens=4)
+    engine = local.LocalEngine(str(folder), {"load_format": "dummy", "device": "cpu"}, load)
+    try:
+        with pytest.raises(RequestFailed, match="lower max_tokens"):
+            engine.run([(2, 10**6)], 1)
+    finally:
+        engine.close()
 
 
 def test_transformers_gets_the_same_mixed_requests(folder: Path) -> None:

@@ -23,6 +23,7 @@ Model = Annotated[str, typer.Option(help=f"Hub id, checkpoint folder, or with ra
 LoadFormat = Annotated[str, typer.Option(help="dummy: random weights; auto: the checkpoint's.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the results here.")]
 Plot = Annotated[Path | None, typer.Option("--plot", "--plot-file", help="Draw the results here (PNG).")]
+WithoutRay = Annotated[bool, typer.Option(help="Both workers in this process: what Ray and the client cost is left out.")]
 Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 
@@ -150,18 +151,22 @@ def throughput(
         bool, typer.Option(help="Lengths as traffic has them: outputs log-normal around, texts up to the given size.")
     ] = False,
     peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
+    without_ray: WithoutRay = False,
     option: EngineOption = [],  # noqa: B006
     json: Json = None,
     plot_file: Plot = None,
 ) -> None:
     """Offline: all requests at once, from raw samples or token ids to tokens."""
-    from antiphon.client.bench import peers, serving
+    from antiphon.client.bench import local, peers, serving
     from antiphon.layers.device import Target
 
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
     load = serving.Load(requests, input_size, output_tokens, mixed)
     with _folder(model, load_format) as folder:
-        mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
+        measured = (
+            local.throughput(folder, options, load) if without_ray else asyncio.run(serving.run_throughput(folder, options, load))
+        )
+        mine, facts = measured
         rows: list[Row] = [{"engine": "antiphon", **mine}]
         config = resolve(folder, options)
         target = Target.resolve(config.model, ModelConfig.load(config.model).raw)
@@ -181,17 +186,21 @@ def latency(
     requests: Annotated[int, typer.Option(help="At each concurrency.")] = 256,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
     output_tokens: Annotated[int, typer.Option()] = 20,
+    without_ray: WithoutRay = False,
     option: EngineOption = [],  # noqa: B006
     json: Json = None,
     plot_file: Plot = None,
 ) -> None:
     """A closed loop: a fixed number of callers, each with one request under way."""
-    from antiphon.client.bench import serving
+    from antiphon.client.bench import local, serving
 
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
     load = serving.Load(requests, input_size, output_tokens)
     with _folder(model, load_format) as folder:
-        rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
+        if without_ray:
+            rows, facts = local.latency(folder, options, load, _numbers(concurrency))
+        else:
+            rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
     _report_engine("latency", model, facts, options, rows, json)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

@@ -94,9 +94,14 @@ async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
     await asyncio.gather(*(requests.one(load.input_size, min(8, load.output_tokens)) for _ in range(count)))
 
 
+def warm_up(facts: dict[str, Any]) -> int:
+    """Requests before offline work is measured."""
+    return 32 if facts["decoder"]["device"] == "cuda" else 1
+
+
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
-    await _warm(engine, load, 32 if _facts(engine)["decoder"]["device"] == "cuda" else 1)
+    await _warm(engine, load, warm_up(_facts(engine)))
     before, requests = await engine.stats(), Requests(engine, load.input_size)
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:
@@ -127,10 +132,14 @@ async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(concurrency)))
     elapsed = time.perf_counter() - began
-    took.sort()
+    return closed_loop_row(concurrency, took, elapsed)
+
+
+def closed_loop_row(concurrency: int, took: list[float], elapsed: float) -> Row:
+    ordered = sorted(took)
     return {
         "concurrency": concurrency, "requests": len(took), "requests/s": len(took) / elapsed,
-        "median_ms": 1e3 * statistics.median(took), "p95_ms": 1e3 * took[int(0.95 * (len(took) - 1))],
+        "median_ms": 1e3 * statistics.median(took), "p95_ms": 1e3 * ordered[int(0.95 * (len(took) - 1))],
     }  # fmt: skip
 
 

@@ -1,0 +1,120 @@
+"""Both workers in this process, without Ray, clients or tokenizers: the engine's own work. Beside the same load through Ray it shows
+what the way there and back costs."""
+
+import itertools
+import queue
+import time
+from typing import Any
+
+import numpy as np
+
+from antiphon.actors.hosts import ColocatedHost
+from antiphon.client.bench.machine import PeakMemory
+from antiphon.client.bench.report import Row
+from antiphon.client.bench.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_up
+from antiphon.config.errors import RequestFailed
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import resolve
+from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
+
+
+class LocalEngine:
+    def __init__(self, folder: str, options: dict[str, Any], load: Load) -> None:
+        config = resolve(folder, options)
+        self.model, self.load = ModelConfig.load(config.model), load
+        self._host = ColocatedHost()
+        self.facts = {"placement": "in this process", **self._host.load(self.model, config, 0, None)}
+        self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._ids = itertools.count()
+        self.audio = self._host.encoder.runner.audio
+        rate = None if self.audio is None else self.audio.sampling_rate
+        self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, rate)
+        self._host.join(self._take)
+
+    def close(self) -> None:
+        self._host.close()
+
+    @property
+    def steps(self) -> int:
+        return self._host.stats()["steps"]
+
+    def run(self, sizes: list[tuple[float, int]], under_way: int) -> list[float]:
+        """Seconds that each request took, `under_way` at a time. Raises RequestFailed."""
+        left = iter([self._request(*each) for each in sizes])
+        began: dict[int, float] = {}
+        took: list[float] = []
+
+        def submit(count: int) -> None:
+            requests = list(itertools.islice(left, count))
+            began.update({request.id: time.perf_counter() for request in requests})
+            self._host.submit(requests)
+
+        submit(under_way)
+        while len(took) < len(sizes):
+            ends = [self._next_end()]
+            while not self._ended.empty():
+                ends.append(self._ended.get())
+            took += [time.perf_counter() - began.pop(end.id) for end in ends]
+            for end in ends:
+                if end.state is not RequestState.DONE:
+                    raise RequestFailed(end.error)
+            submit(len(ends))
+        return took
+
+    def _request(self, size: float, output_tokens: int) -> Request:
+        array, start = self._inputs.draw(size), self.model.token_id("decoder_start_token_id")
+        assert start is not None
+        number, audio = next(self._ids), self.audio is not None
+        media = Media(str(number), "audio" if audio else "text", self.model.max_encoder_len if audio else len(array), array)
+        prompt = start + np.arange(4 if audio else 1)
+        params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
+        return Request(number, prompt, media, params, DecodingRules(), output_tokens, seed=0)
+
+    def _take(self, output: StepOutput) -> None:
+        for end in output.finished:
+            self._ended.put(end)
+
+    def _next_end(self) -> Finished:
+        while True:
+            try:
+                return self._ended.get(timeout=1)
+            except queue.Empty:
+                failures = [each.failure for each in self._host.workers if each.failure is not None]
+                if failures:
+                    raise RuntimeError("a worker ended") from failures[0]
+
+
+def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, dict[str, Any]]:
+    """All requests at once; as `serving.run_throughput`."""
+    began = time.perf_counter()
+    engine = LocalEngine(folder, options, load)
+    ready = time.perf_counter() - began
+    try:
+        _warm(engine, warm_up(engine.facts))
+        sizes, before = load.sizes(engine.audio is not None), engine.steps
+        with PeakMemory() as memory:
+            began = time.perf_counter()
+            engine.run(sizes, len(sizes))
+            took = time.perf_counter() - began
+        return {**offline_row(load, sizes, took, memory), "steps": engine.steps - before, "ready_s": ready}, engine.facts
+    finally:
+        engine.close()
+
+
+def latency(folder: str, options: dict[str, Any], load: Load, concurrencies: list[int]) -> tuple[list[Row], dict[str, Any]]:
+    """A closed loop; as `serving.run_latency`."""
+    engine, rows = LocalEngine(folder, options, load), []
+    try:
+        for each in concurrencies:
+            _warm(engine, each)
+            began = time.perf_counter()
+            took = engine.run(load.sizes(engine.audio is not None), each)
+            rows.append(closed_loop_row(each, took, time.perf_counter() - began))
+        return rows, engine.facts
+    finally:
+        engine.close()
+
+
+def _warm(engine: LocalEngine, count: int) -> None:
+    engine.run([(engine.load.input_size, min(8, engine.load.output_tokens))] * count, count)
