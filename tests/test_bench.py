@@ -9,7 +9,7 @@ import torch
 
 from antiphon.client.bench import local, peers, serving, shapes
 from antiphon.client.bench.commands import _folder, _numbers
-from antiphon.client.bench.report import plot, table, write_json
+from antiphon.client.bench.report import plot, plot_attention, table, write_json
 from antiphon.client.bench.steps import Work
 from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.model import ModelConfig
@@ -103,8 +103,13 @@ def test_tables_plots_and_files(tmp_path: Path) -> None:
     assert lines[3].split() == ["b", "0.123", "slow"]
     write_json(tmp_path / "rows.json", "a bench", "a machine", {"x": 1}, rows)
     assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
-    plot(tmp_path / "rows.png", "speeds", rows, "name", "speed", limit=20_000)
-    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
+    plot(tmp_path / "rows.png", "speeds", rows, "name", "speed")
+    full = {"kind": "full", "batch": 1, "tokens": 512, "of_matmul_%": 40.0}
+    decode = {"kind": "decode", "batch": 1, "tokens": 512, "kv": "fp8", "of_copy_%": 60.0}
+    kernels = [{**row, "head_size": size, "backend": name} for row in (full, decode) for size in (64, 80) for name in ("a", "b")]
+    plot_attention(tmp_path / "kernels.png", "a machine", kernels)
+    for name in ("rows", "kernels"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.client.bench.report import Row, plot, table, write_json
+from antiphon.client.bench.report import Row, plot, plot_attention, table, write_json
 from antiphon.client.bench.shapes import PUBLISHED, write_checkpoint
 from antiphon.client.pairs import EngineOption, parse_pairs
 from antiphon.config.errors import ConfigurationError
@@ -94,9 +94,7 @@ def attention(
     if json is not None:
         write_json(json, "attention", machine, {}, rows + decodes)
     if plot_file is not None:
-        for row in rows:
-            row["case"] = f"{row['batch']}x{row['tokens']}x{row['head_size']} {row['backend']}"
-        plot(plot_file, "Encoder attention, bf16", rows, "case", "TFLOP/s", machine.bf16_flops_per_second / 1e12)
+        plot_attention(plot_file, machine.name, rows + decodes)
 
 
 @app.command()
