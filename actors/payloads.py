@@ -4,6 +4,7 @@ millisecond, however small it is; thirty clips of five seconds cost little more 
 import threading
 from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,37 +22,36 @@ class Stored:
     index: int
 
 
-class _Waiting:
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.stored: Stored | None = None
-
-
 class PayloadStore:
     """While one thread puts what has come so far, more comes: the next puts all of that."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[tuple[np.ndarray, Future[Stored]]] = deque()
         self._putting = threading.Lock()
 
     def put(self, array: np.ndarray) -> Stored:
-        """From any thread; returns once `array` is in the store."""
-        mine = _Waiting(array)
-        self._waiting.append(mine)
+        """From any thread; returns once `array` is in the store. Raises what Ray raises for the object that it was to be part of."""
+        stored: Future[Stored] = Future()
+        self._waiting.append((array, stored))
         with self._putting:
-            while mine.stored is None:
+            while not stored.done():
                 self._put_some()
-        return mine.stored
+        return stored.result()
 
     def _put_some(self) -> None:
         batch = [self._waiting.popleft()]
-        size = batch[0].array.nbytes
-        while self._waiting and size + self._waiting[0].array.nbytes <= LARGEST_OBJECT:
+        size = batch[0][0].nbytes
+        while self._waiting and size + self._waiting[0][0].nbytes <= LARGEST_OBJECT:
             batch.append(self._waiting.popleft())
-            size += batch[-1].array.nbytes
-        reference = ray.put([each.array for each in batch])
-        for index, each in enumerate(batch):
-            each.stored = Stored(reference, index)
+            size += batch[-1][0].nbytes
+        try:
+            reference = ray.put([array for array, _ in batch])
+        except Exception as error:  # each of these threads raises it
+            for _, stored in batch:
+                stored.set_exception(error)
+        else:
+            for index, (_, stored) in enumerate(batch):
+                stored.set_result(Stored(reference, index))
 
 
 def fetch(payloads: Iterable[Any]) -> list[np.ndarray | ray.exceptions.RayError]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from antiphon.actors import payloads
-from antiphon.actors.payloads import LARGEST_OBJECT, PayloadStore, fetch
+from antiphon.actors.payloads import LARGEST_OBJECT, PayloadStore, Stored, fetch
 
 
 class Objects:
@@ -42,7 +42,7 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Objects:
     return found
 
 
-def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> list[Any]:
+def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> list[Future[Stored]]:
     store = PayloadStore()
     with ThreadPoolExecutor(len(arrays)) as threads:
         stored = [threads.submit(store.put, arrays[0])]
@@ -53,12 +53,12 @@ def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> li
         while len(store._waiting) < len(arrays) - 1:
             time.sleep(0.001)
         objects.first_may_end.set()
-        return [each.result(10) for each in stored]
+        return stored
 
 
 def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects) -> None:
     arrays = [np.full(10 + i, i, np.float32) for i in range(9)]
-    stored = put_while_one_is_under_way(objects, arrays)
+    stored = [each.result(10) for each in put_while_one_is_under_way(objects, arrays)]
     assert len(objects.held) == 2  # the first, and all that came meanwhile
     for found, wanted in zip(fetch(reversed(stored)), reversed(arrays), strict=True):
         assert np.array_equal(found, wanted)
@@ -67,8 +67,27 @@ def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects)
 
 def test_an_object_grows_no_larger_than_its_bound(objects: Objects) -> None:
     arrays = [np.zeros(LARGEST_OBJECT // 4 // 3, np.float32) for _ in range(8)]
-    put_while_one_is_under_way(objects, arrays)
+    for each in put_while_one_is_under_way(objects, arrays):
+        each.result(10)
     assert sorted(len(each) for each in objects.held.values()) == [1, 1, 3, 3]
+
+
+def test_a_put_that_fails_is_told_to_all_whose_inputs_it_had_and_to_nobody_else(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(arrays: list[np.ndarray]) -> str:
+        if objects.held:
+            raise ray.exceptions.ObjectStoreFullError("full")
+        return objects.put(arrays)
+
+    monkeypatch.setattr(payloads.ray, "put", put)
+    first, *others = put_while_one_is_under_way(objects, [np.zeros(4, np.float32) for _ in range(5)])
+    assert first.result(10).index == 0
+    for each in others:
+        with pytest.raises(ray.exceptions.ObjectStoreFullError, match="full"):
+            each.result(10)
+    with pytest.raises(ray.exceptions.ObjectStoreFullError):
+        PayloadStore().put(np.zeros(4))
 
 
 def test_a_lost_object_fails_those_who_need_it(objects: Objects) -> None:
