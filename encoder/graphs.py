@@ -52,12 +52,11 @@ class WindowGraphs:
         self.report = capture.report
         logger.info("encoder: %s", self.report)
 
-    def fits(self, windows: int) -> bool:
-        return windows in self._captured
-
-    def replay(self, samples: torch.Tensor) -> torch.Tensor:
-        """Hidden states of `samples` [windows, samples]; a copy of their own."""
+    def replay(self, samples: torch.Tensor) -> torch.Tensor | None:
+        """Hidden states of `samples` [windows, samples], a copy of their own; None for more windows than there is a graph for."""
         windows = len(samples)
+        if windows not in self._captured:
+            return None
         self.samples[:windows].copy_(samples)
         self._captured[windows].graph.replay()
         return self.hidden[:windows].flatten(0, 1).clone()

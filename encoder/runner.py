@@ -83,9 +83,8 @@ class EncoderRunner:
             if (lengths < self.audio.tokens).any():
                 return self._encode_short(inputs, lengths)
         samples = self._windows(inputs, self.audio.window)
-        if self.window_graphs is not None and self.window_graphs.fits(len(inputs)):
-            hidden = self.window_graphs.replay(samples)
-        else:
+        hidden = self.window_graphs.replay(samples) if self.window_graphs is not None else None
+        if hidden is None:
             hidden = self._run_audio(samples, self._plan_windows(len(inputs)))
         return Encoded([len(hidden) // len(inputs)] * len(inputs), hidden)
 

@@ -5,14 +5,7 @@ import triton
 import triton.language as tl
 
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import row_parts, saturated
-
-
-@triton.jit
-def _store(value, place, inside):
-    if place.dtype.scalar.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
-        value = saturated(value.to(tl.float32))
-    tl.store(place, value.to(place.dtype.scalar.element_ty), mask=inside)
+from antiphon.layers.triton_norms import as_kept, row_parts
 
 
 @triton.jit
@@ -26,13 +19,13 @@ def _write_kernel(
     k, v = k + token * k_token, v + token * v_token
     slot = tl.load(slots + token).to(tl.int64) * width
     a, b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
-    in_a, in_b = a < FIRST, b < width
-    key_a, key_b = tl.load(k + a), tl.load(k + b, mask=in_b, other=0.0)
-    value_a, value_b = tl.load(v + a), tl.load(v + b, mask=in_b, other=0.0)
-    _store(key_a, k_pool + slot + a, in_a)
-    _store(key_b, k_pool + slot + b, in_b)
-    _store(value_a, v_pool + slot + a, in_a)
-    _store(value_b, v_pool + slot + b, in_b)
+    inside = b < width
+    key_a, key_b = tl.load(k + a), tl.load(k + b, mask=inside, other=0.0)
+    value_a, value_b = tl.load(v + a), tl.load(v + b, mask=inside, other=0.0)
+    tl.store(k_pool + slot + a, as_kept(key_a, k_pool.dtype.element_ty))
+    tl.store(k_pool + slot + b, as_kept(key_b, k_pool.dtype.element_ty), mask=inside)
+    tl.store(v_pool + slot + a, as_kept(value_a, v_pool.dtype.element_ty))
+    tl.store(v_pool + slot + b, as_kept(value_b, v_pool.dtype.element_ty), mask=inside)
 
 
 def write_pages(k: torch.Tensor, v: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, slots: torch.Tensor) -> None:

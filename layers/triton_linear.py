@@ -11,7 +11,7 @@ import triton.language as tl
 
 from antiphon.layers.linear import FEW_ROWS
 from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import activate, saturated
+from antiphon.layers.triton_norms import activate, as_kept
 
 MOST_CHUNKS = 5  # that a row is loaded in
 Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # keys and values [slots, heads, head_dim], and slots [rows] int32
@@ -53,13 +53,11 @@ def _store_paged(found, out, k_pages, v_pages, slot, row, outputs, WIDTH: tl.con
     if part == 0:
         tl.store(out + row * WIDTH + columns, found)
     else:
-        stored = found.to(tl.float32)
-        if k_pages.dtype.element_ty == tl.float8e4nv:  # saturate: its overflow is NaN
-            stored = saturated(stored)
+        kept = as_kept(found, k_pages.dtype.element_ty)
         if part == 1:
-            tl.store(k_pages + slot * WIDTH + columns, stored.to(k_pages.dtype.element_ty))
+            tl.store(k_pages + slot * WIDTH + columns, kept)
         else:
-            tl.store(v_pages + slot * WIDTH + columns, stored.to(v_pages.dtype.element_ty))
+            tl.store(v_pages + slot * WIDTH + columns, kept)
 
 
 @triton.jit(do_not_specialize=["count"])

@@ -21,6 +21,14 @@ def saturated(x):
 
 
 @triton.jit
+def as_kept(x, dtype: tl.constexpr):
+    """`x` in the type of a pool of pages; float8 saturates, because its overflow is NaN."""
+    if dtype == tl.float8e4nv:
+        x = saturated(x.to(tl.float32))
+    return x.to(dtype)
+
+
+@triton.jit
 def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE: tl.constexpr):
     """Both parts of a row, as they are or as float8 with the scale that makes the largest element the largest float8. `b` is zero
     beyond the row."""

@@ -161,10 +161,10 @@ def throughput(
     options = {"load_format": load_format, **parse_pairs(option, "--option")}
     load = serving.Load(requests, input_size, output_tokens, mixed)
     with _folder(model, load_format) as folder:
-        measured = (
-            local.throughput(folder, options, load) if without_ray else asyncio.run(serving.run_throughput(folder, options, load))
-        )
-        mine, facts = measured
+        if without_ray:
+            mine, facts = local.throughput(folder, options, load)
+        else:
+            mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
         rows: list[Row] = [{"engine": "antiphon", **mine}]
         config = resolve(folder, options)
         target = Target.resolve(config.model, ModelConfig.load(config.model).raw)

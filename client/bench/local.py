@@ -11,7 +11,7 @@ import numpy as np
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.client.bench.machine import PeakMemory
 from antiphon.client.bench.report import Row
-from antiphon.client.bench.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_up
+from antiphon.client.bench.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
 from antiphon.config.errors import RequestFailed
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
@@ -28,8 +28,7 @@ class LocalEngine:
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self._host.encoder.runner.audio
-        rate = None if self.audio is None else self.audio.sampling_rate
-        self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, rate)
+        self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
         self._host.join(self._take)
 
     def close(self) -> None:
@@ -91,7 +90,7 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
     engine = LocalEngine(folder, options, load)
     ready = time.perf_counter() - began
     try:
-        _warm(engine, warm_up(engine.facts))
+        _warm(engine, warm_ups(engine.facts))
         sizes, before = load.sizes(engine.audio is not None), engine.steps
         with PeakMemory() as memory:
             began = time.perf_counter()
@@ -117,4 +116,4 @@ def latency(folder: str, options: dict[str, Any], load: Load, concurrencies: lis
 
 
 def _warm(engine: LocalEngine, count: int) -> None:
-    engine.run([(engine.load.input_size, min(8, engine.load.output_tokens))] * count, count)
+    engine.run([engine.load.warm_up] * count, count)

@@ -91,7 +91,7 @@ Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]  # inputs of th
 def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
     audio = AudioConfig(mel_bins=model.config.num_mel_bins)
     log_mel = LogMel(audio).to(device, torch.float32)
-    clips, start = RandomInputs(largest, 0, audio.sampling_rate), model.config.decoder_start_token_id
+    clips, start = RandomInputs(largest, 0, audio), model.config.decoder_start_token_id
 
     def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
         samples = torch.zeros(len(sizes), audio.window)

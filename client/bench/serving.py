@@ -13,6 +13,7 @@ from antiphon.actors.engine import AsyncEngine
 from antiphon.client.bench.machine import PeakMemory
 from antiphon.client.bench.report import Row
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.features import AudioConfig
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths
@@ -40,24 +41,29 @@ class Load:
         inputs = [self.input_size] * self.requests if audio else rng.integers(-(-most // 20), most + 1, self.requests).tolist()
         return list(zip(inputs, outputs, strict=True))
 
+    @property
+    def warm_up(self) -> tuple[float, int]:
+        """Size of a request before anything is measured."""
+        return self.input_size, min(8, self.output_tokens)
+
 
 _serials = itertools.count(1)
 
 
 class RandomInputs:
-    """Encoder inputs that never repeat, made before anything is measured: sound when there is a sampling rate, else token ids."""
+    """Encoder inputs that never repeat, made before anything is measured: sound for a model that has `audio`, else token ids."""
 
-    def __init__(self, largest: float, vocab_size: int, sampling_rate: int | None) -> None:
-        self._rate = sampling_rate
+    def __init__(self, largest: float, vocab_size: int, audio: AudioConfig | None) -> None:
+        self._audio = audio
         rng = np.random.default_rng(SEED)
         length = self._length(largest) + VARIETY
-        if sampling_rate is not None:
+        if audio is not None:
             self._sequence = (rng.standard_normal(length) * 0.1).astype(np.float32)
         else:
             self._sequence = rng.integers(3, vocab_size, length).astype(np.int32)
 
     def _length(self, size: float) -> int:
-        return int(size if self._rate is None else size * self._rate)
+        return int(size if self._audio is None else size * self._audio.sampling_rate)
 
     def draw(self, size: float) -> np.ndarray:
         first = next(_serials) % VARIETY
@@ -69,8 +75,7 @@ class Requests:
 
     def __init__(self, engine: AsyncEngine, largest: float) -> None:
         self._audio, self._engine = engine.inputs.audio, engine
-        rate = None if self._audio is None else self._audio.sampling_rate
-        self._inputs = RandomInputs(largest, engine.model.encoder.vocab_size, rate)
+        self._inputs = RandomInputs(largest, engine.model.encoder.vocab_size, self._audio)
 
     def prompt(self, size: float) -> Any:
         array = self._inputs.draw(size)
@@ -91,17 +96,17 @@ class Requests:
 
 async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
     requests = Requests(engine, load.input_size)
-    await asyncio.gather(*(requests.one(load.input_size, min(8, load.output_tokens)) for _ in range(count)))
+    await asyncio.gather(*(requests.one(*load.warm_up) for _ in range(count)))
 
 
-def warm_up(facts: dict[str, Any]) -> int:
+def warm_ups(facts: dict[str, Any]) -> int:
     """Requests before offline work is measured."""
     return 32 if facts["decoder"]["device"] == "cuda" else 1
 
 
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
-    await _warm(engine, load, warm_up(_facts(engine)))
+    await _warm(engine, load, warm_ups(_facts(engine)))
     before, requests = await engine.stats(), Requests(engine, load.input_size)
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:
