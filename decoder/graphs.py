@@ -8,9 +8,11 @@ not, and have graphs of their own, for fewer batch sizes.
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.layers.graphs import GraphCapture
@@ -74,14 +76,21 @@ class DecoderGraphs:
         replan: Callable[[Plans, StepInputs], None],
         buffer: InputBuffer,
         available: list[StepShape],
+        model: nn.Module,
     ) -> None:
         self._replan = replan
         self._captured: dict[StepShape, _Captured] = {}
-        capture = GraphCapture(buffer.device)
-        for shape in available:
+
+        def step(shape: StepShape) -> tuple[Plans, Callable[[], None]]:
             inputs = buffer.fill(_dummy(shape, buffer), shape)
             plans = plan(inputs)
-            self._captured[shape] = _Captured(capture(lambda i=inputs, p=plans: forward(i, p)), plans)  # type: ignore[misc]
+            return plans, partial(forward, inputs, plans)
+
+        capture = GraphCapture(buffer.device, model)
+        capture.compile(step(shape)[1] for shape in available)
+        for shape in available:
+            plans, work = step(shape)
+            self._captured[shape] = _Captured(capture(work), plans)
         self.report = capture.report
         logger.info("decoder: %s", self.report)
 
@@ -99,7 +108,12 @@ class CrossWriteGraphs:
     projections of every layer than the device on computing them."""
 
     def __init__(
-        self, write: Callable[[torch.Tensor, torch.Tensor], None], hidden: torch.Tensor, sizes: list[int], scratch: int
+        self,
+        write: Callable[[torch.Tensor, torch.Tensor], None],
+        hidden: torch.Tensor,
+        sizes: list[int],
+        scratch: int,
+        model: nn.Module,
     ) -> None:
         """`write` takes states [tokens, hidden] and slots [tokens]; `hidden` is what the graphs read, as long as the largest size;
         `scratch` is the slot that padding goes to."""
@@ -107,9 +121,11 @@ class CrossWriteGraphs:
         self._slots = torch.full((len(hidden),), scratch, dtype=torch.int32, device=hidden.device)
         self._scratch = scratch
         self._captured: dict[int, torch.cuda.CUDAGraph] = {}
-        capture = GraphCapture(hidden.device)
-        for size in sorted(sizes, reverse=True):
-            self._captured[size] = capture(lambda n=size: write(self._hidden[:n], self._slots[:n]))  # type: ignore[misc]
+        capture = GraphCapture(hidden.device, model)
+        works = {size: partial(write, hidden[:size], self._slots[:size]) for size in sorted(sizes, reverse=True)}
+        capture.compile(works.values())
+        for size, work in works.items():
+            self._captured[size] = capture(work)
         self.report = capture.report
         logger.info("cross KV: %s", self.report)
 

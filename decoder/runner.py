@@ -139,7 +139,7 @@ class DecoderRunner:
             return None
         model = self.model_config
         available = shapes(self.config.scheduler.max_num_seqs, model.max_decoder_len, model.max_encoder_len)
-        return DecoderGraphs(self._forward, self._plan_attention, self._replan_attention, self.inputs, available)
+        return DecoderGraphs(self._forward, self._plan_attention, self._replan_attention, self.inputs, available, self.model)
 
     @torch.inference_mode()
     def _capture_cross(self) -> CrossWriteGraphs | None:
@@ -154,7 +154,7 @@ class DecoderRunner:
         def write(states: torch.Tensor, slots: torch.Tensor) -> None:
             self.model.write_cross(states, slots, self.pool)
 
-        return CrossWriteGraphs(write, hidden, sizes, self.pool.scratch_page * self.pool.page_size)
+        return CrossWriteGraphs(write, hidden, sizes, self.pool.scratch_page * self.pool.page_size, self.model)
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:

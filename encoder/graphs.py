@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from antiphon.attention.interface import FullBatch
 from antiphon.layers.device import together_to_device
@@ -27,6 +28,10 @@ class _Captured:
     plan: Any  # of the attention, kept alive: the graph reads its tensors
 
 
+def _fill(place: torch.Tensor, found: torch.Tensor) -> None:
+    place.copy_(found)
+
+
 class WindowGraphs:
     """`forward` turns samples into hidden states; `plan` makes the attention's plan for a number of windows."""
 
@@ -36,18 +41,22 @@ class WindowGraphs:
         plan: Callable[[int], Any],
         samples: torch.Tensor,
         hidden: torch.Tensor,
+        model: nn.Module,
     ) -> None:
         """`samples` [most windows, samples] is what the graphs read, `hidden` [most windows, tokens, hidden] what they write; their
         content does not matter here."""
         self.samples, self.hidden = samples, hidden
         self._captured: dict[int, _Captured] = {}
-        capture = GraphCapture(samples.device)
-        for windows in range(len(samples), 0, -1):
+
+        def batch(windows: int) -> tuple[Any, Callable[[], None]]:
             made = plan(windows)
+            return made, lambda: _fill(hidden[:windows].flatten(0, 1), forward(samples[:windows], made))
 
-            def work(windows: int = windows, made: Any = made) -> None:
-                hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made))
-
+        capture = GraphCapture(samples.device, model)
+        sizes = range(len(samples), 0, -1)
+        capture.compile(batch(windows)[1] for windows in sizes)
+        for windows in sizes:
+            made, work = batch(windows)
             self._captured[windows] = _Captured(capture(work), made)
         self.report = capture.report
         logger.info("encoder: %s", self.report)
@@ -93,6 +102,7 @@ class TextGraphs:
         plan: Callable[[FullBatch], Any],
         hidden: torch.Tensor,
         max_len: int,
+        model: nn.Module,
     ) -> None:
         """`hidden` [most tokens, hidden] is what the graphs write; `max_len` of a sequence. `plan` must suit any lengths."""
         device = hidden.device
@@ -101,15 +111,18 @@ class TextGraphs:
         self._ids, self._positions = (torch.zeros(len(hidden), dtype=torch.int64, device=device) for _ in range(2))
         self._starts = torch.zeros(self.shapes[-1].sequences + 1, dtype=torch.int32, device=device)
         self._captured: dict[TextShape, _Captured] = {}
-        capture = GraphCapture(device)
-        for shape in reversed(self.shapes):  # the memory that the largest takes serves the others
+
+        def batch(shape: TextShape) -> tuple[Any, Callable[[], None]]:
             tokens, longest = shape.tokens, min(shape.tokens, max_len)
             lengths = np.full(shape.sequences, longest)
             made = plan(FullBatch(lengths, self._starts[: shape.sequences + 1], longest))
+            return made, lambda: _fill(hidden[:tokens], forward(self._ids[:tokens], self._positions[:tokens], made))
 
-            def work(tokens: int = tokens, made: Any = made) -> None:
-                hidden[:tokens].copy_(forward(self._ids[:tokens], self._positions[:tokens], made))
-
+        capture = GraphCapture(device, model)
+        available = self.shapes[::-1]  # the memory that the largest takes serves the others
+        capture.compile(batch(shape)[1] for shape in available)
+        for shape in available:
+            made, work = batch(shape)
             self._captured[shape] = _Captured(capture(work), made)
         self.report = capture.report
         logger.info("encoder: %s", self.report)

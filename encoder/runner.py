@@ -129,7 +129,7 @@ class EncoderRunner:
         most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
         samples = torch.zeros(most, self.audio.window, device=self.target.device)
         hidden = torch.zeros(most, self.audio.tokens, width, dtype=self.target.dtype, device=self.target.device)
-        return WindowGraphs(self._run_audio, self._plan_windows, samples, hidden)
+        return WindowGraphs(self._run_audio, self._plan_windows, samples, hidden, self.model)
 
     @torch.inference_mode()
     def _capture_texts(self, config: EngineConfig, width: int, max_len: int) -> TextGraphs | None:
@@ -138,4 +138,4 @@ class EncoderRunner:
             return None
         most = min(config.encoder.max_encoder_batch_tokens, MOST_TOKENS)
         hidden = torch.zeros(most, width, dtype=self.target.dtype, device=self.target.device)
-        return TextGraphs(self._run_text, self.attention.plan, hidden, max_len)
+        return TextGraphs(self._run_text, self.attention.plan, hidden, max_len, self.model)

@@ -1,20 +1,41 @@
 """Captures CUDA graphs that share one pool of memory, and counts what that cost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
+
+TYPICAL_LAYERS = 2  # launch every kernel that a model's layers do: the first has nothing before it, the others have
 
 
 class GraphCapture:
-    """Graphs captured here are replayed one after the other on one stream, so they may use the same memory."""
+    """Graphs of `model` captured here are replayed one after the other on one stream, so they may use the same memory."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, model: nn.Module) -> None:
+        self.device, self.model = device, model
         self.stream = torch.cuda.Stream(device)
-        self.count, self.seconds = 0, 0.0
+        self.count, self.seconds, self.compiled_in = 0, 0.0, 0.0
         self._pool = torch.cuda.graph_pool_handle()
         self._free_before = torch.cuda.mem_get_info(device)[0]
+
+    def compile(self, works: Iterable[Callable[[], None]]) -> None:
+        """Compiles the kernels that `works` launch, before they are captured. One after the other, as they are met, they would be
+        most of a start that finds no compiled kernels on disk."""
+        from antiphon.layers.triton_launch import only_compiling  # Triton is there where CUDA is
+
+        began = time.perf_counter()
+        layers = self.model.layers
+        assert isinstance(layers, nn.ModuleList)
+        self.model.layers = layers[:TYPICAL_LAYERS]
+        try:
+            with only_compiling(), torch.cuda.stream(self.stream):
+                for work in works:
+                    work()
+                    self.stream.synchronize()  # what it reads may be overwritten for the next
+        finally:
+            self.model.layers = layers
+        self.compiled_in = time.perf_counter() - began
 
     def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """`work` reads and writes tensors that outlive the graph. It runs once for real, which compiles its kernels and fills
@@ -34,4 +55,4 @@ class GraphCapture:
     @property
     def report(self) -> str:
         used = max(0, self._free_before - torch.cuda.mem_get_info(self.device)[0]) / 2**30
-        return f"{self.count} graphs captured in {self.seconds:.1f} s, {used:.2f} GiB"
+        return f"kernels compiled in {self.compiled_in:.1f} s, {self.count} graphs captured in {self.seconds:.1f} s, {used:.2f} GiB"

@@ -1,7 +1,7 @@
 """What graphs read, and the shapes that they are captured for. Captured they are on a GPU only: see test_gpu.py."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,7 +128,11 @@ class Rerun:
 
     report = ""
 
-    def __init__(self, device: torch.device) -> None: ...
+    def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
+
+    def compile(self, works: Iterable[Callable[[], None]]) -> None:
+        for work in works:
+            work()
 
     def __call__(self, work: Callable[[], None]) -> Any:
         work()
@@ -150,7 +154,11 @@ def test_padded_texts_are_encoded_as_without_padding(name: str, checkpoints: Any
     hidden = torch.zeros(96, model.encoder.hidden_size)
     with torch.inference_mode():
         graphs = TextGraphs(
-            lambda *inputs: runner.model(*inputs[:2], attention, inputs[2]), attention.plan, hidden, model.max_encoder_len
+            lambda *inputs: runner.model(*inputs[:2], attention, inputs[2]),
+            attention.plan,
+            hidden,
+            model.max_encoder_len,
+            runner.model,
         )
         assert [shape.tokens for shape in graphs.shapes] == [32, 64, 96]
         for lengths in ([40, 3, 30], [7], [1, 20, 2], [5] * 8):  # long ones first: what they leave behind must not matter
