@@ -30,11 +30,11 @@ class TritonAttention(AttentionBackend):
     def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedPlan:
         if isinstance(batch, FullBatch):
             return batch
-        blocks = len(batch.query_lens) * -(-batch.max_query_len // BLOCK_M)
+        sequences, q_blocks = len(batch.query_lens), -(-batch.max_query_len // BLOCK_M)
         spec = self.spec
-        shape = (spec.kind, blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
+        shape = (spec.kind, sequences, q_blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
         launch = PagedLaunch.choose(*shape, self._multiprocessors, spec.kv_dtype == FLOAT8)
-        return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, blocks))
+        return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, sequences * q_blocks))
 
     def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:
         """One workspace for all plans: steps follow each other on one stream. A graph's plan keeps the one it was captured with."""

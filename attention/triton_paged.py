@@ -7,6 +7,7 @@ Gimelshein 2018). Both are bound by reading keys and values, so what counts is e
 Lengths and page tables are read on the device, so a captured graph stays valid while they change.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
 MOST_SPLITS = 16
+AT_ONCE = 26  # programs of the float8 kernel on a multiprocessor at most; there is room for 28, and a 29th would run when those end
 LEAST_KEYS = tl.constexpr(128)  # of a split: below, joining costs more than it gains
 LOG2_E = tl.constexpr(1.4426950408889634)
 MINUS_INF = tl.constexpr(float("-inf"))
@@ -28,22 +30,48 @@ TILES = tl.constexpr(4)  # of keys that the float8 kernel has under way together
 
 # Strides are constants of a model: as such they tell the compiler what is aligned (72 elements are 16 bytes nine times, but no
 # multiple of 16 elements). Sizes of a step are not, and must not make it compile anew.
-@triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
+@triton.jit(do_not_specialize=["num_tokens", "num_sequences", "q_blocks", "each"])
 def _decode_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
     scale, k_scale, v_scale, last_distance,
-    num_tokens, q_blocks,
+    num_tokens, num_sequences, q_blocks, each,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
-    SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
+    SKIP_DECODES: tl.constexpr, SEVERAL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into
     their layout costs more than the products. Each of a tile's BLOCK_N rows keeps a running softmax of its own; they meet only at
     the end. It takes what `_paged_kernel` takes, so that one launch serves both.
     """
-    head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if SEVERAL:
+        first = tl.program_id(2) * each
+        for i in range(tl.minimum(each, num_sequences - first)):
+            _decode_sequence(
+                q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
+                num_tokens, first + i,
+                Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE, BLOCK_N, SPLITS, BIAS,
+                OVERLAP,
+            )  # fmt: skip
+    else:  # without a loop around them, the compiler arranges loads better
+        _decode_sequence(
+            q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
+            num_tokens, tl.program_id(2),
+            Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE, BLOCK_N, SPLITS, BIAS,
+            OVERLAP,
+        )  # fmt: skip
+
+
+@triton.jit
+def _decode_sequence(
+    q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
+    num_tokens, sequence,
+    Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
+    OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    D: tl.constexpr, PAGE: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, BIAS: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    head, split = tl.program_id(0), tl.program_id(1)
     token = tl.load(query_starts + sequence).to(tl.int64)
     kv_len = tl.load(kv_lens + sequence)
     splits = _splits(kv_len, SPLITS)
@@ -123,16 +151,16 @@ def _score_tile(block_k, query, keys, kv_len, end, factor, bias, head, last_dist
     return tl.where(keys < end, scores, MINUS_INF)
 
 
-@triton.jit(do_not_specialize=["num_tokens", "q_blocks"])
+@triton.jit(do_not_specialize=["num_tokens", "num_sequences", "q_blocks", "each"])
 def _paged_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
     scale, k_scale, v_scale, last_distance,
-    num_tokens, q_blocks,
+    num_tokens, num_sequences, q_blocks, each,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, CAUSAL: tl.constexpr, BIAS: tl.constexpr,
-    SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
+    SKIP_DECODES: tl.constexpr, SEVERAL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Any number of queries a sequence. D: HEAD_DIM padded to a power of two; what lies beyond is never read."""
     head, split = tl.program_id(0), tl.program_id(1)
@@ -262,30 +290,46 @@ class PagedLaunch:
     splits: int
     tile: Tile
     decode_tile: Tile = Tile(keys=16, warps=2, stages=1)
+    sequences: int = 1  # that a program of the float8 kernel takes, one after the other
 
     @classmethod
     def choose(
-        cls, kind: Kind, blocks: int, heads: int, head_dim: int, max_kv_len: int, multiprocessors: int, float8: bool = False
+        cls,
+        kind: Kind,
+        sequences: int,
+        q_blocks: int,
+        heads: int,
+        head_dim: int,
+        max_kv_len: int,
+        multiprocessors: int,
+        float8: bool = False,
     ) -> "PagedLaunch":
-        """For query `blocks` x heads: enough splits for some programs on each multiprocessor, but no more than there is room for at
-        once; small tiles where there are many programs, or few keys. As measured on an H200: the right tile is worth a tenth."""
+        """For `q_blocks` of each sequence x heads: enough splits for some programs on each multiprocessor, but no more than there is
+        room for at once; small tiles where there are many programs, or few keys. As measured on an H200: the right tile is worth a
+        tenth, and so is an even number of rounds in which the float8 kernel's programs come to the multiprocessors."""
+        blocks = sequences * q_blocks
         wanted = max(1, (10 if float8 else 5) * multiprocessors // (blocks * heads))
         # Powers of two make few kernels to compile; a program knows how many splits its keys are worth.
         useful = triton.next_power_of_2(-(-max_kv_len // LEAST_KEYS.value))
         splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
         each = blocks * heads * splits / multiprocessors  # programs of a multiprocessor
-        decode_tile = Tile(keys=8, warps=1, stages=1)
-        if each < 15:
+        decodes_each = each / q_blocks
+        decode_tile, together = Tile(keys=8, warps=1, stages=1), 1
+        if decodes_each < 14:  # as many as there is room for
             decode_tile = Tile(keys=16, warps=2 if head_dim <= 96 else 4, stages=1)
+        elif head_dim <= 64:
+            together = math.ceil(decodes_each / AT_ONCE)
         if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
             tile = Tile(keys=32, warps=2, stages=2) if each < 15 else Tile(keys=32, warps=1, stages=3)
         elif max_kv_len <= splits * LEAST_KEYS.value or head_dim > 128:
             tile = Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
-        elif head_dim > 64 or each >= 15:
+        elif each >= 30 and head_dim <= 64:
+            tile = Tile(keys=32, warps=2, stages=2)
+        elif head_dim > 64 or each >= 9:
             tile = Tile(keys=32, warps=1, stages=3)
         else:
             tile = Tile(keys=64 if each < 7 else 32, warps=2, stages=3)
-        return cls(splits, tile, decode_tile)
+        return cls(splits, tile, decode_tile, together)
 
 
 @dataclass(frozen=True)
@@ -346,21 +390,22 @@ def paged_attention(
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
     sequences, float8 = len(kv_lens), k.dtype == FLOAT8
 
-    def run(kernel: Any, q_blocks: int, tile: Tile, skip_decodes: bool) -> None:
-        kernel[heads, launch.splits, sequences * q_blocks](
+    def run(kernel: Any, grid: int, q_blocks: int, tile: Tile, skip_decodes: bool) -> None:
+        kernel[heads, launch.splits, grid](
             q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
             bias if bias is not None else workspace.lse,
             scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
-            tokens, q_blocks,
+            tokens, sequences, q_blocks, launch.sequences,
             Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
             OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,
             D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=tile.keys, SPLITS=launch.splits,
-            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, num_warps=tile.warps, num_stages=tile.stages,
+            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, SEVERAL=launch.sequences > 1, num_warps=tile.warps, num_stages=tile.stages,
             **overlapped(q.device),
         )  # fmt: skip
 
     if float8:
-        run(_decode_kernel, 1, launch.decode_tile, False)
+        run(_decode_kernel, -(-sequences // launch.sequences), 1, launch.decode_tile, False)
     if not float8 or max_query_len > 1:
-        run(_paged_kernel, -(-max_query_len // BLOCK_M), launch.tile, float8)
+        q_blocks = -(-max_query_len // BLOCK_M)
+        run(_paged_kernel, sequences * q_blocks, q_blocks, launch.tile, float8)
     return out

@@ -75,6 +75,16 @@ def test_paged_attention(name: str, spec: AttentionSpec) -> None:
     check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
 
 
+@pytest.mark.parametrize("sequences", [250, 512])
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_float8_sequences(sequences: int, bias: bool) -> None:
+    """More than the device takes at once: a program takes several, one after the other."""
+    lengths = np.random.default_rng(sequences).integers(1, 300, sequences).tolist()
+    backend = make("triton", paged_spec("causal", 20, 64, torch.bfloat16, bias, 16, "cuda", FLOAT8))
+    check_paged(backend, [1] * sequences, lengths, seed=7)
+    check_paged(backend, [1] * (sequences - 1) + [3], [*lengths[:-1], 90], seed=8)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if (row := BACKENDS[name].support("causal")) and row.graphs])
 @pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
 def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:

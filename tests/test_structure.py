@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [{"client"}, {"actors"}, {"scheduler", "encoder", "decoder"}, {"attention", "kv", "inputs"}, {"layers"}, {"config"}]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
-CODE = [path for name in LEVEL_OF for path in sorted((ROOT / name).rglob("*.py"))]
+CODE = sorted(path for name in LEVEL_OF for path in (ROOT / name).rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -129,12 +129,32 @@ def test_linear_layers_of_few_rows(rows: int, norm: Any, sizes: tuple[int, int],
 
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:
-    def splits(blocks: int, max_kv_len: int) -> int:
-        return PagedLaunch.choose("cross", blocks, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
+    def splits(sequences: int, max_kv_len: int) -> int:
+        return PagedLaunch.choose("cross", sequences, 1, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
 
-    assert splits(blocks=1, max_kv_len=1500) == 16
-    assert splits(blocks=1, max_kv_len=100) == 1
-    assert splits(blocks=200, max_kv_len=1500) == 1
+    assert splits(sequences=1, max_kv_len=1500) == 16
+    assert splits(sequences=1, max_kv_len=100) == 1
+    assert splits(sequences=200, max_kv_len=1500) == 1
+
+
+@pytest.mark.parametrize("sequences", [100, 158, 159, 256, 300, 512, 1000])
+@pytest.mark.parametrize("q_blocks", [1, 16])
+def test_programs_that_start_together_end_together(sequences: int, q_blocks: int) -> None:
+    launch = PagedLaunch.choose("cross", sequences, q_blocks, 20, 64, max_kv_len=1500, multiprocessors=132, float8=True)
+    programs = -(-sequences // launch.sequences) * 20 * launch.splits / 132  # of a multiprocessor
+    assert 13 <= programs <= 26.2
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_a_program_of_the_decode_kernel_takes_several_sequences(splits: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has several queries is among them: it is the other kernel's."""
+    launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
+    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
+    monkeypatch.setattr(triton_paged, "LEAST_KEYS", tl.constexpr(16))
+    backend = TritonAttention(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
+    check_paged(backend, [1] * 5, [40, 3, 17, 70, 9])
+    check_paged(backend, [1, 4, 1, 1, 1], [40, 8, 17, 70, 9])
 
 
 def test_head_sizes_are_taken_apart_without_waste() -> None:
