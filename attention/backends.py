@@ -13,6 +13,7 @@ ANY_FLOAT = HALF | {torch.float32}
 FULL, PAGED = frozenset({"full"}), frozenset({"causal", "cross"})
 Graphs = Literal["none", "same", "any"]  # on CUDA: for which lengths a captured graph can be replayed
 CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
+HOPPER = (9, 0)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Support:
     max_head_dim: int | None = None
     page_size_multiple: int = 1
     float8: bool = False  # keys and values in pages may be float8
+    float8_head_dim_multiple: int = 1  # then
     min_capability: tuple[int, int] | None = None  # of a CUDA device
+    max_capability: tuple[int, int] | None = None
     graphs: Graphs = "any"
 
 
@@ -38,6 +41,7 @@ class Row:
     supports: tuple[Support, ...]  # at most one for each kind
     package: str | None = None  # what must be importable, and is named in the refusal
     extra: str | None = None  # the extra of ours that installs it
+    install: str | None = None  # where it comes from, if no extra can
 
     def support(self, kind: str) -> Support | None:
         return next((each for each in self.supports if kind in each.kinds), None)
@@ -70,6 +74,24 @@ BACKENDS = {
         ),
         package="flash_attn",
         extra="flash-attn",
+    ),
+    "flash_attn_3": Row(
+        "antiphon.attention.flash_attn3_backend:FlashAttention3",
+        (
+            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=HOPPER, max_capability=HOPPER, graphs="same"),
+            Support(
+                PAGED,
+                HALF,
+                head_dim_multiple=8,
+                max_head_dim=256,
+                float8=True,
+                float8_head_dim_multiple=16,
+                min_capability=HOPPER,
+                max_capability=HOPPER,
+            ),
+        ),
+        package="flash_attn_interface",
+        install="from the folder hopper of github.com/Dao-AILab/flash-attention",
     ),
     "flashinfer": Row(
         "antiphon.attention.flashinfer_backend:FlashInfer",

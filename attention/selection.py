@@ -40,7 +40,7 @@ def missing(name: str) -> str | None:
     row = _row(name)
     if row.package is None or find_spec(row.package) is not None:
         return None
-    return f"{row.package} is not installed{_remedy(row.extra)}"
+    return f"{row.package} is not installed{_remedy(row)}"
 
 
 def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
@@ -59,6 +59,10 @@ def unsupported(name: str, spec: AttentionSpec, capability: tuple[int, int] | No
         (
             support.min_capability is None or capability is None or capability >= support.min_capability,
             f"needs compute capability {support.min_capability}, this device has {capability}",
+        ),
+        (
+            support.max_capability is None or capability is None or capability <= support.max_capability,
+            f"runs up to compute capability {support.max_capability}, this device has {capability}",
         ),
         (spec.dtype in support.dtypes, f"does not take {_short(spec.dtype)}"),
         (
@@ -80,6 +84,10 @@ def unsupported(name: str, spec: AttentionSpec, capability: tuple[int, int] | No
         ),
         (spec.kv_dtype != FLOAT8 or support.float8, "keeps no float8 keys and values"),
         (
+            spec.kv_dtype != FLOAT8 or spec.head_dim % support.float8_head_dim_multiple == 0,
+            f"head size {spec.head_dim} is not a multiple of {support.float8_head_dim_multiple}, as float8 needs it",
+        ),
+        (
             spec.kv_dtype != FLOAT8 or capability is None or capability >= FLOAT8_CAPABILITY,
             f"float8 needs compute capability {FLOAT8_CAPABILITY}, this device has {capability}",
         ),
@@ -91,8 +99,10 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _remedy(extra: str | None) -> str:
-    return f" (pip install 'antiphon[{extra}]')" if extra else ""
+def _remedy(row: Row) -> str:
+    if row.extra:
+        return f" (pip install 'antiphon[{row.extra}]')"
+    return f" (install it {row.install})" if row.install else ""
 
 
 def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:

@@ -38,12 +38,14 @@ CASES: dict[str, list[dict[str, Any]]] = {
             for dtype in ("bfloat16", "float16")
             for encoder, decoder, page_size in (
                 ("flashinfer", "triton", 16), ("torch_sdpa", "torch_sdpa", 16), ("flash_attn", "flash_attn", 256),
+                ("flash_attn_3", "flash_attn_3", 16),
                 ("triton", "flashinfer", 16), ("xformers", "triton", 64),
             )
         ),
         {"dtype": "bfloat16", "enforce_eager": True},
         {"dtype": "bfloat16", **FP8_KV},
         {"dtype": "bfloat16", **FP8_KV, "decoder_attention_backend": "flashinfer"},
+        {"dtype": "bfloat16", **FP8_KV, "decoder_attention_backend": "flash_attn_3"},
         {"dtype": "bfloat16", **FP8},
         {"dtype": "bfloat16", **FP8_KV, **FP8},
         {"dtype": "bfloat16", **INT8},

@@ -81,10 +81,12 @@ def _add_norm_kernel(
     _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE)
 
 
-def row_parts(width: int) -> dict[str, int]:
-    """The parts of a row, and warps for it: no more than its registers need, then a multiprocessor has many rows under way."""
+def row_parts(width: int, reductions: int = 1) -> dict[str, int]:
+    """The parts of a row, and warps for it: no more than its registers need, then a multiprocessor has many rows under way. Warps that
+    must agree on several sums wait for each other."""
     first = triton.next_power_of_2(width) // 2
-    return {"FIRST": first, "REST": triton.next_power_of_2(width - first), "num_warps": 4 if width <= 8192 else 8}
+    warps = 1 if reductions > 2 and width <= 2048 else 4 if width <= 8192 else 8
+    return {"FIRST": first, "REST": triton.next_power_of_2(width - first), "num_warps": warps}
 
 
 def add_norm(
@@ -122,7 +124,7 @@ def _add_norm(
         x, more, weight if more_bias is None else more_bias, weight, weight if bias is None else bias, total, out,
         out if scales is None else scales, eps, width, x.stride(0), more.stride(1), more.stride(0),
         PARTS=parts, BIASED=more_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
-        **row_parts(width), **overlapped(x.device),
+        **row_parts(width, 2 + (scales is not None)), **overlapped(x.device),
     )  # fmt: skip
     return total
 

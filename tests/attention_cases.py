@@ -9,7 +9,7 @@ import torch
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
 from antiphon.layers.positions import RelativeBias
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float8_e4m3fn: 6e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float8_e4m3fn: 0.2}
 FULL_LENGTHS = [[7], [5, 5, 5], [1, 13, 4, 30]]
 PAGED_LENGTHS = [([1], [9]), ([1, 1, 1], [4, 17, 1]), ([1, 1, 5, 3], [16, 2, 5, 21]), ([6, 2], [6, 30])]
 POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite in the reference backend
@@ -99,21 +99,23 @@ class PagedCase:
         bias = make_bias(spec.num_heads, False, spec.device, spec.dtype) if spec.bias else None
         return cls(q, pool, PagedBatch.of(np.array(query_lens), np.array(kv_lens), table, spec.device), bias, sequences)
 
-    def check(self, found: torch.Tensor, spec: AttentionSpec) -> None:
+    def check(self, found: torch.Tensor, spec: AttentionSpec, rounded: torch.dtype | None = None) -> None:
+        """`rounded`: to what queries and weights are, if it is coarser than the spec's dtype."""
         start = 0
         for queries, length, (k, v) in zip(self.batch.query_lens, self.batch.kv_lens, self.sequences, strict=True):
             rows = slice(start, start := start + int(queries))
             first = int(length - queries)
             wanted = plain_attention(self.q[rows], k.float(), v.float(), spec.scale, self.bias, first, spec.kind == "causal")
-            close(found[rows], wanted, spec.dtype)
+            close(found[rows], wanted, rounded or spec.dtype)
 
 
 def check_paged(backend: AttentionBackend, query_lens: list[int], kv_lens: list[int], seed: int = 1) -> None:
     case = PagedCase.make(backend.spec, query_lens, kv_lens, seed)
     plan = backend.plan(case.batch)
+    rounded = backend.spec.kv_dtype if backend.name == "flash_attn_3" else None
     for _ in range(2):  # the second layer of a step finds everything as the first one did
         poison_free_memory(case.q)
-        case.check(backend.run(case.q, *case.pool, plan, case.bias), backend.spec)
+        case.check(backend.run(case.q, *case.pool, plan, case.bias), backend.spec, rounded)
 
 
 def poison_free_memory(like: torch.Tensor) -> None:

@@ -148,6 +148,13 @@ BF16, F32 = torch.bfloat16, torch.float32
         ("flash_attn", on_gpu("cross", 64, BF16), "page size 16 is not a multiple of 256 (kv_page_size)"),
         ("flash_attn", on_gpu("cross", 64, BF16, page_size=256), None),
         ("flash_attn", on_gpu("cross", 64, BF16, page_size=256, kv_dtype=FLOAT8), "keeps no float8 keys and values"),
+        ("flash_attn_3", on_gpu("full", 72, BF16), None),
+        ("flash_attn_3", on_gpu("full", 64, F32), "does not take float32"),
+        ("flash_attn_3", on_gpu("full", 512, BF16), "head size 512 is over 256"),
+        ("flash_attn_3", on_gpu("causal", 68, BF16), "head size 68 is not a multiple of 8"),
+        ("flash_attn_3", on_gpu("causal", 64, BF16, bias=True), "takes no additive position bias"),
+        ("flash_attn_3", on_gpu("cross", 80, BF16, kv_dtype=FLOAT8), None),
+        ("flash_attn_3", on_gpu("cross", 72, BF16, kv_dtype=FLOAT8), "head size 72 is not a multiple of 16, as float8 needs it"),
         ("flashinfer", on_gpu("full", 72, BF16), None),
         ("flashinfer", on_gpu("full", 256, BF16), "head size 256 is over 128"),
         ("flashinfer", on_gpu("full", 64, BF16, bias=True), "takes no additive position bias"),
@@ -174,6 +181,21 @@ def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(monkeypa
     for name in ("flash_attn", "flashinfer", "triton", "flex"):
         found = refusal(name, on_gpu("full", 64, torch.float16), (7, 5))
         assert found == "needs compute capability (8, 0), this device has (7, 5)"
+
+
+def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    asked = on_gpu("full", 64, BF16)
+    assert refusal("flash_attn_3", asked, (8, 0)) == "needs compute capability (9, 0), this device has (8, 0)"
+    assert refusal("flash_attn_3", asked, (10, 0)) == "runs up to compute capability (9, 0), this device has (10, 0)"
+
+
+def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: None)
+    found = refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0))
+    assert (
+        found == "flash_attn_interface is not installed (install it from the folder hopper of github.com/Dao-AILab/flash-attention)"
+    )
 
 
 def test_an_explicit_choice_that_cannot_serve_is_refused_with_the_valid_ones() -> None:
