@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.paged_launch import PagedLaunch
 from antiphon.attention.triton_full import full_attention
-from antiphon.attention.triton_paged import BLOCK_M, PagedLaunch, Workspace, paged_attention
+from antiphon.attention.triton_paged import BLOCK_M, Workspace, paged_attention
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.positions import RelativeBias
 

@@ -7,7 +7,6 @@ Gimelshein 2018). Both are bound by reading keys and values, so what counts is e
 Lengths and page tables are read on the device, so a captured graph stays valid while they change.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +14,13 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.attention.interface import Kind
+from antiphon.attention.paged_launch import LEAST_KEYS as LEAST_KEYS_OF_A_SPLIT
+from antiphon.attention.paged_launch import PagedLaunch, Tile
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
-MOST_SPLITS = 16
-AT_ONCE = 26  # programs of the float8 kernel on a multiprocessor at most; there is room for 28, and a 29th would run when those end
-LEAST_KEYS = tl.constexpr(128)  # of a split: below, joining costs more than it gains
+LEAST_KEYS = tl.constexpr(LEAST_KEYS_OF_A_SPLIT)
 LOG2_E = tl.constexpr(1.4426950408889634)
 MINUS_INF = tl.constexpr(float("-inf"))
 TILES = tl.constexpr(4)  # of keys that the float8 kernel has under way together
@@ -272,72 +270,6 @@ def _finish(
                 acc += weight[:, None] * part
             total = tl.where(is_query, total, 1.0)
             tl.store(out_at, (acc / total[:, None]).to(out.dtype.element_ty), mask=is_output)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a program takes at a time, and with what."""
-
-    keys: int
-    warps: int
-    stages: int
-
-
-# Programs that a multiprocessor has room for at once, by their registers: of a head size of 64, in half precision.
-ROOM = {Tile(keys=32, warps=1, stages=3): 12, Tile(keys=32, warps=1, stages=2): 8, Tile(keys=32, warps=2, stages=2): 10}
-
-
-def _in_full_rounds(programs: float) -> Tile:
-    """The tile with which so many programs of a multiprocessor fill their last round best: one program takes as long as a full round.
-    It was the fastest, or within 2 % of it, for 7.75 to 58 programs."""
-    return max(ROOM, key=lambda tile: programs / (ROOM[tile] * math.ceil(programs / ROOM[tile])))
-
-
-@dataclass(frozen=True)
-class PagedLaunch:
-    """How a launch is cut up. `decode_tile` is the float8 kernel's."""
-
-    splits: int
-    tile: Tile
-    decode_tile: Tile = Tile(keys=16, warps=2, stages=1)
-    sequences: int = 1  # that a program of the float8 kernel takes, one after the other
-
-    @classmethod
-    def choose(
-        cls,
-        kind: Kind,
-        sequences: int,
-        q_blocks: int,
-        heads: int,
-        head_dim: int,
-        max_kv_len: int,
-        multiprocessors: int,
-        float8: bool = False,
-    ) -> "PagedLaunch":
-        """For `q_blocks` of each sequence x heads: enough splits for some programs on each multiprocessor, but no more than there is
-        room for at once; small tiles where there are many programs, or few keys. As measured on an H200: the right tile is worth a
-        tenth, and so is an even number of rounds in which the float8 kernel's programs come to the multiprocessors."""
-        blocks = sequences * q_blocks
-        wanted = max(1, (10 if float8 else 5) * multiprocessors // (blocks * heads))
-        # Powers of two make few kernels to compile; a program knows how many splits its keys are worth.
-        useful = triton.next_power_of_2(-(-max_kv_len // LEAST_KEYS.value))
-        splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
-        each = blocks * heads * splits / multiprocessors  # programs of a multiprocessor
-        decodes_each = each / q_blocks
-        decode_tile, together = Tile(keys=8, warps=1, stages=1), 1
-        if decodes_each < 14:  # as many as there is room for
-            decode_tile = Tile(keys=16, warps=2 if head_dim <= 96 else 4, stages=1)
-        elif head_dim <= 64:
-            together = math.ceil(decodes_each / AT_ONCE)
-        if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
-            tile = Tile(keys=32, warps=2, stages=2) if each < 15 else Tile(keys=32, warps=1, stages=3)
-        elif max_kv_len <= splits * LEAST_KEYS.value or head_dim > 128:
-            tile = Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
-        elif head_dim > 64:
-            tile = Tile(keys=32, warps=1, stages=3)
-        else:
-            tile = Tile(keys=64, warps=2, stages=3) if each < 7 else _in_full_rounds(each)
-        return cls(splits, tile, decode_tile, together)
 
 
 @dataclass(frozen=True)

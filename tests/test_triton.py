@@ -1,6 +1,7 @@
 """Our Triton kernels in Triton's interpreter, which runs them on the CPU. bfloat16 is left to the GPU: the interpreter's dot
 treats it as integers."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import nn
 pytest.importorskip("triton")
 
 import triton.language as tl
+from triton.runtime.jit import JITFunction
 
 from antiphon.attention import triton_backend, triton_paged
+from antiphon.attention.paged_launch import PagedLaunch, Tile
 from antiphon.attention.triton_backend import TritonAttention
 from antiphon.attention.triton_full import head_parts
-from antiphon.attention.triton_paged import PagedLaunch, Tile
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots
@@ -27,6 +29,7 @@ from antiphon.kv.triton_write import write_pages
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.linear import KINDS, Activation, Linear, Parts, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
+from antiphon.layers.triton_launch import only_compiling
 from antiphon.layers.triton_norms import activation, add_norm
 from antiphon.scheduler.plan import Admission
 
@@ -265,3 +268,22 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(seed: int, with_rules: 
     assert found.tolist() == wanted.tolist()
     assert torch.equal(slots.tokens, tokens_wanted)
     assert len(set(wanted.tolist())) > 10
+
+
+def test_only_compiling_runs_no_kernel_of_this_thread_and_leaves_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[bool] = []
+    monkeypatch.setattr(JITFunction, "run", lambda kernel, *arguments, grid, warmup, **options: compiled.append(warmup))
+
+    def launch() -> None:
+        JITFunction.run(None, grid=(1,), warmup=False)
+
+    with only_compiling():
+        launch()
+        other = threading.Thread(target=launch)
+        other.start()
+        other.join()
+    launch()
+    with pytest.raises(ZeroDivisionError), only_compiling():
+        1 / 0  # noqa: B018
+    launch()
+    assert compiled == [True, False, False, False]
