@@ -5,6 +5,7 @@ A kernel launched so must call `wait_for_previous` before it reads or writes any
 stream is complete, and the next one may start.
 """
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from triton.runtime._async_compile import AsyncCompileMode, active_mode
 from triton.runtime.jit import JITFunction
 
 CAPABILITY = (9, 0)
+_replacing_run = threading.Lock()  # of Triton's kernels, which all threads share
 
 
 @triton.jit
@@ -47,8 +49,8 @@ def overlapped(device: torch.device) -> dict[str, Any]:
 def only_compiling() -> Iterator[None]:
     """Inside, what this thread launches of Triton kernels does not run; it is compiled, several kernels at a time. At the end all are.
     Raises there what a compilation raised."""
-    run = JITFunction.run
-    with ThreadPoolExecutor() as pool, AsyncCompileMode(pool) as mode:
+    with _replacing_run, ThreadPoolExecutor() as pool, AsyncCompileMode(pool) as mode:
+        run = JITFunction.run
 
         def compile_here(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
             return run(kernel, *args, grid=grid, warmup=warmup or active_mode.get() is mode, **options)
