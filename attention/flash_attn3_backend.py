@@ -1,4 +1,4 @@
-"""FlashAttention 3 (Shah et al. 2024) for Hopper, through its package flash_attn_interface: packed sequences, and pages of any size."""
+"""FlashAttention 3 (Shah et al. 2024) for Hopper, by its package flash_attn_interface: packed sequences, and pages of any size."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from antiphon.layers.positions import RelativeBias
 
 
 class FlashAttention3(AttentionBackend):
-    """To float8 pages its queries are float8 too, with one scale for a step's: it has no product of float8 and half precision."""
+    """With float8 pages its queries are float8 too, a step's with one scale: it has no product of float8 and half precision."""
 
     name = "flash_attn_3"
 

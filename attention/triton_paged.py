@@ -40,31 +40,23 @@ def _decode_kernel(
     SKIP_DECODES: tl.constexpr, SEVERAL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Sequences with one query, of float8 pages, without tensor cores: one row of sixteen would be used, and moving tiles into
-    their layout costs more than the products. Each of a tile's BLOCK_N rows keeps a running softmax of its own; they meet only at
-    the end. It takes what `_paged_kernel` takes, so that one launch serves both.
+    their layout costs more than the products. A program takes `each` of them where it takes SEVERAL. Each of a tile's BLOCK_N rows
+    keeps a running softmax of its own; they meet only at the end. It takes what `_paged_kernel` takes, so that one launch serves both.
     """
-    if SEVERAL:
-        first = tl.program_id(2) * each
-        for i in range(tl.minimum(each, num_sequences - first)):
-            _decode_sequence(
-                q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
-                num_tokens, first + i,
-                Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE, BLOCK_N, SPLITS, BIAS,
-                OVERLAP,
-            )  # fmt: skip
-    else:  # without a loop around them, the compiler arranges loads better
+    first = tl.program_id(2) * (each if SEVERAL else 1)
+    for i in range(tl.minimum(each, num_sequences - first) if SEVERAL else 1):
         _decode_sequence(
-            q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
-            num_tokens, tl.program_id(2),
-            Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE, BLOCK_N, SPLITS, BIAS,
-            OVERLAP,
+            q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
+            scale, k_scale, v_scale, last_distance, num_tokens, first + i,
+            Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE,
+            BLOCK_N, SPLITS, BIAS, OVERLAP,
         )  # fmt: skip
 
 
 @triton.jit
 def _decode_sequence(
-    q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias, scale, k_scale, v_scale, last_distance,
-    num_tokens, sequence,
+    q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
+    scale, k_scale, v_scale, last_distance, num_tokens, sequence,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     D: tl.constexpr, PAGE: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, BIAS: tl.constexpr, OVERLAP: tl.constexpr,
@@ -339,8 +331,8 @@ def paged_attention(
             Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
             OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,
             D=padded(head_dim), PAGE=k.shape[1], BLOCK_M=BLOCK_M, BLOCK_N=tile.keys, SPLITS=launch.splits,
-            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, SEVERAL=launch.sequences > 1, num_warps=tile.warps, num_stages=tile.stages,
-            **overlapped(q.device),
+            CAUSAL=causal, BIAS=bias is not None, SKIP_DECODES=skip_decodes, SEVERAL=launch.sequences > 1,
+            num_warps=tile.warps, num_stages=tile.stages, **overlapped(q.device),
         )  # fmt: skip
 
     if float8:

@@ -47,8 +47,8 @@ def overlapped(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def only_compiling() -> Iterator[None]:
-    """Inside, what this thread launches of Triton kernels does not run; it is compiled, several kernels at a time. At the end all are.
-    Raises there what a compilation raised."""
+    """Inside, what this thread launches of Triton kernels does not run; it is compiled, several kernels at a time. At the end all
+    are. Raises there what a compilation raised."""
     with _replacing_run, ThreadPoolExecutor() as pool, AsyncCompileMode(pool) as mode:
         run = JITFunction.run
 
