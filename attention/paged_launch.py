@@ -72,7 +72,7 @@ def _tile(kind: Kind, programs: float, head_dim: int, short: bool) -> Tile:
         return Tile(keys=32, warps=1, stages=3)
     if programs < 7:
         return Tile(keys=64, warps=2, stages=3)
-    # Of those in ROOM, the one whose last round is fullest: the fastest, or within 2 % of it, for 7.75 to 58 programs.
+    # Of those in ROOM, the one whose last round is fullest: the fastest, or within 3 % of it, for 7.75 to 58 programs.
     return max(ROOM, key=lambda tile: programs / (ROOM[tile] * math.ceil(programs / ROOM[tile])))
 
 
