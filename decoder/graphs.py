@@ -7,7 +7,6 @@ not, and have graphs of their own, for fewer batch sizes.
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
-from antiphon.layers.graphs import GraphCapture
+from antiphon.layers.graphs import GraphCapture, Work
 from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)
@@ -60,12 +59,6 @@ def fitting(plan: StepPlan, available: Iterable[StepShape]) -> StepShape | None:
     return min(fits, key=lambda shape: (shape.tokens, shape.sequences), default=None)
 
 
-@dataclass(frozen=True)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
-    plans: Plans
-
-
 class DecoderGraphs:
     """`plan` makes the attention's plans for a step's inputs, `replan` renews them, `forward` is what is captured."""
 
@@ -79,18 +72,14 @@ class DecoderGraphs:
         model: nn.Module,
     ) -> None:
         self._replan = replan
-        self._captured: dict[StepShape, _Captured] = {}
 
-        def step(shape: StepShape) -> tuple[Plans, Callable[[], None]]:
+        def step(shape: StepShape) -> tuple[Plans, Work]:
             inputs = buffer.fill(_dummy(shape, buffer), shape)
             plans = plan(inputs)
             return plans, partial(forward, inputs, plans)
 
         capture = GraphCapture(buffer.device, model)
-        capture.compile(step(shape)[1] for shape in available)
-        for shape in available:
-            plans, work = step(shape)
-            self._captured[shape] = _Captured(capture(work), plans)
+        self._captured = capture.each(available, step)
         self.report = capture.report
         logger.info("decoder: %s", self.report)
 
@@ -99,7 +88,7 @@ class DecoderGraphs:
 
     def replay(self, inputs: StepInputs) -> None:
         captured = self._captured[inputs.shape]
-        self._replan(captured.plans, inputs)
+        self._replan(captured.plan, inputs)
         captured.graph.replay()
 
 
@@ -120,12 +109,10 @@ class CrossWriteGraphs:
         self._hidden = hidden
         self._slots = torch.full((len(hidden),), scratch, dtype=torch.int32, device=hidden.device)
         self._scratch = scratch
-        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
         capture = GraphCapture(hidden.device, model)
-        works = {size: partial(write, hidden[:size], self._slots[:size]) for size in sorted(sizes, reverse=True)}
-        capture.compile(works.values())
-        for size, work in works.items():
-            self._captured[size] = capture(work)
+        self._captured = capture.each(
+            sorted(sizes, reverse=True), lambda size: (None, partial(write, hidden[:size], self._slots[:size]))
+        )
         self.report = capture.report
         logger.info("cross KV: %s", self.report)
 
@@ -141,7 +128,7 @@ class CrossWriteGraphs:
         self._hidden[:tokens].copy_(hidden)
         self._slots[:tokens].copy_(slots)
         self._slots[tokens:size].fill_(self._scratch)
-        self._captured[size].replay()
+        self._captured[size].graph.replay()
 
 
 def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:

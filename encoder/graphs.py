@@ -12,7 +12,7 @@ from torch import nn
 
 from antiphon.attention.interface import FullBatch
 from antiphon.layers.device import together_to_device
-from antiphon.layers.graphs import GraphCapture
+from antiphon.layers.graphs import GraphCapture, Work
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,6 @@ MOST_TOKENS = 8192  # of a text graph; a larger batch takes the device longer th
 SMALL = 1024  # tokens up to which padding costs no time, because even a small model's kernels are launched no faster
 TOKENS_PER_SEQUENCE = 64  # that a text graph has room for: each sequence is worth a row of attention programs, there or not
 LEAST_SEQUENCES = 8
-
-
-@dataclass(frozen=True)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
-    plan: Any  # of the attention, kept alive: the graph reads its tensors
-
-
-def _fill(place: torch.Tensor, found: torch.Tensor) -> None:
-    place.copy_(found)
 
 
 class WindowGraphs:
@@ -46,18 +36,13 @@ class WindowGraphs:
         """`samples` [most windows, samples] is what the graphs read, `hidden` [most windows, tokens, hidden] what they write; their
         content does not matter here."""
         self.samples, self.hidden = samples, hidden
-        self._captured: dict[int, _Captured] = {}
 
-        def batch(windows: int) -> tuple[Any, Callable[[], None]]:
+        def batch(windows: int) -> tuple[Any, Work]:
             made = plan(windows)
-            return made, lambda: _fill(hidden[:windows].flatten(0, 1), forward(samples[:windows], made))
+            return made, lambda: hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made))
 
         capture = GraphCapture(samples.device, model)
-        sizes = range(len(samples), 0, -1)
-        capture.compile(batch(windows)[1] for windows in sizes)
-        for windows in sizes:
-            made, work = batch(windows)
-            self._captured[windows] = _Captured(capture(work), made)
+        self._captured = capture.each(range(len(samples), 0, -1), batch)
         self.report = capture.report
         logger.info("encoder: %s", self.report)
 
@@ -110,20 +95,15 @@ class TextGraphs:
         self._hidden = hidden
         self._ids, self._positions = (torch.zeros(len(hidden), dtype=torch.int64, device=device) for _ in range(2))
         self._starts = torch.zeros(self.shapes[-1].sequences + 1, dtype=torch.int32, device=device)
-        self._captured: dict[TextShape, _Captured] = {}
 
-        def batch(shape: TextShape) -> tuple[Any, Callable[[], None]]:
+        def batch(shape: TextShape) -> tuple[Any, Work]:
             tokens, longest = shape.tokens, min(shape.tokens, max_len)
             lengths = np.full(shape.sequences, longest)
             made = plan(FullBatch(lengths, self._starts[: shape.sequences + 1], longest))
-            return made, lambda: _fill(hidden[:tokens], forward(self._ids[:tokens], self._positions[:tokens], made))
+            return made, lambda: hidden[:tokens].copy_(forward(self._ids[:tokens], self._positions[:tokens], made))
 
         capture = GraphCapture(device, model)
-        available = self.shapes[::-1]  # the memory that the largest takes serves the others
-        capture.compile(batch(shape)[1] for shape in available)
-        for shape in available:
-            made, work = batch(shape)
-            self._captured[shape] = _Captured(capture(work), made)
+        self._captured = capture.each(self.shapes[::-1], batch)
         self.report = capture.report
         logger.info("encoder: %s", self.report)
 

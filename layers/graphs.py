@@ -1,12 +1,24 @@
 """Captures CUDA graphs that share one pool of memory, and counts what that cost."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 TYPICAL_LAYERS = 2  # launch every kernel that a model's layers do: the first has nothing before it, the others have
+
+Shape = TypeVar("Shape")
+Plan = TypeVar("Plan")
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Captured(Generic[Plan]):
+    graph: torch.cuda.CUDAGraph
+    plan: Plan  # kept alive: the graph reads its tensors
 
 
 class GraphCapture:
@@ -19,9 +31,20 @@ class GraphCapture:
         self._pool = torch.cuda.graph_pool_handle()
         self._free_before = torch.cuda.mem_get_info(device)[0]
 
-    def compile(self, works: Iterable[Callable[[], None]]) -> None:
-        """Compiles the kernels that `works` launch, before they are captured. One after the other, as they are met, they would be
-        most of a start that finds no compiled kernels on disk."""
+    def each(self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Plan, Work]]) -> dict[Shape, Captured[Plan]]:
+        """A graph for each of `shapes`, best largest first: the memory that the largest takes serves the others. `prepare` gives a
+        shape's plan and its work, which reads and writes tensors that outlive the graph; it is asked twice, so that it may put what
+        the work reads where the next shape's will be."""
+        self._compile(prepare(shape)[1] for shape in shapes)
+        captured = {}
+        for shape in shapes:
+            plan, work = prepare(shape)
+            captured[shape] = Captured(self._capture(work), plan)
+        return captured
+
+    def _compile(self, works: Iterable[Work]) -> None:
+        """The kernels that `works` launch, together. One after the other, as they are met, they would be most of a start that finds
+        no compiled kernels on disk."""
         from antiphon.layers.triton_launch import only_compiling  # Triton is there where CUDA is
 
         began = time.perf_counter()
@@ -37,9 +60,8 @@ class GraphCapture:
             self.model.layers = layers
         self.compiled_in = time.perf_counter() - began
 
-    def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """`work` reads and writes tensors that outlive the graph. It runs once for real, which compiles its kernels and fills
-        its caches, and once more while it is captured."""
+    def _capture(self, work: Work) -> torch.cuda.CUDAGraph:
+        """`work` runs once for real, which loads its kernels and fills its caches, and once more while it is captured."""
         began = time.perf_counter()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):

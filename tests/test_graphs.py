@@ -1,7 +1,7 @@
 """What graphs read, and the shapes that they are captured for. Captured they are on a GPU only: see test_gpu.py."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,7 @@ from antiphon.decoder.inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.layers.graphs import Captured, Work
 from antiphon.scheduler.plan import StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
@@ -130,13 +131,13 @@ class Rerun:
 
     def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
 
-    def compile(self, works: Iterable[Callable[[], None]]) -> None:
-        for work in works:
+    def each(self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]) -> dict[Any, Any]:
+        captured = {}
+        for shape in shapes:
+            plan, work = prepare(shape)
             work()
-
-    def __call__(self, work: Callable[[], None]) -> Any:
-        work()
-        return SimpleNamespace(replay=work)
+            captured[shape] = Captured(SimpleNamespace(replay=work), plan)  # type: ignore[arg-type]
+        return captured
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see test_gpu.py")
