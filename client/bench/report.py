@@ -44,6 +44,7 @@ COLOURS = (
     "#ccbb44",
     "#66ccee",
     "#aa3377",
+    "#bbbbbb",
 )  # Tol's bright scheme: also told apart by the colour-blind
 
 
