@@ -31,7 +31,7 @@ TILES = tl.constexpr(4)  # of keys that the float8 kernel has under way together
 @triton.jit(do_not_specialize=["num_tokens", "num_sequences", "q_blocks", "each"])
 def _decode_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
-    scale, k_scale, v_scale, last_distance,
+    scale, last_distance,
     num_tokens, num_sequences, q_blocks, each,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
@@ -47,7 +47,7 @@ def _decode_kernel(
     for i in range(tl.minimum(each, num_sequences - first) if SEVERAL else 1):
         _decode_sequence(
             q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
-            scale, k_scale, v_scale, last_distance, num_tokens, first + i,
+            scale, last_distance, num_tokens, first + i,
             Q_TOKEN, Q_HEAD, KV_PAGE, KV_TOKEN, KV_HEAD, OUT_TOKEN, OUT_HEAD, TABLE_ROW, HEADS, HEAD_DIM, D, PAGE,
             BLOCK_N, SPLITS, BIAS, OVERLAP,
         )  # fmt: skip
@@ -56,7 +56,7 @@ def _decode_kernel(
 @triton.jit
 def _decode_sequence(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
-    scale, k_scale, v_scale, last_distance, num_tokens, sequence,
+    scale, last_distance, num_tokens, sequence,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     D: tl.constexpr, PAGE: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, BIAS: tl.constexpr, OVERLAP: tl.constexpr,
@@ -73,7 +73,7 @@ def _decode_sequence(
     query = tl.load(q + token * Q_TOKEN + head * Q_HEAD + dims, mask=in_head, other=0.0).to(tl.float32)
     largest = tl.maximum(tl.max(tl.abs(query), 0), 1e-30)
     query = (query / largest).to(tl.float16)  # at most 1, so that sums of products with float8 stay within float16
-    factor = largest * scale * k_scale * LOG2_E
+    factor = largest * scale * LOG2_E
     per_split = tl.cdiv(tl.cdiv(kv_len, splits), TILES * BLOCK_N) * TILES * BLOCK_N
     begin = split * per_split
     end = tl.minimum(kv_len, begin + per_split)
@@ -111,7 +111,7 @@ def _decode_sequence(
     _finish(
         tl.sum(sums * weights[:, None], 0)[None, :], top + rows * 0.0, tl.sum(total * weights, 0) + rows * 0.0,
         out, partial, partial_lse, arrivals + sequence * HEADS + head, token + rows, rows < 1, head, split, splits,
-        v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
+        num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def _score_tile(block_k, query, keys, kv_len, end, factor, bias, head, last_dist
 @triton.jit(do_not_specialize=["num_tokens", "num_sequences", "q_blocks", "each"])
 def _paged_kernel(
     q, k, v, out, partial, partial_lse, arrivals, query_starts, kv_lens, page_table, bias,
-    scale, k_scale, v_scale, last_distance,
+    scale, last_distance,
     num_tokens, num_sequences, q_blocks, each,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr, HEADS: tl.constexpr,
@@ -187,7 +187,7 @@ def _paged_kernel(
     highest = tl.full([BLOCK_M], MINUS_INF, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D], tl.float32)
-    factor = scale * k_scale * LOG2_E
+    factor = scale * LOG2_E
     for start in range(begin, end, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         is_key = keys < end
@@ -213,7 +213,7 @@ def _paged_kernel(
     _finish(
         acc, highest, total,
         out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head, tokens, is_query, head, split, splits,
-        v_scale, num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
+        num_tokens, OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _splits(keys, SPLITS: tl.constexpr):
 @triton.jit
 def _finish(
     acc, highest, total, out, partial, partial_lse, arrivals, tokens, is_query, head, split, splits,
-    v_scale, num_tokens, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    num_tokens, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     D: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Writes the output rows of `acc` [rows, D], or leaves them for the last of the splits, which joins all."""
@@ -234,7 +234,7 @@ def _finish(
     is_output = is_query[:, None] & (dims < HEAD_DIM)[None, :]
     sees = total > 0.0  # a split may be empty
     total = tl.where(sees, total, 1.0)
-    acc = acc * (v_scale / total)[:, None]
+    acc = acc / total[:, None]
     out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None] + dims[None, :]
     if splits == 1:
         tl.store(out_at, acc.to(out.dtype.element_ty), mask=is_output)
@@ -309,8 +309,6 @@ def paged_attention(
     scale: float,
     causal: bool,
     bias: torch.Tensor | None = None,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed queries `q` of that shape.
 
@@ -326,7 +324,7 @@ def paged_attention(
         kernel[heads, launch.splits, grid](
             q, k, v, out, workspace.partial, workspace.lse, workspace.arrivals, query_starts, kv_lens, page_table,
             bias if bias is not None else workspace.lse,
-            scale, k_scale, v_scale, bias.shape[1] - 1 if bias is not None else 0,
+            scale, bias.shape[1] - 1 if bias is not None else 0,
             tokens, sequences, q_blocks, launch.sequences,
             Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), KV_PAGE=k.stride(0), KV_TOKEN=k.stride(1), KV_HEAD=k.stride(2),
             OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1), TABLE_ROW=page_table.stride(0), HEADS=heads, HEAD_DIM=head_dim,

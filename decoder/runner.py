@@ -16,6 +16,7 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.models import build
@@ -26,6 +27,7 @@ from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, to_device
 from antiphon.layers.few_rows import fuse_few_rows
+from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.quantise import check, quantise_decoder
 from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
@@ -86,12 +88,20 @@ class DecoderRunner:
         return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
+        checkpoint = None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
+        model = self._random() if checkpoint is None else self._read(checkpoint)
+        if self.cross.spec.kv_dtype == FLOAT8:
+            fit_to_float8(model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device))
+        return model
+
+    def _random(self) -> DecoderModel:
         half, raw = self.model_config.decoder, self.model_config.raw
-        if self.config.model.load_format == "dummy":
-            model = self.target.build(lambda: build(half, raw.get("tie_word_embeddings", True), False))
-            fill_randomly(model)
-            return model
-        checkpoint = Checkpoint(self.model_config.path)
+        model = self.target.build(lambda: build(half, raw.get("tie_word_embeddings", True), False))
+        fill_randomly(model)
+        return model
+
+    def _read(self, checkpoint: Checkpoint) -> DecoderModel:
+        half, raw = self.model_config.decoder, self.model_config.raw
         own_head = "lm_head.weight" in checkpoint or "proj_out.weight" in checkpoint
         # T5's config says nothing reliable about tying: a head that is stored is used.
         tied = not own_head or (half.structure != "t5" and raw.get("tie_word_embeddings", True))

@@ -27,6 +27,13 @@ class TokenEmbedding(nn.Module):
         x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(positions + self.first_row)
         return self.layernorm_embedding(x)
 
+    def longest(self) -> float:
+        """Length that a row can have, before a norm."""
+        places = self.embed_positions.weight
+        assert isinstance(places, torch.Tensor)
+        token, place = (float(rows.float().norm(dim=1).max()) for rows in (self.embed_tokens.weight, places))
+        return token * abs(self.scale) + place
+
 
 class OutputHead(nn.Module):
     """Hidden states to logits; with `tied`, by the embedding's own matrix.

@@ -128,6 +128,17 @@ class Linear(nn.Module):
     def _stored(self) -> torch.Tensor:
         return self.weight if isinstance(self.weight, torch.Tensor) else self.weight.values
 
+    def scale_inputs(self, factor: float) -> None:
+        """As if its input came multiplied by `factor`. Before `quantise`."""
+        assert isinstance(self.weight, nn.Parameter)
+        self.weight.data.mul_(factor)
+
+    def scale_outputs(self, factor: float) -> None:
+        """Its output comes multiplied by `factor`. Before `quantise`."""
+        self.scale_inputs(factor)
+        if self.bias is not None:
+            self.bias.data.mul_(factor)
+
     def quantise(self, kind: type[Float8Weight] | type[Int8Weight]) -> None:
         assert isinstance(self.weight, torch.Tensor)
         weight = self.weight.data
@@ -150,6 +161,19 @@ class StackedLinear(Linear):
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
         found: torch.Tensor = self(x)
         return found.split(list(self.parts.values()), dim=-1)
+
+    def tensors_of(self, part: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight and bias of one part, views. Before `quantise`."""
+        assert isinstance(self.weight, nn.Parameter)
+        names = list(self.parts)
+        rows = slice(start := sum(self.parts[name] for name in names[: names.index(part)]), start + self.parts[part])
+        return self.weight.data[rows], None if self.bias is None else self.bias.data[rows]
+
+    def scale_part(self, part: str, factor: float) -> None:
+        """One part's output comes multiplied by `factor`. Before `quantise`."""
+        for each in self.tensors_of(part):
+            if each is not None:
+                each.mul_(factor)
 
 
 KINDS = {

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.config.families import BartHalf
-from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
+from antiphon.decoder.models.interface import CachedAttention, CrossWriter, DecoderModel, DecoderStep, RowSource
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead, TokenEmbedding, embedding_names
@@ -12,7 +12,7 @@ from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(CachedAttention):
     def __init__(self, half: BartHalf, layer: int) -> None:
         super().__init__()
         size, self.layer = half.hidden_size, layer
@@ -20,6 +20,10 @@ class SelfAttention(nn.Module):
             size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
         )
         self.out_proj = Linear(size, size)
+
+    @property
+    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
+        return self.qkv, self.qkv, self.out_proj
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = step.pool.project(self.layer, step.self_slots, self.qkv, x)
@@ -35,6 +39,10 @@ class CrossAttention(CrossWriter):
         self.q_proj = Linear(size, size)
         self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",))
         self.out_proj = Linear(size, size)
+
+    @property
+    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
+        return self.q_proj, self.kv, self.out_proj
 
     def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
@@ -87,6 +95,14 @@ class BartDecoder(DecoderModel):
         for layer in self.layers:
             layer(stream, step)
         return stream.value if self.layer_norm is None else stream.final(self.layer_norm)
+
+    def self_attention_inputs(self) -> list[RowSource]:
+        layers = [each for each in self.layers if isinstance(each, DecoderLayer)]
+        if self.layer_norm is not None:  # pre-norm
+            return [layer.self_attn_layer_norm for layer in layers]
+        norm = self.embedding.layernorm_embedding
+        first = norm if isinstance(norm, nn.LayerNorm) else self.embedding
+        return [first, *(layer.final_layer_norm for layer in layers[:-1])]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.lm_head(hidden)

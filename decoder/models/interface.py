@@ -11,7 +11,11 @@ from torch import nn
 from antiphon.attention.interface import AttentionBackend
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.linear import StackedLinear
+from antiphon.layers.embeddings import TokenEmbedding
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.norms import RMSNorm
+
+RowSource = nn.LayerNorm | RMSNorm | TokenEmbedding  # of what a projection reads
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,17 @@ class DecoderStep:
     cross_plan: Any
 
 
-class CrossWriter(nn.Module):
+class CachedAttention(nn.Module):
+    """An attention sublayer whose keys and values are kept."""
+
+    @property
+    @abstractmethod
+    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
+        """What makes queries; what makes keys and values, as its last two parts; what reads the attention's output. The first two may
+        be the same layer."""
+
+
+class CrossWriter(CachedAttention):
     """A cross-attention layer, seen as the writer of its own cache."""
 
     kv: StackedLinear
@@ -42,6 +56,15 @@ class DecoderModel(nn.Module):
     @abstractmethod
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
+
+    @cached_property
+    def self_attentions(self) -> list[CachedAttention]:
+        """One per layer."""
+        return [each for each in self.layers.modules() if isinstance(each, CachedAttention) and not isinstance(each, CrossWriter)]
+
+    @abstractmethod
+    def self_attention_inputs(self) -> list[RowSource]:
+        """Where the rows that each layer's self-attention reads come from."""
 
     @cached_property
     def cross_attentions(self) -> list[CrossWriter]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.config.families import T5Half
-from antiphon.decoder.models.interface import CrossWriter, DecoderModel, DecoderStep
+from antiphon.decoder.models.interface import CachedAttention, CrossWriter, DecoderModel, DecoderStep, RowSource
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead
@@ -14,13 +14,17 @@ from antiphon.layers.positions import RelativeBias
 from antiphon.layers.t5 import T5FeedForward, block_name
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(CachedAttention):
     def __init__(self, half: T5Half, layer: int) -> None:
         super().__init__()
         self.layer, inner = layer, half.num_heads * half.head_dim
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    @property
+    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
+        return self.qkv, self.qkv, self.o
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
         q = step.pool.project(self.layer, step.self_slots, self.qkv, stream.normed(self.layer_norm))
@@ -37,6 +41,10 @@ class CrossAttention(CrossWriter):
         self.kv = StackedLinear(half.hidden_size, dict.fromkeys("kv", inner), bias=False)
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+
+    @property
+    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
+        return self.q, self.kv, self.o
 
     def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
@@ -76,6 +84,9 @@ class T5Decoder(DecoderModel):
         for layer in self.layers:
             layer(stream, step, self.bias)
         return stream.final(self.final_layer_norm)
+
+    def self_attention_inputs(self) -> list[RowSource]:
+        return [layer.attention.layer_norm for layer in self.layers if isinstance(layer, DecoderLayer)]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.lm_head(hidden * self.logits_scale)

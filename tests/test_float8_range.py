@@ -1,0 +1,83 @@
+"""The range of a float8 cache: keys and values are brought into it, and nothing else changes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from plain_engine import PlainEngine
+from safetensors.torch import load_file, save_file
+from test_parity import mixed_inputs
+
+from antiphon.decoder.float8_range import Rows, _factor, fit_to_float8
+from antiphon.layers.float8 import FLOAT8_MAX
+from antiphon.layers.linear import StackedLinear
+from antiphon.layers.weights import Checkpoint
+
+FLOAT8_KV = {"kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"}
+
+
+def requests(engine: PlainEngine, name: str, vocab: int) -> dict[int, Any]:
+    """The ends of twelve requests."""
+    rng = np.random.default_rng(5)
+    if name == "whisper":
+        inputs = [(rng.standard_normal(int(n)).astype(np.float32) * 0.1, 30) for n in rng.integers(500, 16000, 12)]
+    else:
+        inputs = mixed_inputs(12, vocab, seed=5)
+    for payload, max_new in inputs:
+        engine.submit(engine.request(payload, [2], max_new))
+    return engine.run()
+
+
+def answers(ends: dict[int, Any]) -> list[tuple[list[int], list[float]]]:
+    return [(end.token_ids, [float(each.logprobs[0]) for each in end.logprobs]) for _, end in sorted(ends.items())]
+
+
+def written(engine: PlainEngine) -> torch.Tensor:
+    """The largest key and value of each layer's pages [layers, 2]."""
+    return torch.stack([layer.abs().amax((1, 2, 3, 4)) for layer in engine.replica.runner.pool.layers])
+
+
+@pytest.mark.parametrize("name", tiny_models.FAMILIES)
+def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints: Any) -> None:
+    folder, model = checkpoints(name)
+    options = {"max_num_seqs": 16, "max_model_len": 80, "kv_page_size": 8, "decoder_attention_backend": "torch_sdpa"}
+    plain, fitted = (PlainEngine(folder, **options) for _ in range(2))
+    fit_to_float8(
+        fitted.replica.runner.model, Rows.of_encoder(fitted.model.encoder, Checkpoint(folder), fitted.replica.runner.device)
+    )
+    vocab = model.config.vocab_size
+    assert answers(requests(plain, name, vocab)) == answers(requests(fitted, name, vocab))  # to the last bit
+    largest = written(fitted)
+    assert (largest <= FLOAT8_MAX).all()
+    assert (largest > FLOAT8_MAX / 64).all(), "most of the range lies idle"
+    assert not torch.equal(written(plain), largest)
+
+
+@pytest.mark.parametrize("doublings", [-14, 9])
+@pytest.mark.parametrize(("name", "parts"), [("whisper", ("q_proj", "k_proj", "v_proj", "out_proj")), ("t5", ("q", "k", "v", "o"))])
+def test_a_model_with_keys_and_values_of_any_size(
+    name: str, parts: tuple[str, ...], doublings: int, checkpoints: Any, tmp_path: Path
+) -> None:
+    """Keys and values outside of float8's range, queries and outputs the other way round: the same model, and the same answers."""
+    folder, model = checkpoints(name)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    factors = dict(zip(parts, (2.0**-doublings, 2.0**doublings, 2.0**doublings, 2.0**-doublings), strict=True))
+    for key, tensor in weights.items():
+        kind, part, tail = key.split(".")[0:2], key.split(".")[-2], key.split(".")[-1]
+        if "decoder" in kind and part in factors and ("attn" in key or "Attention" in key) and (part, tail) != (parts[3], "bias"):
+            weights[key] = tensor * factors[part]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    vocab = model.config.vocab_size
+    same, scaled = (PlainEngine(each, max_num_seqs=16, max_model_len=80, **FLOAT8_KV) for each in (folder, tmp_path))
+    assert answers(requests(same, name, vocab)) == answers(requests(scaled, name, vocab))
+
+
+def test_a_model_of_zeros_is_left_alone() -> None:
+    layer = StackedLinear(8, {"k": 8, "v": 8}, bias=True)
+    torch.nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+    assert _factor(layer, "k", Rows.normed(torch.ones(8), None)) == 1.0
