@@ -1,14 +1,33 @@
-"""Step outputs on their way from decoder workers to the engine: one ZeroMQ message a step, no Ray call on the token path."""
+"""What travels between engine and decoder workers by ZeroMQ: a message for each step's outputs, and commands the other way. A Ray
+call costs a millisecond, and as much again where it carries an array.
 
+Messages without the receiver's secret token are ignored: anybody can reach a TCP port.
+"""
+
+import logging
+import pickle
 import secrets
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
+import ray
 import zmq
 import zmq.asyncio
 
 from antiphon.scheduler.request import StepOutput
 
+logger = logging.getLogger(__name__)
+
 _TOKEN_BYTES = 16
+_LOOK_MS = 200  # how often a receiver looks whether it is to close
+
+
+def node_address() -> str:
+    """This process's address as other nodes of the cluster see it."""
+    address: str = ray.util.get_node_ip_address()
+    return address
 
 
 class OutputSender:
@@ -29,7 +48,7 @@ class OutputSender:
 
 
 class OutputReceiver:
-    """The engine's end. Messages without this engine's secret token are ignored: anybody can reach a TCP port."""
+    """The engine's end."""
 
     def __init__(self, host: str) -> None:
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
@@ -46,3 +65,62 @@ class OutputReceiver:
 
     def close(self) -> None:
         self._socket.close(linger=0)
+
+
+class CommandSender:
+    """The engine's end, to one worker; for one thread at a time. `address` and `token` come from the worker's `CommandReceiver`."""
+
+    def __init__(self, address: str, token: bytes) -> None:
+        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.connect(address)
+        self._token = token
+
+    def send(self, command: str, argument: Any) -> None:
+        """Arrays go as they lie in memory; what is in `argument` twice goes once."""
+        arrays: list[pickle.PickleBuffer] = []
+        head = pickle.dumps((command, argument), protocol=5, buffer_callback=arrays.append)
+        self._socket.send_multipart([self._token, head, *(array.raw() for array in arrays)])
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+
+class CommandReceiver:
+    """A worker's end: a thread that carries out `commands`, by name, in the order in which they were sent."""
+
+    def __init__(self, host: str, commands: Mapping[str, Callable[[Any], None]]) -> None:
+        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PULL)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        port: int = self._socket.bind_to_random_port(f"tcp://{host}")
+        self.address, self.token = f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
+        self._commands = commands
+        self.closing = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        self.closing.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        try:
+            while not self.closing.is_set():
+                if self._socket.poll(_LOOK_MS):
+                    self._carry_out(self._socket.recv_multipart(copy=False))
+        except BaseException as error:
+            logger.exception("%s ended", type(self).__name__)
+            self.failure = error
+        finally:
+            self._socket.close(linger=0)
+
+    def _carry_out(self, frames: list[zmq.Frame]) -> None:
+        token, *body = frames
+        if secrets.compare_digest(token.bytes, self.token) and body:
+            command, argument = pickle.loads(body[0].buffer, buffers=[each.buffer for each in body[1:]])
+            self._commands[command](argument)

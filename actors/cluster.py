@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -76,7 +76,8 @@ class Workers:
 
     encoders: list[Any]
     decoders: list[Any]
-    facts: dict[str, Any]  # what the workers said of themselves
+    facts: dict[str, Any] = field(default_factory=dict)  # what the workers said of themselves
+    links: list[tuple[str, bytes]] = field(default_factory=list)  # of each decoder's `CommandReceiver`
 
     @property
     def all(self) -> list[Any]:
@@ -106,18 +107,19 @@ def _launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules
     encoder = ray.remote(**remote)(EncoderHost)
     encoders = [] if colocated else [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
     decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
-    workers = Workers(encoders, decoders, {})
+    workers = Workers(encoders, decoders)
     loading = [worker.load.remote(model, config) for worker in encoders]
     loading += [worker.load.remote(model, config, index, timestamps) for index, worker in enumerate(decoders)]
     try:
         facts = _get(loading, config.placement.startup_timeout)
         connecting = [worker.connect.remote(decoders) for worker in encoders]
         connecting += [worker.connect.remote(encoders, address, token) for worker in decoders]
-        _get(connecting, config.placement.startup_timeout)
+        links = _get(connecting, config.placement.startup_timeout)[len(encoders) :]
     except BaseException:
         workers.kill()
         raise
-    return Workers(encoders, decoders, {"placement": "colocated" if colocated else "disaggregated", **facts[0], **facts[-1]})
+    placement = "colocated" if colocated else "disaggregated"
+    return replace(workers, facts={"placement": placement, **facts[0], **facts[-1]}, links=links)
 
 
 def _gpus(config: EngineConfig) -> float:
@@ -160,9 +162,3 @@ def _get(references: list[Any], timeout: float) -> list[Any]:
         ) from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"a worker failed while it started: {error}") from error
-
-
-def node_address() -> str:
-    """This process's address as other nodes of the cluster see it."""
-    address: str = ray.util.get_node_ip_address()
-    return address

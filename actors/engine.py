@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import ray
 
-from antiphon.actors.channel import OutputReceiver
-from antiphon.actors.cluster import Workers, connection, launch, node_address
+from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
+from antiphon.actors.cluster import Workers, connection, launch
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.transcription import Transcriber
@@ -45,7 +45,8 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-PUT_BYTES = 32_768  # larger inputs go through Ray's object store, smaller ones inside the call
+# Larger inputs go through Ray's object store, smaller ones with their request: to a decoder, and where the encoder is elsewhere on from it.
+PUT_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
 INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
 
 
@@ -81,6 +82,7 @@ class AsyncEngine:
         self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
         self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
         self.workers: Workers | None = None
+        self._links: list[CommandSender] = []
         self._open: dict[int, OpenRequest] = {}
         self._store = PayloadStore()
         self._payloads: dict[str, _Payload] = {}
@@ -106,6 +108,8 @@ class AsyncEngine:
                 None, launch, self.model, self.config, rules, self._receiver.address, self._receiver.token
             )
             undo.pop_all()
+        self._links = [CommandSender(*each) for each in self.workers.links]
+        self._put_bytes = PUT_BYTES[self.workers.facts["placement"]]
         self._dead = None
         watches = [worker.watch.remote() for worker in self.workers.all]
         self._tasks = [asyncio.create_task(self._receive()), *(asyncio.create_task(self._watch(each)) for each in watches)]
@@ -120,6 +124,8 @@ class AsyncEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._receiver.close()
+        for link in self._links:
+            link.close()
         self.workers.kill()
         self.workers = None
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -198,7 +204,7 @@ class AsyncEngine:
     def stored(self, media: EncoderInput) -> EncoderInput:
         """`media` with a large payload moved to the object store. For a thread: that takes milliseconds, in which the loop could take
         a thousand tokens."""
-        if media.payload.nbytes < PUT_BYTES or self._dead is not None:
+        if self._dead is not None or media.payload.nbytes < self._put_bytes:
             return media
         known = self._payloads.get(media.key)
         return replace(media, payload=self._store.put(media.payload) if known is None else known.stored)
@@ -212,7 +218,7 @@ class AsyncEngine:
         return kept.stored
 
     def _flush_soon(self) -> None:
-        """All requests of one turn of the event loop go to a decoder in one call."""
+        """All requests of one turn of the event loop go to a decoder in one message."""
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -221,14 +227,28 @@ class AsyncEngine:
         self._flush_due = False
         for decoder, requests in enumerate(self._outbox):
             if requests and self.workers is not None:
-                self.workers.decoders[decoder].submit.remote(requests)
+                stored = [each for each in requests if isinstance(each.media.payload, Stored)]
+                direct = [each for each in requests if not isinstance(each.media.payload, Stored)]
+                if stored:  # only Ray knows how to pass a reference on
+                    self.workers.decoders[decoder].submit.remote(stored)
+                if direct:
+                    self._links[decoder].send("submit", direct)
                 self._outbox[decoder] = []
+
+    def _tell(self, opened: OpenRequest, command: Literal["cancel", "stop"]) -> None:
+        """The way that the request went, so that it comes behind it."""
+        assert self.workers is not None
+        decoder, request = opened.place[1], opened.request
+        if isinstance(request.media.payload, Stored):
+            getattr(self.workers.decoders[decoder], command).remote(request.id)
+        else:
+            self._links[decoder].send(command, request.id)
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request; its result is RequestCancelled unless it ended before."""
         if opened.request.id in self._open and self.workers is not None:
             self._flush()  # a request must be there before it can be cancelled
-            self.workers.decoders[opened.place[1]].cancel.remote(opened.request.id)
+            self._tell(opened, "cancel")
 
     # ------------------------------------------------------------------ one request, out
 
@@ -254,7 +274,7 @@ class AsyncEngine:
         opened.text.add([token])
         opened.news.set()
         if opened.text.stopped and self.workers is not None:
-            self.workers.decoders[opened.place[1]].stop.remote(opened.request.id)
+            self._tell(opened, "stop")
 
     def _close_request(self, opened: OpenRequest) -> None:
         request = opened.request

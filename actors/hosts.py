@@ -4,14 +4,14 @@ Ray calls an actor's methods one after the other; each only puts a command into 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import ray
 import torch
 
-from antiphon.actors.channel import OutputSender
+from antiphon.actors.channel import CommandReceiver, OutputSender, node_address
 from antiphon.actors.decoder_worker import DecoderWorker, Send
 from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
 from antiphon.actors.worker import Worker, set_threads
@@ -50,7 +50,7 @@ class Host:
     """An actor's workers, watched and closed together."""
 
     def __init__(self) -> None:
-        self.workers: list[Worker] = []
+        self.workers: list[Worker | CommandReceiver] = []
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
     def watch(self) -> None:
@@ -87,10 +87,24 @@ class DecoderHost(Host):
         self.workers = [self.decoder]
         return {"decoder": self.decoder.facts}
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
+    def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
+        """`address` and `token`: the engine's, for outputs. Returns those for commands."""
         self.decoder.connect(
             {index: RemoteEncoder(actor) for index, actor in enumerate(encoders)}, OutputSender(address, token).send
         )
+        return self._listen()
+
+    def _listen(self) -> tuple[str, bytes]:
+        commands: dict[str, Callable[[Any], None]] = {
+            "submit": self.decoder.submit,
+            "cancel": self.decoder.cancel,
+            "stop": self.decoder.stop,
+        }
+        receiver = CommandReceiver(node_address(), commands)
+        self.workers.append(receiver)
+        return receiver.address, receiver.token
+
+    # The same commands once more, for requests whose input lies in the object store.
 
     def submit(self, requests: list[Request]) -> None:
         self.decoder.submit(requests)
@@ -122,8 +136,9 @@ class ColocatedHost(DecoderHost):
         self.workers.append(self.encoder)
         return {"encoder": self.encoder.facts, **facts}
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> None:
+    def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
         self.join(OutputSender(address, token).send)
+        return self._listen()
 
     def join(self, send: Send) -> None:
         """Connects both halves. Whatever encoder a request was given: here it is this one."""
