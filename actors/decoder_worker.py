@@ -25,6 +25,8 @@ class EncoderPeer(Protocol):
 
 
 class DecoderWorker(Worker):
+    in_this_process = True  # as an encoder worker that holds it sees it
+
     def __init__(self, index: int, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None) -> None:
         """Loads the decoder half and makes its page pool. Raises what `DecoderRunner` raises."""
         super().__init__()

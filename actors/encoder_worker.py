@@ -36,6 +36,8 @@ class EncodeJob:
 class DecoderPeer(Protocol):
     """A decoder worker as an encoder sees it: in this process, or behind an actor."""
 
+    in_this_process: bool  # takes states that are still computed
+
     def take(self, states: HiddenStates) -> None: ...
 
     def encode_failed(self, key: str, error: str) -> None: ...
@@ -50,7 +52,7 @@ class _Launched:
 
 
 class EncoderWorker(Worker):
-    """On a GPU a batch is queued while the one before it runs; hidden states go on once they are computed."""
+    """On a GPU a batch is queued while the one before it runs; hidden states go to other processes once they are computed."""
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         """Loads the encoder half. Raises what `EncoderRunner` raises."""
@@ -132,7 +134,8 @@ class EncoderWorker(Worker):
                 done.record()
         except Exception as error:  # whatever the model or the device raised
             return self._split(jobs, inputs, error)
-        self._under_way.append(_Launched(jobs, inputs, encoded, done))
+        self._under_way.append(launched := _Launched(jobs, inputs, encoded, done))
+        self._send(launched, in_this_process=True)
 
     def _split(self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception) -> None:
         logger.exception("an encoder batch of %d failed", len(jobs))
@@ -142,18 +145,22 @@ class EncoderWorker(Worker):
             self._launch([job], [array])
 
     def _deliver(self, launched: _Launched) -> None:
-        """Waits for a batch and sends its hidden states to whoever asked."""
+        """Waits for a batch and sends it to other processes. Raises what the device raised: it is of no more use then."""
+        if launched.done is not None:
+            launched.done.synchronize()
+        self._send(launched, in_this_process=False)
+
+    def _send(self, launched: _Launched, in_this_process: bool) -> None:
+        """Hidden states to whoever asked for them, here or elsewhere."""
         jobs, encoded = launched.jobs, launched.encoded
-        try:
-            if launched.done is not None:
-                launched.done.synchronize()
-        except Exception as error:
-            return self._split(jobs, launched.inputs, error)
         hidden = encoded.hidden.split(encoded.lengths)
         for decoder in {job.decoder for job in jobs}:
+            if self._decoders[decoder].in_this_process != in_this_process:
+                continue
             mine = [i for i, job in enumerate(jobs) if job.decoder == decoder]
             packed = encoded.hidden if len(mine) == len(jobs) else torch.cat([hidden[i] for i in mine])
-            states = HiddenStates(tuple(jobs[i].key for i in mine), tuple(encoded.lengths[i] for i in mine), packed)
+            ready = launched.done if in_this_process else None
+            states = HiddenStates(tuple(jobs[i].key for i in mine), tuple(encoded.lengths[i] for i in mine), packed, ready)
             self._decoders[decoder].take(states)
 
     def _fail(self, job: EncodeJob, error: str) -> None:

@@ -25,6 +25,8 @@ from antiphon.scheduler.request import Request
 class RemoteDecoder:
     """A decoder worker in another process."""
 
+    in_this_process = False
+
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 

@@ -6,6 +6,7 @@ what they write into its pages comes before anything that the pages' next owner 
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from antiphon.config.model import ModelConfig
@@ -42,16 +43,26 @@ class DecoderReplica:
         self._encode = encode
         self._steps_per_round = options.num_scheduler_steps
         self._under_way: list[tuple[StepPlan, LaunchedStep]] = []
+        self._coming: deque[HiddenStates] = deque()
 
     def deliver(self, states: HiddenStates) -> None:
-        """Hidden states from an encoder."""
-        self.runner.handoff.put(states)
-        for key in states.keys:
-            self.scheduler.encoded(key)
+        """Hidden states from an encoder, maybe still under way."""
+        self._coming.append(states)
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """What is computed. Where nothing runs, also a single input that is not yet: its first step then lies on the device when the
+        encoder ends. Running sequences must not wait for an encoder, nor may what comes meanwhile wait for long."""
+        while self._coming and (self._coming[0].computed or (self._rests and len(self._coming[0].keys) == 1)):
+            states = self._coming.popleft()
+            self.runner.handoff.put(states)
+            for key in states.keys:
+                self.scheduler.encoded(key)
 
     def step(self) -> StepOutput:
         """One round. An empty output means that nothing happened."""
         scheduler = self.scheduler
+        self._take_in()
         if jobs := scheduler.next_encodes():
             self._encode(jobs)
         plan = scheduler.step()
@@ -94,6 +105,10 @@ class DecoderReplica:
         self.scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
 
     @property
+    def _rests(self) -> bool:
+        return not self._under_way and self.scheduler.idle
+
+    @property
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
-        return not self._under_way and self.scheduler.idle
+        return self._rests and not self._coming

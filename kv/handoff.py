@@ -16,11 +16,16 @@ Wire = tuple[tuple[str, ...], tuple[int, ...], np.ndarray, torch.dtype]
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other; computed, not under way."""
+    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
     packed: torch.Tensor
+    ready: torch.cuda.Event | None = None  # of states that may still be computed, in this process
+
+    @property
+    def computed(self) -> bool:
+        return self.ready is None or self.ready.query()
 
     def to_wire(self) -> Wire:
         host = self.packed.detach().to("cpu").contiguous()
@@ -41,6 +46,9 @@ class HandoffBuffer:
         self._arrived: dict[str, torch.Tensor] = {}
 
     def put(self, states: HiddenStates) -> None:
+        """What this thread queues on the device from now on comes behind their computation."""
+        if states.ready is not None and self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).wait_event(states.ready)
         hidden = states.packed.to(self.device)
         self._arrived.update(zip(states.keys, hidden.split(list(states.lengths)), strict=True))
 

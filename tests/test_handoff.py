@@ -1,0 +1,98 @@
+"""Hidden states that reach a decoder in their encoder's process while they are still computed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_engine import PlainEngine
+
+from antiphon.kv.handoff import HiddenStates
+
+
+class UnderWay:
+    """Stands for an event on the device."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def query(self) -> bool:
+        return self.over
+
+
+@pytest.fixture
+def engine(checkpoints: Any) -> PlainEngine:
+    folder, _ = checkpoints("t5")
+    found = PlainEngine(folder, max_num_seqs=8, max_model_len=60, kv_page_size=8)
+    found.delay_encodes = True
+    return found
+
+
+def ask(engine: PlainEngine, *texts: list[int]) -> list[int]:
+    return [engine.submit(engine.request(np.array(ids, np.int32), [0], 12)) for ids in texts]
+
+
+def encode(engine: PlainEngine, event: Any) -> None:
+    """All that was asked for, in one batch that is over when `event` is."""
+    jobs, engine.asked = engine.asked, []
+    encoded = engine.encoder.encode([media.payload for media in jobs])
+    engine.replica.deliver(HiddenStates(tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden, event))
+
+
+def running(engine: PlainEngine) -> int:
+    return len(engine.replica.scheduler.batch)
+
+
+def test_where_nothing_runs_a_single_input_need_not_be_computed(engine: PlainEngine) -> None:
+    ask(engine, [5, 6, 7])
+    engine.step()
+    encode(engine, UnderWay())
+    engine.step()
+    assert running(engine) == 1
+
+
+def test_running_sequences_do_not_wait_for_an_encoder(engine: PlainEngine) -> None:
+    ask(engine, [5, 6, 7])
+    engine.step()
+    encode(engine, None)
+    engine.step()
+    ask(engine, [8, 9])
+    engine.step()
+    event = UnderWay()
+    encode(engine, event)
+    engine.step()
+    assert running(engine) == 1
+    assert not engine.replica.idle
+    event.over = True
+    engine.step()
+    assert running(engine) == 2
+    assert len(engine.run()) == 2
+
+
+def test_nor_do_those_that_come_wait_for_a_whole_batch(engine: PlainEngine) -> None:
+    ask(engine, [5, 6, 7], [8, 9])
+    engine.step()
+    event = UnderWay()
+    encode(engine, event)
+    engine.step()
+    assert running(engine) == 0
+    assert not engine.replica.idle
+    event.over = True
+    engine.step()
+    assert running(engine) == 2
+
+
+def test_tokens_are_the_same(engine: PlainEngine, checkpoints: Any) -> None:
+    folder, _ = checkpoints("t5")
+    texts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    plain = PlainEngine(folder, max_num_seqs=8, max_model_len=60, kv_page_size=8)
+    ask(plain, *texts)
+    wanted = {id_: end.token_ids for id_, end in plain.run().items()}
+    for text in texts:
+        ask(engine, text)
+        engine.step()
+        event = UnderWay()
+        encode(engine, event)
+        for _ in range(3):
+            engine.step()
+        event.over = True
+    assert {id_: end.token_ids for id_, end in engine.run().items()} == wanted
