@@ -4,10 +4,8 @@ call costs a millisecond, and as much again where it carries an array.
 Messages without the receiver's secret token are ignored: anybody can reach a TCP port.
 """
 
-import logging
 import pickle
 import secrets
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +14,8 @@ import ray
 import zmq
 import zmq.asyncio
 
+from antiphon.actors.loop import Loop
 from antiphon.scheduler.request import StepOutput
-
-logger = logging.getLogger(__name__)
 
 _TOKEN_BYTES = 16
 _LOOK_MS = 200  # how often a receiver looks whether it is to close
@@ -86,36 +83,22 @@ class CommandSender:
         self._socket.close(linger=0)
 
 
-class CommandReceiver:
-    """A worker's end: a thread that carries out `commands`, by name, in the order in which they were sent."""
+class CommandReceiver(Loop):
+    """A worker's end: carries out `commands`, by name, in the order in which they were sent."""
 
     def __init__(self, host: str, commands: Mapping[str, Callable[[Any], None]]) -> None:
+        super().__init__()
         self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         port: int = self._socket.bind_to_random_port(f"tcp://{host}")
         self.address, self.token = f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
         self._commands = commands
-        self.closing = threading.Event()
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
-        self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        self.closing.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
+    def loop(self) -> None:
         try:
             while not self.closing.is_set():
                 if self._socket.poll(_LOOK_MS):
                     self._carry_out(self._socket.recv_multipart(copy=False))
-        except BaseException as error:
-            logger.exception("%s ended", type(self).__name__)
-            self.failure = error
         finally:
             self._socket.close(linger=0)
 

@@ -14,7 +14,8 @@ import torch
 from antiphon.actors.channel import CommandReceiver, OutputSender, node_address
 from antiphon.actors.decoder_worker import DecoderWorker, Send
 from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
-from antiphon.actors.worker import Worker, set_threads
+from antiphon.actors.loop import Loop
+from antiphon.actors.worker import set_threads
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -49,22 +50,22 @@ class RemoteEncoder:
 
 
 class Host:
-    """An actor's workers, watched and closed together."""
+    """An actor's threads, watched and closed together."""
 
     def __init__(self) -> None:
-        self.workers: list[Worker | CommandReceiver] = []
+        self.loops: list[Loop] = []
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
     def watch(self) -> None:
         """Returns when the host was closed; raises what ended a worker's loop. The engine waits for this all the time."""
-        while all(each.alive for each in self.workers) and not self.workers[0].closing.wait(0.2):
+        while all(each.alive for each in self.loops) and not self.loops[0].closing.wait(0.2):
             pass
-        for each in self.workers:
+        for each in self.loops:
             if each.failure is not None:
                 raise RuntimeError(f"{type(each).__name__} ended: {type(each.failure).__name__}: {each.failure}")
 
     def close(self) -> None:
-        for each in self.workers:
+        for each in self.loops:
             each.close()
 
 
@@ -72,7 +73,7 @@ class EncoderHost(Host):
     def load(self, model: ModelConfig, config: EngineConfig) -> dict[str, Any]:
         set_threads(config.placement.num_threads)
         self.encoder = EncoderWorker(model, config)
-        self.workers = [self.encoder]
+        self.loops = [self.encoder]
         return {"encoder": self.encoder.facts}
 
     def connect(self, decoders: list[Any]) -> None:
@@ -86,7 +87,7 @@ class DecoderHost(Host):
     def load(self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None) -> dict[str, Any]:
         set_threads(config.placement.num_threads)
         self.decoder = DecoderWorker(index, model, config, timestamps)
-        self.workers = [self.decoder]
+        self.loops = [self.decoder]
         return {"decoder": self.decoder.facts}
 
     def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
@@ -103,7 +104,8 @@ class DecoderHost(Host):
             "stop": self.decoder.stop,
         }
         receiver = CommandReceiver(node_address(), commands)
-        self.workers.append(receiver)
+        receiver.start()
+        self.loops.append(receiver)
         return receiver.address, receiver.token
 
     # The same commands once more, for requests whose input lies in the object store.
@@ -135,7 +137,7 @@ class ColocatedHost(DecoderHost):
         set_threads(config.placement.num_threads)
         self.encoder = EncoderWorker(model, config)  # first: the page pool takes what memory is left
         facts = super().load(model, config, index, timestamps)
-        self.workers.append(self.encoder)
+        self.loops.append(self.encoder)
         return {"encoder": self.encoder.facts, **facts}
 
     def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:

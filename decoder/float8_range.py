@@ -21,8 +21,8 @@ from antiphon.layers.float8 import FLOAT8_MAX
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.weights import Checkpoint
 
-MOST_DOUBLINGS = {torch.float16: 6}  # more would push weights on the other side out of its range; others have range enough
-MOST_DOUBLINGS_ELSE = 60
+# What one side gains the other loses: more would push its weights out of the range of their own format.
+MOST_DOUBLINGS = {torch.float16: 6, torch.bfloat16: 60, torch.float32: 60}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _factor(layer: StackedLinear, part: str, rows: Rows) -> float:
     largest = rows.largest(weight, bias)
     if not 0 < largest < math.inf:
         return 1.0
-    most = MOST_DOUBLINGS.get(weight.dtype, MOST_DOUBLINGS_ELSE)
+    most = MOST_DOUBLINGS[weight.dtype]
     return 2.0 ** max(-most, min(most, math.floor(math.log2(FLOAT8_MAX / largest))))
 
 

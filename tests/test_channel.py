@@ -21,6 +21,7 @@ def receiver(received: "queue.Queue[tuple[str, Any]]") -> Iterator[CommandReceiv
     found = CommandReceiver(
         "127.0.0.1", {name: lambda argument, name=name: received.put((name, argument)) for name in ("submit", "cancel")}
     )
+    found.start()
     yield found
     found.close()
     assert not found.alive

@@ -81,3 +81,10 @@ def test_a_model_of_zeros_is_left_alone() -> None:
     layer = StackedLinear(8, {"k": 8, "v": 8}, bias=True)
     torch.nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
     assert _factor(layer, "k", Rows.normed(torch.ones(8), None)) == 1.0
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 2.0**27), (torch.float16, 2.0**6)])
+def test_half_precision_weights_stay_in_their_own_range(dtype: torch.dtype, factor: float) -> None:
+    layer = StackedLinear(4, {"k": 4, "v": 4}, bias=False).to(dtype)
+    torch.nn.init.constant_(layer.weight, 2.0**-21)  # type: ignore[arg-type]
+    assert _factor(layer, "k", Rows.normed(torch.ones(4), None)) == factor  # 448 / (2 * 2 * 2^-21) is 2^27.8

@@ -79,7 +79,7 @@ class LocalEngine:
             try:
                 return self._ended.get(timeout=1)
             except queue.Empty:
-                failures = [each.failure for each in self._host.workers if each.failure is not None]
+                failures = [each.failure for each in self._host.loops if each.failure is not None]
                 if failures:
                     raise RuntimeError("a worker ended") from failures[0]
 
