@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from antiphon.actors.encoder_worker import EncodeJob
-from antiphon.actors.worker import Worker
+from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -85,8 +85,10 @@ class DecoderWorker(Worker):
         return self.replica.runner.device
 
     @property
-    def idle(self) -> bool:
-        return self.replica.idle
+    def patience(self) -> float:
+        if self.replica.idle:
+            return IDLE_SECONDS
+        return POLL_SECONDS if self.replica.rests else 0.0
 
     def turn(self) -> None:
         if output := self.replica.step():

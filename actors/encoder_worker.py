@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from antiphon.actors.payloads import fetch
-from antiphon.actors.worker import Worker
+from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.runner import Encoded, EncoderRunner
@@ -19,7 +19,6 @@ from antiphon.kv.handoff import HiddenStates
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 5e-5
 UNDER_WAY = 2  # batches on the device at once: one runs while the next is queued
 
 
@@ -85,8 +84,8 @@ class EncoderWorker(Worker):
         return self.runner.target.device
 
     @property
-    def idle(self) -> bool:
-        return not self._jobs and not self._under_way
+    def patience(self) -> float:
+        return 0.0 if self._jobs or self._under_way else IDLE_SECONDS
 
     def turn(self) -> None:
         if len(self._under_way) < UNDER_WAY and (jobs := self._next_batch()):

@@ -13,6 +13,7 @@ import torch
 from antiphon.actors.loop import Loop
 
 IDLE_SECONDS = 0.02  # how long an idle loop sleeps before it looks at its deadlines again
+POLL_SECONDS = 5e-5  # and one that waits for the device
 
 
 class Worker(Loop):
@@ -26,13 +27,13 @@ class Worker(Loop):
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
-                self._drain(wait=self.idle)
+                self._drain()
                 self.turn()
 
-    def _drain(self, wait: bool) -> None:
-        """Carries out every command that is there; when `wait`, sleeps a little for the first."""
+    def _drain(self) -> None:
+        """Carries out every command that is there; sleeps for the first if there is time."""
         try:
-            command = self.inbox.get(timeout=IDLE_SECONDS) if wait else self.inbox.get_nowait()
+            command = self.inbox.get(timeout=patience) if (patience := self.patience) else self.inbox.get_nowait()
             while True:
                 command()
                 command = self.inbox.get_nowait()
@@ -45,8 +46,8 @@ class Worker(Loop):
 
     @property
     @abstractmethod
-    def idle(self) -> bool:
-        """Nothing to do until a command comes."""
+    def patience(self) -> float:
+        """Seconds that there is nothing to do for unless a command comes: 0, POLL_SECONDS or IDLE_SECONDS."""
 
     @abstractmethod
     def turn(self) -> None:

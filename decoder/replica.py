@@ -53,7 +53,7 @@ class DecoderReplica:
     def _take_in(self) -> None:
         """What is computed. Where nothing runs, also a single input that is not yet: its first step then lies on the device when the
         encoder ends. Running sequences must not wait for an encoder, nor may what comes meanwhile wait for long."""
-        while self._coming and (self._coming[0].computed or (self._rests and len(self._coming[0].keys) == 1)):
+        while self._coming and (self._coming[0].computed or (self.rests and len(self._coming[0].keys) == 1)):
             states = self._coming.popleft()
             self.runner.handoff.put(states)
             for key in states.keys:
@@ -105,10 +105,11 @@ class DecoderReplica:
         self.scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
 
     @property
-    def _rests(self) -> bool:
+    def rests(self) -> bool:
+        """Nothing to compute now; hidden states may be under way."""
         return not self._under_way and self.scheduler.idle
 
     @property
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
-        return self._rests and not self._coming
+        return self.rests and not self._coming

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from plain_engine import PlainEngine
 
+from antiphon.actors.decoder_worker import DecoderWorker
+from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS
+from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
 
 
@@ -79,6 +82,23 @@ def test_nor_do_those_that_come_wait_for_a_whole_batch(engine: PlainEngine) -> N
     event.over = True
     engine.step()
     assert running(engine) == 2
+
+
+def test_a_worker_that_waits_for_a_batch_does_not_spin(engine: PlainEngine, checkpoints: Any) -> None:
+    folder, _ = checkpoints("t5")
+    worker = DecoderWorker(0, engine.model, resolve(str(folder), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}), None)
+    worker.replica = engine.replica
+    assert worker.patience == IDLE_SECONDS
+    ask(engine, [5, 6, 7], [8, 9])
+    assert worker.patience == 0
+    engine.step()
+    assert worker.patience == IDLE_SECONDS
+    event = UnderWay()
+    encode(engine, event)
+    assert worker.patience == POLL_SECONDS
+    event.over = True
+    engine.step()
+    assert worker.patience == 0
 
 
 def test_tokens_are_the_same(engine: PlainEngine, checkpoints: Any) -> None:
