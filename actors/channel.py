@@ -27,21 +27,39 @@ def node_address() -> str:
     return address
 
 
-class OutputSender:
-    """A decoder worker's end. `address` and `token` come from the engine's `OutputReceiver`."""
+class _Sender:
+    """`address` and `token` come from the receiver. For one thread at a time."""
+
+    linger_ms = 0  # how long what is not sent yet may still go out after `close`
 
     def __init__(self, address: str, token: bytes) -> None:
         self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, 0)  # an output must not be dropped or block the loop
-        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # nothing may be dropped, or block its sender
+        self._socket.setsockopt(zmq.LINGER, self.linger_ms)
         self._socket.connect(address)
         self._token = token
 
-    def send(self, output: StepOutput) -> None:
-        self._socket.send_multipart([self._token, msgspec.msgpack.encode(output)])
+    def _send(self, *frames: Any) -> None:
+        self._socket.send_multipart([self._token, *frames])
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _listen(socket: zmq.Socket, host: str) -> tuple[str, bytes]:
+    """The address and the secret token that senders need."""
+    socket.setsockopt(zmq.RCVHWM, 0)
+    port: int = socket.bind_to_random_port(f"tcp://{host}")
+    return f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
+
+
+class OutputSender(_Sender):
+    """A decoder worker's end."""
+
+    linger_ms = 1000
+
+    def send(self, output: StepOutput) -> None:
+        self._send(msgspec.msgpack.encode(output))
 
 
 class OutputReceiver:
@@ -49,9 +67,7 @@ class OutputReceiver:
 
     def __init__(self, host: str) -> None:
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        port = self._socket.bind_to_random_port(f"tcp://{host}")
-        self.address, self.token = f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
+        self.address, self.token = _listen(self._socket, host)
         self._decoder = msgspec.msgpack.Decoder(StepOutput)
 
     async def receive(self) -> StepOutput:
@@ -64,23 +80,14 @@ class OutputReceiver:
         self._socket.close(linger=0)
 
 
-class CommandSender:
-    """The engine's end, to one worker; for one thread at a time. `address` and `token` come from the worker's `CommandReceiver`."""
-
-    def __init__(self, address: str, token: bytes) -> None:
-        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.connect(address)
-        self._token = token
+class CommandSender(_Sender):
+    """The engine's end, to one worker."""
 
     def send(self, command: str, argument: Any) -> None:
         """Arrays go as they lie in memory; what is in `argument` twice goes once."""
         arrays: list[pickle.PickleBuffer] = []
         head = pickle.dumps((command, argument), protocol=5, buffer_callback=arrays.append)
-        self._socket.send_multipart([self._token, head, *(array.raw() for array in arrays)])
-
-    def close(self) -> None:
-        self._socket.close(linger=0)
+        self._send(head, *(array.raw() for array in arrays))
 
 
 class CommandReceiver(Loop):
@@ -89,9 +96,7 @@ class CommandReceiver(Loop):
     def __init__(self, host: str, commands: Mapping[str, Callable[[Any], None]]) -> None:
         super().__init__()
         self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PULL)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        port: int = self._socket.bind_to_random_port(f"tcp://{host}")
-        self.address, self.token = f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
+        self.address, self.token = _listen(self._socket, host)
         self._commands = commands
 
     def loop(self) -> None:

@@ -45,7 +45,6 @@ class DecoderPeer(Protocol):
 @dataclass(frozen=True)
 class _Launched:
     jobs: list[EncodeJob]
-    inputs: list[np.ndarray]
     encoded: Encoded
     done: torch.cuda.Event | None  # None where the device is the host
 
@@ -133,7 +132,7 @@ class EncoderWorker(Worker):
                 done.record()
         except Exception as error:  # whatever the model or the device raised
             return self._split(jobs, inputs, error)
-        self._under_way.append(launched := _Launched(jobs, inputs, encoded, done))
+        self._under_way.append(launched := _Launched(jobs, encoded, done))
         self._send(launched, in_this_process=True)
 
     def _split(self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception) -> None:
