@@ -56,6 +56,7 @@ class SchedulerOptions:
 
 @dataclass(frozen=True)
 class PlacementOptions:
+    ray: bool = True  # False: both halves in this process, without Ray
     address: str | None = None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
     placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
