@@ -167,7 +167,7 @@ class Scheduler:
     def take_unwanted(self) -> list[str]:
         """Keys whose hidden states nobody wants any more, since the last call."""
         keys, self._unwanted = self._unwanted, []
-        return keys
+        return [key for key in keys if not self._arrived(key)]  # some may have been asked for again
 
     # ------------------------------------------------------------------ one step
 
@@ -316,11 +316,18 @@ class Scheduler:
         return rows
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """The step could not be run: its sequences fail, and cross KV that it should have written is forgotten."""
+        """The step could not be run: its sequences fail, and so does who came later to share cross KV
+        that it should have written. That KV is forgotten, and hidden states that may not have been
+        taken for it are unwanted."""
         for slot in plan.slots[self._live_rows(plan)]:
             self.finish(self._request_at(slot), RequestState.FAILED, error=error)
-        for write in plan.cross_writes:
-            self.pages.discard(write.key)
+        unwritten = {write.key for write in plan.cross_writes}
+        for request in self.batch.running():
+            if request.media.key in unwritten:
+                self.finish(request, RequestState.FAILED, error=error)
+        for key in unwritten:
+            self.pages.discard(key)
+        self._unwanted += unwritten
 
     def _request_at(self, slot: int) -> Request:
         request = self.batch.requests[slot]
