@@ -84,10 +84,13 @@ class DecoderReplica:
 
     def _launch(self, plan: StepPlan) -> tuple[StepPlan, LaunchedStep] | None:
         try:
-            return plan, self.runner.launch(plan)
+            step = self.runner.launch(plan)
         except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
             self._fail(plan, error)
             return None
+        for slot, refusal in step.refused.items():
+            self.scheduler.fail_slot(plan, slot, describe(refusal))
+        return plan, step
 
     def _settle(self) -> None:
         """Waits for the steps under way, and takes in their tokens."""
@@ -102,7 +105,7 @@ class DecoderReplica:
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
-        self.scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
+        self.scheduler.fail_step(plan, describe(error))
 
     @property
     def rests(self) -> bool:
@@ -113,3 +116,7 @@ class DecoderReplica:
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
         return self.rests and not self._coming
+
+
+def describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

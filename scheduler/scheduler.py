@@ -5,6 +5,7 @@ A step of the replica is `next_encodes` (encoder work, asked for ahead of need),
 """
 
 import heapq
+import operator
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -68,12 +69,29 @@ class Scheduler:
         self._arrivals += 1
         request.order = self._arrivals
         self.requests[request.id] = request
-        refusal = self._refusal(request)
+        try:
+            refusal = self._wrong_kind(request) or self._refusal(request)
+        except Exception as error:  # what no check foresaw: it must not end the loop that serves everybody
+            refusal = f"cannot be served: {type(error).__name__}: {error}"
         if refusal:
             return self.finish(request, RequestState.REFUSED, error=refusal)
         self._push(self._waiting, request)
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.id))
+
+    @staticmethod
+    def _wrong_kind(request: Request) -> str | None:
+        """Callers' values were checked where they came in. Here is the last place at which one that
+        slipped through ends its own request, instead of a step of all. Raises TypeError, ValueError."""
+        params, prompt = request.params, np.asarray(request.prompt_token_ids)
+        for number in (request.max_tokens, request.priority, request.media.num_tokens, params.logprobs or 0):
+            operator.index(number)
+        np.array([operator.index(token) for token in request.rules.stop_ids], np.int64)
+        if prompt.ndim != 1 or prompt.dtype.kind not in "iu" or not len(prompt):
+            return f"the decoder prompt must be token ids in one row, not {prompt.dtype} of shape {prompt.shape}"
+        if request.max_tokens < 1 or request.media.num_tokens < 1:
+            return f"max_tokens={request.max_tokens} and {request.media.num_tokens} encoder tokens must be at least 1"
+        return None
 
     def _refusal(self, request: Request) -> str | None:
         limits, cross = self.limits, request.media.num_tokens
@@ -329,6 +347,12 @@ class Scheduler:
             self.pages.discard(key)
         self._unwanted += unwritten
 
+    def fail_slot(self, plan: StepPlan, slot: int, error: str) -> None:
+        """One sequence of a step could not be taken in as its request asked: that request fails alone."""
+        (row,) = np.flatnonzero(plan.slots == slot)
+        if request := self.requests.get(int(plan.ids[row])):
+            self.finish(request, RequestState.FAILED, error=error)
+
     def _request_at(self, slot: int) -> Request:
         request = self.batch.requests[slot]
         assert request is not None
@@ -338,7 +362,7 @@ class Scheduler:
         for i in np.flatnonzero(np.isin(found.rows, live)):
             row = found.rows[i]
             request = self._request_at(plan.slots[row])
-            k = request.params.logprobs or 0
+            k = min(request.params.logprobs or 0, found.top_ids.shape[1])  # a vocabulary may have fewer
             request.logprobs.append(
                 TokenLogprobs(
                     ids=[int(tokens[row]), *found.top_ids[i, :k].tolist()],
