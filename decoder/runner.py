@@ -76,7 +76,10 @@ class DecoderRunner:
         pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
         most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS) + options.max_num_seqs
         scratch = (self.slots.scratch, self.pool.scratch_page)
-        self.inputs = InputBuffer(options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device)
+        under_way = 2 * options.num_scheduler_steps  # steps: a round looks one round ahead
+        self.inputs = InputBuffer(
+            options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device, under_way + 1
+        )
         self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
         self.graphs = self._capture()
