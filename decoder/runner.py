@@ -25,7 +25,7 @@ from antiphon.decoder.sampling import DeviceLogprobs, Sampler
 from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
-from antiphon.layers.device import Target, to_device
+from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.quantise import check, quantise_decoder
@@ -84,6 +84,10 @@ class DecoderRunner:
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
         self.graphs = self._capture()
         self.cross_graphs = self._capture_cross()
+
+    def probe(self) -> None:
+        """Raises if the device can't go on after an error."""
+        probe(self.device)
 
     @property
     def looks_ahead(self) -> bool:

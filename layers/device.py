@@ -46,6 +46,14 @@ class Target:
             torch.set_default_dtype(previous)
 
 
+def probe(device: torch.device) -> None:
+    """Raises what the device raises when it can't go on. Some errors end the work that caused them
+    (out of memory, a wrong shape); others (an illegal address) end everything that this process will
+    ever ask of it, and are raised again by whoever waits for it next."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy on `device`, behind whatever its stream does now; on a GPU through pinned memory, so that the host need not wait.
 

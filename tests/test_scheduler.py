@@ -1,8 +1,10 @@
 """The scheduler without any model: admission, preemption, cancellation, deadlines, and that every request ends exactly once."""
 
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,24 +14,33 @@ from hypothesis import strategies as st
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import TRANSITIONS, Finished, Media, Request, RequestState
 from antiphon.scheduler.scheduler import Limits, Scheduler
 
 PAGE, END = 4, 1
 
 
-def make_scheduler(pages: int = 64, **changes: int) -> Scheduler:
+def make_scheduler(pages: int = 64, clock: Callable[[], float] = time.monotonic, **changes: float) -> Scheduler:
     limits = {
         "max_num_seqs": 4, "max_batched_tokens": 64, "max_len": 40, "max_cross_len": 40, "encode_ahead_tokens": 60, "max_waiting": 1000,
         "page_size": PAGE,
     }  # fmt: skip
-    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages))
+    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages), clock)
 
 
 def make_request(id_: int, key: str = "", cross: int = 10, prompt: int = 2, max_tokens: int = 5, **fields) -> Request:
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Driver:
@@ -268,15 +279,16 @@ def test_lower_priority_numbers_run_first() -> None:
 
 
 def test_deadlines_end_waiting_and_running_requests() -> None:
-    driver = Driver(make_scheduler(max_num_seqs=1))
-    driver.scheduler.add(make_request(0, max_tokens=30, deadline=time.time() + 0.05))
-    driver.scheduler.add(make_request(1, deadline=time.time() + 0.05))
+    clock = Clock()
+    driver = Driver(make_scheduler(clock=clock, max_num_seqs=1))
+    driver.scheduler.add(make_request(0, max_tokens=30, timeout=0.05))
+    driver.scheduler.add(make_request(1, timeout=0.05))
     driver.scheduler.add(make_request(2))
     driver.ask()
     for key in list(driver.encoding):
         driver.deliver(key)
     driver.step()
-    time.sleep(0.06)
+    clock.now += 0.06
     driver.run()
     assert [driver.ended[id_].state for id_ in range(3)] == [RequestState.EXPIRED, RequestState.EXPIRED, RequestState.DONE]
     assert driver.scheduler.pages.num_available == 64
@@ -358,6 +370,113 @@ def test_who_shares_cross_kv_that_was_never_written_fails_with_its_writer() -> N
     assert {end.id: end.state for end in driver.ended.values()} == dict.fromkeys((0, 1), RequestState.FAILED)
     assert "clip" not in driver.scheduler.pages
     assert driver.run()[2].state is RequestState.DONE
+
+
+def test_hidden_states_that_come_twice_or_too_late_change_nothing() -> None:
+    driver = Driver(make_scheduler())
+    scheduler = driver.scheduler
+    scheduler.add(make_request(0, "clip"))
+    driver.ask()
+    driver.deliver("clip")
+    scheduler.encoded("clip")  # before it is written
+    scheduler.encode_failed("clip", "an old complaint")
+    assert scheduler.take_unwanted() == []
+    driver.run()
+    scheduler.encoded("clip")  # after
+    scheduler.encoded("nobody's")
+    scheduler.encode_failed("nobody's", "no")
+    assert scheduler.take_unwanted() == ["clip", "nobody's"]
+    assert driver.ended[0].state is RequestState.DONE
+
+
+def test_a_request_that_comes_twice_is_taken_once() -> None:
+    driver = Driver(make_scheduler())
+    request = make_request(0)
+    for _ in range(2):
+        driver.scheduler.add(request)
+    assert driver.run()[0].state is RequestState.DONE
+
+
+def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
+    """What an encoder has passed over is lost; what is still in its line may take as long as it takes."""
+    clock = Clock()
+    driver = Driver(make_scheduler(clock=clock, encode_timeout=60, encode_ahead_tokens=30))
+    scheduler = driver.scheduler
+    for id_ in range(4):
+        scheduler.add(make_request(id_, cross=10, encoder=5))
+    driver.ask()
+    assert driver.encoding == ["media0", "media1", "media2"]
+    for _ in range(5):  # minutes of another decoder's work come first
+        clock.now += 50
+        scheduler._heard[5] = (0, clock.now)  # heard of before any of these
+        scheduler.expire()
+    assert not driver.ended
+    driver.deliver("media1")
+    clock.now += 55
+    driver.step()
+    assert scheduler.requests.keys() >= {0, 2}
+    clock.now += 4
+    driver.deliver("media2")
+    clock.now += 2
+    driver.step()
+    lost = driver.ended[0]
+    assert lost.state is RequestState.FAILED
+    assert "encoder 5 sent no hidden states within 60 s" in lost.error
+    driver.encoding.remove("media0")
+    driver.run()
+    assert {driver.ended[id_].state for id_ in (1, 2, 3)} == {RequestState.DONE}
+    assert scheduler._encode_tokens == 0
+    scheduler.encoded("media0")  # after all
+    assert scheduler.take_unwanted() == ["media0"]
+
+
+def test_a_silent_encoder_fails_all_that_it_was_asked_for() -> None:
+    clock = Clock()
+    driver = Driver(make_scheduler(clock=clock, encode_timeout=60))
+    for id_ in range(3):
+        driver.scheduler.add(make_request(id_))
+    driver.ask()
+    clock.now += 61
+    driver.step()
+    assert [end.state for end in driver.ended.values()] == [RequestState.FAILED] * 3
+
+
+def test_requests_that_have_ended_leave_no_memory_behind() -> None:
+    """Behind one that keeps the line waiting, thousands come and are cancelled."""
+    driver = Driver(make_scheduler(encode_ahead_tokens=10, max_waiting=10_000))
+    scheduler = driver.scheduler
+    scheduler.add(make_request(0, max_tokens=30, timeout=1e6))
+    scheduler.add(make_request(1, timeout=1e6))
+    driver.ask()
+    sounds = []
+    for id_ in range(2, 3000):
+        request = make_request(id_, timeout=1e5)
+        sound = np.zeros(4)
+        sounds.append(weakref.ref(sound))
+        request.media = replace(request.media, payload=sound)
+        scheduler.add(request)
+        scheduler.cancel(id_)
+    scheduler.take_output()
+    del request, sound
+    assert not any(each() is not None for each in sounds)
+    assert all(len(queue._heap) < 40 for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines))
+    driver.run()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["push", "push", "discard", "first"]), st.integers(0, 30)), max_size=200))
+def test_a_queue_is_a_sorted_list_that_anything_can_leave(events: list[tuple[str, int]]) -> None:
+    queue: OpenQueue[tuple[int], str] = OpenQueue()
+    values: dict[tuple[int], str] = {}
+    for kind, number in events:
+        if kind == "push":
+            queue.push((number,), str(number))
+            values[(number,)] = str(number)
+        elif kind == "discard":
+            queue.discard((number,))
+            values.pop((number,), None)
+        else:
+            assert queue.first() == (values[min(values)] if values else None)
+        assert len(queue) == len(values)
 
 
 KEYS, IDS = st.sampled_from("abcdefgh"), st.integers(0, 40)
