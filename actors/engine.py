@@ -230,9 +230,8 @@ class AsyncEngine:
             streams=stream or bool(params.stop),
             priority=priority,
             encoder=place[0],
+            timeout=timeout,
         )
-        if timeout is not None:
-            request.deadline = request.metrics.arrived_at + timeout
         opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
         if request.streams:
             opened.text = TextStream(

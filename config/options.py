@@ -51,6 +51,7 @@ class SchedulerOptions:
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
     num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
     max_waiting_requests: int = 100_000
+    encode_timeout: float = 600.0  # seconds until encoder work fails that its encoder is silent about
     encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
 
 
@@ -119,13 +120,14 @@ def _validate(config: EngineConfig) -> None:
         "max_num_batched_tokens": config.scheduler.max_num_batched_tokens,
         "num_scheduler_steps": config.scheduler.num_scheduler_steps,
         "max_waiting_requests": config.scheduler.max_waiting_requests,
+        "encode_timeout": config.scheduler.encode_timeout,
         "encode_ahead_tokens": config.scheduler.encode_ahead_tokens,
         "max_model_len": config.model.max_model_len,
         "max_encoder_len": config.model.max_encoder_len,
         "num_threads": config.placement.num_threads,
     }
     for name, value in at_least_one.items():
-        whole = name != "kv_cache_memory_gib"
+        whole = name not in ("kv_cache_memory_gib", "encode_timeout")
         if value is not None and (isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0):
             raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number above 0, not {value!r}")
     choices: list[tuple[str, str, tuple[str, ...]]] = [
