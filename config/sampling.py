@@ -108,16 +108,17 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     biases: dict[int, float] = {}
     for key, bias in value.items():
         is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10
-        token = _token_id(name, rule, int(key) if is_digits else key, value)
+        # Negative ids are left to the check against the vocabulary, which says what there is.
+        token = _token_id(name, rule, int(key) if is_digits else key, value, least=-LARGEST)
         if token in biases:
             raise _wrong(name, f"{rule}, each once (token {token} is there twice)", value)
         biases[token] = number(f"{name} of token {token}", bias)
     return biases
 
 
-def _token_id(name: str, rule: str, token: Any, value: Any) -> int:
+def _token_id(name: str, rule: str, token: Any, value: Any, least: int = 0) -> int:
     id_ = _index(token)
-    if id_ is None or not 0 <= id_ <= LARGEST:
+    if id_ is None or not least <= id_ <= LARGEST:
         raise _wrong(name, f"{rule} (here {shown(token)})", value)
     return id_
 
@@ -277,4 +278,5 @@ class DecodingRules:
     forced_last: int | None = None  # the token at the length limit
     min_tokens: int = 0  # no stop token before as many are generated
     no_repeat_ngram: int = 0  # no n tokens twice in a row of this length; 0 is off
+    bad_words: tuple[tuple[int, ...], ...] = ()  # sequences of two tokens and more that are never completed
     timestamps: TimestampRules | None = None

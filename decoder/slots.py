@@ -32,6 +32,7 @@ FIELDS: dict[str, type] = {
     "begin_mask": np.int64,
     "timestamps": np.int64,
     "no_repeat_ngram": np.int64,
+    "bad_words": np.int64,
     "logprobs": np.int64,
     "seed": np.uint64,
 }
@@ -109,6 +110,7 @@ class Slots:
         self.on_device = {
             name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
+        self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * rows  # on the host alone: few checkpoints have any
         self.masks = MaskTable(vocab_size, device)
 
     def admit(self, admissions: list[Admission]) -> None:
@@ -154,8 +156,10 @@ class Slots:
             "begin_mask": begin,
             "timestamps": rules.timestamps is not None,
             "no_repeat_ngram": rules.no_repeat_ngram,
+            "bad_words": bool(rules.bad_words),
             "logprobs": OFF if params.logprobs is None else params.logprobs,
             "seed": each.seed,
         }
+        self.bad_words[slot] = rules.bad_words
         for name, value in values.items():
             self.host[name][slot] = value
