@@ -172,7 +172,8 @@ class AsyncEngine:
         """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
         if self._dead is not None:
             raise self._dead
-        params, media, prompt_len = prepared.params, prepared.media, len(prompt_token_ids)
+        params = self.inputs.complete(prepared.params)
+        media, prompt_len = prepared.media, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         place = self.router.route(media.key, media.num_tokens)
