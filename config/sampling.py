@@ -99,6 +99,13 @@ def _allowed_ids(name: str, value: Any) -> tuple[int, ...]:
     return ids
 
 
+def _distinct_ids(name: str, value: Any) -> tuple[int, ...]:
+    ids = _allowed_ids(name, value)
+    if len(set(ids)) < len(ids):
+        raise _wrong(name, "None or a list of distinct token ids", value)
+    return ids
+
+
 def _bias(name: str, value: Any) -> dict[int, float]:
     """By token id. JSON has no other keys than strings: those of whole numbers are taken."""
     rule = "a mapping from token ids to numbers between -10000 and 10000"
@@ -154,6 +161,7 @@ RULES: dict[str, Rule] = {
     "logit_bias": _bias,
     "allowed_token_ids": _allowed_ids,
     "skip_special_tokens": _flag,
+    "logprob_token_ids": _distinct_ids,
 }
 
 
@@ -206,6 +214,7 @@ class SamplingParams:
     seed: the same seed gives the same text, whatever else is in the batch; sample i of n uses seed + i.
     max_tokens: None is as many as the checkpoint or its positions allow.
     logprobs: None is off, k adds the k likeliest tokens.
+    logprob_token_ids: log-probabilities of these tokens instead, likeliest first; their ranks are among themselves.
     Raises SamplingError, which names the field, the rule and the value; so do names that are known elsewhere but
     not honored here. Afterwards every field is plain data: `stop` and token ids are tuples.
     """
@@ -229,11 +238,13 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     allowed_token_ids: Sequence[int] | None = None
     skip_special_tokens: bool = True
+    logprob_token_ids: Sequence[int] | None = None
     given: frozenset[str] | None = field(default=None, repr=False)  # the names that were set; filled in here
 
     def __post_init__(self) -> None:
+        self._count_named_logprobs()
         for each in fields(self):
-            if each.name in RULES:
+            if each.name in RULES and not (each.name == "logprobs" and self.logprob_token_ids is not None):
                 value = getattr(self, each.name)
                 plain = _default(each) if value is None else RULES[each.name](each.name, value)
                 object.__setattr__(self, each.name, plain)
@@ -243,6 +254,16 @@ class SamplingParams:
             raise SamplingError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
         if self.temperature == 0.0 and self.n > 1:
             raise SamplingError(f"n={self.n} samples of greedy decoding would all be the same: set temperature above 0")
+
+    def _count_named_logprobs(self) -> None:
+        """What reads `logprobs` then needs to know of no second case."""
+        if self.logprob_token_ids is None:
+            return
+        ids = _distinct_ids("logprob_token_ids", self.logprob_token_ids)
+        if self.logprobs not in (None, len(ids)):
+            raise SamplingError("give logprobs or logprob_token_ids, not both")
+        object.__setattr__(self, "logprob_token_ids", ids)
+        object.__setattr__(self, "logprobs", len(ids))
 
     def leaves_open(self, name: str) -> bool:
         """Whether the caller left this field to the checkpoint."""
@@ -265,6 +286,10 @@ class TimestampRules:
     end_id: int  # ids below it are text
     max_initial: int | None  # the first timestamp is at most this many ticks
     last_id: int = LARGEST  # the window's end; ids behind it were added to the vocabulary and are text
+
+    def holds(self, ids: Any) -> Any:
+        """Which of `ids`, a tensor or an array, are timestamps."""
+        return (ids >= self.first_id) & (ids <= self.last_id)
 
 
 @dataclass(frozen=True)

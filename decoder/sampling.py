@@ -234,22 +234,22 @@ def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampR
     """Timestamps come in pairs, never decrease, and are taken when they are together likelier than any text token."""
     history, lengths, generated = *step.history(torch.arange(len(logits), device=step.device)), step.generated
     ids = torch.arange(logits.shape[1], device=step.device)[None]
-    is_time = ids >= rules.first_id
+    is_time = rules.holds(ids)
 
     def before(back: int) -> torch.Tensor:
         return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]
 
-    last_is_time = (generated >= 1) & (before(1) >= rules.first_id)
-    pair_is_closed = (generated < 2) | (before(2) >= rules.first_id)  # the last timestamp, if one, opened a segment
+    last_is_time = (generated >= 1) & rules.holds(before(1))
+    pair_is_closed = (generated < 2) | rules.holds(before(2))  # the last timestamp, if one, opened a segment
     at = torch.arange(history.shape[1], device=step.device)[None]
     output = (at < lengths[:, None]) & (at >= (lengths - generated)[:, None])
-    latest = torch.where(output & (history >= rules.first_id), history, rules.first_id - 1).amax(1)
+    latest = torch.where(output & rules.holds(history), history, rules.first_id - 1).amax(1)
     repeats = last_is_time & ~pair_is_closed  # the segment's end may be said again, as the next one's start
     earliest = torch.where(latest < rules.first_id, rules.first_id, torch.where(repeats, latest, latest + 1))
 
     barred = ids == rules.no_timestamps_id
     barred = barred | (is_time & (last_is_time & pair_is_closed)[:, None])
-    barred = barred | ((ids < rules.end_id) & repeats[:, None])
+    barred = barred | (((ids < rules.end_id) | (ids > rules.last_id)) & repeats[:, None])
     barred = barred | (is_time & (ids < earliest[:, None]))
     first = (generated == 0)[:, None]
     barred = barred | (first & ~is_time)
