@@ -16,7 +16,6 @@ from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse
 from antiphon.inputs.whisper import WhisperFormat
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -116,7 +115,7 @@ class InputProcessor:
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
         ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids
-        previous = self.model.generation.get("prev_sot_token_id")  # Whisper: earlier text comes before the start token
+        previous = self.whisper.previous_id if self.whisper is not None else None
         if not ids or ids[0] not in (start, previous):
             ids = [start, *ids]
         self._check_ids(ids, "the decoder prompt", self.model.decoder)
@@ -162,7 +161,7 @@ class InputProcessor:
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
         """Whisper writes timestamps unless its prompt says <|notimestamps|>; a bare start of a multilingual one asks for a language."""
-        if self.whisper is None or (self.whisper.multilingual and len(prompt_token_ids) == 1):
+        if self.whisper is None or not self.whisper.times or (self.whisper.multilingual and len(prompt_token_ids) == 1):
             return False
         return self.whisper.no_timestamps_id not in prompt_token_ids
 
