@@ -214,7 +214,8 @@ class AsyncEngine:
     ) -> OpenRequest:
         """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
         self.check_caller()
-        params, media, prompt_len = prepared.params, prepared.media, len(prompt_token_ids)
+        params = self.inputs.complete(prepared.params)
+        media, prompt_len = prepared.media, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample

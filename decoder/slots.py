@@ -30,6 +30,7 @@ FIELDS: dict[str, tuple[type, float]] = {  # type, and the value that asks for n
     "begin_mask": (np.int64, 0),
     "timestamps": (np.int64, 0),
     "no_repeat_ngram": (np.int64, 0),
+    "bad_words": (np.int64, 0),
     "logprobs": (np.int64, OFF),
     "seed": (np.uint64, 0),
 }
@@ -60,6 +61,7 @@ class Slots:
         self.on_device = {
             name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
+        self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * rows  # on the host alone: few checkpoints have any
         self.masks = MaskTable(vocab_size, max_seqs, device)
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
@@ -102,6 +104,7 @@ class Slots:
             self.masks.release(int(self.host[name][slot]))
         for name, (_, off) in FIELDS.items():
             self.host[name][slot] = off
+        self.bad_words[slot] = ()
 
     def _set(self, admission: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = admission.slot, dict(params.logit_bias)
@@ -124,8 +127,10 @@ class Slots:
             "frequency_penalty": params.frequency_penalty,
             "timestamps": rules.timestamps is not None,
             "no_repeat_ngram": rules.no_repeat_ngram,
+            "bad_words": bool(rules.bad_words),
             "logprobs": OFF if params.logprobs is None else min(params.logprobs, self.vocab_size),
             "seed": admission.seed,
         }
+        self.bad_words[slot] = rules.bad_words
         for name, value in values.items():
             self.host[name][slot] = value
