@@ -29,6 +29,7 @@ class BartHalf:
     positions: Literal["learned", "sinusoidal", "fairseq"]  # fairseq: M2M-100's sinusoids, in another layout
     position_offset: int  # table row of position 0
     embedding_scale: float
+    padding_id: int | None = None  # a token that takes no position, where there is one (M2M-100)
     key_bias: bool = True  # Whisper's key projections have no bias
     logits_bias: bool = False  # decoder: the checkpoint may hold final_logits_bias
     mel_bins: int = 0  # encoder of audio: channels of the spectrogram
@@ -97,6 +98,7 @@ def _bart(
             positions=positions,
             position_offset=pad + 1 if positions == "fairseq" else offset,
             embedding_scale=math.sqrt(config["d_model"]) if config.get("scale_embedding") else 1.0,
+            padding_id=pad if positions == "fairseq" else None,
             logits_bias=half == "decoder",
         )
 
