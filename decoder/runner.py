@@ -60,7 +60,7 @@ class DecoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None) -> None:
         self.model_config, self.config = model, config
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)

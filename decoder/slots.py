@@ -110,8 +110,9 @@ class Slots:
         """Padding tokens of a prompt are not counted. Generated ones are: what comes after the prompt
         has its place in the sequence for a position, since transformers counts what is in its cache."""
         assert self.positions is not None
+        assert self.padding_id is not None
         places = torch.arange(self.tokens.shape[1], device=self.device)
-        counted = (self.tokens[rows] != self.padding_id).cumsum(1) - 1
+        counted = self.tokens[rows].ne(self.padding_id).cumsum(1) - 1
         self.positions[rows] = torch.where(places < prompt_lens[:, None], counted.clamp(min=0), places)
 
     def _clear(self, slot: int) -> None:

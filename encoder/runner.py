@@ -36,7 +36,7 @@ class EncoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         half = model.encoder
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
         self.model = self.target.build(lambda: build(half))

@@ -11,7 +11,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
-REQUESTS = 20
+REQUESTS = 10
 
 
 class Bias(LogitsProcessor):
@@ -47,7 +47,7 @@ def texts(model: PreTrainedModel, prompt: int, seed: int) -> list[tuple[np.ndarr
         (
             draw(sizes[0], int(rng.integers(1, 40))),
             [start, *draw(sizes[1], int(rng.integers(0, prompt))).tolist()],
-            int(rng.integers(4, 24)),
+            int(rng.integers(6, 18)),
         )
         for _ in range(REQUESTS)
     ]
@@ -68,7 +68,7 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
     folder, model = endless
     inputs = texts(model, prompt=9, seed=4)
     bias = dict.fromkeys(specials(model), 9.0)
-    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4, num_kv_pages=60)
+    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4, num_kv_pages=40)
     params = SamplingParams(logit_bias=bias, logprobs=0)
     for ids, prompt, length in inputs:
         engine.submit(engine.request(ids, prompt, length, DecodingRules(), params=params))
