@@ -13,6 +13,7 @@ import torch
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -59,7 +60,7 @@ class DecoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None) -> None:
         self.model_config, self.config = model, config
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
@@ -69,7 +70,8 @@ class DecoderRunner:
         if self.device.type == "cuda":
             fuse_few_rows(self.model.layers)
         options, half = config.scheduler, model.decoder
-        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)
+        padding_id = half.padding_id if isinstance(half, BartHalf) else None
+        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id)
         self.pool = self._make_pool()  # behind what else is large: it takes its share of what is left
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
@@ -225,7 +227,7 @@ class DecoderRunner:
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
-        hidden = self.model(token_ids, inputs.positions, step)
+        hidden = self.model(token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> Plans:

@@ -49,7 +49,8 @@ class Slots:
     One slot more than sequences (`scratch`) takes what a graph's padding writes, and one column more the token after the last.
     """
 
-    def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device, padding_id: int | None = None) -> None:
+        """`padding_id`: the model's token that takes no position, where it has one."""
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
         rows = max_seqs + 1
         self.tokens = torch.zeros(rows, max_len + 1, dtype=torch.int64, device=device)
@@ -62,6 +63,8 @@ class Slots:
             name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
         self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * rows  # on the host alone: few checkpoints have any
+        self.padding_id = padding_id
+        self.positions = None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
         self.masks = MaskTable(vocab_size, max_seqs, device)
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
@@ -98,6 +101,21 @@ class Slots:
         self.stop_ids[where] = new_stops
         for table, new in zip(self._tables.values(), new_settings, strict=True):
             table[:, where] = new
+        if self.positions is not None:
+            self._count_positions(where, self.on_device["prompt_len"][where])
+
+    def positions_of(self, slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Positions [tokens] of the tokens at `places` of sequences `slots`, as the model counts them."""
+        return places if self.positions is None else self.positions[slots, places]
+
+    def _count_positions(self, rows: torch.Tensor, prompt_lens: torch.Tensor) -> None:
+        """Padding tokens of a prompt are not counted. Generated ones are: what comes after the prompt
+        has its place in the sequence for a position, since transformers counts what is in its cache."""
+        assert self.positions is not None
+        assert self.padding_id is not None
+        places = torch.arange(self.tokens.shape[1], device=self.device)
+        counted = self.tokens[rows].ne(self.padding_id).cumsum(1) - 1
+        self.positions[rows] = torch.where(places < prompt_lens[:, None], counted.clamp(min=0), places)
 
     def _clear(self, slot: int) -> None:
         for name in ("mask", "begin_mask"):
