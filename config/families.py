@@ -6,7 +6,7 @@ families' papers and the configuration files of transformers.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Config = Mapping[str, Any]
@@ -66,15 +66,29 @@ class T5Half:
 
 Half = BartHalf | T5Half
 
+# Tensors that some checkpoints hold and no half loads: patterns of their names, and why they are not needed.
+_TIED = {r"(lm_head|proj_out)\.weight": "the head is the embedding where config.json ties them"}
+BART_IGNORED = {
+    **_TIED,
+    r"(model\.)?(encoder|decoder)\.version": "fairseq's mark of a file format",
+    r"(model\.)?(encoder|decoder)\.embed_positions\.weights": "computed, as in transformers: M2M-100's table is no parameter",
+    r"(model\.)?(encoder|decoder)\.embed_positions\._float_tensor": "fairseq's mark of a number format",
+}
+T5_IGNORED = {
+    **_TIED,
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": "cross-attention has no positions",
+}
+
 
 @dataclass(frozen=True)
 class Family:
     """A row of the registry. `encoder` and `decoder` read config.json; `input` is what the encoder takes."""
 
-    name: str
+    name: str  # transformers' model_type
     input: Literal["text", "audio"]
     encoder: Callable[[Config], Half]
     decoder: Callable[[Config], Half]
+    ignored: Mapping[str, str] = field(default_factory=dict)  # patterns of tensor names that are not needed, and why
 
 
 def _bart(
@@ -153,18 +167,18 @@ def _t5(half: Literal["encoder", "decoder"], scales_tied_head: bool = True) -> C
 
 def _bart_family(name: str, pre_norm: bool, embedding_norm: bool, positions: str, offset: int = 0) -> Family:
     constants = (pre_norm, embedding_norm, positions, offset)
-    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants))
+    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants), BART_IGNORED)
 
 
 FAMILIES: dict[str, Family] = {
-    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder")),
+    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder"), _TIED),
     "BartForConditionalGeneration": _bart_family("bart", False, True, "learned", offset=2),
     "BartModel": _bart_family("bart", False, True, "learned", offset=2),  # facebook/bart-large names this one
     "MBartForConditionalGeneration": _bart_family("mbart", True, True, "learned", offset=2),
     "PegasusForConditionalGeneration": _bart_family("pegasus", True, False, "sinusoidal"),
     "MarianMTModel": _bart_family("marian", False, False, "sinusoidal"),
     "M2M100ForConditionalGeneration": _bart_family("m2m_100", True, False, "fairseq"),  # NLLB too
-    "T5ForConditionalGeneration": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # Flan-T5 and ByT5 too
-    "T5WithLMHeadModel": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # what old T5 checkpoints call it
-    "MT5ForConditionalGeneration": Family("mt5", "text", _t5("encoder"), _t5("decoder", scales_tied_head=False)),
+    "T5ForConditionalGeneration": Family("t5", "text", _t5("encoder"), _t5("decoder"), T5_IGNORED),  # Flan-T5 and ByT5 too
+    "T5WithLMHeadModel": Family("t5", "text", _t5("encoder"), _t5("decoder"), T5_IGNORED),  # what old T5 checkpoints call it
+    "MT5ForConditionalGeneration": Family("mt5", "text", _t5("encoder"), _t5("decoder", scales_tied_head=False), T5_IGNORED),
 }

@@ -24,9 +24,9 @@ def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Te
 
 
 class SinusoidTable(nn.Module):
-    """Stands where a learned `nn.Embedding` of positions would; computed, never loaded.
+    """Stands where a learned `nn.Embedding` of positions would; computed, since most checkpoints leave it out.
 
-    Checkpoints that store such a table store these very values.
+    Where one stores a table (Pegasus, Marian), the loader puts that in its place, as transformers does.
     """
 
     def __init__(self, kind: str, positions: int, size: int, offset: int) -> None:
