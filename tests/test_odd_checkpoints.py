@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -344,9 +345,9 @@ class Hub:
         self.asked: list[str] = []
         self.patterns: list[str] = []
 
-    def list_repo_files(self, model: str, revision: str | None = None) -> list[str]:
+    def model_info(self, model: str, **_: Any) -> SimpleNamespace:
         self.asked.append(model)
-        return self.files
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in self.files])
 
     def snapshot_download(self, model: str, allow_patterns: list[str], **_: Any) -> str:
         self.asked.append(model)
@@ -357,7 +358,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     fake = Hub(["config.json", "model.safetensors"], tmp_path)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", fake.list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "model_info", fake.model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
     monkeypatch.chdir(tmp_path)
     return fake
@@ -451,10 +452,10 @@ def test_repositories_without_a_checkpoint_are_not_fetched(files: list[str], mes
 
 
 def test_offline_what_is_in_the_cache_is_taken(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: Any, **__: Any) -> list[str]:
+    def offline(*_: Any, **__: Any) -> None:
         raise OfflineModeIsEnabled("offline")
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub, "model_info", offline)
     locate("acme/model", None)
     assert {"*.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin"} <= set(hub.patterns)
 
