@@ -6,7 +6,7 @@ families' papers and the configuration files of transformers.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from antiphon.config.errors import ConfigurationError
@@ -70,6 +70,19 @@ class T5Half:
 
 Half = BartHalf | T5Half
 
+# Tensors that some checkpoints hold and no half loads: patterns of their names, and why they are not needed.
+_TIED = {r"(lm_head|proj_out)\.weight": "the head is the embedding where config.json ties them"}
+BART_IGNORED = {
+    **_TIED,
+    r"(model\.)?(encoder|decoder)\.version": "fairseq's mark of a file format",
+    r"(model\.)?(encoder|decoder)\.embed_positions\.weights": "computed, as in transformers: M2M-100's table is no parameter",
+    r"(model\.)?(encoder|decoder)\.embed_positions\._float_tensor": "fairseq's mark of a number format",
+}
+T5_IGNORED = {
+    **_TIED,
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": "cross-attention has no positions",
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -80,10 +93,11 @@ class Family:
     float32, and cuts what is infinite). The other families were trained in float16, or serve in it.
     """
 
-    name: str
+    name: str  # transformers' model_type
     input: Literal["text", "audio"]
     encoder: Callable[[Config], Half]
     decoder: Callable[[Config], Half]
+    ignored: Mapping[str, str] = field(default_factory=dict)  # patterns of tensor names that are not needed, and why
     too_narrow: frozenset[str] = frozenset()
 
     def check_dtype(self, dtype: str) -> None:
@@ -179,15 +193,15 @@ def _bart_family(
     too_narrow: frozenset[str] = frozenset(),
 ) -> Family:
     constants = (pre_norm, embedding_norm, positions, offset)
-    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants), too_narrow)
+    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants), BART_IGNORED, too_narrow)
 
 
 def _t5_family(name: str, scales_tied_head: bool = True) -> Family:
-    return Family(name, "text", _t5("encoder"), _t5("decoder", scales_tied_head), BFLOAT16_TRAINED)
+    return Family(name, "text", _t5("encoder"), _t5("decoder", scales_tied_head), T5_IGNORED, BFLOAT16_TRAINED)
 
 
 FAMILIES: dict[str, Family] = {
-    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder")),
+    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder"), _TIED),
     "BartForConditionalGeneration": _bart_family("bart", False, True, "learned", offset=2),
     "BartModel": _bart_family("bart", False, True, "learned", offset=2),  # facebook/bart-large names this one
     "MBartForConditionalGeneration": _bart_family("mbart", True, True, "learned", offset=2),

@@ -30,7 +30,7 @@ from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.quantise import check, quantise_decoder
-from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class DecoderRunner:
         tied = not own_head or (half.structure != "t5" and raw.get("tie_word_embeddings", True))
         model = self.target.build(lambda: build(half, tied, "final_logits_bias" in checkpoint))
         load_weights(model, checkpoint, model.checkpoint_names)
+        check_unused(checkpoint, "decoder", self.model_config.family.ignored)
         return model
 
     def _make_pool(self) -> KVPool:

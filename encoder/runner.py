@@ -18,7 +18,7 @@ from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.device import Target, to_device, together_to_device
 from antiphon.layers.quantise import check, quantise_encoder
-from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 
 MARGIN = 2  # tokens of silence behind a short window, so that convolutions see at its end what they see in a full one
 
@@ -43,7 +43,9 @@ class EncoderRunner:
         if config.model.load_format == "dummy":
             fill_randomly(self.model)
         else:
-            load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
+            checkpoint = Checkpoint(model.path)
+            load_weights(self.model, checkpoint, self.model.checkpoint_names)
+            check_unused(checkpoint, "encoder", model.family.ignored)
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
         self.vocab_size = half.vocab_size
         self.padding_id = half.padding_id if isinstance(half, BartHalf) else None

@@ -13,7 +13,8 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.inputs.audio import AudioInput, load_audio
 from antiphon.inputs.features import AudioConfig
-from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse
+from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, with_languages
+from antiphon.inputs.translation import TranslationFormat
 from antiphon.inputs.whisper import WhisperFormat
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class InputProcessor:
             assert isinstance(model.encoder, BartHalf)
             self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
             self.whisper = WhisperFormat(model, self.tokenizer)
+        self.translation = TranslationFormat.of(model, self.tokenizer)
         if model.defaults.ignored:
             ignored = ", ".join(model.defaults.ignored)
             logger.warning(
@@ -60,12 +62,18 @@ class InputProcessor:
 
     # ------------------------------------------------------------------ prompts
 
-    def prepare(self, prompt: Prompt, params: SamplingParams) -> Prepared:
-        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError)."""
-        parsed = parse(prompt, self.model.family.input)
+    def prepare(
+        self, prompt: Prompt, params: SamplingParams, source_language: str | None = None, target_language: str | None = None
+    ) -> Prepared:
+        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError).
+
+        Languages are for translation models, in any spelling; those that the prompt itself names go first.
+        """
+        parsed = with_languages(parse(prompt, self.model.family.input), source_language, target_language)
+        self._check_languages(parsed)
         self.check(params)
-        media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed.encoder)
-        return Prepared(media, self._decoder_prompt(parsed.decoder), params)
+        media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+        return Prepared(media, self._decoder_prompt(parsed), params)
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         if parsed.encoder.audio is None:
@@ -90,12 +98,34 @@ class InputProcessor:
         tokens = self.audio.tokens_of(len(samples)) if self.encoder_window == "auto" else self.model.max_encoder_len
         return EncoderInput(key, "audio", tokens, samples)
 
-    def _text_media(self, part: Part) -> EncoderInput:
+    def _check_languages(self, parsed: ParsedPrompt) -> None:
+        named = [name for name in LANGUAGES if getattr(parsed, name) is not None]
+        if not named:
+            return
+        if self.whisper is not None:
+            raise PromptError(f"{self.model.architecture} transcribes: give language and task to transcribe(), not {named[0]}")
+        if self.translation is None:
+            raise PromptError(f"this {self.model.architecture} knows no languages: leave out {' and '.join(named)}")
+        if parsed.target_language is not None and parsed.decoder.has_tokens:
+            raise PromptError("give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt")
+        needs_text = LANGUAGES if self.translation.marks_text else ["source_language"]
+        if parsed.encoder.token_ids is not None and any(name in needs_text for name in named):
+            raise PromptError(f"{named[0]} needs a prompt of text: token ids hold the language already")
+
+    def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
+        text, source, target = parsed.encoder.text, parsed.source_language, parsed.target_language
+        if self.translation is not None and self.translation.marks_text and target is not None:
+            text = self.translation.marked(text or "", target)
+        ids: list[int] = self.tokenizer(text).input_ids
+        return ids if source is None or self.translation is None else self.translation.source_ids(ids, source)
+
+    def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        part = parsed.encoder
         if part.audio is not None:
             raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
-        ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text).input_ids
+        ids = list(part.token_ids) if part.token_ids is not None else self._encoder_ids(parsed)
         self._check_ids(ids, "the encoder prompt", self.model.encoder)
         if len(ids) > self.model.max_encoder_len:
             raise PromptError(f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it")
@@ -108,10 +138,13 @@ class InputProcessor:
         digest.update(np.ascontiguousarray(content).data)
         return digest.hexdigest()[:32]
 
-    def _decoder_prompt(self, part: Part) -> list[int] | None:
+    def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
+        part = parsed.decoder
         start = self.model.defaults.start_id
         if start is None:
             raise CheckpointError(f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set")
+        if self.translation is not None and parsed.target_language is not None and not self.translation.marks_text:
+            return self.translation.decoder_prompt(start, parsed.target_language)
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
         ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids

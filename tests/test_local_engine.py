@@ -160,10 +160,11 @@ def test_a_task_that_fails_ends_the_engine_and_every_open_request(own: Engine, m
 
 def test_a_worker_that_ends_ends_the_engine(own: Engine) -> None:
     own.workers._host.decoder.inbox.put(lambda: 1 / 0)  # type: ignore[union-attr]
+    until = time.monotonic() + 10
+    while own._async._dead is None and time.monotonic() < until:
+        time.sleep(0.02)
     with pytest.raises(EngineDeadError, match="a worker ended: ZeroDivisionError"):
-        for _ in range(100):
-            own.generate("in words: 1", use_tqdm=False)
-            time.sleep(0.05)
+        own.generate("in words: 1", use_tqdm=False)
 
 
 def test_a_dead_engines_errors_do_not_grow(own: Engine) -> None:
