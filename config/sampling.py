@@ -16,6 +16,7 @@ class SamplingParams:
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, min_p: probabilities.
     seed: the same seed gives the same text, whatever else is in the batch; sample i of n uses seed + i.
     max_tokens: None is as many as the model's positions allow. logprobs: None is off, k adds the k likeliest tokens.
+    logprob_token_ids: log-probabilities of these tokens instead, likeliest first; their ranks are among themselves.
     forced_decoder_ids-style prompts are not here: give a decoder prompt instead.
     """
 
@@ -38,6 +39,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     allowed_token_ids: tuple[int, ...] | list[int] | None = None
     skip_special_tokens: bool = True
+    logprob_token_ids: tuple[int, ...] | list[int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -55,16 +57,32 @@ class SamplingParams:
             ("repetition_penalty", 0.0 < self.repetition_penalty < float("inf"), "greater than 0"),
             ("presence_penalty", -2.0 <= self.presence_penalty <= 2.0, "in [-2, 2]"),
             ("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0, "in [-2, 2]"),
-            ("logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}, or None"),
+            (
+                "logprobs",
+                self.logprobs is None or self.logprob_token_ids or 0 <= self.logprobs <= MAX_LOGPROBS,
+                f"between 0 and {MAX_LOGPROBS}, or None",
+            ),
             ("stop", all(self.stop), "made of strings that are not empty"),
             ("allowed_token_ids", self.allowed_token_ids is None or len(self.allowed_token_ids) > 0, "None or not empty"),
         ):
             if not holds:
                 raise SamplingError(f"{name} must be {rule}, not {getattr(self, name)!r}")
+        if self.logprob_token_ids is not None:
+            self._set_logprob_ids()
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
         if self.temperature == 0.0 and self.n > 1:
             raise SamplingError(f"n={self.n} samples of greedy decoding would all be the same: set temperature above 0")
+
+    def _set_logprob_ids(self) -> None:
+        """What reads `logprobs` then needs to know of no second case."""
+        ids = tuple(self.logprob_token_ids or ())
+        if not ids or len(set(ids)) < len(ids):
+            raise SamplingError(f"logprob_token_ids must be None or distinct token ids, not {list(ids)}")
+        if self.logprobs not in (None, len(ids)):
+            raise SamplingError("give logprobs or logprob_token_ids, not both")
+        object.__setattr__(self, "logprob_token_ids", ids)
+        object.__setattr__(self, "logprobs", len(ids))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "SamplingParams":

@@ -110,6 +110,7 @@ class Slots:
             name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
         self.masks = MaskTable(vocab_size, device)
+        self.logprob_ids: dict[int, torch.Tensor] = {}  # of slots that name the tokens they ask for
 
     def admit(self, admissions: list[Admission]) -> None:
         """Takes in new sequences; whoever had these slots before is gone. One copy, however many they are."""
@@ -159,3 +160,6 @@ class Slots:
         }
         for name, value in values.items():
             self.host[name][slot] = value
+        self.logprob_ids.pop(slot, None)
+        if params.logprob_token_ids is not None:
+            self.logprob_ids[slot] = to_device(np.array(params.logprob_token_ids, np.int64), self.device)
