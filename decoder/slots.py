@@ -8,7 +8,7 @@ import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder.masks import MaskTable, checked_ids
-from antiphon.layers.device import together_to_device
+from antiphon.layers.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 
@@ -66,6 +66,7 @@ class Slots:
         self.padding_id = padding_id
         self.positions = None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
         self.masks = MaskTable(vocab_size, max_seqs, device)
+        self.logprob_ids: dict[int, torch.Tensor] = {}  # of slots that name the tokens they ask for
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
         """Takes in new sequences; whoever had these slots before is gone. One copy, however many they are.
@@ -123,6 +124,7 @@ class Slots:
         for name, (_, off) in FIELDS.items():
             self.host[name][slot] = off
         self.bad_words[slot] = ()
+        self.logprob_ids.pop(slot, None)
 
     def _set(self, admission: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = admission.slot, dict(params.logit_bias)
@@ -152,3 +154,5 @@ class Slots:
         self.bad_words[slot] = rules.bad_words
         for name, value in values.items():
             self.host[name][slot] = value
+        if params.logprob_token_ids is not None:
+            self.logprob_ids[slot] = to_device(np.array(params.logprob_token_ids, np.int64), self.device)
