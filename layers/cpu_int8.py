@@ -10,7 +10,7 @@ from antiphon.layers.eight_bit import INT8, INT8_MAX, SMALLEST_SCALE
 LARGEST, LEAST = np.float32(INT8_MAX), np.float32(INT8_MAX * SMALLEST_SCALE)  # of a row: a row of zeros has a scale too
 
 
-@compiled(parallel=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=True)
 def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
     for row in numba.prange(x.shape[0]):
         largest = LEAST
@@ -22,7 +22,7 @@ def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
             values[row, i] = np.int8(np.rint(x[row, i] * factor))
 
 
-@compiled(parallel=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=True)
 def _rescale(found: np.ndarray, scales: np.ndarray, weight_scales: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     for row in numba.prange(found.shape[0]):
         scale = scales[row, 0]
