@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from antiphon.client.info import describe_machine, describe_model
+from antiphon.client.cli.describe import describe_machine, describe_model
 
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 

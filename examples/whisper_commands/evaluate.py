@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon import AntiphonError, Engine
-from antiphon.client.pairs import parse_pairs
+from antiphon.client.cli.pairs import parse_pairs
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
