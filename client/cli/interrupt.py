@@ -34,13 +34,15 @@ class _State:
 
 
 def install() -> None:
-    """Handles SIGINT and SIGTERM from now on. Call it in the main thread, once."""
+    """Handles SIGINT and SIGTERM from now on, except where the parent has this process ignore them
+    (`nohup`, background jobs of a script). Call it in the main thread, once."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="antiphon-signals", daemon=True).start()
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _handle)
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _handle)
 
 
 def _handle(signum: int, _: FrameType | None) -> None:
