@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
+from transformers import T5ForConditionalGeneration
 
-from antiphon.client.cli.describe import describe_machine, describe_model
+from antiphon.client.cli.describe import count_parameters, describe_machine, describe_model, summary
 
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
@@ -67,12 +69,27 @@ def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path
 
 
 def test_info(t5_folder: Path) -> None:
+    first, second = summary().splitlines()
+    assert first.startswith("this machine: ")
+    assert "decoder -> " in first
+    assert f"torch {torch.__version__.split('+')[0]}" in second
     machine = describe_machine()
     assert "torch_sdpa" in machine
     assert "no: has no full attention" in machine
     assert "WhisperForConditionalGeneration (audio)" in machine
-    model = describe_model(str(t5_folder), {})
+    model = describe_model(str(t5_folder), {"device": "cpu"})
     assert "3 layers of 128, 3 heads of 64" in model
+    # 512 decoder and 1024 encoder positions, keys and values of 3 layers of 192 float32 numbers
+    assert f"1.5 million parameters, 6 MiB; {1536 * 2 * 3 * 192 * 4 / 2**20:.1f} MiB of KV cache" in model
     assert "decoder attention (causal, cross): " in model
     refused = describe_model(str(t5_folder), {"encoder_attention_backend": "cpu_paged"})
     assert "encoder attention (full): encoder_attention_backend='cpu_paged' cannot be used: has no full attention" in refused
+
+
+def test_parameters_are_counted_in_files_and_shards(t5_folder: Path, tmp_path: Path) -> None:
+    model = T5ForConditionalGeneration.from_pretrained(t5_folder)
+    for shard_size in ("1GB", "2MB"):
+        model.save_pretrained(tmp_path / shard_size, max_shard_size=shard_size)
+        assert count_parameters(tmp_path / shard_size) == model.num_parameters()
+    assert len(list((tmp_path / "2MB").glob("*.safetensors"))) > 1
+    assert count_parameters(tmp_path) is None

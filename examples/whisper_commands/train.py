@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import random
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
