@@ -1,10 +1,14 @@
 """The command line: results on standard output, errors in one line, exit codes."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import torch
@@ -25,13 +29,44 @@ def own_lines(stderr: str) -> list[str]:
 
 def test_transcribe(whisper_folder: Path) -> None:
     files = [str(RECORDINGS / "call.wav"), "/no/such.wav", str(RECORDINGS / "wecker.wav")]
-    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json")
+    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json", "--no-ray")
     assert done.returncode == 1
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [result["text"] for result in results] == ["call seven nine zero", "wecke mich morgen um vier"]
-    assert results[1]["language"] == "de"
+    results = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+    assert {name: line["text"] for name, line in results.items()} == {
+        "call.wav": "call seven nine zero",
+        "wecker.wav": "wecke mich morgen um vier",
+    }
+    assert results["wecker.wav"]["language"] == "de"
     assert own_lines(done.stderr) == ["antiphon: /no/such.wav: no such file"]
+    assert f"loading {whisper_folder}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
+    files = [str(RECORDINGS / "call.wav"), "-"]
+    options = ["-m", str(whisper_folder), "--output-dir", str(tmp_path), "-f", "srt,txt", "--no-ray", "-q"]
+    command = [sys.executable, "-m", "antiphon", "transcribe", *files, *options]
+    sound = (RECORDINGS / "wecker.wav").read_bytes()
+    done = subprocess.run(command, capture_output=True, input=sound, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["call.srt", "call.txt", "stdin.srt", "stdin.txt"]
+    assert (tmp_path / "stdin.txt").read_text() == "wecke mich morgen um vier\n"
+    assert re.fullmatch(r"1\n00:00:00,000 --> 00:00:0\d,\d{3}\ncall seven nine zero\n\n", (tmp_path / "call.srt").read_text())
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["before Ray", "while Ray starts"])
+def test_interrupted_while_it_starts(whisper_folder: Path, seconds: float) -> None:
+    command = [sys.executable, "-m", "antiphon", "transcribe", str(RECORDINGS / "call.wav"), "-m", str(whisper_folder), "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.perf_counter() - began < 2.0
+    assert (process.returncode, stdout, stderr) == (130, "", "antiphon: interrupted\n")
+    _, alive = psutil.wait_procs(descendants, timeout=2)
+    assert alive == []
 
 
 def test_generate_from_standard_input(t5_folder: Path) -> None:
