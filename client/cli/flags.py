@@ -213,6 +213,7 @@ _ENGINE_FIELDS = {
 _SAMPLING_FIELDS = {
     option.name: (get_type_hints(SamplingParams)[option.name], _default(option))
     for option in fields(SamplingParams)
+    if option.repr  # what is hidden there is not for callers
 }
 
 ENGINE = FlagGroup(

@@ -25,6 +25,7 @@ ENGINE = {
     "max_waiting_requests": "more are refused",
     "encode_ahead_tokens": "encoder tokens requested but not yet in the KV cache; "
     "by default max_num_seqs full inputs",
+    "encode_timeout": "seconds until encoder work fails that its encoder is silent about",
     "address": "of a Ray cluster, HOST:PORT; by default the running one, else one on this machine",
     "placement": "colocated: both halves in one process; disaggregated: each in its own",
     "num_threads": "torch threads of each worker on a CPU; by default all cores",
@@ -49,6 +50,7 @@ SAMPLING = {
     "presence_penalty": "above 0: less of what was written before",
     "frequency_penalty": "above 0: less of what was written before, by how often",
     "logprobs": "log-probabilities of this many tokens at each position",
+    "logprob_token_ids": "log-probabilities of these tokens instead",
     "logit_bias": "token id to what is added to its logit",
     "allowed_token_ids": "no other tokens",
     "skip_special_tokens": "leave special tokens out of the text",
