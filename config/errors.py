@@ -82,5 +82,5 @@ def nearest(name: str, valid: list[str]) -> str:
     """' Did you mean ...?' for a misspelt name, or the list of valid ones."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, valid, n=1, cutoff=0.5)
+    close = get_close_matches(name, valid, n=1, cutoff=0.75)
     return f" Did you mean '{close[0]}'?" if close else f" Valid names: {', '.join(sorted(valid))}."

@@ -9,6 +9,8 @@ from typing import Any
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.config.families import FAMILIES, Family, Half
+from antiphon.config.generation import GenerationDefaults, generation_settings
+from antiphon.config.locate import locate
 from antiphon.config.options import ModelOptions
 
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
@@ -21,7 +23,8 @@ class ModelConfig:
     path: Path
     architecture: str
     raw: Mapping[str, Any] = field(repr=False)
-    generation: Mapping[str, Any] = field(repr=False)
+    generation: Mapping[str, Any] = field(repr=False)  # as stored: generation_config.json's, or an old config.json's
+    defaults: GenerationDefaults = field(repr=False)
     encoder: Half
     decoder: Half
     max_decoder_len: int
@@ -38,25 +41,27 @@ class ModelConfig:
         Raises CheckpointError or UnsupportedModelError.
         """
         path = locate(options.model, options.revision)
-        raw = _with_defaults(path, _read_json(path / "config.json"))
-        architecture = next(iter(raw.get("architectures") or []), None)
-        if architecture not in FAMILIES:
-            supported = ", ".join(sorted(FAMILIES))
-            raise UnsupportedModelError(f"architecture {architecture} of {options.model} is not supported. Supported: {supported}")
+        stated = _read_json(path / "config.json")
+        _check_quantization(stated, options.model)
+        architecture = _architecture(stated, options.model)
         family = FAMILIES[architecture]
-        generation_file = path / "generation_config.json"
-        generation = _read_json(generation_file) if generation_file.exists() else {}
+        raw = _with_defaults(path, architecture, stated)
         try:
             encoder, decoder = family.encoder(raw), family.decoder(raw)
-        except KeyError as error:
-            raise CheckpointError(f"config.json of {options.model} lacks {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"has a value of the wrong type: {error}"
+            raise CheckpointError(f"config.json of {options.model} {what}") from None
+        generation_file = path / "generation_config.json"
+        own_settings = _read_json(generation_file) if generation_file.exists() else None
+        generation = generation_settings(own_settings, stated)
         _check_heads(encoder, "encoder", options.model)
         _check_heads(decoder, "decoder", options.model)
         return cls(
             path=path,
             architecture=architecture,
             raw=raw,
-            generation={**_legacy_generation(raw), **{k: v for k, v in generation.items() if v is not None}},
+            generation=generation,
+            defaults=GenerationDefaults.of(generation, raw, decoder.vocab_size),
             encoder=encoder,
             decoder=decoder,
             max_decoder_len=_limit("max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN),
@@ -64,67 +69,58 @@ class ModelConfig:
         )
 
     def token_id(self, name: str) -> int | None:
-        """A special token's id from the generation config, else from config.json; the first where there are several."""
+        """A special token's id from the generation config, else from config.json; the first where there are several.
+
+        null in the generation config means that there is none.
+        """
         value = self.generation.get(name, self.raw.get(name))
-        return value[0] if isinstance(value, list) else value
-
-
-def locate(model: str, revision: str | None) -> Path:
-    """A local folder as it is; anything else is taken for a hub id and fetched (or found in the hub's cache)."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise CheckpointError(f"{folder} holds no config.json: is it a checkpoint in transformers format?")
-        return folder.resolve()
-    if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise CheckpointError(f"no such folder: {model}. Give a folder with a checkpoint, or a hub id such as openai/whisper-tiny")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.spm"]
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # the hub client raises many unrelated types (network, auth, validation)
-        raise CheckpointError(f"cannot fetch {model} from the hub: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        return next(iter(value), None) if isinstance(value, list) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text("utf-8-sig"))  # editors on Windows begin files with a mark
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
 
 
-def _with_defaults(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """config.json leaves out what equals the default of its class in some checkpoints; transformers knows the defaults."""
-    architecture = next(iter(raw.get("architectures") or []), None)
-    if architecture not in FAMILIES:
-        return raw
-    from transformers import AutoConfig
+def _architecture(raw: Mapping[str, Any], model: str) -> str:
+    """A row of FAMILIES: the first of config.json's architectures that is one, else by its model_type."""
+    named = raw.get("architectures") or []
+    names = [named] if isinstance(named, str) else list(named)
+    model_type = raw.get("model_type")
+    by_type = [name for name, family in FAMILIES.items() if family.name == model_type]
+    for name in names or by_type:
+        if name in FAMILIES:
+            return str(name)
+    what = f"architecture {', '.join(map(str, names))}" if names else f"model_type {model_type!r} without architectures"
+    raise UnsupportedModelError(f"{what} of {model} is not supported. Supported: {', '.join(sorted(FAMILIES))}")
 
+
+def _check_quantization(raw: Mapping[str, Any], model: str) -> None:
+    """Weights in a format of their own must never be read as if they were plain numbers."""
+    settings = raw.get("quantization_config")
+    if settings:
+        method = settings.get("quant_method", "unknown method") if isinstance(settings, Mapping) else settings
+        raise UnsupportedModelError(
+            f"{model}: quantised checkpoints ({method}) are not read yet: give the model that it was made from, and "
+            "quantization='int8' or 'fp8' where its linear layers should have 8 bits"
+        )
+
+
+def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """config.json leaves out what equals the default of its class in some checkpoints; transformers knows the defaults."""
+    from transformers import CONFIG_MAPPING
+
+    model_type = FAMILIES[architecture].name
+    stated = {name: value for name, value in raw.items() if value is not None}
     try:
-        return {**AutoConfig.from_pretrained(path).to_dict(), **raw}
+        return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **raw}
     except Exception as error:  # strict dataclass validation, missing keys: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
-
-
-def _legacy_generation(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Generation settings that older checkpoints keep in config.json."""
-    names = [
-        "decoder_start_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "bad_words_ids",
-        "max_length",
-    ]
-    return {name: raw[name] for name in names if raw.get(name) is not None}
 
 
 def _limit(name: str, asked: int | None, own: int | None, unlimited: int) -> int:

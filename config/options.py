@@ -1,13 +1,17 @@
 """Engine options: frozen dataclasses by composition, resolved from flat keyword arguments by one pure function."""
 
-import hashlib
-import json
+import math
+import operator
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError, nearest
+from antiphon.config.foreign import shown
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -51,11 +55,13 @@ class SchedulerOptions:
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
     num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
     max_waiting_requests: int = 100_000
+    encode_timeout: float = 600.0  # seconds until encoder work fails that its encoder is silent about
     encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
 
 
 @dataclass(frozen=True)
 class PlacementOptions:
+    ray: bool = True  # False: both halves in this process, without Ray
     address: str | None = None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
     placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
@@ -71,72 +77,92 @@ class EngineConfig:
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     placement: PlacementOptions = field(default_factory=PlacementOptions)
 
-    def artefact_hash(self) -> str:
-        """Keys compiled kernels and captured graphs: everything that changes them, nothing else."""
-        relevant = {
-            "model": asdict(self.model),
-            "encoder_attention_backend": self.encoder.encoder_attention_backend,
-            "decoder_attention_backend": self.decoder.decoder_attention_backend,
-            "kv_page_size": self.decoder.kv_page_size,
-            "kv_cache_dtype": self.decoder.kv_cache_dtype,
-        }
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
-
 
 SECTIONS: dict[str, Any] = {each.name: each.default_factory for each in fields(EngineConfig)}
 OWNER = {option.name: name for name, section in SECTIONS.items() for option in fields(section)}
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
 
 
-def resolve(model: str, options: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> EngineConfig:
-    """Flat options to an EngineConfig. Environment variables ANTIPHON_<OPTION> serve for the attention backends.
+def resolve(model: str | os.PathLike[str], options: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> EngineConfig:
+    """Flat options to an EngineConfig. None is an option's default; other engines' names for the same are taken.
 
-    Raises ConfigurationError for an unknown name (with the nearest valid one) or a value out of range.
+    Environment variables ANTIPHON_<OPTION> serve for the attention backends. Raises ConfigurationError for an unknown
+    name (with the nearest valid one) and for a value of the wrong type or out of range.
     """
-    for name in options:
-        if name not in OWNER:
-            raise ConfigurationError(f"unknown option '{name}'.{nearest(name, list(OWNER))}")
     defaults = {name: environment[key] for name in FROM_ENVIRONMENT if (key := f"ANTIPHON_{name.upper()}") in environment}
-    flat = {**defaults, **options, "model": str(model)}
+    flat = {name: _checked(name, value) for name, value in {**defaults, **_by_own_names(options)}.items() if value is not None}
+    flat["model"] = _model_name(model)
     sections = {
         name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})
         for name, section in SECTIONS.items()
     }
-    config = EngineConfig(**sections)
-    _validate(config)
-    return config
+    return EngineConfig(**sections)
 
 
-def _validate(config: EngineConfig) -> None:
-    at_least_one = {
-        "encoder_replicas": config.encoder.encoder_replicas,
-        "max_encoder_batch_tokens": config.encoder.max_encoder_batch_tokens,
-        "decoder_replicas": config.decoder.decoder_replicas,
-        "kv_page_size": config.decoder.kv_page_size,
-        "num_kv_pages": config.decoder.num_kv_pages,
-        "kv_cache_memory_gib": config.decoder.kv_cache_memory_gib,
-        "max_num_seqs": config.scheduler.max_num_seqs,
-        "max_num_batched_tokens": config.scheduler.max_num_batched_tokens,
-        "num_scheduler_steps": config.scheduler.num_scheduler_steps,
-        "max_waiting_requests": config.scheduler.max_waiting_requests,
-        "encode_ahead_tokens": config.scheduler.encode_ahead_tokens,
-        "max_model_len": config.model.max_model_len,
-        "max_encoder_len": config.model.max_encoder_len,
-        "num_threads": config.placement.num_threads,
-    }
-    for name, value in at_least_one.items():
-        whole = name != "kv_cache_memory_gib"
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0):
-            raise ConfigurationError(f"{name} must be a {'whole ' if whole else ''}number above 0, not {value!r}")
-    choices: list[tuple[str, str, tuple[str, ...]]] = [
-        ("dtype", config.model.dtype, ("auto", "float32", "bfloat16", "float16")),
-        ("device", config.model.device, ("auto", "cpu", "cuda")),
-        ("quantization", config.model.quantization, ("none", "fp8", "int8")),
-        ("encoder_window", config.encoder.encoder_window, ("full", "auto")),
-        ("load_format", config.model.load_format, ("auto", "dummy")),
-        ("kv_cache_dtype", config.decoder.kv_cache_dtype, ("auto", "fp8")),
-        ("placement", config.placement.placement, ("auto", "colocated", "disaggregated")),
-    ]
-    for name, chosen, valid in choices:
-        if chosen not in valid:
-            raise ConfigurationError(f"{name} must be one of {', '.join(valid)}, not {chosen!r}")
+def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for given, value in options.items():
+        name = foreign.OPTION_ALIASES.get(given, given)
+        if name in own:
+            raise ConfigurationError(f"'{given}' is another name of '{name}': give one of them")
+        if name in OWNER and name != "model":
+            own[name] = value
+        elif name not in foreign.OPTIONS:
+            raise ConfigurationError(f"unknown option '{given}'.{nearest(str(given), list(OWNER))}")
+        elif (reason := foreign.refusal(name, value, foreign.OPTIONS)) is not None:
+            raise ConfigurationError(reason)
+    return own
+
+
+def _model_name(model: Any) -> str:
+    if not isinstance(model, (str, os.PathLike)) or not (name := os.fspath(model)) or not isinstance(name, str):
+        raise ConfigurationError(f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}")
+    return name
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value in the plain form that the option's annotation asks for. All numbers must be above 0."""
+    annotation = _HINTS[name]
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    value = foreign.option_value(name, value)
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+        if not isinstance(value, str) or value not in choices:
+            raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
+        return value
+    if bool in kinds:
+        return _flag(name, value)
+    if str in kinds:
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(f"{name} must be a text that is not empty, not {shown(value)}")
+        return value
+    return _whole_number(name, value) if int in kinds else _number(name, value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
+        raise ConfigurationError(f"{name} must be true or false, not {shown(value)}")
+    return bool(value)
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if not 0 < number < 2**31:
+        raise ConfigurationError(f"{name} must be a whole number above 0, not {shown(value)}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
+    except OverflowError:
+        number = 0.0
+    if not 0.0 < number < math.inf:
+        raise ConfigurationError(f"{name} must be a number above 0, not {shown(value)}")
+    return number
+
+
+_HINTS: dict[str, Any] = {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}

@@ -47,6 +47,7 @@ class Asked:
     forced: bool = True
     penalties: bool = False
     ngrams: bool = False
+    bad_words: bool = False
     random: bool = False
     logprobs: bool = False
 
@@ -62,13 +63,14 @@ class Asked:
             forced=some("forced_first", OFF) or some("forced_last", OFF),
             penalties=some("repetition_penalty", 1) or some("presence_penalty", 0) or some("frequency_penalty", 0),
             ngrams=some("no_repeat_ngram", 0),
+            bad_words=some("bad_words", 0),
             random=some("temperature", 0),
             logprobs=some("logprobs", OFF),
         )
 
     @property
     def fits_graph(self) -> bool:
-        return not (self.penalties or self.ngrams or self.random or self.logprobs)
+        return not (self.penalties or self.ngrams or self.bad_words or self.random or self.logprobs)
 
 
 class Sampler:
@@ -91,6 +93,8 @@ class Sampler:
             logits = _penalise(logits, step)
         if asked.ngrams:
             logits = _forbid_repeated_ngrams(logits, step)
+        if asked.bad_words:
+            logits = _forbid_bad_words(logits, step)
         logits = self._restrict(logits, step, asked)
         tokens = self._append(_draw(logits, step) if asked.random else logits.argmax(-1), step, asked)
         return tokens, _logprobs(raw, tokens, step) if asked.logprobs else None
@@ -192,6 +196,26 @@ def _forbid_repeated_ngrams(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     return logits
 
 
+def _forbid_bad_words(logits: torch.Tensor, step: _Step) -> torch.Tensor:
+    """Bars the last token of each forbidden sequence where the tokens so far, prompt included, end with those before it."""
+    assert step.rows_host is not None
+    for words in {step.slots.bad_words[slot] for slot in step.rows_host.tolist()}:
+        asking = np.array([step.slots.bad_words[slot] == words for slot in step.rows_host.tolist()])
+        for size in {len(word) for word in words}:
+            assert step.lengths_host is not None
+            rows = step.where(asking & (step.lengths_host >= size - 1))
+            if not len(rows):
+                continue
+            table = to_device(np.array([word for word in words if len(word) == size]), step.device)  # [words, size]
+            history, lengths = step.history(rows)
+            last = torch.arange(size - 1, device=step.device) + (lengths - (size - 1))[:, None]
+            begun = (history.gather(1, last.long())[:, None] == table[None, :, :-1]).all(-1)  # [rows, words]
+            barred = torch.zeros(len(rows), logits.shape[1], device=step.device)
+            barred.scatter_add_(1, table[None, :, -1].expand(len(rows), -1), begun.float())
+            logits = logits.index_copy(0, rows, logits[rows].masked_fill(barred > 0, _MINUS_INF))
+    return logits
+
+
 def _mask(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     """Suppressed, allowed and biased tokens; other ones at the first token."""
     which = torch.where(step.generated == 0, step.get("begin_mask"), step.get("mask"))
@@ -210,22 +234,22 @@ def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampR
     """Timestamps come in pairs, never decrease, and are taken when they are together likelier than any text token."""
     history, lengths, generated = *step.history(torch.arange(len(logits), device=step.device)), step.generated
     ids = torch.arange(logits.shape[1], device=step.device)[None]
-    is_time = ids >= rules.first_id
+    is_time = rules.holds(ids)
 
     def before(back: int) -> torch.Tensor:
         return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]
 
-    last_is_time = (generated >= 1) & (before(1) >= rules.first_id)
-    pair_is_closed = (generated < 2) | (before(2) >= rules.first_id)  # the last timestamp, if one, opened a segment
+    last_is_time = (generated >= 1) & rules.holds(before(1))
+    pair_is_closed = (generated < 2) | rules.holds(before(2))  # the last timestamp, if one, opened a segment
     at = torch.arange(history.shape[1], device=step.device)[None]
     output = (at < lengths[:, None]) & (at >= (lengths - generated)[:, None])
-    latest = torch.where(output & (history >= rules.first_id), history, rules.first_id - 1).amax(1)
+    latest = torch.where(output & rules.holds(history), history, rules.first_id - 1).amax(1)
     repeats = last_is_time & ~pair_is_closed  # the segment's end may be said again, as the next one's start
     earliest = torch.where(latest < rules.first_id, rules.first_id, torch.where(repeats, latest, latest + 1))
 
     barred = ids == rules.no_timestamps_id
     barred = barred | (is_time & (last_is_time & pair_is_closed)[:, None])
-    barred = barred | ((ids < rules.end_id) & repeats[:, None])
+    barred = barred | (((ids < rules.end_id) | (ids > rules.last_id)) & repeats[:, None])
     barred = barred | (is_time & (ids < earliest[:, None]))
     first = (generated == 0)[:, None]
     barred = barred | (first & ~is_time)

@@ -22,7 +22,7 @@ def _greedy_kernel(
     prompt_len, max_len, min_tokens, mask, begin_mask, timestamps, forced_first, forced_last,
     vocabulary, columns,
     LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr, BLOCK: tl.constexpr, HISTORY: tl.constexpr,
-    RULED: tl.constexpr, FIRST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr, LAST_INITIAL: tl.constexpr,
+    RULED: tl.constexpr, FIRST_TIME: tl.constexpr, LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr, LAST_INITIAL: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_previous(OVERLAP)
@@ -40,15 +40,15 @@ def _greedy_kernel(
         ruled = tl.load(timestamps + slot) > 0
         last = tl.load(own_tokens + tl.maximum(length - 1, 0))
         before = tl.load(own_tokens + tl.maximum(length - 2, 0))
-        last_is_time = (generated >= 1) & (last >= FIRST_TIME)
-        pair_is_closed = (generated < 2) | (before >= FIRST_TIME)
+        last_is_time = (generated >= 1) & (last >= FIRST_TIME) & (last <= LAST_TIME)
+        pair_is_closed = (generated < 2) | ((before >= FIRST_TIME) & (before <= LAST_TIME))
         repeats = last_is_time & ~pair_is_closed
         latest = generated * 0 + (FIRST_TIME - 1)
         if ruled:
             for start in range(0, columns, HISTORY):
                 at = start + tl.arange(0, HISTORY)
                 written = tl.load(own_tokens + at, mask=(at >= begin) & (at < length), other=0).to(tl.int32)
-                latest = tl.maximum(latest, tl.max(written, 0))
+                latest = tl.maximum(latest, tl.max(tl.where(written <= LAST_TIME, written, 0), 0))
         earliest = tl.where(latest < FIRST_TIME, FIRST_TIME, tl.where(repeats, latest, latest + 1))
 
     text = tl.full([BLOCK], MINUS_INF, tl.float32)  # the best of each column of blocks, and where it was
@@ -67,9 +67,11 @@ def _greedy_kernel(
         is_time = ids < 0
         if RULED:  # known when it is compiled
             if ruled:
-                is_time = ids >= FIRST_TIME
+                is_time = (ids >= FIRST_TIME) & (ids <= LAST_TIME)
                 barred = (ids == NO_TIMES) | (is_time & ((last_is_time & pair_is_closed) | (ids < earliest)))
-                barred = barred | ((ids < END) & repeats) | ((generated == 0) & ((ids < FIRST_TIME) | (ids > LAST_INITIAL)))
+                barred = (
+                    barred | (((ids < END) | (ids > LAST_TIME)) & repeats) | ((generated == 0) & (~is_time | (ids > LAST_INITIAL)))
+                )
                 score = tl.where(barred, MINUS_INF, score)
                 time_score = tl.where(is_time, score, MINUS_INF)
                 top = tl.maximum(time, time_score)
@@ -114,6 +116,7 @@ def greedy(
         vocabulary, state.tokens.shape[1],
         LOGITS_ROW=logits.stride(0), MASK_ROW=state.masks.rows.stride(0), STOPS=state.stop_ids.shape[1],
         BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
+        LAST_TIME=min(rules.last_id, vocabulary) if rules is not None else 0,
         NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,
         LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8, **overlapped(logits.device),
     )  # fmt: skip

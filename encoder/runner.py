@@ -45,6 +45,7 @@ class EncoderRunner:
         else:
             load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
+        self.vocab_size = half.vocab_size
         self.shortens = config.encoder.encoder_window == "auto"
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
@@ -64,6 +65,9 @@ class EncoderRunner:
 
     def _encode_text(self, inputs: Sequence[np.ndarray]) -> Encoded:
         lengths = np.array([len(ids) for ids in inputs])
+        for text in inputs:  # here, so that it fails alone: on a GPU, looking it up would end the process
+            if text.min() < 0 or text.max() >= self.vocab_size:
+                raise ValueError(f"token ids must be within 0 and {self.vocab_size - 1}")
         packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([np.arange(length) for length in lengths])
         hidden = self.text_graphs.replay(packed, positions, lengths) if self.text_graphs is not None else None
         if hidden is None:

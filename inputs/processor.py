@@ -1,6 +1,7 @@
 """From a prompt and sampling parameters to what the engine schedules: media, decoder prompt, rules."""
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from antiphon.inputs.audio import AudioInput, load_audio
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse
 from antiphon.inputs.whisper import WhisperFormat
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class InputProcessor:
             assert isinstance(model.encoder, BartHalf)
             self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
             self.whisper = WhisperFormat(model, self.tokenizer)
+        if model.defaults.ignored:
+            ignored = ", ".join(model.defaults.ignored)
+            logger.warning(
+                "the generation config of %s is obeyed but for %s: text may differ from transformers'", model.path, ignored
+            )
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
 
     # ------------------------------------------------------------------ prompts
@@ -101,15 +109,13 @@ class InputProcessor:
         return digest.hexdigest()[:32]
 
     def _decoder_prompt(self, part: Part) -> list[int] | None:
-        start = self.model.token_id("decoder_start_token_id")
-        if start is None:
-            start = self.model.token_id("bos_token_id")
+        start = self.model.defaults.start_id
         if start is None:
             raise CheckpointError(f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set")
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
         ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids
-        previous = self.model.generation.get("prev_sot_token_id")  # Whisper: earlier text comes before the start token
+        previous = self.whisper.previous_id if self.whisper is not None else None
         if not ids or ids[0] not in (start, previous):
             ids = [start, *ids]
         self._check_ids(ids, "the decoder prompt", self.model.decoder)
@@ -134,37 +140,28 @@ class InputProcessor:
                 if not 0 <= id_ < size:
                     raise SamplingError(f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}")
 
+    def complete(self, params: SamplingParams) -> SamplingParams:
+        """With the checkpoint's settings where the caller left them open."""
+        return self.model.defaults.complete(params)
+
     def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
         """The checkpoint's generation config for a prompt of `prompt_len` tokens."""
-        generation = self.model.generation
-        ends = generation.get("eos_token_id", self.model.raw.get("eos_token_id"))
-        end_ids = () if ends is None or params.ignore_eos else tuple(ends) if isinstance(ends, list) else (ends,)
-        single_bad_words = [words[0] for words in generation.get("bad_words_ids") or [] if len(words) == 1]
-        rules = DecodingRules(
-            stop_ids=(*end_ids, *params.stop_token_ids),
-            suppress=tuple(sorted({*_ids(generation.get("suppress_tokens")), *single_bad_words})),
-            begin_suppress=tuple(_ids(generation.get("begin_suppress_tokens"))),
-            # A longer prompt has said already what the first token should be (a language, say).
-            forced_first=generation.get("forced_bos_token_id") if prompt_len == 1 else None,
-            forced_last=None if params.ignore_eos else _first(generation.get("forced_eos_token_id")),
-            min_tokens=max(0, (generation.get("min_length") or 0) - prompt_len),
-            no_repeat_ngram=generation.get("no_repeat_ngram_size") or 0,
-        )
+        rules = self.model.defaults.rules(prompt_len, params)
         if timestamps:
             assert self.whisper is not None
             return replace(rules, timestamps=self.whisper.rules())
         return rules
 
     def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:
-        """As asked; else up to the generation config's max_length, else up to the decoder's positions."""
-        if params.max_tokens is not None:
-            return params.max_tokens
-        length = min(self.model.generation.get("max_length") or self.model.max_decoder_len, self.model.max_decoder_len)
-        return max(1, length - prompt_len)
+        """As asked; else as the checkpoint says, else up to the decoder's positions."""
+        positions = self.model.max_decoder_len
+        # transformers counts a Whisper's max_length without its prompt, or half of it where that is long.
+        free = min(positions // 2 - 1, prompt_len) if self.whisper is not None else 0
+        return self.model.defaults.max_tokens(prompt_len, params, positions, free)
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
         """Whisper writes timestamps unless its prompt says <|notimestamps|>; a bare start of a multilingual one asks for a language."""
-        if self.whisper is None or (self.whisper.multilingual and len(prompt_token_ids) == 1):
+        if self.whisper is None or not self.whisper.times or (self.whisper.multilingual and len(prompt_token_ids) == 1):
             return False
         return self.whisper.no_timestamps_id not in prompt_token_ids
 
@@ -180,11 +177,3 @@ def _load_tokenizer(model: ModelConfig) -> Any:
         return AutoTokenizer.from_pretrained(model.path)
     except Exception as error:  # tokenizer libraries raise many unrelated types for broken or missing files
         raise CheckpointError(f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}") from error
-
-
-def _ids(value: list[int] | None) -> list[int]:
-    return [id_ for id_ in value or [] if id_ >= 0]  # older Whisper configs use -1 for "none"
-
-
-def _first(value: Any) -> int | None:
-    return value[0] if isinstance(value, list) else value

@@ -46,8 +46,22 @@ class Target:
             torch.set_default_dtype(previous)
 
 
+def probe(device: torch.device) -> None:
+    """Raises what the device raises when it can't go on. Some errors end the work that caused them
+    (out of memory, a wrong shape); others (an illegal address) end everything that this process will
+    ever ask of it, and are raised again by whoever waits for it next."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on `device`, behind whatever its stream does now; on a GPU through pinned memory, so that the host need not wait."""
+    """A copy on `device`, behind whatever its stream does now; on a GPU through pinned memory, so that the host need not wait.
+
+    The pinned memory is dropped here, before the copy may have begun: torch's allocator of pinned
+    memory notes each such copy and gives the block to nobody else until it is done. So does whoever
+    else drops what is copied (`together_to_device`, an encoder's windows, a step's tokens on their
+    way back). What is kept and filled again needs an event of its own, as `InputBuffer` has.
+    """
     host = torch.from_numpy(np.ascontiguousarray(array))
     return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 

@@ -251,7 +251,8 @@ def random_slots(rng: np.random.Generator, rules: TimestampRules, count: int, vo
 @pytest.mark.parametrize("max_initial", [None, 4])
 def test_greedy_sampling_follows_the_rules_as_torch_does(seed: int, with_rules: bool, max_initial: int | None) -> None:
     rng, vocabulary, count = np.random.default_rng(seed), 90, 40
-    rules = TimestampRules(first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial)
+    last = {"last_id": 80} if seed % 2 else {}  # 80: nine tokens were added behind the timestamps
+    rules = TimestampRules(first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial, **last)
     slots = random_slots(rng, rules, count, vocabulary, max_len=16)
     lengths = torch.tensor([int(slots.host["max_len"][i]) - 1 for i in range(count)], dtype=torch.int32)
     lengths -= torch.from_numpy(rng.integers(0, 2, count).astype(np.int32))

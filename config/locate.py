@@ -1,0 +1,145 @@
+"""Where a checkpoint is: a folder, a hub id or a size; and what to say about folders in formats that are not read."""
+
+import json
+import os
+import re
+from collections.abc import Collection
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from antiphon.config.errors import CheckpointError, nearest
+
+SIZES = {
+    **{name: f"openai/whisper-{name}" for name in (
+        "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large", "large-v2", "large-v3",
+        "large-v3-turbo",
+    )},
+    "large-v1": "openai/whisper-large",
+    "turbo": "openai/whisper-large-v3-turbo",
+    **{f"distil-{name}": f"distil-whisper/distil-{name}" for name in (
+        "small.en", "medium.en", "large-v2", "large-v3", "large-v3.5",
+    )},
+}  # fmt: skip
+SIZES |= {f"whisper-{name}": hub_id for name, hub_id in SIZES.items() if not name.startswith("distil")}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# What is read besides weights; files in subfolders belong to other formats and variants.
+_DESCRIPTIONS = ["*.json", "*.txt", "*.model", "*.spm"]
+# In the order of preference; the first whose own file is there is taken, with the shards that go with it.
+WEIGHTS = {
+    "model.safetensors": ["model.safetensors"],
+    "model.safetensors.index.json": ["model-*-of-*.safetensors", "model.safetensors.index.json"],
+    "pytorch_model.bin": ["pytorch_model.bin"],
+    "pytorch_model.bin.index.json": ["pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"],
+}
+
+
+def locate(model: str, revision: str | None) -> Path:
+    """A local folder as it is; a size or hub id is fetched (or found in the hub's cache).
+
+    Raises CheckpointError, which says what is there instead of a checkpoint.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        _check_names({path.name for path in folder.iterdir()}, str(folder), folder)
+        return folder.resolve()
+    if folder.exists():
+        raise CheckpointError(f"{model} is a file: give the folder of a checkpoint in transformers format")
+    if model in SIZES:
+        return _fetch(SIZES[model], revision)
+    if not _HUB_ID.fullmatch(model):
+        raise CheckpointError(
+            f"no such folder: {model}. Give a folder with a checkpoint, a hub id such as openai/whisper-tiny, or a size "
+            "such as large-v3"
+        )
+    return _fetch(model, revision)
+
+
+def _fetch(model: str, revision: str | None) -> Path:
+    import huggingface_hub
+
+    try:
+        names = _wanted(_listing(model, revision), model)
+        # Without a listing (offline) only what is in the hub's cache counts, whatever it is.
+        patterns = names or [*_DESCRIPTIONS, *(pattern for own in WEIGHTS.values() for pattern in own)]
+        return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except CheckpointError:
+        raise
+    except Exception as error:  # the hub client raises many unrelated types (network, auth, validation)
+        reason = (str(error).splitlines() or [""])[0]
+        hint = "" if "/" in model else f" There is no folder of that name either.{_near_size(model)}"
+        raise CheckpointError(f"cannot fetch {model} from the hub: {type(error).__name__}: {reason}{hint}") from error
+
+
+def _near_size(model: str) -> str:
+    suggestion = nearest(model, list(SIZES))
+    return suggestion if suggestion.startswith(" Did") else " Whisper's sizes are tiny, base, small, medium, large-v3, turbo, ..."
+
+
+def _listing(model: str, revision: str | None) -> list[str] | None:
+    """Files of a repository; None where the hub can't be asked, though its cache may hold what is needed."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return huggingface_hub.list_repo_files(model, revision=revision)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _wanted(listing: list[str] | None, model: str) -> list[str]:
+    """Of a repository's files: descriptions, and weights in one format, the first of WEIGHTS that is there."""
+    if listing is None:
+        return []
+    names = [name for name in listing if "/" not in name]
+    _check_names(names, model, None)
+    weights = next((patterns for own, patterns in WEIGHTS.items() if own in names), [])
+    return [
+        name
+        for name in names
+        if any(fnmatch(name, pattern) for pattern in weights)
+        or (any(fnmatch(name, pattern) for pattern in _DESCRIPTIONS) and not name.endswith(".index.json"))
+    ]
+
+
+def _check_names(names: Collection[str], model: str, folder: Path | None) -> None:
+    """Raises where the names of the files say that this is no checkpoint in transformers format."""
+    if any(name in names for name in WEIGHTS) and "config.json" in names:
+        return
+    if reason := _other_format(names, folder):
+        raise CheckpointError(f"{model} {reason}")
+    if "config.json" not in names:
+        what = "is an empty folder: it " if not names else ""
+        raise CheckpointError(f"{model} {what}holds no config.json: is it a checkpoint in transformers format?")
+
+
+def _other_format(names: Collection[str], folder: Path | None) -> str | None:
+    def some(*patterns: str) -> bool:
+        return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+
+    if "adapter_config.json" in names:
+        base = _base_model(folder) or "its base model"
+        return (
+            f"is an adapter (LoRA) of {base}, which is not read by itself: merge the two with peft's merge_and_unload() and "
+            "save the result"
+        )
+    if "model.bin" in names and some("vocabulary.*", "*vocabulary.*"):
+        return "is in CTranslate2's format (faster-whisper's): give the transformers checkpoint that it was made from, such as openai/whisper-tiny"
+    if some("*.gguf", "ggml-*.bin"):
+        return "is in GGUF's or ggml's format (llama.cpp's, whisper.cpp's): give the transformers checkpoint that it was made from"
+    if some("*.nemo"):
+        return "is in NeMo's format, which is not read"
+    if "config.json" not in names and some("*.pt"):
+        return "holds weights in OpenAI's or another format of its own (.pt): give a checkpoint in transformers format, such as openai/whisper-tiny"
+    if some("tf_model.h5", "flax_model.msgpack", "*.onnx", "openvino_model.*", "rust_model.ot"):
+        return "holds weights for TensorFlow, Flax, ONNX, OpenVINO or Rust only: save them from transformers as model.safetensors"
+    return None
+
+
+def _base_model(folder: Path | None) -> str | None:
+    try:
+        settings: Any = json.loads((folder / "adapter_config.json").read_text("utf-8-sig")) if folder is not None else {}
+        return os.fspath(settings["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
