@@ -38,7 +38,7 @@ def test_transcribe(whisper_folder: Path) -> None:
     }
     assert results["wecker.wav"]["language"] == "de"
     assert own_lines(done.stderr) == ["antiphon: /no/such.wav: no such file"]
-    assert f"loading {whisper_folder}" in done.stderr
+    assert f"configuration of {whisper_folder}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -12,9 +12,9 @@ import pytest
 # The command with a program in place of what it would run. `abandon` is the engine's part: it leaves a mark.
 PROGRAM = """
 import sys, types
-cluster = types.ModuleType("antiphon.actors.cluster")
-cluster.abandon = lambda: open(sys.argv[2], "w").close()
-sys.modules["antiphon.actors.cluster"] = cluster
+session = types.ModuleType("antiphon.actors.session")
+session.abandon = lambda: open(sys.argv[2], "w").close()
+sys.modules["antiphon.actors.session"] = session
 app = types.ModuleType("antiphon.client.cli.app")
 sys.modules["antiphon.client.cli.app"] = app
 
@@ -52,7 +52,7 @@ def complains():
         print("a traceback", file=sys.stderr)
 
 def abandons_in_vain():
-    cluster.abandon = lambda: time.sleep(60)
+    session.abandon = lambda: time.sleep(60)
     time.sleep(60)
 
 def run():

@@ -47,7 +47,7 @@ def generate(
     languages = {"source_language": source_language, "target_language": target_language}
     options = {name: code for name, code in languages.items() if code is not None}
     with logs_on_stderr(quiet):
-        logger.info("loading %s", model)
+        logger.info("reading the configuration of %s", model)
         preflight.check_generation(model, engine, params)
         texts = prompts or [line.rstrip("\n") for line in sys.stdin]
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)

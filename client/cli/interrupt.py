@@ -90,7 +90,7 @@ def finish(signum: int) -> NoReturn:
 
 def _abandon() -> None:
     """Ray's session and the worker processes, where the engine's module was ever imported."""
-    cluster = sys.modules.get("antiphon.actors.cluster")
-    abandon = getattr(cluster, "abandon", None)  # the module may be half imported
+    session = sys.modules.get("antiphon.actors.session")
+    abandon = getattr(session, "abandon", None)  # the module may be half imported
     if abandon is not None:
         abandon()

@@ -106,7 +106,7 @@ def transcribe(
             console.error(error)
         failed = bool(errors)
         if recordings:
-            logger.info("loading %s", model)
+            logger.info("reading the configuration of %s", model)
             preflight.check_transcription(model, engine, params, language, task, chunk_seconds)
             failed |= _run(
                 console, output, recordings, model, engine, params=params, language=language,
