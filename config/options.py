@@ -66,7 +66,6 @@ class PlacementOptions:
     placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
     startup_timeout: float = 300.0  # seconds
-    ray: bool = True  # False: both halves in this process, without Ray
 
 
 @dataclass(frozen=True)
