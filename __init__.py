@@ -5,6 +5,7 @@ from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, Se
 from antiphon.client.engine import Engine
 from antiphon.config.errors import AntiphonError
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.sound import Skipped
 
 __all__ = [
     "AntiphonError",
@@ -15,6 +16,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "Segment",
+    "Skipped",
     "StreamDelta",
     "Transcription",
 ]

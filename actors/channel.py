@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import ray
 import zmq
 import zmq.asyncio
 
@@ -23,6 +22,8 @@ _LOOK_MS = 200  # how often a receiver looks whether it is to close
 
 def node_address() -> str:
     """This process's address as other nodes of the cluster see it."""
+    import ray  # here alone: without Ray, nothing leaves this process
+
     address: str = ray.util.get_node_ip_address()
     return address
 

@@ -1,164 +1,224 @@
-"""Joins or starts Ray, places the workers of one engine, and takes them down again."""
+"""Starts the workers of one engine as Ray actors, talks to them, and takes them down again."""
 
+import asyncio
+import atexit
 import logging
 import os
-import socket
 import threading
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import ray
 
+from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
 from antiphon.actors.hosts import ColocatedHost, DecoderHost, EncoderHost
-from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
+from antiphon.actors.payloads import PayloadStore, Stored
+from antiphon.actors.placement import Placement, place
+from antiphon.actors.session import session
+from antiphon.actors.workers import Workers, is_larger
+from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.scheduler.request import Request, StepOutput
 
-CONNECT_SECONDS = 5.0
+logger = logging.getLogger(__name__)
 
+# Larger inputs go through Ray's object store, smaller ones with their request: to a decoder, and from there to an encoder that is elsewhere.
+PUT_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
+LOOK_SECONDS = 0.2  # how often a start looks whether it was given up
 
-class RayConnection:
-    """This process's connection to Ray, shared by its engines: the first connects, unless the program had, and the last leaves."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engines, self._ours = 0, False
-
-    def join(self, address: str | None) -> None:
-        with self._lock:
-            if not ray.is_initialized():
-                _connect(address)
-                self._ours = True
-            self._engines += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._engines -= 1
-            if not self._engines and self._ours:
-                self._ours = False
-                ray.shutdown()
+_starting = threading.Lock()  # each engine of a process asks for the CPUs and GPUs that the ones before have left
 
 
-connection = RayConnection()
-_launching = threading.Lock()
+class StartGivenUp(Exception):
+    """Nobody waits for these workers any more."""
 
 
-def _connect(address: str | None) -> None:
-    """Joins the given or the running cluster, or starts one on this machine."""
-    # Without it, Ray warns of a change to come in how it hides GPUs from workers that asked for none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    if address is not None:
-        _check_reachable(address)
-    local = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
-    except ValueError:  # it found a running cluster, for which local options are refused
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError as error:
-        hint = "if it uses token authentication, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN) before Python starts"
-        raise ConfigurationError(f"no Ray cluster at {address}: {error}; {hint}") from None
+class RayWorkers(Workers):
+    """Use `launch` to start them. They hold this process's connection to Ray open until they are closed."""
 
-
-def _check_reachable(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The actors of one engine."""
-
-    encoders: list[Any]
-    decoders: list[Any]
-    facts: dict[str, Any] = field(default_factory=dict)  # what the workers said of themselves
-    links: list[tuple[str, bytes]] = field(default_factory=list)  # of each decoder's `CommandReceiver`
+    def __init__(self, placement: Placement, config: EngineConfig) -> None:
+        # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
+        remote = ray.remote(
+            runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            concurrency_groups={"watch": 1},
+            max_restarts=0,
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpu_share,
+        )
+        encoders = 0 if placement.colocated else config.encoder.encoder_replicas
+        self.encoders = [remote(EncoderHost).remote() for _ in range(encoders)]
+        decoder = remote(ColocatedHost if placement.colocated else DecoderHost)
+        self.decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
+        self.facts = {"placement": "colocated" if placement.colocated else "disaggregated"}
+        self._put_bytes = PUT_BYTES[self.facts["placement"]]
+        self._store = PayloadStore()
+        self._receiver: OutputReceiver | None = None
+        self._links: list[CommandSender] = []
+        self._closing, self._closed = threading.Lock(), False
+        self._pid = os.getpid()
+        atexit.register(self.close)  # Ray itself gives workers ten seconds to end by themselves
 
     @property
     def all(self) -> list[Any]:
         return [*self.encoders, *self.decoders]
 
-    def kill(self) -> None:
-        for worker in self.all:
-            ray.kill(worker, no_restart=True)
+    # ------------------------------------------------------------------ start and end
+
+    def load(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        rules: TimestampRules | None,
+        gpu_share: float,
+        wait: Callable[[list[Any]], list[Any]],
+    ) -> None:
+        """Loads all weights in parallel."""
+        loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
+        loading += [worker.load.remote(model, config, index, rules, gpu_share) for index, worker in enumerate(self.decoders)]
+        facts = wait(loading)
+        self.facts |= {**facts[0], **facts[-1]}
+
+    def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
+        """Tells workers of each other and of `receiver`."""
+        self._receiver = receiver
+        connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
+        connecting += [worker.connect.remote(self.encoders, receiver.address, receiver.token) for worker in self.decoders]
+        self._links = [CommandSender(*link) for link in wait(connecting)[len(self.encoders) :]]
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The receiver belongs to the loop that first waits for it."""
+
+    def detach(self) -> None:
+        for link in self._links:
+            link.close()
+        if self._receiver is not None:
+            self._receiver.close()
+        self._links, self._receiver = [], None
+
+    def close(self) -> None:
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        if os.getpid() != self._pid:
+            return  # a forked child's copy: the workers are its parent's
+        if ray.is_initialized():  # else the program has left it, and a call would start another one
+            for worker in self.all:
+                ray.kill(worker, no_restart=True)
+        session.leave()
+
+    # ------------------------------------------------------------------ requests
+
+    def keep(self, key: str, payload: Any) -> Any:
+        return self._store.put_once(key, payload) if is_larger(payload, self._put_bytes) else payload
+
+    def submit(self, decoder: int, requests: list[Request]) -> None:
+        for request in requests:
+            self._store.use(request)
+        stored = [request for request in requests if isinstance(request.media.payload, Stored)]
+        direct = [request for request in requests if not isinstance(request.media.payload, Stored)]
+        if direct:
+            self._links[decoder].send("submit", direct)
+        if stored:  # only Ray knows how to pass a reference on
+            self.decoders[decoder].submit.remote(stored)
+
+    def cancel(self, decoder: int, request: Request) -> None:
+        self._tell("cancel", decoder, request)
+
+    def stop(self, decoder: int, request: Request) -> None:
+        self._tell("stop", decoder, request)
+
+    def _tell(self, command: str, decoder: int, request: Request) -> None:
+        """The way that the request went, so that it comes behind it."""
+        if isinstance(request.media.payload, Stored):
+            getattr(self.decoders[decoder], command).remote(request.id)
+        else:
+            self._links[decoder].send(command, request.id)
+
+    def forget(self, request: Request) -> None:
+        self._store.release(request)
+
+    async def receive(self) -> StepOutput:
+        assert self._receiver is not None
+        return await self._receiver.receive()
+
+    # ------------------------------------------------------------------ health
+
+    async def watch(self) -> None:
+        watches = [asyncio.ensure_future(_ending(worker)) for worker in self.all]
+        try:
+            await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in watches:
+                each.cancel()
+        raise next(EngineDeadError(each.result()) for each in watches if each.done() and not each.cancelled())
+
+    async def stats(self) -> list[dict[str, int]]:
+        return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
 
 
-def launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
-    """Starts all workers and loads them in parallel. Raises what their loading raised; nothing is left running then.
+async def _ending(worker: Any) -> str:
+    """Waits for a worker to end, which it never does while all is well; says what ended it."""
+    try:
+        await worker.watch.options(concurrency_group="watch").remote()
+    except ray.exceptions.RayTaskError as failure:
+        return f"a worker ended: {failure.cause}"
+    except ray.exceptions.RayError as failure:
+        return f"a worker process is gone: {str(failure).strip().splitlines()[-1]}"
+    return "a worker stopped"
 
-    One engine of a process at a time: each asks for the CPUs that the ones before have left.
+
+def launch(model: ModelConfig, config: EngineConfig, rules: TimestampRules | None, given_up: threading.Event) -> RayWorkers:
+    """Joins or starts Ray, starts all workers and loads them.
+
+    Raises ConfigurationError where they don't fit the cluster, what their loading raised, and StartGivenUp soon after `given_up`
+    was set; nothing is left running then.
     """
-    with _launching:
-        return _launch(model, config, timestamps, address, token)
+    with ExitStack() as undo:
+        session.join(config.placement.address)
+        undo.callback(session.leave)
+        with _starting:
+            if given_up.is_set():
+                raise StartGivenUp
+            placement = place(config)
+            workers = RayWorkers(placement, config)
+            undo.pop_all()  # closing the workers leaves Ray too
+            undo.callback(workers.close)
+            wait = partial(results, config=config, given_up=given_up)
+            workers.load(model, config, rules, placement.gpu_share, wait)
+            workers.connect(OutputReceiver(node_address()), wait)
+        undo.pop_all()
+    return workers
 
 
-def _launch(model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None, address: str, token: bytes) -> Workers:
-    colocated = _colocates(config)
-    # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
-    environment = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
-    count = config.decoder.decoder_replicas + (0 if colocated else config.encoder.encoder_replicas)
-    remote = {"runtime_env": environment, "concurrency_groups": {"watch": 1}, "max_restarts": 0, **_resources(config, count)}
-    decoder = ray.remote(**remote)(ColocatedHost if colocated else DecoderHost)
-    encoder = ray.remote(**remote)(EncoderHost)
-    encoders = [] if colocated else [encoder.remote() for _ in range(config.encoder.encoder_replicas)]
-    decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
-    workers = Workers(encoders, decoders)
-    loading = [worker.load.remote(model, config) for worker in encoders]
-    loading += [worker.load.remote(model, config, index, timestamps) for index, worker in enumerate(decoders)]
+def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -> list[Any]:
+    """What all calls return. Raises what one of them raised."""
+    timeout = config.placement.startup_timeout
+    deadline = time.monotonic() + timeout
+    pending = calls
+    while pending:
+        if given_up.is_set():
+            raise StartGivenUp
+        if time.monotonic() > deadline:
+            raise EngineDeadError(
+                f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster"
+            )
+        done, pending = ray.wait(pending, num_returns=1, timeout=LOOK_SECONDS)
+        _get(done)
+    return _get(calls)
+
+
+def _get(calls: list[Any]) -> list[Any]:
     try:
-        facts = _get(loading, config.placement.startup_timeout)
-        connecting = [worker.connect.remote(decoders) for worker in encoders]
-        connecting += [worker.connect.remote(encoders, address, token) for worker in decoders]
-        links = _get(connecting, config.placement.startup_timeout)[len(encoders) :]
-    except BaseException:
-        workers.kill()
-        raise
-    placement = "colocated" if colocated else "disaggregated"
-    return replace(workers, facts={"placement": placement, **facts[0], **facts[-1]}, links=links)
-
-
-def _gpus(config: EngineConfig) -> float:
-    """GPUs of the cluster that this engine may use."""
-    found = float(ray.cluster_resources().get("GPU", 0.0))
-    if config.model.device == "cuda" and not found:
-        raise ConfigurationError("device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node")
-    return 0.0 if config.model.device == "cpu" else found
-
-
-def _colocates(config: EngineConfig) -> bool:
-    """Whether encoder and decoder share processes. 'auto': when there are GPUs, but not one for each worker."""
-    placement, gpus = config.placement.placement, _gpus(config)
-    encoders, decoders = config.encoder.encoder_replicas, config.decoder.decoder_replicas
-    if placement == "auto":
-        return 0 < gpus < encoders + decoders and encoders == decoders
-    if placement == "colocated" and encoders != decoders:
-        raise ConfigurationError(
-            f"placement='colocated' puts one encoder beside each decoder: encoder_replicas={encoders} != decoder_replicas={decoders}"
-        )
-    return placement == "colocated"
-
-
-def _resources(config: EngineConfig, count: int) -> dict[str, float]:
-    """What to ask Ray for per worker. Too few CPUs must not keep an engine from starting: then it asks for none."""
-    gpus = _gpus(config)
-    share = min(1.0, int(gpus * 100 / count) / 100)
-    return {"num_cpus": 1.0 if ray.available_resources().get("CPU", 0.0) >= count else 0.0, "num_gpus": share}
-
-
-def _get(references: list[Any], timeout: float) -> list[Any]:
-    try:
-        found: list[Any] = ray.get(references, timeout=timeout)
-        return found
+        values: list[Any] = ray.get(calls)
+        return values
     except AntiphonError as error:  # Ray raises a mixture of its own class and ours: unwrap ours
         raise getattr(error, "cause", error) from None
-    except ray.exceptions.GetTimeoutError:
-        raise EngineDeadError(
-            f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster"
-        ) from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"a worker failed while it started: {error}") from error

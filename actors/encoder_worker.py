@@ -16,6 +16,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.kv.handoff import HiddenStates
+from antiphon.layers.device import probe
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +138,15 @@ class EncoderWorker(Worker):
 
     def _split(self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception) -> None:
         logger.exception("an encoder batch of %d failed", len(jobs))
+        self._probe()
         if len(jobs) == 1:
             return self._fail(jobs[0], f"the encoder failed: {type(error).__name__}: {error}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
+
+    def _probe(self) -> None:
+        """Raises if the device can't go on after an error."""
+        probe(self.device)
 
     def _deliver(self, launched: _Launched) -> None:
         """Waits for a batch and sends it to other processes. Raises what the device raised: it is of no more use then."""
@@ -156,8 +162,12 @@ class EncoderWorker(Worker):
             if self._decoders[decoder].in_this_process != in_this_process:
                 continue
             mine = [i for i, job in enumerate(jobs) if job.decoder == decoder]
-            packed = encoded.hidden if len(mine) == len(jobs) else torch.cat([hidden[i] for i in mine])
-            ready = launched.done if in_this_process else None
+            packed, ready = encoded.hidden, launched.done if in_this_process else None
+            if len(mine) < len(jobs):
+                packed = torch.cat([hidden[i] for i in mine])
+                if ready is not None:  # `done` came before this copy
+                    ready = torch.cuda.Event()
+                    ready.record()
             states = HiddenStates(tuple(jobs[i].key for i in mine), tuple(encoded.lengths[i] for i in mine), packed, ready)
             self._decoders[decoder].take(states)
 

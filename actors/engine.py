@@ -5,21 +5,23 @@
 
 import asyncio
 import itertools
+import logging
+import os
 import secrets
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-import ray
 
-from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
-from antiphon.actors.cluster import Workers, connection, launch
+from antiphon.actors.deadline import Deadline
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
-from antiphon.actors.payloads import PayloadStore, Stored
+from antiphon.actors.threads import DaemonThreads
 from antiphon.actors.transcription import Transcriber
+from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -39,14 +41,16 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.REFUSED: RequestRefused,
     RequestState.CANCELLED: RequestCancelled,
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-# Larger inputs go through Ray's object store, smaller ones with their request: to a decoder, and where the encoder is elsewhere on from it.
-PUT_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
 INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
 
 
@@ -60,20 +64,19 @@ class OpenRequest:
     text: TextStream | None = None  # of requests that stream or have stop strings
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-
-@dataclass
-class _Payload:
-    """An input in Ray's object store, kept while any open request may need it encoded."""
-
-    stored: Stored
-    users: int = 0
+    def fail(self, error: RequestError) -> None:
+        if not self.end.done():
+            self.end.set_exception(error)
+            self.end.exception()  # it may be that nobody waits for it any more
+        self.news.set()
 
 
 class AsyncEngine:
     """`async with AsyncEngine(model) as engine`, or `await start()` and `await close()`.
 
     `model` is a hub id or a folder in transformers format; options are the fields of `antiphon.config.options`.
-    The constructor checks options and reads the checkpoint's descriptions; weights load in `start`.
+    The constructor checks options and reads the checkpoint's descriptions; weights load in `start`. An engine belongs to the
+    process and the event loop that started it: calls from others raise EngineDeadError.
     """
 
     def __init__(self, model: str, **options: Any) -> None:
@@ -82,54 +85,67 @@ class AsyncEngine:
         self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
         self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
         self.workers: Workers | None = None
-        self._links: list[CommandSender] = []
         self._open: dict[int, OpenRequest] = {}
-        self._store = PayloadStore()
-        self._payloads: dict[str, _Payload] = {}
         self._ids = itertools.count()
-        self._outbox: list[list[Request]] = [[] for _ in range(self.config.decoder.decoder_replicas)]
+        self._outbox: list[list[OpenRequest]] = [[] for _ in range(self.config.decoder.decoder_replicas)]
         self._flush_due = False
-        self._dead: EngineDeadError | None = EngineDeadError("the engine has not been started: use 'with', or call start()")
-        self._threads = ThreadPoolExecutor(INPUT_THREADS, thread_name_prefix="antiphon-inputs")
+        self._dead: str | None = "the engine has not been started: use 'with', or call start()"
+        self._life = DaemonThreads(1, "antiphon-life")  # starts and closes
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        state = self._dead or self.workers_line()
+        return f"{type(self).__name__}({self.config.model.model!r}: {state})"
 
     # ------------------------------------------------------------------ life
 
     async def start(self) -> Self:
-        """Joins or starts Ray, starts the workers and loads their weights. Raises what that raises."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, connection.join, self.config.placement.address)
-        rules = self.inputs.whisper.rules() if self.inputs.whisper else None
-        with ExitStack() as undo:  # of what was done before a step that fails
-            undo.callback(connection.leave)
-            self._receiver = OutputReceiver(node_address())
-            undo.callback(self._receiver.close)
-            self.workers = await loop.run_in_executor(
-                None, launch, self.model, self.config, rules, self._receiver.address, self._receiver.token
-            )
-            undo.pop_all()
-        self._links = [CommandSender(*each) for each in self.workers.links]
-        self._put_bytes = PUT_BYTES[self.workers.facts["placement"]]
-        self._dead = None
-        watches = [worker.watch.remote() for worker in self.workers.all]
-        self._tasks = [asyncio.create_task(self._receive()), *(asyncio.create_task(self._watch(each)) for each in watches)]
+        """Starts the workers and loads their weights; with Ray, joins or starts that before. Raises what these raise."""
+        if self.workers is not None:
+            self.check_caller()
+            return self
+        began, given_up = time.monotonic(), threading.Event()
+        logger.info("loading %s", self.config.model.model)
+        starting = self._life.submit(self._launch, given_up)
+        try:
+            self.workers = await asyncio.wrap_future(starting)
+        except asyncio.CancelledError:
+            given_up.set()
+            starting.add_done_callback(_close_if_started)
+            raise
+        self._loop, self._dead = asyncio.get_running_loop(), None
+        self._threads = DaemonThreads(INPUT_THREADS, "antiphon-inputs")
+        self.workers.attach(self._loop)
+        self._tasks = [asyncio.create_task(self._supervise(work)) for work in (self._receive(), self.workers.watch())]
+        logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
+    def _launch(self, given_up: threading.Event) -> Workers:
+        rules = self.inputs.whisper.rules() if self.inputs.whisper else None
+        if not self.config.placement.ray:
+            from antiphon.actors.local import LocalWorkers  # neither needs what the other imports
+
+            return LocalWorkers(self.model, self.config, rules)
+        from antiphon.actors.cluster import launch
+
+        return launch(self.model, self.config, rules, given_up)
+
     async def close(self) -> None:
-        """Ends open requests with EngineDeadError, stops the workers, leaves Ray if it was the last."""
-        if self.workers is None:
+        """Ends open requests with EngineDeadError, stops the workers, leaves Ray if it was the last. May be called twice, and
+        from another event loop once the engine's own is closed."""
+        if self.workers is None or os.getpid() != self._pid:
             return
-        self._die(EngineDeadError("the engine was closed"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._receiver.close()
-        for link in self._links:
-            link.close()
-        self.workers.kill()
-        self.workers = None
+        workers, self.workers = self.workers, None
+        self._die("the engine was closed")
+        if asyncio.get_running_loop() is self._loop:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        workers.detach()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        connection.leave()
+        await asyncio.wrap_future(self._life.submit(workers.close))
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -137,24 +153,51 @@ class AsyncEngine:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _watch(self, reference: Any) -> None:
-        """Waits for a worker to end, which it never does while all is well."""
-        try:
-            await reference
-            error = EngineDeadError("a worker stopped")
-        except ray.exceptions.RayError as failure:
-            error = EngineDeadError(f"a worker process is gone: {str(failure).strip().splitlines()[-1]}")
-        self._die(error)
+    def check_caller(self) -> None:
+        """Raises EngineDeadError where a call would wait for ever: the engine has ended, or is another process's or loop's."""
+        if os.getpid() != self._pid:
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
+            )
+        if self._dead is not None:
+            raise EngineDeadError(self._dead)
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineDeadError(
+                "this engine was started in another event loop: use it there, or close it and start it in this one "
+                "(Engine, the synchronous one, may be called from anywhere)"
+            )
 
-    def _die(self, error: EngineDeadError) -> None:
+    def workers_line(self) -> str:
+        """What was chosen, in one line."""
+        facts = self.workers.facts if self.workers is not None else {}
+        halves = [
+            f"{half} {facts[half]['attention']} ({facts[half]['dtype'].removeprefix('torch.')}, {facts[half]['device']})"
+            for half in ("encoder", "decoder")
+            if half in facts
+        ]
+        if "decoder" in facts:
+            halves.append(f"{facts['decoder']['kv_pages']} KV pages of {self.config.decoder.kv_page_size} tokens")
+            halves.append("CUDA graphs" if facts["decoder"]["graphs"] else "no CUDA graphs")
+        return ", ".join([*halves, *([facts["placement"]] if facts else [])])
+
+    async def _supervise(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that ends by itself ends the engine: nobody may wait for what it would have done."""
+        try:
+            await work
+            self._die("a task of the engine ended")
+        except EngineDeadError as error:
+            self._die(str(error))
+        except Exception as error:
+            logger.exception("a task of the engine failed")
+            self._die(f"the engine failed: {type(error).__name__}: {error}")
+
+    def _die(self, reason: str) -> None:
         """No new requests; every open one ends now."""
-        self._dead = self._dead or error
-        for each in list(self._open.values()):
-            self._close_request(each)
-            if not each.end.done():
-                each.end.set_exception(error)
-                each.end.exception()  # it may be that nobody waits for it any more
-            each.news.set()
+        self._dead = self._dead or reason
+        for opened in list(self._open.values()):
+            self._close_request(opened)
+            if self._loop is not None and not self._loop.is_closed():
+                opened.fail(EngineDeadError(self._dead))  # one each: an exception keeps the frames that it went through
 
     # ------------------------------------------------------------------ one request, in
 
@@ -170,18 +213,17 @@ class AsyncEngine:
         timeout: float | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
-        if self._dead is not None:
-            raise self._dead
+        self.check_caller()
         params = self.inputs.complete(prepared.params)
         media, prompt_len = prepared.media, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
-        place = self.router.route(media.key, media.num_tokens)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
+        place = self.router.route(media.key, media.num_tokens)
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, self._use(media.key, media.payload)),  # type: ignore[arg-type]
+            media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -189,32 +231,20 @@ class AsyncEngine:
             streams=stream or bool(params.stop),
             priority=priority,
             encoder=place[0],
+            timeout=timeout,
         )
-        if timeout is not None:
-            request.deadline = request.metrics.arrived_at + timeout
         opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
         if request.streams:
             opened.text = self.inputs.text_stream(params)
         self._open[request.id] = opened
-        self._outbox[place[1]].append(request)
+        self._outbox[place[1]].append(opened)
         self._flush_soon()
         return opened
 
     def stored(self, media: EncoderInput) -> EncoderInput:
-        """`media` with a large payload moved to the object store. For a thread: that takes milliseconds, in which the loop could take
-        a thousand tokens."""
-        if self._dead is not None or media.payload.nbytes < self._put_bytes:
-            return media
-        known = self._payloads.get(media.key)
-        return replace(media, payload=self._store.put(media.payload) if known is None else known.stored)
-
-    def _use(self, key: str, payload: Any) -> Any:
-        """Counts one more user; equal content is kept once, whoever stored it first."""
-        if not isinstance(payload, Stored):
-            return payload
-        kept = self._payloads.setdefault(key, _Payload(payload))
-        kept.users += 1
-        return kept.stored
+        """`media` in the form in which it travels. For a thread: that may take milliseconds, in which the loop could take a thousand
+        tokens."""
+        return media if self.workers is None else replace(media, payload=self.workers.keep(media.key, media.payload))
 
     def _flush_soon(self) -> None:
         """All requests of one turn of the event loop go to a decoder in one message."""
@@ -224,36 +254,43 @@ class AsyncEngine:
 
     def _flush(self) -> None:
         self._flush_due = False
-        for decoder, requests in enumerate(self._outbox):
-            if requests and self.workers is not None:
-                stored = [each for each in requests if isinstance(each.media.payload, Stored)]
-                direct = [each for each in requests if not isinstance(each.media.payload, Stored)]
-                if stored:  # only Ray knows how to pass a reference on
-                    self.workers.decoders[decoder].submit.remote(stored)
-                if direct:
-                    self._links[decoder].send("submit", direct)
-                self._outbox[decoder] = []
+        for decoder, opened in enumerate(self._outbox):
+            self._outbox[decoder] = []  # first: what can't be sent must not be tried for ever
+            if opened and self.workers is not None:
+                self._send(decoder, opened)
 
-    def _tell(self, opened: OpenRequest, command: Literal["cancel", "stop"]) -> None:
-        """The way that the request went, so that it comes behind it."""
+    def _send(self, decoder: int, opened: list[OpenRequest]) -> None:
+        """A request that can't be sent fails alone."""
         assert self.workers is not None
-        decoder, request = opened.place[1], opened.request
-        if isinstance(request.media.payload, Stored):
-            getattr(self.workers.decoders[decoder], command).remote(request.id)
-        else:
-            self._links[decoder].send(command, request.id)
+        try:
+            self.workers.submit(decoder, [each.request for each in opened])
+        except Exception as error:
+            if len(opened) > 1:
+                for each in opened:
+                    self._send(decoder, [each])
+            else:
+                self._fail(opened[0], error, "it could not be sent to its worker")
+
+    def _fail(self, opened: OpenRequest, error: Exception, what: str) -> None:
+        """Ends one request for an error that is nobody else's."""
+        logger.error("request %d: %s", opened.request.id, what, exc_info=error)
+        self._close_request(opened)
+        failure = RequestFailed(f"{what}: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        opened.fail(failure)
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request; its result is RequestCancelled unless it ended before."""
         if opened.request.id in self._open and self.workers is not None:
             self._flush()  # a request must be there before it can be cancelled
-            self._tell(opened, "cancel")
+            self.workers.cancel(opened.place[1], opened.request)
 
     # ------------------------------------------------------------------ one request, out
 
     async def _receive(self) -> None:
+        assert self.workers is not None
         while True:
-            self._take(await self._receiver.receive())
+            self._take(await self.workers.receive())
 
     def _take(self, output: StepOutput) -> None:
         for request_id, token in zip(output.delta_ids, output.delta_tokens, strict=True):
@@ -270,20 +307,23 @@ class AsyncEngine:
         assert opened.text is not None
         if opened.text.stopped or token in opened.request.rules.stop_ids:
             return
-        opened.text.add([token])
+        try:
+            opened.text.add([token])
+        except Exception as error:  # whatever a tokenizer raises
+            self._fail(opened, error, f"token {token} could not be decoded")
+            if self.workers is not None:
+                self.workers.cancel(opened.place[1], opened.request)
+            return
         opened.news.set()
         if opened.text.stopped and self.workers is not None:
-            self._tell(opened, "stop")
+            self.workers.stop(opened.place[1], opened.request)
 
     def _close_request(self, opened: OpenRequest) -> None:
         request = opened.request
         del self._open[request.id]
         self.router.done(opened.place, request.media.num_tokens)
-        payload = self._payloads.get(request.media.key)
-        if payload is not None:
-            payload.users -= 1
-            if not payload.users:
-                del self._payloads[request.media.key]
+        if self.workers is not None:
+            self.workers.forget(request)
 
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """The end of one request. Raises the RequestError it ended with; cancels it when the caller is cancelled."""
@@ -326,17 +366,20 @@ class AsyncEngine:
         self, prompt: Prompt, params: SamplingParams | None = None, *, priority: int = 0, timeout: float | None = None
     ) -> RequestOutput:
         """One prompt to its end. Raises InputError or RequestError. `timeout`: seconds until it expires."""
-        params = params or SamplingParams()
-        prepared, prompt_ids = await self._prepare(prompt, params)
-        opened = [
-            self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=timeout) for sample in range(params.n)
-        ]
-        try:
-            ends = await asyncio.gather(*(self._end(each) for each in opened))
-        except BaseException:
-            for each in opened:
-                self.cancel(each)
-            raise
+        self.check_caller()
+        params, deadline = params or SamplingParams(), Deadline(timeout)
+        async with deadline.limit():
+            prepared, prompt_ids = await self._prepare(prompt, params)
+            opened = [
+                self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=deadline.seconds_left)
+                for sample in range(params.n)
+            ]
+            try:
+                ends = await asyncio.gather(*(self._end(each) for each in opened))
+            except BaseException:
+                for each in opened:
+                    self.cancel(each)
+                raise
         completions = [self._completion(each, end, index) for index, (each, end) in enumerate(zip(opened, ends, strict=True))]
         return RequestOutput(str(opened[0].request.id), prompt_ids, completions, ends[0].metrics)
 
@@ -344,16 +387,19 @@ class AsyncEngine:
         self, prompt: Prompt, params: SamplingParams | None = None, *, priority: int = 0, timeout: float | None = None
     ) -> AsyncIterator[StreamDelta]:
         """New text as it comes; the last delta has the finish reason. Leaving the loop early cancels the request."""
-        params = params or SamplingParams()
+        self.check_caller()
+        params, deadline = params or SamplingParams(), Deadline(timeout)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
-        prepared, prompt_ids = await self._prepare(prompt, params)
-        opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=timeout)
+        async with deadline.limit():
+            prepared, prompt_ids = await self._prepare(prompt, params)
+        opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left)
         assert opened.text is not None
         sent = 0
         try:
             while not opened.end.done():
-                await opened.news.wait()
+                async with deadline.limit():
+                    await opened.news.wait()
                 opened.news.clear()
                 if not opened.end.done():
                     tokens = opened.text.token_ids[sent:]
@@ -367,8 +413,6 @@ class AsyncEngine:
 
     async def _prepare(self, prompt: Prompt, params: SamplingParams) -> tuple[Prepared, list[int]]:
         """Reads, checks, tokenises and stores in a thread; finds the language where a Whisper prompt leaves it open."""
-        if self._dead is not None:
-            raise self._dead
         prepared: Prepared = await self.run_in_thread(self._read, prompt, params)
         if prepared.prompt_token_ids is not None:
             return prepared, prepared.prompt_token_ids
@@ -380,19 +424,24 @@ class AsyncEngine:
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """A recording of any length. Options: language, task, timestamps, params, timeout (see `Transcriber.transcribe`)."""
-        if self._dead is not None:
-            raise self._dead
+        self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)
 
     async def stats(self) -> dict[str, int]:
         """Sums of the decoder workers' counters: encodes, cross_cache_hits, preemptions, steps, tokens, kv_pages, ..."""
-        if self._dead is not None or self.workers is None:
-            raise self._dead or EngineDeadError("the engine is closed")
+        self.check_caller()
+        assert self.workers is not None
         total: dict[str, int] = {}
-        for counters in await asyncio.gather(*(worker.stats.remote() for worker in self.workers.decoders)):
+        for counters in await self.workers.stats():
             for name, value in counters.items():
                 total[name] = total.get(name, 0) + value
         return total
 
-    async def run_in_thread(self, function: Any, *arguments: Any) -> Any:
+    async def run_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _close_if_started(starting: Future[Workers]) -> None:
+    """For a start that nobody waits for any more."""
+    if starting.exception() is None:
+        starting.result().close()

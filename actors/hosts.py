@@ -3,12 +3,12 @@
 Ray calls an actor's methods one after the other; each only puts a command into a worker's inbox, so none waits for a loop.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from antiphon.actors.channel import CommandReceiver, OutputSender, node_address
@@ -49,29 +49,40 @@ class RemoteEncoder:
         self._actor.encode.remote(jobs)
 
 
+def claim(config: EngineConfig, gpu_share: float) -> None:
+    """This process's part of its machine: so many threads, and of its GPU's memory no more than its share."""
+    set_threads(config.placement.num_threads)
+    if 0.0 < gpu_share < 1.0:
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+
+
 class Host:
     """An actor's threads, watched and closed together."""
 
     def __init__(self) -> None:
         self.loops: list[Loop] = []
 
-    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # a thread beside the one that takes commands
     def watch(self) -> None:
-        """Returns when the host was closed; raises what ended a worker's loop. The engine waits for this all the time."""
+        """Returns when the host was closed; raises what ended a worker's loop. The engine waits for this all the time, in a thread
+        beside the one that takes commands."""
         while all(each.alive for each in self.loops) and not self.loops[0].closing.wait(0.2):
             pass
         for each in self.loops:
             if each.failure is not None:
                 raise RuntimeError(f"{type(each).__name__} ended: {type(each.failure).__name__}: {each.failure}")
 
-    def close(self) -> None:
+    def close(self, patience: float = 5.0) -> None:
+        """Waits so many seconds for the end of what the threads are doing."""
         for each in self.loops:
-            each.close()
+            each.closing.set()
+        end = time.monotonic() + patience
+        for each in self.loops:
+            each.close(max(0.0, end - time.monotonic()))
 
 
 class EncoderHost(Host):
-    def load(self, model: ModelConfig, config: EngineConfig) -> dict[str, Any]:
-        set_threads(config.placement.num_threads)
+    def load(self, model: ModelConfig, config: EngineConfig, gpu_share: float) -> dict[str, Any]:
+        claim(config, gpu_share)
         self.encoder = EncoderWorker(model, config)
         self.loops = [self.encoder]
         return {"encoder": self.encoder.facts}
@@ -84,8 +95,15 @@ class EncoderHost(Host):
 
 
 class DecoderHost(Host):
-    def load(self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None) -> dict[str, Any]:
-        set_threads(config.placement.num_threads)
+    def load(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        index: int,
+        timestamps: TimestampRules | None,
+        gpu_share: float = 1.0,
+    ) -> dict[str, Any]:
+        claim(config, gpu_share)
         self.decoder = DecoderWorker(index, model, config, timestamps)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.facts}
@@ -133,10 +151,17 @@ class ColocatedHost(DecoderHost):
     """Both halves in one process, each on a stream of its own: hidden states never leave the GPU, and one half computes while
     the other reads memory. (Two processes on one GPU would only take turns.)"""
 
-    def load(self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None) -> dict[str, Any]:
-        set_threads(config.placement.num_threads)
+    def load(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        index: int,
+        timestamps: TimestampRules | None,
+        gpu_share: float = 1.0,
+    ) -> dict[str, Any]:
+        claim(config, gpu_share)
         self.encoder = EncoderWorker(model, config)  # first: the page pool takes what memory is left
-        facts = super().load(model, config, index, timestamps)
+        facts = super().load(model, config, index, timestamps, gpu_share)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.facts, **facts}
 

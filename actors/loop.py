@@ -20,9 +20,11 @@ class Loop(ABC):
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def close(self) -> None:
+    def close(self, patience: float = 5.0) -> None:
+        """Waits so many seconds for the end of what the thread is doing."""
         self.closing.set()
-        self._thread.join(timeout=5)
+        if self._thread.ident is not None:
+            self._thread.join(patience)
 
     def _run(self) -> None:
         try:

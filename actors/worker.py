@@ -17,7 +17,13 @@ POLL_SECONDS = 5e-5  # and one that waits for the device
 
 
 class Worker(Loop):
-    """Commands go into `inbox` from any thread; the loop carries them out between two turns, on a CUDA stream of its own."""
+    """Commands go into `inbox` from any thread; the loop carries them out between two turns, on a CUDA stream of its own.
+
+    What an error ends: that of a step, of an encoder batch or of hidden states that arrive ends the
+    requests that they were for. Then the device is probed. If it can't go on, the error leaves the
+    loop, and so does any other: the engine sees a worker that died, where one that lived on would
+    fail fast, look idle and draw all traffic.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +31,8 @@ class Worker(Loop):
 
     def loop(self) -> None:
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        if stream is not None:  # behind what was loaded and captured on the way here
+            stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
                 self._drain()

@@ -45,6 +45,7 @@ class RaggedPlan:
 class PagedPlan:
     wrapper: Any
     decode: bool  # one query each
+    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)  # the wrapper's last plan, to the device
 
 
 class FlashInfer(AttentionBackend):
@@ -110,12 +111,16 @@ class FlashInfer(AttentionBackend):
         indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
         last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
         pages = (starts_of(counts), indices, last)
+        # A wrapper writes its plan into one pinned buffer, copies that to the device behind the steps
+        # that are under way, and does not wait: the last plan must be there before it is overwritten.
+        plan.copied.synchronize()
         shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
         if plan.decode:
             plan.wrapper.plan(*pages, *shape, sm_scale=spec.scale, **self._types)
         else:
             starts = starts_of(batch.query_lens)
             plan.wrapper.plan(starts, *pages, *shape, causal=spec.kind == "causal", sm_scale=spec.scale, **self._types)
+        plan.copied.record()
 
     def run(
         self,

@@ -1,14 +1,18 @@
 """The synchronous engine: an event loop in a thread of its own, and `AsyncEngine` in it."""
 
 import asyncio
+import os
+import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Self, TypeVar
 
-from antiphon.actors.cluster import Workers
 from antiphon.actors.engine import AsyncEngine
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
-from antiphon.config.errors import AntiphonError, EngineDeadError
+from antiphon.actors.workers import Workers
+from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
@@ -17,7 +21,7 @@ from antiphon.inputs.prompts import Prompt
 Item = TypeVar("Item")
 T = TypeVar("T")
 
-MAX_PREPARED = 2048  # prompts of one call that are held in memory at a time
+IN_FLIGHT = 2048  # inputs of one call that are with the engine at a time
 
 
 class Engine:
@@ -25,6 +29,7 @@ class Engine:
 
     def __init__(self, model: str, **options: Any) -> None:
         self._async = AsyncEngine(model, **options)
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon-engine", daemon=True)
         self._thread.start()
@@ -33,6 +38,9 @@ class Engine:
         except BaseException:
             self._stop_loop()
             raise
+
+    def __repr__(self) -> str:
+        return repr(self._async).replace("Async", "", 1)
 
     @property
     def config(self) -> EngineConfig:
@@ -45,21 +53,25 @@ class Engine:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
         *,
-        priority: int = 0,
-        timeout: float | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **options: Any,
     ) -> list[RequestOutput]:
-        """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched."""
+        """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched.
+
+        `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
+        """
         many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
-        with _progress(len(many), use_tqdm) as progress:
-            found = self._run(
-                _each(
-                    many, lambda prompt: self._async.generate(prompt, params, priority=priority, timeout=timeout), progress.update
-                )
-            )
-        return [RequestOutput("", [], error=each) if isinstance(each, AntiphonError) else each for each in found]
+        pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
+        outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
+        with _progress(len(pairs), use_tqdm) as progress:
+            for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
+                failed = isinstance(output, AntiphonError)
+                outputs[index] = RequestOutput("", [], error=output) if failed else output  # type: ignore[arg-type, assignment]
+                progress.update()
+        return outputs
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
@@ -77,9 +89,18 @@ class Engine:
         """As `AsyncEngine.transcribe`."""
         return self._run(self._async.transcribe(audio, **options))
 
-    def transcribe_all(self, recordings: Sequence[AudioInput], **options: Any) -> list[Transcription | AntiphonError]:
-        """Many recordings at once, in their order; an error stands where one failed."""
-        return self._run(_each(list(recordings), lambda audio: self._async.transcribe(audio, **options), lambda: None))
+    def transcribe_all(self, recordings: Iterable[AudioInput], **options: Any) -> list[Transcription | AntiphonError]:
+        """Many recordings at once, in their order; an error stands where one failed. Options: as `AsyncEngine.transcribe`."""
+        return [result for _, result in sorted(self.transcribe_as_completed(recordings, **options), key=lambda pair: pair[0])]
+
+    def transcribe_as_completed(
+        self, recordings: Iterable[AudioInput], **options: Any
+    ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
+        """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
+        them, so there may be any number. Leaving the loop early cancels the rest."""
+        if isinstance(recordings, (str, bytes, os.PathLike, Mapping)):
+            raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
+        return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
 
     def stats(self) -> dict[str, int]:
         """As `AsyncEngine.stats`."""
@@ -87,25 +108,58 @@ class Engine:
 
     def close(self) -> None:
         """Stops the workers; open requests end with EngineDeadError. May be called twice."""
-        if self._loop.is_running():
+        if self._loop.is_running() and os.getpid() == self._pid:
             self._run(self._async.close())
             self._stop_loop()
 
     def _stop_loop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if not self._loop.is_running():
-            coroutine.close()
-            raise EngineDeadError("the engine was closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._submit(coroutine)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
+            coroutine.close()
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
+            )
+        if not self._loop.is_running():
+            coroutine.close()
+            raise EngineDeadError("the engine was closed")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _as_completed(
+        self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
+    ) -> Iterator[tuple[int, T | AntiphonError]]:
+        """`call` on every item, some at a time; whatever it raises is that item's error. A dead engine ends it all."""
+        ended: queue.SimpleQueue[tuple[int, Future[T]]] = queue.SimpleQueue()
+        open_: dict[int, Future[T]] = {}
+        numbered = enumerate(items)
+        more = True
+        try:
+            while more or open_:
+                while more and len(open_) < IN_FLIGHT and ended.empty():
+                    if more := (pair := next(numbered, None)) is not None:
+                        index, item = pair
+                        open_[index] = self._submit(call(item))
+                        open_[index].add_done_callback(partial(_note, ended, index))
+                if open_:
+                    index, future = ended.get()
+                    del open_[index]
+                    result: T | AntiphonError = _outcome(future)
+                    yield index, result
+        finally:
+            for future in open_.values():
+                future.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -114,24 +168,48 @@ class Engine:
         self.close()
 
 
-async def _each(
-    items: list[Item], call: Callable[[Item], Coroutine[Any, Any, T]], done: Callable[[], object]
-) -> list[T | AntiphonError]:
-    """`call` on every item, some at a time, in their order; an error stands where one failed. A dead engine ends it all."""
-    gate = asyncio.Semaphore(MAX_PREPARED)
+def _note(ended: "queue.SimpleQueue[tuple[int, Future[T]]]", index: int, future: Future[T]) -> None:
+    ended.put((index, future))
 
-    async def one(item: Item) -> T | AntiphonError:
-        async with gate:
-            try:
-                return await call(item)
-            except EngineDeadError:
-                raise
-            except AntiphonError as error:
-                return error
-            finally:
-                done()
 
-    return await asyncio.gather(*(one(item) for item in items))
+def _outcome(future: "Future[T]") -> T | AntiphonError:
+    """A result, or the error in its place."""
+    try:
+        return future.result()
+    except EngineDeadError:
+        raise
+    except AntiphonError as error:
+        return error
+    except Exception as error:
+        failure = RequestFailed(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+
+
+def _one_each(
+    params: SamplingParams | Sequence[SamplingParams] | None,
+    sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+    count: int,
+) -> Sequence[SamplingParams | None]:
+    """The parameters of each of `count` prompts."""
+    if params is not None and sampling_params is not None:
+        raise SamplingError("params and sampling_params are the same: give one of them")
+    given = sampling_params if params is None else params
+    if given is None or isinstance(given, SamplingParams):
+        return [given] * count
+    if not isinstance(given, Sequence) or not all(isinstance(each, SamplingParams) for each in given):
+        raise SamplingError(f"params must be SamplingParams, or a list of them; not {type(given).__name__}")
+    if len(given) != count:
+        raise SamplingError(f"{len(given)} sampling parameters for {count} prompts: give one for all, or one each")
+    return given
+
+
+async def _cancel_others() -> None:
+    """Lets every task of this loop end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _progress(total: int, wanted: bool) -> Any:

@@ -45,7 +45,7 @@ def describe_machine() -> str:
 def describe_model(name: str, options: Mapping[str, Any]) -> str:
     config = resolve(name, options)
     model = ModelConfig.load(config.model)
-    target = Target.resolve(config.model, model.raw)
+    target = Target.resolve(config.model, model.raw, model.family)
     lines = [
         f"{model.path}: {model.architecture}, {str(target.dtype).removeprefix('torch.')} on {target.device}",
         f"  encoder: {_half(model.encoder)}, up to {model.max_encoder_len} tokens",

@@ -55,16 +55,17 @@ class SchedulerOptions:
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
     num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
     max_waiting_requests: int = 100_000
+    encode_timeout: float = 600.0  # seconds until encoder work fails that its encoder is silent about
     encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
 
 
 @dataclass(frozen=True)
 class PlacementOptions:
+    ray: bool = True  # False: both halves in this process, without Ray
     address: str | None = None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
     placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
     startup_timeout: float = 300.0  # seconds
-    ray: bool = True  # False: both halves in this process, without Ray
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from antiphon.attention.interface import PagedBatch
 from antiphon.scheduler.plan import StepPlan
 
 ALIGNMENT = 32  # elements
-IN_FLIGHT = 3  # pinned buffers: one is filled while the device may still read the ones before
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,13 @@ class StepInputs:
 
 
 class InputBuffer:
-    """Pinned host buffers and their twin on the device. `scratch_slot` and `scratch_page` belong to nobody."""
+    """Pinned host buffers and their twin on the device. `scratch_slot` and `scratch_page` belong to nobody.
+
+    On a GPU a copy waits in line behind the steps before it, and the host fills the next buffer
+    meanwhile. `buffers`: as many as there are steps under way and the one that is filled, so that the
+    host seldom waits for a copy (`waits` counts how often). That it never overwrites a buffer that is
+    still to be copied is the events' doing.
+    """
 
     def __init__(
         self,
@@ -59,20 +64,31 @@ class InputBuffer:
         page_size: int,
         scratch: tuple[int, int],
         device: torch.device,
+        buffers: int = 3,
     ) -> None:
         self.self_pages, self.cross_pages, self.page_size, self.device = self_pages, cross_pages, page_size, device
         self.scratch_slot, self.scratch_page = scratch
         parts = _sizes(StepShape(max_seqs, max_tokens, 1, 1, 1), self_pages, cross_pages)
         size = _places(parts)["cross_table"].stop
         on_gpu = device.type == "cuda"
-        self._hosts = [torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu) for _ in range(IN_FLIGHT if on_gpu else 1)]
+        count = buffers if on_gpu else 1
+        self._hosts = [torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu) for _ in range(count)]
+        self._copied = [torch.cuda.Event() for _ in self._hosts] if on_gpu else []  # the last copy of each
         self._device = torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
         self._turn = 0
+        self.waits = 0
+
+    def _next_host(self) -> torch.Tensor:
+        """A buffer that the device has read."""
+        self._turn = (self._turn + 1) % len(self._hosts)
+        if self._copied and not self._copied[self._turn].query():
+            self.waits += 1
+            self._copied[self._turn].synchronize()
+        return self._hosts[self._turn]
 
     def fill(self, plan: StepPlan, shape: StepShape) -> StepInputs:
         """The inputs of `plan` on the device, padded to `shape`; copied behind whatever the stream does now."""
-        self._turn = (self._turn + 1) % len(self._hosts)
-        host = self._hosts[self._turn]
+        host = self._next_host()
         at = _places(_sizes(shape, self.self_pages, self.cross_pages))
         parts = {name: host.numpy()[place] for name, place in at.items()}
         padding = shape.sequences - len(plan.slots)
@@ -93,6 +109,7 @@ class InputBuffer:
         if self._device is not host:
             used = at["cross_table"].stop
             self._device[:used].copy_(host[:used], non_blocking=True)
+            self._copied[self._turn].record()
         on_device = {name: self._device[place] for name, place in at.items()}
         self_table, cross_table = (on_device[name].view(shape.sequences, -1) for name in ("self_table", "cross_table"))
 

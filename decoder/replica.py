@@ -38,6 +38,7 @@ class DecoderReplica:
             encode_ahead_tokens=options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len,
             max_waiting=options.max_waiting_requests,
             page_size=config.decoder.kv_page_size,
+            encode_timeout=options.encode_timeout,
         )
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._encode = encode
@@ -55,9 +56,20 @@ class DecoderReplica:
         encoder ends. Running sequences must not wait for an encoder, nor may what comes meanwhile wait for long."""
         while self._coming and (self._coming[0].computed or (self.rests and len(self._coming[0].keys) == 1)):
             states = self._coming.popleft()
-            self.runner.handoff.put(states)
-            for key in states.keys:
-                self.scheduler.encoded(key)
+            try:
+                self.runner.handoff.put(states)
+            except Exception as error:
+                self._refuse(states, error)
+            else:
+                for key in states.keys:
+                    self.scheduler.encoded(key)
+
+    def _refuse(self, states: HiddenStates, error: Exception) -> None:
+        logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
+        for key in states.keys:
+            self.runner.handoff.drop(key)
+            self.scheduler.encode_failed(key, f"its hidden states could not be taken in: {describe(error)}")
+        self.runner.probe()
 
     def step(self) -> StepOutput:
         """One round. An empty output means that nothing happened."""
@@ -84,10 +96,13 @@ class DecoderReplica:
 
     def _launch(self, plan: StepPlan) -> tuple[StepPlan, LaunchedStep] | None:
         try:
-            return plan, self.runner.launch(plan)
+            step = self.runner.launch(plan)
         except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
             self._fail(plan, error)
             return None
+        for slot, refusal in step.refused.items():
+            self.scheduler.fail_slot(plan, slot, describe(refusal))
+        return plan, step
 
     def _settle(self) -> None:
         """Waits for the steps under way, and takes in their tokens."""
@@ -101,8 +116,10 @@ class DecoderReplica:
                 self.scheduler.postprocess(plan, result)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
+        """Ends a step's sequences. Raises what the device raises if it is of no more use."""
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
-        self.scheduler.fail_step(plan, f"{type(error).__name__}: {error}")
+        self.scheduler.fail_step(plan, describe(error))
+        self.runner.probe()
 
     @property
     def rests(self) -> bool:
@@ -113,3 +130,7 @@ class DecoderReplica:
     def idle(self) -> bool:
         """Nothing to do until a request or hidden states arrive."""
         return self.rests and not self._coming
+
+
+def describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -5,7 +5,7 @@ device, where the next step reads them, so it can be launched before they are kn
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -25,7 +26,7 @@ from antiphon.decoder.sampling import DeviceLogprobs, Sampler
 from antiphon.decoder.slots import Slots
 from antiphon.kv.handoff import HandoffBuffer
 from antiphon.kv.pool import KVPool
-from antiphon.layers.device import Target, to_device
+from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.quantise import check, quantise_decoder
@@ -45,6 +46,7 @@ class LaunchedStep:
     tokens: torch.Tensor  # on the host once `done`
     logprobs: DeviceLogprobs | None
     done: torch.cuda.Event | None
+    refused: dict[int, Exception] = field(default_factory=dict)  # by slot: settings that could not be taken
 
     def result(self) -> StepResult:
         """Waits for the step."""
@@ -58,7 +60,7 @@ class DecoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None) -> None:
         self.model_config, self.config = model, config
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
@@ -67,20 +69,27 @@ class DecoderRunner:
         quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
         if self.device.type == "cuda":
             fuse_few_rows(self.model.layers)
-        self.pool = self._make_pool()
         options, half = config.scheduler, model.decoder
-        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)
+        padding_id = half.padding_id if isinstance(half, BartHalf) else None
+        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id)
+        self.pool = self._make_pool()  # behind what else is large: it takes its share of what is left
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
         pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
         most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS) + options.max_num_seqs
         scratch = (self.slots.scratch, self.pool.scratch_page)
-        self.inputs = InputBuffer(options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device)
+        under_way = 2 * options.num_scheduler_steps  # steps: a round looks one round ahead
+        self.inputs = InputBuffer(
+            options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device, under_way + 1
+        )
         self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
-        self._masks_at_capture = self.slots.masks.generation
         self.graphs = self._capture()
         self.cross_graphs = self._capture_cross()
+
+    def probe(self) -> None:
+        """Raises if the device can't go on after an error."""
+        probe(self.device)
 
     @property
     def looks_ahead(self) -> bool:
@@ -170,14 +179,13 @@ class DecoderRunner:
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step: takes in new sequences, writes their cross KV, one forward, one token per sequence."""
-        self.slots.admit(plan.admissions)
+        refused = self.slots.admit(plan.admissions)
         self._write_cross(plan.cross_writes)
         shape = self.graphs.fitting(plan) if self.graphs is not None else None
         inputs = self.inputs.fill(plan, shape or StepShape.of(plan))
         if shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
-            same_masks = self.slots.masks.generation == self._masks_at_capture
-            sampled = same_masks and self.sampler.asked(plan.slots).fits_graph
+            sampled = self.sampler.asked(plan.slots).fits_graph
         else:
             self._run_model(inputs, self._plan_attention(inputs))
             sampled = False
@@ -185,17 +193,17 @@ class DecoderRunner:
         tokens, logprobs = self._tokens[:count], None
         if not sampled:
             tokens, logprobs = self.sampler(self._logits[:count], plan.slots, plan.kv_lens)
-        return self._send_back(tokens, logprobs)
+        return self._send_back(tokens, logprobs, refused)
 
-    def _send_back(self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None) -> LaunchedStep:
+    def _send_back(self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]) -> LaunchedStep:
         if self.device.type == "cpu":
-            return LaunchedStep(tokens, logprobs, None)
+            return LaunchedStep(tokens, logprobs, None, refused)
         host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
         copied = None if logprobs is None else logprobs.start_copy()
         done = torch.cuda.Event()
         done.record()
-        return LaunchedStep(host, copied, done)
+        return LaunchedStep(host, copied, done, refused)
 
     def _write_cross(self, writes: list[CrossWrite]) -> None:
         if not writes:
@@ -220,7 +228,7 @@ class DecoderRunner:
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
-        hidden = self.model(token_ids, inputs.positions, step)
+        hidden = self.model(token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> Plans:

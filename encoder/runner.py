@@ -36,7 +36,7 @@ class EncoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         half = model.encoder
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
         self.model = self.target.build(lambda: build(half))
@@ -47,6 +47,8 @@ class EncoderRunner:
             load_weights(self.model, checkpoint, self.model.checkpoint_names)
             check_unused(checkpoint, "encoder", model.family.ignored)
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
+        self.vocab_size = half.vocab_size
+        self.padding_id = half.padding_id if isinstance(half, BartHalf) else None
         self.shortens = config.encoder.encoder_window == "auto"
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
@@ -66,13 +68,23 @@ class EncoderRunner:
 
     def _encode_text(self, inputs: Sequence[np.ndarray]) -> Encoded:
         lengths = np.array([len(ids) for ids in inputs])
-        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([np.arange(length) for length in lengths])
+        for text in inputs:  # here, so that it fails alone: on a GPU, looking it up would end the process
+            if text.min() < 0 or text.max() >= self.vocab_size:
+                raise ValueError(f"token ids must be within 0 and {self.vocab_size - 1}")
+        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([self._positions(text) for text in inputs])
         hidden = self.text_graphs.replay(packed, positions, lengths) if self.text_graphs is not None else None
         if hidden is None:
             plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
             ids, at = together_to_device([packed, positions], self.target.device)
             hidden = self._run_text(ids, at, plan)
         return Encoded(lengths.tolist(), hidden)
+
+    def _positions(self, text: np.ndarray) -> np.ndarray:
+        """[tokens] from 0. A family may count its padding token out, which then has none of its own (see
+        `TokenEmbedding`). Here no batch is ever padded: such a token stands in the text itself."""
+        if self.padding_id is None:
+            return np.arange(len(text))
+        return np.maximum(np.cumsum(text != self.padding_id) - 1, 0)
 
     def _run_text(self, ids: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
         hidden: torch.Tensor = self.model(ids, positions, self.attention, plan)

@@ -11,10 +11,13 @@ from antiphon.config.errors import CheckpointError, PromptError, SamplingError
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.inputs.audio import AudioInput, load_audio
+from antiphon.inputs.audio import AudioInput, read_sound
 from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig
+from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, with_languages
+from antiphon.inputs.sound import Sound
+from antiphon.inputs.transcription_options import TranscriptionOptions, check_options
 from antiphon.inputs.translation import TranslationFormat
 from antiphon.inputs.whisper import WhisperFormat
 from antiphon.inputs.whisper_tokens import TIMESTAMP
@@ -61,6 +64,7 @@ class InputProcessor:
             logger.warning(
                 "the generation config of %s is obeyed but for %s: text may differ from transformers'", model.path, ignored
             )
+        self._token_texts: dict[tuple[int, bool], str] = {}  # no more than the vocabulary
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
 
     # ------------------------------------------------------------------ prompts
@@ -68,21 +72,23 @@ class InputProcessor:
     def prepare(
         self, prompt: Prompt, params: SamplingParams, source_language: str | None = None, target_language: str | None = None
     ) -> Prepared:
-        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError).
+        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError), whatever the
+        prompt is made of.
 
         Languages are for translation models, in any spelling; those that the prompt itself names go first.
         """
-        parsed = with_languages(parse(prompt, self.model.family.input), source_language, target_language)
-        self._check_languages(parsed)
-        self.check(params)
-        media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
-        return Prepared(media, self._decoder_prompt(parsed), params)
+        with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
+            parsed = with_languages(parse(prompt, self.model.family.input), source_language, target_language)
+            self._check_languages(parsed)
+            self.check(params)
+            media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+            return Prepared(media, self._decoder_prompt(parsed), params)
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         if parsed.encoder.audio is None:
             raise PromptError("this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}")
         assert self.audio is not None
-        samples = self.load_audio(parsed.encoder.audio)
+        samples = self.read_sound(parsed.encoder.audio).samples
         if len(samples) > self.audio.window:
             raise PromptError(
                 f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's window of "
@@ -90,9 +96,22 @@ class InputProcessor:
             )
         return self.clip(samples)
 
-    def load_audio(self, source: AudioInput) -> np.ndarray:
+    def read_sound(self, source: AudioInput) -> Sound:
+        """Sound in any form, whole, at the model's rate. Raises AudioError."""
         assert self.audio is not None
-        return load_audio(source, self.audio.sampling_rate)
+        return read_sound(source, self.audio.sampling_rate)
+
+    def check_transcription(self, **options: Any) -> TranscriptionOptions:
+        """The keywords of transcribe(), checked for this checkpoint; needs no engine.
+
+        Raises PromptError for a checkpoint that doesn't listen, an unknown language or a wrong value,
+        SamplingError for parameters, ConfigurationError for an unknown keyword.
+        """
+        if self.whisper is None or self.audio is None:
+            raise PromptError(f"{self.model.architecture} does not transcribe audio: use generate()")
+        checked = check_options(self.whisper, self.audio, **options)
+        self.check(checked.params)
+        return checked
 
     def clip(self, samples: np.ndarray) -> EncoderInput:
         """One window of samples at the model's rate."""
@@ -171,7 +190,7 @@ class InputProcessor:
     def check(self, params: SamplingParams) -> None:
         """Raises SamplingError for token ids outside the vocabulary."""
         size = self.model.decoder.vocab_size
-        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids"):
+        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "logprob_token_ids"):
             for id_ in getattr(params, name) or ():
                 if not 0 <= id_ < size:
                     raise SamplingError(f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}")
@@ -214,8 +233,14 @@ class InputProcessor:
         return TextStream(decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
-        return text
+        if len(token_ids) != 1:
+            text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+            return text
+        # Log-probabilities name the same single tokens again and again: those of 99 languages, say.
+        key = int(token_ids[0]), skip_special_tokens
+        if key not in self._token_texts:
+            self._token_texts[key] = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return self._token_texts[key]
 
 
 def _load_tokenizer(model: ModelConfig) -> Any:

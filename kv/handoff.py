@@ -38,31 +38,72 @@ class HiddenStates:
         return cls(keys, lengths, torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype))
 
 
+@dataclass
+class _Batch:
+    """One encoder batch, and which of its states are still here. They are views: as long as one is
+    here, so is the memory of all."""
+
+    packed: torch.Tensor
+    left: dict[str, torch.Tensor]
+
+    @property
+    def mostly_gone(self) -> bool:
+        return 2 * sum(len(states) for states in self.left.values()) < len(self.packed)
+
+    def shrink(self) -> None:
+        """A copy of what is left. Each copy is less than half of the last, so all of them together
+        move less than the batch; none is made where all keys are taken at once."""
+        self.packed = torch.cat(list(self.left.values()))
+        views = self.packed.split([len(states) for states in self.left.values()])
+        self.left = dict(zip(self.left, views, strict=True))
+
+
 class HandoffBuffer:
-    """Hidden states that have arrived at a decoder, by key, until `take` removes them."""
+    """Hidden states that have arrived at a decoder, by key, until `take` removes them. Holds at most
+    twice the memory of what is here."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._arrived: dict[str, torch.Tensor] = {}
+        self._batches: dict[str, _Batch] = {}  # by key
 
     def put(self, states: HiddenStates) -> None:
-        """What this thread queues on the device from now on comes behind their computation."""
+        """What this thread queues on the device from now on comes behind their computation. States of a
+        key that is here already (a message that came twice) replace them."""
         if states.ready is not None and self.device.type == "cuda":
             torch.cuda.current_stream(self.device).wait_event(states.ready)
         hidden = states.packed.to(self.device)
-        self._arrived.update(zip(states.keys, hidden.split(list(states.lengths)), strict=True))
+        batch = _Batch(hidden, dict(zip(states.keys, hidden.split(list(states.lengths)), strict=True)))
+        for key in states.keys:
+            self.drop(key)
+        self._batches.update(dict.fromkeys(states.keys, batch))
 
     def take(self, keys: Sequence[str]) -> torch.Tensor:
         """[tokens, hidden] of `keys`, packed in that order; they leave the buffer."""
-        taken = [self._arrived.pop(key) for key in keys]
-        if self.device.type == "cuda":
-            for each in taken:  # an encoder's stream may have made it: its memory must not be reused before this one has read it
-                each.record_stream(torch.cuda.current_stream(self.device))
-        return torch.cat(taken)
+        batches = [self._batches.pop(key) for key in keys]
+        taken = [batch.left.pop(key) for batch, key in zip(batches, keys, strict=True)]
+        for states in taken:
+            self._used_here(states)
+        packed = torch.cat(taken)
+        for batch in {id(batch): batch for batch in batches}.values():
+            self._tidy(batch)
+        return packed
 
     def drop(self, key: str) -> None:
         """For a key that nobody waits for any more."""
-        self._arrived.pop(key, None)
+        batch = self._batches.pop(key, None)
+        if batch is not None:
+            del batch.left[key]
+            self._tidy(batch)
+
+    def _tidy(self, batch: _Batch) -> None:
+        if batch.left and batch.mostly_gone:
+            self._used_here(batch.packed)
+            batch.shrink()
+
+    def _used_here(self, states: torch.Tensor) -> None:
+        """An encoder's stream may have made them: their memory must not be reused before this one has read it."""
+        if self.device.type == "cuda":
+            states.record_stream(torch.cuda.current_stream(self.device))
 
     def __len__(self) -> int:
-        return len(self._arrived)
+        return len(self._batches)

@@ -47,9 +47,8 @@ class Batch:
         self.requests[slot], request.slot = request, slot
         self.ids[slot], self.active[slot] = request.id, True
         self.tokens[slot, : len(tokens)] = tokens
-        self.length[slot], self.computed[slot], self.pending[slot] = len(tokens), 0, 0
+        self.length[slot] = len(tokens)
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
-        self.stop_ids[slot] = _NO_TOKEN
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
         self.streams[slot] = request.streams
         self.num_self_pages[slot] = len(self_pages)
@@ -59,14 +58,39 @@ class Batch:
         return tokens
 
     def remove(self, request: Request) -> np.ndarray:
-        """Frees the slot; the tokens generated so far go back to the request. Returns its self pages."""
+        """Frees the slot, and with it everything that it knew; the tokens generated so far go back to
+        the request. Returns its self pages."""
         slot = request.slot
         request.generated = self.tokens[slot, self.prompt_len[slot] : self.length[slot] - self.pending[slot]].tolist()
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
-        self.active[slot] = False
+        self._clear(slot)
         self.requests[slot], request.slot = None, -1
         self._free_slots.append(slot)
         return pages
+
+    def _clear(self, slot: int) -> None:
+        """A free slot looks as it did before its first owner: sums and tests over all slots need no
+        mask. (`tokens` and the page tables are only read up to lengths that are zero now.)"""
+        for values in self._per_slot:
+            values[slot] = 0
+        self.stop_ids[slot] = _NO_TOKEN
+
+    @property
+    def _per_slot(self) -> tuple[np.ndarray, ...]:
+        return (
+            self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
+            self.max_len, self.streams, self.num_self_pages, self.cross_len,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Asserts that free slots remember nothing. For tests."""
+        assert sorted(self._free_slots) == np.flatnonzero(~self.active).tolist()
+        for slot in self._free_slots:
+            assert self.requests[slot] is None
+            assert not any(values[slot] for values in self._per_slot), f"slot {slot} outlives its owner"
+            assert (self.stop_ids[slot] == _NO_TOKEN).all()
+        assert (self.pending >= 0).all()
+        assert (self.computed <= self.length).all()
 
     def running(self) -> list[Request]:
         return [request for request in self.requests if request is not None]

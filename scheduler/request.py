@@ -85,12 +85,13 @@ class Request:
     seed: int
     streams: bool = False  # deltas are wanted, not only the result
     priority: int = 0  # lower runs first
-    deadline: float | None = None  # Unix time
+    timeout: float | None = None  # seconds from its arrival at the scheduler: machines' clocks differ
     encoder: int = 0  # index of the encoder worker; set by the router
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival
+    deadline: float | None = None  # by the scheduler's own clock
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
     logprobs: list[TokenLogprobs] = field(default_factory=list)

@@ -4,9 +4,11 @@ A step of the replica is `next_encodes` (encoder work, asked for ahead of need),
 (what came of it). The scheduler sees page ids and content keys; never a tensor, an actor or a text.
 """
 
-import heapq
+import math
+import operator
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -15,6 +17,7 @@ import numpy as np
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import MAX_STOP_IDS, Batch
 from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
+from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput, TokenLogprobs
 
 
@@ -29,6 +32,10 @@ class Limits:
     encode_ahead_tokens: int
     max_waiting: int
     page_size: int
+    encode_timeout: float = math.inf  # seconds without a sign of encoder work, see `Scheduler._expire_encodes`
+
+
+LOOK_SECONDS = 1.0  # between two looks at the age of encoder work
 
 
 @dataclass
@@ -36,6 +43,9 @@ class _Encode:
     """Encoder work that was asked for: who waits for it, and whether its hidden states have arrived."""
 
     num_tokens: int
+    encoder: int
+    order: int  # of asking
+    since: float  # when it was asked for, or its encoder was last heard of while it was still in line
     waiters: dict[int, Request] = field(default_factory=dict)
     arrived: bool = False
 
@@ -47,33 +57,63 @@ class _Growth(Enum):
 
 
 class Scheduler:
-    def __init__(self, limits: Limits, pages: PagePool) -> None:
-        self.limits, self.pages = limits, pages
+    """`clock`: seconds, never set back. Deadlines are of this clock: a request brings seconds with it,
+    because other machines' clocks differ."""
+
+    def __init__(self, limits: Limits, pages: PagePool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits, self.pages, self._clock = limits, pages, clock
         self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size)
         self.requests: dict[int, Request] = {}  # all that have not ended
         self.counters: Counter[str] = Counter()
-        self._waiting: list[tuple[tuple[int, int], Request]] = []  # heap; entries whose state moved on are skipped
-        self._ready: list[tuple[tuple[int, int], Request]] = []  # heap, likewise
-        self._deadlines: list[tuple[float, int]] = []  # heap
+        self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
+        self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
+        self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._encodes: dict[str, _Encode] = {}
         self._encode_tokens = 0  # asked for, not yet in the cache
         self._unwanted: list[str] = []  # arrived keys whose last waiter ended
         self._output = StepOutput()
         self._arrivals = 0
+        self._asked = 0
+        self._heard: dict[int, tuple[int, float]] = {}  # by encoder: the latest order that it answered, and when
+        self._next_look = 0.0
 
     # ------------------------------------------------------------------ arrival
 
     def add(self, request: Request) -> None:
-        """Takes a request in, or ends it at once as REFUSED when it can never run here."""
+        """Takes a request in, or ends it at once as REFUSED when it can never run here. One that is
+        here already (a message that came twice) is left as it is."""
+        if request.id in self.requests:
+            return
         self._arrivals += 1
         request.order = self._arrivals
         self.requests[request.id] = request
-        refusal = self._refusal(request)
+        try:
+            refusal = self._wrong_kind(request) or self._refusal(request)
+        except Exception as error:  # what no check foresaw: it must not end the loop that serves everybody
+            refusal = f"cannot be served: {type(error).__name__}: {error}"
+            request.priority = 0  # it may be what was wrong, and has no place in a line any more
         if refusal:
             return self.finish(request, RequestState.REFUSED, error=refusal)
-        self._push(self._waiting, request)
-        if request.deadline is not None:
-            heapq.heappush(self._deadlines, (request.deadline, request.id))
+        self._waiting.push(request.place, request)
+        if request.timeout is not None:
+            request.deadline = self._clock() + request.timeout
+            self._deadlines.push((request.deadline, request.id), request)
+
+    @staticmethod
+    def _wrong_kind(request: Request) -> str | None:
+        """Callers' values were checked where they came in. Here is the last place at which one that
+        slipped through ends its own request, instead of a step of all. Raises TypeError, ValueError."""
+        params, prompt = request.params, np.asarray(request.prompt_token_ids)
+        for number in (request.max_tokens, request.priority, request.media.num_tokens, params.logprobs or 0):
+            operator.index(number)
+        if request.timeout is not None and math.isnan(request.timeout):
+            return "timeout must be seconds, not nan"
+        np.array([operator.index(token) for token in request.rules.stop_ids], np.int64)
+        if prompt.ndim != 1 or prompt.dtype.kind not in "iu" or not len(prompt):
+            return f"the decoder prompt must be token ids in one row, not {prompt.dtype} of shape {prompt.shape}"
+        if request.max_tokens < 1 or request.media.num_tokens < 1:
+            return f"max_tokens={request.max_tokens} and {request.media.num_tokens} encoder tokens must be at least 1"
+        return None
 
     def _refusal(self, request: Request) -> str | None:
         limits, cross = self.limits, request.media.num_tokens
@@ -109,7 +149,7 @@ class Scheduler:
     def next_encodes(self) -> list[tuple[Media, int]]:
         """Media to encode now, each with its encoder worker: within the budget ahead of what the cache holds."""
         jobs: list[tuple[Media, int]] = []
-        while request := self._head(self._waiting, RequestState.WAITING):
+        while request := self._waiting.first():
             media = request.media
             encode = self._encodes.get(media.key)
             if media.key in self.pages:
@@ -121,12 +161,14 @@ class Scheduler:
             elif not self._may_encode(media):
                 break
             else:
-                encode = self._encodes[media.key] = _Encode(media.num_tokens)
+                self._asked += 1
+                encode = _Encode(media.num_tokens, request.encoder, self._asked, self._clock())
+                self._encodes[media.key] = encode
                 self._encode_tokens += media.num_tokens
                 self.counters["encodes"] += 1
                 self._wait_for(encode, request)
                 jobs.append((media, request.encoder))
-            heapq.heappop(self._waiting)
+            self._waiting.discard(request.place)
         return jobs
 
     def _may_encode(self, media: Media) -> bool:
@@ -141,33 +183,72 @@ class Scheduler:
             request.move(RequestState.ENCODING)
 
     def encoded(self, key: str) -> None:
-        """Hidden states of `key` have arrived."""
-        encode = self._encodes[key]
-        encode.arrived = True
-        for request in encode.waiters.values():
-            request.metrics.encoded_at = time.time()
-            self._make_ready(request)
-        if not encode.waiters:
-            self._forget_encode(key)
+        """Hidden states of `key` have arrived. Once more, or too late: they are unwanted, or change nothing."""
+        encode = self._encodes.get(key)
+        if encode is None:
             self._unwanted.append(key)
+        elif not encode.arrived:
+            self._hear_of(encode)
+            encode.arrived = True
+            for request in encode.waiters.values():
+                request.metrics.encoded_at = time.time()
+                self._make_ready(request)
+            if not encode.waiters:
+                self._forget_encode(key)
+                self._unwanted.append(key)
 
     def encode_failed(self, key: str, error: str) -> None:
-        """The encoder could not do `key`: who waits for it fails, nobody else."""
+        """The encoder could not do `key`: who waits for it fails, nobody else. Nothing where nobody
+        waits any more, or where the states came another way."""
+        encode = self._encodes.get(key)
+        if encode is None or encode.arrived:
+            return
+        self._hear_of(encode)
+        self._fail_encode(key, error)
+
+    def _fail_encode(self, key: str, error: str) -> None:
         for request in list(self._encodes[key].waiters.values()):
             self.finish(request, RequestState.FAILED, error=error)
         self._forget_encode(key)
+
+    def _hear_of(self, encode: _Encode) -> None:
+        order, _ = self._heard.get(encode.encoder, (0, 0.0))
+        self._heard[encode.encoder] = max(order, encode.order), self._clock()
+
+    def _expire_encodes(self, now: float) -> None:
+        """Fails encoder work whose hidden states will not come: a message was lost, or its worker hangs.
+
+        An encoder answers in the order in which it was asked, and may rightly have minutes of work in
+        line. So the time counts anew whenever it answers something that was asked for earlier; what
+        it has passed over, or what it says nothing about at all, fails once `encode_timeout` is over,
+        and its share of the budget ahead is free again.
+        """
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        for key, encode in list(self._encodes.items()):
+            order, heard = self._heard.get(encode.encoder, (0, 0.0))
+            if order < encode.order:
+                encode.since = max(encode.since, heard)
+            if not encode.arrived and now - encode.since > self.limits.encode_timeout:
+                self.counters["lost_encodes"] += 1
+                self._fail_encode(
+                    key,
+                    f"encoder {encode.encoder} sent no hidden states within {self.limits.encode_timeout:g} s "
+                    f"(encode_timeout): its worker hangs, or the message was lost",
+                )
 
     def _forget_encode(self, key: str) -> None:
         self._encode_tokens -= self._encodes.pop(key).num_tokens
 
     def _make_ready(self, request: Request) -> None:
         request.move(RequestState.READY)
-        self._push(self._ready, request)
+        self._ready.push(request.place, request)
 
     def take_unwanted(self) -> list[str]:
         """Keys whose hidden states nobody wants any more, since the last call."""
         keys, self._unwanted = self._unwanted, []
-        return keys
+        return [key for key in keys if not self._arrived(key)]  # some may have been asked for again
 
     # ------------------------------------------------------------------ one step
 
@@ -188,12 +269,11 @@ class Scheduler:
         return self._plan([], []) if self._grow() is _Growth.ENOUGH else None
 
     def expire(self) -> None:
-        now = time.time()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, request_id = heapq.heappop(self._deadlines)
-            if request := self.requests.get(request_id):
-                waited = now - request.metrics.arrived_at
-                self.finish(request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s")
+        now = self._clock()
+        while (request := self._deadlines.first()) and request.deadline is not None and request.deadline <= now:
+            waited = now - request.deadline + (request.timeout or 0.0)
+            self.finish(request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s")
+        self._expire_encodes(now)
 
     def _grow(self) -> "_Growth":
         """A page for every running sequence that needs one; preempts the last in line while there are too few."""
@@ -225,16 +305,16 @@ class Scheduler:
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         tokens = len(self.batch)  # one for each running sequence
-        while not self.batch.full and (request := self._head(self._ready, RequestState.READY)):
+        while not self.batch.full and (request := self._ready.first()):
             if request.media.key not in self.pages and not self._arrived(request.media.key):
-                heapq.heappop(self._ready)  # evicted while it waited: encode again
+                self._ready.discard(request.place)  # evicted while it waited: encode again
                 request.move(RequestState.WAITING)
-                self._push(self._waiting, request)
+                self._waiting.push(request.place, request)
                 continue
             length = len(request.prompt_token_ids) + len(request.generated)
             if tokens + length > max(self.limits.max_batched_tokens, self.limits.max_len) or not self._fits(request, length):
                 break
-            heapq.heappop(self._ready)
+            self._ready.discard(request.place)
             admissions.append(self._take_in(request, length, writes))
             tokens += length
         return admissions, writes
@@ -316,11 +396,24 @@ class Scheduler:
         return rows
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """The step could not be run: its sequences fail, and cross KV that it should have written is forgotten."""
+        """The step could not be run: its sequences fail, and so does who came later to share cross KV
+        that it should have written. That KV is forgotten, and hidden states that may not have been
+        taken for it are unwanted."""
         for slot in plan.slots[self._live_rows(plan)]:
             self.finish(self._request_at(slot), RequestState.FAILED, error=error)
-        for write in plan.cross_writes:
-            self.pages.discard(write.key)
+        unwritten = {write.key for write in plan.cross_writes}
+        for request in self.batch.running():
+            if request.media.key in unwritten:
+                self.finish(request, RequestState.FAILED, error=error)
+        for key in unwritten:
+            self.pages.discard(key)
+        self._unwanted += unwritten
+
+    def fail_slot(self, plan: StepPlan, slot: int, error: str) -> None:
+        """One sequence of a step could not be taken in as its request asked: that request fails alone."""
+        (row,) = np.flatnonzero(plan.slots == slot)
+        if request := self.requests.get(int(plan.ids[row])):
+            self.finish(request, RequestState.FAILED, error=error)
 
     def _request_at(self, slot: int) -> Request:
         request = self.batch.requests[slot]
@@ -331,7 +424,7 @@ class Scheduler:
         for i in np.flatnonzero(np.isin(found.rows, live)):
             row = found.rows[i]
             request = self._request_at(plan.slots[row])
-            k = request.params.logprobs or 0
+            k = min(request.params.logprobs or 0, found.top_ids.shape[1])  # a vocabulary may have fewer
             request.logprobs.append(
                 TokenLogprobs(
                     ids=[int(tokens[row]), *found.top_ids[i, :k].tolist()],
@@ -348,6 +441,10 @@ class Scheduler:
         request.move(state)
         if was is RequestState.RUNNING:
             self._vacate(request)
+        for queue in (self._waiting, self._ready):
+            queue.discard(request.place)
+        if request.deadline is not None:
+            self._deadlines.discard((request.deadline, request.id))
         encode = self._encodes.get(request.media.key)
         if encode is not None and request.id in encode.waiters:
             del encode.waiters[request.id]
@@ -364,9 +461,9 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing can run and no encoder work can be asked for until something arrives."""
-        if len(self.batch) or self._head(self._ready, RequestState.READY):
+        if len(self.batch) or len(self._ready):
             return False
-        waiting = self._head(self._waiting, RequestState.WAITING)
+        waiting = self._waiting.first()
         return waiting is None or not (
             waiting.media.key in self.pages or waiting.media.key in self._encodes or self._may_encode(waiting.media)
         )
@@ -375,16 +472,3 @@ class Scheduler:
         """What happened since the last call."""
         output, self._output = self._output, StepOutput()
         return output
-
-    # ------------------------------------------------------------------ queues
-
-    @staticmethod
-    def _push(queue: list[tuple[tuple[int, int], Request]], request: Request) -> None:
-        heapq.heappush(queue, (request.place, request))
-
-    @staticmethod
-    def _head(queue: list[tuple[tuple[int, int], Request]], state: RequestState) -> Request | None:
-        """The first request of a heap that is still in `state`; entries that have moved on are dropped."""
-        while queue and queue[0][1].state is not state:
-            heapq.heappop(queue)
-        return queue[0][1] if queue else None

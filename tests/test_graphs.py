@@ -70,6 +70,40 @@ def test_one_shape_always_lies_at_the_same_place() -> None:
     assert first.lengths.tolist() == [4, 5, 6, 1]
 
 
+class Copy:
+    """Stands for the event behind a copy that waits in line: over once somebody has waited for it."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name, self.over = log, name, True
+
+    def query(self) -> bool:
+        return self.over
+
+    def record(self) -> None:
+        self.log.append(f"{self.name} queued")
+        self.over = False
+
+    def synchronize(self) -> None:
+        self.log.append(f"{self.name} awaited")
+        self.over = True
+
+
+def test_a_host_buffer_is_filled_again_only_after_its_copy() -> None:
+    buffer, log = make_buffer(), []
+    buffer._device = buffer._hosts[0].clone()  # as on a GPU: the copy is another one
+    buffer._hosts = [buffer._hosts[0].clone() for _ in range(2)]
+    buffer._copied = [Copy(log, name) for name in "ab"]
+    shape, plan = StepShape(4, 4, 1, 24, 16), make_plan([1, 1], [9, 3], [10, 7])
+    for _ in range(3):
+        buffer.fill(plan, shape)
+    assert log == ["b queued", "a queued", "b awaited", "b queued"]
+    assert buffer.waits == 1
+    buffer._copied[0].over = True
+    buffer.fill(plan, shape)
+    assert log[4:] == ["a queued"]
+    assert buffer.waits == 1
+
+
 def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
     assert batch_sizes(64) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]
     assert batch_sizes(5) == [1, 2, 4, 5]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import ray
 
-from antiphon.actors import payloads
 from antiphon.actors.payloads import LARGEST_OBJECT, PayloadStore, Stored, fetch
 
 
@@ -37,8 +36,8 @@ class Objects:
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> Objects:
     found = Objects()
-    monkeypatch.setattr(payloads.ray, "put", found.put)
-    monkeypatch.setattr(payloads.ray, "get", found.get)
+    monkeypatch.setattr(ray, "put", found.put)
+    monkeypatch.setattr(ray, "get", found.get)
     return found
 
 
@@ -80,7 +79,7 @@ def test_a_put_that_fails_is_told_to_all_whose_inputs_it_had_and_to_nobody_else(
             raise ray.exceptions.ObjectStoreFullError("full")
         return objects.put(arrays)
 
-    monkeypatch.setattr(payloads.ray, "put", put)
+    monkeypatch.setattr(ray, "put", put)
     first, *others = put_while_one_is_under_way(objects, [np.zeros(4, np.float32) for _ in range(5)])
     assert first.result(10).index == 0
     for each in others:

@@ -102,7 +102,10 @@ def test_masks_are_shared_and_their_rows_used_again() -> None:
     for round_ in range(3):
         for slot in range(40):
             bench.admit(slot, [9], SamplingParams(logit_bias={2: float(round_)} if slot % 2 else {}), DecodingRules(suppress=(5,)))
-    assert len(bench.slots.masks.rows) <= 16
+    masks = bench.slots.masks
+    assert len(masks.rows) == 2 * 64 + 1
+    used = {int(bench.slots.host[name][slot]) for name in ("mask", "begin_mask") for slot in range(40)}
+    assert len(used) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""How long a caller waits. Workers have deadlines of their own, but a worker that hangs keeps none."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from numbers import Real
+
+from antiphon.config.errors import PromptError, RequestExpired
+
+GRACE_SECONDS = 0.25  # a worker that works says better what became of the request
+
+
+class Deadline:
+    """`timeout` seconds from now; None is never. Raises PromptError for anything but a number above 0."""
+
+    def __init__(self, timeout: float | None) -> None:
+        number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+        if timeout is not None and not (number and math.isfinite(timeout) and timeout > 0):
+            raise PromptError(f"timeout must be a number of seconds above 0, or None; not {timeout!r}")
+        self.timeout = timeout
+        self._end = None if timeout is None else asyncio.get_running_loop().time() + timeout
+
+    @property
+    def seconds_left(self) -> float | None:
+        """For a request that is sent now: not less than a millisecond."""
+        return None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """What is awaited inside is cancelled soon after the deadline: raises RequestExpired then."""
+        try:
+            async with asyncio.timeout_at(None if self._end is None else self._end + GRACE_SECONDS) as scope:
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise RequestExpired(f"its deadline passed after {self.timeout:g} s") from None
+            raise

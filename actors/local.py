@@ -1,0 +1,101 @@
+"""Both halves in this process, without Ray: for one file, a notebook, a test, or to see what Ray costs."""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable
+
+from antiphon.actors.hosts import ColocatedHost
+from antiphon.actors.workers import Workers
+from antiphon.config.errors import ConfigurationError, EngineDeadError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import TimestampRules
+from antiphon.scheduler.request import Request, StepOutput
+
+LOOK_SECONDS = 0.2  # how often the threads are looked after
+EXIT_SECONDS = 5.0  # for weights that are being loaded
+CLOSE_SECONDS = 1.0  # for the batch under way; an encoder's may take longer on a CPU, and nobody waits for it
+
+
+class LocalWorkers(Workers):
+    """An encoder and a decoder worker, each a thread. The constructor loads their weights; `start` lets them work."""
+
+    def __init__(self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None) -> None:
+        """Raises ConfigurationError where an option needs more processes, and what the loading raises."""
+        check(config)
+        self._host = ColocatedHost()
+        loaded = threading.Event()
+        atexit.register(loaded.wait, EXIT_SECONDS)  # the interpreter must not end under a thread that runs native code
+        try:
+            self.facts = {"placement": "in this process", **self._host.load(model, config, 0, rules)}
+        finally:
+            loaded.set()
+            atexit.unregister(loaded.wait)
+        self._pid = os.getpid()
+        atexit.register(self.close)  # likewise
+
+    def start(self, deliver: Callable[[StepOutput], None]) -> None:
+        """`deliver` gets every output, in the decoder's thread."""
+        self._host.join(deliver)
+
+    def submit(self, decoder: int, requests: list[Request]) -> None:
+        self._host.submit(requests)
+
+    def cancel(self, decoder: int, request: Request) -> None:
+        self._host.cancel(request.id)
+
+    def stop(self, decoder: int, request: Request) -> None:
+        self._host.stop(request.id)
+
+    def failure(self) -> BaseException | None:
+        """What ended a worker's thread, if one has ended."""
+        return next((loop.failure for loop in self._host.loops if loop.failure is not None), None)
+
+    def counters(self) -> dict[str, int]:
+        return self._host.stats()
+
+    async def stats(self) -> list[dict[str, int]]:
+        return [self.counters()]
+
+    async def receive(self) -> StepOutput:
+        return await self._outputs.get()
+
+    async def watch(self) -> None:
+        while (failure := self.failure()) is None:
+            await asyncio.sleep(LOOK_SECONDS)
+        raise EngineDeadError(f"a worker ended: {type(failure).__name__}: {failure}") from failure
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts the workers; `receive` gives their outputs in `loop`."""
+        self._outputs: asyncio.Queue[StepOutput] = asyncio.Queue()
+
+        def deliver(output: StepOutput) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+
+        self.start(deliver)
+
+    def detach(self) -> None:
+        """Outputs that still come are nobody's."""
+
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        if os.getpid() == self._pid:  # a forked child has none of the threads
+            self._host.close(CLOSE_SECONDS)
+
+
+def check(config: EngineConfig) -> None:
+    """Raises ConfigurationError for what one process cannot do."""
+    replicas = {
+        "encoder_replicas": config.encoder.encoder_replicas,
+        "decoder_replicas": config.decoder.decoder_replicas,
+    }
+    for name, count in replicas.items():
+        if count != 1:
+            raise ConfigurationError(f"{name}={count} needs a process for each: leave out ray=False")
+    if config.placement.placement == "disaggregated":
+        raise ConfigurationError("placement='disaggregated' needs a process for each half: leave out ray=False")
+    if config.placement.address is not None:
+        raise ConfigurationError(f"ray=False joins no cluster: leave out it or address={config.placement.address!r}")

@@ -1,0 +1,111 @@
+"""Where the workers of an engine go: whether halves share processes, and what each process asks of Ray.
+
+Decided from what is free before anything starts: a worker that can never be placed would keep the engine waiting in silence.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 5.0  # Ray notices that an ended worker's resources are free again some time after it has ended
+
+
+@dataclass(frozen=True)
+class Node:
+    """GPUs of one machine: all of them, and what nobody has reserved."""
+
+    name: str
+    gpus: float
+    free_gpus: float
+    free_cpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`processes`: how many. `gpu_share`: of one GPU, for each; 0.0 on CPUs."""
+
+    colocated: bool
+    processes: int
+    gpu_share: float
+    cpus: float
+
+
+def place(config: EngineConfig) -> Placement:
+    """Raises ConfigurationError where the workers don't fit what the cluster has free."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        nodes = cluster_nodes()
+        try:
+            return decide(config, nodes)
+        except ConfigurationError:
+            may_still_fit = any(node.free_gpus < node.gpus for node in nodes)
+            if not may_still_fit or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
+    """As `place`, for these nodes."""
+    on_gpus = config.model.device != "cpu" and any(node.gpus for node in nodes)
+    if config.model.device == "cuda" and not on_gpus:
+        raise ConfigurationError("device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node")
+    free = sum(math.floor(node.free_gpus) for node in nodes)
+    colocated = _colocates(config, free if on_gpus else 0)
+    processes = config.decoder.decoder_replicas + (0 if colocated else config.encoder.encoder_replicas)
+    cpus = 1.0 if sum(node.free_cpus for node in nodes) >= processes else 0.0  # too few must not keep an engine from starting
+    if not on_gpus:
+        return Placement(colocated, processes, 0.0, cpus)
+    if not free:
+        raise ConfigurationError(
+            f"{processes} worker{'s' * (processes > 1)} (encoder_replicas={config.encoder.encoder_replicas}, decoder_replicas="
+            f"{config.decoder.decoder_replicas}) need a free GPU, and this Ray cluster has none: {_gpus_by_node(nodes)}. "
+            "Close another engine, add a GPU node, or use device='cpu'"
+        )
+    on_one_gpu = math.ceil(processes / free)
+    if on_one_gpu > 1:
+        logger.warning("%d workers share %d free GPUs: each may use %.0f %% of one", processes, free, 100 / on_one_gpu)
+    return Placement(colocated, processes, math.floor(100 / on_one_gpu) / 100, cpus)
+
+
+def _colocates(config: EngineConfig, free_gpus: int) -> bool:
+    """Whether encoder and decoder share processes. 'auto': when there are GPUs, but not one for each worker."""
+    encoders, decoders = config.encoder.encoder_replicas, config.decoder.decoder_replicas
+    match config.placement.placement:
+        case "auto":
+            return 0 < free_gpus < encoders + decoders and encoders == decoders
+        case "colocated" if encoders != decoders:
+            raise ConfigurationError(
+                "placement='colocated' puts one encoder beside each decoder: "
+                f"encoder_replicas={encoders} != decoder_replicas={decoders}"
+            )
+        case chosen:
+            return chosen == "colocated"
+
+
+def _gpus_by_node(nodes: list[Node]) -> str:
+    shares = [f"{node.name} has {node.free_gpus:g} of {node.gpus:g} free" for node in nodes if node.gpus]
+    return "; ".join(shares)
+
+
+def cluster_nodes() -> list[Node]:
+    """The living nodes of the cluster that this process is connected to."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    free = available_resources_per_node()
+    return [
+        Node(
+            node["NodeManagerAddress"],
+            node["Resources"].get("GPU", 0.0),
+            free.get(node["NodeID"], {}).get("GPU", 0.0),
+            free.get(node["NodeID"], {}).get("CPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]

@@ -1,0 +1,171 @@
+"""This process's connection to Ray: one for all its engines, in a thread that lives as long as the process.
+
+The kernel ends Ray's processes together with the thread that started them, and Ray then ends the program. So that thread must
+belong to no engine and to no event loop.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from antiphon.actors.threads import DaemonThreads
+from antiphon.config.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+EXIT_SECONDS = 3.0
+
+
+class RaySession:
+    """Shared by the engines of a process: the first connects, unless the program had, and the last leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engines, self._ours = 0, False
+        self._thread = DaemonThreads(1, "antiphon-ray")
+        self._connecting: Future[None] | None = None
+        self._pid = os.getpid()
+
+    def join(self, address: str | None) -> None:
+        """Raises ConfigurationError where there is no cluster at `address`."""
+        with self._lock:
+            import ray  # before the exit is registered: what is registered last runs first
+
+            if not ray.is_initialized():
+                atexit.register(self._exit)
+                os.register_at_fork(after_in_child=_leave_to_parent)
+                self._connecting = self._thread.submit(_connect, address)
+                self._connecting.result()
+                self._ours = True
+            self._engines += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._engines -= 1
+            if not self._engines and self._ours:
+                self._ours = False
+                self._thread.submit(_disconnect).result()
+                atexit.unregister(self._exit)
+
+    def _exit(self) -> None:
+        """The program ends while Ray runs, starts or stops. Ray's agents would outlive it by a minute."""
+        if os.getpid() != self._pid or self._connecting is None:
+            return
+        processes = _ray_processes()
+        if self._connecting.done():
+            with contextlib.suppress(TimeoutError):
+                self._thread.submit(_disconnect).result(EXIT_SECONDS)  # perhaps behind one that is under way
+        _kill(processes)
+        _forget_exit()
+
+
+session = RaySession()
+
+
+def abandon() -> None:
+    """Kills every process that this one has started, Ray's and its workers among them, at once. For a program that is about to
+    end itself: nothing is told to anybody."""
+    _kill(psutil.Process().children(recursive=True))
+
+
+def _ray_processes() -> list[psutil.Process]:
+    """Those of a Ray that this process has started."""
+    return [
+        process
+        for child in psutil.Process().children()
+        if any("/ray/" in word for word in _command(child))
+        for process in (child, *child.children(recursive=True))
+    ]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        words: list[str] = process.cmdline()
+        return words
+    except psutil.Error:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _forget_exit() -> None:
+    """Ray's own shutdown at exit waits for processes that are gone."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child, Ray's shutdown at exit would wait for threads that only the parent has."""
+    if "ray" in sys.modules:
+        _forget_exit()
+
+
+def _connect(address: str | None) -> None:
+    """Joins the given or the running cluster, or starts one on this machine."""
+    import ray
+
+    # Without it, Ray warns of a change to come in how it hides GPUs from workers that asked for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named in (None, "", "local"):
+        logger.info("starting Ray, unless it runs already")
+        local: dict[str, Any] = {"include_dashboard": False}
+    else:
+        _check_reachable(named)
+        _use_saved_token()
+        logger.info("joining the Ray cluster at %s", named)
+        local = {}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    except ValueError:  # it found a running cluster, for which local options are refused
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
+
+
+def _disconnect() -> None:
+    """Ends a Ray that was started here, with all its processes; leaves one that was joined."""
+    import ray
+
+    processes = _ray_processes()
+    ray.shutdown()
+    _kill(processes)  # the agents of a Ray that had hardly started stay behind
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries a wrong address for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+
+
+def _use_saved_token() -> None:
+    """`ray start` turns token authentication on wherever a token is saved, and every local Ray saves one; but who joins by address
+    must ask for it."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if "RAY_AUTH_TOKEN" in os.environ or path.exists():
+        from ray._raylet import Config  # type: ignore[attr-defined]
+
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # the variable was read when Ray was imported

@@ -1,0 +1,60 @@
+"""Threads that a program does not wait for when it ends."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DaemonThreads(Executor):
+    """As `ThreadPoolExecutor`, whose threads the interpreter joins at its end, however long their work takes: a recording of six
+    hours that is being decoded, or a Ray that is being started, would keep an interrupted program alive."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0  # threads that wait for work; less than none where work waits for threads
+        self._closed = False
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        """Raises RuntimeError after `shutdown`."""
+        outcome: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the threads {self._name} were shut down")
+            self._work.put((lambda: function(*args, **kwargs), outcome))
+            self._idle -= 1
+            if self._idle < 0 and len(self._threads) < self._count:
+                name = f"{self._name}-{len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
+                self._threads[-1].start()
+                self._idle += 1
+        return outcome
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:
+            self._closed = True
+        while cancel_futures and not self._work.empty():
+            if (item := self._work.get()) is not None:
+                item[1].cancel()
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            function, outcome = item
+            if outcome.set_running_or_notify_cancel():
+                try:
+                    outcome.set_result(function())
+                except BaseException as error:
+                    outcome.set_exception(error)
+            del item, function, outcome  # an idle thread holds nobody's sound
+            with self._lock:
+                self._idle += 1

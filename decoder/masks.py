@@ -1,0 +1,87 @@
+"""Additive masks over the vocabulary: suppressed, allowed and biased tokens."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from antiphon.layers.device import to_device
+
+Key = tuple[object, ...]
+MASKS_PER_SEQUENCE = 2  # of the first token, and of the later ones
+
+
+class MaskTable:
+    """One row for each distinct mask in use; row 0 adds nothing.
+
+    The table neither grows nor moves, because captured graphs read it where it was. Every slot holds
+    two masks at most and gives them up before its next owner takes two, so two rows a slot are enough
+    in any order of admissions. Most requests want the masks of those before them (all of a Whisper
+    do): a row that nobody uses keeps its mask until another mask needs the row.
+
+    Memory: 4 bytes * vocabulary * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots. On
+    a CPU it comes from calloc, where a row costs memory once it is written.
+    """
+
+    def __init__(self, vocab_size: int, max_seqs: int, device: torch.device) -> None:
+        shape = (MASKS_PER_SEQUENCE * max_seqs + 1, vocab_size)
+        on_host = device.type == "cpu"
+        self.rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_host else torch.zeros(shape, device=device)
+        self._users = [0] * shape[0]
+        self._row_of: dict[Key, int] = {}
+        self._key_of: dict[int, Key] = {}
+        self._unused = OrderedDict.fromkeys(range(1, shape[0]))  # rows; least recently used first
+
+    def acquire(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]) -> int:
+        """The row of a mask, for one more user. Raises what a value of the wrong kind raises, before
+        anything has changed; SamplingParams has checked what comes from a caller."""
+        key = (tuple(suppress), None if allowed is None else tuple(allowed), tuple(sorted(bias.items())))
+        if key == ((), None, ()):
+            return 0
+        row = self._row_of.get(key)
+        if row is None:
+            row = self._write(key, self._mask(suppress, allowed, bias))
+        self._unused.pop(row, None)
+        self._users[row] += 1
+        return row
+
+    def release(self, row: int) -> None:
+        """One user less."""
+        if row == 0:
+            return
+        self._users[row] -= 1
+        if not self._users[row]:
+            self._unused[row] = None
+
+    def _write(self, key: Key, mask: np.ndarray) -> int:
+        row = next(iter(self._unused))
+        if row in self._key_of:
+            del self._row_of[self._key_of.pop(row)]
+        self.rows[row] = to_device(mask, self.rows.device)
+        self._row_of[key], self._key_of[row] = row, key
+        return row
+
+    def _mask(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]) -> np.ndarray:
+        size = self.rows.shape[1]
+        mask = np.zeros(size, np.float32)
+        if allowed is not None:
+            mask[:] = -np.inf
+            mask[checked_ids(allowed, size)] = 0.0
+        for token, value in zip(checked_ids(list(bias), size).tolist(), bias.values(), strict=True):
+            mask[token] += value
+        # Checkpoints list ids that their model has no logit for: those are suppressed anyway.
+        mask[[token for token in suppress if 0 <= token < size]] = -np.inf
+        return mask
+
+
+def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
+    """[ids] int64. Raises ValueError for what is no token of the vocabulary: on a GPU, reading out of
+    bounds ends the whole process."""
+    array = np.asarray(ids) if len(ids) else np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"token ids must be whole numbers, not {array.dtype}")
+    outside = array[(array < 0) | (array >= vocab_size)]
+    if len(outside):
+        raise ValueError(f"token id {outside[0]} is outside the vocabulary of 0 to {vocab_size - 1}")
+    return array.astype(np.int64)
