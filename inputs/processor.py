@@ -12,6 +12,7 @@ from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.inputs.audio import AudioInput, read_sound
+from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, with_languages
@@ -19,6 +20,7 @@ from antiphon.inputs.sound import Sound
 from antiphon.inputs.transcription_options import TranscriptionOptions, check_options
 from antiphon.inputs.translation import TranslationFormat
 from antiphon.inputs.whisper import WhisperFormat
+from antiphon.inputs.whisper_tokens import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class InputProcessor:
             assert isinstance(model.encoder, BartHalf)
             self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
             self.whisper = WhisperFormat(model, self.tokenizer)
+        self._backend = backend_of(self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
         if model.defaults.ignored:
             ignored = ", ".join(model.defaults.ignored)
@@ -216,6 +219,18 @@ class InputProcessor:
         if self.whisper is None or not self.whisper.times or (self.whisper.multilingual and len(prompt_token_ids) == 1):
             return False
         return self.whisper.no_timestamps_id not in prompt_token_ids
+
+    def text_stream(self, params: SamplingParams) -> TextStream:
+        """For the text of one request, as its tokens come."""
+
+        def decode(ids: list[int]) -> str:
+            return self.decode(ids, params.skip_special_tokens)
+
+        pieces = None
+        if self._backend is not None:
+            hidden = None if self.whisper is None else TIMESTAMP
+            pieces = Streamed(self._backend, decode, params.skip_special_tokens, hidden)
+        return TextStream(decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
         if len(token_ids) != 1:
