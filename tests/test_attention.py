@@ -9,7 +9,7 @@ import torch
 from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, make_bias, paged_spec
 
 from antiphon.attention.backends import BACKENDS, Row, Support
-from antiphon.attention.flex_backend import FlexAttention
+from antiphon.attention.flex_backend import FlexAttention, padded_size
 from antiphon.attention.interface import AttentionSpec, PagedBatch
 from antiphon.attention.selection import ORDER, choose, refusal, select
 from antiphon.config.errors import AttentionBackendError
@@ -56,6 +56,32 @@ def test_the_reference_reads_float8_pages(kind: Any) -> None:
 def test_flex_attention_uncompiled(bias: bool) -> None:
     """Compiled, it runs on the GPU only; the mask and the bias are the same code."""
     check_full(FlexAttention(full_spec(3, 16, torch.float32, bias)), FULL_LENGTHS[2])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("bias", [False, True])
+def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> None:
+    """Each is compiled once on a GPU, where torch gives up after eight."""
+    backend, shapes = FlexAttention(full_spec(2, 16, torch.float32, bias)), []
+    attend = backend._attend
+
+    def note(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
+        mask = options["block_mask"]
+        shapes.append((tensors[0].shape, *(each.stride() for each in tensors), mask.shape, mask.kv_indices.shape))
+        return attend(*tensors, **options)
+
+    backend._attend = note
+    rng = np.random.default_rng(2)
+    for seed in range(12):
+        check_full(backend, rng.integers(1, 20 + 20 * seed, int(rng.integers(1, 6))).tolist(), seed)
+    check_full(backend, [512], seed=1)
+    check_full(backend, [513], seed=1)
+    assert len(set(shapes)) == len({each[0] for each in shapes}) <= 3
+
+
+@pytest.mark.parametrize(("tokens", "size"), [(1, 512), (512, 512), (513, 1024), (16_384, 16_384), (16_385, 32_768)])
+def test_padded_sizes(tokens: int, size: int) -> None:
+    assert padded_size(tokens) == size
 
 
 def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:

@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -25,6 +24,8 @@ def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
 
 
 def encode(samples: np.ndarray, rate: int, codec: str, container: str, channels: int = 1) -> bytes:
+    import av
+
     buffer = io.BytesIO()
     layout = "mono" if channels == 1 else "stereo"
     with av.open(buffer, "w", format=container) as out:
@@ -116,6 +117,8 @@ def test_files_that_are_empty_cut_short_or_without_sound(tmp_path: Path) -> None
         load_audio(header_only, RATE)
     half = encode(tone(1.0, RATE), RATE, "pcm_s16le", "wav")
     assert 0.3 * RATE < len(load_audio(half[: len(half) // 2], RATE)) < 0.7 * RATE
+    import av
+
     video = tmp_path / "silent.mp4"
     with av.open(str(video), "w") as out:
         stream = out.add_stream("mpeg4", rate=10, width=32, height=32)

@@ -14,6 +14,7 @@ import tiny_models
 import torch
 from plain_engine import PlainEngine
 from test_parity import clips, mixed_inputs, oracle, text_rules
+from test_special_ids import specials, texts
 
 from antiphon import Engine
 from antiphon.config.sampling import DecodingRules, SamplingParams
@@ -50,6 +51,20 @@ def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
         for i, clip in enumerate(clips(16, engine.encoder.audio.window)):
             prompt = [61, 63, 65, 66] if i % 3 else [*range(3, 20), 61, 63, 65, 66]  # some with earlier text: graphs of their own
             engine.submit(engine.request(clip, prompt, 30, DecodingRules(stop_ids=(60,))))
+        results.append({id_: end.token_ids for id_, end in engine.run().items()})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["m2m100", "bart", "t5"])
+def test_special_ids_inside_sequences_equal_the_cpu(name: str, checkpoints) -> None:
+    """Padding takes no position in M2M-100: counted on the device, in graphs and rounds of steps."""
+    folder, model = checkpoints(name)
+    params, results = SamplingParams(logit_bias=dict.fromkeys(specials(model), 6.0)), []
+    for options in ({"device": "cpu"}, {"device": "cuda", "kv_cache_memory_gib": 1, "num_scheduler_steps": 3}):
+        engine = PlainEngine(folder, dtype="float32", max_num_seqs=8, max_model_len=64, **options)
+        for ids, prompt, length in texts(model, prompt=9, seed=6):
+            engine.submit(engine.request(ids, prompt, length, DecodingRules(), params=params))
+            engine.step()
         results.append({id_: end.token_ids for id_, end in engine.run().items()})
     assert results[0] == results[1]
 

@@ -67,7 +67,9 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
     """Requests come while others run, few pages make some be computed anew, and every id may be generated."""
     folder, model = endless
     inputs = texts(model, prompt=9, seed=4)
-    bias = dict.fromkeys(specials(model), 9.0)
+    prompts = torch.tensor([inputs[0][1]])
+    spread = float(model(torch.tensor(inputs[0][0][None]).long(), decoder_input_ids=prompts).logits.std())
+    bias = {token: (3.0 if token == model.config.pad_token_id else 1.5) * spread for token in specials(model)}
     engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4, num_kv_pages=40)
     params = SamplingParams(logit_bias=bias, logprobs=0)
     for ids, prompt, length in inputs:
@@ -85,7 +87,7 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
         np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
         generated += tokens
     share = np.isin(generated, specials(model)).mean()
-    assert 0.05 < share < 0.95, f"{share:.0%} of what is generated is special"
+    assert 0.05 < share < 0.98, f"{share:.0%} of what is generated is special"
     assert model.config.pad_token_id in generated
 
 
