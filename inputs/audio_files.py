@@ -25,7 +25,9 @@ from antiphon.inputs.sound import Reason, Skipped, Sound, merged
 logger = logging.getLogger(__name__)
 
 MAX_READ_ERRORS = 100  # of a container, one after another; then the rest counts as unreadable
-MAX_DAMAGED_SAMPLES = 0.01  # share of them that may be NaN or absurd in what a file decodes to
+# Share of samples that may be NaN or absurd. Of floats as they are more are in another unit; what
+# a codec makes of damaged packets is damage, however much it is.
+MAX_ABSURD = {True: 0.01, False: 0.5}
 LONGEST_PACKET = 1.0  # seconds; damaged packets may say anything
 GAP = 0.1  # seconds between two packets' times that are taken for a loss
 MISSING = 0.5  # seconds that a file may end before its header says
@@ -44,7 +46,8 @@ def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
             seconds = _claimed_seconds(container, stream, _size(file))
             if seconds > MAX_SECONDS:
                 raise too_long(name)
-            recording = _Recording(name, rate, seconds)
+            plain = stream.codec_context.name.startswith("pcm_")
+            recording = _Recording(name, rate, seconds, MAX_ABSURD[plain])
             broken_at = _decode(container, stream, recording, seconds)
             knows_times = _knows_times(container)
         link = None if broken_at is None else next_link(file, broken_at)
@@ -156,8 +159,8 @@ class _Recording:
     """What has been decoded of one file so far. The stream's rate, channels and sample format may
     change from frame to frame."""
 
-    def __init__(self, name: str, rate: int, expected_seconds: float) -> None:
-        self.name, self.rate = name, rate
+    def __init__(self, name: str, rate: int, expected_seconds: float, max_absurd: float) -> None:
+        self.name, self.rate, self.max_absurd = name, rate, max_absurd
         self._resampler = Resampler(rate)
         self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
         self._skipped: list[Skipped] = []
@@ -166,7 +169,7 @@ class _Recording:
         self._last_seconds = 0.02  # of a frame, for damaged packets that don't say how long they are
 
     def add(self, frame: Any) -> None:
-        """A decoded frame. Its timestamp is not read: gaps between them are not silence."""
+        """A decoded frame. The packets know the times."""
         input_rate, count = frame.sample_rate, frame.samples
         kind = frame.format.packed.name
         if not count:
@@ -223,7 +226,7 @@ class _Recording:
             raise AudioError(f"{self.name}: not readable as audio (none of its {self._lost_packets} packets can be decoded)")
         if not self._frames:
             raise AudioError(f"{self.name}: holds no samples")
-        if self._bad_samples > MAX_DAMAGED_SAMPLES * self._input_samples:
+        if self._bad_samples > self.max_absurd * self._input_samples:
             raise AudioError(
                 f"{self.name}: {self._bad_samples} of {self._input_samples} samples are NaN, "
                 f"infinite or beyond {LARGEST:g} where full scale is 1"

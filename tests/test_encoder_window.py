@@ -1,5 +1,7 @@
 """encoder_window='auto': a clip is encoded in a window of its own length."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +72,21 @@ def test_the_processor_counts_as_the_encoder_does(whisper_folder: Path) -> None:
 def test_an_unknown_window_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="encoder_window must be one of full, auto, not 'short'"):
         resolve("model", {"encoder_window": "short"})
+
+
+def test_models_that_were_never_measured_in_short_windows_are_named(
+    whisper_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = ModelConfig.load(ModelOptions(str(whisper_folder)))
+    other = shutil.copytree(whisper_folder, tmp_path / "whisper-other")
+    settings = json.loads((other / "config.json").read_text())
+    assert settings.pop("antiphon_encoder_window") == "auto"
+    (other / "config.json").write_text(json.dumps(settings))
+    InputProcessor(shipped, "auto")
+    InputProcessor(ModelConfig.load(ModelOptions(str(other))), "full")
+    assert not caplog.records
+    InputProcessor(ModelConfig.load(ModelOptions(str(other))), "auto")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "whisper-other" in record.getMessage()
+    assert "691 word errors where the full window's text has 204 words" in record.getMessage()
