@@ -2,21 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What editable installs warn of (folders named like the package) is no matter here: the root is the package.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
 .PHONY: setup demo test lint clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
-	mkdir -p .typing && ln -sfn .. .typing/antiphon
-	touch $@
+# What it takes to run; what it takes to test comes on top of it.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): torch, Ray, transformers (about 2 minutes, 2 GB) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) .
+	@touch $@
 
-demo: setup
-	$(BIN)/python examples/demo.py
+$(VENV)/.ready: $(VENV)/.runtime
+	@echo "installing what tests and linters need (about 1 minute) ..."
+	@$(INSTALL) '.[test,dev]'
+	@mkdir -p .typing && ln -sfn .. .typing/antiphon
+	@touch $@
+
+demo: $(VENV)/.runtime
+	@$(BIN)/python examples/demo.py
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not gpu and not multi_gpu"

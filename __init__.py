@@ -1,11 +1,28 @@
-"""Antiphon: a serving engine for encoder/decoder models on Ray. Encoders call, decoders respond."""
+"""Antiphon: a serving engine for encoder/decoder models on Ray. Encoders call, decoders respond.
 
-from antiphon.actors.engine import AsyncEngine
-from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, Segment, StreamDelta, Transcription
-from antiphon.client.engine import Engine
-from antiphon.config.errors import AntiphonError
-from antiphon.config.sampling import SamplingParams
-from antiphon.inputs.sound import Skipped
+Names are imported when they are first used: torch and Ray take seconds, and `antiphon --help` or a
+usage error need neither.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antiphon.actors.engine import AsyncEngine
+    from antiphon.actors.outputs import (
+        CompletionOutput,
+        Logprob,
+        RequestOutput,
+        Segment,
+        StreamDelta,
+        Transcription,
+    )
+    from antiphon.client.engine import Engine
+    from antiphon.config.errors import AntiphonError
+    from antiphon.config.sampling import SamplingParams
+    from antiphon.inputs.sound import Skipped
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AntiphonError",
@@ -19,4 +36,31 @@ __all__ = [
     "Skipped",
     "StreamDelta",
     "Transcription",
+    "__version__",
 ]
+
+_MODULES = {
+    "AntiphonError": "antiphon.config.errors",
+    "AsyncEngine": "antiphon.actors.engine",
+    "CompletionOutput": "antiphon.actors.outputs",
+    "Engine": "antiphon.client.engine",
+    "Logprob": "antiphon.actors.outputs",
+    "RequestOutput": "antiphon.actors.outputs",
+    "SamplingParams": "antiphon.config.sampling",
+    "Segment": "antiphon.actors.outputs",
+    "Skipped": "antiphon.inputs.sound",
+    "StreamDelta": "antiphon.actors.outputs",
+    "Transcription": "antiphon.actors.outputs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -53,7 +53,7 @@ class Transcriber:
         audio: AudioInput,
         *,
         language: str | None = None,
-        task: str = "transcribe",
+        task: str | None = None,
         timestamps: bool = True,
         chunk_seconds: float | None = None,
         params: SamplingParams | None = None,

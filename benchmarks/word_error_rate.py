@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jiwer import wer
 
 ROOT = Path(__file__).parents[1]
 WHISPER = ROOT / "examples" / "whisper_commands"
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 from plain_engine import PlainEngine  # noqa: E402
-from scoring import word_error_rate  # noqa: E402
 
 from antiphon.client.bench.report import table  # noqa: E402
 from antiphon.config.errors import AntiphonError  # noqa: E402
@@ -107,7 +107,7 @@ def main() -> None:
         row = {"options": " ".join(f"{name}={value}" for name, value in case.items()) or "defaults"}
         try:
             heard = transcribe(inputs, clips, languages, {"device": arguments.device, **case})
-            rows.append({**row, "word error rate %": 100 * word_error_rate(heard, texts)})
+            rows.append({**row, "word error rate %": 100 * wer(texts, heard)})
         except AntiphonError as error:
             rows.append({**row, "refused": str(error)})
         print(rows[-1], flush=True)

@@ -1,1 +1,1 @@
-"""The synchronous engine and the command line."""
+"""The synchronous engine, the command line (cli/) and the benchmarks (bench/)."""

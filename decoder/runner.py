@@ -24,7 +24,8 @@ from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.sampling import DeviceLogprobs, Sampler
 from antiphon.decoder.slots import Slots
-from antiphon.kv.handoff import HandoffBuffer
+from antiphon.decoder.warm_up import KEY, ScratchSequence
+from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
@@ -86,6 +87,19 @@ class DecoderRunner:
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
         self.graphs = self._capture()
         self.cross_graphs = self._capture_cross()
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Goes once through every rule of sampling and both kinds of steps, so that what is loaded, compiled or allocated at first use
+        is so before the first request."""
+        sequence = ScratchSequence(
+            self.slots.scratch, self.pool.scratch_page, self.pool.page_size, self.model_config.max_decoder_len
+        )
+        states = torch.zeros(1, self.model_config.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
+        for plan in sequence.plans(self.sampler.timestamps):
+            if plan.cross_writes:
+                self.handoff.put(HiddenStates((KEY,), (1,), states))
+            self.launch(plan).result()
 
     def probe(self) -> None:
         """Raises if the device can't go on after an error."""

@@ -20,6 +20,7 @@ from antiphon.layers.device import Target, to_device, together_to_device
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 
+WARM_TOKENS = 16  # of an input that no request waits for
 MARGIN = 2  # tokens of silence behind a short window, so that convolutions see at its end what they see in a full one
 
 
@@ -35,7 +36,7 @@ class EncoderRunner:
     """Holds the encoder half of a checkpoint. Inputs are token ids (text) or samples at the model's rate (audio)."""
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
-        half = model.encoder
+        half, self.max_len = model.encoder, model.max_encoder_len
         self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
@@ -60,6 +61,23 @@ class EncoderRunner:
         if not config.model.enforce_eager:
             self.window_graphs = self._capture_windows(config, half.hidden_size)
             self.text_graphs = self._capture_texts(config, half.hidden_size, model.max_encoder_len)
+        self.warm_up()
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs small inputs, so that what is loaded, compiled or allocated at first use is so before the first request."""
+        if self.audio is None:
+            for lengths in ((WARM_TOKENS,), (1, WARM_TOKENS)):  # alike, and not
+                self.encode([np.zeros(min(length, self.max_len), np.int32) for length in lengths])
+        elif self.target.device.type == "cuda":
+            self.encode([np.zeros(self.audio.hop, np.float32)])
+        else:  # a short window: a full one of a large model takes a second
+            tokens = min(WARM_TOKENS, self.audio.tokens)
+            samples = torch.zeros(1, 2 * tokens * self.audio.hop)
+            plan = self.attention.plan(FullBatch.of(np.array([tokens]), self.target.device))
+            self.model(self.log_mel(samples).to(self.target.dtype), self.attention, plan)
+            if self.shortens:
+                self._encode_short([samples[0].numpy()], np.array([tokens]))
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:

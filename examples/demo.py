@@ -4,12 +4,13 @@ Starts Ray on this machine (or joins a running cluster) and prints what was hear
 """
 
 import json
+import logging
 import time
 from pathlib import Path
 
-from scoring import word_error_rate
+print("importing torch and Ray ...", flush=True)
 
-from antiphon import AntiphonError, Engine
+from antiphon import AntiphonError, Engine  # noqa: E402
 
 HERE = Path(__file__).parent
 
@@ -18,6 +19,7 @@ def transcribe_recordings() -> None:
     folder = HERE / "whisper_commands" / "recordings"
     expected: dict[str, str] = json.loads((folder / "expected.json").read_text())
     files = [folder / name for name in expected]
+    print("\nWhisper: starting Ray, then a worker for each half of the model ...", flush=True)
     began = time.perf_counter()
     with Engine(str(HERE / "whisper_commands" / "model")) as engine:
         ready = time.perf_counter()
@@ -32,14 +34,16 @@ def transcribe_recordings() -> None:
         seconds += result.duration
         print(f"{file.name:28} {result.duration:5.1f} s  {result.language}  {result.text}")
         print(f"{'expected':28} {'':12}  {said}")
+    right = sum(text == said for text, said in zip(heard, expected.values(), strict=True))
     print(
-        f"\nWhisper: word error rate {100 * word_error_rate(heard, list(expected.values())):.1f} % on {len(files)} recordings, "
-        f"{seconds:.1f} s of sound in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+        f"\nWhisper: {right} of {len(files)} recordings right to the word, {seconds:.1f} s of sound "
+        f"in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
     )
 
 
 def write_numbers() -> None:
     numbers = [7, 42, 300, 1_984, 20_026, 365_250, 999_999]
+    print("\nT5: the same for a model of text, numbers into words ...", flush=True)
     began = time.perf_counter()
     with Engine(str(HERE / "t5_numbers" / "model")) as engine:
         ready = time.perf_counter()
@@ -52,5 +56,7 @@ def write_numbers() -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="  %(message)s")
+    logging.getLogger("antiphon").setLevel(logging.INFO)
     transcribe_recordings()
     write_numbers()

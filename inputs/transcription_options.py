@@ -82,7 +82,7 @@ def check_options(
     audio: AudioConfig,
     *,
     language: str | None = None,
-    task: str = "transcribe",
+    task: str | None = None,
     timestamps: bool = True,
     chunk_seconds: float | None = None,
     params: SamplingParams | None = None,

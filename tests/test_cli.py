@@ -1,14 +1,20 @@
 """The command line: results on standard output, errors in one line, exit codes."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
+import torch
+from transformers import T5ForConditionalGeneration
 
-from antiphon.client.info import describe_machine, describe_model
+from antiphon.client.cli.describe import count_parameters, describe_machine, describe_model, summary
 
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
@@ -23,13 +29,48 @@ def own_lines(stderr: str) -> list[str]:
 
 def test_transcribe(whisper_folder: Path) -> None:
     files = [str(RECORDINGS / "call.wav"), "/no/such.wav", str(RECORDINGS / "wecker.wav")]
-    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json")
+    done = antiphon("transcribe", *files, "--model", str(whisper_folder), "--json", "--no-ray")
     assert done.returncode == 1
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [result["text"] for result in results] == ["call seven nine zero", "wecke mich morgen um vier"]
-    assert results[1]["language"] == "de"
+    results = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+    assert {name: line["text"] for name, line in results.items()} == {
+        "call.wav": "call seven nine zero",
+        "wecker.wav": "wecke mich morgen um vier",
+    }
+    assert results["wecker.wav"]["language"] == "de"
     assert own_lines(done.stderr) == ["antiphon: /no/such.wav: no such file"]
+    assert f"configuration of {whisper_folder}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
+    files = [str(RECORDINGS / "call.wav"), "-"]
+    options = ["-m", str(whisper_folder), "--output-dir", str(tmp_path), "-f", "srt,txt", "--no-ray", "-q"]
+    command = [sys.executable, "-m", "antiphon", "transcribe", *files, *options]
+    sound = (RECORDINGS / "wecker.wav").read_bytes()
+    done = subprocess.run(command, capture_output=True, input=sound, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["call.srt", "call.txt", "stdin.srt", "stdin.txt"]
+    assert (tmp_path / "stdin.txt").read_text() == "wecke mich morgen um vier\n"
+    assert re.fullmatch(r"1\n00:00:00,000 --> 00:00:0\d,\d{3}\ncall seven nine zero\n\n", (tmp_path / "call.srt").read_text())
+
+
+@pytest.mark.parametrize("moment", ["reading the configuration", "starting Ray"])
+def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
+    command = [sys.executable, "-m", "antiphon", "transcribe", str(RECORDINGS / "call.wav"), "-m", str(whisper_folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while moment not in (line := process.stderr.readline()):
+        assert line, "it ended before"
+    time.sleep(1.0)  # amid what it announced
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.perf_counter() - began < 2.0
+    assert (process.returncode, stdout, stderr.splitlines()[-1]) == (130, "", "antiphon: interrupted")
+    assert "Traceback" not in stderr
+    _, alive = psutil.wait_procs(descendants, timeout=2)
+    assert alive == []
 
 
 def test_generate_from_standard_input(t5_folder: Path) -> None:
@@ -67,12 +108,27 @@ def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path
 
 
 def test_info(t5_folder: Path) -> None:
+    first, second = summary().splitlines()
+    assert first.startswith("this machine: ")
+    assert "decoder -> " in first
+    assert f"torch {torch.__version__.split('+')[0]}" in second
     machine = describe_machine()
     assert "torch_sdpa" in machine
     assert "no: has no full attention" in machine
     assert "WhisperForConditionalGeneration (audio)" in machine
-    model = describe_model(str(t5_folder), {})
+    model = describe_model(str(t5_folder), {"device": "cpu"})
     assert "3 layers of 128, 3 heads of 64" in model
+    # 512 decoder and 1024 encoder positions, keys and values of 3 layers of 192 float32 numbers
+    assert f"1.5 million parameters, 6 MiB; {1536 * 2 * 3 * 192 * 4 / 2**20:.1f} MiB of KV cache" in model
     assert "decoder attention (causal, cross): " in model
     refused = describe_model(str(t5_folder), {"encoder_attention_backend": "cpu_paged"})
     assert "encoder attention (full): encoder_attention_backend='cpu_paged' cannot be used: has no full attention" in refused
+
+
+def test_parameters_are_counted_in_files_and_shards(t5_folder: Path, tmp_path: Path) -> None:
+    model = T5ForConditionalGeneration.from_pretrained(t5_folder)
+    for shard_size in ("1GB", "2MB"):
+        model.save_pretrained(tmp_path / shard_size, max_shard_size=shard_size)
+        assert count_parameters(tmp_path / shard_size) == model.num_parameters()
+    assert len(list((tmp_path / "2MB").glob("*.safetensors"))) > 1
+    assert count_parameters(tmp_path) is None

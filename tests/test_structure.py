@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
 def test_the_installed_package_is_this_one() -> None:
     import antiphon
 
-    assert Path(antiphon.__file__).parent == ROOT
+    assert Path(antiphon.__file__).resolve().parent == ROOT
 
 
 def test_the_life_of_a_request_names_what_exists() -> None:

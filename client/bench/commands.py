@@ -5,6 +5,7 @@ import contextlib
 import gc
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,18 +13,30 @@ import typer
 
 from antiphon.client.bench.report import Row, plot, plot_attention, table, write_json
 from antiphon.client.bench.shapes import PUBLISHED, write_checkpoint
-from antiphon.client.pairs import EngineOption, parse_pairs
+from antiphon.client.cli.arguments import Output
+from antiphon.client.cli.flags import ENGINE, PanelledCommand, takes
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 
-app = typer.Typer(no_args_is_help=True, help="Measure kernels, steps and whole engines.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines.")
 
-Model = Annotated[str, typer.Option(help=f"Hub id, checkpoint folder, or with random weights one of {', '.join(PUBLISHED)}.")]
-LoadFormat = Annotated[str, typer.Option(help="dummy: random weights; auto: the checkpoint's.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the results here.")]
-Plot = Annotated[Path | None, typer.Option("--plot", "--plot-file", help="Draw the results here (PNG).")]
-WithoutRay = Annotated[bool, typer.Option(help="Both workers in this process: what Ray and the client cost is left out.")]
+# Weights are random unless the checkpoint's are wanted: what is measured does not depend on them.
+BENCH_ENGINE = replace(
+    ENGINE,
+    defaults={**ENGINE.defaults, "load_format": "dummy"},
+    listed=("load_format", *ENGINE.listed),
+)
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=f"Hub id, checkpoint folder, or with random weights one of {', '.join(PUBLISHED)}.",
+    ),
+]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results here (PNG).")]
 Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 
@@ -55,7 +68,7 @@ def _need_gpu() -> None:
 
 
 def _report_engine(
-    bench: str, model: str, facts: dict[str, Any], options: dict[str, Any], rows: list[Row], json: Path | None
+    bench: str, model: str, facts: dict[str, Any], options: dict[str, Any], rows: list[Row], output: Path | None
 ) -> None:
     """What a whole engine ran on, the table, the file."""
     import torch
@@ -65,16 +78,16 @@ def _report_engine(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
     print(f"{model} on {device}: {facts}")
     print(table(rows))
-    if json is not None:
-        write_json(json, f"{bench} {model}", device, {**options, "facts": facts}, rows)
+    if output is not None:
+        write_json(output, f"{bench} {model}", device, {**options, "facts": facts}, rows)
 
 
-@app.command()
+@app.command(cls=PanelledCommand)
 def attention(
     batches: Annotated[str, typer.Option(help="Sequences.")] = "1,2,16",
     tokens: Annotated[str, typer.Option(help="Of each sequence.")] = "512,1500,4096",
     head_sizes: Annotated[str, typer.Option()] = "64,72,80,128",
-    json: Json = None,
+    output: Output = None,
     plot_file: Plot = None,
 ) -> None:
     """Every attention backend that is here: TFLOP/s and share of the matmul rate; decode steps: TB/s and share of a copy's."""
@@ -91,23 +104,23 @@ def attention(
     print(table(rows))
     decodes = kernels.paged(machine, *sizes, torch.bfloat16)
     print(table(decodes))
-    if json is not None:
-        write_json(json, "attention", machine, {}, rows + decodes)
+    if output is not None:
+        write_json(output, "attention", machine, {}, rows + decodes)
     if plot_file is not None:
         plot_attention(plot_file, machine.name, rows + decodes)
 
 
-@app.command()
+@app.command(cls=PanelledCommand)
+@takes(BENCH_ENGINE)
 def steps(
+    engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    load_format: LoadFormat = "dummy",
     batches: Annotated[str, typer.Option(help="Of encoder inputs, and of decoding sequences.")] = "1,4,10",
     decodes: Annotated[str, typer.Option(help="Decoding sequences.")] = "1,8,32,64",
     cross_tokens: Annotated[int, typer.Option(help="Encoder tokens of each sequence.")] = 1500,
     length: Annotated[int, typer.Option(help="Decoder tokens of each sequence.")] = 32,
     peer: Peer = True,
-    option: EngineOption = [],  # noqa: B006
-    json: Json = None,
+    output: Output = None,
 ) -> None:
     """One encoder forward and one decoder step, each beside what the machine's limits allow."""
     _need_gpu()
@@ -118,9 +131,9 @@ def steps(
     from antiphon.client.bench.machine import measure
     from antiphon.layers.device import Target
 
-    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    options = {"load_format": "dummy", **engine}
     machine = measure()
-    with _folder(model, load_format) as folder:
+    with _folder(model, options["load_format"]) as folder:
         config = resolve(folder, options)
         described = ModelConfig.load(config.model)
         rows = measured.encoder(described, config, machine, _numbers(batches), cross_tokens)
@@ -135,14 +148,15 @@ def steps(
     print(machine)
     print(table(rows))
     print(table(found))
-    if json is not None:
-        write_json(json, f"steps {model}", machine, options, rows + found)
+    if output is not None:
+        write_json(output, f"steps {model}", machine, options, rows + found)
 
 
-@app.command()
+@app.command(cls=PanelledCommand)
+@takes(BENCH_ENGINE)
 def throughput(
+    engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    load_format: LoadFormat = "dummy",
     requests: Annotated[int, typer.Option()] = 512,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
     output_tokens: Annotated[int, typer.Option()] = 64,
@@ -150,19 +164,17 @@ def throughput(
         bool, typer.Option(help="Lengths as traffic has them: outputs log-normal around, texts up to the given size.")
     ] = False,
     peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
-    without_ray: WithoutRay = False,
-    option: EngineOption = [],  # noqa: B006
-    json: Json = None,
+    output: Output = None,
     plot_file: Plot = None,
 ) -> None:
     """Offline: all requests at once, from raw samples or token ids to tokens."""
     from antiphon.client.bench import local, peers, serving
     from antiphon.layers.device import Target
 
-    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    options = {"load_format": "dummy", **engine}
     load = serving.Load(requests, input_size, output_tokens, mixed)
-    with _folder(model, load_format) as folder:
-        if without_ray:
+    with _folder(model, options["load_format"]) as folder:
+        if not options.pop("ray", True):
             mine, facts = local.throughput(folder, options, load)
         else:
             mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
@@ -173,34 +185,33 @@ def throughput(
         for batch in _numbers(peer_batches) if peer_batches else []:
             rows.append(peers.throughput(Path(folder), load, batch, target.dtype, target.device.type))
             rows[-1]["ratio"] = mine["requests/s"] / rows[-1]["requests/s"]
-    _report_engine("throughput", model, facts, options, rows, json)
+    _report_engine("throughput", model, facts, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")
 
 
-@app.command()
+@app.command(cls=PanelledCommand)
+@takes(BENCH_ENGINE)
 def latency(
+    engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    load_format: LoadFormat = "dummy",
     concurrency: Annotated[str, typer.Option(help="Requests under way.")] = "1,8,32,128",
     requests: Annotated[int, typer.Option(help="At each concurrency.")] = 256,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
     output_tokens: Annotated[int, typer.Option()] = 20,
-    without_ray: WithoutRay = False,
-    option: EngineOption = [],  # noqa: B006
-    json: Json = None,
+    output: Output = None,
     plot_file: Plot = None,
 ) -> None:
     """A closed loop: a fixed number of callers, each with one request under way."""
     from antiphon.client.bench import local, serving
 
-    options = {"load_format": load_format, **parse_pairs(option, "--option")}
+    options = {"load_format": "dummy", **engine}
     load = serving.Load(requests, input_size, output_tokens)
-    with _folder(model, load_format) as folder:
-        if without_ray:
+    with _folder(model, options["load_format"]) as folder:
+        if not options.pop("ray", True):
             rows, facts = local.latency(folder, options, load, _numbers(concurrency))
         else:
             rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
-    _report_engine("latency", model, facts, options, rows, json)
+    _report_engine("latency", model, facts, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

@@ -10,13 +10,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from jiwer import wer
+
 from antiphon import AntiphonError, Engine
-from antiphon.client.pairs import parse_pairs
+from antiphon.client.cli.pairs import parse_pairs
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from scoring import word_error_rate  # noqa: E402  (lies beside this folder)
 
 
 def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[str, float]:
@@ -36,7 +35,7 @@ def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[s
             if isinstance(result, AntiphonError):
                 raise result
         heard = [result.text for result in results if not isinstance(result, AntiphonError)]
-        figures[name] = 100 * word_error_rate(heard, wanted)
+        figures[name] = 100 * wer(wanted, heard)
         found = sum(
             r.language == e["language"] for r, e in zip(results, expected.values(), strict=True) if not isinstance(r, AntiphonError)
         )

@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import random
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,13 +18,10 @@ import corpus
 import numpy as np
 import torch
 from codec import noisy, through_random_codec
+from jiwer import wer
 from scipy.signal import resample_poly
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from scoring import word_error_rate
 
 RATE, WINDOW_SECONDS, TICKS_PER_SECOND = 16_000, 8, 50
 WINDOW = RATE * WINDOW_SECONDS
@@ -272,7 +268,7 @@ def check(folder: Path, model: Any, extractor: Any, held_out: list[corpus.Uttera
         with torch.no_grad():
             ids = model.generate(features.to(model.device), language=spoken.language, task="transcribe")
         heard.append(tokenizer.decode(ids[0], skip_special_tokens=True))
-    print(f"held-out: word error rate {100 * word_error_rate(heard, [spoken.text for spoken in held_out]):.2f} %", flush=True)
+    print(f"held-out: word error rate {100 * wer([spoken.text for spoken in held_out], heard):.2f} %", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
 """NAME=VALUE arguments of the command line."""
 
 import json
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from antiphon.config.errors import ConfigurationError
-
-EngineOption = Annotated[list[str], typer.Option("--option", "-o", metavar="NAME=VALUE", help="An engine option; may be repeated.")]
 
 
 def parse_pairs(pairs: list[str], flag: str) -> dict[str, Any]:
     """Values are JSON where they can be (numbers, true, null, lists), else text."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigurationError(f"{flag} {pair}: write NAME=VALUE")
+        name = name.replace("-", "_")
+        if name in values:
+            raise ConfigurationError(f"{flag} {name} is given twice")
         try:
-            found[name.replace("-", "_")] = json.loads(value)
+            values[name] = json.loads(value)
         except ValueError:
-            found[name.replace("-", "_")] = value
-    return found
+            values[name] = value
+    return values

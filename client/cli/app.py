@@ -1,0 +1,98 @@
+"""All commands. Errors are one line and a hint, never a traceback.
+
+Nothing here imports torch, Ray, transformers or numpy: commands import what they use when they run.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from antiphon import __version__
+from antiphon.client.bench.commands import app as bench
+from antiphon.client.cli.flags import PanelledCommand
+from antiphon.client.cli.generate import generate
+from antiphon.client.cli.info import info
+from antiphon.client.cli.recordings import SUFFIXES
+from antiphon.client.cli.transcribe import transcribe
+from antiphon.config.errors import AntiphonError
+
+MISTAKEN = {
+    "serve": "there is no server yet: `antiphon transcribe` and `antiphon generate` run a model",
+    "translate": "`antiphon transcribe --task translate` writes English, "
+    "`antiphon generate --target-language` translates text",
+    "help": "`antiphon --help`",
+    "version": "`antiphon --version`",
+}
+
+
+class Commands(TyperGroup):
+    """Says what was meant when something else stands where a command should."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if self.get_command(ctx, word) is None:
+            if word in MISTAKEN:
+                ctx.fail(f"No command '{word}': {MISTAKEN[word]}.")
+            if Path(word).exists() or Path(word).suffix.lower() in SUFFIXES:
+                ctx.fail(
+                    f"No command '{word}'. Did you mean: antiphon transcribe {word} --model MODEL?"
+                )
+        return super().resolve_command(ctx, args)
+
+
+def _dashes(name: str) -> str:
+    """`--output_dir` is `--output-dir`, as openai/whisper spells it."""
+    return name.replace("_", "-")
+
+
+app = typer.Typer(
+    name="antiphon",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes cut the names of flags on a terminal of 80 columns
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _dashes,
+    },
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"antiphon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _antiphon(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Serve encoder/decoder models (Whisper, T5, BART, Marian, NLLB) on Ray."""
+
+
+app.command(cls=PanelledCommand)(transcribe)
+app.command(cls=PanelledCommand)(generate)
+app.command(cls=PanelledCommand)(info)
+app.add_typer(bench, name="bench")
+
+
+def run() -> None:
+    """Exit codes: 0 done; 1 something failed; 2 wrong usage."""
+    try:
+        app(prog_name="antiphon")
+    except AntiphonError as error:
+        print(f"antiphon: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read standard output (`| head`) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing it at exit is no error
+        sys.exit(1)

@@ -1,0 +1,180 @@
+"""What `antiphon info` prints."""
+
+import json
+import math
+import os
+import platform
+import struct
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from antiphon import __version__
+from antiphon.attention.backends import BACKENDS
+from antiphon.attention.interface import AttentionSpec, Kind
+from antiphon.attention.selection import ORDER, choose, refusal
+from antiphon.attention.specs import decoder_specs, encoder_specs
+from antiphon.config.errors import AttentionBackendError
+from antiphon.config.families import FAMILIES, Half
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import EngineConfig, resolve
+from antiphon.kv.pool import KVPool
+from antiphon.layers.device import Target
+
+GIB, MIB = 2**30, 2**20
+LIBRARIES = ("torch", "transformers", "ray")
+
+
+def summary() -> str:
+    """What there is, and which attention backends it would use."""
+    device, dtype, capability = _device()
+    halves = (
+        ("encoder of sound", AttentionSpec("full", 8, 64, 0.125, dtype, device, False)),
+        ("encoder of text", AttentionSpec("full", 8, 64, 0.125, dtype, device, True, ragged=True)),
+        ("decoder", AttentionSpec("causal", 8, 64, 0.125, dtype, device, False, page_size=16)),
+    )
+    chosen = {half: choose(half, "auto", [spec]) for half, spec in halves}
+    if chosen["encoder of sound"] == chosen["encoder of text"]:
+        chosen = {"encoder": chosen.pop("encoder of text"), "decoder": chosen["decoder"]}
+    backends = ", ".join(f"{half} -> {backend}" for half, backend in chosen.items())
+    versions = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
+    return (
+        f"this machine: {_hardware(device, capability)}; {backends}\n"
+        f"antiphon {__version__}, python {platform.python_version()}, {versions}"
+    )
+
+
+def _device() -> tuple[torch.device, torch.dtype, tuple[int, int] | None]:
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16, torch.cuda.get_device_capability()
+    return torch.device("cpu"), torch.float32, None
+
+
+def _hardware(device: torch.device, capability: tuple[int, int] | None) -> str:
+    if device.type == "cpu":
+        return f"CPU, {len(os.sched_getaffinity(0))} cores"
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    names = ", ".join(f"{card.name} ({card.total_memory / GIB:.0f} GiB)" for card in cards)
+    return f"{names}, capability {'.'.join(map(str, capability or ()))}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe_machine() -> str:
+    """Every attention backend and why it is or isn't usable, and the architectures."""
+    device, dtype, capability = _device()
+    lines = ["attention backends (full: encoder; causal, cross: decoder; bias: T5's):"]
+    kinds: list[tuple[Kind, bool]] = [
+        ("full", False),
+        ("full", True),
+        ("causal", False),
+        ("causal", True),
+        ("cross", False),
+    ]
+    for name in BACKENDS:
+        for kind, bias in kinds:
+            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias), capability)
+            verdict = "yes" if why is None else f"no: {why}"
+            lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {verdict}")
+    groups = (
+        ("an encoder of sound", "full"),
+        ("an encoder of text", "ragged"),
+        ("the decoder", "paged"),
+    )
+    for half, group in groups:
+        order = ", ".join(ORDER[device.type, group])
+        lines.append(f"  order of 'auto' for {half} on {device.type}: {order}")
+    lines += ["", "architectures:"]
+    return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
+
+
+def describe_model(name: str, options: Mapping[str, Any]) -> str:
+    config = resolve(name, options)
+    model = ModelConfig.load(config.model)
+    target = Target.resolve(config.model, model.raw, model.family)
+    dtype = str(target.dtype).removeprefix("torch.")
+    lines = [
+        f"{name}: {model.architecture}, {dtype} on {target.device}",
+        f"  folder: {model.path}",
+        f"  encoder: {_half(model.encoder)}, up to {model.max_encoder_len} tokens",
+        f"  decoder: {_half(model.decoder)}, up to {model.max_decoder_len} tokens",
+        f"  memory: {_memory(model, config, target)}",
+    ]
+    halves = (
+        (
+            "encoder",
+            config.encoder.encoder_attention_backend,
+            encoder_specs(model.encoder, target),
+        ),
+        (
+            "decoder",
+            config.decoder.decoder_attention_backend,
+            decoder_specs(model.decoder, target, config.decoder),
+        ),
+    )
+    for half, requested, specs in halves:
+        kinds = ", ".join(spec.kind for spec in specs)
+        try:
+            lines.append(f"  {half} attention ({kinds}): {choose(half, requested, specs)}")
+        except AttentionBackendError as error:
+            lines.append(f"  {half} attention ({kinds}): {error}")
+    return "\n".join(lines)
+
+
+def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
+    """Of the weights, unquantized, and of the keys and values of one sequence at full length."""
+    page_size = config.decoder.kv_page_size
+    fp8 = config.decoder.kv_cache_dtype == "fp8"
+    page_bytes = KVPool.bytes_per_page(
+        model.decoder.num_layers,
+        page_size,
+        model.decoder.num_heads,
+        model.decoder.head_dim,
+        torch.float8_e4m3fn if fp8 else target.dtype,
+    )
+    lengths = (model.max_decoder_len, model.max_encoder_len)
+    pages = sum(math.ceil(length / page_size) for length in lengths)
+    cache = f"{pages * page_bytes / MIB:.1f} MiB of KV cache for one sequence of full length"
+    count = count_parameters(model.path)
+    if count is None:
+        return cache
+    weights = count * target.dtype.itemsize / MIB
+    return f"{_in_words(count)} parameters, {weights:.0f} MiB; {cache}"
+
+
+def count_parameters(folder: Path) -> int | None:
+    """From the headers of the safetensors files; None where the checkpoint has none."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        files = {folder / file for file in json.loads(index.read_text())["weight_map"].values()}
+    else:
+        files = {folder / "model.safetensors"}
+    if not all(file.exists() for file in files):
+        return None
+    return sum(_elements(file) for file in files)
+
+
+def _elements(file: Path) -> int:
+    """A safetensors file begins with the length of its header (64 bits) and the header, JSON."""
+    with file.open("rb") as content:
+        (length,) = struct.unpack("<Q", content.read(8))
+        header = json.loads(content.read(length))
+    return sum(math.prod(row["shape"]) for name, row in header.items() if name != "__metadata__")
+
+
+def _in_words(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+
+
+def _half(half: Half) -> str:
+    return (
+        f"{half.num_layers} layers of {half.hidden_size}, {half.num_heads} heads of {half.head_dim}"
+    )

@@ -1,0 +1,255 @@
+"""Flags that many commands share, made from the tables of engine options and sampling parameters.
+
+`@takes(ENGINE)` above a command replaces its parameter `engine` by one flag per option and
+`-o NAME=VALUE`, and hands the command what was given as one dictionary. Flags that few people need
+are accepted, but listed by `-o help` alone.
+"""
+
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from shutil import get_terminal_size
+from types import NoneType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from antiphon.client.cli import meanings
+from antiphon.client.cli.pairs import parse_pairs
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import SECTIONS
+from antiphon.config.sampling import SamplingParams
+
+SCALARS = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class FlagGroup:
+    """A table of options as flags. `parameter`: of the command, which receives the given values."""
+
+    parameter: str
+    panel: str  # heading in --help
+    pairs: tuple[str, str]  # the flag for NAME=VALUE
+    types: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    meanings: Mapping[str, str]
+    listed: tuple[str, ...]  # in --help, in this order
+    aliases: Mapping[str, tuple[str, ...]]
+
+    @property
+    def _pairs_parameter(self) -> str:
+        return f"{self.parameter}_pairs"
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """For the signature that typer reads. None stands for "not given"."""
+        scalars = {name: kind for name in self.types if (kind := _scalar(self.types[name]))}
+        order = [*self.listed, *(name for name in scalars if name not in self.listed)]
+        flags = [self._flag(name, scalars[name]) for name in order if name in scalars]
+        pairs = Annotated[
+            list[str] | None,
+            typer.Option(
+                *self.pairs,
+                metavar="NAME=VALUE",
+                help=f"Any of them by name, may be repeated; `{self.pairs[1]} help` lists all.",
+                rich_help_panel=self.panel,
+                callback=self._help,
+                is_eager=True,
+            ),
+        ]
+        return [*flags, _keyword(self._pairs_parameter, pairs)]
+
+    def _flag(self, name: str, kind: Any) -> inspect.Parameter:
+        dashed = name.replace("_", "-")
+        spelling = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+        default = self.defaults[name]
+        option = typer.Option(
+            spelling,
+            *self.aliases.get(name, ()),
+            help=_sentence(self.meanings.get(name, ""), default),
+            show_default=False,  # typer would put it in brackets of its own
+            rich_help_panel=self.panel,
+            hidden=name not in self.listed,
+            metavar=None if kind is bool or get_origin(kind) is Literal else _metavar(kind),
+        )
+        return _keyword(name, Annotated[kind | None, option])
+
+    def collect(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Takes this group's values out of a command's arguments."""
+        pairs = parse_pairs(arguments.pop(self._pairs_parameter) or [], self.pairs[0])
+        for name in [name for name in arguments if name in self.types]:
+            value = arguments.pop(name)
+            if value is None:
+                continue
+            if name in pairs:
+                raise ConfigurationError(
+                    f"{name} is given twice: as a flag and by {self.pairs[1]} {name}=..."
+                )
+            pairs[name] = value
+        return pairs
+
+    def _help(self, pairs: list[str] | None) -> list[str] | None:
+        if pairs and "help" in pairs:
+            typer.echo(self.table())
+            raise typer.Exit
+        return pairs
+
+    def table(self) -> str:
+        """Every option with its default, its values and its meaning."""
+        width = max(len(name) for name in self.types)
+        lines = []
+        for name, kind in self.types.items():
+            default = self.defaults[name]
+            choices = get_args(_scalar(kind)) if get_origin(_scalar(kind)) is Literal else ()
+            facts = [
+                *([f"default {_shown(default)}"] if default not in (None, (), {}) else []),
+                *([f"one of {', '.join(choices)}"] if choices else []),
+            ]
+            meaning = self.meanings.get(name, "")
+            text = f"{meaning} ({'; '.join(facts)})" if facts else meaning
+            columns = max(40, get_terminal_size().columns) - width - 2
+            first, *others = textwrap.wrap(text, columns) or [""]
+            lines.append(f"{name:{width}}  {first}")
+            lines += [" " * (width + 2) + line for line in others]
+        return "\n".join(lines)
+
+
+class PanelledCommand(TyperCommand):
+    """Lists flags under the headings of their groups, and values by words instead of types."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panel = getattr(parameter, "rich_help_panel", None) or heading
+                panels.setdefault(panel, []).append((_in_words(record[0]), record[1]))
+        for panel, records in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [
+            piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
+        ]
+
+
+def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator of commands that have one parameter for each group, a dictionary."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+
+        @functools.wraps(command)
+        def with_flags(**arguments: Any) -> None:
+            collected = {group.parameter: group.collect(arguments) for group in groups}
+            command(**arguments, **collected)
+
+        ours = {group.parameter for group in groups}
+        kept = [parameter for name, parameter in own.parameters.items() if name not in ours]
+        added = [parameter for group in groups for parameter in group.parameters()]
+        with_flags.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+        return with_flags
+
+    return decorate
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _scalar(annotation: Any) -> Any:
+    """`int` for `int | None`; the Literal for a Literal; None for what one word cannot say."""
+    members = get_args(annotation) if _is_union(annotation) else (annotation,)
+    members = tuple(member for member in members if member is not NoneType)
+    if len(members) != 1:
+        return None
+    return members[0] if members[0] in SCALARS or get_origin(members[0]) is Literal else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) is Union or type(annotation).__name__ == "UnionType"
+
+
+def _metavar(kind: type) -> str:
+    return {int: "N", float: "NUMBER", str: "TEXT"}[kind]
+
+
+def _in_words(signature: str) -> str:
+    """`--seed N` for typer's `--seed <int>`; nothing for the type of an argument."""
+    words = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", " <list[str]>": ""}
+    for kind, word in words.items():
+        signature = signature.replace(kind, word)
+    return signature
+
+
+def _sentence(meaning: str, default: Any) -> str:
+    """A capital letter and a full stop; a value or code that comes first stays as it is."""
+    code_first = meaning.startswith("`") or meaning.split(" ")[0].endswith(":")
+    sentence = meaning if code_first else meaning[:1].upper() + meaning[1:]
+    suffix = "" if default is None else f"  [default: {_shown(default)}]"
+    return f"{sentence}.{suffix}"
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _default(option: "Field[Any]") -> Any:
+    return option.default_factory() if option.default_factory is not MISSING else option.default
+
+
+_ENGINE_FIELDS = {
+    option.name: (get_type_hints(section)[option.name], _default(option))
+    for section in SECTIONS.values()
+    for option in fields(section)
+    if option.name != "model"
+}
+_SAMPLING_FIELDS = {
+    option.name: (get_type_hints(SamplingParams)[option.name], _default(option))
+    for option in fields(SamplingParams)
+    if option.repr  # what is hidden there is not for callers
+}
+
+ENGINE = FlagGroup(
+    parameter="engine",
+    panel="Engine",
+    pairs=("--option", "-o"),
+    types={name: kind for name, (kind, _) in _ENGINE_FIELDS.items()},
+    defaults={name: default for name, (_, default) in _ENGINE_FIELDS.items()},
+    meanings=meanings.ENGINE,
+    listed=(
+        "device",
+        "dtype",
+        "quantization",
+        "kv_cache_dtype",
+        "encoder_attention_backend",
+        "decoder_attention_backend",
+        "encoder_window",
+        "max_num_seqs",
+        "max_model_len",
+        "encoder_replicas",
+        "decoder_replicas",
+        "placement",
+        "address",
+        "ray",
+        "revision",
+        "enforce_eager",
+    ),
+    aliases={"encoder_attention_backend": ("--mm-encoder-attn-backend",)},
+)
+SAMPLING = FlagGroup(
+    parameter="sampling",
+    panel="Sampling",
+    pairs=("--sampling", "-s"),
+    types={name: kind for name, (kind, _) in _SAMPLING_FIELDS.items()},
+    defaults={name: default for name, (_, default) in _SAMPLING_FIELDS.items()},
+    meanings=meanings.SAMPLING,
+    listed=("max_tokens", "temperature", "top_p", "seed"),
+    aliases={},
+)

@@ -1,0 +1,84 @@
+"""`antiphon generate`."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from antiphon.client.cli import preflight
+from antiphon.client.cli.arguments import Json, Model, Quiet, Timeout
+from antiphon.client.cli.console import Console, logs_on_stderr
+from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
+from antiphon.config.sampling import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+
+@takes(ENGINE, SAMPLING)
+def generate(
+    model: Model,
+    engine: dict[str, Any],
+    sampling: dict[str, Any],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPTS", help="Texts; standard input, one a line, when left out."),
+    ] = None,
+    source_language: Annotated[
+        str | None, typer.Option(help="Of the prompts, for NLLB, M2M-100 and mBART.")
+    ] = None,
+    target_language: Annotated[
+        str | None, typer.Option(help="To write in, for NLLB, M2M-100, mBART and Marian.")
+    ] = None,
+    timeout: Timeout = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Text in, text out: T5, BART, Marian, NLLB and their kin. The exit code is 1 if any failed.
+
+    \b
+    antiphon generate "translate English to German: Good morning." -m google/flan-t5-base
+    antiphon generate -m facebook/nllb-200-distilled-600M --target-language fra_Latn < FILE
+    """
+    params = SamplingParams.of(sampling)
+    preflight.check_timeout(timeout)
+    languages = {"source_language": source_language, "target_language": target_language}
+    options = {name: code for name, code in languages.items() if code is not None}
+    with logs_on_stderr(quiet):
+        logger.info("reading the configuration of %s", model)
+        preflight.check_generation(model, engine, params)
+        texts = prompts or [line.rstrip("\n") for line in sys.stdin]
+        failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run(
+    model: str,
+    engine: dict[str, Any],
+    texts: list[str],
+    params: SamplingParams,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> bool:
+    """True if any prompt failed."""
+    from antiphon.client.engine import Engine
+
+    with Engine(model, **engine) as running:
+        results = running.generate(texts, params, use_tqdm=len(texts) > 1 and not quiet, **options)
+    failed = False
+    with Console(quiet, 0, "prompt") as console:
+        for text, result in zip(texts, results, strict=True):
+            if result.error is not None:
+                failed = True
+                console.error(f"{text[:40]!r}: {result.error}")
+            elif as_json:
+                outputs = [asdict(output) for output in result.outputs]
+                console.result(json.dumps({"prompt": text, "outputs": outputs}, ensure_ascii=False))
+            else:
+                for output in result.outputs:
+                    console.result(output.text)
+    return failed

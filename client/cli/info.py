@@ -1,0 +1,36 @@
+"""`antiphon info`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from antiphon.client.cli.flags import ENGINE, takes
+
+
+@takes(ENGINE)
+def info(
+    engine: dict[str, Any],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Also describe this checkpoint."),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Every attention backend, and why it is or isn't usable here."),
+    ] = False,
+) -> None:
+    """This machine, and what a model needs of it.
+
+    \b
+    antiphon info
+    antiphon info -m openai/whisper-small --kv-cache-dtype fp8
+    """
+    from antiphon.client.cli.describe import describe_machine, describe_model, summary
+
+    print(summary())
+    if model is not None:
+        print("\n" + describe_model(model, engine))
+    if everything:
+        print("\n" + describe_machine())
+    elif model is None:
+        print("(--all: attention backends and architectures; --model: what one model needs)")

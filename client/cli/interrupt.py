@@ -1,0 +1,96 @@
+"""Ctrl-C and SIGTERM end the command within two seconds, whatever it is doing.
+
+The first signal unwinds the main thread (open files are closed, temporary ones removed). A thread
+that the interpreter's signal handler wakes keeps the time: the main thread may be inside a C
+library that does not return. Either way the process ends by `os._exit`, so nothing that a library
+left behind (threads, atexit hooks) can hold it. A second signal does not wait.
+
+Imports nothing but the standard library: the handlers must stand before anything heavy is imported.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import NoReturn
+
+UNWIND_SECONDS = 1.0  # for the main thread, from the first signal
+ABANDON_SECONDS = 0.5  # for Ray's processes and ours
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised in the main thread by the first signal."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+
+class _State:
+    """What the handler has seen. One process has one set of signal handlers."""
+
+    signum: int | None = None
+
+
+def install() -> None:
+    """Handles SIGINT and SIGTERM from now on, except where the parent has this process ignore them
+    (`nohup`, background jobs of a script). Call it in the main thread, once."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), name="antiphon-signals", daemon=True).start()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _handle)
+
+
+def _handle(signum: int, _: FrameType | None) -> None:
+    if _State.signum is not None:
+        finish(_State.signum)
+    _announce(signum)
+    raise Interrupted(signum)
+
+
+def _watch(reading: int) -> None:
+    """Ends the process if the main thread has not, a while after the first signal."""
+    while (signum := os.read(reading, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+        pass
+    time.sleep(UNWIND_SECONDS)
+    if _State.signum is None:  # the main thread has not come back to Python since
+        _announce(signum)
+    finish(signum)
+
+
+def _announce(signum: int) -> None:
+    """One line. What libraries have to say from here on is about being interrupted: nobody needs it."""
+    _State.signum = signum
+    name = "interrupted" if signum == signal.SIGINT else "terminated"
+    start_of_line = (
+        "\n" if os.isatty(2) else ""
+    )  # the terminal has echoed ^C, or shows a progress bar
+    os.write(2, f"{start_of_line}antiphon: {name}\n".encode())
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+
+
+def finish_if_interrupted() -> None:
+    """Does not return if a signal has come."""
+    if _State.signum is not None:
+        finish(_State.signum)
+
+
+def finish(signum: int) -> NoReturn:
+    """Ends this process now, and whatever it started. The exit code is the shell's for `signum`."""
+    abandoning = threading.Thread(target=_abandon, daemon=True)
+    abandoning.start()
+    abandoning.join(ABANDON_SECONDS)
+    os._exit(128 + signum)
+
+
+def _abandon() -> None:
+    """Ray's session and the worker processes, where the engine's module was ever imported."""
+    session = sys.modules.get("antiphon.actors.session")
+    abandon = getattr(session, "abandon", None)  # the module may be half imported
+    if abandon is not None:
+        abandon()

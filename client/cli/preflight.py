@@ -1,0 +1,130 @@
+"""What can be decided before an engine starts, which takes long: options, the kind of model,
+languages, devices, attention backends, kinds of files.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from antiphon.client.cli.recordings import STANDARD_INPUT, Recording
+from antiphon.config.errors import AudioError, ConfigurationError, PromptError
+from antiphon.config.options import EngineConfig, resolve
+from antiphon.config.sampling import SamplingParams
+
+PROBED_FILES = 32  # opening more would delay the first result
+RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
+
+
+def check_transcription(
+    model: str,
+    engine: Mapping[str, Any],
+    params: SamplingParams | None,
+    language: str | None,
+    task: str,
+    chunk_seconds: float | None,
+) -> None:
+    """Raises AntiphonError if this model cannot transcribe so."""
+    from antiphon.config.model import ModelConfig
+
+    config = resolve(model, engine)
+    checkpoint = ModelConfig.load(config.model)
+    if checkpoint.family.input != "audio":
+        raise PromptError(
+            f"{model} ({checkpoint.architecture}) reads text: use `antiphon generate` for it"
+        )
+    from antiphon.inputs.processor import InputProcessor
+
+    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    assert inputs.whisper is not None
+    assert inputs.audio is not None
+    inputs.whisper.check(language, task)
+    longest = inputs.audio.window_seconds
+    if chunk_seconds is not None and not 1.0 <= chunk_seconds <= longest:
+        raise PromptError(
+            f"chunk_seconds must be between 1 and the model's window of {longest:g}, "
+            f"not {chunk_seconds:g}"
+        )
+    if params is not None:
+        inputs.check(params)
+    _check_machine(config, checkpoint)
+
+
+def check_generation(model: str, engine: Mapping[str, Any], params: SamplingParams) -> None:
+    """Raises AntiphonError if this model cannot generate from text so."""
+    from antiphon.config.model import ModelConfig
+
+    config = resolve(model, engine)
+    checkpoint = ModelConfig.load(config.model)
+    if checkpoint.family.input == "audio":
+        raise PromptError(
+            f"{model} ({checkpoint.architecture}) listens: use `antiphon transcribe` for it"
+        )
+    from antiphon.inputs.processor import InputProcessor
+
+    InputProcessor(checkpoint, config.encoder.encoder_window).check(params)
+    _check_machine(config, checkpoint)
+
+
+def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
+    """A device or an attention backend that was asked for by name, where the workers will run on
+    this machine. Looking needs torch."""
+    requested = (config.encoder.encoder_attention_backend, config.decoder.decoder_attention_backend)
+    explicit = any(name != "auto" for name in requested)
+    if not explicit and config.model.device != "cuda":
+        return
+    from antiphon.attention.selection import missing
+
+    for name in requested:
+        if name != "auto":
+            missing(name)  # raises for a name that does not exist, on whatever machine
+    if not _runs_here(config):
+        return
+    from antiphon.attention.selection import choose
+    from antiphon.attention.specs import decoder_specs, encoder_specs
+    from antiphon.layers.device import Target
+
+    target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
+    choose("encoder", requested[0], encoder_specs(checkpoint.encoder, target))
+    choose("decoder", requested[1], decoder_specs(checkpoint.decoder, target, config.decoder))
+
+
+def _runs_here(config: EngineConfig) -> bool:
+    """Whether no Ray cluster will be joined, whose machines may be others."""
+    if not config.placement.ray:
+        return True
+    cluster = config.placement.address or os.environ.get("RAY_ADDRESS")
+    return cluster is None and not RUNNING_CLUSTER.exists()
+
+
+def probe(recordings: list[Recording]) -> tuple[list[Recording], list[AudioError]]:
+    """Those that hold sound, and an error for each other one, if they are few."""
+    if len(recordings) > PROBED_FILES:
+        return recordings, []
+    usable, errors = [], []
+    for recording in recordings:
+        try:
+            _probe(recording)
+            usable.append(recording)
+        except AudioError as error:
+            errors.append(error)
+    return usable, errors
+
+
+def _probe(recording: Recording) -> None:
+    path = Path(recording.name).expanduser()
+    if recording.name == STANDARD_INPUT or not path.is_file():
+        return
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise AudioError(f"{recording.name}: holds no audio stream")
+    except (av.FFmpegError, ValueError, OSError):
+        raise AudioError(f"{recording.name}: not readable as audio") from None
+
+
+def check_timeout(timeout: float | None) -> None:
+    if timeout is not None and timeout <= 0:
+        raise ConfigurationError(f"--timeout must be above 0 seconds, not {timeout:g}")

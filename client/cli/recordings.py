@@ -1,0 +1,149 @@
+"""From what was typed (files, folders, patterns, lists, `-`) to recordings, checked before an
+engine starts."""
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from antiphon.config.errors import AudioError, ConfigurationError
+
+STANDARD_INPUT = "-"
+# What a folder is searched for. A file that is named outright may be called anything.
+SUFFIXES = frozenset(
+    [
+        *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b"),
+        *(".mka", ".mp2", ".mp3", ".mpga", ".oga", ".ogg", ".opus", ".spx", ".wav", ".weba"),
+        *(".wma", ".wv", ".3gp", ".avi", ".flv", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"),
+        *(".webm", ".wmv"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`name`: as messages and results call it. `stem`: of its output files, relative to the output
+    folder: a file found in a folder keeps its place below it."""
+
+    name: str
+    stem: Path
+
+    def source(self) -> Path | bytes:
+        """What the engine reads. A pipe is read here, as it has no end that could be sought."""
+        if self.name == STANDARD_INPUT:
+            return sys.stdin.buffer.read()
+        path = Path(self.name).expanduser()
+        return path if path.is_file() else path.read_bytes()
+
+
+def expand(arguments: Iterable[str], recursive: bool) -> tuple[list[Recording], list[AudioError]]:
+    """Recordings in the order given, each once, and an error for every argument that is none."""
+    recordings: dict[str, Recording] = {}
+    errors: list[AudioError] = []
+    for argument in _with_lists(arguments, errors):
+        try:
+            for recording in _expand_one(argument, recursive):
+                recordings.setdefault(_identity(recording.name), recording)
+        except AudioError as error:
+            errors.append(error)
+    return list(recordings.values()), errors
+
+
+def _with_lists(arguments: Iterable[str], errors: list[AudioError]) -> Iterator[str]:
+    """`@list.txt` stands for the lines of that file."""
+    for argument in arguments:
+        if not argument.startswith("@") or Path(argument).exists():
+            yield argument
+            continue
+        try:
+            lines = Path(argument[1:]).expanduser().read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            errors.append(AudioError(f"{argument}: cannot read the list of files ({error})"))
+            continue
+        yield from (line.strip() for line in lines if line.strip())
+
+
+def _expand_one(argument: str, recursive: bool) -> Iterator[Recording]:
+    if argument == STANDARD_INPUT:
+        yield Recording(STANDARD_INPUT, Path("stdin"))
+        return
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", argument):
+        raise AudioError(f"{argument}: URLs are not read: download it first, then give the file")
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        yield from _in_folder(argument, path, recursive)
+    elif path.exists() or not glob.has_magic(argument):
+        _check(argument, path)
+        yield Recording(argument, Path(path.stem))
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))
+        files = [match for match in matches if Path(match).is_file()]
+        if not files:
+            raise AudioError(f"{argument}: no file matches this pattern")
+        for match in files:
+            _check(match, Path(match))
+            yield Recording(match, Path(Path(match).stem))
+
+
+def _in_folder(argument: str, folder: Path, recursive: bool) -> Iterator[Recording]:
+    files = sorted(
+        path
+        for path in (folder.rglob("*") if recursive else folder.glob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    if not files:
+        deeper = "" if recursive else "; --recursive looks into its folders too"
+        raise AudioError(f"{argument}: this folder holds no sound files{deeper}")
+    for path in files:
+        yield Recording(str(path), path.relative_to(folder).with_suffix(""))
+
+
+def _check(name: str, path: Path) -> None:
+    if not path.exists():
+        raise AudioError(f"{name}: no such file")
+    if not os.access(path, os.R_OK):
+        raise AudioError(f"{name}: may not be read (permissions)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise AudioError(f"{name}: the file is empty")
+
+
+def _identity(name: str) -> str:
+    return name if name == STANDARD_INPUT else str(Path(name).expanduser().absolute())
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where the results of many recordings go: `call.mp3` to `call.txt`, `call.srt`, ..."""
+
+    folder: Path
+    formats: list[str]
+
+    def paths(self, recording: Recording) -> dict[str, Path]:
+        stem = self.folder / recording.stem
+        return {name: stem.with_name(f"{stem.name}.{name}") for name in self.formats}
+
+    def holds(self, recording: Recording) -> bool:
+        return all(path.exists() for path in self.paths(recording).values())
+
+    def check(self, recordings: list[Recording]) -> None:
+        """Creates the folder. Raises ConfigurationError when it cannot be written to, or two
+        recordings would have the same output file."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--output-dir {self.folder}: {error.strerror or error}"
+            ) from None
+        if not os.access(self.folder, os.W_OK):
+            raise ConfigurationError(f"--output-dir {self.folder}: may not be written to")
+        owners: dict[Path, Recording] = {}
+        for recording in recordings:
+            first = owners.setdefault(recording.stem, recording)
+            if first is not recording:
+                raise ConfigurationError(
+                    f"{first.name} and {recording.name} would both be written to "
+                    f"{self.paths(recording)[self.formats[0]]}: rename one, or use two folders"
+                )
