@@ -217,8 +217,9 @@ def _forbid_bad_words(logits: torch.Tensor, step: _Step) -> torch.Tensor:
 
 
 def _mask(logits: torch.Tensor, step: _Step) -> torch.Tensor:
-    """Suppressed, allowed and biased tokens; other ones at the first token."""
-    which = torch.where(step.generated == 0, step.get("begin_mask"), step.get("mask"))
+    """Suppressed, allowed and biased tokens; other ones at the first token, or behind one that is forced."""
+    begin = (step.get("forced_first") != OFF).long()  # the first token that is free, as transformers counts
+    which = torch.where(step.generated == begin, step.get("begin_mask"), step.get("mask"))
     return logits + step.slots.masks.rows[which]
 
 

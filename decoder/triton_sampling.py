@@ -32,7 +32,9 @@ def _greedy_kernel(
     begin = tl.load(prompt_len + slot).to(tl.int32)
     generated = length - begin
     own_tokens = tokens + slot.to(tl.int64) * columns
-    which = tl.where(generated == 0, tl.load(begin_mask + slot), tl.load(mask + slot))
+    first = tl.load(forced_first + slot).to(tl.int32)
+    free = tl.where(first != NONE, 1, 0)  # the first token that is not forced
+    which = tl.where(generated == free, tl.load(begin_mask + slot), tl.load(mask + slot))
     early = generated < tl.load(min_tokens + slot)
 
     ruled = False
@@ -92,7 +94,6 @@ def _greedy_kernel(
         together = tl.where(total > 0.0, safe + tl.log(tl.where(total > 0.0, total, 1.0)), MINUS_INF)
         token = tl.where(ruled & (together > best_text), tl.min(tl.where(time == best_time, time_at, vocabulary), 0), token)
 
-    first = tl.load(forced_first + slot).to(tl.int32)
     token = tl.where((generated == 0) & (first != NONE), first, token)
     final = tl.load(forced_last + slot).to(tl.int32)
     token = tl.where((length == tl.load(max_len + slot) - 1) & (final != NONE), final, token)

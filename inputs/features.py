@@ -49,18 +49,23 @@ class AudioConfig:
         Raises CheckpointError where the feature extractor's settings contradict the model's.
         """
         raw = _feature_settings(folder)
-        config = cls(
-            sampling_rate=raw.get("sampling_rate", 16_000),
-            window=max_positions * 2 * raw.get("hop_length", 160),
-            fft_size=raw.get("n_fft", 400),
-            hop=raw.get("hop_length", 160),
+
+        def number(name: str, default: int) -> int:
+            value = default if raw.get(name) is None else raw[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{folder}: {name} of the feature extractor must be a whole number above 0, not {value!r}")
+            return value
+
+        hop, bins = number("hop_length", 160), number("feature_size", mel_bins)
+        if bins != mel_bins:
+            raise CheckpointError(f"{folder}: the feature extractor makes {bins} mel bins, the encoder takes {mel_bins}")
+        return cls(
+            sampling_rate=number("sampling_rate", 16_000),
+            window=max_positions * 2 * hop,
+            fft_size=number("n_fft", 400),
+            hop=hop,
             mel_bins=mel_bins,
         )
-        if raw.get("feature_size", mel_bins) != mel_bins:
-            raise CheckpointError(
-                f"{folder}: the feature extractor makes {raw['feature_size']} mel bins, the encoder takes {mel_bins}"
-            )
-        return config
 
 
 def _feature_settings(folder: Path) -> dict[str, Any]:
@@ -68,10 +73,10 @@ def _feature_settings(folder: Path) -> dict[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).exists():
             try:
-                raw: dict[str, Any] = json.loads((folder / name).read_text())
-            except ValueError as error:
+                raw: dict[str, Any] = json.loads((folder / name).read_text("utf-8-sig"))
+                section = raw.get("feature_extractor", raw)
+            except (OSError, ValueError, AttributeError) as error:
                 raise CheckpointError(f"cannot read {folder / name}: {error}") from None
-            section = raw.get("feature_extractor", raw)
             return section if isinstance(section, dict) else raw
     return {}
 

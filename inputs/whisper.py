@@ -46,7 +46,9 @@ class WhisperFormat:
         assert model.encoder.max_positions is not None, "Whisper's encoder has a window"
         self.times = timestamp_ids(vocabulary, self.no_timestamps_id, model.encoder.max_positions, model.decoder.vocab_size)
         self.first_timestamp_id, self.last_timestamp_id = self.times.start, self.times.stop - 1
-        self.languages, self.tasks = language_ids(settings, vocabulary), task_ids(settings, vocabulary)
+        size = model.decoder.vocab_size  # what is stated beyond it can't be used
+        self.languages = {code: id_ for code, id_ in language_ids(settings, vocabulary).items() if 0 <= id_ < size}
+        self.tasks = {name: id_ for name, id_ in task_ids(settings, vocabulary).items() if 0 <= id_ < size}
         forced = forced_ids(settings, model.raw)
         self.multilingual = bool(self.languages and self.tasks) and is_multilingual(
             settings, forced, self.no_timestamps_id, self.end_id

@@ -98,6 +98,7 @@ def expected(oracle: PreTrainedModel, folder: Path) -> list[int]:
         {"suppress_tokens": [6, 31], "max_length": 20},
         {"begin_suppress_tokens": [6], "max_length": 20},
         {"forced_bos_token_id": 31, "max_length": 20},
+        {"forced_bos_token_id": 31, "begin_suppress_tokens": [27, 6], "max_length": 20},
         {"forced_eos_token_id": 1, "max_new_tokens": 5},
         {"eos_token_id": [1, 12], "max_length": 20},
         {"eos_token_id": None, "max_length": 30},
