@@ -70,7 +70,7 @@ def test_silence_is_written_too(name: str) -> None:
 def test_format_names() -> None:
     assert parse_formats("srt, .VTT,srt") == ["srt", "vtt"]
     assert parse_formats("all") == ["txt", "srt", "vtt", "tsv", "json"]
-    for wrong, message in (("str", "Did you mean 'srt'"), ("", "give an output format"), ("docx,txt", "'docx'")):
+    for wrong, message in (("str", "Valid names: all, json, srt"), ("", "give an output format"), ("docx,txt", "'docx'")):
         with pytest.raises(ConfigurationError, match=message):
             parse_formats(wrong)
 
