@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from antiphon.client.engine import Engine
     from antiphon.config.errors import AntiphonError
     from antiphon.config.sampling import SamplingParams
+    from antiphon.inputs.sound import Skipped
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "Segment",
+    "Skipped",
     "StreamDelta",
     "Transcription",
     "__version__",
@@ -46,6 +48,7 @@ _MODULES = {
     "RequestOutput": "antiphon.actors.outputs",
     "SamplingParams": "antiphon.config.sampling",
     "Segment": "antiphon.actors.outputs",
+    "Skipped": "antiphon.inputs.sound",
     "StreamDelta": "antiphon.actors.outputs",
     "Transcription": "antiphon.actors.outputs",
 }

@@ -235,9 +235,7 @@ class AsyncEngine:
         )
         opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
         if request.streams:
-            opened.text = TextStream(
-                self._decoder(params), tuple(params.stop), params.min_tokens, params.include_stop_str_in_output
-            )
+            opened.text = self.inputs.text_stream(params)
         self._open[request.id] = opened
         self._outbox[place[1]].append(opened)
         self._flush_soon()
@@ -361,9 +359,6 @@ class AsyncEngine:
                 for each in end.logprobs[: len(token_ids)]
             ]
         return CompletionOutput(index, text, token_ids, reason, logprobs)
-
-    def _decoder(self, params: SamplingParams) -> Any:
-        return lambda ids: self.inputs.decode(ids, params.skip_special_tokens)
 
     # ------------------------------------------------------------------ what callers use
 

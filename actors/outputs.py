@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from antiphon.config.errors import AntiphonError
+from antiphon.inputs.sound import Skipped
 from antiphon.scheduler.request import RequestMetrics
 
 
@@ -54,16 +55,27 @@ class StreamDelta:
 
 @dataclass(frozen=True)
 class Segment:
-    """Seconds from the start of the recording."""
+    """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
+    are those of the text alone, `logprobs` theirs, when they were asked for."""
 
     start: float
     end: float
     text: str
+    token_ids: list[int] = field(repr=False, default_factory=list)
+    logprobs: list[dict[int, Logprob]] | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)
 class Transcription:
+    """`text` joins all segments as their tokens say: with blanks only where the language has them.
+
+    `language_probability`: of `language` among the checkpoint's, where it was found by itself.
+    `skipped`: spans that gave no text, because they could not be decoded or nothing was recorded.
+    """
+
     text: str
     language: str | None
     segments: list[Segment]
     duration: float  # seconds
+    language_probability: float | None = None
+    skipped: list[Skipped] = field(default_factory=list)

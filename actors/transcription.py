@@ -1,107 +1,268 @@
 """Whole recordings: cut at quiet places, every window a request of its own, texts and times joined."""
 
 import asyncio
-from typing import TYPE_CHECKING
-
-import numpy as np
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from antiphon.actors.outputs import CompletionOutput, Segment, Transcription
-from antiphon.config.errors import PromptError
+from antiphon.config.errors import AudioError, PromptError, RequestExpired
 from antiphon.config.sampling import SamplingParams
-from antiphon.inputs.audio import AudioInput, cut_at_quiet
+from antiphon.inputs.audio import AudioInput
+from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
+from antiphon.inputs.sound import Skipped, Sound, merged
+from antiphon.inputs.transcription_options import TranscriptionOptions, checked_timeout
+from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
     from antiphon.actors.engine import AsyncEngine
 
-SILENCE = 1e-4  # root mean square of a window that is not worth a request: -80 dB of full scale
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of a recording that is one request. In seconds from the recording's start."""
+
+    start: float
+    end: float
+    media: EncoderInput
 
 
-Window = tuple[int, int, EncoderInput]  # first sample, the one behind the last, and what lies between
+@dataclass(frozen=True)
+class Recording:
+    """What is kept of a recording while its windows run: not its samples, which the windows have."""
+
+    windows: list[Window]
+    skipped: list[Skipped]
+    duration: float  # seconds
 
 
 class Transcriber:
+    """Raises PromptError for an engine whose model does not listen."""
+
     def __init__(self, engine: "AsyncEngine") -> None:
-        self.engine = engine
-        if engine.inputs.whisper is None or engine.inputs.audio is None:
+        self.engine, self.inputs = engine, engine.inputs
+        if self.inputs.whisper is None or self.inputs.audio is None:
             raise PromptError(f"{engine.model.architecture} does not transcribe audio: use generate()")
-        self.format, self.audio = engine.inputs.whisper, engine.inputs.audio
+        self.format, self.audio = self.inputs.whisper, self.inputs.audio
 
     async def transcribe(
         self,
         audio: AudioInput,
+        *,
         language: str | None = None,
-        task: str = "transcribe",
+        task: str | None = None,
         timestamps: bool = True,
         chunk_seconds: float | None = None,
         params: SamplingParams | None = None,
+        priority: int = 0,
         timeout: float | None = None,
+        **unknown: Any,
     ) -> Transcription:
-        """`language`: None finds it in the first window with sound. `timestamps`: segments as the model marks them,
-        else one per window. `chunk_seconds`: longest piece between two cuts; None is the model's window. `timeout`: seconds
-        for each window. Raises InputError or RequestError."""
-        if chunk_seconds is not None and not 1.0 <= chunk_seconds <= self.audio.window_seconds:
-            raise PromptError(
-                f"chunk_seconds must be between 1 and the model's window of {self.audio.window_seconds:g}, not {chunk_seconds}"
-            )
-        self.format.check(language, task)
-        params = params or SamplingParams()
-        self.engine.inputs.check(params)
-        samples: np.ndarray = await self.engine.run_in_thread(self.engine.inputs.load_audio, audio)
+        """A recording of any length.
+
+        `language`: code or name; None finds it in the first window with sound. `task`: 'transcribe',
+        or 'translate' into English. `timestamps`: segments as the model marks them, else one per
+        window. `chunk_seconds`: longest piece between two cuts; None is the model's window.
+        `params`: n is 1; `logprobs` come with the segments. `priority`: lower runs first.
+        `timeout`: seconds for the whole call: reading, language detection and all windows.
+
+        Raises ConfigurationError for an unknown keyword, InputError before anything runs, AudioError,
+        or RequestError.
+        """
+        options = self.inputs.check_transcription(
+            language=language,
+            task=task,
+            timestamps=timestamps,
+            chunk_seconds=chunk_seconds,
+            params=params,
+            priority=priority,
+            timeout=timeout,
+            **unknown,
+        )
+        async with _deadline(options.timeout) as deadline:
+            return await self._transcribe(audio, options, deadline)
+
+    async def detect_languages(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
+        """The probability of each of the checkpoint's languages in the first window with sound,
+        likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
+        async with _deadline(checked_timeout(timeout)) as deadline:
+            first: Window | None = await self.engine.run_in_thread(self._first_window, audio)
+            if first is None:
+                raise AudioError("no language to detect: the recording is digital silence")
+            return await self._languages(first.media, priority, deadline)
+
+    async def default_prompt(self, media: EncoderInput, priority: int = 0, timeout: float | None = None) -> list[int]:
+        """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
+        language = None
+        if self.format.multilingual:
+            async with _deadline(timeout) as deadline:
+                language = next(iter(await self._languages(media, priority, deadline)))
+        return self.format.prompt(language, "transcribe", timestamps=False)
+
+    async def _transcribe(self, audio: AudioInput, options: TranscriptionOptions, deadline: "_Deadline") -> Transcription:
+        recording: Recording = await self.engine.run_in_thread(self._read, audio, options.longest)
+        language, probability = options.language, None
+        if recording.windows and language is None:
+            first = recording.windows[0].media
+            languages = await self._languages(first, options.priority, deadline)
+            language, probability = next(iter(languages.items()))
+        outputs = await self._decode(recording.windows, language, options, deadline)
+        result: Transcription = await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
+        return result
+
+    # ------------------------------------------------------------------ sound to windows
+
+    def _read(self, audio: AudioInput, longest: int) -> Recording:
+        sound = self.inputs.read_sound(audio)
+        silent: list[Skipped] = []
+        windows = list(self._windows(sound, longest, silent))
+        return Recording(windows, merged([*sound.skipped, *silent]), len(sound.samples) / self.audio.sampling_rate)
+
+    def _first_window(self, audio: AudioInput) -> Window | None:
+        return next(self._windows(self.inputs.read_sound(audio), self.audio.window, []), None)
+
+    def _windows(self, sound: Sound, longest: int, silent: list[Skipped]) -> Iterator[Window]:
+        """The pieces that are worth a request; those without any sound are noted in `silent`."""
         rate = self.audio.sampling_rate
-        longest = self.audio.window if chunk_seconds is None else int(chunk_seconds * rate)
-        windows: list[Window] = await self.engine.run_in_thread(self._windows, samples, longest)
-        if windows and language is None and self.format.multilingual:
-            language = await self.detect_language(windows[0][2])
-        prompt = self.format.prompt(language, task, timestamps) if windows else []
+        for first, last in cut_at_quiet(sound.samples, longest, rate):
+            samples, start, end = sound.samples[first:last], first / rate, last / rate
+            if not is_digital_silence(samples):
+                yield Window(start, end, self.engine.stored(self.inputs.clip(samples)))
+            elif not any(span.start <= start and end <= span.end for span in sound.skipped):
+                silent.append(Skipped(start, end, "digital silence"))
+
+    # ------------------------------------------------------------------ windows to tokens
+
+    async def _languages(self, media: EncoderInput, priority: int, deadline: "_Deadline") -> dict[str, float]:
+        """By the token right after the start. The clip's cross KV stays for the transcription."""
+        if not self.format.multilingual:
+            return {"en": 1.0}
+        codes = {id_: code for code, id_ in self.format.languages.items()}
+        params = SamplingParams(
+            max_tokens=1,
+            allowed_token_ids=tuple(codes),
+            logprob_token_ids=tuple(codes),
+            skip_special_tokens=False,
+        )
+        start = [self.format.start_id]
+        opened = self.engine.submit(
+            Prepared(media, start, params),
+            start,
+            timestamps=False,
+            priority=priority,
+            timeout=deadline.remaining(),
+        )
+        (found,) = (await self.engine.result(opened)).logprobs or [{}]
+        values = {codes[id_]: each.logprob for id_, each in found.items() if id_ in codes}
+        likeliest = max(values.values())
+        weights = {code: math.exp(value - likeliest) for code, value in values.items()}
+        total = sum(weights.values())
+        ordered = sorted(weights.items(), key=lambda item: -item[1])
+        return {code: weight / total for code, weight in ordered}
+
+    async def _decode(
+        self,
+        windows: list[Window],
+        language: str | None,
+        options: TranscriptionOptions,
+        deadline: "_Deadline",
+    ) -> list[CompletionOutput]:
+        if not windows:
+            return []
+        prompt = self.format.prompt(language, options.task, options.timestamps)
 
         async def decode(media: EncoderInput) -> CompletionOutput:
-            opened = self.engine.submit(Prepared(media, prompt, params), prompt, timestamps=timestamps, timeout=timeout)
+            opened = self.engine.submit(
+                Prepared(media, prompt, options.params),
+                prompt,
+                timestamps=options.timestamps,
+                priority=options.priority,
+                timeout=deadline.remaining(),
+            )
             return await self.engine.result(opened)
 
-        tasks = [asyncio.create_task(decode(media)) for _, _, media in windows]
+        tasks = [asyncio.create_task(decode(window.media)) for window in windows]
         try:
-            outputs = await asyncio.gather(*tasks)
+            return await asyncio.gather(*tasks)
         except BaseException:
-            for each in tasks:  # one window failed: the others are not worth finishing
-                each.cancel()
+            for task in tasks:  # one window failed: the others are not worth finishing
+                task.cancel()
             raise
-        segments = [
-            segment
-            for (start, end, _), output in zip(windows, outputs, strict=True)
-            for segment in self._segments(start / rate, end / rate, output, timestamps)
-        ]
-        text = " ".join(segment.text for segment in segments if segment.text)
-        return Transcription(text, language, segments, len(samples) / rate)
 
-    def _windows(self, samples: np.ndarray, longest: int) -> list[Window]:
-        """The pieces that are worth a request: those with sound."""
-        return [
-            (start, end, self.engine.stored(self.engine.inputs.clip(samples[start:end])))
-            for start, end in cut_at_quiet(samples, longest, self.audio.sampling_rate)
-            if np.sqrt(np.mean(samples[start:end] ** 2)) > SILENCE
-        ]
+    # ------------------------------------------------------------------ tokens to text
 
-    def _segments(self, start: float, end: float, output: CompletionOutput, timestamps: bool) -> list[Segment]:
-        if not timestamps:
-            return [Segment(start, end, output.text.strip())]
-        return [
-            Segment(
-                min(start + timed.start, end),
-                end if timed.end is None else min(start + timed.end, end),
-                self.engine.inputs.decode(timed.token_ids).strip(),
-            )
-            for timed in self.format.segments(output.token_ids)
-        ]
+    def _joined(
+        self,
+        recording: Recording,
+        outputs: list[CompletionOutput],
+        options: TranscriptionOptions,
+        language: str | None,
+        probability: float | None,
+    ) -> Transcription:
+        segments: list[Segment] = []
+        texts: list[str] = []
+        for window, output in zip(recording.windows, outputs, strict=True):
+            for timed in self._timed(window, output, options.timestamps):
+                raw = self.inputs.decode(timed.token_ids)
+                if options.params.stop and timed.positions[-1] == len(output.token_ids) - 1:
+                    raw = _before_stop(raw, options.params)
+                texts.append(raw)
+                segments.append(_segment(window, output, timed, raw))
+        if options.params.stop:
+            text = "".join(texts)
+        else:  # a character of several tokens may begin in one segment and end in the next
+            text = self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])
+        return Transcription(text.strip(), language, segments, recording.duration, probability, recording.skipped)
 
-    async def detect_language(self, media: EncoderInput) -> str:
-        """The likeliest language token right after the start. The clip's cross KV stays for the transcription."""
-        params = SamplingParams(max_tokens=1, allowed_token_ids=tuple(self.format.languages.values()), skip_special_tokens=False)
-        start = [self.format.start_id]
-        opened = self.engine.submit(Prepared(media, start, params), start, timestamps=False)
-        return self.format.language_of((await self.engine.result(opened)).token_ids[0])
+    def _timed(self, window: Window, output: CompletionOutput, timestamps: bool) -> list[TimedTokens]:
+        if timestamps:
+            return self.format.segments(output.token_ids)
+        positions = self.format.text_positions(output.token_ids)
+        if not positions:
+            return []
+        ids = [output.token_ids[position] for position in positions]
+        return [TimedTokens(0.0, window.end - window.start, ids, positions)]
 
-    async def default_prompt(self, media: EncoderInput) -> list[int]:
-        """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
-        language = await self.detect_language(media) if self.format.multilingual else None
-        return self.format.prompt(language, "transcribe", timestamps=False)
+
+def _segment(window: Window, output: CompletionOutput, timed: TimedTokens, raw: str) -> Segment:
+    start = min(window.start + timed.start, window.end)
+    end = window.end if timed.end is None else min(window.start + timed.end, window.end)
+    logprobs = None
+    if output.logprobs is not None:
+        logprobs = [output.logprobs[position] for position in timed.positions]
+    return Segment(start, end, raw.strip(), timed.token_ids, logprobs)
+
+
+def _before_stop(text: str, params: SamplingParams) -> str:
+    """A window's last text up to the stop string that ended it."""
+    ends = [(text.find(stop), stop) for stop in params.stop if stop in text]
+    if not ends:
+        return text
+    at, stop = min(ends)
+    return text[: at + (len(stop) if params.include_stop_str_in_output else 0)]
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    """`at`: in the event loop's time; None for no limit."""
+
+    at: float | None
+
+    def remaining(self) -> float | None:
+        """Seconds."""
+        return None if self.at is None else max(0.0, self.at - asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def _deadline(timeout: float | None) -> AsyncIterator[_Deadline]:
+    """Raises RequestExpired `timeout` seconds from here; what runs inside is cancelled."""
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            yield _Deadline(limit.when())
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise RequestExpired(f"not done within timeout={timeout:g} s") from None

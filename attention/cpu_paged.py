@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.layers.compiled import compiled, make_ready
 from antiphon.layers.positions import RelativeBias
 
 _NO_BIAS = np.zeros((0, 0), np.float32)
@@ -32,12 +33,9 @@ class CpuPaged(AttentionBackend):
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        # Compile (or find in Numba's cache) now, not at the first request.
-        shape = (1, spec.num_heads, spec.head_dim)
-        keys = torch.zeros(1, spec.page_size or 1, *shape[1:])
-        one = np.ones(1, np.int32)
-        batch = PagedBatch.of(one, one, np.zeros((1, 1), np.int32), spec.device)
-        self.run(torch.zeros(shape), keys, keys, self.plan(batch))
+        query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
+        keys, row, one = query[:, None], np.zeros(1, np.int64), np.ones(1, np.int64)
+        make_ready(_attend, query, keys, keys, np.zeros((1, 1), np.int32), row, one, np.float32(1), _NO_BIAS, query.copy())
 
     def plan(self, batch: FullBatch | PagedBatch) -> CpuPagedPlan:
         assert isinstance(batch, PagedBatch)
@@ -69,7 +67,7 @@ class CpuPaged(AttentionBackend):
         return out
 
 
-@numba.njit(parallel=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True, cache=True)
+@compiled(parallel=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True)
 def _attend(q, keys, values, pages, sequence, visible, scale, bias, out):  # type: ignore[no-untyped-def]
     """q, out [queries, heads, head_dim]; keys, values [pages, page_size, heads, head_dim]; bias [heads, distances] or empty."""
     num_queries, heads, size = q.shape

@@ -6,10 +6,13 @@ families' papers and the configuration files of transformers.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from antiphon.config.errors import ConfigurationError
+
 Config = Mapping[str, Any]
+BFLOAT16_TRAINED = frozenset({"float16"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class BartHalf:
     positions: Literal["learned", "sinusoidal", "fairseq"]  # fairseq: M2M-100's sinusoids, in another layout
     position_offset: int  # table row of position 0
     embedding_scale: float
+    padding_id: int | None = None  # a token that takes no position, where there is one (M2M-100)
     key_bias: bool = True  # Whisper's key projections have no bias
     logits_bias: bool = False  # decoder: the checkpoint may hold final_logits_bias
     mel_bins: int = 0  # encoder of audio: channels of the spectrogram
@@ -66,15 +70,43 @@ class T5Half:
 
 Half = BartHalf | T5Half
 
+# Tensors that some checkpoints hold and no half loads: patterns of their names, and why they are not needed.
+_TIED = {r"(lm_head|proj_out)\.weight": "the head is the embedding where config.json ties them"}
+BART_IGNORED = {
+    **_TIED,
+    r"(model\.)?(encoder|decoder)\.version": "fairseq's mark of a file format",
+    r"(model\.)?(encoder|decoder)\.embed_positions\.weights": "computed, as in transformers: M2M-100's table is no parameter",
+    r"(model\.)?(encoder|decoder)\.embed_positions\._float_tensor": "fairseq's mark of a number format",
+}
+T5_IGNORED = {
+    **_TIED,
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": "cross-attention has no positions",
+}
+
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the registry. `encoder` and `decoder` read config.json; `input` is what the encoder takes."""
+    """A row of the registry. `encoder` and `decoder` read config.json; `input` is what the encoder takes.
 
-    name: str
+    `too_narrow`: formats that its activations leave. Published T5 and Pegasus models were trained in
+    bfloat16; their feed-forward layers pass float16's 65504 (transformers keeps such a layer of T5 in
+    float32, and cuts what is infinite). The other families were trained in float16, or serve in it.
+    """
+
+    name: str  # transformers' model_type
     input: Literal["text", "audio"]
     encoder: Callable[[Config], Half]
     decoder: Callable[[Config], Half]
+    ignored: Mapping[str, str] = field(default_factory=dict)  # patterns of tensor names that are not needed, and why
+    too_narrow: frozenset[str] = frozenset()
+
+    def check_dtype(self, dtype: str) -> None:
+        """Raises ConfigurationError for a format that can't hold this family's activations."""
+        if dtype in self.too_narrow:
+            raise ConfigurationError(
+                f"dtype='{dtype}' can't hold the activations of {self.name} models, which pass its largest number "
+                "and give wrong text: use dtype='bfloat16' or 'float32', or leave it to 'auto'"
+            )
 
 
 def _bart(
@@ -97,6 +129,7 @@ def _bart(
             positions=positions,
             position_offset=pad + 1 if positions == "fairseq" else offset,
             embedding_scale=math.sqrt(config["d_model"]) if config.get("scale_embedding") else 1.0,
+            padding_id=pad if positions == "fairseq" else None,
             logits_bias=half == "decoder",
         )
 
@@ -151,20 +184,31 @@ def _t5(half: Literal["encoder", "decoder"], scales_tied_head: bool = True) -> C
     return describe
 
 
-def _bart_family(name: str, pre_norm: bool, embedding_norm: bool, positions: str, offset: int = 0) -> Family:
+def _bart_family(
+    name: str,
+    pre_norm: bool,
+    embedding_norm: bool,
+    positions: str,
+    offset: int = 0,
+    too_narrow: frozenset[str] = frozenset(),
+) -> Family:
     constants = (pre_norm, embedding_norm, positions, offset)
-    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants))
+    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants), BART_IGNORED, too_narrow)
+
+
+def _t5_family(name: str, scales_tied_head: bool = True) -> Family:
+    return Family(name, "text", _t5("encoder"), _t5("decoder", scales_tied_head), T5_IGNORED, BFLOAT16_TRAINED)
 
 
 FAMILIES: dict[str, Family] = {
-    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder")),
+    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder"), _TIED),
     "BartForConditionalGeneration": _bart_family("bart", False, True, "learned", offset=2),
     "BartModel": _bart_family("bart", False, True, "learned", offset=2),  # facebook/bart-large names this one
     "MBartForConditionalGeneration": _bart_family("mbart", True, True, "learned", offset=2),
-    "PegasusForConditionalGeneration": _bart_family("pegasus", True, False, "sinusoidal"),
+    "PegasusForConditionalGeneration": _bart_family("pegasus", True, False, "sinusoidal", too_narrow=BFLOAT16_TRAINED),
     "MarianMTModel": _bart_family("marian", False, False, "sinusoidal"),
     "M2M100ForConditionalGeneration": _bart_family("m2m_100", True, False, "fairseq"),  # NLLB too
-    "T5ForConditionalGeneration": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # Flan-T5 and ByT5 too
-    "T5WithLMHeadModel": Family("t5", "text", _t5("encoder"), _t5("decoder")),  # what old T5 checkpoints call it
-    "MT5ForConditionalGeneration": Family("mt5", "text", _t5("encoder"), _t5("decoder", scales_tied_head=False)),
+    "T5ForConditionalGeneration": _t5_family("t5"),  # Flan-T5 and ByT5 too
+    "T5WithLMHeadModel": _t5_family("t5"),  # what old T5 checkpoints call it
+    "MT5ForConditionalGeneration": _t5_family("mt5", scales_tied_head=False),
 }

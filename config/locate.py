@@ -80,12 +80,15 @@ def _near_size(model: str) -> str:
 def _listing(model: str, revision: str | None) -> list[str] | None:
     """Files of a repository; None where the hub can't be asked, though its cache may hold what is needed."""
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return huggingface_hub.list_repo_files(model, revision=revision)
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):
+        siblings = huggingface_hub.model_info(model, revision=revision, timeout=10).siblings or []
+    except HfHubHTTPError:
+        raise  # the hub answers: no such repository or revision, or no access
+    except Exception:  # offline by choice or by accident, in as many types as there are transports
         return None
+    return [sibling.rfilename for sibling in siblings]
 
 
 def _wanted(listing: list[str] | None, model: str) -> list[str]:

@@ -116,9 +116,10 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     from transformers import CONFIG_MAPPING
 
     model_type = FAMILIES[architecture].name
-    stated = {name: value for name, value in raw.items() if value is not None}
+    # null is the default of a size or a flag, and "none" of a token.
+    stated = {name: value for name, value in raw.items() if value is not None or name.endswith("_token_id")}
     try:
-        return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **raw}
+        return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
     except Exception as error:  # strict dataclass validation, missing keys: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
 

@@ -13,6 +13,7 @@ import torch
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -23,13 +24,14 @@ from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.sampling import DeviceLogprobs, Sampler
 from antiphon.decoder.slots import Slots
-from antiphon.kv.handoff import HandoffBuffer
+from antiphon.decoder.warm_up import KEY, ScratchSequence
+from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool
 from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.float8 import FLOAT8
 from antiphon.layers.quantise import check, quantise_decoder
-from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class DecoderRunner:
 
     def __init__(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None) -> None:
         self.model_config, self.config = model, config
-        self.target = Target.resolve(config.model, model.raw)
+        self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
@@ -69,7 +71,8 @@ class DecoderRunner:
         if self.device.type == "cuda":
             fuse_few_rows(self.model.layers)
         options, half = config.scheduler, model.decoder
-        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device)
+        padding_id = half.padding_id if isinstance(half, BartHalf) else None
+        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id)
         self.pool = self._make_pool()  # behind what else is large: it takes its share of what is left
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
@@ -84,6 +87,19 @@ class DecoderRunner:
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
         self.graphs = self._capture()
         self.cross_graphs = self._capture_cross()
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Goes once through every rule of sampling and both kinds of steps, so that what is loaded, compiled or allocated at first use
+        is so before the first request."""
+        sequence = ScratchSequence(
+            self.slots.scratch, self.pool.scratch_page, self.pool.page_size, self.model_config.max_decoder_len
+        )
+        states = torch.zeros(1, self.model_config.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
+        for plan in sequence.plans(self.sampler.timestamps):
+            if plan.cross_writes:
+                self.handoff.put(HiddenStates((KEY,), (1,), states))
+            self.launch(plan).result()
 
     def probe(self) -> None:
         """Raises if the device can't go on after an error."""
@@ -114,6 +130,7 @@ class DecoderRunner:
         tied = not own_head or (half.structure != "t5" and raw.get("tie_word_embeddings", True))
         model = self.target.build(lambda: build(half, tied, "final_logits_bias" in checkpoint))
         load_weights(model, checkpoint, model.checkpoint_names)
+        check_unused(checkpoint, "decoder", self.model_config.family.ignored)
         return model
 
     def _make_pool(self) -> KVPool:
@@ -225,7 +242,7 @@ class DecoderRunner:
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
-        hidden = self.model(token_ids, inputs.positions, step)
+        hidden = self.model(token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> Plans:

@@ -333,4 +333,9 @@ def _logprobs(raw: torch.Tensor, tokens: torch.Tensor, step: _Step) -> DeviceLog
     logprobs = raw[rows].log_softmax(-1)
     chosen = logprobs.gather(1, tokens[rows][:, None])[:, 0]
     top, ids = logprobs.topk(int(wanted.max()), dim=-1)
+    assert step.rows_host is not None
+    for i, slot in enumerate(step.rows_host[asking].tolist()):
+        if (named := step.slots.logprob_ids.get(slot)) is not None:
+            values, order = logprobs[i, named].sort(descending=True)
+            top[i, : len(named)], ids[i, : len(named)] = values, named[order]
     return DeviceLogprobs(asking, chosen, (logprobs > chosen[:, None]).sum(-1) + 1, ids, top)

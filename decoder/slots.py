@@ -8,7 +8,7 @@ import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder.masks import MaskTable, checked_ids
-from antiphon.layers.device import together_to_device
+from antiphon.layers.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 
@@ -49,7 +49,8 @@ class Slots:
     One slot more than sequences (`scratch`) takes what a graph's padding writes, and one column more the token after the last.
     """
 
-    def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device, padding_id: int | None = None) -> None:
+        """`padding_id`: the model's token that takes no position, where it has one."""
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
         rows = max_seqs + 1
         self.tokens = torch.zeros(rows, max_len + 1, dtype=torch.int64, device=device)
@@ -62,7 +63,10 @@ class Slots:
             name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
         }
         self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * rows  # on the host alone: few checkpoints have any
+        self.padding_id = padding_id
+        self.positions = None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
         self.masks = MaskTable(vocab_size, max_seqs, device)
+        self.logprob_ids: dict[int, torch.Tensor] = {}  # of slots that name the tokens they ask for
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
         """Takes in new sequences; whoever had these slots before is gone. One copy, however many they are.
@@ -98,6 +102,21 @@ class Slots:
         self.stop_ids[where] = new_stops
         for table, new in zip(self._tables.values(), new_settings, strict=True):
             table[:, where] = new
+        if self.positions is not None:
+            self._count_positions(where, self.on_device["prompt_len"][where])
+
+    def positions_of(self, slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Positions [tokens] of the tokens at `places` of sequences `slots`, as the model counts them."""
+        return places if self.positions is None else self.positions[slots, places]
+
+    def _count_positions(self, rows: torch.Tensor, prompt_lens: torch.Tensor) -> None:
+        """Padding tokens of a prompt are not counted. Generated ones are: what comes after the prompt
+        has its place in the sequence for a position, since transformers counts what is in its cache."""
+        assert self.positions is not None
+        assert self.padding_id is not None
+        places = torch.arange(self.tokens.shape[1], device=self.device)
+        counted = self.tokens[rows].ne(self.padding_id).cumsum(1) - 1
+        self.positions[rows] = torch.where(places < prompt_lens[:, None], counted.clamp(min=0), places)
 
     def _clear(self, slot: int) -> None:
         for name in ("mask", "begin_mask"):
@@ -105,6 +124,7 @@ class Slots:
         for name, (_, off) in FIELDS.items():
             self.host[name][slot] = off
         self.bad_words[slot] = ()
+        self.logprob_ids.pop(slot, None)
 
     def _set(self, admission: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = admission.slot, dict(params.logit_bias)
@@ -134,3 +154,5 @@ class Slots:
         self.bad_words[slot] = rules.bad_words
         for name, value in values.items():
             self.host[name][slot] = value
+        if params.logprob_token_ids is not None:
+            self.logprob_ids[slot] = to_device(np.array(params.logprob_token_ids, np.int64), self.device)

@@ -18,8 +18,9 @@ from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.device import Target, to_device, together_to_device
 from antiphon.layers.quantise import check, quantise_encoder
-from antiphon.layers.weights import Checkpoint, fill_randomly, load_weights
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 
+WARM_TOKENS = 16  # of an input that no request waits for
 MARGIN = 2  # tokens of silence behind a short window, so that convolutions see at its end what they see in a full one
 
 
@@ -35,17 +36,20 @@ class EncoderRunner:
     """Holds the encoder half of a checkpoint. Inputs are token ids (text) or samples at the model's rate (audio)."""
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
-        half = model.encoder
-        self.target = Target.resolve(config.model, model.raw)
+        half, self.max_len = model.encoder, model.max_encoder_len
+        self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
         self.model = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":
             fill_randomly(self.model)
         else:
-            load_weights(self.model, Checkpoint(model.path), self.model.checkpoint_names)
+            checkpoint = Checkpoint(model.path)
+            load_weights(self.model, checkpoint, self.model.checkpoint_names)
+            check_unused(checkpoint, "encoder", model.family.ignored)
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
         self.vocab_size = half.vocab_size
+        self.padding_id = half.padding_id if isinstance(half, BartHalf) else None
         self.shortens = config.encoder.encoder_window == "auto"
         self.audio: AudioConfig | None = None
         if isinstance(half, BartHalf) and half.structure == "whisper":
@@ -57,6 +61,23 @@ class EncoderRunner:
         if not config.model.enforce_eager:
             self.window_graphs = self._capture_windows(config, half.hidden_size)
             self.text_graphs = self._capture_texts(config, half.hidden_size, model.max_encoder_len)
+        self.warm_up()
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs small inputs, so that what is loaded, compiled or allocated at first use is so before the first request."""
+        if self.audio is None:
+            for lengths in ((WARM_TOKENS,), (1, WARM_TOKENS)):  # alike, and not
+                self.encode([np.zeros(min(length, self.max_len), np.int32) for length in lengths])
+        elif self.target.device.type == "cuda":
+            self.encode([np.zeros(self.audio.hop, np.float32)])
+        else:  # a short window: a full one of a large model takes a second
+            tokens = min(WARM_TOKENS, self.audio.tokens)
+            samples = torch.zeros(1, 2 * tokens * self.audio.hop)
+            plan = self.attention.plan(FullBatch.of(np.array([tokens]), self.target.device))
+            self.model(self.log_mel(samples).to(self.target.dtype), self.attention, plan)
+            if self.shortens:
+                self._encode_short([samples[0].numpy()], np.array([tokens]))
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
@@ -68,13 +89,20 @@ class EncoderRunner:
         for text in inputs:  # here, so that it fails alone: on a GPU, looking it up would end the process
             if text.min() < 0 or text.max() >= self.vocab_size:
                 raise ValueError(f"token ids must be within 0 and {self.vocab_size - 1}")
-        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([np.arange(length) for length in lengths])
+        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([self._positions(text) for text in inputs])
         hidden = self.text_graphs.replay(packed, positions, lengths) if self.text_graphs is not None else None
         if hidden is None:
             plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
             ids, at = together_to_device([packed, positions], self.target.device)
             hidden = self._run_text(ids, at, plan)
         return Encoded(lengths.tolist(), hidden)
+
+    def _positions(self, text: np.ndarray) -> np.ndarray:
+        """[tokens] from 0. A family may count its padding token out, which then has none of its own (see
+        `TokenEmbedding`). Here no batch is ever padded: such a token stands in the text itself."""
+        if self.padding_id is None:
+            return np.arange(len(text))
+        return np.maximum(np.cumsum(text != self.padding_id) - 1, 0)
 
     def _run_text(self, ids: torch.Tensor, positions: torch.Tensor, plan: Any) -> torch.Tensor:
         hidden: torch.Tensor = self.model(ids, positions, self.attention, plan)

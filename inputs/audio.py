@@ -1,116 +1,186 @@
-"""Sound on its way in: any container and codec that PyAV reads, as mono float32 samples at the model's rate."""
+"""Sound in the forms that callers have it, and one adapter to samples at the model's rate."""
 
 import io
-from collections.abc import Iterator
+import os
+from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from antiphon.config.errors import AudioError
+from antiphon.inputs.audio_arrays import is_tensor, read_array, whole_rate
+from antiphon.inputs.audio_files import read_file
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.samples import MAX_SECONDS, too_long
+from antiphon.inputs.sound import Sound
 
-MAX_SECONDS = 6 * 3600  # bounds memory before it is spent: 6 h at 16 kHz are 1.4 GB
-RATES = (1_000, 768_000)  # Hz; what lies outside is a mistake in the caller's units
+# A path; the bytes of a file (bytes, bytearray, memoryview) or an open one; samples alone, which
+# are at the model's rate, or with theirs, either way round: arrays, tensors and lists [n],
+# [n, channels] or [channels, n], floats in [-1, 1] or integers; Hugging Face's mappings
+# ({"array", "sampling_rate"}, {"raw", "sampling_rate"}, {"path", "bytes"}); torchcodec's objects.
+AudioInput = Any
 
-# A path, the bytes of a file, or (samples, rate): [n] or [n, channels], float in [-1, 1] or a signed integer type.
-AudioInput = str | Path | bytes | tuple[Any, int]
+MAX_STREAM_BYTES = 2 << 30  # of file objects, which are read into memory
+RATE_KEYS = ("sampling_rate", "sample_rate", "rate")
+SAMPLE_KEYS = ("array", "raw", "waveform")
+FORMS = (
+    "a path, the bytes of a file, a file object, samples (at {rate} Hz), (samples, rate), or a "
+    "mapping with 'array' and 'sampling_rate'"
+)
 
 
 def load_audio(source: AudioInput, rate: int) -> np.ndarray:
-    """Mono float32 samples [n] at `rate` Hz. Raises AudioError, which names the source and what is wrong with it."""
-    if isinstance(source, tuple):
-        samples = _from_array(source, rate)
-    elif isinstance(source, bytes):
-        samples = _from_file(io.BytesIO(source), f"{len(source)} bytes of audio", rate)
-    elif isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise AudioError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path}: the file is empty")
-        samples = _from_file(str(path), str(path), rate)
-    else:
-        raise AudioError(f"audio must be a path, bytes or (samples, rate), not {type(source).__name__}")
-    return samples
+    """Mono float32 samples [n] at `rate` Hz of any form of sound (see `AudioInput`).
+
+    Raises AudioError, which names the source, what is wrong with it and what would be right.
+    """
+    return read_sound(source, rate).samples
 
 
-def _from_file(file: Any, name: str, rate: int) -> np.ndarray:
-    import av  # here and below: samples at the model's rate need none of it
+def read_sound(source: AudioInput, rate: int) -> Sound:
+    """As `load_audio`, with the spans that could not be decoded. Raises AudioError."""
+    with foreign_errors_as(AudioError, f"audio of type {type(source).__name__}"):
+        return _read(source, rate)
 
+
+def _read(source: AudioInput, rate: int) -> Sound:
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(source, rate)
+    if isinstance(source, (bytes, bytearray)):
+        return _read_bytes(source, rate)
+    if isinstance(source, memoryview):
+        of_a_file = source.itemsize == 1 and source.ndim == 1
+        return _read_bytes(source, rate) if of_a_file else Sound(read_array(source, rate, rate))
+    if isinstance(source, Mapping):
+        return _read_mapping(source, rate)
+    if isinstance(source, (tuple, list)) and _is_pair(source):
+        return _read_pair(source, rate)
+    if isinstance(source, list):
+        return Sound(read_array(_samples_only(source), rate, rate))
+    if isinstance(source, (np.ndarray, array)) or is_tensor(source) or hasattr(source, "__array__"):
+        return Sound(read_array(source, rate, rate))
+    if callable(getattr(source, "get_all_samples", None)):  # torchcodec's AudioDecoder
+        return _read_decoder(source, rate)
+    if hasattr(source, "sample_rate") and hasattr(source, "data"):  # and what it decodes to
+        return Sound(read_array(source.data, source.sample_rate, rate))
+    if callable(getattr(source, "read", None)):
+        return _read_stream(source, rate)
+    raise AudioError(f"audio must be {FORMS.format(rate=rate)}; not {_shown(source)}")
+
+
+def _read_path(source: str | os.PathLike[Any], rate: int) -> Sound:
+    name = os.fsdecode(source)
+    if "://" in name[:16]:
+        raise AudioError(f"{name[:200]}: addresses are not fetched; give the bytes behind it")
+    path = Path(name).expanduser()
     try:
-        with av.open(file, metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: holds no audio stream")
-            chunks = list(_resampled(container.decode(container.streams.audio[0]), name, rate))
-    except AudioError:
-        raise
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise AudioError(f"{name}: not readable as audio ({error})") from None
-    if not chunks:
-        raise AudioError(f"{name}: holds no samples")
-    return _checked(np.concatenate(chunks), name)
+        status = path.stat()
+    except FileNotFoundError:
+        raise AudioError(f"{_short(name)}: no such file") from None
+    except (OSError, ValueError) as error:  # too long for a name, or with a null byte in it
+        raise AudioError(
+            f"{_short(name)}: cannot be opened ({error.args[-1]}). A text is taken for a path: decode "
+            "base64 before and give the bytes"
+        ) from error
+    if path.is_dir():
+        raise AudioError(f"{name}: is a folder")
+    if path.is_file() and status.st_size == 0:
+        raise AudioError(f"{name}: the file is empty")
+    # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
+    return read_file(os.path.abspath(path), name, rate)
 
 
-def _resampled(frames: Iterator[Any], name: str, rate: int) -> Iterator[np.ndarray]:
-    import av
-
-    # Channels are averaged here: the resampler's own mix to mono is 3 dB too loud in floating point.
-    resampler = av.AudioResampler(format="fltp", rate=rate)
-    total = 0
-    for frame in frames:
-        frame.pts = None  # gaps in a file's timestamps are not silence
-        for out in resampler.resample(frame):
-            total += out.samples
-            if total > MAX_SECONDS * rate:
-                raise AudioError(f"{name}: longer than {MAX_SECONDS / 3600:.0f} hours; split it")
-            yield out.to_ndarray().mean(axis=0)
-    for out in resampler.resample(None):
-        yield out.to_ndarray().mean(axis=0)
+def _read_bytes(content: bytes | bytearray | memoryview, rate: int) -> Sound:
+    name = f"{len(content)} bytes of audio"
+    if not content:
+        raise AudioError("0 bytes are not readable as audio")
+    return read_file(io.BytesIO(content), name, rate)
 
 
-def _from_array(source: tuple[Any, int], rate: int) -> np.ndarray:
+def _read_stream(file: Any, rate: int) -> Sound:
+    """A file object from where it stands; from its start where it stands at its end."""
+    if isinstance(file, io.TextIOBase):
+        raise AudioError(f"{_shown(file)} gives text: open it with mode 'rb'")
+    content = file.read()
+    if content == b"" and file.seekable():
+        file.seek(0)  # it was just written
+        content = file.read()
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        hint = ": give its 'file'" if hasattr(content, "__await__") else ""
+        if hasattr(content, "close"):
+            content.close()  # a coroutine that nobody will wait for
+        raise AudioError(f"{_shown(file)}: read() gives {type(content).__name__}, not bytes{hint}")
+    return _read_bytes(content, rate)
+
+
+def _read_mapping(source: Mapping[Any, Any], rate: int) -> Sound:
+    """Rows of Hugging Face's datasets, and what its pipelines take."""
+    samples = next((source[key] for key in SAMPLE_KEYS if source.get(key) is not None), None)
+    if samples is not None:
+        for key in RATE_KEYS:
+            if source.get(key) is not None:
+                return Sound(read_array(samples, source[key], rate))
+        raise AudioError("a mapping with samples needs their 'sampling_rate' (Hz)")
+    if source.get("bytes") is not None:
+        return _read(source["bytes"], rate)
+    if source.get("path") is not None:
+        return _read_path(source["path"], rate)
+    keys = ", ".join(repr(key) for key in list(source)[:10])
+    inner = " Give the value of 'audio' alone." if "audio" in source else ""
+    raise AudioError(
+        f"a mapping must hold 'array' and 'sampling_rate', or 'bytes', or 'path'; this one has {keys or 'nothing'}.{inner}"
+    )
+
+
+def _is_pair(source: tuple[Any, ...] | list[Any]) -> bool:
+    """(samples, rate) or (rate, samples). A list of two may as well be two channels or samples."""
+    if isinstance(source, tuple):
+        return True
+    return len(source) == 2 and sum(_is_number(each) for each in source) == 1
+
+
+def _read_pair(source: tuple[Any, ...] | list[Any], rate: int) -> Sound:
     if len(source) != 2:
-        raise AudioError(f"audio as an array must be (samples, rate), not {len(source)} values")
-    array, given_rate = np.asarray(source[0]), source[1]
-    if isinstance(given_rate, bool) or not isinstance(given_rate, (int, np.integer)) or not RATES[0] <= given_rate <= RATES[1]:
-        raise AudioError(f"sampling rate {given_rate!r} is not a whole number of Hz between {RATES[0]} and {RATES[1]}")
-    if array.dtype.kind == "i":
-        array = array.astype(np.float32) / -float(np.iinfo(array.dtype).min)
-    elif array.dtype.kind != "f":
-        raise AudioError(f"samples must be floats or signed integers, not {array.dtype}")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] > 64):
-        raise AudioError(f"samples must have shape [n] or [n, channels], not {list(array.shape)}")
-    if array.size == 0:
-        raise AudioError("the array of samples is empty")
-    if array.shape[0] > MAX_SECONDS * given_rate:
-        raise AudioError(f"the array is longer than {MAX_SECONDS / 3600:.0f} hours; split it")
-    mono = array.mean(axis=1) if array.ndim == 2 else array
-    mono = _checked(np.ascontiguousarray(mono, np.float32), "the array of samples")
-    if given_rate == rate:
-        return mono
-    import av
-
-    frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
-    frame.sample_rate = int(given_rate)
-    return np.concatenate(list(_resampled(iter([frame]), "the array of samples", rate)))
+        raise AudioError(
+            f"audio as a tuple must be (samples, rate), not {len(source)} values; samples alone are a list or an array"
+        )
+    samples, samples_rate = source
+    if _is_number(samples) and not _is_number(samples_rate):
+        samples, samples_rate = samples_rate, samples
+    whole_rate(samples_rate)
+    if _is_number(samples) or isinstance(samples, (str, bytes, Mapping, Path)):
+        raise AudioError(f"in (samples, rate) the samples are {_shown(samples)}, not an array")
+    return Sound(read_array(samples, samples_rate, rate))
 
 
-def _checked(samples: np.ndarray, name: str) -> np.ndarray:
-    bad = int((~np.isfinite(samples)).sum())
-    if bad:
-        raise AudioError(f"{name}: {bad} of {len(samples)} samples are NaN or infinite")
-    return samples
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) or getattr(value, "ndim", None) == 0
 
 
-def cut_at_quiet(samples: np.ndarray, window: int, rate: int) -> list[tuple[int, int]]:
-    """Spans (start, end) that cover `samples`, none longer than `window`; each cut lies at the quietest 50 ms of the
-    last third before the limit, so that words stay whole."""
-    spans, start, step = [], 0, rate // 20
-    while len(samples) - start > window:
-        first, last = start + window * 2 // 3, start + window
-        frames = samples[first:last][: (last - first) // step * step].reshape(-1, step)
-        quietest = int(np.argmin((frames**2).mean(1)))
-        cut = first + quietest * step + step // 2
-        spans.append((start, cut))
-        start = cut
-    return [*spans, (start, len(samples))]
+def _samples_only(source: list[Any]) -> list[Any]:
+    first = source[0] if source else None
+    if isinstance(first, (str, os.PathLike, bytes, Mapping)):
+        raise AudioError(f"a list must hold samples, not {_shown(first)}: for several recordings call transcribe_all()")
+    return source
+
+
+def _read_decoder(decoder: Any, rate: int) -> Sound:
+    metadata = getattr(decoder, "metadata", None)
+    seconds = getattr(metadata, "duration_seconds", None)
+    if seconds is not None and seconds > MAX_SECONDS:
+        raise too_long(f"the {type(decoder).__name__}")
+    decoded = decoder.get_all_samples()
+    return Sound(read_array(decoded.data, decoded.sample_rate, rate))
+
+
+def _shown(value: Any) -> str:
+    """A value's type, and the value itself where that is short."""
+    text = repr(value) if isinstance(value, (str, int, float, bytes, Path)) else ""
+    kind = type(value).__name__
+    return f"{kind} {text}" if 0 < len(text) <= 60 else kind
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:60]}… ({len(name)} characters)"

@@ -11,10 +11,16 @@ from antiphon.config.errors import CheckpointError, PromptError, SamplingError
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.inputs.audio import AudioInput, load_audio
+from antiphon.inputs.audio import AudioInput, read_sound
+from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig
-from antiphon.inputs.prompts import ParsedPrompt, Part, Prompt, parse
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, with_languages
+from antiphon.inputs.sound import Sound
+from antiphon.inputs.transcription_options import TranscriptionOptions, check_options
+from antiphon.inputs.translation import TranslationFormat
 from antiphon.inputs.whisper import WhisperFormat
+from antiphon.inputs.whisper_tokens import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
@@ -51,27 +57,38 @@ class InputProcessor:
             assert isinstance(model.encoder, BartHalf)
             self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
             self.whisper = WhisperFormat(model, self.tokenizer)
+        self._backend = backend_of(self.tokenizer)
+        self.translation = TranslationFormat.of(model, self.tokenizer)
         if model.defaults.ignored:
             ignored = ", ".join(model.defaults.ignored)
             logger.warning(
                 "the generation config of %s is obeyed but for %s: text may differ from transformers'", model.path, ignored
             )
+        self._token_texts: dict[tuple[int, bool], str] = {}  # no more than the vocabulary
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
 
     # ------------------------------------------------------------------ prompts
 
-    def prepare(self, prompt: Prompt, params: SamplingParams) -> Prepared:
-        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError)."""
-        parsed = parse(prompt, self.model.family.input)
-        self.check(params)
-        media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed.encoder)
-        return Prepared(media, self._decoder_prompt(parsed.decoder), params)
+    def prepare(
+        self, prompt: Prompt, params: SamplingParams, source_language: str | None = None, target_language: str | None = None
+    ) -> Prepared:
+        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError), whatever the
+        prompt is made of.
+
+        Languages are for translation models, in any spelling; those that the prompt itself names go first.
+        """
+        with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
+            parsed = with_languages(parse(prompt, self.model.family.input), source_language, target_language)
+            self._check_languages(parsed)
+            self.check(params)
+            media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+            return Prepared(media, self._decoder_prompt(parsed), params)
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         if parsed.encoder.audio is None:
             raise PromptError("this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}")
         assert self.audio is not None
-        samples = self.load_audio(parsed.encoder.audio)
+        samples = self.read_sound(parsed.encoder.audio).samples
         if len(samples) > self.audio.window:
             raise PromptError(
                 f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's window of "
@@ -79,9 +96,22 @@ class InputProcessor:
             )
         return self.clip(samples)
 
-    def load_audio(self, source: AudioInput) -> np.ndarray:
+    def read_sound(self, source: AudioInput) -> Sound:
+        """Sound in any form, whole, at the model's rate. Raises AudioError."""
         assert self.audio is not None
-        return load_audio(source, self.audio.sampling_rate)
+        return read_sound(source, self.audio.sampling_rate)
+
+    def check_transcription(self, **options: Any) -> TranscriptionOptions:
+        """The keywords of transcribe(), checked for this checkpoint; needs no engine.
+
+        Raises PromptError for a checkpoint that doesn't listen, an unknown language or a wrong value,
+        SamplingError for parameters, ConfigurationError for an unknown keyword.
+        """
+        if self.whisper is None or self.audio is None:
+            raise PromptError(f"{self.model.architecture} does not transcribe audio: use generate()")
+        checked = check_options(self.whisper, self.audio, **options)
+        self.check(checked.params)
+        return checked
 
     def clip(self, samples: np.ndarray) -> EncoderInput:
         """One window of samples at the model's rate."""
@@ -90,12 +120,34 @@ class InputProcessor:
         tokens = self.audio.tokens_of(len(samples)) if self.encoder_window == "auto" else self.model.max_encoder_len
         return EncoderInput(key, "audio", tokens, samples)
 
-    def _text_media(self, part: Part) -> EncoderInput:
+    def _check_languages(self, parsed: ParsedPrompt) -> None:
+        named = [name for name in LANGUAGES if getattr(parsed, name) is not None]
+        if not named:
+            return
+        if self.whisper is not None:
+            raise PromptError(f"{self.model.architecture} transcribes: give language and task to transcribe(), not {named[0]}")
+        if self.translation is None:
+            raise PromptError(f"this {self.model.architecture} knows no languages: leave out {' and '.join(named)}")
+        if parsed.target_language is not None and parsed.decoder.has_tokens:
+            raise PromptError("give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt")
+        needs_text = LANGUAGES if self.translation.marks_text else ["source_language"]
+        if parsed.encoder.token_ids is not None and any(name in needs_text for name in named):
+            raise PromptError(f"{named[0]} needs a prompt of text: token ids hold the language already")
+
+    def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
+        text, source, target = parsed.encoder.text, parsed.source_language, parsed.target_language
+        if self.translation is not None and self.translation.marks_text and target is not None:
+            text = self.translation.marked(text or "", target)
+        ids: list[int] = self.tokenizer(text).input_ids
+        return ids if source is None or self.translation is None else self.translation.source_ids(ids, source)
+
+    def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        part = parsed.encoder
         if part.audio is not None:
             raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
-        ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text).input_ids
+        ids = list(part.token_ids) if part.token_ids is not None else self._encoder_ids(parsed)
         self._check_ids(ids, "the encoder prompt", self.model.encoder)
         if len(ids) > self.model.max_encoder_len:
             raise PromptError(f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it")
@@ -108,10 +160,13 @@ class InputProcessor:
         digest.update(np.ascontiguousarray(content).data)
         return digest.hexdigest()[:32]
 
-    def _decoder_prompt(self, part: Part) -> list[int] | None:
+    def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
+        part = parsed.decoder
         start = self.model.defaults.start_id
         if start is None:
             raise CheckpointError(f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set")
+        if self.translation is not None and parsed.target_language is not None and not self.translation.marks_text:
+            return self.translation.decoder_prompt(start, parsed.target_language)
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
         ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids
@@ -135,7 +190,7 @@ class InputProcessor:
     def check(self, params: SamplingParams) -> None:
         """Raises SamplingError for token ids outside the vocabulary."""
         size = self.model.decoder.vocab_size
-        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids"):
+        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "logprob_token_ids"):
             for id_ in getattr(params, name) or ():
                 if not 0 <= id_ < size:
                     raise SamplingError(f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}")
@@ -165,9 +220,27 @@ class InputProcessor:
             return False
         return self.whisper.no_timestamps_id not in prompt_token_ids
 
+    def text_stream(self, params: SamplingParams) -> TextStream:
+        """For the text of one request, as its tokens come."""
+
+        def decode(ids: list[int]) -> str:
+            return self.decode(ids, params.skip_special_tokens)
+
+        pieces = None
+        if self._backend is not None:
+            hidden = None if self.whisper is None else TIMESTAMP
+            pieces = Streamed(self._backend, decode, params.skip_special_tokens, hidden)
+        return TextStream(decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces)
+
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
-        return text
+        if len(token_ids) != 1:
+            text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+            return text
+        # Log-probabilities name the same single tokens again and again: those of 99 languages, say.
+        key = int(token_ids[0]), skip_special_tokens
+        if key not in self._token_texts:
+            self._token_texts[key] = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return self._token_texts[key]
 
 
 def _load_tokenizer(model: ModelConfig) -> Any:

@@ -1,13 +1,14 @@
 """The forms a prompt may have, and one plain form they are all brought into."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
 
 Prompt = str | Mapping[str, Any]
-KEYS = ["prompt", "prompt_token_ids", "multi_modal_data", "encoder_prompt", "decoder_prompt"]
+LANGUAGES = ["source_language", "target_language"]
+KEYS = ["prompt", "prompt_token_ids", "multi_modal_data", "encoder_prompt", "decoder_prompt", *LANGUAGES]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Part:
 class ParsedPrompt:
     encoder: Part
     decoder: Part
+    source_language: Any = None  # of translation models, as the caller names them
+    target_language: Any = None
 
 
 def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
@@ -34,6 +37,9 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
 
     Raises PromptError for an unknown form or key.
     """
+    if isinstance(prompt, Mapping) and any(name in prompt for name in LANGUAGES):
+        rest = {key: value for key, value in prompt.items() if key not in LANGUAGES}
+        return with_languages(parse(rest, encoder_input), *(prompt.get(name) for name in LANGUAGES))
     if isinstance(prompt, Mapping) and ("encoder_prompt" in prompt or "decoder_prompt" in prompt):
         _known(prompt, ["encoder_prompt", "decoder_prompt"])
         if prompt.get("encoder_prompt") is None:
@@ -43,6 +49,15 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
     if encoder_input == "text":
         return ParsedPrompt(part, Part())
     return ParsedPrompt(Part(audio=part.audio), Part(part.text, part.token_ids))
+
+
+def with_languages(parsed: ParsedPrompt, source: Any, target: Any) -> ParsedPrompt:
+    """With these languages where the prompt itself names none."""
+    return replace(
+        parsed,
+        source_language=source if parsed.source_language is None else parsed.source_language,
+        target_language=target if parsed.target_language is None else parsed.target_language,
+    )
 
 
 def _part(prompt: Any) -> Part:
@@ -84,4 +99,4 @@ def token_ids(ids: Any) -> tuple[int, ...]:
 def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:
     for key in mapping:
         if key not in valid:
-            raise PromptError(f"unknown key '{key}' in a prompt.{nearest(str(key), valid)}")
+            raise PromptError(f"unknown key '{key}' in a prompt.{nearest(str(key), [*valid, *LANGUAGES])}")

@@ -1,5 +1,6 @@
 """Whisper's prompt format and its timestamps (Radford et al. 2022, section 2.3)."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from antiphon.config.errors import CheckpointError, PromptError, nearest
 from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.inputs.languages import language_code
 from antiphon.inputs.whisper_tokens import (
     SECONDS_PER_TICK,
     forced_ids,
@@ -21,11 +23,13 @@ Task = Literal["transcribe", "translate"]
 
 @dataclass(frozen=True)
 class TimedTokens:
-    """Text tokens between two timestamps, in seconds from the window's start; `end` is None when it was cut off."""
+    """Text tokens between two timestamps, in seconds from the window's start; `end` is None when
+    it was cut off. `positions`: where these tokens stand among the window's."""
 
     start: float
     end: float | None
     token_ids: list[int]
+    positions: list[int]
 
 
 class WhisperFormat:
@@ -62,26 +66,27 @@ class WhisperFormat:
             codes = {id_: code for code, id_ in self.languages.items()}
             names = {id_: name for name, id_ in self.tasks.items()}
             language, task = codes.get(forced.get(1) or -1), names.get(forced.get(2) or -1)
-        code = self._code(language) if language is not None else None
+        code = None
+        with contextlib.suppress(PromptError):  # a language that the vocabulary lacks
+            code = language_code(language, self.languages)
         return code, task if task in self.tasks else "transcribe"
 
-    def _code(self, language: Any) -> str | None:
-        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+    def check(self, language: object, task: object) -> tuple[str | None, str]:
+        """Language code (None: to be found) and task, in any spelling, as this checkpoint has them. None is
+        what its generation config says; 'auto' finds the language whatever that says.
 
-        name = str(language).strip().lower().strip("<|>")
-        code = TO_LANGUAGE_CODE.get(name, name)
-        return code if code in self.languages else None
-
-    def check(self, language: str | None, task: str) -> None:
-        """Raises PromptError for a language or task that this checkpoint does not know."""
+        Raises PromptError for what it does not know.
+        """
+        task = self.default_task if task is None else task
+        language = self.default_language if language is None else language
+        name = task.strip().lower() if isinstance(task, str) else None
         if not self.multilingual:
-            if language not in (None, "en") or task != "transcribe":
+            if name != "transcribe" or not _is_english(language):
                 raise PromptError("this checkpoint transcribes English only: leave out language and task")
-            return
-        if language is not None and language not in self.languages:
-            raise PromptError(f"unknown language '{language}'.{nearest(language, list(self.languages))}")
-        if task not in self.tasks:
-            raise PromptError(f"unknown task '{task}'.{nearest(task, list(self.tasks))}")
+            return "en", name
+        if name is None or name not in self.tasks:
+            raise PromptError(f"unknown task {str(task)[:40]!r}.{nearest(str(task), list(self.tasks))}")
+        return language_code(language, self.languages), name
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         """The decoder prompt; `language` must be given for a multilingual checkpoint."""
@@ -110,19 +115,34 @@ class WhisperFormat:
 
     def segments(self, token_ids: list[int]) -> list[TimedTokens]:
         """Splits generated tokens at their timestamp pairs."""
-        found: list[TimedTokens] = []
-        start, text = 0.0, list[int]()
-        for token in token_ids:
-            at = self.seconds_of(token)
-            if at is None:
+        pieces: list[TimedTokens] = []
+        start, positions = 0.0, list[int]()
+        for position, token in enumerate(token_ids):
+            seconds = self.seconds_of(token)
+            if seconds is None:
                 if self.is_text(token):
-                    text.append(token)
+                    positions.append(position)
                 continue
-            if text:
-                found.append(TimedTokens(start, at, text))
-                text = []
-            start = at
-        return [*found, TimedTokens(start, None, text)] if text else found
+            if positions:
+                pieces.append(_timed(start, seconds, positions, token_ids))
+                positions = []
+            start = seconds
+        return [*pieces, _timed(start, None, positions, token_ids)] if positions else pieces
+
+    def text_positions(self, token_ids: list[int]) -> list[int]:
+        """Where `token_ids` holds text."""
+        return [position for position, token in enumerate(token_ids) if self.is_text(token)]
+
+
+def _timed(start: float, end: float | None, positions: list[int], ids: list[int]) -> TimedTokens:
+    return TimedTokens(start, end, [ids[position] for position in positions], positions)
+
+
+def _is_english(language: object) -> bool:
+    try:
+        return language_code(language, {"en"}) in (None, "en")
+    except PromptError:
+        return False
 
 
 def _required(value: Any, name: str) -> int:

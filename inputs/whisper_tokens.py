@@ -1,5 +1,6 @@
 """Which tokens of a Whisper checkpoint are languages, tasks and times: its tokenizer says, where its settings don't."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ Vocabulary = Mapping[str, int]  # token: id
 Settings = Mapping[str, Any]
 
 SECONDS_PER_TICK = 0.02
+TIMESTAMP = re.compile(r"<\|\d+\.\d+\|>")
 TASKS = ("transcribe", "translate")
 _END_OF_ENGLISH = 50256  # id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have
 

@@ -4,12 +4,13 @@ import numba
 import numpy as np
 import torch
 
+from antiphon.layers.compiled import compiled, make_ready
 from antiphon.layers.eight_bit import INT8, INT8_MAX, SMALLEST_SCALE
 
 LARGEST, LEAST = np.float32(INT8_MAX), np.float32(INT8_MAX * SMALLEST_SCALE)  # of a row: a row of zeros has a scale too
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=True)
 def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
     for row in numba.prange(x.shape[0]):
         largest = LEAST
@@ -21,7 +22,7 @@ def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
             values[row, i] = np.int8(np.rint(x[row, i] * factor))
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled(parallel=True, fastmath=True)
 def _rescale(found: np.ndarray, scales: np.ndarray, weight_scales: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     for row in numba.prange(found.shape[0]):
         scale = scales[row, 0]
@@ -43,3 +44,10 @@ def rescale(found: torch.Tensor, scales: torch.Tensor, weight_scales: torch.Tens
     shift = torch.zeros(len(weight_scales)) if bias is None else bias.float()
     _rescale(found.numpy(), scales.numpy(), weight_scales.float().flatten().numpy(), shift.numpy(), out.numpy())
     return out
+
+
+def make_kernels_ready() -> None:
+    """Compiled or read from disk: before the first product, not in its way."""
+    x, scales = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+    make_ready(_quantise, x, np.zeros((1, 1), np.int8), scales)
+    make_ready(_rescale, np.zeros((1, 1), np.int32), scales, scales[0], scales[0], x)

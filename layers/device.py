@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.families import Family
 from antiphon.config.options import ModelOptions
 
 ALIGNMENT = 16  # bytes
+BFLOAT16_CAPABILITY = (8, 0)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -21,8 +23,12 @@ class Target:
     dtype: torch.dtype
 
     @classmethod
-    def resolve(cls, options: ModelOptions, checkpoint: Mapping[str, Any]) -> "Target":
-        """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for float32 ones)."""
+    def resolve(cls, options: ModelOptions, checkpoint: Mapping[str, Any], family: Family) -> "Target":
+        """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for
+        float32 ones). Where the GPU lacks that dtype, or it can't hold the family's activations: bfloat16,
+        else float16, else float32. Raises ConfigurationError for a dtype that was asked for and can't.
+        """
+        family.check_dtype(options.dtype)
         available = torch.cuda.is_available()
         if options.device == "cuda" and not available:
             raise ConfigurationError(
@@ -32,8 +38,13 @@ class Target:
         if options.dtype != "auto":
             return cls(device, getattr(torch, options.dtype))
         stored = checkpoint.get("dtype") or checkpoint.get("torch_dtype")
-        on_gpu = torch.float16 if stored == "float16" else torch.bfloat16
-        return cls(device, torch.float32 if device.type == "cpu" else on_gpu)
+        if device.type == "cpu":
+            return cls(device, torch.float32)
+        usable = ["float16", "bfloat16"] if stored == "float16" else ["bfloat16", "float16"]
+        if torch.cuda.get_device_capability(device) < BFLOAT16_CAPABILITY:
+            usable.remove("bfloat16")
+        chosen = next((name for name in usable if name not in family.too_narrow), "float32")
+        return cls(device, getattr(torch, chosen))
 
     def build(self, make: Callable[[], M]) -> M:
         """A module with uninitialised weights here, in this precision: the loader fills every one of them."""

@@ -78,6 +78,10 @@ class Int8Weight:
 
     @classmethod
     def of(cls, weight: torch.Tensor) -> "Int8Weight":
+        if weight.device.type == "cpu":
+            from antiphon.layers.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
+
+            make_kernels_ready()
         scales = row_scales(weight, INT8).to(weight.dtype)  # rounded first: what it is divided by is what it will be multiplied by
         values = (weight.float() / scales.float()).round_().clamp_(-INT8_MAX, INT8_MAX).to(INT8)
         return cls(values, scales, weight.dtype)

@@ -19,12 +19,18 @@ class TokenEmbedding(nn.Module):
             self.embed_positions = nn.Embedding(half.max_positions + half.position_offset, half.hidden_size)
         else:
             self.first_row = 0
-            self.embed_positions = SinusoidTable(half.positions, half.max_positions, half.hidden_size, half.position_offset)
+            self.embed_positions = SinusoidTable(
+                half.positions, half.max_positions, half.hidden_size, half.position_offset, half.padding_id is not None
+            )
+        self.padding_id, self.padding_row = half.padding_id, half.max_positions
         self.layernorm_embedding = nn.LayerNorm(half.hidden_size) if half.embedding_norm else nn.Identity()
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[tokens], [tokens] -> [tokens, hidden]"""
-        x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(positions + self.first_row)
+        rows = positions + self.first_row
+        if self.padding_id is not None:
+            rows = torch.where(token_ids == self.padding_id, self.padding_row, rows)
+        x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(rows)
         return self.layernorm_embedding(x)
 
     def longest(self) -> float:

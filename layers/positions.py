@@ -24,15 +24,18 @@ def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Te
 
 
 class SinusoidTable(nn.Module):
-    """Stands where a learned `nn.Embedding` of positions would; computed, never loaded.
+    """Stands where a learned `nn.Embedding` of positions would; computed, since most checkpoints leave it out.
 
-    Checkpoints that store such a table store these very values.
+    Where one stores a table (Pegasus, Marian), the loader puts that in its place, as transformers does.
+    `with_zeros`: one more row, of zeros, for tokens that have no position.
     """
 
-    def __init__(self, kind: str, positions: int, size: int, offset: int) -> None:
+    def __init__(self, kind: str, positions: int, size: int, offset: int, with_zeros: bool = False) -> None:
         super().__init__()
         self.weight: torch.Tensor
         table = sinusoids(kind, positions, size, offset)
+        if with_zeros:
+            table = nn.functional.pad(table, (0, 0, 0, 1))
         self.register_buffer("weight", table.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,29 @@
-"""Reads one half's weights from safetensors, single file or index, straight into its modules."""
+"""Reads one half's weights straight into its modules, and says what becomes of every other tensor of the checkpoint."""
 
-import json
-from collections.abc import Callable, Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
-from antiphon.config.errors import CheckpointError
+from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.layers.linear import StackedLinear
+from antiphon.layers.positions import SinusoidTable
+from antiphon.layers.tensor_files import TensorFile, files_by_tensor, open_tensors
+
+logger = logging.getLogger(__name__)
 
 Names = Callable[[str], tuple[str, ...]]
+PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# What formats of their own add to the weights that they change.
+_QUANTISED = re.compile(
+    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_scale(_inv)?|input_scale|absmax|quant_map|quant_state.*)$"
+)
+_ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer)\.")
 
 
 class Checkpoint:
@@ -19,21 +31,26 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = _files_by_tensor(folder)
-        self._open: dict[str, safe_open] = {}
+        self.files = files_by_tensor(folder)
+        self.claimed: set[str] = set()  # names that a module asked for, first choice or not
+        self._open: dict[str, TensorFile] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
     def read(self, name: str, shape: torch.Size) -> torch.Tensor:
-        """The tensor, or CheckpointError when its shape is not `shape`."""
+        """The tensor, or CheckpointError when its shape is not `shape`, or when it doesn't hold plain numbers."""
         file = self.files[name]
         try:
             if file not in self._open:
-                self._open[file] = safe_open(self.folder / file, framework="pt")
+                self._open[file] = open_tensors(self.folder / file)
             tensor = self._open[file].get_tensor(name)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(f"cannot read {name} from {self.folder / file}: {error}") from None
+        if tensor.dtype not in PLAIN:
+            raise UnsupportedModelError(
+                f"{name} in {self.folder / file} is stored as {tensor.dtype}: quantised checkpoints are not read yet"
+            )
         if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
             raise CheckpointError(
                 f"{name} in {self.folder / file} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
@@ -41,27 +58,38 @@ class Checkpoint:
         return tensor.reshape(shape)
 
 
-def _files_by_tensor(folder: Path) -> dict[str, str]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"cannot read {index}: {type(error).__name__}: {error}") from None
-        absent = sorted({name for name in files.values() if not (folder / name).exists()})
-        if absent:
-            raise CheckpointError(f"{index} names files that are not there: {', '.join(absent)}")
-        return files
-    single = folder / "model.safetensors"
-    if not single.exists():
-        pickled = any(folder.glob("pytorch_model*.bin"))
-        hint = " It has pickled weights only: convert them with transformers' save_pretrained." if pickled else ""
-        raise CheckpointError(f"{folder} holds neither model.safetensors nor an index of several.{hint}")
-    try:
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single.name)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot read {single}: {error}") from None
+def check_unused(checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]) -> None:
+    """Accounts for the tensors that `half` left, once it is loaded. The decoder answers for what names neither half.
+
+    `ignored`: patterns of names, and why tensors of such names are not needed. What else is left over is named in
+    the log; it raises where the names say that the weights can't be right without it: more layers than config.json
+    has, quantised weights, or an adapter's.
+    """
+    left = [name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)]
+    left = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
+    claimed = {_pattern(name) for name in checkpoint.claimed}
+    for name in left:
+        if _QUANTISED.search(name):
+            raise UnsupportedModelError(f"{checkpoint.folder} has {name}: quantised checkpoints are not read yet")
+        if _ADAPTER.search(name):
+            raise CheckpointError(
+                f"{checkpoint.folder} has {name}, of an adapter (LoRA): merge it with peft's merge_and_unload() and save the result"
+            )
+        if _pattern(name) in claimed:
+            raise CheckpointError(f"{checkpoint.folder} has {name}, a layer more than config.json says")
+    if left:
+        shown = ", ".join(sorted(left)[:8]) + (", ..." if len(left) > 8 else "")
+        logger.warning("%s: %d tensors are not used by its %s: %s", checkpoint.folder, len(left), half, shown)
+
+
+def _is_of(half: str, name: str) -> bool:
+    of_encoder = name.startswith(("encoder.", "model.encoder."))
+    return of_encoder == (half == "encoder")
+
+
+def _pattern(name: str) -> str:
+    """Names that differ in the number of their layer have the same."""
+    return re.sub(r"\.\d+\.", ".#.", name)
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
@@ -76,6 +104,12 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
         for path, target in _tensors(module):
             if path.rpartition(".")[0] not in stacked:
                 target.copy_(_read(checkpoint, names(path), target.shape))
+        for path, child in module.named_modules():
+            if isinstance(child, SinusoidTable):  # computed, unless the checkpoint stores a table of its own
+                stored = names(f"{path}.weight")
+                checkpoint.claimed.update(stored)
+                if any(name in checkpoint for name in stored):
+                    child.weight.copy_(_read(checkpoint, stored, child.weight.shape))
 
 
 def fill_randomly(module: nn.Module) -> None:
@@ -106,6 +140,7 @@ def _load_stacked(path: str, layer: StackedLinear, checkpoint: Checkpoint, names
 
 
 def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], shape: torch.Size) -> torch.Tensor:
+    checkpoint.claimed.update(candidates)
     for name in candidates:
         if name in checkpoint:
             return checkpoint.read(name, shape)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see `antiphon.config.threads`; before torch is loaded
+
 import torch
 
 if not torch.cuda.is_available():

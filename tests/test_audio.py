@@ -13,7 +13,8 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio import cut_at_quiet, load_audio
+from antiphon.inputs.audio import load_audio
+from antiphon.inputs.cuts import cut_at_quiet
 from antiphon.inputs.features import AudioConfig, LogMel
 
 RATE = 16_000
@@ -84,7 +85,7 @@ def test_integers_and_channels() -> None:
     [
         ("/no/such/file.wav", "no such file"),
         ("/tmp", "is a folder"),
-        (b"", "not readable as audio"),
+        (b"", "0 bytes are not readable as audio"),
         (b"this is text, not sound" * 100, "not readable as audio"),
         ((np.array([], np.float32), RATE), "empty"),
         ((np.array([0.0, np.nan, np.inf], np.float32), RATE), "2 of 3 samples are NaN or infinite"),
@@ -92,9 +93,9 @@ def test_integers_and_channels() -> None:
         ((np.zeros(10, np.float32), 16.0), "sampling rate 16.0"),
         ((np.zeros(10, np.float32), -16_000), "sampling rate -16000"),
         ((np.zeros(10, complex), RATE), "floats or signed integers"),
-        ((np.zeros((2, 3, 4), np.float32), RATE), r"shape \[n\] or \[n, channels\]"),
+        ((np.zeros((2, 3, 4), np.float32), RATE), r"shape \[n\], \[n, channels\] or"),
         ((np.zeros(10, np.float32),), "must be"),
-        (17, "must be a path, bytes or"),
+        (17, "must be a path, the bytes of a file, .*; not int 17"),
     ],
 )
 def test_what_is_not_sound_is_refused_at_once(source, message: str) -> None:

@@ -94,7 +94,7 @@ def test_ten_thousand_steps_take_no_memory(checkpoints) -> None:
     assert torch.cuda.memory_reserved() == reserved
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_shipped_t5_through_ray(dtype: str, t5_folder: Path, ray_cluster: None) -> None:
     sys.path.insert(0, str(t5_folder.parent))
     import train

@@ -201,7 +201,7 @@ def test_broken_and_missing_weight_files(bart_copy: Path) -> None:
         PlainEngine(bart_copy)
     (bart_copy / "model.safetensors").unlink()
     (bart_copy / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"neither model.safetensors nor an index .* pickled weights only"):
+    with pytest.raises(CheckpointError, match="cannot read the pickled weights"):
         PlainEngine(bart_copy)
 
 

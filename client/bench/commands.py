@@ -140,7 +140,8 @@ def steps(
         gc.collect()
         torch.cuda.empty_cache()
         if peer:
-            rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, Target.resolve(config.model, described.raw).dtype)
+            target = Target.resolve(config.model, described.raw, described.family)
+            rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, target.dtype)
             gc.collect()
             torch.cuda.empty_cache()
         found = measured.decoder(described, config, machine, _numbers(decodes), cross_tokens, length)
@@ -179,7 +180,8 @@ def throughput(
             mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
         rows: list[Row] = [{"engine": "antiphon", **mine}]
         config = resolve(folder, options)
-        target = Target.resolve(config.model, ModelConfig.load(config.model).raw)
+        described = ModelConfig.load(config.model)
+        target = Target.resolve(config.model, described.raw, described.family)
         for batch in _numbers(peer_batches) if peer_batches else []:
             rows.append(peers.throughput(Path(folder), load, batch, target.dtype, target.device.type))
             rows[-1]["ratio"] = mine["requests/s"] / rows[-1]["requests/s"]

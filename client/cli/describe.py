@@ -99,7 +99,7 @@ def describe_machine() -> str:
 def describe_model(name: str, options: Mapping[str, Any]) -> str:
     config = resolve(name, options)
     model = ModelConfig.load(config.model)
-    target = Target.resolve(config.model, model.raw)
+    target = Target.resolve(config.model, model.raw, model.family)
     dtype = str(target.dtype).removeprefix("torch.")
     lines = [
         f"{name}: {model.architecture}, {dtype} on {target.device}",

@@ -84,7 +84,7 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     from antiphon.attention.specs import decoder_specs, encoder_specs
     from antiphon.layers.device import Target
 
-    target = Target.resolve(config.model, checkpoint.raw)
+    target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
     choose("encoder", requested[0], encoder_specs(checkpoint.encoder, target))
     choose("decoder", requested[1], decoder_specs(checkpoint.decoder, target, config.decoder))
 

@@ -1,0 +1,79 @@
+"""Engines that transcribe on command, each in a process of its own; started by real_speech.py.
+
+    python real_speech_workers.py ENGINE MODEL PRECISION STARTED OPTIONS
+
+Reads lines of JSON `{"mode": …, "round": …, "files": […]}` from standard input, writes `{"seconds": …, "texts": […]}`, after a first
+line `{"ready": seconds since STARTED, "versions": {…}}`. faster-whisper's may run under an interpreter without Antiphon.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Transcribe = Callable[[str, int, list[str]], list[str]]  # mode, round, files -> texts
+RATE = 16_000
+
+
+def antiphon(model: str, precision: str, options: dict[str, Any]) -> tuple[Transcribe, dict[str, str]]:
+    import torch
+
+    from antiphon import Engine
+    from antiphon.inputs.audio import load_audio
+
+    engine = Engine(model, quantization="int8" if precision == "int8" else "none", **options)
+
+    def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
+        sounds = []
+        for file in files:
+            samples = load_audio(file, RATE).copy()
+            samples[0] += 1e-6 * (1 + number)  # the engine keeps what it has encoded: no round may find another's
+            sounds.append((samples, RATE))
+        found = engine.transcribe_all(sounds, language="en", timestamps=mode == "timestamps")
+        for each in found:
+            if isinstance(each, Exception):
+                raise each
+        return [each.text for each in found]
+
+    return transcribe, {"torch": torch.__version__}
+
+
+def faster_whisper(model: str, precision: str, options: dict[str, Any]) -> tuple[Transcribe, dict[str, str]]:
+    import ctranslate2
+    import faster_whisper as library
+
+    loaded = library.WhisperModel(model, device="cpu", compute_type=precision, **options)
+    batched = library.BatchedInferencePipeline(loaded)
+    greedy = {"beam_size": 1, "temperature": 0.0}
+
+    def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
+        texts = []
+        for file in files:
+            if mode == "batched":
+                segments, _ = batched.transcribe(file, language="en", batch_size=16, **greedy)
+            else:
+                segments, _ = loaded.transcribe(file, language="en", **(greedy if mode == "greedy" else {}))
+            texts.append(" ".join(segment.text.strip() for segment in segments))
+        return texts
+
+    return transcribe, {"faster-whisper": library.__version__, "ctranslate2": ctranslate2.__version__}
+
+
+ENGINES = {"antiphon": antiphon, "faster-whisper": faster_whisper}
+
+
+def main() -> None:
+    engine, model, precision, started, options = sys.argv[1:]
+    replies, sys.stdout = sys.stdout, sys.stderr
+    transcribe, versions = ENGINES[engine](model, precision, json.loads(options))
+    print(json.dumps({"ready": time.time() - float(started), "versions": versions}), file=replies, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        began = time.perf_counter()
+        texts = transcribe(command["mode"], command["round"], command["files"])
+        print(json.dumps({"seconds": time.perf_counter() - began, "texts": texts}), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Step plans of a made-up sequence that asks for every rule, for a runner to go through before its first request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
+
+KEY = "warm-up"  # of the hidden states whose cross KV is written
+PROMPT_TOKENS = 2
+RULES = DecodingRules(suppress=(0,), begin_suppress=(1,), forced_first=0, forced_last=0, min_tokens=1, no_repeat_ngram=2)
+PLAIN = SamplingParams()
+ASKING = (
+    SamplingParams(
+        temperature=0.5, top_k=2, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1,
+        logprobs=1, logit_bias={0: 0.5},
+    ),
+    SamplingParams(temperature=0.5),  # drawn without filters
+    PLAIN,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScratchSequence:
+    """A sequence in the slot and on the page that belong to nobody: nothing that requests see is written."""
+
+    slot: int
+    page: int
+    page_size: int
+    max_len: int
+
+    def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
+        """A prompt that also writes cross KV of one encoder token, then single tokens, for each of `ASKING`; at last
+        everything is off again."""
+        rules = DecodingRules(**{**RULES.__dict__, "timestamps": timestamps})
+        prompt = min(PROMPT_TOKENS, self.max_len)
+        for params in ASKING:
+            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), writes_cross=True)
+            if prompt < self.max_len:
+                yield self._plan(1, prompt + 1, None)
+        yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
+
+    def _admission(self, prompt: int, params: SamplingParams, rules: DecodingRules) -> Admission:
+        return Admission(self.slot, np.zeros(prompt, np.int64), prompt, self.max_len, 0, params, rules)
+
+    def _plan(self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False) -> StepPlan:
+        row, one = np.array([self.slot]), np.ones(1, np.int64)
+        table = np.full((1, -(-length // self.page_size)), self.page, np.int32)
+        writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
+        admissions = [] if admission is None else [admission]
+        return StepPlan(admissions, writes, row, row, queries * one, length * one, table, table[:, :1], one)

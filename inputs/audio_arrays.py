@@ -1,0 +1,148 @@
+"""Arrays, tensors and lists of samples as mono float32 in [-1, 1]."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.errors import AudioError
+from antiphon.inputs.samples import (
+    LARGEST,
+    MAX_SECONDS,
+    RATES,
+    Resampler,
+    SampleBuffer,
+    too_long,
+)
+
+MAX_CHANNELS = 64
+NAME = "the array of samples"
+# Samples of these types use all of it, as in every sound file.
+FULL_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
+MIDDLE = {"uint8": 128.0}  # of WAV's 8 bits, which have no sign
+
+
+def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
+    """Samples [n], [n, channels] or [channels, n] of any float or integer type, at `rate` Hz.
+
+    Returns float32 [m] at `model_rate`. Raises AudioError.
+    """
+    input_rate = whole_rate(rate)
+    if isinstance(samples, (list, tuple)) and len(samples) > MAX_SECONDS * input_rate:
+        raise too_long(NAME)  # as a list it is already several times as large
+    channels_first = by_channel(as_array(samples))
+    if channels_first.shape[1] > MAX_SECONDS * input_rate:
+        raise too_long(NAME)
+    full_scale, middle = _unit(channels_first)
+    resampler = Resampler(model_rate)
+    buffer = SampleBuffer(NAME, model_rate, channels_first.shape[1] / input_rate + 1)
+    for start in range(0, channels_first.shape[1], 1 << 18):  # in pieces: nothing is held twice
+        mono = mix(channels_first[:, start : start + (1 << 18)], full_scale, middle)
+        _check(mono, start, channels_first)
+        for piece in resampler.feed(mono, input_rate):
+            buffer.append(piece)
+    for piece in resampler.drain():
+        buffer.append(piece)
+    return buffer.finish()
+
+
+def whole_rate(rate: Any) -> int:
+    """Hz as an int; 16000.0 is 16000. Raises AudioError."""
+    value = rate.item() if hasattr(rate, "item") and getattr(rate, "ndim", 0) == 0 else rate
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not RATES[0] <= value <= RATES[1]:
+        shown = repr(rate)[:60]
+        raise AudioError(f"sampling rate {shown} is not a whole number of Hz between {RATES[0]} and {RATES[1]}")
+    return value
+
+
+def is_tensor(value: Any) -> bool:
+    """A torch tensor. Whoever has one has imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_array(samples: Any) -> np.ndarray:
+    """A numpy array of what holds numbers: an array, a list, a torch tensor on any device."""
+    if is_tensor(samples):
+        samples = samples.detach().cpu()
+        if str(samples.dtype) == "torch.bfloat16":  # numpy has no such type
+            samples = samples.float()
+        array: np.ndarray = samples.numpy()
+    else:
+        try:
+            array = np.asarray(samples)
+        except ValueError:
+            raise AudioError("the samples are not one array: their channels differ in length") from None
+    if array.dtype.kind not in "fiu" or array.dtype in (np.uint16, np.uint32, np.uint64):
+        raise AudioError(f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}")
+    return array
+
+
+def by_channel(array: np.ndarray) -> np.ndarray:
+    """[channels, n] of any layout: the longer axis is time. Leading axes of one are left out."""
+    shape = list(array.shape)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.size == 0:
+        raise AudioError("the array of samples is empty")
+    if array.ndim == 1:
+        return array[None]
+    if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:
+        raise AudioError(f"samples must have shape [n], [n, channels] or [channels, n], not {shape}")
+    if array.shape[0] == array.shape[1] > 1:
+        raise AudioError(f"samples of shape {shape}: which axis is time? Give [n] or longer pieces")
+    return array if array.shape[0] < array.shape[1] or array.shape[0] == 1 else array.T
+
+
+def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> np.ndarray:
+    """The mean of all channels, float32 [n]; `full_scale` becomes 1, `middle` 0."""
+    # A resampler's own mix to mono is 3 dB too loud in floating point, and needs named layouts.
+    channels = len(channels_first)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found afterwards
+        mono = channels_first[0].astype(np.float32)
+        for channel in channels_first[1:]:
+            mono += channel
+        if middle:
+            mono -= middle * channels
+        if channels * full_scale != 1.0:
+            mono *= np.float32(1.0 / (channels * full_scale))
+    return mono
+
+
+def _unit(array: np.ndarray) -> tuple[float, float]:
+    """(full scale, middle) of an array's type; of integers in a wide type from their values.
+
+    16-bit samples become int32 or int64 in lists, JSON and pandas. So a type of 32 or 64 bits says
+    nothing: such samples are taken for the narrowest of 16, 24 and 32 bits that holds them all.
+    Whatever they were, they are then heard, if louder than they were, and never lost.
+    """
+    if array.dtype.kind == "f":
+        return 1.0, 0.0
+    if array.dtype not in (np.int32, np.int64):
+        return FULL_SCALE[array.dtype.name], MIDDLE.get(array.dtype.name, 0.0)
+    low, high = int(array.min()), int(array.max())
+    if low >= 0 and 127 < high <= 255:
+        raise AudioError(
+            f"samples between {low} and {high} in {array.dtype} look like 8-bit values without a "
+            "sign: give them as uint8, or as floats in [-1, 1]"
+        )
+    for bits in (16, 24, 32):
+        if -(1 << bits - 1) <= low and high < 1 << bits - 1:
+            return 2.0 ** (bits - 1), 0.0
+    raise AudioError(f"samples between {low} and {high} are beyond 32 bits: give floats in [-1, 1] or int16")
+
+
+def _check(mono: np.ndarray, start: int, whole: np.ndarray) -> None:
+    """Raises AudioError for samples that are no sound, and says why."""
+    if np.abs(mono).max() <= LARGEST:  # false for NaN
+        return
+    bad = int((~np.isfinite(whole)).any(axis=0).sum())
+    if bad:
+        raise AudioError(f"{NAME}: {bad} of {whole.shape[1]} samples are NaN or infinite")
+    peak = float(np.abs(mono).max())
+    raise AudioError(
+        f"{NAME} reaches {peak:g} at sample {start + int(np.abs(mono).argmax())}, but floats are "
+        "taken for full scale at 1: divide 16-bit values by 32768, or give them as int16"
+    )

@@ -1,0 +1,51 @@
+"""Languages as people write them: codes and names in any case, BCP-47 tags, Whisper's tokens."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from antiphon.config.errors import PromptError
+
+# BCP-47's codes where Whisper's differ, and codes that BCP-47 has replaced.
+OTHER_CODES = {
+    "cmn": "zh", "fil": "tl", "in": "id", "iw": "he", "ji": "yi", "jv": "jw", "mo": "ro", "nb": "no",
+}  # fmt: skip
+NEAR = 0.75  # how alike a suggestion must be
+
+
+def language_code(language: object, known: Collection[str]) -> str | None:
+    """One of the codes `known` for 'German', 'EN', 'de-DE', 'zh_Hans', '<|de|>'; None for None and
+    'auto', which leave it to the model. Raises PromptError with what is near, or with all."""
+    if language is None:
+        return None
+    if not isinstance(language, str):
+        raise PromptError(f"language must be a code or a name such as 'de' or 'German', not a {type(language).__name__}")
+    text = language.strip().removeprefix("<|").removesuffix("|>").strip().lower()
+    if text == "auto":
+        return None
+    names = _codes_by_name()
+    prefix = text.replace("_", "-").split("-")[0]
+    for code in (text, names.get(text), OTHER_CODES.get(text), prefix, OTHER_CODES.get(prefix)):
+        if code is not None and code in known:
+            return code
+    raise PromptError(_unknown(language, text, names, known))
+
+
+def _unknown(language: str, text: str, names: dict[str, str], known: Collection[str]) -> str:
+    if not text:
+        return "the language is empty: leave it out, and the model finds it"
+    code = text if text in names.values() else names.get(text)
+    codes = ", ".join(sorted(known))
+    if code is not None:
+        return f"this checkpoint does not know the language '{language[:40]}' ({code}). It knows: {codes}"
+    names_of_known = [name for name, its_code in names.items() if its_code in known]
+    near = get_close_matches(text, [*names_of_known, *known], n=1, cutoff=NEAR)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known ones: {codes}, or their English names"
+    return f"unknown language '{language[:40]}'. {hint}"
+
+
+def _codes_by_name() -> dict[str, str]:
+    """English names, lower case, and other names of the same languages, as openai/whisper has them."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    codes: dict[str, str] = TO_LANGUAGE_CODE
+    return codes

@@ -1,0 +1,90 @@
+"""The files that hold a checkpoint's tensors: safetensors, or pickled by torch.save; each in one file or in shards."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from antiphon.config.errors import CheckpointError
+from antiphon.config.locate import WEIGHTS
+
+
+class TensorFile(Protocol):
+    def keys(self) -> Iterable[str]: ...
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
+
+
+class _Pickled:
+    """What torch.save wrote, mapped into memory. Only tensors are unpickled: no code of the file runs."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            content = _load(path)
+        except Exception as error:  # broken pickles raise nearly any type
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"cannot read the pickled weights of {path}: {reason} Only tensors are read from such files, never code; "
+                "save them from transformers as model.safetensors"
+            ) from None
+        if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+            raise CheckpointError(f"{path} holds no tensors by name: is it the weights of a model in transformers format?")
+        self._tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+    def keys(self) -> Iterable[str]:
+        return self._tensors
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)  # of before torch 1.6: can't be mapped
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Raises CheckpointError where the file can't be read."""
+    if path.suffix == ".bin":
+        return _Pickled(path)
+    try:
+        file: TensorFile = safe_open(path, framework="pt")
+        return file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
+def files_by_tensor(folder: Path) -> dict[str, str]:
+    """The file of each tensor, by the tensor's name; of the first format of WEIGHTS that is there."""
+    own = next((name for name in WEIGHTS if (folder / name).exists()), None)
+    if own is None:
+        others = sorted(path.name for path in folder.glob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        hint = f" Not read: {', '.join(others[:5])}." if others else ""
+        raise CheckpointError(
+            f"{folder} holds neither model.safetensors nor pytorch_model.bin, nor an index of several files.{hint}"
+        )
+    if not own.endswith(".json"):
+        return dict.fromkeys(open_tensors(folder / own).keys(), own)
+    return _indexed(folder, own)
+
+
+def _indexed(folder: Path, index: str) -> dict[str, str]:
+    try:
+        files = json.loads((folder / index).read_text("utf-8-sig"))["weight_map"]
+        shards = {str(name): str(file) for name, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot read {folder / index}: {type(error).__name__}: {error}") from None
+    outside = sorted({name for name in shards.values() if Path(name).name != name})
+    if outside:
+        raise CheckpointError(f"{folder / index} names files outside its folder: {', '.join(outside)}")
+    absent = sorted({name for name in shards.values() if not (folder / name).exists()})
+    if absent:
+        raise CheckpointError(f"{folder / index} names files that are not there: {', '.join(absent)}")
+    return shards

@@ -1,0 +1,178 @@
+"""The first request of a kind costs what later ones do: everything is compiled, loaded and allocated before the engine is ready.
+
+Run as a script, this file measures one engine in a process of its own: `python test_first_request.py MODEL DEVICE QUANTIZATION`.
+"""
+
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numba.core.caching
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import ModelOptions
+from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.threads import let_idle_threads_sleep
+from antiphon.inputs.processor import InputProcessor
+from antiphon.layers.compiled import compiled
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WHISPER, T5 = EXAMPLES / "whisper_commands" / "model", EXAMPLES / "t5_numbers" / "model"
+TIMES, LATER, TOKENS = 1.5, 3, 8  # a first request takes at most so many times the median of so many later ones
+SLACK = 0.05  # seconds
+SAMPLING = {
+    "greedy": SamplingParams(),
+    "sampling": SamplingParams(temperature=0.7),
+    "filters": SamplingParams(temperature=0.7, top_k=20, top_p=0.9, min_p=0.01),
+    "logprobs": SamplingParams(logprobs=5),
+    "penalties": SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
+    "bias": SamplingParams(logit_bias={5: -1.0}),
+}
+
+
+def clock(device: str) -> float:
+    """CPU seconds of this process, which other processes don't lengthen; with a GPU, what a caller waits."""
+    return time.process_time() if device == "cpu" else time.perf_counter()
+
+
+def measure(folder: Path, device: str, quantization: str) -> dict[str, list[float]]:
+    """Seconds of one request after the other for each path, in the order in which they are used first."""
+    inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
+    whisper = inputs.whisper
+    rules = None if whisper is None else whisper.rules()
+    engine = PlainEngine(folder, rules, device=device, quantization=quantization)
+    payload = iter(_payloads(inputs))
+
+    def request(prompt: list[int], params: SamplingParams, timestamps: bool = False, ngram: int = 0) -> None:
+        own: DecodingRules = replace(inputs.rules(len(prompt), params, timestamps), no_repeat_ngram=ngram)
+        engine.submit(engine.request(next(payload), prompt, TOKENS, own, params=params))
+        engine.run()
+
+    start = [inputs.model.token_id("decoder_start_token_id") or 0]
+    prompt = start if whisper is None else whisper.prompt("en", "transcribe", timestamps=False)
+    paths: dict[str, Callable[[], None]] = {}
+    if whisper is not None:
+        with_times = whisper.prompt("en", "transcribe", timestamps=True)
+        paths["timestamps"] = lambda: request(with_times, SamplingParams(), timestamps=True)
+    paths |= {name: lambda params=params: request(prompt, params) for name, params in SAMPLING.items()}
+    paths["n-grams"] = lambda: request(prompt, SamplingParams(), ngram=3)
+    long = inputs.model.max_decoder_len // 2
+    paths["long prompt"] = lambda: request([*prompt, *[7] * (long - len(prompt))], SamplingParams())
+    seconds: dict[str, list[float]] = {}
+    for name, run in paths.items():
+        seconds[name] = []
+        for _ in range(1 + LATER):
+            began = clock(device)
+            run()
+            seconds[name].append(clock(device) - began)
+    return seconds
+
+
+def _payloads(inputs: InputProcessor) -> "list[np.ndarray]":
+    """Inputs that differ: what an encoder has seen once is kept."""
+    rng = np.random.default_rng(3)
+    if inputs.audio is None:
+        return [
+            rng.integers(5, inputs.model.encoder.vocab_size, int(length)).astype(np.int32) for length in rng.integers(8, 40, 100)
+        ]
+    return [(rng.standard_normal(inputs.audio.sampling_rate) * 0.1).astype(np.float32) for _ in range(100)]
+
+
+def run_script(*arguments: object, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=250,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def check_first_requests(folder: Path, device: str, quantization: str) -> None:
+    for name, (first, *later) in json.loads(run_script(folder, device, quantization)).items():
+        usual = statistics.median(later)
+        assert first <= TIMES * usual + SLACK, f"{name}: {first:.3f} s, later {usual:.3f}"
+
+
+@pytest.mark.parametrize(("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "int8"), (T5, "none")])
+def test_a_first_request_takes_no_longer_than_later_ones(folder: Path, quantization: str) -> None:
+    check_first_requests(folder, "cpu", quantization)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "fp8"), (T5, "none"), (T5, "int8")])
+def test_a_first_request_on_a_gpu_takes_no_longer_than_later_ones(folder: Path, quantization: str) -> None:
+    check_first_requests(folder, "cuda", quantization)
+
+
+@pytest.mark.parametrize("folder", [WHISPER, T5])
+def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
+    engine = PlainEngine(folder, max_num_seqs=2, num_kv_pages=200)
+    runner = engine.replica.runner
+    for layer in runner.pool.layers:
+        assert not layer[:, : runner.pool.scratch_page].any(), "a page that a request may get was written"
+    assert len(runner.handoff) == 0
+    assert (runner.slots.host["temperature"] == 0).all()
+    assert (runner.slots.host["mask"] == 0).all()
+    assert (runner.slots.host["logprobs"][runner.slots.scratch] == -1).all()
+
+
+def test_kernels_are_compiled_once_for_a_machine(tmp_path: Path) -> None:
+    """Two processes that find none compile side by side, and say so; a third one finds theirs."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, __file__, "kernels"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=250)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("compiling" in output and str(tmp_path) in output for output in said)
+    assert "compiling" not in run_script("kernels", NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_kernels_work_where_no_folder_can_be_written_to(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    with caplog.at_level(logging.WARNING, "antiphon"):
+
+        @compiled()
+        def double(x: np.ndarray) -> None:
+            x *= 2
+
+    assert "NUMBA_CACHE_DIR" in caplog.text
+    doubled = np.ones(3)
+    double(doubled)
+    assert doubled.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "100"}])
+def test_idle_threads_sleep_unless_the_environment_says_otherwise(said: dict[str, str]) -> None:
+    environment = dict(said)
+    let_idle_threads_sleep(environment)
+    assert environment == (said or {"OMP_WAIT_POLICY": "PASSIVE"})
+
+
+def load_kernels() -> None:
+    from antiphon.attention.cpu_paged import CpuPaged
+    from antiphon.attention.interface import AttentionSpec
+    from antiphon.layers.eight_bit import Int8Weight
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    logging.getLogger("numba").setLevel(logging.WARNING)
+    CpuPaged(AttentionSpec("cross", 2, 8, torch.float32, torch.device("cpu"), page_size=4))
+    Int8Weight.of(torch.ones(4, 4))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "kernels":
+        load_kernels()
+    else:
+        print(json.dumps(measure(Path(sys.argv[1]), *sys.argv[2:])))

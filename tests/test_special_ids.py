@@ -1,0 +1,100 @@
+"""Padding, beginning and end tokens inside sequences: in encoder and decoder prompts, and generated. As transformers has them."""
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from plain_engine import PlainEngine
+from test_parity import LOGPROB_TOLERANCE, TOLERANCE, oracle
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from antiphon.config.sampling import DecodingRules, SamplingParams
+
+TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
+REQUESTS = 10
+
+
+class Bias(LogitsProcessor):
+    def __init__(self, bias: dict[int, float]) -> None:
+        self.bias = bias
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        for token, value in self.bias.items():
+            scores[:, token] += value
+        return scores
+
+
+def specials(model: PreTrainedModel) -> list[int]:
+    """Ids with a meaning; for models without a beginning, two of them."""
+    config = model.config
+    return sorted({config.pad_token_id, config.eos_token_id, getattr(config, "bos_token_id", None) or config.eos_token_id})
+
+
+def texts(model: PreTrainedModel, prompt: int, seed: int) -> list[tuple[np.ndarray, list[int], int]]:
+    """(encoder ids, decoder prompt, output length), of all ids; a third of them special, at the ends and in a row too."""
+    rng, ids = np.random.default_rng(seed), specials(model)
+    sizes = (model.config.vocab_size, getattr(model.config, "decoder_vocab_size", None) or model.config.vocab_size)
+
+    def draw(size: int, length: int) -> np.ndarray:
+        drawn = rng.integers(0, size, length)
+        special = rng.random(length) < 0.33
+        drawn[special] = rng.choice(ids, int(special.sum()))
+        return drawn.astype(np.int32)
+
+    start = model.generation_config.decoder_start_token_id
+    return [
+        (
+            draw(sizes[0], int(rng.integers(1, 40))),
+            [start, *draw(sizes[1], int(rng.integers(0, prompt))).tolist()],
+            int(rng.integers(6, 18)),
+        )
+        for _ in range(REQUESTS)
+    ]
+
+
+@pytest.fixture
+def endless(checkpoints, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """A checkpoint whose generation ends at no token and forces none."""
+    folder, model = checkpoints(request.param)
+    for name in ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"):
+        monkeypatch.setattr(model.generation_config, name, None)
+    return folder, model
+
+
+@pytest.mark.parametrize("endless", TEXT_FAMILIES, indirect=True)
+def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
+    """Requests come while others run, few pages make some be computed anew, and every id may be generated."""
+    folder, model = endless
+    inputs = texts(model, prompt=9, seed=4)
+    bias = dict.fromkeys(specials(model), 9.0)
+    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4, num_kv_pages=40)
+    params = SamplingParams(logit_bias=bias, logprobs=0)
+    for ids, prompt, length in inputs:
+        engine.submit(engine.request(ids, prompt, length, DecodingRules(), params=params))
+        engine.step()
+    finished = engine.run()
+    assert engine.replica.scheduler.counters["preemptions"] > 0
+    generated: list[int] = []
+    for i, (ids, prompt, length) in enumerate(inputs):
+        tokens, logprobs = oracle(
+            model, torch.tensor(ids[None], dtype=torch.long), prompt, length, attention_mask=torch.ones(1, len(ids)),
+            logits_processor=LogitsProcessorList([Bias(bias)]),
+        )  # fmt: skip
+        assert finished[i].token_ids == tokens, f"request {i}"
+        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
+        generated += tokens
+    share = np.isin(generated, specials(model)).mean()
+    assert 0.05 < share < 0.95, f"{share:.0%} of what is generated is special"
+    assert model.config.pad_token_id in generated
+
+
+@pytest.mark.parametrize("name", TEXT_FAMILIES)
+def test_encoders_of_special_ids_equal_transformers(name: str, checkpoints) -> None:
+    folder, model = checkpoints(name)
+    engine = PlainEngine(folder, max_model_len=64)
+    inputs = [ids for ids, _, _ in texts(model, prompt=1, seed=5)]
+    encoded = engine.encoder.encode(inputs)
+    for ids, mine in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
+        theirs = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[0]
+        torch.testing.assert_close(mine, theirs, atol=TOLERANCE, rtol=TOLERANCE)
