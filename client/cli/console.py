@@ -42,10 +42,19 @@ class Console:
 
 
 class _Handler(logging.Handler):
+    """Shows a message once: the checks before the engine choose and warn as the engine does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        message = self.format(record)
+        if message not in self._shown:
+            self._shown.add(message)
+            tqdm.write(message, file=sys.stderr)
 
 
 @contextmanager
