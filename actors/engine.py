@@ -290,7 +290,8 @@ class AsyncEngine:
     async def _receive(self) -> None:
         assert self.workers is not None
         while True:
-            self._take(await self.workers.receive())
+            output = await self.workers.receive()
+            self._take(output)
 
     def _take(self, output: StepOutput) -> None:
         for request_id, token in zip(output.delta_ids, output.delta_tokens, strict=True):
