@@ -1,6 +1,8 @@
 """What `antiphon transcribe` reads and writes, with an engine that says what it is told."""
 
 import json
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -248,6 +250,21 @@ def test_an_output_folder(sounds: Path, saying: type[SayingEngine]) -> None:
     assert written == sorted(f"{stem}.{name}" for stem in ("a", "b", "deep/a", "deep/c") for name in WRITERS)
     assert Path("out/deep/c.txt").read_text() == "c\n"
     assert json.loads(Path("out/deep/a.json").read_text())["text"] == "a"
+
+
+def test_a_file_that_cannot_be_written(sounds: Path, saying: type[SayingEngine]) -> None:
+    Path("out/a.txt").mkdir(parents=True)  # a folder stands in its way
+    done = transcribe("a.wav", "b.MP3", "--output-dir", "out", "-f", "txt")
+    assert (done.exit_code, Path("out/b.txt").read_text()) == (1, "b\n")
+    assert done.stderr == "antiphon: a.wav: out/a.txt: Is a directory\n"
+
+
+def test_a_pipe(sounds: Path, saying: type[SayingEngine]) -> None:
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=(SOUND.read_bytes(),))
+    writer.start()
+    assert transcribe("pipe").stdout == "bytes\n"
+    writer.join()
 
 
 def test_what_exists_is_skipped(sounds: Path, saying: type[SayingEngine]) -> None:

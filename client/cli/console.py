@@ -1,6 +1,7 @@
 """What the commands say: results on standard output, all else on standard error."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,8 @@ class _Handler(logging.Handler):
 @contextmanager
 def logs_on_stderr(quiet: bool) -> Iterator[None]:
     """Shows what the engine logs: what it is doing and what it chose, or warnings alone."""
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logger, handler = logging.getLogger("antiphon"), _Handler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     before = logger.level

@@ -150,8 +150,12 @@ def _run(
             if lost := _lost(result):
                 logger.warning("%s: %s", recording.name, lost)
             if output.folder is not None:
-                for name, path in output.folder.paths(recording).items():
-                    write_atomically(path, WRITERS[name](result))
+                try:
+                    for name, path in output.folder.paths(recording).items():
+                        write_atomically(path, WRITERS[name](result))
+                except OSError as error:  # a full disk, a folder that has gone
+                    failed = True
+                    console.error(f"{recording.name}: {path}: {error.strerror or error}")
             else:
                 console.result(output.text(recording, result, len(recordings) > 1))
             console.advance()
