@@ -1,5 +1,6 @@
 """What a user meets first: help, mistakes and Ctrl-C, without an engine. Counted in modules imported, which no load changes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -161,3 +162,12 @@ def test_importing_the_package_is_light_and_whole() -> None:
         assert getattr(antiphon, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Motor'"):
         antiphon.Motor  # noqa: B018
+
+
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    command = [sys.executable, "-m", "antiphon", "transcribe", name, "-m", "M"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert b"no such file" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 Nothing here imports torch, Ray, transformers or numpy: commands import what they use when they run.
 """
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ app.add_typer(bench, name="bench")
 
 def run() -> None:
     """Exit codes: 0 done; 1 something failed; 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be valid Unicode
     try:
         app(prog_name="antiphon")
     except AntiphonError as error:

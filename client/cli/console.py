@@ -1,6 +1,7 @@
 """What the commands say: results on standard output, all else on standard error."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,15 +43,26 @@ class Console:
 
 
 class _Handler(logging.Handler):
+    """Shows a message once: the checks before the engine choose and warn as the engine does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        message = self.format(record)
+        if message not in self._shown:
+            self._shown.add(message)
+            tqdm.write(message, file=sys.stderr)
 
 
 @contextmanager
 def logs_on_stderr(quiet: bool) -> Iterator[None]:
     """Shows what the engine logs: what it is doing and what it chose, or warnings alone."""
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logger, handler = logging.getLogger("antiphon"), _Handler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     before = logger.level

@@ -48,7 +48,7 @@ def generate(
     options = {name: code for name, code in languages.items() if code is not None}
     with logs_on_stderr(quiet):
         logger.info("reading the configuration of %s", model)
-        preflight.check_generation(model, engine, params)
+        preflight.check_generation(model, engine, params, options)
         texts = prompts or [line.rstrip("\n") for line in sys.stdin]
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:

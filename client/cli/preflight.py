@@ -16,54 +16,41 @@ PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
 
 
-def check_transcription(
-    model: str,
-    engine: Mapping[str, Any],
-    params: SamplingParams | None,
-    language: str | None,
-    task: str,
-    chunk_seconds: float | None,
-) -> None:
-    """Raises AntiphonError if this model cannot transcribe so."""
-    from antiphon.config.model import ModelConfig
-
+def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
+    """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = resolve(model, engine)
-    checkpoint = ModelConfig.load(config.model)
+    checkpoint = _checkpoint(config)
     if checkpoint.family.input != "audio":
         raise PromptError(
             f"{model} ({checkpoint.architecture}) reads text: use `antiphon generate` for it"
         )
     from antiphon.inputs.processor import InputProcessor
 
-    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
-    assert inputs.whisper is not None
-    assert inputs.audio is not None
-    inputs.whisper.check(language, task)
-    longest = inputs.audio.window_seconds
-    if chunk_seconds is not None and not 1.0 <= chunk_seconds <= longest:
-        raise PromptError(
-            f"chunk_seconds must be between 1 and the model's window of {longest:g}, "
-            f"not {chunk_seconds:g}"
-        )
-    if params is not None:
-        inputs.check(params)
+    InputProcessor(checkpoint, config.encoder.encoder_window).check_transcription(**options)
     _check_machine(config, checkpoint)
 
 
-def check_generation(model: str, engine: Mapping[str, Any], params: SamplingParams) -> None:
+def check_generation(
+    model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]
+) -> None:
     """Raises AntiphonError if this model cannot generate from text so."""
-    from antiphon.config.model import ModelConfig
-
     config = resolve(model, engine)
-    checkpoint = ModelConfig.load(config.model)
+    checkpoint = _checkpoint(config)
     if checkpoint.family.input == "audio":
         raise PromptError(
             f"{model} ({checkpoint.architecture}) listens: use `antiphon transcribe` for it"
         )
     from antiphon.inputs.processor import InputProcessor
 
-    InputProcessor(checkpoint, config.encoder.encoder_window).check(params)
+    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
     _check_machine(config, checkpoint)
+
+
+def _checkpoint(config: EngineConfig) -> Any:
+    from antiphon.config.model import ModelConfig
+
+    return ModelConfig.load(config.model)
 
 
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
@@ -121,8 +108,9 @@ def _probe(recording: Recording) -> None:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError(f"{recording.name}: holds no audio stream")
-    except (av.FFmpegError, ValueError, OSError):
-        raise AudioError(f"{recording.name}: not readable as audio") from None
+    except (av.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{recording.name}: not readable as audio ({reason})") from None
 
 
 def check_timeout(timeout: float | None) -> None:

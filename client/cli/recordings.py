@@ -32,11 +32,15 @@ class Recording:
     stem: Path
 
     def source(self) -> Path | bytes:
-        """What the engine reads. A pipe is read here, as it has no end that could be sought."""
+        """What the engine reads. A pipe is read here, as it has no end that could be sought; what
+        cannot be read is left to the engine, whose error is that of this recording alone."""
         if self.name == STANDARD_INPUT:
             return sys.stdin.buffer.read()
         path = Path(self.name).expanduser()
-        return path if path.is_file() else path.read_bytes()
+        try:
+            return path.read_bytes() if path.is_fifo() or path.is_char_device() else path
+        except OSError:
+            return path
 
 
 def expand(arguments: Iterable[str], recursive: bool) -> tuple[list[Recording], list[AudioError]]:

@@ -107,11 +107,16 @@ def transcribe(
         failed = bool(errors)
         if recordings:
             logger.info("reading the configuration of %s", model)
-            preflight.check_transcription(model, engine, params, language, task, chunk_seconds)
-            failed |= _run(
-                console, output, recordings, model, engine, params=params, language=language,
-                task=task, timestamps=timestamps, chunk_seconds=chunk_seconds, timeout=timeout,
-            )  # fmt: skip
+            options = {
+                "language": language,
+                "task": task,
+                "timestamps": timestamps,
+                "chunk_seconds": chunk_seconds,
+                "params": params,
+                "timeout": timeout,
+            }
+            preflight.check_transcription(model, engine, **options)
+            failed |= _run(console, output, recordings, model, engine, options)
         elif not errors:
             logger.info("nothing to do: all output files exist")
     if failed:
@@ -124,7 +129,7 @@ def _run(
     recordings: list[Recording],
     model: str,
     engine: dict[str, Any],
-    **options: Any,
+    options: dict[str, Any],
 ) -> bool:
     """Shows each result as it is made. True if any recording failed."""
     from antiphon.client.engine import Engine
@@ -140,9 +145,17 @@ def _run(
             if isinstance(result, AntiphonError):
                 failed = True
                 console.error(_named(recording, result))
-            elif output.folder is not None:
-                for name, path in output.folder.paths(recording).items():
-                    write_atomically(path, WRITERS[name](result))
+                console.advance()
+                continue
+            if lost := _lost(result):
+                logger.warning("%s: %s", recording.name, lost)
+            if output.folder is not None:
+                try:
+                    for name, path in output.folder.paths(recording).items():
+                        write_atomically(path, WRITERS[name](result))
+                except OSError as error:  # a full disk, a folder that has gone
+                    failed = True
+                    console.error(f"{recording.name}: {path}: {error.strerror or error}")
             else:
                 console.result(output.text(recording, result, len(recordings) > 1))
             console.advance()
@@ -178,6 +191,19 @@ def _output(folder: Path | None, formats: str | None, skip_existing: bool, json:
     if json and names != ["json"]:
         raise ConfigurationError(f"--json and --output-format {names[0]} exclude each other")
     return Output(None, names[0])
+
+
+def _lost(result: "Transcription") -> str:
+    """What of the recording could not be read; silence that was left out is no loss."""
+    spans = [span for span in result.skipped if span.reason != "digital silence"]
+    if not spans:
+        return ""
+    seconds = sum(span.end - span.start for span in spans)
+    first = spans[0]
+    return (
+        f"{seconds:.1f} of {result.duration:.1f} s could not be read "
+        f"({first.reason} from {first.start:.1f} s on)"
+    )
 
 
 def _named(recording: Recording, error: AntiphonError) -> str:
