@@ -1,23 +1,20 @@
 """How long a caller waits. Workers have deadlines of their own, but a worker that hangs keeps none."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from numbers import Real
 
-from antiphon.config.errors import PromptError, RequestExpired
+from antiphon.config.errors import RequestExpired
+from antiphon.inputs.transcription_options import checked_timeout
 
 GRACE_SECONDS = 0.25  # a worker that works says better what became of the request
 
 
 class Deadline:
-    """`timeout` seconds from now; None is never. Raises PromptError for anything but a number above 0."""
+    """`timeout` seconds from now; None is never. Raises PromptError for what is no number of seconds."""
 
     def __init__(self, timeout: float | None) -> None:
-        number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-        if timeout is not None and not (number and math.isfinite(timeout) and timeout > 0):
-            raise PromptError(f"timeout must be a number of seconds above 0, or None; not {timeout!r}")
+        timeout = checked_timeout(timeout)
         self.timeout = timeout
         self._end = None if timeout is None else asyncio.get_running_loop().time() + timeout
 

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from antiphon.actors.budget import ByteBudget
 from antiphon.actors.deadline import Deadline
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.threads import DaemonThreads
@@ -51,6 +53,7 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
+INPUT_BYTES = 2 << 30  # of sound that is in memory for open calls: 9 hours
 INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
 
 
@@ -90,6 +93,7 @@ class AsyncEngine:
         self._outbox: list[list[OpenRequest]] = [[] for _ in range(self.config.decoder.decoder_replicas)]
         self._flush_due = False
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
+        self.memory = ByteBudget(INPUT_BYTES)
         self._life = DaemonThreads(1, "antiphon-life")  # starts and closes
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -364,13 +368,24 @@ class AsyncEngine:
     # ------------------------------------------------------------------ what callers use
 
     async def generate(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, priority: int = 0, timeout: float | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        source_language: str | None = None,
+        target_language: str | None = None,
     ) -> RequestOutput:
-        """One prompt to its end. Raises InputError or RequestError. `timeout`: seconds until it expires."""
+        """One prompt to its end. Raises InputError or RequestError.
+
+        `timeout`: seconds until it expires, reading and language detection included. Languages are for translation models, in
+        any spelling; those that the prompt itself names go first.
+        """
         self.check_caller()
         params, deadline = params or SamplingParams(), Deadline(timeout)
-        async with deadline.limit():
-            prepared, prompt_ids = await self._prepare(prompt, params)
+        languages = (source_language, target_language)
+        async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
             opened = [
                 self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=deadline.seconds_left)
                 for sample in range(params.n)
@@ -385,19 +400,30 @@ class AsyncEngine:
         return RequestOutput(str(opened[0].request.id), prompt_ids, completions, ends[0].metrics)
 
     async def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, priority: int = 0, timeout: float | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        source_language: str | None = None,
+        target_language: str | None = None,
     ) -> AsyncIterator[StreamDelta]:
-        """New text as it comes; the last delta has the finish reason. Leaving the loop early cancels the request."""
+        """New text as it comes; the last delta has the finish reason. Leaving the loop early cancels the request. Options: as
+        `generate`."""
         self.check_caller()
         params, deadline = params or SamplingParams(), Deadline(timeout)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
-        async with deadline.limit():
-            prepared, prompt_ids = await self._prepare(prompt, params)
-        opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left)
-        assert opened.text is not None
-        sent = 0
-        try:
+        languages = (source_language, target_language)
+        async with AsyncExitStack() as scope:
+            async with deadline.limit():
+                preparing = self._prepared(prompt, params, languages, priority, deadline)
+                prepared, prompt_ids = await scope.enter_async_context(preparing)
+            opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left)
+            scope.callback(self.cancel, opened)
+            assert opened.text is not None
+            sent = 0
             while not opened.end.done():
                 async with deadline.limit():
                     await opened.news.wait()
@@ -407,26 +433,46 @@ class AsyncEngine:
                     sent += len(tokens)
                     yield StreamDelta(opened.text.take(), tokens)
             end = await self._end(opened)
-        finally:
-            self.cancel(opened)
         reason = "stop" if opened.text.stopped else end.reason
         yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
 
-    async def _prepare(self, prompt: Prompt, params: SamplingParams) -> tuple[Prepared, list[int]]:
-        """Reads, checks, tokenises and stores in a thread; finds the language where a Whisper prompt leaves it open."""
-        prepared: Prepared = await self.run_in_thread(self._read, prompt, params)
-        if prepared.prompt_token_ids is not None:
-            return prepared, prepared.prompt_token_ids
-        return prepared, await Transcriber(self).default_prompt(prepared.media)
+    @asynccontextmanager
+    async def _prepared(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        languages: tuple[str | None, str | None],
+        priority: int,
+        deadline: Deadline,
+    ) -> AsyncIterator[tuple[Prepared, list[int]]]:
+        """Reads, checks, tokenises and stores in a thread; finds the language where a Whisper prompt leaves it open. Its sound
+        counts as held until the end."""
+        async with self.memory.hold(self.inputs.expected_bytes(prompt)) as held:
+            prepared, num_bytes = await self.run_in_thread(self._read, prompt, params, *languages)
+            held.set(num_bytes)
+            prompt_ids = prepared.prompt_token_ids
+            if prompt_ids is None:
+                prompt_ids = await Transcriber(self).default_prompt(prepared.media, priority, deadline)
+            yield prepared, prompt_ids
 
-    def _read(self, prompt: Prompt, params: SamplingParams) -> Prepared:
-        prepared = self.inputs.prepare(prompt, params)
-        return replace(prepared, media=self.stored(prepared.media))
+    def _read(
+        self, prompt: Prompt, params: SamplingParams, source_language: str | None, target_language: str | None
+    ) -> tuple[Prepared, int]:
+        """And the bytes of its sound; text counts for nothing."""
+        prepared = self.inputs.prepare(prompt, params, source_language, target_language)
+        num_bytes = prepared.media.payload.nbytes if prepared.media.kind == "audio" else 0
+        return replace(prepared, media=self.stored(prepared.media)), num_bytes
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
-        """A recording of any length. Options: language, task, timestamps, params, timeout (see `Transcriber.transcribe`)."""
+        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout (see
+        `Transcriber.transcribe`)."""
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)
+
+    async def detect_language(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
+        """The probability of each language that the model knows, likeliest first (see `Transcriber.detect_languages`)."""
+        self.check_caller()
+        return await Transcriber(self).detect_languages(audio, priority=priority, timeout=timeout)
 
     async def stats(self) -> dict[str, int]:
         """Sums of the decoder workers' counters: encodes, cross_cache_hits, preemptions, steps, tokens, kv_pages, ..."""

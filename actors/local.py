@@ -12,6 +12,7 @@ from antiphon.config.errors import ConfigurationError, EngineDeadError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.inputs.features import AudioConfig
 from antiphon.scheduler.request import Request, StepOutput
 
 LOOK_SECONDS = 0.2  # how often the threads are looked after
@@ -48,6 +49,11 @@ class LocalWorkers(Workers):
 
     def stop(self, decoder: int, request: Request) -> None:
         self._host.stop(request.id)
+
+    @property
+    def audio(self) -> AudioConfig | None:
+        """Of an encoder of sound."""
+        return self._host.encoder.runner.audio
 
     def failure(self) -> BaseException | None:
         """What ended a worker's thread, if one has ended."""

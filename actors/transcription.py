@@ -2,19 +2,19 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from antiphon.actors.deadline import Deadline
 from antiphon.actors.outputs import CompletionOutput, Segment, Transcription
-from antiphon.config.errors import AudioError, PromptError, RequestExpired
+from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
-from antiphon.inputs.audio import AudioInput
+from antiphon.inputs.audio import AudioInput, expected_bytes
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
 from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import TranscriptionOptions, checked_timeout
+from antiphon.inputs.transcription_options import TranscriptionOptions
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Recording:
     windows: list[Window]
     skipped: list[Skipped]
     duration: float  # seconds
+    num_bytes: int  # of its samples
 
 
 class Transcriber:
@@ -82,36 +83,38 @@ class Transcriber:
             timeout=timeout,
             **unknown,
         )
-        async with _deadline(options.timeout) as deadline:
+        deadline = Deadline(options.timeout)
+        async with deadline.limit():
             return await self._transcribe(audio, options, deadline)
 
     async def detect_languages(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
         """The probability of each of the checkpoint's languages in the first window with sound,
         likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
-        async with _deadline(checked_timeout(timeout)) as deadline:
-            first: Window | None = await self.engine.run_in_thread(self._first_window, audio)
+        deadline = Deadline(timeout)
+        async with deadline.limit(), self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)):
+            first = await self.engine.run_in_thread(self._first_window, audio)
             if first is None:
                 raise AudioError("no language to detect: the recording is digital silence")
             return await self._languages(first.media, priority, deadline)
 
-    async def default_prompt(self, media: EncoderInput, priority: int = 0, timeout: float | None = None) -> list[int]:
+    async def default_prompt(self, media: EncoderInput, priority: int, deadline: Deadline) -> list[int]:
         """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
         language = None
         if self.format.multilingual:
-            async with _deadline(timeout) as deadline:
-                language = next(iter(await self._languages(media, priority, deadline)))
+            language = next(iter(await self._languages(media, priority, deadline)))
         return self.format.prompt(language, "transcribe", timestamps=False)
 
-    async def _transcribe(self, audio: AudioInput, options: TranscriptionOptions, deadline: "_Deadline") -> Transcription:
-        recording: Recording = await self.engine.run_in_thread(self._read, audio, options.longest)
-        language, probability = options.language, None
-        if recording.windows and language is None:
-            first = recording.windows[0].media
-            languages = await self._languages(first, options.priority, deadline)
-            language, probability = next(iter(languages.items()))
-        outputs = await self._decode(recording.windows, language, options, deadline)
-        result: Transcription = await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
-        return result
+    async def _transcribe(self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline) -> Transcription:
+        async with self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)) as held:
+            recording = await self.engine.run_in_thread(self._read, audio, options.longest)
+            held.set(recording.num_bytes)
+            language, probability = options.language, None
+            if recording.windows and language is None:
+                first = recording.windows[0].media
+                languages = await self._languages(first, options.priority, deadline)
+                language, probability = next(iter(languages.items()))
+            outputs = await self._decode(recording.windows, language, options, deadline)
+            return await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
 
     # ------------------------------------------------------------------ sound to windows
 
@@ -119,7 +122,8 @@ class Transcriber:
         sound = self.inputs.read_sound(audio)
         silent: list[Skipped] = []
         windows = list(self._windows(sound, longest, silent))
-        return Recording(windows, merged([*sound.skipped, *silent]), len(sound.samples) / self.audio.sampling_rate)
+        duration = len(sound.samples) / self.audio.sampling_rate
+        return Recording(windows, merged([*sound.skipped, *silent]), duration, sound.samples.nbytes)
 
     def _first_window(self, audio: AudioInput) -> Window | None:
         return next(self._windows(self.inputs.read_sound(audio), self.audio.window, []), None)
@@ -136,7 +140,7 @@ class Transcriber:
 
     # ------------------------------------------------------------------ windows to tokens
 
-    async def _languages(self, media: EncoderInput, priority: int, deadline: "_Deadline") -> dict[str, float]:
+    async def _languages(self, media: EncoderInput, priority: int, deadline: Deadline) -> dict[str, float]:
         """By the token right after the start. The clip's cross KV stays for the transcription."""
         if not self.format.multilingual:
             return {"en": 1.0}
@@ -153,7 +157,7 @@ class Transcriber:
             start,
             timestamps=False,
             priority=priority,
-            timeout=deadline.remaining(),
+            timeout=deadline.seconds_left,
         )
         (found,) = (await self.engine.result(opened)).logprobs or [{}]
         values = {codes[id_]: each.logprob for id_, each in found.items() if id_ in codes}
@@ -168,7 +172,7 @@ class Transcriber:
         windows: list[Window],
         language: str | None,
         options: TranscriptionOptions,
-        deadline: "_Deadline",
+        deadline: Deadline,
     ) -> list[CompletionOutput]:
         if not windows:
             return []
@@ -180,7 +184,7 @@ class Transcriber:
                 prompt,
                 timestamps=options.timestamps,
                 priority=options.priority,
-                timeout=deadline.remaining(),
+                timeout=deadline.seconds_left,
             )
             return await self.engine.result(opened)
 
@@ -243,26 +247,3 @@ def _before_stop(text: str, params: SamplingParams) -> str:
         return text
     at, stop = min(ends)
     return text[: at + (len(stop) if params.include_stop_str_in_output else 0)]
-
-
-@dataclass(frozen=True)
-class _Deadline:
-    """`at`: in the event loop's time; None for no limit."""
-
-    at: float | None
-
-    def remaining(self) -> float | None:
-        """Seconds."""
-        return None if self.at is None else max(0.0, self.at - asyncio.get_running_loop().time())
-
-
-@asynccontextmanager
-async def _deadline(timeout: float | None) -> AsyncIterator[_Deadline]:
-    """Raises RequestExpired `timeout` seconds from here; what runs inside is cancelled."""
-    try:
-        async with asyncio.timeout(timeout) as limit:
-            yield _Deadline(limit.when())
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise RequestExpired(f"not done within timeout={timeout:g} s") from None

@@ -102,6 +102,10 @@ class Engine:
             raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
 
+    def detect_language(self, audio: AudioInput, **options: Any) -> dict[str, float]:
+        """As `AsyncEngine.detect_language`."""
+        return self._run(self._async.detect_language(audio, **options))
+
     def stats(self) -> dict[str, int]:
         """As `AsyncEngine.stats`."""
         return self._run(self._async.stats())

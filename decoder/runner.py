@@ -152,7 +152,7 @@ class DecoderRunner:
         if decoder.kv_cache_memory_gib is not None:
             budget = int(decoder.kv_cache_memory_gib * GIB)
         elif self.device.type == "cuda":
-            budget = int(torch.cuda.mem_get_info(self.device)[0] * FREE_GPU_SHARE)
+            budget = int(self._free_gpu_memory() * FREE_GPU_SHARE)
         else:
             budget = int(CPU_CACHE_GIB * GIB)
         pages = min(budget // page_bytes, 2 * self.config.scheduler.max_num_seqs * per_sequence)
@@ -162,6 +162,12 @@ class DecoderRunner:
                 f"needs {per_sequence}: raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
             )
         return pages
+
+    def _free_gpu_memory(self) -> int:
+        """Bytes that this process may still take: of a GPU that it shares, no more than its share, whatever is free there now."""
+        free, total = torch.cuda.mem_get_info(self.device)
+        share = int(torch.cuda.get_per_process_memory_fraction(self.device) * total)
+        return min(free, share - torch.cuda.memory_reserved(self.device))
 
     @torch.inference_mode()
     def _capture(self) -> DecoderGraphs | None:

@@ -22,6 +22,7 @@ from antiphon.inputs.sound import Sound
 # ({"array", "sampling_rate"}, {"raw", "sampling_rate"}, {"path", "bytes"}); torchcodec's objects.
 AudioInput = Any
 
+EXPANSION = 24  # samples at 16 kHz are so many times as large as speech in Opus at 24 kbit/s
 MAX_STREAM_BYTES = 2 << 30  # of file objects, which are read into memory
 RATE_KEYS = ("sampling_rate", "sample_rate", "rate")
 SAMPLE_KEYS = ("array", "raw", "waveform")
@@ -43,6 +44,20 @@ def read_sound(source: AudioInput, rate: int) -> Sound:
     """As `load_audio`, with the spans that could not be decoded. Raises AudioError."""
     with foreign_errors_as(AudioError, f"audio of type {type(source).__name__}"):
         return _read(source, rate)
+
+
+def expected_bytes(source: AudioInput, rate: int) -> int:
+    """How much memory the samples of `source` may take: a guess, before anything is read. 0 where there is no telling."""
+    longest = MAX_SECONDS * rate * np.dtype(np.float32).itemsize
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            return min(longest, EXPANSION * Path(source).expanduser().stat().st_size)
+    except (OSError, ValueError):
+        return 0  # it is told when it is read
+    if isinstance(source, (bytes, bytearray)):
+        return min(longest, EXPANSION * len(source))
+    samples = source[0] if isinstance(source, tuple) and source else source
+    return min(longest, int(getattr(samples, "nbytes", 0)))
 
 
 def _read(source: AudioInput, rate: int) -> Sound:

@@ -11,7 +11,7 @@ from antiphon.config.errors import CheckpointError, PromptError, SamplingError
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.inputs.audio import AudioInput, read_sound
+from antiphon.inputs.audio import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.foreign_errors import foreign_errors_as
@@ -104,6 +104,16 @@ class InputProcessor:
                 f"{self.audio.window_seconds:g} s: use transcribe(), which cuts recordings at quiet places"
             )
         return self.clip(samples)
+
+    def expected_bytes(self, prompt: Prompt) -> int:
+        """How much memory the sound of `prompt` may take: a guess, before anything is read. Text counts for nothing."""
+        if self.audio is None:
+            return 0
+        try:
+            source = parse(prompt, "audio").encoder.audio
+        except Exception:  # a prompt of any wrong form: `prepare` says what is wrong with it
+            return 0
+        return expected_bytes(source, self.audio.sampling_rate)
 
     def read_sound(self, source: AudioInput) -> Sound:
         """Sound in any form, whole, at the model's rate. Raises AudioError."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.actors.hosts import ColocatedHost
+from antiphon.actors.local import LocalWorkers
 from antiphon.client.bench.machine import PeakMemory
 from antiphon.client.bench.report import Row
 from antiphon.client.bench.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
@@ -23,20 +23,20 @@ class LocalEngine:
     def __init__(self, folder: str, options: dict[str, Any], load: Load) -> None:
         config = resolve(folder, options)
         self.model, self.load = ModelConfig.load(config.model), load
-        self._host = ColocatedHost()
-        self.facts = {"placement": "in this process", **self._host.load(self.model, config, 0, None)}
+        self._workers = LocalWorkers(self.model, config, None)
+        self.facts = self._workers.facts
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
-        self.audio = self._host.encoder.runner.audio
+        self.audio = self._workers.audio
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
-        self._host.join(self._take)
+        self._workers.start(self._take)
 
     def close(self) -> None:
-        self._host.close()
+        self._workers.close()
 
     @property
     def steps(self) -> int:
-        return self._host.stats()["steps"]
+        return self._workers.counters()["steps"]
 
     def run(self, sizes: list[tuple[float, int]], under_way: int) -> list[float]:
         """Seconds that each request took, `under_way` at a time. Raises RequestFailed."""
@@ -47,7 +47,7 @@ class LocalEngine:
         def submit(count: int) -> None:
             requests = list(itertools.islice(left, count))
             began.update({request.id: time.perf_counter() for request in requests})
-            self._host.submit(requests)
+            self._workers.submit(0, requests)
 
         submit(under_way)
         while len(took) < len(sizes):
@@ -79,9 +79,8 @@ class LocalEngine:
             try:
                 return self._ended.get(timeout=1)
             except queue.Empty:
-                failures = [each.failure for each in self._host.loops if each.failure is not None]
-                if failures:
-                    raise RuntimeError("a worker ended") from failures[0]
+                if (failure := self._workers.failure()) is not None:
+                    raise RuntimeError("a worker ended") from failure
 
 
 def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, dict[str, Any]]:

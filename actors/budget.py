@@ -1,0 +1,58 @@
+"""How much sound is in memory at a time."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Hold:
+    """A part of a budget. What was expected may be corrected once it is known."""
+
+    def __init__(self, budget: "ByteBudget", count: int) -> None:
+        self._budget, self.count = budget, count
+
+    def set(self, count: int) -> None:
+        self._budget.held += count - self.count
+        self.count = count
+        self._budget.wake()
+
+
+class ByteBudget:
+    """`limit` bytes. Who asks first goes first; one may always go, however much it needs."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, count: int) -> AsyncIterator[Hold]:
+        """Waits until `count` bytes are free. None are asked for where `count` is 0."""
+        if count and (self._waiting or not self._fits(count)):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((count, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # it had its turn at the same moment
+                    self.held -= count
+                self.wake()
+                raise
+        else:
+            self.held += count
+        part = Hold(self, count)
+        try:
+            yield part
+        finally:
+            part.set(0)
+
+    def _fits(self, count: int) -> bool:
+        return not self.held or self.held + count <= self.limit
+
+    def wake(self) -> None:
+        """Lets in whoever fits now, in order."""
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            count, turn = self._waiting.popleft()
+            if not turn.done():
+                self.held += count
+                turn.set_result(None)

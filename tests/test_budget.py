@@ -1,0 +1,49 @@
+"""Sound in memory stays within its bound, whoever asks, ends early or is cancelled."""
+
+import asyncio
+import random
+
+import pytest
+
+from antiphon.actors.budget import ByteBudget
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_order_of_asking_ending_and_cancelling_keeps_the_bound(seed: int) -> None:
+    rng = random.Random(seed)
+    budget, most, served = ByteBudget(100), [0], []
+
+    async def use(number: int, expected: int, actual: int) -> None:
+        async with budget.hold(expected) as held:
+            most[0] = max(most[0], budget.held)
+            await asyncio.sleep(0)
+            held.set(actual)
+            await asyncio.sleep(rng.random() * 1e-3)
+            served.append(number)
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(use(number, size := rng.randint(0, 60), rng.randint(0, size))) for number in range(200)]
+        await asyncio.sleep(1e-3)
+        cancelled = [task for task in rng.sample(tasks, 60) if task.cancel()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(served) + sum(task.cancelled() for task in cancelled) >= 200 - len(cancelled)
+
+    asyncio.run(run())
+    assert budget.held == 0
+    assert most[0] <= 100
+    assert not budget._waiting
+
+
+def test_one_that_is_larger_than_all_goes_alone_and_none_overtakes() -> None:
+    budget, order = ByteBudget(10), []
+
+    async def use(name: str, count: int) -> None:
+        async with budget.hold(count):
+            order.append((name, budget.held))
+            await asyncio.sleep(1e-3)
+
+    async def run() -> None:
+        await asyncio.gather(use("first", 6), use("huge", 50), use("small", 1), use("nothing", 0))
+
+    asyncio.run(run())
+    assert order == [("first", 6), ("nothing", 6), ("huge", 50), ("small", 1)]
