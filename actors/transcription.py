@@ -85,7 +85,13 @@ class Transcriber:
         async with _deadline(options.timeout) as deadline:
             return await self._transcribe(audio, options, deadline)
 
-    async def detect_languages(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
+    async def detect_languages(
+        self,
+        audio: AudioInput,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> dict[str, float]:
         """The probability of each of the checkpoint's languages in the first window with sound,
         likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
         async with _deadline(checked_timeout(timeout)) as deadline:
@@ -94,7 +100,12 @@ class Transcriber:
                 raise AudioError("no language to detect: the recording is digital silence")
             return await self._languages(first.media, priority, deadline)
 
-    async def default_prompt(self, media: EncoderInput, priority: int = 0, timeout: float | None = None) -> list[int]:
+    async def default_prompt(
+        self,
+        media: EncoderInput,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> list[int]:
         """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
         language = None
         if self.format.multilingual:
@@ -102,7 +113,12 @@ class Transcriber:
                 language = next(iter(await self._languages(media, priority, deadline)))
         return self.format.prompt(language, "transcribe", timestamps=False)
 
-    async def _transcribe(self, audio: AudioInput, options: TranscriptionOptions, deadline: "_Deadline") -> Transcription:
+    async def _transcribe(
+        self,
+        audio: AudioInput,
+        options: TranscriptionOptions,
+        deadline: "_Deadline",
+    ) -> Transcription:
         recording: Recording = await self.engine.run_in_thread(self._read, audio, options.longest)
         language, probability = options.language, None
         if recording.windows and language is None:
@@ -110,7 +126,14 @@ class Transcriber:
             languages = await self._languages(first, options.priority, deadline)
             language, probability = next(iter(languages.items()))
         outputs = await self._decode(recording.windows, language, options, deadline)
-        result: Transcription = await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
+        result: Transcription = await self.engine.run_in_thread(
+            self._joined,
+            recording,
+            outputs,
+            options,
+            language,
+            probability,
+        )
         return result
 
     # ------------------------------------------------------------------ sound to windows
@@ -119,7 +142,8 @@ class Transcriber:
         sound = self.inputs.read_sound(audio)
         silent: list[Skipped] = []
         windows = list(self._windows(sound, longest, silent))
-        return Recording(windows, merged([*sound.skipped, *silent]), len(sound.samples) / self.audio.sampling_rate)
+        duration = len(sound.samples) / self.audio.sampling_rate
+        return Recording(windows, merged([*sound.skipped, *silent]), duration)
 
     def _first_window(self, audio: AudioInput) -> Window | None:
         return next(self._windows(self.inputs.read_sound(audio), self.audio.window, []), None)
@@ -215,7 +239,14 @@ class Transcriber:
             text = "".join(texts)
         else:  # a character of several tokens may begin in one segment and end in the next
             text = self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])
-        return Transcription(text.strip(), language, segments, recording.duration, probability, recording.skipped)
+        return Transcription(
+            text.strip(),
+            language,
+            segments,
+            recording.duration,
+            probability,
+            recording.skipped,
+        )
 
     def _timed(self, window: Window, output: CompletionOutput, timestamps: bool) -> list[TimedTokens]:
         if timestamps:
