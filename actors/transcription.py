@@ -87,7 +87,13 @@ class Transcriber:
         async with deadline.limit():
             return await self._transcribe(audio, options, deadline)
 
-    async def detect_languages(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
+    async def detect_languages(
+        self,
+        audio: AudioInput,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> dict[str, float]:
         """The probability of each of the checkpoint's languages in the first window with sound,
         likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
         deadline = Deadline(timeout)
@@ -219,7 +225,14 @@ class Transcriber:
             text = "".join(texts)
         else:  # a character of several tokens may begin in one segment and end in the next
             text = self.inputs.decode([id_ for segment in segments for id_ in segment.token_ids])
-        return Transcription(text.strip(), language, segments, recording.duration, probability, recording.skipped)
+        return Transcription(
+            text.strip(),
+            language,
+            segments,
+            recording.duration,
+            probability,
+            recording.skipped,
+        )
 
     def _timed(self, window: Window, output: CompletionOutput, timestamps: bool) -> list[TimedTokens]:
         if timestamps:
