@@ -15,6 +15,7 @@ import torch
 from plain_engine import PlainEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from antiphon.actors.budget import ByteBudget
 from antiphon.actors.outputs import CompletionOutput, Logprob, Transcription
 from antiphon.actors.transcription import Recording, Transcriber, Window
 from antiphon.config.errors import (
@@ -47,6 +48,7 @@ class LocalEngine:
         self.plain = PlainEngine(folder, timestamps=self.inputs.whisper.rules())
         self.asked: list[dict[str, Any]] = []
         self.delay = 0.0
+        self.memory = ByteBudget(1 << 40)
 
     def submit(self, prepared: Prepared, prompt: list[int], **options: Any) -> Any:
         self.asked.append({"prompt": prompt, **options})
@@ -341,7 +343,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
     only.__dict__.update({**vars(engine.inputs.whisper), "multilingual": False})
     for language in (None, "en", "EN", "English", "en-GB", "<|en|>", "auto"):
         assert only.check(language, "TRANSCRIBE") == ("en", "transcribe")
-    for language, task in (("de", "transcribe"), ("en", "translate"), (7, "transcribe"), ("en", None)):
+    for language, task in (("de", "transcribe"), ("en", "translate"), (7, "transcribe")):
         with pytest.raises(PromptError, match="transcribes English only"):
             only.check(language, task)
 
@@ -359,7 +361,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
         ({"frobnicate": 1}, ConfigurationError, "Valid names: chunk_seconds, language"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
-        ({"task": None}, PromptError, "unknown task"),
+        ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
         ({"timestamps": "no"}, PromptError, "timestamps must be True or False, not 'no'"),
         ({"chunk_seconds": 0.5}, PromptError, "between 1 and the model's window of 8, not 0.5"),
