@@ -20,7 +20,7 @@ RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "reco
 
 
 def antiphon(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "antiphon", *arguments], capture_output=True, text=True, input=stdin, timeout=120)
+    return subprocess.run([sys.executable, "-m", "antiphon", *arguments], capture_output=True, text=True, input=stdin, timeout=240)
 
 
 def own_lines(stderr: str) -> list[str]:
@@ -47,7 +47,7 @@ def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
     options = ["-m", str(whisper_folder), "--output-dir", str(tmp_path), "-f", "srt,txt", "--no-ray", "-q"]
     command = [sys.executable, "-m", "antiphon", "transcribe", *files, *options]
     sound = (RECORDINGS / "wecker.wav").read_bytes()
-    done = subprocess.run(command, capture_output=True, input=sound, timeout=120)
+    done = subprocess.run(command, capture_output=True, input=sound, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["call.srt", "call.txt", "stdin.srt", "stdin.txt"]
     assert (tmp_path / "stdin.txt").read_text() == "wecke mich morgen um vier\n"
