@@ -1,7 +1,7 @@
 """Step plans of a made-up sequence that asks for every rule, for a runner to go through before its first request."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class ScratchSequence:
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """A prompt that also writes cross KV of one encoder token, then single tokens, for each of `ASKING`; at last
         everything is off again."""
-        rules = DecodingRules(**{**RULES.__dict__, "timestamps": timestamps})
+        rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
             yield self._plan(prompt, prompt, self._admission(prompt, params, rules), writes_cross=True)
