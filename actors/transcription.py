@@ -37,7 +37,7 @@ class Recording:
     windows: list[Window]
     skipped: list[Skipped]
     duration: float  # seconds
-    num_bytes: int  # of its samples
+    num_bytes: int = 0  # of its samples
 
 
 class Transcriber:
