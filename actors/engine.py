@@ -37,6 +37,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
+from antiphon.inputs.call_options import checked_params, refuse_unknown
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
@@ -376,14 +377,16 @@ class AsyncEngine:
         timeout: float | None = None,
         source_language: str | None = None,
         target_language: str | None = None,
+        **unknown: Any,
     ) -> RequestOutput:
-        """One prompt to its end. Raises InputError or RequestError.
+        """One prompt to its end. Raises InputError, RequestError, or ConfigurationError for an unknown keyword.
 
         `timeout`: seconds until it expires, reading and language detection included. Languages are for translation models, in
         any spelling; those that the prompt itself names go first.
         """
         self.check_caller()
-        params, deadline = params or SamplingParams(), Deadline(timeout)
+        refuse_unknown("generate()", unknown)
+        params, deadline = checked_params(params), Deadline(timeout)
         languages = (source_language, target_language)
         async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
             opened = [
@@ -408,11 +411,13 @@ class AsyncEngine:
         timeout: float | None = None,
         source_language: str | None = None,
         target_language: str | None = None,
+        **unknown: Any,
     ) -> AsyncIterator[StreamDelta]:
         """New text as it comes; the last delta has the finish reason. Leaving the loop early cancels the request. Options: as
         `generate`."""
         self.check_caller()
-        params, deadline = params or SamplingParams(), Deadline(timeout)
+        refuse_unknown("stream()", unknown)
+        params, deadline = checked_params(params), Deadline(timeout)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
         languages = (source_language, target_language)

@@ -16,6 +16,7 @@ from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, 
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
+from antiphon.inputs.call_options import NAMES, refuse_unknown
 from antiphon.inputs.prompts import Prompt
 
 Item = TypeVar("Item")
@@ -63,6 +64,7 @@ class Engine:
 
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
         """
+        refuse_unknown("generate()", {name: value for name, value in options.items() if name not in NAMES})
         many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
@@ -100,6 +102,7 @@ class Engine:
         them, so there may be any number. Leaving the loop early cancels the rest."""
         if isinstance(recordings, (str, bytes, os.PathLike, Mapping)):
             raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
+        self._async.inputs.check_transcription(**options)  # once, not an error for each recording
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
 
     def detect_language(self, audio: AudioInput, **options: Any) -> dict[str, float]:

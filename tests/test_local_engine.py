@@ -91,6 +91,28 @@ def test_parameters_for_all_prompts_or_for_each(t5: Engine) -> None:
             t5.generate(prompts, use_tqdm=False, **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("temperature", r"give params=SamplingParams\(temperature=\.\.\.\)"),
+        ("num_beams", "beam search is not there yet"),
+        ("priorty", "Did you mean 'priority'"),
+        ("language", "give source_language and target_language"),
+        ("nonsense", "Valid names: priority"),
+    ],
+)
+def test_unknown_keywords_are_refused_by_name(t5: Engine, name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        t5.generate("in words: 1", use_tqdm=False, **{name: 1})
+    with pytest.raises(ConfigurationError, match=message):
+        next(t5.stream("in words: 1", **{name: 1}))
+
+
+def test_params_of_another_type_are_refused(t5: Engine) -> None:
+    with pytest.raises(SamplingError, match=r"not dict; a mapping becomes one by SamplingParams\.of"):
+        next(t5.stream("in words: 1", {"max_tokens": 3}))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
 def test_a_timeout_is_a_number_of_seconds(t5: Engine, timeout: Any) -> None:
     assert isinstance(t5.generate("in words: 1", use_tqdm=False, timeout=timeout)[0].error, PromptError)
