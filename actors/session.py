@@ -34,6 +34,7 @@ class RaySession:
         self._engines, self._ours = 0, False
         self._thread = DaemonThreads(1, "antiphon-ray")
         self._connecting: Future[None] | None = None
+        self._others: set[int] = set()  # processes that the program had started before
         self._pid = os.getpid()
 
     def join(self, address: str | None) -> None:
@@ -42,8 +43,10 @@ class RaySession:
             import ray  # before the exit is registered: what is registered last runs first
 
             if not ray.is_initialized():
+                if self._connecting is None:
+                    os.register_at_fork(after_in_child=_leave_to_parent)
                 atexit.register(self._exit)
-                os.register_at_fork(after_in_child=_leave_to_parent)
+                self._others = {child.pid for child in psutil.Process().children()}
                 self._connecting = self._thread.submit(_connect, address)
                 self._connecting.result()
                 self._ours = True
@@ -54,19 +57,36 @@ class RaySession:
             self._engines -= 1
             if not self._engines and self._ours:
                 self._ours = False
-                self._thread.submit(_disconnect).result()
+                self._thread.submit(self._disconnect).result()
                 atexit.unregister(self._exit)
 
     def _exit(self) -> None:
         """The program ends while Ray runs, starts or stops. Ray's agents would outlive it by a minute."""
         if os.getpid() != self._pid or self._connecting is None:
             return
-        processes = _ray_processes()
+        processes = self._processes()
         if self._connecting.done():
             with contextlib.suppress(TimeoutError):
-                self._thread.submit(_disconnect).result(EXIT_SECONDS)  # perhaps behind one that is under way
+                self._thread.submit(self._disconnect).result(EXIT_SECONDS)  # perhaps behind one that is under way
         _kill(processes)
         _forget_exit()
+
+    def _disconnect(self) -> None:
+        """Ends a Ray that was started here, with all its processes; leaves one that was joined."""
+        import ray
+
+        processes = self._processes()
+        ray.shutdown()
+        _kill(processes)  # the agents of a Ray that had hardly started stay behind
+
+    def _processes(self) -> list[psutil.Process]:
+        """Those of a Ray that was started here."""
+        found: list[psutil.Process] = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # it ends at this moment
+                if child.pid not in self._others and any("/ray/" in word for word in child.cmdline()):
+                    found += [child, *child.children(recursive=True)]
+        return found
 
 
 session = RaySession()
@@ -76,24 +96,6 @@ def abandon() -> None:
     """Kills every process that this one has started, Ray's and its workers among them, at once. For a program that is about to
     end itself: nothing is told to anybody."""
     _kill(psutil.Process().children(recursive=True))
-
-
-def _ray_processes() -> list[psutil.Process]:
-    """Those of a Ray that this process has started."""
-    return [
-        process
-        for child in psutil.Process().children()
-        if any("/ray/" in word for word in _command(child))
-        for process in (child, *child.children(recursive=True))
-    ]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        words: list[str] = process.cmdline()
-        return words
-    except psutil.Error:
-        return []
 
 
 def _kill(processes: list[psutil.Process]) -> None:
@@ -137,15 +139,6 @@ def _connect(address: str | None) -> None:
     except ConnectionError as error:
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
-
-
-def _disconnect() -> None:
-    """Ends a Ray that was started here, with all its processes; leaves one that was joined."""
-    import ray
-
-    processes = _ray_processes()
-    ray.shutdown()
-    _kill(processes)  # the agents of a Ray that had hardly started stay behind
 
 
 def _check_reachable(address: str) -> None:

@@ -166,7 +166,7 @@ class DecoderRunner:
     def _free_gpu_memory(self) -> int:
         """Bytes that this process may still take: of a GPU that it shares, no more than its share, whatever is free there now."""
         free, total = torch.cuda.mem_get_info(self.device)
-        share = int(torch.cuda.get_per_process_memory_fraction(self.device) * total)
+        share = int(torch.cuda.get_per_process_memory_fraction() * total)
         return min(free, share - torch.cuda.memory_reserved(self.device))
 
     @torch.inference_mode()

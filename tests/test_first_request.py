@@ -51,7 +51,8 @@ def measure(folder: Path, device: str, quantization: str) -> dict[str, list[floa
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
     whisper = inputs.whisper
     rules = None if whisper is None else whisper.rules()
-    engine = PlainEngine(folder, rules, device=device, quantization=quantization)
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    engine = PlainEngine(folder, rules, device=device, dtype=dtype, quantization=quantization)
     payload = iter(_payloads(inputs))
 
     def request(prompt: list[int], params: SamplingParams, timestamps: bool = False, ngram: int = 0) -> None:
