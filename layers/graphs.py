@@ -51,6 +51,7 @@ class GraphCapture:
         layers = self.model.layers
         assert isinstance(layers, nn.ModuleList)
         self.model.layers = layers[:TYPICAL_LAYERS]
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))  # what is read was made there
         try:
             with only_compiling(), torch.cuda.stream(self.stream):
                 for work in works:

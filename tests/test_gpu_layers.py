@@ -176,3 +176,20 @@ def test_greedy_sampling(seed: int) -> None:
     greedy(logits.cuda(), there, rows.cuda(), lengths.cuda(), rules, found)
     assert found.tolist() == wanted.tolist()
     assert torch.equal(there.tokens.cpu(), here.tokens)
+
+
+def test_capturing_waits_for_what_the_work_reads() -> None:
+    """Ids that are still being made on another stream would be read as whatever lay there before, and index out of a table."""
+    from antiphon.layers.graphs import GraphCapture
+
+    table, out = torch.arange(64.0, device="cuda")[:, None], torch.empty(2048, 1, device="cuda")
+    ids = torch.full((2048,), 1 << 40, device="cuda")
+    model = nn.Module()
+    model.layers = nn.ModuleList()
+    torch.cuda.synchronize()
+    torch.cuda._sleep(200_000_000)
+    ids.copy_(torch.arange(2048, device="cuda") % 64)
+    captured = GraphCapture(torch.device("cuda"), model).each([2048], lambda size: (None, lambda: out.copy_(table[ids[:size]])))
+    captured[2048].graph.replay()
+    torch.cuda.synchronize()
+    assert out[:, 0].tolist() == ids.tolist()

@@ -73,7 +73,8 @@ def test_ray_starts_in_a_thread_that_no_engine_owns(monkeypatch: pytest.MonkeyPa
     assert starters[0].is_alive()
 
 
-def test_a_wrong_address_is_refused_at_once() -> None:
+def test_a_wrong_address_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match=r"no Ray cluster at 127\.0\.0\.1:1: .*refused"):
         RaySession().join("127.0.0.1:1")
