@@ -54,6 +54,7 @@ class ModelConfig:
         generation_file = path / "generation_config.json"
         own_settings = _read_json(generation_file) if generation_file.exists() else None
         generation = generation_settings(own_settings, stated)
+        family.check_dtype(options.dtype)
         _check_heads(encoder, "encoder", options.model)
         _check_heads(decoder, "decoder", options.model)
         return cls(
