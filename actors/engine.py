@@ -41,6 +41,7 @@ from antiphon.inputs.call_options import checked_params, refuse_unknown
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
+from antiphon.inputs.transcription_options import checked_priority
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
@@ -95,7 +96,6 @@ class AsyncEngine:
         self._flush_due = False
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self.memory = ByteBudget(INPUT_BYTES)
-        self._life = DaemonThreads(1, "antiphon-life")  # starts and closes
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -113,7 +113,7 @@ class AsyncEngine:
             return self
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
-        starting = self._life.submit(self._launch, given_up)
+        starting = _in_own_thread(self._launch, given_up)
         try:
             self.workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
@@ -150,7 +150,7 @@ class AsyncEngine:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         workers.detach()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(self._life.submit(workers.close))
+        await asyncio.wrap_future(_in_own_thread(workers.close))
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -386,7 +386,7 @@ class AsyncEngine:
         """
         self.check_caller()
         refuse_unknown("generate()", unknown)
-        params, deadline = checked_params(params), Deadline(timeout)
+        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
         languages = (source_language, target_language)
         async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
             opened = [
@@ -417,7 +417,7 @@ class AsyncEngine:
         `generate`."""
         self.check_caller()
         refuse_unknown("stream()", unknown)
-        params, deadline = checked_params(params), Deadline(timeout)
+        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
         languages = (source_language, target_language)
@@ -491,6 +491,14 @@ class AsyncEngine:
 
     async def run_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _in_own_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """For a start or a close, in a thread that ends with it: a program may make many engines."""
+    thread = DaemonThreads(1, "antiphon-life")
+    outcome = thread.submit(function, *arguments)
+    thread.shutdown(wait=False)
+    return outcome
 
 
 def _close_if_started(starting: Future[Workers]) -> None:
