@@ -20,6 +20,7 @@ import numpy as np
 
 from antiphon.actors.budget import ByteBudget
 from antiphon.actors.deadline import Deadline
+from antiphon.actors.forks import REMEDY
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.threads import DaemonThreads
 from antiphon.actors.transcription import Transcriber
@@ -161,9 +162,7 @@ class AsyncEngine:
     def check_caller(self) -> None:
         """Raises EngineDeadError where a call would wait for ever: the engine has ended, or is another process's or loop's."""
         if os.getpid() != self._pid:
-            raise EngineDeadError(
-                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
-            )
+            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
         if self._dead is not None:
             raise EngineDeadError(self._dead)
         if asyncio.get_running_loop() is not self._loop:

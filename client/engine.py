@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, Self, TypeVar
 
 from antiphon.actors.engine import AsyncEngine
+from antiphon.actors.forks import REMEDY
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
@@ -149,9 +150,7 @@ class Engine:
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
             coroutine.close()
-            raise EngineDeadError(
-                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
-            )
+            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
         with self._gate:
             if not self._stopped:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
