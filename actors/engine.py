@@ -99,6 +99,7 @@ class AsyncEngine:
         self.memory = ByteBudget(INPUT_BYTES)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._start_lock = asyncio.Lock()
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -108,7 +109,12 @@ class AsyncEngine:
     # ------------------------------------------------------------------ life
 
     async def start(self) -> Self:
-        """Starts the workers and loads their weights; with Ray, joins or starts that before. Raises what these raise."""
+        """Starts the workers and loads their weights; with Ray, joins or starts that before. Raises what these raise. May be called
+        again, and by several tasks at once."""
+        async with self._start_lock:
+            return await self._start()
+
+    async def _start(self) -> Self:
         if self.workers is not None:
             self.check_caller()
             return self

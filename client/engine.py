@@ -3,6 +3,7 @@
 import asyncio
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -152,7 +153,7 @@ class Engine:
             coroutine.close()
             raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
         with self._gate:
-            if not self._stopped:
+            if not self._stopped and not sys.is_finalizing():  # then the loop's thread has stopped, as all daemons have
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         coroutine.close()
         raise EngineDeadError(CLOSED)

@@ -1,5 +1,9 @@
 """Values at the door of a call, and calls that meet a `close()` from another thread."""
 
+import asyncio
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from antiphon.actors.engine import AsyncEngine
 from antiphon.actors.threads import DaemonThreads
 from antiphon.client.engine import Engine
 from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
@@ -71,6 +76,29 @@ def test_a_closed_engine_leaves_no_thread():
     while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left
+
+
+def test_starts_at_once_are_one_start():
+    async def run() -> int:
+        before = threading.active_count()
+        engine = AsyncEngine(MODEL, ray=False)
+        first, second = await asyncio.gather(engine.start(), engine.start())
+        assert first is second is engine
+        await engine.close()
+        return threading.active_count() - before
+
+    assert asyncio.run(run()) <= 2  # the thread that started it, and the one that closed it, may be about to end
+
+
+def test_a_program_ends_with_a_stream_that_it_never_finished():
+    program = f"""
+        from antiphon import Engine
+        engine = Engine({MODEL!r}, ray=False)
+        stream = engine.stream("12")
+        next(stream)
+        """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_shutdown_does_not_wait_for_work_that_a_thread_took():
