@@ -108,7 +108,7 @@ class Engine:
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
         them, so there may be any number. Leaving the loop early cancels the rest."""
-        if isinstance(recordings, (str, bytes, os.PathLike, Mapping)):
+        if not isinstance(recordings, Iterable) or _is_one_recording(recordings):
             raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
@@ -213,6 +213,12 @@ def _outcome(future: "Future[T]") -> T | AntiphonError:
         failure = RequestFailed(f"{type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure
+
+
+def _is_one_recording(value: Any) -> bool:
+    """Of what can be iterated over, which a file gives as lines and samples as numbers."""
+    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
+    return isinstance(value, single) or hasattr(value, "read") or getattr(value, "ndim", None) in (0, 1)
 
 
 def _many(prompts: Any) -> list[Prompt]:

@@ -1,6 +1,7 @@
 """Values at the door of a call, and calls that meet a `close()` from another thread."""
 
 import asyncio
+import io
 import subprocess
 import sys
 import textwrap
@@ -144,6 +145,12 @@ def test_token_ids_of_any_integer_type(ids):
 def test_what_is_no_prompts_is_one_error(engine, prompts):
     with pytest.raises(PromptError, match="prompts must be"):
         engine.generate(prompts, use_tqdm=False)
+
+
+@pytest.mark.parametrize("recording", [None, 5, bytearray(b"x"), io.BytesIO(b"x"), np.zeros(16000), Path("x.wav"), {"path": "x"}])
+def test_a_single_recording_is_no_list(engine, recording):
+    with pytest.raises(PromptError, match="give a list of recordings"):
+        engine.transcribe_all(recording)
 
 
 def test_absent_parameters_among_others(engine):
