@@ -20,6 +20,7 @@ import numpy as np
 
 from antiphon.actors.budget import ByteBudget
 from antiphon.actors.deadline import Deadline
+from antiphon.actors.forks import REMEDY
 from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.threads import DaemonThreads
 from antiphon.actors.transcription import Transcriber
@@ -41,6 +42,7 @@ from antiphon.inputs.call_options import checked_params, refuse_unknown
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
+from antiphon.inputs.transcription_options import checked_priority
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
@@ -95,9 +97,9 @@ class AsyncEngine:
         self._flush_due = False
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self.memory = ByteBudget(INPUT_BYTES)
-        self._life = DaemonThreads(1, "antiphon-life")  # starts and closes
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._start_lock = asyncio.Lock()
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -107,13 +109,18 @@ class AsyncEngine:
     # ------------------------------------------------------------------ life
 
     async def start(self) -> Self:
-        """Starts the workers and loads their weights; with Ray, joins or starts that before. Raises what these raise."""
+        """Starts the workers and loads their weights; with Ray, joins or starts that before. Raises what these raise. May be called
+        again, and by several tasks at once."""
+        async with self._start_lock:
+            return await self._start()
+
+    async def _start(self) -> Self:
         if self.workers is not None:
             self.check_caller()
             return self
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
-        starting = self._life.submit(self._launch, given_up)
+        starting = _in_own_thread(self._launch, given_up)
         try:
             self.workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
@@ -150,7 +157,7 @@ class AsyncEngine:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         workers.detach()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(self._life.submit(workers.close))
+        await asyncio.wrap_future(_in_own_thread(workers.close))
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -161,9 +168,7 @@ class AsyncEngine:
     def check_caller(self) -> None:
         """Raises EngineDeadError where a call would wait for ever: the engine has ended, or is another process's or loop's."""
         if os.getpid() != self._pid:
-            raise EngineDeadError(
-                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
-            )
+            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
         if self._dead is not None:
             raise EngineDeadError(self._dead)
         if asyncio.get_running_loop() is not self._loop:
@@ -386,7 +391,7 @@ class AsyncEngine:
         """
         self.check_caller()
         refuse_unknown("generate()", unknown)
-        params, deadline = checked_params(params), Deadline(timeout)
+        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
         languages = (source_language, target_language)
         async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
             opened = [
@@ -417,7 +422,7 @@ class AsyncEngine:
         `generate`."""
         self.check_caller()
         refuse_unknown("stream()", unknown)
-        params, deadline = checked_params(params), Deadline(timeout)
+        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
         languages = (source_language, target_language)
@@ -491,6 +496,14 @@ class AsyncEngine:
 
     async def run_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _in_own_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """For a start or a close, in a thread that ends with it: a program may make many engines."""
+    thread = DaemonThreads(1, "antiphon-life")
+    outcome = thread.submit(function, *arguments)
+    thread.shutdown(wait=False)
+    return outcome
 
 
 def _close_if_started(starting: Future[Workers]) -> None:

@@ -5,7 +5,9 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
+from antiphon.actors.forks import refuse_in_fork
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import ConfigurationError, EngineDeadError
@@ -23,9 +25,14 @@ CLOSE_SECONDS = 1.0  # for the batch under way; an encoder's may take longer on 
 class LocalWorkers(Workers):
     """An encoder and a decoder worker, each a thread. The constructor loads their weights; `start` lets them work."""
 
+    _first_pid: ClassVar[int | None] = None  # of the process in which the first of them was made: forked children inherit it
+
     def __init__(self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None) -> None:
-        """Raises ConfigurationError where an option needs more processes, and what the loading raises."""
+        """Raises ConfigurationError where an option needs more processes, and in a child that was forked off a process which had
+        made some: neither OpenMP nor CUDA works in it. Raises what the loading raises."""
         check(config)
+        LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
+        refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
         self._host = ColocatedHost()
         loaded = threading.Event()
         atexit.register(loaded.wait, EXIT_SECONDS)  # the interpreter must not end under a thread that runs native code

@@ -6,6 +6,7 @@ belong to no engine and to no event loop.
 
 import atexit
 import contextlib
+import ctypes
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from antiphon.actors.forks import refuse_in_fork
 from antiphon.actors.threads import DaemonThreads
 from antiphon.config.errors import ConfigurationError
 
@@ -38,7 +40,10 @@ class RaySession:
         self._pid = os.getpid()
 
     def join(self, address: str | None) -> None:
-        """Raises ConfigurationError where there is no cluster at `address`."""
+        """Raises ConfigurationError where there is no cluster at `address`, and in a child that was forked off a process which had
+        connected: Ray's threads, which its client needs, stayed behind there."""
+        if self._connecting is not None:
+            refuse_in_fork(self._pid, "connected to Ray")  # before the lock, which another thread may have held then
         with self._lock:
             import ray  # before the exit is registered: what is registered last runs first
 
@@ -112,9 +117,17 @@ def _forget_exit() -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child, Ray's shutdown at exit would wait for threads that only the parent has."""
-    if "ray" in sys.modules:
-        _forget_exit()
+    """In a forked child, whatever of Ray ends at its exit would wait for threads that only the parent has, or crash without them:
+    Ray's shutdown, its client of the cluster's state, its C++ side. The child ends without them."""
+    if "ray" not in sys.modules:
+        return
+    from ray._private.state import state
+
+    _forget_exit()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(state._global_state_accessor))  # never ended
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc; what is registered last runs first, with the exit status
+        libc.on_exit(libc._exit, None)
 
 
 def _connect(address: str | None) -> None:

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,9 +40,10 @@ class DaemonThreads(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
             self._closed = True
-        while cancel_futures and not self._work.empty():
-            if (item := self._work.get()) is not None:
-                item[1].cancel()
+        with suppress(queue.Empty):  # not `empty()` and then `get()`: a thread may take the last one in between
+            while cancel_futures:
+                if (item := self._work.get_nowait()) is not None:
+                    item[1].cancel()
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads if wait else ():

@@ -14,7 +14,7 @@ from antiphon.inputs.audio import AudioInput, expected_bytes
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
 from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import TranscriptionOptions
+from antiphon.inputs.transcription_options import TranscriptionOptions, checked_priority
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Transcriber:
     ) -> dict[str, float]:
         """The probability of each of the checkpoint's languages in the first window with sound,
         likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
-        deadline = Deadline(timeout)
+        priority, deadline = checked_priority(priority), Deadline(timeout)
         async with deadline.limit(), self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)):
             first = await self.engine.run_in_thread(self._first_window, audio)
             if first is None:

@@ -3,13 +3,17 @@
 import asyncio
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
+from types import NoneType
 from typing import Any, Self, TypeVar
 
 from antiphon.actors.engine import AsyncEngine
+from antiphon.actors.forks import REMEDY
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
@@ -23,6 +27,7 @@ Item = TypeVar("Item")
 T = TypeVar("T")
 
 IN_FLIGHT = 2048  # inputs of one call that are with the engine at a time
+CLOSED = "the engine was closed"
 
 
 class Engine:
@@ -31,6 +36,8 @@ class Engine:
     def __init__(self, model: str, **options: Any) -> None:
         self._async = AsyncEngine(model, **options)
         self._pid = os.getpid()
+        self._gate, self._stopped = threading.Lock(), False  # what is submitted behind the loop's end would wait for ever
+        self._closing = threading.RLock()  # taken again by a signal handler that closes
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon-engine", daemon=True)
         self._thread.start()
@@ -54,10 +61,10 @@ class Engine:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: SamplingParams | Sequence[SamplingParams | None] | None = None,
         use_tqdm: bool = True,
         *,
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams | None] | None = None,
         **options: Any,
     ) -> list[RequestOutput]:
         """All prompts, in their order. One that fails has its error in its RequestOutput; the others are not touched.
@@ -65,7 +72,7 @@ class Engine:
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
         """
         refuse_unknown("generate()", {name: value for name, value in options.items() if name not in NAMES})
-        many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
+        many = _many(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
@@ -85,7 +92,8 @@ class Engine:
                 except StopAsyncIteration:
                     return
         finally:
-            self._run(deltas.aclose())  # type: ignore[attr-defined]
+            with suppress(EngineDeadError):  # its end has been told
+                self._run(deltas.aclose())  # type: ignore[attr-defined]
 
     def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """As `AsyncEngine.transcribe`."""
@@ -100,7 +108,7 @@ class Engine:
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
         them, so there may be any number. Leaving the loop early cancels the rest."""
-        if isinstance(recordings, (str, bytes, os.PathLike, Mapping)):
+        if not isinstance(recordings, Iterable) or _is_one_recording(recordings):
             raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
@@ -114,13 +122,20 @@ class Engine:
         return self._run(self._async.stats())
 
     def close(self) -> None:
-        """Stops the workers; open requests end with EngineDeadError. May be called twice."""
-        if self._loop.is_running() and os.getpid() == self._pid:
-            self._run(self._async.close())
-            self._stop_loop()
+        """Stops the workers; open requests end with EngineDeadError. May be called twice, and by several threads: all of them
+        return when the engine is closed."""
+        if os.getpid() != self._pid:
+            return
+        with self._closing:
+            if not self._stopped:
+                self._run(self._async.close())
+                self._stop_loop()
 
     def _stop_loop(self) -> None:
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        with self._gate:
+            self._stopped = True
+            ending = asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop)
+        ending.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -128,7 +143,7 @@ class Engine:
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future = self._submit(coroutine)
         try:
-            return future.result()
+            return _result(future)
         except BaseException:
             future.cancel()
             raise
@@ -136,13 +151,12 @@ class Engine:
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
             coroutine.close()
-            raise EngineDeadError(
-                f"this engine belongs to process {self._pid}, from which this one was forked: make an engine in each process, after the fork"
-            )
-        if not self._loop.is_running():
-            coroutine.close()
-            raise EngineDeadError("the engine was closed")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
+        with self._gate:
+            if not self._stopped and not sys.is_finalizing():  # then the loop's thread has stopped, as all daemons have
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        coroutine.close()
+        raise EngineDeadError(CLOSED)
 
     def _as_completed(
         self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
@@ -179,10 +193,18 @@ def _note(ended: "queue.SimpleQueue[tuple[int, Future[T]]]", index: int, future:
     ended.put((index, future))
 
 
+def _result(future: "Future[T]") -> T:
+    """Of a call in the engine's loop. Who closes the engine cancels what is under way there."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise EngineDeadError(CLOSED) from None
+
+
 def _outcome(future: "Future[T]") -> T | AntiphonError:
     """A result, or the error in its place."""
     try:
-        return future.result()
+        return _result(future)
     except EngineDeadError:
         raise
     except AntiphonError as error:
@@ -193,9 +215,23 @@ def _outcome(future: "Future[T]") -> T | AntiphonError:
         return failure
 
 
+def _is_one_recording(value: Any) -> bool:
+    """Of what can be iterated over, which a file gives as lines and samples as numbers."""
+    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
+    return isinstance(value, single) or hasattr(value, "read") or getattr(value, "ndim", None) in (0, 1)
+
+
+def _many(prompts: Any) -> list[Prompt]:
+    if isinstance(prompts, (str, Mapping)):
+        return [prompts]
+    if isinstance(prompts, (bytes, bytearray)) or not isinstance(prompts, Iterable):
+        raise PromptError(f"prompts must be a prompt, or a list of them; not {type(prompts).__name__}")
+    return list(prompts)
+
+
 def _one_each(
-    params: SamplingParams | Sequence[SamplingParams] | None,
-    sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+    params: SamplingParams | Sequence[SamplingParams | None] | None,
+    sampling_params: SamplingParams | Sequence[SamplingParams | None] | None,
     count: int,
 ) -> Sequence[SamplingParams | None]:
     """The parameters of each of `count` prompts."""
@@ -204,8 +240,11 @@ def _one_each(
     given = sampling_params if params is None else params
     if given is None or isinstance(given, SamplingParams):
         return [given] * count
-    if not isinstance(given, Sequence) or not all(isinstance(each, SamplingParams) for each in given):
+    if not isinstance(given, Sequence):
         raise SamplingError(f"params must be SamplingParams, or a list of them; not {type(given).__name__}")
+    for index, each in enumerate(given):
+        if not isinstance(each, (SamplingParams, NoneType)):
+            raise SamplingError(f"params must be SamplingParams, or a list of them; number {index} is {type(each).__name__}")
     if len(given) != count:
         raise SamplingError(f"{len(given)} sampling parameters for {count} prompts: give one for all, or one each")
     return given

@@ -63,7 +63,7 @@ def _index(value: Any) -> int | None:
     """Of any integer type (Python's, numpy's, a tensor's); None for all else, bools and floats among it."""
     try:
         return None if _is_flag(value) else operator.index(value)
-    except TypeError:
+    except Exception:  # of a caller's own type, whatever it raises
         return None
 
 
@@ -136,7 +136,7 @@ def _listed(value: Any) -> list[Any] | None:
         return None
     try:
         return list(value)
-    except TypeError:  # arrays without a dimension say so only now
+    except Exception:  # arrays without a dimension say so only now; callers' own types raise anything
         return None
 
 

@@ -75,8 +75,10 @@ def as_array(samples: Any) -> np.ndarray:
             array = np.asarray(samples)
         except ValueError:
             raise AudioError("the samples are not one array: their channels differ in length") from None
-    if array.dtype.kind not in "fiu" or array.dtype in (np.uint16, np.uint32, np.uint64):
+    native = array.dtype.newbyteorder("=")  # arrays of other machines' files: '>i4' is int32 all the same
+    if native.kind not in "fiu" or native in (np.uint16, np.uint32, np.uint64):
         raise AudioError(f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}")
+    return array.astype(native, copy=False)
     return array
 
 

@@ -1,5 +1,6 @@
 """The forms a prompt may have, and one plain form they are all brought into."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,11 +90,19 @@ def _decoder_part(prompt: Any) -> Part:
 
 
 def token_ids(ids: Any) -> tuple[int, ...]:
+    """Of any integer type, numpy's and tensors' among them; 1.7 and "12" are none."""
     try:
-        found = tuple(int(each) for each in ids)
+        if isinstance(ids, (str, bytes, bytearray, Mapping)):
+            raise TypeError
+        return tuple(_token_id(each) for each in ids)
     except (TypeError, ValueError):
         raise PromptError("token ids must be a sequence of whole numbers") from None
-    return found
+
+
+def _token_id(id_: Any) -> int:
+    if type(id_).__name__ in ("bool", "bool_"):
+        raise TypeError
+    return operator.index(id_)
 
 
 def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:

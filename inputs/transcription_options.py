@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
+from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.whisper import WhisperFormat
@@ -96,15 +97,13 @@ def check_options(
     code, task = whisper.check(language, task)
     if not isinstance(timestamps, (bool, np.bool_)):
         raise PromptError(f"timestamps must be True or False, not {timestamps!r:.60}")
-    if isinstance(priority, bool) or not isinstance(priority, Integral):
-        raise PromptError(f"priority must be a whole number (lower runs first), not {priority!r:.60}")
     return TranscriptionOptions(
         language=code,
         task=task,
         timestamps=bool(timestamps),
         longest=_window(chunk_seconds, audio),
         params=_one_sample(params),
-        priority=int(priority),
+        priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
     )
 
@@ -116,13 +115,26 @@ def refuse_name(name: str) -> None:
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
 
 
+def checked_priority(priority: Any) -> int:
+    """A whole number; None is the default, 0. Raises PromptError."""
+    if priority is None:
+        return 0
+    if isinstance(priority, (bool, np.bool_)) or not isinstance(priority, Integral):
+        raise PromptError(f"priority must be a whole number (lower runs first), not {shown(priority)}")
+    return int(priority)
+
+
 def checked_timeout(timeout: Any) -> float | None:
     """Seconds, or None for no limit. Raises PromptError."""
     if timeout is None:
         return None
-    if not _is_real(timeout) or math.isnan(timeout) or timeout < 0:
-        raise PromptError(f"timeout must be seconds, or None for no limit, not {timeout!r:.60}")
-    return float(timeout)
+    try:
+        seconds = float(timeout) if _is_real(timeout) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        seconds = math.inf if timeout > 0 else -math.inf
+    if math.isnan(seconds) or seconds < 0:
+        raise PromptError(f"timeout must be seconds, or None for no limit, not {shown(timeout)}")
+    return seconds
 
 
 def _window(chunk_seconds: Any, audio: AudioConfig) -> int:

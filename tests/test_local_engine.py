@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -290,6 +291,9 @@ def test_a_cancelled_start_leaves_no_workers(t5_folder: Path) -> None:
             await starting
         return engine
 
+    before = set(threading.enumerate())
     engine = asyncio.run(give_up())
-    engine._life.shutdown(wait=True)
+    for thread in set(threading.enumerate()) - before:  # the one that had begun
+        thread.join(30)
     assert engine.workers is None
+    assert set(threading.enumerate()) <= before

@@ -187,6 +187,31 @@ def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
     assert parent == "eight"
 
 
+@pytest.mark.parametrize("ray", [False, True])
+def test_an_engine_in_a_forked_child_is_refused_at_once(ray: bool) -> None:
+    """Ray's client hangs in it, OpenMP ends it; and the child ends with its own exit code, which Ray's exit turned into a crash."""
+    run = _run(
+        f"""
+        import os, sys
+        from antiphon import Engine
+        with Engine({T5!r}, ray={ray}) as engine:
+            if (child := os.fork()) == 0:
+                try:
+                    Engine({T5!r}, ray={ray})
+                except Exception as error:
+                    print(type(error).__name__, error, flush=True)
+                sys.exit(7)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print(engine.generate("in words: 8", use_tqdm=False)[0].outputs[0].text)
+        """
+    )
+    assert run.returncode == 0, run.stderr
+    child, code, parent = run.stdout.splitlines()
+    assert child.startswith("ConfigurationError this process was forked off process")
+    assert "spawn" in child
+    assert (code, parent) == ("7", "eight")
+
+
 def test_a_saved_token_is_used_for_a_cluster_joined_by_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from antiphon.actors import session
 
