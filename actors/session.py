@@ -142,13 +142,18 @@ def _connect(address: str | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
+    """Ray itself tries a wrong address for minutes, and raises a ValueError for what is none."""
+    if address == "auto":
+        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+    if not host or not port.isdigit():
+        raise ConfigurationError(
+            f"no Ray cluster at {address!r}: give HOST:PORT, as `ray start --head` prints it, or 'auto' for one on this machine"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
 
 
 def _use_saved_token() -> None:

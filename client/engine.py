@@ -4,7 +4,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -12,11 +12,11 @@ from typing import Any, Self, TypeVar
 from antiphon.actors.engine import AsyncEngine
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
+from antiphon.config.errors import AntiphonError, EngineDeadError, RequestFailed, SamplingError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import NAMES, refuse_unknown
+from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, one_of, refuse_unknown
 from antiphon.inputs.prompts import Prompt
 
 Item = TypeVar("Item")
@@ -65,7 +65,7 @@ class Engine:
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
         """
         refuse_unknown("generate()", {name: value for name, value in options.items() if name not in NAMES})
-        many: list[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else list(prompts)
+        many: list[Prompt] = all_prompts(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
@@ -100,8 +100,7 @@ class Engine:
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
         them, so there may be any number. Leaving the loop early cancels the rest."""
-        if isinstance(recordings, (str, bytes, os.PathLike, Mapping)):
-            raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
+        check_recordings(recordings)
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
 
@@ -199,9 +198,7 @@ def _one_each(
     count: int,
 ) -> Sequence[SamplingParams | None]:
     """The parameters of each of `count` prompts."""
-    if params is not None and sampling_params is not None:
-        raise SamplingError("params and sampling_params are the same: give one of them")
-    given = sampling_params if params is None else params
+    given = one_of(params, sampling_params)
     if given is None or isinstance(given, SamplingParams):
         return [given] * count
     if not isinstance(given, Sequence) or not all(isinstance(each, SamplingParams) for each in given):

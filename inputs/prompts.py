@@ -1,10 +1,12 @@
 """The forms a prompt may have, and one plain form they are all brought into."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
+from antiphon.config.foreign import shown
 
 Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
@@ -89,11 +91,13 @@ def _decoder_part(prompt: Any) -> Part:
 
 
 def token_ids(ids: Any) -> tuple[int, ...]:
+    """Raises PromptError for what is no sequence of whole numbers: 1.5 is no id, and neither is '5'."""
     try:
-        found = tuple(int(each) for each in ids)
-    except (TypeError, ValueError):
-        raise PromptError("token ids must be a sequence of whole numbers") from None
-    return found
+        if isinstance(ids, (str, bytes)) or any(isinstance(each, bool) for each in ids):
+            raise TypeError
+        return tuple(operator.index(each) for each in ids)
+    except TypeError:
+        raise PromptError(f"token ids must be a sequence of whole numbers, not {shown(ids)}") from None
 
 
 def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:

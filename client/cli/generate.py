@@ -50,6 +50,9 @@ def generate(
         logger.info("reading the configuration of %s", model)
         preflight.check_generation(model, engine, params, options)
         texts = prompts or [line.rstrip("\n") for line in sys.stdin]
+        if not texts:
+            logger.info("nothing to do: standard input holds no prompts")
+            return
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.client.cli.recordings import STANDARD_INPUT, Recording
-from antiphon.config.errors import AudioError, ConfigurationError, PromptError
+from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
+from antiphon.config.model import architecture_of
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 
@@ -19,14 +20,15 @@ RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = resolve(model, engine)
-    checkpoint = _checkpoint(config)
-    if checkpoint.family.input != "audio":
-        raise PromptError(
-            f"{model} ({checkpoint.architecture}) reads text: use `antiphon generate` for it"
-        )
+    architecture, reads = architecture_of(config.model)
+    if reads != "audio":
+        raise PromptError(f"{model} ({architecture}) reads text: use `antiphon generate` for it")
     from antiphon.inputs.processor import InputProcessor
 
-    InputProcessor(checkpoint, config.encoder.encoder_window).check_transcription(**options)
+    checkpoint = _checkpoint(config)
+    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    checked = inputs.check_transcription(**options)
+    _check_length(checked.params, checkpoint)
     _check_machine(config, checkpoint)
 
 
@@ -35,15 +37,15 @@ def check_generation(
 ) -> None:
     """Raises AntiphonError if this model cannot generate from text so."""
     config = resolve(model, engine)
-    checkpoint = _checkpoint(config)
-    if checkpoint.family.input == "audio":
-        raise PromptError(
-            f"{model} ({checkpoint.architecture}) listens: use `antiphon transcribe` for it"
-        )
+    architecture, reads = architecture_of(config.model)
+    if reads == "audio":
+        raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
     from antiphon.inputs.processor import InputProcessor
 
+    checkpoint = _checkpoint(config)
     inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
     inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
+    _check_length(params, checkpoint)
     _check_machine(config, checkpoint)
 
 
@@ -51,6 +53,15 @@ def _checkpoint(config: EngineConfig) -> Any:
     from antiphon.config.model import ModelConfig
 
     return ModelConfig.load(config.model)
+
+
+def _check_length(params: SamplingParams, checkpoint: Any) -> None:
+    """The engine would refuse every request: the prompt has a token at least."""
+    if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
+        raise SamplingError(
+            f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
+            f"{checkpoint.max_decoder_len}: lower max_tokens"
+        )
 
 
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
