@@ -4,7 +4,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -12,11 +12,11 @@ from typing import Any, Self, TypeVar
 from antiphon.actors.engine import AsyncEngine
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, RequestFailed, SamplingError
+from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, one_of, refuse_unknown
+from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, checked_params, one_of, refuse_unknown
 from antiphon.inputs.prompts import Prompt
 
 Item = TypeVar("Item")
@@ -69,11 +69,27 @@ class Engine:
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
-            for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
-                failed = isinstance(output, AntiphonError)
-                outputs[index] = RequestOutput("", [], error=output) if failed else output  # type: ignore[arg-type, assignment]
+            for index, output in self._generated(pairs, options):
+                outputs[index] = output
                 progress.update()
         return outputs
+
+    def generate_as_completed(
+        self, prompts: Iterable[Prompt], params: SamplingParams | None = None, **options: Any
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """Each prompt's place in `prompts` and its result, as soon as it is there; one that failed has its error in it. Prompts are
+        taken as the engine gets to them. Leaving the loop early cancels the rest. Options: as `AsyncEngine.generate`."""
+        refuse_unknown("generate_as_completed()", {name: value for name, value in options.items() if name not in NAMES})
+        if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
+            raise PromptError(f"give a list of prompts, not {type(prompts).__name__}; for a single one there is generate()")
+        params = checked_params(params)
+        return self._generated(((prompt, params) for prompt in prompts), options)
+
+    def _generated(
+        self, pairs: Iterable[tuple[Prompt, SamplingParams | None]], options: Mapping[str, Any]
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
+            yield index, RequestOutput("", [], error=output) if isinstance(output, AntiphonError) else output
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""

@@ -85,6 +85,12 @@ def architecture_of(options: ModelOptions) -> tuple[str, str]:
     return architecture, FAMILIES[architecture].input
 
 
+def stated_generation(options: ModelOptions) -> dict[str, Any]:
+    """generation_config.json as it stands, empty where there is none: without transformers. Raises CheckpointError."""
+    path = locate(options.model, options.revision) / "generation_config.json"
+    return _read_json(path) if path.exists() else {}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8-sig"))  # editors on Windows begin files with a mark

@@ -194,3 +194,44 @@ def test_what_needs_no_engine_starts_none(t5_folder: Path) -> None:
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing to do" in nothing.stderr
     assert not any("loading" in done.stderr or "Ray" in done.stderr for done in (too_long, nothing))
+
+
+def test_generation_as_completed(t5: Engine) -> None:
+    prompts = [NUMBERS, None, "in words: 7"]
+    results = dict(t5.generate_as_completed(iter(prompts), SamplingParams(max_tokens=8)))  # type: ignore[arg-type]
+    assert [results[0].outputs[0].text, results[2].outputs[0].text] == ["forty two", "seven"]
+    assert isinstance(results[1].error, PromptError)
+    for single in (NUMBERS, {"prompt": NUMBERS}, None):
+        with pytest.raises(PromptError, match="give a list of prompts"):
+            t5.generate_as_completed(single)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="has no option 'temperature'"):
+        t5.generate_as_completed(prompts, temperature=1.0)  # type: ignore[arg-type]
+
+
+def test_prompts_are_answered_in_their_order(t5_folder: Path) -> None:
+    numbers = {"in words: 777777": "seven hundred", "in words: 5": "five", "in words: 12": "twelve"}
+    done = antiphon("generate", *numbers, "-m", str(t5_folder), "--no-ray", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(map(str.startswith, done.stdout.splitlines(), numbers.values())), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--language", "klingon"], "unknown language 'klingon'"),
+        (["--language", "fr"], "does not know the language 'fr'"),
+        (["--task", "transcripe"], "Did you mean 'transcribe'?"),
+        (["-m", "T5"], "reads text: use `antiphon generate` for it"),
+    ],
+)
+def test_what_settings_alone_decide_needs_no_torch(
+    arguments: list[str], message: str, whisper_folder: Path, t5_folder: Path
+) -> None:
+    typed = ["transcribe", str(CALL), "-m", str(whisper_folder), *(str(t5_folder) if word == "T5" else word for word in arguments)]
+    code = (
+        f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.client.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "False\n")
+    assert message in done.stderr

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.client.cli.recordings import STANDARD_INPUT, Recording
-from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
-from antiphon.config.model import architecture_of
+from antiphon.config.errors import (
+    AudioError,
+    ConfigurationError,
+    PromptError,
+    SamplingError,
+    nearest,
+)
+from antiphon.config.model import architecture_of, stated_generation
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.whisper_tokens import TASKS, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
@@ -23,6 +30,8 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     architecture, reads = architecture_of(config.model)
     if reads != "audio":
         raise PromptError(f"{model} ({architecture}) reads text: use `antiphon generate` for it")
+    _check_task(options.get("task"))
+    _check_language(config, options.get("language"))
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
@@ -53,6 +62,26 @@ def _checkpoint(config: EngineConfig) -> Any:
     from antiphon.config.model import ModelConfig
 
     return ModelConfig.load(config.model)
+
+
+def _check_task(task: str | None) -> None:
+    if task is not None and task.strip().lower() not in TASKS:
+        raise PromptError(f"unknown task {task[:40]!r}.{nearest(task, list(TASKS))}")
+
+
+def _check_language(config: EngineConfig, language: str | None) -> None:
+    """Where the settings' file names the languages. The rest of a checkpoint's description takes
+    transformers' configurations, which import torch: seconds."""
+    settings = stated_generation(config.model)
+    if (
+        language is None
+        or not settings.get("lang_to_id")
+        or settings.get("is_multilingual") is False
+    ):
+        return
+    from antiphon.inputs.languages import language_code
+
+    language_code(language, language_ids(settings, {}))
 
 
 def _check_length(params: SamplingParams, checkpoint: Any) -> None:
