@@ -128,7 +128,7 @@ def _connect(address: str | None) -> None:
         logger.info("starting Ray, unless it runs already")
         local: dict[str, Any] = {"include_dashboard": False}
     else:
-        _check_reachable(named)
+        check_reachable(named)
         _use_saved_token()
         logger.info("joining the Ray cluster at %s", named)
         local = {}
@@ -141,7 +141,7 @@ def _connect(address: str | None) -> None:
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Ray itself tries a wrong address for minutes, and raises a ValueError for what is none."""
     if address == "auto":
         return

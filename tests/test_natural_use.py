@@ -1,6 +1,7 @@
 """What users of other tools type and hand over by mistake: taken, or refused as a whole, early and by name."""
 
 import io
+import os
 import subprocess
 import sys
 from array import array
@@ -14,6 +15,9 @@ import torch
 
 from antiphon import Engine, SamplingParams
 from antiphon.actors import session
+from antiphon.client.cli.pairs import parse_pairs
+from antiphon.client.cli.preflight import probe
+from antiphon.client.cli.recordings import expand
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
 from antiphon.config.model import ModelConfig, architecture_of
 from antiphon.config.options import ModelOptions
@@ -140,7 +144,7 @@ def test_languages_by_three_letters(whisper: Engine, language: str, code: str) -
 @pytest.mark.parametrize("address", ["nope", "127.0.0.1", ":6379", "host:port", "127.0.0.1:99999999", "http://x"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(ConfigurationError, match="no Ray cluster at"):
-        session._check_reachable(address)
+        session.check_reachable(address)
 
 
 def test_an_architecture_is_known_before_transformers_is_imported(t5_folder: Path, whisper_folder: Path) -> None:
@@ -235,3 +239,37 @@ def test_what_settings_alone_decide_needs_no_torch(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "False\n")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("transcribe --dtype fl", {"float32", "float16"}), ("generate --kv-cache-dtype f", {"fp8"}), ("tr", {"transcribe"})],
+)
+def test_completion(words: str, offered: set[str]) -> None:
+    typed = ["antiphon", *words.split()]
+    asked = {"_ANTIPHON_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(typed), "COMP_CWORD": str(len(typed) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "antiphon"], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+    )
+    assert set(done.stdout.split()) == offered
+
+
+def test_values_as_python_writes_them() -> None:
+    pairs = ["ray=False", "enforce-eager=True", "seed=None", "placement=auto", "stop=true story"]
+    assert parse_pairs(pairs, "-o") == {
+        "ray": False, "enforce_eager": True, "seed": None, "placement": "auto", "stop": "true story"
+    }  # fmt: skip
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a:b.wav").write_bytes(CALL.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    recordings, errors = expand(["a:b.wav"], recursive=False)
+    assert (errors, probe(recordings)) == ([], (recordings, []))
+
+
+def test_a_full_disk_is_one_line(t5_folder: Path) -> None:
+    command = [sys.executable, "-m", "antiphon", "generate", NUMBERS, "-m", str(t5_folder), "--no-ray", "-q"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (1, "antiphon: cannot go on: No space left on device\n")

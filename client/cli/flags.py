@@ -102,6 +102,7 @@ class FlagGroup:
             hidden=name not in self.listed,
             metavar=_metavar(kind),
             callback=_one_of(name, get_args(kind)) if get_origin(kind) is Literal else None,
+            autocompletion=_completion(get_args(kind)) if get_origin(kind) is Literal else None,
         )
         return _keyword(
             name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option]
@@ -253,6 +254,13 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str |
         return own if own is None else str(own)
 
     return check
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
 
 
 def _in_words(signature: str) -> str:

@@ -30,6 +30,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     architecture, reads = architecture_of(config.model)
     if reads != "audio":
         raise PromptError(f"{model} ({architecture}) reads text: use `antiphon generate` for it")
+    _check_address(config)
     _check_task(options.get("task"))
     _check_language(config, options.get("language"))
     from antiphon.inputs.processor import InputProcessor
@@ -49,6 +50,7 @@ def check_generation(
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
         raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
+    _check_address(config)
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
@@ -62,6 +64,14 @@ def _checkpoint(config: EngineConfig) -> Any:
     from antiphon.config.model import ModelConfig
 
     return ModelConfig.load(config.model)
+
+
+def _check_address(config: EngineConfig) -> None:
+    address = config.placement.address or os.environ.get("RAY_ADDRESS")
+    if config.placement.ray and address not in (None, "", "local"):
+        from antiphon.actors.session import check_reachable
+
+        check_reachable(str(address))
 
 
 def _check_task(task: str | None) -> None:
@@ -145,7 +155,8 @@ def _probe(recording: Recording) -> None:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
+        with av.open(os.path.abspath(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError(f"{recording.name}: holds no audio stream")
     except (av.FFmpegError, ValueError, OSError) as error:
