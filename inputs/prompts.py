@@ -93,11 +93,17 @@ def _decoder_part(prompt: Any) -> Part:
 def token_ids(ids: Any) -> tuple[int, ...]:
     """Raises PromptError for what is no sequence of whole numbers: 1.5 is no id, and neither is '5'."""
     try:
-        if isinstance(ids, (str, bytes)) or any(isinstance(each, bool) for each in ids):
+        if isinstance(ids, (str, bytes)):
             raise TypeError
-        return tuple(operator.index(each) for each in ids)
+        return tuple(map(_whole, ids))
     except TypeError:
         raise PromptError(f"token ids must be a sequence of whole numbers, not {shown(ids)}") from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
 
 
 def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:
