@@ -38,11 +38,10 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import checked_params, refuse_unknown
+from antiphon.inputs.call_options import DETECTION_NAMES, checked_params, checked_priority, refuse_unknown
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
-from antiphon.inputs.transcription_options import checked_priority
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
@@ -378,6 +377,7 @@ class AsyncEngine:
         prompt: Prompt,
         params: SamplingParams | None = None,
         *,
+        sampling_params: SamplingParams | None = None,
         priority: int = 0,
         timeout: float | None = None,
         source_language: str | None = None,
@@ -387,11 +387,12 @@ class AsyncEngine:
         """One prompt to its end. Raises InputError, RequestError, or ConfigurationError for an unknown keyword.
 
         `timeout`: seconds until it expires, reading and language detection included. Languages are for translation models, in
-        any spelling; those that the prompt itself names go first.
+        any spelling; those that the prompt itself names go first. `sampling_params` is vLLM's name for `params`.
         """
         self.check_caller()
         refuse_unknown("generate()", unknown)
-        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
+        params, deadline = checked_params(params, sampling_params), Deadline(timeout)
+        priority = checked_priority(priority)
         languages = (source_language, target_language)
         async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
             opened = [
@@ -412,6 +413,7 @@ class AsyncEngine:
         prompt: Prompt,
         params: SamplingParams | None = None,
         *,
+        sampling_params: SamplingParams | None = None,
         priority: int = 0,
         timeout: float | None = None,
         source_language: str | None = None,
@@ -422,7 +424,8 @@ class AsyncEngine:
         `generate`."""
         self.check_caller()
         refuse_unknown("stream()", unknown)
-        params, priority, deadline = checked_params(params), checked_priority(priority), Deadline(timeout)
+        params, deadline = checked_params(params, sampling_params), Deadline(timeout)
+        priority = checked_priority(priority)
         if params.n != 1:
             raise SamplingError(f"stream() gives one sample, not n={params.n}: use generate()")
         languages = (source_language, target_language)
@@ -479,9 +482,14 @@ class AsyncEngine:
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)
 
-    async def detect_language(self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None) -> dict[str, float]:
-        """The probability of each language that the model knows, likeliest first (see `Transcriber.detect_languages`)."""
+    async def detect_language(
+        self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None, **unknown: Any
+    ) -> dict[str, float]:
+        """The probability of each language that the model knows, likeliest first (see `Transcriber.detect_languages`). Raises
+        ConfigurationError for an unknown keyword."""
         self.check_caller()
+        refuse_unknown("detect_language()", unknown, DETECTION_NAMES)
+        priority = checked_priority(priority)
         return await Transcriber(self).detect_languages(audio, priority=priority, timeout=timeout)
 
     async def stats(self) -> dict[str, int]:

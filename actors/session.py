@@ -141,7 +141,7 @@ def _connect(address: str | None) -> None:
         logger.info("starting Ray, unless it runs already")
         local: dict[str, Any] = {"include_dashboard": False}
     else:
-        _check_reachable(named)
+        check_reachable(named)
         _use_saved_token()
         logger.info("joining the Ray cluster at %s", named)
         local = {}
@@ -154,14 +154,19 @@ def _connect(address: str | None) -> None:
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
+def check_reachable(address: str) -> None:
+    """Ray itself tries a wrong address for minutes, and raises a ValueError for what is none."""
+    if address == "auto":
+        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+    if not host or not port.isdigit():
+        raise ConfigurationError(
+            f"no Ray cluster at {address!r}: give HOST:PORT, as `ray start --head` prints it, or 'auto' for one on this machine"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
 
 
 def _use_saved_token() -> None:

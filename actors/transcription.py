@@ -11,10 +11,11 @@ from antiphon.actors.outputs import CompletionOutput, Segment, Transcription
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput, expected_bytes
+from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
 from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import TranscriptionOptions, checked_priority
+from antiphon.inputs.transcription_options import TranscriptionOptions
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, 
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import NAMES, refuse_unknown
+from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, checked_params, one_of, refuse_unknown
 from antiphon.inputs.prompts import Prompt
 
 Item = TypeVar("Item")
@@ -72,15 +72,31 @@ class Engine:
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
         """
         refuse_unknown("generate()", {name: value for name, value in options.items() if name not in NAMES})
-        many = _many(prompts)
+        many: list[Prompt] = all_prompts(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
-            for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
-                failed = isinstance(output, AntiphonError)
-                outputs[index] = RequestOutput("", [], error=output) if failed else output  # type: ignore[arg-type, assignment]
+            for index, output in self._generated(pairs, options):
+                outputs[index] = output
                 progress.update()
         return outputs
+
+    def generate_as_completed(
+        self, prompts: Iterable[Prompt], params: SamplingParams | None = None, **options: Any
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """Each prompt's place in `prompts` and its result, as soon as it is there; one that failed has its error in it. Prompts are
+        taken as the engine gets to them. Leaving the loop early cancels the rest. Options: as `AsyncEngine.generate`."""
+        refuse_unknown("generate_as_completed()", {name: value for name, value in options.items() if name not in NAMES})
+        if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
+            raise PromptError(f"give a list of prompts, not {type(prompts).__name__}; for a single one there is generate()")
+        params = checked_params(params)
+        return self._generated(((prompt, params) for prompt in prompts), options)
+
+    def _generated(
+        self, pairs: Iterable[tuple[Prompt, SamplingParams | None]], options: Mapping[str, Any]
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
+            yield index, RequestOutput("", [], error=output) if isinstance(output, AntiphonError) else output
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
@@ -108,8 +124,7 @@ class Engine:
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
         them, so there may be any number. Leaving the loop early cancels the rest."""
-        if not isinstance(recordings, Iterable) or _is_one_recording(recordings):
-            raise PromptError(f"give a list of recordings, not {type(recordings).__name__}; for a single one there is transcribe()")
+        check_recordings(recordings)
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
         return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
 
@@ -215,29 +230,13 @@ def _outcome(future: "Future[T]") -> T | AntiphonError:
         return failure
 
 
-def _is_one_recording(value: Any) -> bool:
-    """Of what can be iterated over, which a file gives as lines and samples as numbers."""
-    single = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
-    return isinstance(value, single) or hasattr(value, "read") or getattr(value, "ndim", None) in (0, 1)
-
-
-def _many(prompts: Any) -> list[Prompt]:
-    if isinstance(prompts, (str, Mapping)):
-        return [prompts]
-    if isinstance(prompts, (bytes, bytearray)) or not isinstance(prompts, Iterable):
-        raise PromptError(f"prompts must be a prompt, or a list of them; not {type(prompts).__name__}")
-    return list(prompts)
-
-
 def _one_each(
     params: SamplingParams | Sequence[SamplingParams | None] | None,
     sampling_params: SamplingParams | Sequence[SamplingParams | None] | None,
     count: int,
 ) -> Sequence[SamplingParams | None]:
     """The parameters of each of `count` prompts."""
-    if params is not None and sampling_params is not None:
-        raise SamplingError("params and sampling_params are the same: give one of them")
-    given = sampling_params if params is None else params
+    given = one_of(params, sampling_params)
     if given is None or isinstance(given, SamplingParams):
         return [given] * count
     if not isinstance(given, Sequence):

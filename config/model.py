@@ -78,6 +78,20 @@ class ModelConfig:
         return next(iter(value), None) if isinstance(value, list) else value
 
 
+def architecture_of(options: ModelOptions) -> tuple[str, str]:
+    """The architecture of a local folder or hub id and what it takes ('text' or 'audio'), from config.json alone: without
+    transformers, which imports torch. Raises CheckpointError or UnsupportedModelError."""
+    stated = _read_json(locate(options.model, options.revision) / "config.json")
+    architecture = _architecture(stated, options.model)
+    return architecture, FAMILIES[architecture].input
+
+
+def stated_generation(options: ModelOptions) -> dict[str, Any]:
+    """generation_config.json as it stands, empty where there is none: without transformers. Raises CheckpointError."""
+    path = locate(options.model, options.revision) / "generation_config.json"
+    return _read_json(path) if path.exists() else {}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8-sig"))  # editors on Windows begin files with a mark

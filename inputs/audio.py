@@ -57,7 +57,10 @@ def expected_bytes(source: AudioInput, rate: int) -> int:
     if isinstance(source, (bytes, bytearray)):
         return min(longest, EXPANSION * len(source))
     samples = source[0] if isinstance(source, tuple) and source else source
-    return min(longest, int(getattr(samples, "nbytes", 0)))
+    try:
+        return min(longest, int(getattr(samples, "nbytes", 0)))
+    except Exception:  # objects of callers' own may raise anything: a sparse tensor does. It is told when it is read
+        return 0
 
 
 def _read(source: AudioInput, rate: int) -> Sound:
@@ -87,6 +90,8 @@ def _read(source: AudioInput, rate: int) -> Sound:
 
 def _read_path(source: str | os.PathLike[Any], rate: int) -> Sound:
     name = os.fsdecode(source)
+    if not name:
+        raise AudioError("the path of the recording is empty")
     if "://" in name[:16]:
         raise AudioError(f"{name[:200]}: addresses are not fetched; give the bytes behind it")
     path = Path(name).expanduser()

@@ -1,36 +1,94 @@
-"""Keywords of generate() and stream(), checked before anything runs."""
+"""What calls are given: keywords, prompts and recordings as a whole, checked before anything runs."""
 
-from collections.abc import Mapping
+import os
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from numbers import Integral, Number
 from typing import Any
 
 from antiphon.config import foreign
-from antiphon.config.errors import ConfigurationError, SamplingError, nearest
+from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
 from antiphon.config.sampling import SamplingParams
 
 NAMES = ["priority", "timeout", "source_language", "target_language"]
+DETECTION_NAMES = ["priority", "timeout"]
 _SAMPLING = {field.name for field in fields(SamplingParams)}
 
 
-def refuse_unknown(call: str, unknown: Mapping[str, Any]) -> None:
+def refuse_unknown(call: str, unknown: Mapping[str, Any], valid: list[str] = NAMES) -> None:
     """Raises ConfigurationError for keywords that `call` does not have; what is known elsewhere says where it goes here."""
     for name in unknown:
-        if name in _SAMPLING:
+        if valid is not NAMES:
+            reason = f".{nearest(name, valid)}"
+        elif name in _SAMPLING:
             reason = f": give params=SamplingParams({name}=...)"
         elif name in foreign.SAMPLING:
             reason = f": {foreign.SAMPLING[name][1]}"
         elif name == "language":
             reason = ": give source_language and target_language, or call transcribe()"
         else:
-            reason = f".{nearest(name, NAMES)}"
+            reason = f".{nearest(name, valid)}"
         raise ConfigurationError(f"{call} has no option '{name}'{reason}")
 
 
-def checked_params(params: Any) -> SamplingParams:
+def one_of(params: Any, sampling_params: Any) -> Any:
+    """`params`, or `sampling_params`, which is vLLM's name for them. Raises SamplingError where both are there."""
+    if params is not None and sampling_params is not None:
+        raise SamplingError("params and sampling_params are the same: give one of them")
+    return sampling_params if params is None else params
+
+
+def checked_params(params: Any, sampling_params: Any = None) -> SamplingParams:
     """None is the defaults. Raises SamplingError for anything else that is no SamplingParams."""
+    params = one_of(params, sampling_params)
     if params is None:
         return SamplingParams()
     if not isinstance(params, SamplingParams):
         hint = "; a mapping becomes one by SamplingParams.of(...)" if isinstance(params, Mapping) else ""
         raise SamplingError(f"params must be SamplingParams, not {type(params).__name__}{hint}")
     return params
+
+
+def checked_priority(priority: Any) -> int:
+    """A whole number; None is the default, 0. Raises PromptError."""
+    if priority is None:
+        return 0
+    if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
+        raise PromptError(f"priority must be a whole number (lower runs first), not {foreign.shown(priority)}")
+    return int(priority)
+
+
+def all_prompts(prompts: Any) -> list[Any]:
+    """The prompts of a call. Raises PromptError for what is neither a prompt nor several."""
+    if isinstance(prompts, (str, Mapping)):
+        return [prompts]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, bytearray, memoryview)):
+        raise PromptError(f"prompts must be a str, a mapping or a list of them, not {_kind(prompts)}")
+    return list(prompts)
+
+
+def check_recordings(recordings: Any) -> None:
+    """Raises PromptError for a single recording, in any form, where several are expected."""
+    if _is_one_recording(recordings):
+        raise PromptError(f"give a list of recordings, not {_kind(recordings)}; for a single one there is transcribe()")
+    if not isinstance(recordings, Iterable) and not hasattr(recordings, "__getitem__"):
+        raise PromptError(f"give a list of recordings, not {_kind(recordings)}")
+
+
+def _is_one_recording(value: Any) -> bool:
+    if isinstance(value, (str, bytes, bytearray, memoryview, array, os.PathLike, Mapping)):
+        return True
+    if callable(getattr(value, "read", None)) or callable(getattr(value, "get_all_samples", None)):
+        return True
+    if getattr(value, "ndim", 2) < 2:  # an array or tensor of samples, unless it holds texts or objects
+        return getattr(getattr(value, "dtype", None), "kind", "f") in "biufc"
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    if isinstance(value, tuple) and len(value) == 2:  # (samples, rate) or (rate, samples)
+        return sum(isinstance(each, Number) for each in value) > 0
+    return isinstance(value[0], Number)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from antiphon.config.errors import PromptError
+from antiphon.inputs.language_codes import two_letters
 
 # BCP-47's codes where Whisper's differ, and codes that BCP-47 has replaced.
 OTHER_CODES = {
@@ -24,7 +25,8 @@ def language_code(language: object, known: Collection[str]) -> str | None:
         return None
     names = _codes_by_name()
     prefix = text.replace("_", "-").split("-")[0]
-    for code in (text, names.get(text), OTHER_CODES.get(text), prefix, OTHER_CODES.get(prefix)):
+    shorter = two_letters(prefix)  # of ISO 639's three: deu, ger
+    for code in (text, names.get(text), OTHER_CODES.get(text), prefix, OTHER_CODES.get(prefix), shorter, OTHER_CODES.get(shorter)):
         if code is not None and code in known:
             return code
     raise PromptError(_unknown(language, text, names, known))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
+from antiphon.config.foreign import shown
 
 Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
@@ -90,13 +91,13 @@ def _decoder_part(prompt: Any) -> Part:
 
 
 def token_ids(ids: Any) -> tuple[int, ...]:
-    """Of any integer type, numpy's and tensors' among them; 1.7 and "12" are none."""
+    """Of any integer type, numpy's and tensors' among them. Raises PromptError for anything else: 1.7 is no id, nor is '12'."""
     try:
         if isinstance(ids, (str, bytes, bytearray, Mapping)):
             raise TypeError
         return tuple(_token_id(each) for each in ids)
     except (TypeError, ValueError):
-        raise PromptError("token ids must be a sequence of whole numbers") from None
+        raise PromptError(f"token ids must be a sequence of whole numbers, not {shown(ids)}") from None
 
 
 def _token_id(id_: Any) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,51 +10,67 @@ import numpy as np
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
 from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.call_options import checked_priority, one_of
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.whisper import WhisperFormat
 
 # Names that other tools have. What they ask for is refused by name, never dropped.
 OTHER_NAMES = {
+    "append_punctuations": "there are no word timestamps yet",
     "batch_size": "all windows of all recordings are batched together: see the engine option max_num_seqs",
     "beam_size": "beam search is not there yet; params=SamplingParams(temperature=...) samples",
     "best_of": "several samples are not compared; call generate() with n samples",
+    "carry_initial_prompt": "text before the window is not there yet; generate() takes a decoder prompt",
     "chunk_length": "give chunk_seconds=",
     "chunk_length_s": "give chunk_seconds=",
     "clip_timestamps": "cut the samples and give the pieces",
     "compression_ratio_threshold": "there is no fallback to higher temperatures yet",
+    "compute_type": "give dtype= or quantization= to the engine",
     "condition_on_previous_text": "windows are decoded independently of each other",
     "file": "give the sound as the first argument",
+    "fp16": "give dtype= to the engine",
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
     "hallucination_silence_threshold": "there are no word timestamps yet; digital silence alone is left out",
     "hotwords": "text before the window is not there yet; generate() takes a decoder prompt",
     "initial_prompt": "text before the window is not there yet; generate() takes a decoder prompt",
+    "lang": "give language=",
+    "language_detection_segments": "the first window with sound decides",
+    "language_detection_threshold": "the first window with sound decides; see language_probability of the result",
     "length_penalty": "beam search is not there yet",
     "log_prob_threshold": "no fallback yet; params=SamplingParams(logprobs=0) returns them",
+    "log_progress": "the command `antiphon transcribe` shows progress; results come by transcribe_as_completed()",
     "logprob_threshold": "no fallback yet; params=SamplingParams(logprobs=0) returns them",
     "logprobs": "give params=SamplingParams(logprobs=...)",
+    "max_initial_timestamp": "the checkpoint's generation config has it",
     "max_new_tokens": "give params=SamplingParams(max_tokens=...)",
     "max_tokens": "give params=SamplingParams(max_tokens=...)",
+    "multilingual": "one language for a recording: cut it and give the pieces",
     "n": "transcribe() gives one text; call generate() for n samples",
     "no_repeat_ngram_size": "it comes from the checkpoint's generation config",
     "no_speech_threshold": "it is not computed yet; digital silence alone is left out",
     "num_beams": "beam search is not there yet",
+    "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
     "patience": "beam search is not there yet",
     "prefix": "generate() takes a decoder prompt",
+    "prepend_punctuations": "there are no word timestamps yet",
     "prompt": "text before the window is not there yet; generate() takes a decoder prompt",
+    "prompt_ids": "text before the window is not there yet; generate() takes a decoder prompt",
+    "prompt_reset_on_temperature": "windows are decoded independently of each other",
     "repetition_penalty": "give params=SamplingParams(repetition_penalty=...)",
     "response_format": "the result is an object: text, segments, language, duration",
     "return_timestamps": "give timestamps=True or False",
-    "sampling_params": "give params=",
     "sampling_rate": "give the sound as (samples, rate)",
     "seed": "give params=SamplingParams(seed=...)",
     "source_language": "give language=",
     "stream": "transcribe() returns when the recording is done",
+    "suppress_blank": "the checkpoint's begin_suppress_tokens are obeyed",
     "suppress_tokens": "the checkpoint's are used; params=SamplingParams(logit_bias=...) adds to them",
     "target_language": "Whisper translates into English alone: task='translate'",
     "temperature": "give params=SamplingParams(temperature=...)",
     "timestamp_granularities": "give timestamps=True for segments; there are no word timestamps yet",
     "top_k": "give params=SamplingParams(top_k=...)",
     "top_p": "give params=SamplingParams(top_p=...)",
+    "use_tqdm": "the command `antiphon transcribe` shows progress; results come by transcribe_as_completed()",
     "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
     "vad_parameters": "voice activity is not detected yet; digital silence alone is left out",
     "verbose": "the engine logs under the name 'antiphon'",
@@ -89,6 +105,7 @@ def check_options(
     params: SamplingParams | None = None,
     priority: int = 0,
     timeout: float | None = None,
+    sampling_params: SamplingParams | None = None,
     **unknown: Any,
 ) -> TranscriptionOptions:
     """Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value."""
@@ -102,7 +119,7 @@ def check_options(
         task=task,
         timestamps=bool(timestamps),
         longest=_window(chunk_seconds, audio),
-        params=_one_sample(params),
+        params=_one_sample(one_of(params, sampling_params)),
         priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
     )
@@ -113,15 +130,6 @@ def refuse_name(name: str) -> None:
     if name in OTHER_NAMES:
         raise ConfigurationError(f"transcribe() has no option '{name}': {OTHER_NAMES[name]}")
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
-
-
-def checked_priority(priority: Any) -> int:
-    """A whole number; None is the default, 0. Raises PromptError."""
-    if priority is None:
-        return 0
-    if isinstance(priority, (bool, np.bool_)) or not isinstance(priority, Integral):
-        raise PromptError(f"priority must be a whole number (lower runs first), not {shown(priority)}")
-    return int(priority)
 
 
 def checked_timeout(timeout: Any) -> float | None:

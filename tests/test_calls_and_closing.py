@@ -19,8 +19,9 @@ from antiphon.client.engine import Engine
 from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import load_audio
+from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.prompts import token_ids
-from antiphon.inputs.transcription_options import checked_priority, checked_timeout
+from antiphon.inputs.transcription_options import checked_timeout
 
 MODEL = str(Path(__file__).parents[1] / "examples" / "t5_numbers" / "model")
 PATIENCE = 30.0

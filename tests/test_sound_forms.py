@@ -210,7 +210,7 @@ REFUSED: list[tuple[Any, str]] = [
     (Unseekable(b""), "0 bytes"),
     (bytearray(), "0 bytes"),
     (b"\x00" * 5000, "not readable as audio"),
-    ("", "is a folder|no such file"),
+    ("", "the path of the recording is empty"),
     ("no.wav", "no such file"),
     ("a\0b", "cannot be opened"),
     ("UklGRiQAAABXQVZF" * 100, r"cannot be opened \(File name too long\).*base64"),

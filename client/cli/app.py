@@ -97,5 +97,14 @@ def run() -> None:
         print(f"antiphon: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # whoever read standard output (`| head`) has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing it at exit is no error
+        _discard_output()
         sys.exit(1)
+    except OSError as error:  # a full disk under standard output
+        _discard_output()
+        print(f"antiphon: cannot go on: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _discard_output() -> None:
+    """So that flushing standard output at exit is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -10,6 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
 from shutil import get_terminal_size
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,11 +20,38 @@ from typer.core import TyperCommand
 
 from antiphon.client.cli import meanings
 from antiphon.client.cli.pairs import parse_pairs
+from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import SECTIONS
 from antiphon.config.sampling import SamplingParams
 
 SCALARS = (bool, int, float, str)
+OTHER_FLAGS = {  # of other tools' command lines, beside the options of other engines
+    "append_punctuations": "words have no times yet",
+    "batch_size": "everything is batched together; see --max-num-seqs",
+    "chunk_length": "it is called --chunk-seconds here",
+    "clip_timestamps": "cut the recording and give the pieces",
+    "compute_type": "give --dtype or --quantization",
+    "condition_on_previous_text": "windows are decoded independently of each other",
+    "cpu_threads": "it is called -o num_threads here",
+    "diarize": "speakers are not told apart yet",
+    "fp16": "give --dtype",
+    "hallucination_silence_threshold": "words have no times yet; digital silence alone is left out",
+    "highlight_words": "words have no times yet",
+    "initial_prompt": "text before the window is not there yet",
+    "logprob_threshold": "decoding again at another temperature is not there yet",
+    "model_dir": "give the folder as --model, or set HF_HOME",
+    "no_timestamps": "it belongs to `antiphon transcribe`",
+    "prepend_punctuations": "words have no times yet",
+    "print_progress": "it is shown by itself; --quiet turns it off",
+    "prompt": "text before the window is not there yet",
+    "temperature_increment_on_fallback": "decoding again is not there yet",
+    "threads": "it is called -o num_threads here",
+    "vad": "voice activity is not detected yet; digital silence alone is left out",
+    "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
+    "verbose": "it says what it does by itself; --quiet turns that off",
+    "without_timestamps": "it is called --no-timestamps here",
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +100,13 @@ class FlagGroup:
             show_default=False,  # typer would put it in brackets of its own
             rich_help_panel=self.panel,
             hidden=name not in self.listed,
-            metavar=None if kind is bool or get_origin(kind) is Literal else _metavar(kind),
+            metavar=_metavar(kind),
+            callback=_one_of(name, get_args(kind)) if get_origin(kind) is Literal else None,
+            autocompletion=_completion(get_args(kind)) if get_origin(kind) is Literal else None,
         )
-        return _keyword(name, Annotated[kind | None, option])
+        return _keyword(
+            name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option]
+        )
 
     def collect(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Takes this group's values out of a command's arguments."""
@@ -131,10 +163,40 @@ class PanelledCommand(TyperCommand):
             with formatter.section(panel):
                 formatter.write_dl(records)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except (
+            Exception
+        ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
+            option = getattr(error, "option_name", None)
+            if type(error).__name__ != "NoSuchOption" or option is None:
+                raise
+            ctx.fail(_unknown_flag(option, ctx))
+            raise AssertionError("unreachable") from error
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [
             piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
         ]
+
+
+def _unknown_flag(option: str, ctx: Any) -> str:
+    """What a flag of another tool is here; else what is near, where something is: click's own
+    suggestions are often far away."""
+    name = option.lstrip("-").replace("-", "_")
+    table = foreign.OPTIONS.get(name) or foreign.SAMPLING.get(name)
+    reason = OTHER_FLAGS.get(name) or (table and table[1])
+    if reason:
+        return f"No option {option}: {reason}."
+    flags = [
+        flag
+        for parameter in ctx.command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    ]
+    near = get_close_matches(option, flags, n=1, cutoff=0.75)
+    hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
+    return f"No such option: {option}. {hint}"
 
 
 def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -176,8 +238,29 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) is Union or type(annotation).__name__ == "UnionType"
 
 
-def _metavar(kind: type) -> str:
-    return {int: "N", float: "NUMBER", str: "TEXT"}[kind]
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is Literal:
+        return f"[{'|'.join(get_args(kind))}]"
+    return {int: "N", float: "NUMBER", str: "TEXT"}.get(kind)
+
+
+def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """Takes other engines' spellings too (`--dtype half`), as the engine itself does."""
+
+    def check(value: str | None) -> str | None:
+        own = foreign.option_value(name, value)
+        if own is not None and own not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
+        return own if own is None else str(own)
+
+    return check
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
 
 
 def _in_words(signature: str) -> str:

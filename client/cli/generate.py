@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from antiphon.client.cli.arguments import Json, Model, Quiet, Timeout
 from antiphon.client.cli.console import Console, logs_on_stderr
 from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
 from antiphon.config.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from antiphon.actors.outputs import RequestOutput
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,9 @@ def generate(
         logger.info("reading the configuration of %s", model)
         preflight.check_generation(model, engine, params, options)
         texts = prompts or [line.rstrip("\n") for line in sys.stdin]
+        if not texts:
+            logger.info("nothing to do: standard input holds no prompts")
+            return
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:
         raise typer.Exit(1)
@@ -64,21 +70,31 @@ def _run(
     quiet: bool,
     **options: Any,
 ) -> bool:
-    """True if any prompt failed."""
+    """Shows each result as soon as those before it are there. True if any prompt failed."""
     from antiphon.client.engine import Engine
 
-    with Engine(model, **engine) as running:
-        results = running.generate(texts, params, use_tqdm=len(texts) > 1 and not quiet, **options)
     failed = False
-    with Console(quiet, 0, "prompt") as console:
-        for text, result in zip(texts, results, strict=True):
-            if result.error is not None:
-                failed = True
-                console.error(f"{text[:40]!r}: {result.error}")
-            elif as_json:
-                outputs = [asdict(output) for output in result.outputs]
-                console.result(json.dumps({"prompt": text, "outputs": outputs}, ensure_ascii=False))
-            else:
-                for output in result.outputs:
-                    console.result(output.text)
+    waiting: dict[int, RequestOutput] = {}  # results that came before those of earlier prompts
+    shown = 0
+    with Engine(model, **engine) as running, Console(quiet, len(texts), "prompt") as console:
+        for index, result in running.generate_as_completed(texts, params, **options):
+            waiting[index] = result
+            while shown in waiting:
+                failed |= _show(console, texts[shown], waiting.pop(shown), as_json)
+                shown += 1
+            console.advance()
     return failed
+
+
+def _show(console: Console, text: str, result: "RequestOutput", as_json: bool) -> bool:
+    """True if this prompt failed."""
+    if result.error is not None:
+        console.error(f"{text[:40]!r}: {result.error}")
+        return True
+    if as_json:
+        outputs = [asdict(output) for output in result.outputs]
+        console.result(json.dumps({"prompt": text, "outputs": outputs}, ensure_ascii=False))
+    else:
+        for output in result.outputs:
+            console.result(output.text)
+    return False

@@ -8,6 +8,7 @@ left behind (threads, atexit hooks) can hold it. A second signal does not wait.
 Imports nothing but the standard library: the handlers must stand before anything heavy is imported.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -43,6 +44,14 @@ def install() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _handle)
+    atexit.register(_ignore)  # registered first, so it runs last
+
+
+def _ignore() -> None:
+    """All is done, and the exit code stands: while the interpreter takes itself apart it would give
+    signals back their defaults, and one that comes then would kill the process without a word."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _handle(signum: int, _: FrameType | None) -> None:

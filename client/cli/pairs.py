@@ -5,9 +5,11 @@ from typing import Any
 
 from antiphon.config.errors import ConfigurationError
 
+_AS_PYTHON_WRITES = {"True": "true", "False": "false", "None": "null"}
+
 
 def parse_pairs(pairs: list[str], flag: str) -> dict[str, Any]:
-    """Values are JSON where they can be (numbers, true, null, lists), else text."""
+    """Values are JSON where they can be (numbers, true, null, lists), or as Python writes these three; else text."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -17,7 +19,7 @@ def parse_pairs(pairs: list[str], flag: str) -> dict[str, Any]:
         if name in values:
             raise ConfigurationError(f"{flag} {name} is given twice")
         try:
-            values[name] = json.loads(value)
+            values[name] = json.loads(_AS_PYTHON_WRITES.get(value, value))
         except ValueError:
             values[name] = value
     return values

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.client.cli.recordings import STANDARD_INPUT, Recording
-from antiphon.config.errors import AudioError, ConfigurationError, PromptError
+from antiphon.config.errors import (
+    AudioError,
+    ConfigurationError,
+    PromptError,
+    SamplingError,
+    nearest,
+)
+from antiphon.config.model import architecture_of, stated_generation
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.whisper_tokens import TASKS, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
@@ -19,14 +27,18 @@ RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = resolve(model, engine)
-    checkpoint = _checkpoint(config)
-    if checkpoint.family.input != "audio":
-        raise PromptError(
-            f"{model} ({checkpoint.architecture}) reads text: use `antiphon generate` for it"
-        )
+    architecture, reads = architecture_of(config.model)
+    if reads != "audio":
+        raise PromptError(f"{model} ({architecture}) reads text: use `antiphon generate` for it")
+    _check_address(config)
+    _check_task(options.get("task"))
+    _check_language(config, options.get("language"))
     from antiphon.inputs.processor import InputProcessor
 
-    InputProcessor(checkpoint, config.encoder.encoder_window).check_transcription(**options)
+    checkpoint = _checkpoint(config)
+    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    checked = inputs.check_transcription(**options)
+    _check_length(checked.params, checkpoint)
     _check_machine(config, checkpoint)
 
 
@@ -35,15 +47,16 @@ def check_generation(
 ) -> None:
     """Raises AntiphonError if this model cannot generate from text so."""
     config = resolve(model, engine)
-    checkpoint = _checkpoint(config)
-    if checkpoint.family.input == "audio":
-        raise PromptError(
-            f"{model} ({checkpoint.architecture}) listens: use `antiphon transcribe` for it"
-        )
+    architecture, reads = architecture_of(config.model)
+    if reads == "audio":
+        raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
+    _check_address(config)
     from antiphon.inputs.processor import InputProcessor
 
+    checkpoint = _checkpoint(config)
     inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
     inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
+    _check_length(params, checkpoint)
     _check_machine(config, checkpoint)
 
 
@@ -51,6 +64,43 @@ def _checkpoint(config: EngineConfig) -> Any:
     from antiphon.config.model import ModelConfig
 
     return ModelConfig.load(config.model)
+
+
+def _check_address(config: EngineConfig) -> None:
+    address = config.placement.address or os.environ.get("RAY_ADDRESS")
+    if config.placement.ray and address not in (None, "", "local"):
+        from antiphon.actors.session import check_reachable
+
+        check_reachable(str(address))
+
+
+def _check_task(task: str | None) -> None:
+    if task is not None and task.strip().lower() not in TASKS:
+        raise PromptError(f"unknown task {task[:40]!r}.{nearest(task, list(TASKS))}")
+
+
+def _check_language(config: EngineConfig, language: str | None) -> None:
+    """Where the settings' file names the languages. The rest of a checkpoint's description takes
+    transformers' configurations, which import torch: seconds."""
+    settings = stated_generation(config.model)
+    if (
+        language is None
+        or not settings.get("lang_to_id")
+        or settings.get("is_multilingual") is False
+    ):
+        return
+    from antiphon.inputs.languages import language_code
+
+    language_code(language, language_ids(settings, {}))
+
+
+def _check_length(params: SamplingParams, checkpoint: Any) -> None:
+    """The engine would refuse every request: the prompt has a token at least."""
+    if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
+        raise SamplingError(
+            f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
+            f"{checkpoint.max_decoder_len}: lower max_tokens"
+        )
 
 
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
@@ -105,7 +155,8 @@ def _probe(recording: Recording) -> None:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
+        with av.open(os.path.abspath(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError(f"{recording.name}: holds no audio stream")
     except (av.FFmpegError, ValueError, OSError) as error:
