@@ -55,6 +55,8 @@ class RaySession:
                 self._connecting = self._thread.submit(_connect, address)
                 self._connecting.result()
                 self._ours = True
+            elif address is not None:
+                _check_same_cluster(address, ray.get_runtime_context().gcs_address)
             self._engines += 1
 
     def leave(self) -> None:
@@ -152,6 +154,20 @@ def _connect(address: str | None) -> None:
     except ConnectionError as error:
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
+
+
+def _check_same_cluster(address: str, joined: str) -> None:
+    """A process is in one cluster at a time. Raises ConfigurationError where it should join another than `joined`."""
+    if address in ("auto", "local"):
+        return
+    check_reachable(address)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    own_host, _, own_port = joined.rpartition(":")
+    same_host = socket.gethostbyname(host.strip("[]")) in (socket.gethostbyname(own_host), "127.0.0.1")
+    if port != own_port or not same_host:
+        raise ConfigurationError(
+            f"address={address!r}, but this process is in the Ray cluster at {joined}: leave out address, or use another process"
+        )
 
 
 def check_reachable(address: str) -> None:

@@ -212,6 +212,17 @@ def test_an_engine_in_a_forked_child_is_refused_at_once(ray: bool) -> None:
     assert (code, parent) == ("7", "eight")
 
 
+def test_a_process_that_is_in_a_cluster_joins_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from antiphon.actors import session
+
+    monkeypatch.setattr(session, "check_reachable", lambda address: None)
+    for same in ("auto", "127.0.0.1:6379", "localhost:6379"):
+        session._check_same_cluster(same, "127.0.0.1:6379")
+    for other in ("127.0.0.1:6380", "10.1.2.3:6379"):
+        with pytest.raises(ConfigurationError, match=r"this process is in the Ray cluster at 127\.0\.0\.1:6379"):
+            session._check_same_cluster(other, "127.0.0.1:6379")
+
+
 def test_a_saved_token_is_used_for_a_cluster_joined_by_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from antiphon.actors import session
 
