@@ -4,34 +4,26 @@
 """
 
 import asyncio
-import itertools
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Self, TypeVar
-
-import numpy as np
 
 from antiphon.actors.budget import ByteBudget
 from antiphon.actors.deadline import Deadline
 from antiphon.actors.forks import REMEDY
-from antiphon.actors.outputs import CompletionOutput, Logprob, RequestOutput, StreamDelta, Transcription
+from antiphon.actors.open_requests import OpenRequest, OpenRequests
+from antiphon.actors.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.actors.threads import DaemonThreads
 from antiphon.actors.transcription import Transcriber
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
-    RequestCancelled,
-    RequestError,
-    RequestExpired,
-    RequestFailed,
-    RequestRefused,
     SamplingError,
 )
 from antiphon.config.model import ModelConfig
@@ -39,41 +31,16 @@ from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import DETECTION_NAMES, checked_params, checked_priority, refuse_unknown
-from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ERRORS: dict[RequestState, type[RequestError]] = {
-    RequestState.REFUSED: RequestRefused,
-    RequestState.CANCELLED: RequestCancelled,
-    RequestState.EXPIRED: RequestExpired,
-    RequestState.FAILED: RequestFailed,
-}
 INPUT_BYTES = 2 << 30  # of sound that is in memory for open calls: 9 hours
 INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
-
-
-@dataclass
-class OpenRequest:
-    """What the engine knows of a request that has not ended."""
-
-    request: Request
-    place: tuple[int, int]  # encoder and decoder
-    end: asyncio.Future[Finished]
-    text: TextStream | None = None  # of requests that stream or have stop strings
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def fail(self, error: RequestError) -> None:
-        if not self.end.done():
-            self.end.set_exception(error)
-            self.end.exception()  # it may be that nobody waits for it any more
-        self.news.set()
 
 
 class AsyncEngine:
@@ -89,17 +56,18 @@ class AsyncEngine:
         self.model = ModelConfig.load(self.config.model)
         self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
         self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
-        self.workers: Workers | None = None
-        self._open: dict[int, OpenRequest] = {}
-        self._ids = itertools.count()
-        self._outbox: list[list[OpenRequest]] = [[] for _ in range(self.config.decoder.decoder_replicas)]
-        self._flush_due = False
+        self.requests = OpenRequests(self.inputs, self.router, self.config.decoder.decoder_replicas)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self.memory = ByteBudget(INPUT_BYTES)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start_lock = asyncio.Lock()
         self._pid = os.getpid()
+
+    @property
+    def workers(self) -> Workers | None:
+        """While the engine runs."""
+        return self.requests.workers
 
     def __repr__(self) -> str:
         state = self._dead or self.workers_line()
@@ -121,15 +89,15 @@ class AsyncEngine:
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
         try:
-            self.workers = await asyncio.wrap_future(starting)
+            self.requests.workers = workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
             given_up.set()
             starting.add_done_callback(_close_if_started)
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
         self._threads = DaemonThreads(INPUT_THREADS, "antiphon-inputs")
-        self.workers.attach(self._loop)
-        self._tasks = [asyncio.create_task(self._supervise(work)) for work in (self._receive(), self.workers.watch())]
+        workers.attach(self._loop)
+        self._tasks = [asyncio.create_task(self._supervise(work)) for work in (self._receive(workers), workers.watch())]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
@@ -148,7 +116,7 @@ class AsyncEngine:
         from another event loop once the engine's own is closed."""
         if self.workers is None or os.getpid() != self._pid:
             return
-        workers, self.workers = self.workers, None
+        workers, self.requests.workers = self.workers, None
         self._die("the engine was closed")
         if asyncio.get_running_loop() is self._loop:
             for task in self._tasks:
@@ -203,172 +171,28 @@ class AsyncEngine:
     def _die(self, reason: str) -> None:
         """No new requests; every open one ends now."""
         self._dead = self._dead or reason
-        for opened in list(self._open.values()):
-            self._close_request(opened)
-            if self._loop is not None and not self._loop.is_closed():
-                opened.fail(EngineDeadError(self._dead))  # one each: an exception keeps the frames that it went through
+        self.requests.end_all(self._dead, loop_is_closed=self._loop is None or self._loop.is_closed())
 
-    # ------------------------------------------------------------------ one request, in
+    # ------------------------------------------------------------------ one request
 
-    def submit(
-        self,
-        prepared: Prepared,
-        prompt_token_ids: list[int],
-        *,
-        timestamps: bool | None = None,
-        sample: int = 0,
-        stream: bool = False,
-        priority: int = 0,
-        timeout: float | None = None,
-    ) -> OpenRequest:
-        """Makes one `Request` and sends it on its way. Raises EngineDeadError."""
+    def submit(self, prepared: Prepared, prompt_token_ids: list[int], **options: Any) -> OpenRequest:
+        """As `OpenRequests.submit`. Raises EngineDeadError."""
         self.check_caller()
-        params = self.inputs.complete(prepared.params)
-        media, prompt_len = prepared.media, len(prompt_token_ids)
-        if timestamps is None:
-            timestamps = self.inputs.wants_timestamps(prompt_token_ids)
-        seed = secrets.randbits(63) if params.seed is None else params.seed + sample
-        place = self.router.route(media.key, media.num_tokens)
-        request = Request(
-            id=next(self._ids),
-            prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
-            params=params,
-            rules=self.inputs.rules(prompt_len, params, timestamps),
-            max_tokens=self.inputs.max_tokens(prompt_len, params),
-            seed=seed % 2**63,
-            streams=stream or bool(params.stop),
-            priority=priority,
-            encoder=place[0],
-            timeout=timeout,
-        )
-        opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
-        if request.streams:
-            opened.text = self.inputs.text_stream(params)
-        self._open[request.id] = opened
-        self._outbox[place[1]].append(opened)
-        self._flush_soon()
-        return opened
+        return self.requests.submit(prepared, prompt_token_ids, **options)
 
     def stored(self, media: EncoderInput) -> EncoderInput:
         """`media` in the form in which it travels. For a thread: that may take milliseconds, in which the loop could take a thousand
         tokens."""
         return media if self.workers is None else replace(media, payload=self.workers.keep(media.key, media.payload))
 
-    def _flush_soon(self) -> None:
-        """All requests of one turn of the event loop go to a decoder in one message."""
-        if not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        for decoder, opened in enumerate(self._outbox):
-            self._outbox[decoder] = []  # first: what can't be sent must not be tried for ever
-            if opened and self.workers is not None:
-                self._send(decoder, opened)
-
-    def _send(self, decoder: int, opened: list[OpenRequest]) -> None:
-        """A request that can't be sent fails alone."""
-        assert self.workers is not None
-        try:
-            self.workers.submit(decoder, [each.request for each in opened])
-        except Exception as error:
-            if len(opened) > 1:
-                for each in opened:
-                    self._send(decoder, [each])
-            else:
-                self._fail(opened[0], error, "it could not be sent to its worker")
-
-    def _fail(self, opened: OpenRequest, error: Exception, what: str) -> None:
-        """Ends one request for an error that is nobody else's."""
-        logger.error("request %d: %s", opened.request.id, what, exc_info=error)
-        self._close_request(opened)
-        failure = RequestFailed(f"{what}: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        opened.fail(failure)
-
-    def cancel(self, opened: OpenRequest) -> None:
-        """Asks for the end of a request; its result is RequestCancelled unless it ended before."""
-        if opened.request.id in self._open and self.workers is not None:
-            self._flush()  # a request must be there before it can be cancelled
-            self.workers.cancel(opened.place[1], opened.request)
-
-    # ------------------------------------------------------------------ one request, out
-
-    async def _receive(self) -> None:
-        assert self.workers is not None
-        while True:
-            output = await self.workers.receive()
-            self._take(output)
-
-    def _take(self, output: StepOutput) -> None:
-        for request_id, token in zip(output.delta_ids, output.delta_tokens, strict=True):
-            if (opened := self._open.get(request_id)) is not None:
-                self._take_token(opened, token)
-        for end in output.finished:
-            if (opened := self._open.get(end.id)) is not None:
-                self._close_request(opened)
-                if not opened.end.done():
-                    opened.end.set_result(end)
-                opened.news.set()
-
-    def _take_token(self, opened: OpenRequest, token: int) -> None:
-        assert opened.text is not None
-        if opened.text.stopped or token in opened.request.rules.stop_ids:
-            return
-        try:
-            opened.text.add([token])
-        except Exception as error:  # whatever a tokenizer raises
-            self._fail(opened, error, f"token {token} could not be decoded")
-            if self.workers is not None:
-                self.workers.cancel(opened.place[1], opened.request)
-            return
-        opened.news.set()
-        if opened.text.stopped and self.workers is not None:
-            self.workers.stop(opened.place[1], opened.request)
-
-    def _close_request(self, opened: OpenRequest) -> None:
-        request = opened.request
-        del self._open[request.id]
-        self.router.done(opened.place, request.media.num_tokens)
-        if self.workers is not None:
-            self.workers.forget(request)
-
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """The end of one request. Raises the RequestError it ended with; cancels it when the caller is cancelled."""
-        return self._completion(opened, await self._end(opened), 0)
+        return self.requests.completion(opened, await self.requests.end(opened), 0)
 
-    async def _end(self, opened: OpenRequest) -> Finished:
-        try:
-            end = await asyncio.shield(opened.end)
-        except asyncio.CancelledError:
-            self.cancel(opened)
-            raise
-        if end.state is not RequestState.DONE:
-            raise ERRORS[end.state](end.error)
-        return end
-
-    def _completion(self, opened: OpenRequest, end: Finished, index: int) -> CompletionOutput:
-        params, rules = opened.request.params, opened.request.rules
-        token_ids, reason = end.token_ids, end.reason
-        if opened.text is not None and opened.text.stopped:
-            token_ids, text, reason = list(opened.text.token_ids), opened.text.text, "stop"
-        else:
-            shown = (
-                token_ids[:-1] if reason == "stop" and token_ids[-1] in rules.stop_ids and params.skip_special_tokens else token_ids
-            )
-            text = self.inputs.decode(shown, params.skip_special_tokens)
-        logprobs = None
-        if params.logprobs is not None:
-            logprobs = [
-                {
-                    id_: Logprob(value, rank, self.inputs.decode([id_], skip_special_tokens=False))
-                    for id_, value, rank in reversed(list(zip(each.ids, each.logprobs, each.ranks, strict=True)))
-                }
-                for each in end.logprobs[: len(token_ids)]
-            ]
-        return CompletionOutput(index, text, token_ids, reason, logprobs)
+    async def _receive(self, workers: Workers) -> None:
+        while True:
+            output = await workers.receive()
+            self.requests.take(output)
 
     # ------------------------------------------------------------------ what callers use
 
@@ -400,12 +224,14 @@ class AsyncEngine:
                 for sample in range(params.n)
             ]
             try:
-                ends = await asyncio.gather(*(self._end(each) for each in opened))
+                ends = await asyncio.gather(*(self.requests.end(each) for each in opened))
             except BaseException:
                 for each in opened:
-                    self.cancel(each)
+                    self.requests.cancel(each)
                 raise
-        completions = [self._completion(each, end, index) for index, (each, end) in enumerate(zip(opened, ends, strict=True))]
+        completions = [
+            self.requests.completion(each, end, index) for index, (each, end) in enumerate(zip(opened, ends, strict=True))
+        ]
         return RequestOutput(str(opened[0].request.id), prompt_ids, completions, ends[0].metrics)
 
     async def stream(
@@ -434,7 +260,7 @@ class AsyncEngine:
                 preparing = self._prepared(prompt, params, languages, priority, deadline)
                 prepared, prompt_ids = await scope.enter_async_context(preparing)
             opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left)
-            scope.callback(self.cancel, opened)
+            scope.callback(self.requests.cancel, opened)
             assert opened.text is not None
             sent = 0
             while not opened.end.done():
@@ -445,7 +271,7 @@ class AsyncEngine:
                     tokens = opened.text.token_ids[sent:]
                     sent += len(tokens)
                     yield StreamDelta(opened.text.take(), tokens)
-            end = await self._end(opened)
+            end = await self.requests.end(opened)
         reason = "stop" if opened.text.stopped else end.reason
         yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from antiphon import AntiphonError, AsyncEngine, Engine, SamplingParams
+from antiphon.actors.open_requests import OpenRequests
 from antiphon.config.errors import (
     ConfigurationError,
     EngineDeadError,
@@ -150,20 +151,20 @@ def test_a_request_that_cannot_be_sent_fails_alone(t5: Engine, monkeypatch: pyte
     with pytest.raises(RequestFailed, match="could not be sent to its worker: TypeError: cannot pickle"):
         _ = outputs[1].outputs
     assert text(t5) == "forty two"
-    assert not t5._async._open
+    assert not t5._async.requests
 
 
 def test_text_that_cannot_be_decoded_ends_its_request_alone(t5: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = type(t5._async).__dict__["_take_token"]
+    add = OpenRequests.__dict__["_take_token"]
     broken: list[int] = []
 
-    def take(engine: AsyncEngine, opened: Any, token: int) -> None:
+    def take(requests: OpenRequests, opened: Any, token: int) -> None:
         if opened.request.max_tokens == 13:
             broken.append(token)
             monkeypatch.setattr(opened.text, "add", lambda tokens: 1 / 0)
-        add(engine, opened, token)
+        add(requests, opened, token)
 
-    monkeypatch.setattr(type(t5._async), "_take_token", take)
+    monkeypatch.setattr(OpenRequests, "_take_token", take)
     params = [SamplingParams(max_tokens=count, stop=["xyz"]) for count in (12, 13)]
     outputs = t5.generate(["in words: 5"] * 2, params, use_tqdm=False)
     assert broken
@@ -174,7 +175,7 @@ def test_text_that_cannot_be_decoded_ends_its_request_alone(t5: Engine, monkeypa
 
 
 def test_a_task_that_fails_ends_the_engine_and_every_open_request(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own._async, "_take", lambda output: 1 / 0)
+    monkeypatch.setattr(own._async.requests, "take", lambda output: 1 / 0)
     with pytest.raises(EngineDeadError, match="the engine failed: ZeroDivisionError"):
         own.generate("in words: 1", use_tqdm=False)
     with pytest.raises(EngineDeadError, match="the engine failed"):
