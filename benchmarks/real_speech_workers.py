@@ -6,6 +6,7 @@ Reads lines of JSON `{"mode": …, "round": …, "files": […]}` from standard 
 line `{"ready": seconds since STARTED, "versions": {…}}`. faster-whisper's may run under an interpreter without Antiphon.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -24,11 +25,13 @@ def antiphon(model: str, precision: str, options: dict[str, Any]) -> tuple[Trans
 
     engine = Engine(model, quantization="int8" if precision == "int8" else "none", **options)
 
+    calls = itertools.count(1)
+
     def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
-        sounds = []
+        sounds, change = [], 1e-6 * next(calls)  # the engine keeps what it has encoded: no mode and no round may find another's
         for file in files:
             samples = load_audio(file, RATE).copy()
-            samples[0] += 1e-6 * (1 + number)  # the engine keeps what it has encoded: no round may find another's
+            samples[0] += change
             sounds.append((samples, RATE))
         found = engine.transcribe_all(sounds, language="en", timestamps=mode == "timestamps")
         for each in found:
