@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray
 
 from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
@@ -18,7 +19,7 @@ from antiphon.actors.hosts import ColocatedHost, DecoderHost, EncoderHost
 from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
-from antiphon.actors.workers import Workers, is_larger
+from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -116,7 +117,8 @@ class RayWorkers(Workers):
     # ------------------------------------------------------------------ requests
 
     def keep(self, key: str, payload: Any) -> Any:
-        return self._store.put_once(key, payload) if is_larger(payload, self._put_bytes) else payload
+        large = isinstance(payload, np.ndarray) and payload.nbytes >= self._put_bytes
+        return self._store.put_once(key, payload) if large else payload
 
     def submit(self, decoder: int, requests: list[Request]) -> None:
         for request in requests:

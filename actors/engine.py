@@ -315,7 +315,6 @@ class AsyncEngine:
         ConfigurationError for an unknown keyword."""
         self.check_caller()
         refuse_unknown("detect_language()", unknown, DETECTION_NAMES)
-        priority = checked_priority(priority)
         return await Transcriber(self).detect_languages(audio, priority=priority, timeout=timeout)
 
     async def stats(self) -> dict[str, int]:

@@ -4,8 +4,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
-
 from antiphon.scheduler.request import Request, StepOutput
 
 
@@ -59,7 +57,3 @@ class Workers(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the workers, at once. May be called twice, from any thread; takes seconds where Ray ends too."""
-
-
-def is_larger(payload: Any, limit: int) -> bool:
-    return isinstance(payload, np.ndarray) and payload.nbytes >= limit
