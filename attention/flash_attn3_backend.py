@@ -6,7 +6,7 @@ import torch
 from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
 from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
-from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
+from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX
 from antiphon.layers.positions import RelativeBias
 
 

@@ -13,7 +13,7 @@ import torch
 from antiphon.attention.backends import BACKENDS, Row
 from antiphon.attention.interface import AttentionBackend, AttentionSpec
 from antiphon.config.errors import AttentionBackendError, nearest
-from antiphon.layers.float8 import FLOAT8, FLOAT8_CAPABILITY
+from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 
 logger = logging.getLogger(__name__)
 

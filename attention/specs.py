@@ -5,8 +5,8 @@ import torch
 from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.config.families import Half
 from antiphon.config.options import DecoderOptions
+from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.device import Target
-from antiphon.layers.float8 import FLOAT8
 
 
 def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
-from antiphon.attention.paged_launch import PagedLaunch
-from antiphon.attention.triton_full import full_attention
-from antiphon.attention.triton_paged import BLOCK_M, Workspace, paged_attention
-from antiphon.layers.float8 import FLOAT8
+from antiphon.kernels.formats import FLOAT8
+from antiphon.kernels.full_attention import full_attention
+from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
+from antiphon.kernels.paged_launch import PagedLaunch
 from antiphon.layers.positions import RelativeBias
 
 
@@ -53,7 +53,7 @@ class TritonAttention(AttentionBackend):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if isinstance(plan, FullBatch):
-            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, bias)
+            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, None if bias is None else bias.tiles)
         batch = plan.batch
         return paged_attention(
             q, k, v, batch.query_starts_on_device, batch.kv_lens_on_device, batch.page_table_on_device, plan.launch, plan.workspace,

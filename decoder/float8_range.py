@@ -16,8 +16,8 @@ import torch
 
 from antiphon.config.families import Half
 from antiphon.decoder.models.interface import CachedAttention, DecoderModel, RowSource
+from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
-from antiphon.layers.float8 import FLOAT8_MAX
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.weights import Checkpoint
 

@@ -102,11 +102,19 @@ class Sampler:
     def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
         """The same for rows that ask for nothing but what a graph holds, all on the device: tokens into `out` [rows]."""
         if logits.device.type == "cuda":
-            from antiphon.decoder.triton_sampling import greedy  # Triton is there where CUDA is
-
-            return greedy(logits, self.slots, slots, lengths, self.timestamps, out)
+            return self.greedy_in_one_kernel(logits, slots, lengths, out)
         step, asked = _Step(self.slots, slots, lengths), Asked()
         out.copy_(self._append(self._restrict(logits, step, asked).argmax(-1), step, asked))
+
+    def greedy_in_one_kernel(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
+        """As `greedy`, in one Triton kernel."""
+        from antiphon.kernels.sampling import greedy  # Triton is there where CUDA is
+
+        state = self.slots
+        greedy(
+            logits, slots, lengths, out, tokens=state.tokens, masks=state.masks.rows, stop_ids=state.stop_ids,
+            settings=state.on_device, timestamps=self.timestamps,
+        )  # fmt: skip
 
     def _restrict(self, logits: torch.Tensor, step: "_Step", asked: Asked) -> torch.Tensor:
         if asked.masks:

@@ -50,7 +50,7 @@ class KVPool:
         """
         k_pool, v_pool = self.layers[layer].flatten(1, 2)
         if k.device.type == "cuda":
-            from antiphon.kv.triton_write import write_pages  # Triton is there where CUDA is
+            from antiphon.kernels.page_write import write_pages  # Triton is there where CUDA is
 
             return write_pages(k, v, k_pool, v_pool, slots)
         for pool, new in ((k_pool, k), (v_pool, v)):

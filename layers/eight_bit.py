@@ -10,11 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
-
-INT8, INT8_MAX = torch.int8, 127.0  # -128 is left out: scales have no sign
-LARGEST = {FLOAT8: FLOAT8_MAX, INT8: INT8_MAX}
-SMALLEST_SCALE = 1e-12  # a row of zeros has one too
+from antiphon.kernels.formats import FLOAT8, INT8, INT8_MAX, LARGEST, SMALLEST_SCALE
 
 
 @dataclass(frozen=True)
@@ -28,11 +24,11 @@ class Quantised:
     def of(cls, x: torch.Tensor, dtype: torch.dtype = FLOAT8) -> "Quantised":
         """`x` [tokens, features], each row scaled by its own largest element. int8: on a CPU."""
         if dtype == FLOAT8 and x.device.type == "cuda":
-            from antiphon.layers.triton_norms import quantise_rows  # Triton is there where CUDA is
+            from antiphon.kernels.norms import quantise_rows  # Triton is there where CUDA is
 
             return cls(*quantise_rows(x))
         if dtype == INT8:
-            from antiphon.layers.cpu_int8 import quantise_rows as quantise_on_cpu  # Numba is loaded where it is used
+            from antiphon.kernels.cpu_int8 import quantise_rows as quantise_on_cpu  # Numba is loaded where it is used
 
             return cls(*quantise_on_cpu(x.float().contiguous()))
         scales = row_scales(x, dtype)
@@ -79,7 +75,7 @@ class Int8Weight:
     @classmethod
     def of(cls, weight: torch.Tensor) -> "Int8Weight":
         if weight.device.type == "cpu":
-            from antiphon.layers.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
+            from antiphon.kernels.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
 
             make_kernels_ready()
         scales = row_scales(weight, INT8).to(weight.dtype)  # rounded first: what it is divided by is what it will be multiplied by
@@ -94,7 +90,7 @@ class Int8Weight:
         given = self.prepared(x)
         if isinstance(given, torch.Tensor):
             return F.linear(given, self.values * self.scales, bias)
-        from antiphon.layers.cpu_int8 import rescale
+        from antiphon.kernels.cpu_int8 import rescale
 
         found = torch._int_mm(given.values, self.values.t())
         return rescale(found, given.scales, self.scales, bias).to(self.dtype)

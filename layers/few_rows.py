@@ -1,4 +1,4 @@
-"""Prepares a decoder's layers for steps of few sequences on a GPU: see `layers/triton_linear.py`."""
+"""Prepares a decoder's layers for steps of few sequences on a GPU: see `kernels/few_rows_linear.py`."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from antiphon.layers.norms import LayerNorm, RMSNorm
 
 def fuse_few_rows(layers: nn.Module) -> None:
     """Linear layers in half precision take few rows through one kernel each, with the norm before them and the sum behind."""
-    from antiphon.layers.triton_linear import fits  # Triton is there where CUDA is
+    from antiphon.kernels.few_rows_linear import fits  # Triton is there where CUDA is
 
     for each in layers.modules():
         if isinstance(each, Linear) and not isinstance(each.weight, Float8Weight):

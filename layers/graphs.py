@@ -45,7 +45,7 @@ class GraphCapture:
     def _compile(self, works: Iterable[Work]) -> None:
         """The kernels that `works` launch, together. One after the other, as they are met, they would be most of a start that finds
         no compiled kernels on disk."""
-        from antiphon.layers.triton_launch import only_compiling  # Triton is there where CUDA is
+        from antiphon.kernels.launch import only_compiling  # Triton is there where CUDA is
 
         began = time.perf_counter()
         layers = self.model.layers

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from antiphon.kernels.formats import SMALL_BATCH
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
 
 
@@ -35,7 +36,6 @@ class Parts:
 
 
 Added = torch.Tensor | Parts | None  # what a norm adds to its input before: [tokens, hidden]
-FEW_ROWS = 4  # at most; above, the vendor's matrix products are faster
 SOME_ROWS = 256  # up to which a product of many inputs is cut into PARTS: there are too few tiles of outputs to fill the device
 PARTS, MANY_INPUTS = 4, 5120
 Features = torch.Tensor | Quantised | Normed  # [tokens, features], as a linear layer takes them
@@ -86,16 +86,16 @@ class Linear(nn.Module):
 
     def fuses(self, x: Features) -> bool:
         """Goes through the kernel for few rows."""
-        return self.fuses_few_rows and not isinstance(x, Quantised) and len(x) <= FEW_ROWS
+        return self.fuses_few_rows and not isinstance(x, Quantised) and len(x) <= SMALL_BATCH
 
     def divides(self, x: Features) -> bool:
         """Is better computed `in_parts`."""
         if not (self.fuses_few_rows and isinstance(self.weight, torch.Tensor) and isinstance(x, torch.Tensor)):
             return False
-        return self.shape[1] >= max(MANY_INPUTS, 2 * self.shape[0]) and FEW_ROWS < len(x) <= SOME_ROWS
+        return self.shape[1] >= max(MANY_INPUTS, 2 * self.shape[0]) and SMALL_BATCH < len(x) <= SOME_ROWS
 
     def _few_rows(self, x: Features, activation: "Activation | None" = None, **around: Any) -> torch.Tensor:
-        from antiphon.layers.triton_linear import linear  # Triton is there where CUDA is
+        from antiphon.kernels.few_rows_linear import linear  # Triton is there where CUDA is
 
         assert not isinstance(x, Quantised)
         assert not isinstance(self.weight, Float8Weight)
@@ -213,7 +213,7 @@ class Activation(nn.Module):
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor | Quantised:
         """[tokens, features], rows contiguous."""
         if x.device.type == "cuda" and x.dtype != torch.float32:
-            from antiphon.layers.triton_norms import activation, activation_quantised  # Triton is there where CUDA is
+            from antiphon.kernels.norms import activation, activation_quantised  # Triton is there where CUDA is
 
             if not self.quantises:
                 return activation(self.kind, x, gate)

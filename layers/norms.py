@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from antiphon.kernels.formats import SMALL_BATCH
 from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.linear import FEW_ROWS, Added, Features, Linear, Normed, Parts
+from antiphon.layers.linear import Added, Features, Linear, Normed, Parts
 
 
 class LayerNorm(nn.LayerNorm):
@@ -43,14 +44,22 @@ Norm = LayerNorm | RMSNorm
 
 def _after(norm: Norm, x: torch.Tensor, delta: Added, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
     if x.device.type == "cuda":
-        from antiphon.layers.triton_norms import add_norm, add_norm_quantised  # Triton is there where CUDA is
+        from antiphon.kernels.norms import add_norm, add_norm_quantised  # Triton is there where CUDA is
 
+        parts, parts_bias = as_parts(delta)
         if norm.quantises:
-            total, values, scales = add_norm_quantised(x, delta, norm.weight, bias, norm.eps)
+            total, values, scales = add_norm_quantised(x, parts, parts_bias, norm.weight, bias, norm.eps)
             return total, Quantised(values, scales)
-        return add_norm(x, delta, norm.weight, bias, norm.eps)
+        return add_norm(x, parts, parts_bias, norm.weight, bias, norm.eps)
     total = _sum(x, delta)
     return total, norm(total)
+
+
+def as_parts(delta: Added) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """[parts, tokens, hidden] and their bias, as the kernel takes them."""
+    if isinstance(delta, Parts):
+        return delta.sums, delta.bias
+    return None if delta is None else delta[None], None
 
 
 def _sum(x: torch.Tensor, delta: Added) -> torch.Tensor:
@@ -69,7 +78,7 @@ class ResidualStream:
 
     def normed(self, norm: Norm) -> Features:
         """`norm` of the stream, which stays as it is (pre-norm), for a linear layer."""
-        if norm.deferred and self._added is None and len(self._x) <= FEW_ROWS:
+        if norm.deferred and self._added is None and len(self._x) <= SMALL_BATCH:
             return Normed(self._x, norm)
         self._x, found = norm.after(self._x, self._added)
         self._added = None

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.kernels.formats import FLOAT8_CAPABILITY
 from antiphon.layers.device import Target
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight
-from antiphon.layers.float8 import FLOAT8_CAPABILITY
 from antiphon.layers.linear import Activation, Linear
 from antiphon.layers.norms import LayerNorm, RMSNorm
 

@@ -25,7 +25,7 @@ from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.config.threads import let_idle_threads_sleep
 from antiphon.inputs.processor import InputProcessor
-from antiphon.layers.compiled import compiled
+from antiphon.kernels.numba_cache import compiled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WHISPER, T5 = EXAMPLES / "whisper_commands" / "model", EXAMPLES / "t5_numbers" / "model"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_parity import mixed_inputs
 
 from antiphon.decoder.float8_range import Rows, _factor, fit_to_float8
-from antiphon.layers.float8 import FLOAT8_MAX
+from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.weights import Checkpoint
 

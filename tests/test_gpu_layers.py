@@ -15,7 +15,6 @@ from torch import nn
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots
-from antiphon.decoder.triton_sampling import greedy
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
 from antiphon.layers.few_rows import fuse_few_rows
@@ -173,7 +172,7 @@ def test_greedy_sampling(seed: int) -> None:
     logits[:, rules.first_id :] += 2.0
     wanted, found = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64, device="cuda")
     Sampler(here, rules).greedy(logits, rows, lengths, wanted)
-    greedy(logits.cuda(), there, rows.cuda(), lengths.cuda(), rules, found)
+    Sampler(there, rules).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), found)
     assert found.tolist() == wanted.tolist()
     assert torch.equal(there.tokens.cpu(), here.tokens)
 

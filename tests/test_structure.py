@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEVELS = [{"client"}, {"actors"}, {"scheduler", "encoder", "decoder"}, {"attention", "kv", "inputs"}, {"layers"}, {"config"}]
+LEVELS = [
+    {"client"},
+    {"actors"},
+    {"scheduler", "encoder", "decoder"},
+    {"attention", "kv", "inputs"},
+    {"layers"},
+    {"config", "kernels"},
+]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 CODE = sorted(path for name in LEVEL_OF for path in (ROOT / name).rglob("*.py"))
 
@@ -44,6 +51,7 @@ def test_imports_point_downwards(path: Path) -> None:
         assert parts[0] not in LEVEL_OF, f"bare import of {module}"
         if parts[0] == "antiphon" and len(parts) > 1 and not typing_only:
             assert LEVEL_OF[parts[1]] >= LEVEL_OF[own], f"{own} imports {module}, which lies above it"
+            assert own != "kernels" or parts[1] in ("kernels", "config"), "kernels take plain tensors"
         if parts[0] == "ray":
             assert own == "actors", "Ray lives in actors alone"
         if parts[0] == "torch":

@@ -16,21 +16,21 @@ pytest.importorskip("triton")
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-from antiphon.attention import triton_backend, triton_paged
-from antiphon.attention.paged_launch import PagedLaunch, Tile
+from antiphon.attention import triton_backend
 from antiphon.attention.triton_backend import TritonAttention
-from antiphon.attention.triton_full import head_parts
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots
-from antiphon.decoder.triton_sampling import greedy
+from antiphon.kernels import paged_attention as paged_kernels
+from antiphon.kernels.full_attention import head_parts
+from antiphon.kernels.launch import only_compiling
+from antiphon.kernels.norms import activation, add_norm
+from antiphon.kernels.page_write import write_pages
+from antiphon.kernels.paged_launch import PagedLaunch, Tile
 from antiphon.kv.pool import KVPool
-from antiphon.kv.triton_write import write_pages
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.linear import KINDS, Activation, Linear, Parts, StackedLinear
-from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
-from antiphon.layers.triton_launch import only_compiling
-from antiphon.layers.triton_norms import activation, add_norm
+from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm, as_parts
 from antiphon.scheduler.plan import Admission
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py")
@@ -53,7 +53,7 @@ def test_paged_attention(
 ) -> None:
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)))
     monkeypatch.setattr(
-        triton_paged, "LEAST_KEYS", tl.constexpr(16)
+        paged_kernels, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
     backend = TritonAttention(paged_spec(kind, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
@@ -168,7 +168,7 @@ def test_a_program_of_the_decode_kernel_takes_several_sequences(splits: int, bia
     """One that has several queries is among them: it is the other kernel's."""
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
-    monkeypatch.setattr(triton_paged, "LEAST_KEYS", tl.constexpr(16))
+    monkeypatch.setattr(paged_kernels, "LEAST_KEYS", tl.constexpr(16))
     backend = TritonAttention(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
     check_paged(backend, [1] * 5, [40, 3, 17, 70, 9])
     check_paged(backend, [1, 4, 1, 1, 1], [40, 8, 17, 70, 9])
@@ -192,7 +192,7 @@ def test_the_norm_of_a_sum(make: Any, added: Callable[[], Any]) -> None:
     norm, x, delta = make(), torch.randn(5, 40) * 3 + 1, added()
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
-    total, found = add_norm(x, delta, norm.weight, getattr(norm, "bias", None), norm.eps)
+    total, found = add_norm(x, *as_parts(delta), norm.weight, getattr(norm, "bias", None), norm.eps)
     wanted_total, wanted = norm.after(x, delta)
     torch.testing.assert_close(total, wanted_total)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
@@ -265,7 +265,7 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(seed: int, with_rules: 
     Sampler(slots, rules if with_rules else None).greedy(logits, rows, lengths, wanted)
     tokens_wanted = slots.tokens.clone()
     slots.tokens.copy_(before)
-    greedy(logits, slots, rows, lengths, rules if with_rules else None, found)
+    Sampler(slots, rules if with_rules else None).greedy_in_one_kernel(logits, rows, lengths, found)
     assert found.tolist() == wanted.tolist()
     assert torch.equal(slots.tokens, tokens_wanted)
     assert len(set(wanted.tolist())) > 10

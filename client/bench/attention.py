@@ -11,7 +11,7 @@ from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBa
 from antiphon.attention.selection import capturable, refusal
 from antiphon.client.bench.machine import Machine, seconds, seconds_in_graph
 from antiphon.client.bench.report import Row
-from antiphon.layers.float8 import FLOAT8
+from antiphon.kernels.formats import FLOAT8
 
 HIDDEN = 1280  # heads times head size
 ROTATED = 1 << 30  # bytes of keys and values that a paged measurement goes through: far more than any cache

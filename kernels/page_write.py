@@ -4,15 +4,15 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import as_kept, row_parts
+from antiphon.kernels.launch import overlapped, wait_for_previous
+from antiphon.kernels.norms import as_kept, row_parts
 
 
 @triton.jit
 def _write_kernel(
     k, v, k_pool, v_pool, slots, k_token, v_token, width, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
 ):  # fmt: skip
-    """A program moves one token's keys and values, rows of two parts (see `layers/triton_norms.py`): all are read before one is
+    """A program moves one token's keys and values, rows of two parts (see `norms.py`): all are read before one is
     written, so that their ways through memory overlap."""
     wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)

@@ -14,10 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.attention.paged_launch import LEAST_KEYS as LEAST_KEYS_OF_A_SPLIT
-from antiphon.attention.paged_launch import PagedLaunch, Tile
-from antiphon.layers.float8 import FLOAT8
-from antiphon.layers.triton_launch import overlapped, to_l2, wait_for_previous
+from antiphon.kernels.formats import FLOAT8
+from antiphon.kernels.launch import overlapped, to_l2, wait_for_previous
+from antiphon.kernels.paged_launch import LEAST_KEYS as LEAST_KEYS_OF_A_SPLIT
+from antiphon.kernels.paged_launch import PagedLaunch, Tile
 
 BLOCK_M = 16  # queries of one program; the tensor cores' least
 LEAST_KEYS = tl.constexpr(LEAST_KEYS_OF_A_SPLIT)

@@ -4,16 +4,20 @@ The same rules in torch are in `decoder/sampling.py`, which is the reference; th
 """
 
 # ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)
+from collections.abc import Mapping
+
 import torch
 import triton
 import triton.language as tl
 
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.slots import Slots
-from antiphon.layers.triton_launch import overlapped, wait_for_previous
+from antiphon.kernels.launch import overlapped, wait_for_previous
 
 MINUS_INF = tl.constexpr(float("-inf"))
 NONE = tl.constexpr(-1)  # of a setting: off
+SETTINGS = (
+    "prompt_len", "max_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first", "forced_last",
+)  # fmt: skip
 
 
 @triton.jit
@@ -102,20 +106,31 @@ def _greedy_kernel(
 
 
 def greedy(
-    logits: torch.Tensor, state: Slots, slots: torch.Tensor, lengths: torch.Tensor, rules: TimestampRules | None, out: torch.Tensor
+    logits: torch.Tensor,
+    slots: torch.Tensor,
+    lengths: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    tokens: torch.Tensor,
+    masks: torch.Tensor,
+    stop_ids: torch.Tensor,
+    settings: Mapping[str, torch.Tensor],
+    timestamps: TimestampRules | None,
 ) -> None:
-    """Writes the next token of every row into `out` [rows] int64, and behind its sequence in `state.tokens`.
+    """Writes the next token of every row into `out` [rows] int64, and behind its sequence in `tokens`.
 
-    `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32.
+    `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32. By slot: `tokens` [slots, columns] int64,
+    `stop_ids` [slots, n] int64, and the `settings` named in SETTINGS [slots] int64. `masks` [masks, vocabulary] float32 are
+    added to the logits.
     """
     rows, vocabulary = logits.shape
+    rules = timestamps
     first = rules.first_id if rules is not None else 0
     initial = rules.max_initial if rules is not None else None
-    settings = ("prompt_len", "max_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first", "forced_last")
     _greedy_kernel[(rows,)](
-        logits, state.masks.rows, slots, lengths, state.tokens, state.stop_ids, out, *(state.on_device[name] for name in settings),
-        vocabulary, state.tokens.shape[1],
-        LOGITS_ROW=logits.stride(0), MASK_ROW=state.masks.rows.stride(0), STOPS=state.stop_ids.shape[1],
+        logits, masks, slots, lengths, tokens, stop_ids, out, *(settings[name] for name in SETTINGS),
+        vocabulary, tokens.shape[1],
+        LOGITS_ROW=logits.stride(0), MASK_ROW=masks.stride(0), STOPS=stop_ids.shape[1],
         BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
         LAST_TIME=min(rules.last_id, vocabulary) if rules is not None else 0,
         NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,

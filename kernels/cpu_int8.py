@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import torch
 
-from antiphon.layers.compiled import compiled, make_ready
-from antiphon.layers.eight_bit import INT8, INT8_MAX, SMALLEST_SCALE
+from antiphon.kernels.formats import INT8, INT8_MAX, SMALLEST_SCALE
+from antiphon.kernels.numba_cache import compiled, make_ready
 
 LARGEST, LEAST = np.float32(INT8_MAX), np.float32(INT8_MAX * SMALLEST_SCALE)  # of a row: a row of zeros has a scale too
 

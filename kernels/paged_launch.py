@@ -1,4 +1,4 @@
-"""How a launch of the kernels in `triton_paged` is cut up: into how many splits, and what a program takes at a time.
+"""How a launch of the kernels in `paged_attention.py` is cut up: into how many splits, and what a program takes at a time.
 
 Programs of a launch take about equally long, and a multiprocessor has room for a fixed number of them. What finds no room runs
 when the first ones end, and a round of one program takes as long as a full one: what counts is that rounds are full. The numbers
@@ -7,8 +7,6 @@ were measured on an H200.
 
 import math
 from dataclasses import dataclass
-
-from antiphon.attention.interface import Kind
 
 MOST_SPLITS = 16
 LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
@@ -41,7 +39,7 @@ class PagedLaunch:
     @classmethod
     def choose(
         cls,
-        kind: Kind,
+        kind: str,
         sequences: int,
         q_blocks: int,
         heads: int,
@@ -50,7 +48,7 @@ class PagedLaunch:
         multiprocessors: int,
         float8: bool = False,
     ) -> "PagedLaunch":
-        """For `q_blocks` of each sequence x heads: enough splits for some programs on each multiprocessor, but no more than there
+        """`kind` is causal or cross. For `q_blocks` of each sequence x heads: enough splits for some programs on each multiprocessor, but no more than there
         is room for at once. The right tile is worth a tenth."""
         programs = sequences * q_blocks * heads
         wanted = max(1, (10 if float8 else 5) * multiprocessors // programs)
@@ -62,7 +60,7 @@ class PagedLaunch:
         return cls(splits, tile, *_decodes(each / q_blocks, head_dim))
 
 
-def _tile(kind: Kind, programs: float, head_dim: int, short: bool) -> Tile:
+def _tile(kind: str, programs: float, head_dim: int, short: bool) -> Tile:
     """For so many `programs` of each multiprocessor; `short`: of a tile's keys or two."""
     if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
         return Tile(keys=32, warps=2, stages=2) if programs < 15 else Tile(keys=32, warps=1, stages=3)

@@ -8,9 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.layers.float8 import FLOAT8, FLOAT8_MAX
-from antiphon.layers.linear import Added, Parts
-from antiphon.layers.triton_launch import overlapped, wait_for_previous
+from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX
+from antiphon.kernels.launch import overlapped, wait_for_previous
 
 LARGEST = tl.constexpr(FLOAT8_MAX)
 
@@ -90,24 +89,38 @@ def row_parts(width: int, reductions: int = 1) -> dict[str, int]:
 
 
 def add_norm(
-    x: torch.Tensor, delta: Added, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`x + delta` and its norm, both [tokens, hidden]. LayerNorm with a `bias`, RMSNorm without. No `delta`: x itself."""
+    """`x + delta.sum(0) + delta_bias` and its norm, both [tokens, hidden].
+
+    `delta` [parts, tokens, hidden]; None: nothing is added. LayerNorm with a `bias`, RMSNorm without.
+    """
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    return _add_norm(x, delta, weight, bias, eps, out, None), out
+    return _add_norm(x, delta, delta_bias, weight, bias, eps, out, None), out
 
 
 def add_norm_quantised(
-    x: torch.Tensor, delta: Added, weight: torch.Tensor, bias: torch.Tensor | None, eps: float
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `add_norm`; the norm as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
-    return _add_norm(x, delta, weight, bias, eps, out, scales), out, scales
+    return _add_norm(x, delta, delta_bias, weight, bias, eps, out, scales), out, scales
 
 
 def _add_norm(
     x: torch.Tensor,
-    delta: Added,
+    delta: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     eps: float,
@@ -116,14 +129,12 @@ def _add_norm(
 ) -> torch.Tensor:
     rows, width = x.shape
     total = x if delta is None else torch.empty((rows, width), dtype=x.dtype, device=x.device)
-    if isinstance(delta, Parts):
-        more, more_bias, parts = delta.sums, delta.bias, len(delta.sums)
-    else:
-        more, more_bias, parts = (x if delta is None else delta)[None], None, int(delta is not None)
+    parts = 0 if delta is None else len(delta)
+    more = x[None] if delta is None else delta
     _add_norm_kernel[(rows,)](
-        x, more, weight if more_bias is None else more_bias, weight, weight if bias is None else bias, total, out,
+        x, more, weight if delta_bias is None else delta_bias, weight, weight if bias is None else bias, total, out,
         out if scales is None else scales, eps, width, x.stride(0), more.stride(1), more.stride(0),
-        PARTS=parts, BIASED=more_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
+        PARTS=parts, BIASED=delta_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
         **row_parts(width, 2 + (scales is not None)), **overlapped(x.device),
     )  # fmt: skip
     return total

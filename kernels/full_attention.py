@@ -4,12 +4,13 @@ FlashAttention (Dao et al. 2022) over tiles. The tensor cores want powers of two
 is taken apart, because padding it to 128 would waste a third of the work.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 
-from antiphon.layers.positions import RelativeBias
-
+BiasTiles = Callable[[int, int], tuple[torch.Tensor, int]]
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -20,7 +21,7 @@ def _full_kernel(
     V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """`bias`: `RelativeBias.tiles` of this tile's size, with their `reach`."""
+    """`bias`: that of a tile at any distance, see `full_attention`."""
     block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = tl.load(starts + sequence)
     length = tl.load(starts + sequence + 1) - first
@@ -96,23 +97,25 @@ def full_attention(
     starts: torch.Tensor,
     max_len: int,
     scale: float,
-    bias: RelativeBias | None = None,
+    bias_tiles: BiasTiles | None = None,
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape (any strides between tokens and heads).
 
-    `starts` [sequences + 1] int32.
+    `starts` [sequences + 1] int32. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size at any
+    distance, [heads, queries, 2 * reach + keys], and `reach`: the tile whose first key is s behind its first query begins
+    at column `reach + s`, s clamped to +-reach.
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
     whole, rest = head_parts(head_dim)
-    block_m, block_n, warps, stages = _tiles(q.dtype, bias is not None)
-    tiles, reach = (starts, 0) if bias is None else bias.tiles(block_m, block_n)
+    block_m, block_n, warps, stages = _tiles(q.dtype, bias_tiles is not None)
+    tiles, reach = (starts, 0) if bias_tiles is None else bias_tiles(block_m, block_n)
     grid = (triton.cdiv(max_len, block_m), heads, len(starts) - 1)
     _full_kernel[grid](
         q, k, v, out, starts, tiles, scale, reach,
         Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1), V_TOKEN=v.stride(0), V_HEAD=v.stride(1),
         OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
-        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias is not None,
+        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias_tiles is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

@@ -9,9 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.layers.linear import FEW_ROWS
-from antiphon.layers.triton_launch import overlapped, wait_for_previous
-from antiphon.layers.triton_norms import activate, as_kept
+from antiphon.kernels.formats import SMALL_BATCH
+from antiphon.kernels.launch import overlapped, wait_for_previous
+from antiphon.kernels.norms import activate, as_kept
 
 MOST_CHUNKS = 5  # that a row is loaded in
 Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # keys and values [slots, heads, head_dim], and slots [rows] int32
@@ -160,7 +160,7 @@ def linear(
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
         x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, k_pages, v_pages, slots, gain, _or(shift, gain), eps, rows,
-        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else FEW_ROWS, BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
+        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else SMALL_BATCH, BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer", KIND=activation or "none",
         BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, PAGED=pages is not None, num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip

@@ -1,0 +1,53 @@
+"""Attention to paged keys and values on CPUs, in one pass with a running softmax (Numba)."""
+
+import numba
+import numpy as np
+
+from antiphon.kernels.numba_cache import compiled
+
+
+@compiled(parallel=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True)
+def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
+    """q, out [queries, heads, head_dim]; keys, values [pages, page_size, heads, head_dim]; bias [heads, distances] or empty."""
+    num_queries, heads, size = q.shape
+    page_size = keys.shape[1]
+    for row in numba.prange(num_queries):
+        length = visible[row]
+        highest = np.full(heads, np.float32(-3.0e38), np.float32)
+        total = np.zeros(heads, np.float32)
+        sums = np.zeros((heads, size), np.float32)
+        scores = np.empty((heads, page_size), np.float32)
+        for at in range((length + page_size - 1) // page_size):
+            page = pages[sequence[row], at]
+            filled = min(page_size, length - at * page_size)
+            for token in range(filled):
+                for head in range(heads):
+                    product = np.float32(0)
+                    for i in range(size):
+                        product += q[row, head, i] * keys[page, token, head, i]
+                    scores[head, token] = product * scale
+            if bias.shape[0]:
+                for head in range(heads):
+                    for token in range(filled):
+                        scores[head, token] += bias[head, length - 1 - at * page_size - token]
+            for head in range(heads):
+                top = highest[head]
+                for token in range(filled):
+                    top = max(top, scores[head, token])
+                shrink = np.exp(highest[head] - top)
+                highest[head] = top
+                total[head] *= shrink
+                for i in range(size):
+                    sums[head, i] *= shrink
+                for token in range(filled):
+                    weight = np.exp(scores[head, token] - top)
+                    scores[head, token] = weight
+                    total[head] += weight
+            for token in range(filled):
+                for head in range(heads):
+                    weight = scores[head, token]
+                    for i in range(size):
+                        sums[head, i] += weight * values[page, token, head, i]
+        for head in range(heads):
+            for i in range(size):
+                out[row, head, i] = sums[head, i] / total[head]
