@@ -16,7 +16,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.kv.handoff import HiddenStates
-from antiphon.layers.device import probe
+from antiphon.runtime.device import probe
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.config.families import Half
 from antiphon.config.options import DecoderOptions
 from antiphon.kernels.formats import FLOAT8
-from antiphon.layers.device import Target
+from antiphon.runtime.device import Target
 
 
 def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see antiphon.config.threads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see antiphon.runtime.openmp
 
 import numpy as np
 import torch

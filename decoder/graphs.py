@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
-from antiphon.layers.graphs import GraphCapture, Work
+from antiphon.runtime.graphs import GraphCapture, Work
 from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)

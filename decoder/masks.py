@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from antiphon.layers.device import to_device
+from antiphon.runtime.device import to_device
 
 Key = tuple[object, ...]
 MASKS_PER_SEQUENCE = 2  # of the first token, and of the later ones

@@ -28,10 +28,10 @@ from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool
-from antiphon.layers.device import Target, probe, to_device
 from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.quantise import check, quantise_decoder
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
+from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)

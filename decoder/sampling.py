@@ -12,7 +12,7 @@ import torch
 
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.slots import OFF, Slots
-from antiphon.layers.device import to_device
+from antiphon.runtime.device import to_device
 from antiphon.scheduler.plan import Logprobs
 
 _MINUS_INF = float("-inf")

@@ -8,7 +8,7 @@ import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder.masks import MaskTable, checked_ids
-from antiphon.layers.device import to_device, together_to_device
+from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 

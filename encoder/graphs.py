@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullBatch
-from antiphon.layers.device import together_to_device
-from antiphon.layers.graphs import GraphCapture, Work
+from antiphon.runtime.device import together_to_device
+from antiphon.runtime.graphs import GraphCapture, Work
 
 logger = logging.getLogger(__name__)
 

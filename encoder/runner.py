@@ -16,9 +16,9 @@ from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
 from antiphon.encoder.models import build
 from antiphon.inputs.features import AudioConfig, LogMel
-from antiphon.layers.device import Target, to_device, together_to_device
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
+from antiphon.runtime.device import Target, to_device, together_to_device
 
 WARM_TOKENS = 16  # of an input that no request waits for
 MARGIN = 2  # tokens of silence behind a short window, so that convolutions see at its end what they see in a full one

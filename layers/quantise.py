@@ -7,10 +7,10 @@ from torch import nn
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.kernels.formats import FLOAT8_CAPABILITY
-from antiphon.layers.device import Target
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight
 from antiphon.layers.linear import Activation, Linear
 from antiphon.layers.norms import LayerNorm, RMSNorm
+from antiphon.runtime.device import Target
 
 MULTIPLE = 16  # of both sides of a float8 matrix product on a GPU
 

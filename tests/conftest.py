@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see `antiphon.config.threads`; before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see `antiphon.runtime.openmp`; before torch is loaded
 
 import torch
 

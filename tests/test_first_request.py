@@ -23,9 +23,9 @@ from plain_engine import PlainEngine
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.config.threads import let_idle_threads_sleep
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kernels.numba_cache import compiled
+from antiphon.runtime.openmp import let_idle_threads_sleep
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WHISPER, T5 = EXAMPLES / "whisper_commands" / "model", EXAMPLES / "t5_numbers" / "model"

@@ -179,7 +179,7 @@ def test_greedy_sampling(seed: int) -> None:
 
 def test_capturing_waits_for_what_the_work_reads() -> None:
     """Ids that are still being made on another stream would be read as whatever lay there before, and index out of a table."""
-    from antiphon.layers.graphs import GraphCapture
+    from antiphon.runtime.graphs import GraphCapture
 
     table, out = torch.arange(64.0, device="cuda")[:, None], torch.empty(2048, 1, device="cuda")
     ids = torch.full((2048,), 1 << 40, device="cuda")

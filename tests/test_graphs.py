@@ -19,7 +19,7 @@ from antiphon.decoder.inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner
-from antiphon.layers.graphs import Captured, Work
+from antiphon.runtime.graphs import Captured, Work
 from antiphon.scheduler.plan import StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99

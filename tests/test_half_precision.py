@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.families import FAMILIES
 from antiphon.config.options import ModelOptions
-from antiphon.layers.device import Target
+from antiphon.runtime.device import Target
 
 NARROW = {name for name, family in FAMILIES.items() if family.too_narrow}
 FLOAT16_LARGEST = 65504

@@ -14,9 +14,9 @@ from test_parity import mixed_inputs
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.sampling import DecodingRules
 from antiphon.layers import quantise as quantisation
-from antiphon.layers.device import Target
 from antiphon.layers.eight_bit import INT8, Float8Weight, Int8Weight, Quantised
 from antiphon.layers.linear import StackedLinear
+from antiphon.runtime.device import Target
 
 
 def test_rows_are_scaled_by_their_own_largest_element() -> None:

@@ -8,7 +8,7 @@ from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler, uniforms
 from antiphon.decoder.slots import MaskTable, Slots
-from antiphon.layers.device import together_to_device
+from antiphon.runtime.device import together_to_device
 from antiphon.scheduler.plan import Admission
 
 VOCAB, MAX_LEN = 30, 24

@@ -18,6 +18,7 @@ LEVELS = [
     {"scheduler", "encoder", "decoder"},
     {"attention", "kv", "inputs"},
     {"layers"},
+    {"runtime"},
     {"config", "kernels"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

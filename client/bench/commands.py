@@ -129,7 +129,7 @@ def steps(
     from antiphon.client.bench import peers
     from antiphon.client.bench import steps as measured
     from antiphon.client.bench.machine import measure
-    from antiphon.layers.device import Target
+    from antiphon.runtime.device import Target
 
     options = {"load_format": "dummy", **engine}
     machine = measure()
@@ -169,7 +169,7 @@ def throughput(
 ) -> None:
     """Offline: all requests at once, from raw samples or token ids to tokens."""
     from antiphon.client.bench import local, peers, serving
-    from antiphon.layers.device import Target
+    from antiphon.runtime.device import Target
 
     options = {"load_format": "dummy", **engine}
     load = serving.Load(requests, input_size, output_tokens, mixed)

@@ -4,7 +4,7 @@
 def main() -> None:
     """Handles signals first, then imports the commands."""
     from antiphon.client.cli import interrupt
-    from antiphon.config.threads import let_idle_threads_sleep
+    from antiphon.runtime.openmp import let_idle_threads_sleep
 
     interrupt.install()
     let_idle_threads_sleep()  # with --no-ray torch runs in this process; Ray's workers are told so too

@@ -22,7 +22,7 @@ from antiphon.config.families import FAMILIES, Half
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.kv.pool import KVPool
-from antiphon.layers.device import Target
+from antiphon.runtime.device import Target
 
 GIB, MIB = 2**30, 2**20
 LIBRARIES = ("torch", "transformers", "ray")

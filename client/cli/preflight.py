@@ -119,7 +119,7 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
         return
     from antiphon.attention.selection import choose
     from antiphon.attention.specs import decoder_specs, encoder_specs
-    from antiphon.layers.device import Target
+    from antiphon.runtime.device import Target
 
     target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
     choose("encoder", requested[0], encoder_specs(checkpoint.encoder, target))

@@ -1,0 +1,1 @@
+"""What the machine gives: devices, pinned transfers, CUDA graphs, threads."""
