@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from antiphon.attention.backends import BACKENDS, Row
 from antiphon.attention.interface import AttentionBackend, AttentionSpec
+from antiphon.attention.registry import BACKENDS, Row
 from antiphon.config.errors import AttentionBackendError, nearest
 from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, make_bias, paged_spec
 
-from antiphon.attention.backends import BACKENDS, Row, Support
-from antiphon.attention.flex_backend import FlexAttention, padded_size
+from antiphon.attention.backends.flex import FlexAttention, padded_size
 from antiphon.attention.interface import AttentionSpec, PagedBatch
+from antiphon.attention.registry import BACKENDS, Row, Support
 from antiphon.attention.selection import ORDER, choose, refusal, select
 from antiphon.config.errors import AttentionBackendError
 

@@ -162,7 +162,7 @@ def test_idle_threads_sleep_unless_the_environment_says_otherwise(said: dict[str
 
 
 def load_kernels() -> None:
-    from antiphon.attention.cpu_paged import CpuPaged
+    from antiphon.attention.backends.cpu_paged import CpuPaged
     from antiphon.attention.interface import AttentionSpec
     from antiphon.layers.eight_bit import Int8Weight
 

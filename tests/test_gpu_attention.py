@@ -10,8 +10,8 @@ import pytest
 import torch
 from attention_cases import check_full, check_paged, close, full_spec, make_bias, paged_spec, plain_attention
 
-from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
+from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import missing, unsupported
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

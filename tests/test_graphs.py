@@ -178,7 +178,7 @@ class Rerun:
 @pytest.mark.parametrize("name", ["bart", "t5"])
 def test_padded_texts_are_encoded_as_without_padding(name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    from antiphon.attention.triton_backend import TritonAttention  # in Triton's interpreter
+    from antiphon.attention.backends.triton import TritonAttention  # in Triton's interpreter
 
     folder, _ = checkpoints(name)
     config = resolve(str(folder), {})

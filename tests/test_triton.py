@@ -16,8 +16,8 @@ pytest.importorskip("triton")
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-from antiphon.attention import triton_backend
-from antiphon.attention.triton_backend import TritonAttention
+from antiphon.attention.backends import triton as triton_backend
+from antiphon.attention.backends.triton import TritonAttention
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling import Sampler
 from antiphon.decoder.slots import Slots

@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import torch
 
-from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
 from antiphon.client.bench.machine import Machine, seconds, seconds_in_graph
 from antiphon.client.bench.report import Row

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from antiphon import __version__
-from antiphon.attention.backends import BACKENDS
 from antiphon.attention.interface import AttentionSpec, Kind
+from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER, choose, refusal
 from antiphon.attention.specs import decoder_specs, encoder_specs
 from antiphon.config.errors import AttentionBackendError

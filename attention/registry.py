@@ -55,19 +55,19 @@ class Row:
 
 BACKENDS = {
     "torch_sdpa": Row(
-        "antiphon.attention.torch_sdpa:TorchSdpa",
+        "antiphon.attention.backends.torch_sdpa:TorchSdpa",
         (
             Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs="same"),
             Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs="none"),
         ),
     ),
     "cpu_paged": Row(
-        "antiphon.attention.cpu_paged:CpuPaged",
+        "antiphon.attention.backends.cpu_paged:CpuPaged",
         (Support(PAGED, frozenset({torch.float32}), CPU, bias=True),),
         package="numba",
     ),
     "flash_attn": Row(
-        "antiphon.attention.flash_attn_backend:FlashAttention",
+        "antiphon.attention.backends.flash_attn:FlashAttention",
         (
             Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=(8, 0), graphs="same"),
             Support(PAGED, HALF, head_dim_multiple=8, max_head_dim=256, page_size_multiple=256, min_capability=(8, 0)),
@@ -76,7 +76,7 @@ BACKENDS = {
         extra="flash-attn",
     ),
     "flash_attn_3": Row(
-        "antiphon.attention.flash_attn3_backend:FlashAttention3",
+        "antiphon.attention.backends.flash_attn_3:FlashAttention3",
         (
             Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=HOPPER, max_capability=HOPPER, graphs="same"),
             Support(
@@ -94,7 +94,7 @@ BACKENDS = {
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
     ),
     "flashinfer": Row(
-        "antiphon.attention.flashinfer_backend:FlashInfer",
+        "antiphon.attention.backends.flashinfer:FlashInfer",
         (
             Support(FULL, HALF, head_dim_multiple=8, max_head_dim=128, min_capability=(8, 0), graphs="same"),
             Support(PAGED, HALF, head_dims=frozenset({64, 128, 256}), float8=True, min_capability=(8, 0)),
@@ -103,7 +103,7 @@ BACKENDS = {
         extra="flashinfer",
     ),
     "triton": Row(
-        "antiphon.attention.triton_backend:TritonAttention",
+        "antiphon.attention.backends.triton:TritonAttention",
         (
             Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0)),
             Support(PAGED, ANY_FLOAT, bias=True, max_head_dim=256, float8=True, min_capability=(8, 0)),
@@ -111,12 +111,12 @@ BACKENDS = {
         package="triton",
     ),
     "flex": Row(
-        "antiphon.attention.flex_backend:FlexAttention",
+        "antiphon.attention.backends.flex:FlexAttention",
         (Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs="none"),),
         package="triton",
     ),
     "xformers": Row(
-        "antiphon.attention.xformers_backend:Xformers",
+        "antiphon.attention.backends.xformers:Xformers",
         (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs="none"),),
         package="xformers",
         extra="xformers",

@@ -1,0 +1,1 @@
+"""One file for each attention backend; `attention/registry.py` is their table."""
