@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
+from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphCapture, Work
 from antiphon.scheduler.plan import StepPlan
 

@@ -19,11 +19,11 @@ from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
-from antiphon.decoder.inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
-from antiphon.decoder.sampling import DeviceLogprobs, Sampler
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
+from antiphon.decoder.state import Slots
+from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates

@@ -1,6 +1,6 @@
 """Triton kernel for greedy decoding under the rules that most requests use: one program a row, one pass over its logits.
 
-The same rules in torch are in `decoder/sampling.py`, which is the reference; there they are some sixty launches.
+The same rules in torch are in `decoder/sampling/sampler.py`, which is the reference; there they are some sixty launches.
 """
 
 # ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)

@@ -17,8 +17,8 @@ from antiphon.config.generation import GenerationDefaults, generation_settings
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.decoder.sampling import Asked, Sampler
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.sampling.sampler import Asked, Sampler
+from antiphon.decoder.state import Slots
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.plan import Admission
 

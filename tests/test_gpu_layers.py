@@ -13,8 +13,8 @@ from test_triton import check_few_rows, check_projecting, random_slots
 from torch import nn
 
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.sampling import Sampler
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
 from antiphon.layers.few_rows import fuse_few_rows

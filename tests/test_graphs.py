@@ -15,7 +15,7 @@ from antiphon.attention.specs import encoder_specs
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, MAX_QUERY_LEN, PROMPT_TOKENS, batch_sizes, fitting, shapes
-from antiphon.decoder.inputs import InputBuffer, StepShape
+from antiphon.decoder.step_inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner

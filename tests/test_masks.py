@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.decoder.masks import MaskTable
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.sampling.masks import MaskTable
+from antiphon.decoder.state import Slots
 from antiphon.scheduler.plan import Admission
 from antiphon.scheduler.request import RequestState
 

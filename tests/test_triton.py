@@ -19,8 +19,8 @@ from triton.runtime.jit import JITFunction
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonAttention
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
-from antiphon.decoder.sampling import Sampler
-from antiphon.decoder.slots import Slots
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.state import Slots
 from antiphon.kernels import paged_attention as paged_kernels
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.launch import only_compiling

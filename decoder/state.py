@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
-from antiphon.decoder.masks import MaskTable, checked_ids
+from antiphon.decoder.sampling.masks import MaskTable, checked_ids
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from antiphon.config.sampling import TimestampRules
-from antiphon.decoder.slots import OFF, Slots
+from antiphon.decoder.state import OFF, Slots
 from antiphon.runtime.device import to_device
 from antiphon.scheduler.plan import Logprobs
 
