@@ -8,8 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antiphon.actors.engine import AsyncEngine
-    from antiphon.actors.outputs import (
+    from antiphon.config.errors import AntiphonError
+    from antiphon.config.sampling import SamplingParams
+    from antiphon.engine.async_engine import AsyncEngine
+    from antiphon.engine.outputs import (
         CompletionOutput,
         Logprob,
         RequestOutput,
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
         StreamDelta,
         Transcription,
     )
-    from antiphon.client.engine import Engine
-    from antiphon.config.errors import AntiphonError
-    from antiphon.config.sampling import SamplingParams
+    from antiphon.engine.sync_engine import Engine
     from antiphon.inputs.sound import Skipped
 
 __version__ = "0.1.0"
@@ -41,16 +41,16 @@ __all__ = [
 
 _MODULES = {
     "AntiphonError": "antiphon.config.errors",
-    "AsyncEngine": "antiphon.actors.engine",
-    "CompletionOutput": "antiphon.actors.outputs",
-    "Engine": "antiphon.client.engine",
-    "Logprob": "antiphon.actors.outputs",
-    "RequestOutput": "antiphon.actors.outputs",
+    "AsyncEngine": "antiphon.engine.async_engine",
+    "CompletionOutput": "antiphon.engine.outputs",
+    "Engine": "antiphon.engine.sync_engine",
+    "Logprob": "antiphon.engine.outputs",
+    "RequestOutput": "antiphon.engine.outputs",
     "SamplingParams": "antiphon.config.sampling",
-    "Segment": "antiphon.actors.outputs",
+    "Segment": "antiphon.engine.outputs",
     "Skipped": "antiphon.inputs.sound",
-    "StreamDelta": "antiphon.actors.outputs",
-    "Transcription": "antiphon.actors.outputs",
+    "StreamDelta": "antiphon.engine.outputs",
+    "Transcription": "antiphon.engine.outputs",
 }
 
 

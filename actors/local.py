@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar
 
-from antiphon.actors.forks import refuse_in_fork
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import ConfigurationError, EngineDeadError
@@ -15,6 +14,7 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.inputs.features import AudioConfig
+from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput
 
 LOOK_SECONDS = 0.2  # how often the threads are looked after

@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 
-from antiphon.actors.forks import refuse_in_fork
-from antiphon.actors.threads import DaemonThreads
 from antiphon.config.errors import ConfigurationError
+from antiphon.runtime.forks import refuse_in_fork
+from antiphon.runtime.threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 

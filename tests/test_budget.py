@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from antiphon.actors.budget import ByteBudget
+from antiphon.engine.budget import ByteBudget
 
 
 @pytest.mark.parametrize("seed", range(8))

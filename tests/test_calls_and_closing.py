@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antiphon.actors.engine import AsyncEngine
-from antiphon.actors.threads import DaemonThreads
-from antiphon.client.engine import Engine
 from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.sync_engine import Engine
 from antiphon.inputs.audio import load_audio
 from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.prompts import token_ids
 from antiphon.inputs.transcription_options import checked_timeout
+from antiphon.runtime.threads import DaemonThreads
 
 MODEL = str(Path(__file__).parents[1] / "examples" / "t5_numbers" / "model")
 PATIENCE = 30.0

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from antiphon import AntiphonError, AsyncEngine, Engine, SamplingParams
-from antiphon.actors.open_requests import OpenRequests
 from antiphon.config.errors import (
     ConfigurationError,
     EngineDeadError,
@@ -22,6 +21,7 @@ from antiphon.config.errors import (
     RequestFailed,
     SamplingError,
 )
+from antiphon.engine.requests import OpenRequests
 
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
@@ -229,7 +229,7 @@ def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
 
 
 def test_inputs_are_taken_as_the_engine_gets_to_them(t5: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.client.engine.IN_FLIGHT", 4)
+    monkeypatch.setattr("antiphon.engine.sync_engine.IN_FLIGHT", 4)
     taken: list[int] = []
 
     def numbers() -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"client"},
+    {"engine"},
     {"actors"},
     {"scheduler", "encoder", "decoder"},
     {"attention", "kv", "inputs"},

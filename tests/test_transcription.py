@@ -15,9 +15,6 @@ import torch
 from plain_engine import PlainEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from antiphon.actors.budget import ByteBudget
-from antiphon.actors.outputs import CompletionOutput, Logprob, Transcription
-from antiphon.actors.transcription import Recording, Transcriber, Window
 from antiphon.config.errors import (
     AudioError,
     ConfigurationError,
@@ -28,6 +25,9 @@ from antiphon.config.errors import (
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.budget import ByteBudget
+from antiphon.engine.outputs import CompletionOutput, Logprob, Transcription
+from antiphon.engine.transcription import Recording, Transcriber, Window
 from antiphon.inputs.audio import load_audio
 from antiphon.inputs.languages import language_code
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.actors.engine import AsyncEngine
 from antiphon.client.bench.machine import PeakMemory
 from antiphon.client.bench.report import Row
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.async_engine import AsyncEngine
 from antiphon.inputs.features import AudioConfig
 
 SEED = 17

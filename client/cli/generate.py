@@ -15,7 +15,7 @@ from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
 from antiphon.config.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from antiphon.actors.outputs import RequestOutput
+    from antiphon.engine.outputs import RequestOutput
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _run(
     **options: Any,
 ) -> bool:
     """Shows each result as soon as those before it are there. True if any prompt failed."""
-    from antiphon.client.engine import Engine
+    from antiphon.engine.sync_engine import Engine
 
     failed = False
     waiting: dict[int, RequestOutput] = {}  # results that came before those of earlier prompts

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from antiphon.config.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
-    from antiphon.actors.outputs import Transcription
+    from antiphon.engine.outputs import Transcription
 
 
 def as_txt(result: "Transcription") -> str:

@@ -19,7 +19,7 @@ from antiphon.config.errors import AntiphonError, ConfigurationError
 from antiphon.config.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from antiphon.actors.outputs import Transcription
+    from antiphon.engine.outputs import Transcription
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _run(
     options: dict[str, Any],
 ) -> bool:
     """Shows each result as it is made. True if any recording failed."""
-    from antiphon.client.engine import Engine
+    from antiphon.engine.sync_engine import Engine
 
     def sources() -> Iterator[Path | bytes]:
         for recording in recordings:

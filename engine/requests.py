@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from antiphon.actors.outputs import CompletionOutput, Logprob
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
@@ -18,6 +17,7 @@ from antiphon.config.errors import (
     RequestFailed,
     RequestRefused,
 )
+from antiphon.engine.outputs import CompletionOutput, Logprob
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import InputProcessor, Prepared
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from antiphon.actors.deadline import Deadline
-from antiphon.actors.outputs import CompletionOutput, Segment, Transcription
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.deadline import Deadline
+from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
 from antiphon.inputs.audio import AudioInput, expected_bytes
 from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
@@ -19,7 +19,7 @@ from antiphon.inputs.transcription_options import TranscriptionOptions
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
-    from antiphon.actors.engine import AsyncEngine
+    from antiphon.engine.async_engine import AsyncEngine
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The engine: takes prompts in, follows each request to its one end, gives text back. It never touches hidden states.
 
-`AsyncEngine` runs in the caller's event loop; `antiphon.client.engine.Engine` is its synchronous face.
+`AsyncEngine` runs in the caller's event loop; `antiphon.engine.sync_engine.Engine` is its synchronous face.
 """
 
 import asyncio
@@ -14,13 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-from antiphon.actors.budget import ByteBudget
-from antiphon.actors.deadline import Deadline
-from antiphon.actors.forks import REMEDY
-from antiphon.actors.open_requests import OpenRequest, OpenRequests
-from antiphon.actors.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
-from antiphon.actors.threads import DaemonThreads
-from antiphon.actors.transcription import Transcriber
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
@@ -29,10 +22,17 @@ from antiphon.config.errors import (
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.budget import ByteBudget
+from antiphon.engine.deadline import Deadline
+from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
+from antiphon.engine.requests import OpenRequest, OpenRequests
+from antiphon.engine.transcription import Transcriber
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import DETECTION_NAMES, checked_params, checked_priority, refuse_unknown
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
+from antiphon.runtime.forks import REMEDY
+from antiphon.runtime.threads import DaemonThreads
 from antiphon.scheduler.router import Router
 
 logger = logging.getLogger(__name__)

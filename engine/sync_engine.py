@@ -12,16 +12,16 @@ from functools import partial
 from types import NoneType
 from typing import Any, Self, TypeVar
 
-from antiphon.actors.engine import AsyncEngine
-from antiphon.actors.forks import REMEDY
-from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, checked_params, one_of, refuse_unknown
 from antiphon.inputs.prompts import Prompt
+from antiphon.runtime.forks import REMEDY
 
 Item = TypeVar("Item")
 T = TypeVar("T")

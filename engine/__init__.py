@@ -1,0 +1,1 @@
+"""What a program uses: the engine, asynchronous and synchronous, and what it returns."""
