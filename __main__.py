@@ -1,5 +1,5 @@
 """`python -m antiphon` is the command `antiphon`."""
 
-from antiphon.client.cli import main
+from antiphon.cli import main
 
 main()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from antiphon.client.bench import local, peers, serving, shapes
-from antiphon.client.bench.commands import _folder, _numbers
-from antiphon.client.bench.report import plot, plot_attention, table, write_json
-from antiphon.client.bench.steps import Work
+from antiphon.benchmarks import local, peers, serving, shapes
+from antiphon.benchmarks.commands import _folder, _numbers
+from antiphon.benchmarks.report import plot, plot_attention, table, write_json
+from antiphon.benchmarks.steps import Work
 from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve

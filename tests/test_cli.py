@@ -14,7 +14,7 @@ import ray
 import torch
 from transformers import T5ForConditionalGeneration
 
-from antiphon.client.cli.describe import count_parameters, describe_machine, describe_model, summary
+from antiphon.cli.describe import count_parameters, describe_machine, describe_model, summary
 
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import antiphon
-from antiphon.client.cli.flags import ENGINE, SAMPLING
+from antiphon.cli.flags import ENGINE, SAMPLING
 
 HEAVY = ("av", "huggingface_hub", "numba", "numpy", "ray", "tokenizers", "torch", "transformers")
 RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
 REPORTING = f"""
 import atexit, sys
-from antiphon.client.cli import main
+from antiphon.cli import main
 atexit.register(lambda: print("imported:", [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr))
 main()
 """

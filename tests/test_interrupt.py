@@ -15,8 +15,8 @@ import sys, types
 session = types.ModuleType("antiphon.actors.session")
 session.abandon = lambda: open(sys.argv[2], "w").close()
 sys.modules["antiphon.actors.session"] = session
-app = types.ModuleType("antiphon.client.cli.app")
-sys.modules["antiphon.client.cli.app"] = app
+app = types.ModuleType("antiphon.cli.app")
+sys.modules["antiphon.cli.app"] = app
 
 def sleeps():
     time.sleep(60)
@@ -62,7 +62,7 @@ def run():
 import atexit, ctypes, os, threading, time
 atexit.register(time.sleep, 60)
 app.run = run
-from antiphon.client.cli import main
+from antiphon.cli import main
 main()
 """
 PROGRAMS = ["sleeps", "swallows", "hangs_in_c", "leaves_a_thread", "cleans_up_slowly", "complains", "abandons_in_vain"]
@@ -124,7 +124,7 @@ def test_while_modules_are_imported(tmp_path: Path) -> None:
     """The handlers stand before anything that takes long is imported."""
     slow = tmp_path / "typer.py"
     slow.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
-    code = "from antiphon.client.cli import main; main()"
+    code = "from antiphon.cli import main; main()"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         [sys.executable, "-c", code],

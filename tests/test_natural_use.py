@@ -15,9 +15,9 @@ import torch
 
 from antiphon import Engine, SamplingParams
 from antiphon.actors import session
-from antiphon.client.cli.pairs import parse_pairs
-from antiphon.client.cli.preflight import probe
-from antiphon.client.cli.recordings import expand
+from antiphon.cli.pairs import parse_pairs
+from antiphon.cli.preflight import probe
+from antiphon.cli.recordings import expand
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
 from antiphon.config.model import ModelConfig, architecture_of
 from antiphon.config.options import ModelOptions
@@ -233,7 +233,7 @@ def test_what_settings_alone_decide_needs_no_torch(
 ) -> None:
     typed = ["transcribe", str(CALL), "-m", str(whisper_folder), *(str(t5_folder) if word == "T5" else word for word in arguments)]
     code = (
-        f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.client.cli import main\n"
+        f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
         "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 import pytest
 from typer.testing import CliRunner, Result
 
-from antiphon.client.cli import preflight
-from antiphon.client.cli.app import app
-from antiphon.client.cli.output_formats import WRITERS, parse_formats, write_atomically
-from antiphon.client.cli.recordings import Recording, expand
+from antiphon.cli import preflight
+from antiphon.cli.app import app
+from antiphon.cli.output_formats import WRITERS, parse_formats, write_atomically
+from antiphon.cli.recordings import Recording, expand
 from antiphon.config.errors import AntiphonError, AudioError, ConfigurationError
 from antiphon.engine import sync_engine as engine_module
 from antiphon.engine.outputs import Segment, Transcription

@@ -13,7 +13,7 @@ from typing import Any
 from jiwer import wer
 
 from antiphon import AntiphonError, Engine
-from antiphon.client.cli.pairs import parse_pairs
+from antiphon.cli.pairs import parse_pairs
 
 HERE = Path(__file__).parent
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from antiphon.actors.local import LocalWorkers
-from antiphon.client.bench.machine import PeakMemory
-from antiphon.client.bench.report import Row
-from antiphon.client.bench.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
+from antiphon.benchmarks.machine import PeakMemory
+from antiphon.benchmarks.report import Row
+from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
 from antiphon.config.errors import RequestFailed
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve

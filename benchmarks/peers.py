@@ -11,9 +11,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationMixin, StoppingCriteriaList
 
-from antiphon.client.bench.machine import PeakMemory, seconds
-from antiphon.client.bench.report import Row
-from antiphon.client.bench.serving import Load, RandomInputs, offline_row
+from antiphon.benchmarks.machine import PeakMemory, seconds
+from antiphon.benchmarks.report import Row
+from antiphon.benchmarks.serving import Load, RandomInputs, offline_row
 from antiphon.inputs.features import AudioConfig, LogMel
 
 

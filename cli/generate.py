@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antiphon.client.cli import preflight
-from antiphon.client.cli.arguments import Json, Model, Quiet, Timeout
-from antiphon.client.cli.console import Console, logs_on_stderr
-from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
+from antiphon.cli import preflight
+from antiphon.cli.arguments import Json, Model, Quiet, Timeout
+from antiphon.cli.console import Console, logs_on_stderr
+from antiphon.cli.flags import ENGINE, SAMPLING, takes
 from antiphon.config.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -29,12 +29,8 @@ def generate(
         list[str] | None,
         typer.Argument(metavar="PROMPTS", help="Texts; standard input, one a line, when left out."),
     ] = None,
-    source_language: Annotated[
-        str | None, typer.Option(help="Of the prompts, for NLLB, M2M-100 and mBART.")
-    ] = None,
-    target_language: Annotated[
-        str | None, typer.Option(help="To write in, for NLLB, M2M-100, mBART and Marian.")
-    ] = None,
+    source_language: Annotated[str | None, typer.Option(help="Of the prompts, for NLLB, M2M-100 and mBART.")] = None,
+    target_language: Annotated[str | None, typer.Option(help="To write in, for NLLB, M2M-100, mBART and Marian.")] = None,
     timeout: Timeout = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -23,8 +23,7 @@ def as_txt(result: "Transcription") -> str:
 def as_srt(result: "Transcription") -> str:
     """SubRip: numbered blocks, hours always, a comma before the milliseconds."""
     return "".join(
-        f"{number}\n{_clock(segment.start, ',', True)} --> {_clock(segment.end, ',', True)}\n"
-        f"{_cue(segment.text)}\n\n"
+        f"{number}\n{_clock(segment.start, ',', True)} --> {_clock(segment.end, ',', True)}\n{_cue(segment.text)}\n\n"
         for number, segment in enumerate(result.segments, 1)
     )
 
@@ -32,8 +31,7 @@ def as_srt(result: "Transcription") -> str:
 def as_vtt(result: "Transcription") -> str:
     """WebVTT: a header line, hours only from the first hour on, a point before the milliseconds."""
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(segment.start, '.', False)} --> {_clock(segment.end, '.', False)}\n"
-        f"{_cue(segment.text)}\n\n"
+        f"{_clock(segment.start, '.', False)} --> {_clock(segment.end, '.', False)}\n{_cue(segment.text)}\n\n"
         for segment in result.segments
     )
 
@@ -41,8 +39,7 @@ def as_vtt(result: "Transcription") -> str:
 def as_tsv(result: "Transcription") -> str:
     """Start and end in whole milliseconds, then the text."""
     return "start\tend\ttext\n" + "".join(
-        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t"
-        f"{' '.join(segment.text.split())}\n"
+        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{' '.join(segment.text.split())}\n"
         for segment in result.segments
     )
 
@@ -68,9 +65,7 @@ def parse_formats(text: str) -> list[str]:
         return list(WRITERS)
     for name in names:
         if name not in WRITERS:
-            raise ConfigurationError(
-                f"unknown output format '{name}'.{nearest(name, ['all', *WRITERS])}"
-            )
+            raise ConfigurationError(f"unknown output format '{name}'.{nearest(name, ['all', *WRITERS])}")
     if not names:
         raise ConfigurationError(f"give an output format: all, or some of {', '.join(WRITERS)}")
     return list(dict.fromkeys(names))
@@ -105,9 +100,7 @@ def _clock(seconds: float, decimal_mark: str, always_hours: bool) -> str:
     minutes, milliseconds = divmod(total, 60_000)
     hours, minutes = divmod(minutes, 60)
     prefix = f"{hours:02d}:" if always_hours or hours else ""
-    return (
-        f"{prefix}{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
-    )
+    return f"{prefix}{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
 
 
 def _cue(text: str) -> str:

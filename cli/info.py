@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.client.cli.flags import ENGINE, takes
+from antiphon.cli.flags import ENGINE, takes
 
 
 @takes(ENGINE)
@@ -25,7 +25,7 @@ def info(
     antiphon info
     antiphon info -m openai/whisper-small --kv-cache-dtype fp8
     """
-    from antiphon.client.cli.describe import describe_machine, describe_model, summary
+    from antiphon.cli.describe import describe_machine, describe_model, summary
 
     print(summary())
     if model is not None:

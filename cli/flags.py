@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand
 
-from antiphon.client.cli import meanings
-from antiphon.client.cli.pairs import parse_pairs
+from antiphon.cli import meanings
+from antiphon.cli.pairs import parse_pairs
 from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import SECTIONS
@@ -104,9 +104,7 @@ class FlagGroup:
             callback=_one_of(name, get_args(kind)) if get_origin(kind) is Literal else None,
             autocompletion=_completion(get_args(kind)) if get_origin(kind) is Literal else None,
         )
-        return _keyword(
-            name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option]
-        )
+        return _keyword(name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option])
 
     def collect(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Takes this group's values out of a command's arguments."""
@@ -116,9 +114,7 @@ class FlagGroup:
             if value is None:
                 continue
             if name in pairs:
-                raise ConfigurationError(
-                    f"{name} is given twice: as a flag and by {self.pairs[1]} {name}=..."
-                )
+                raise ConfigurationError(f"{name} is given twice: as a flag and by {self.pairs[1]} {name}=...")
             pairs[name] = value
         return pairs
 
@@ -166,9 +162,7 @@ class PanelledCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except (
-            Exception
-        ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
+        except Exception as error:  # click's NoSuchOption, of the copy of click that typer has inside
             option = getattr(error, "option_name", None)
             if type(error).__name__ != "NoSuchOption" or option is None:
                 raise
@@ -176,9 +170,7 @@ class PanelledCommand(TyperCommand):
             raise AssertionError("unreachable") from error
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [
-            piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
-        ]
+        return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]
 
 
 def _unknown_flag(option: str, ctx: Any) -> str:
@@ -189,11 +181,7 @@ def _unknown_flag(option: str, ctx: Any) -> str:
     reason = OTHER_FLAGS.get(name) or (table and table[1])
     if reason:
         return f"No option {option}: {reason}."
-    flags = [
-        flag
-        for parameter in ctx.command.params
-        for flag in (*parameter.opts, *parameter.secondary_opts)
-    ]
+    flags = [flag for parameter in ctx.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
     near = get_close_matches(option, flags, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
     return f"No such option: {option}. {hint}"
@@ -220,9 +208,7 @@ def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _scalar(annotation: Any) -> Any:

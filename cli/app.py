@@ -13,18 +13,17 @@ import typer
 from typer.core import TyperGroup
 
 from antiphon import __version__
-from antiphon.client.bench.commands import app as bench
-from antiphon.client.cli.flags import PanelledCommand
-from antiphon.client.cli.generate import generate
-from antiphon.client.cli.info import info
-from antiphon.client.cli.recordings import SUFFIXES
-from antiphon.client.cli.transcribe import transcribe
+from antiphon.benchmarks.commands import app as bench
+from antiphon.cli.flags import PanelledCommand
+from antiphon.cli.generate import generate
+from antiphon.cli.info import info
+from antiphon.cli.recordings import SUFFIXES
+from antiphon.cli.transcribe import transcribe
 from antiphon.config.errors import AntiphonError
 
 MISTAKEN = {
     "serve": "there is no server yet: `antiphon transcribe` and `antiphon generate` run a model",
-    "translate": "`antiphon transcribe --task translate` writes English, "
-    "`antiphon generate --target-language` translates text",
+    "translate": "`antiphon transcribe --task translate` writes English, `antiphon generate --target-language` translates text",
     "help": "`antiphon --help`",
     "version": "`antiphon --version`",
 }
@@ -39,9 +38,7 @@ class Commands(TyperGroup):
             if word in MISTAKEN:
                 ctx.fail(f"No command '{word}': {MISTAKEN[word]}.")
             if Path(word).exists() or Path(word).suffix.lower() in SUFFIXES:
-                ctx.fail(
-                    f"No command '{word}'. Did you mean: antiphon transcribe {word} --model MODEL?"
-                )
+                ctx.fail(f"No command '{word}'. Did you mean: antiphon transcribe {word} --model MODEL?")
         return super().resolve_command(ctx, args)
 
 
@@ -73,9 +70,7 @@ def _print_version(wanted: bool) -> None:
 def _antiphon(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Serve encoder/decoder models (Whisper, T5, BART, Marian, NLLB) on Ray."""

@@ -9,8 +9,8 @@ import torch
 from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
-from antiphon.client.bench.machine import Machine, seconds, seconds_in_graph
-from antiphon.client.bench.report import Row
+from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
+from antiphon.benchmarks.report import Row
 from antiphon.kernels.formats import FLOAT8
 
 HIDDEN = 1280  # heads times head size

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from antiphon.client.cli.recordings import STANDARD_INPUT, Recording
+from antiphon.cli.recordings import STANDARD_INPUT, Recording
 from antiphon.config.errors import (
     AudioError,
     ConfigurationError,
@@ -42,9 +42,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     _check_machine(config, checkpoint)
 
 
-def check_generation(
-    model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]
-) -> None:
+def check_generation(model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]) -> None:
     """Raises AntiphonError if this model cannot generate from text so."""
     config = resolve(model, engine)
     architecture, reads = architecture_of(config.model)
@@ -83,11 +81,7 @@ def _check_language(config: EngineConfig, language: str | None) -> None:
     """Where the settings' file names the languages. The rest of a checkpoint's description takes
     transformers' configurations, which import torch: seconds."""
     settings = stated_generation(config.model)
-    if (
-        language is None
-        or not settings.get("lang_to_id")
-        or settings.get("is_multilingual") is False
-    ):
+    if language is None or not settings.get("lang_to_id") or settings.get("is_multilingual") is False:
         return
     from antiphon.inputs.languages import language_code
 
@@ -98,8 +92,7 @@ def _check_length(params: SamplingParams, checkpoint: Any) -> None:
     """The engine would refuse every request: the prompt has a token at least."""
     if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
         raise SamplingError(
-            f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
-            f"{checkpoint.max_decoder_len}: lower max_tokens"
+            f"max_tokens={params.max_tokens} and a prompt are over the decoder's {checkpoint.max_decoder_len}: lower max_tokens"
         )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.client.bench.machine import PeakMemory
-from antiphon.client.bench.report import Row
+from antiphon.benchmarks.machine import PeakMemory
+from antiphon.benchmarks.report import Row
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.inputs.features import AudioConfig

@@ -1,6 +1,6 @@
 """Writes what real_speech_gpu.py needs on a machine without PyPI and PyAV.
 
-    python benchmarks/pack_real_speech.py .gpu-real
+    python benchmarks/scripts/pack_real_speech.py .gpu-real
 
 makes `.gpu-real/` with
     recordings.npz             every recording as int16 samples at 16 kHz, cut into windows as the engine cuts them
@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import numpy as np  # noqa: E402
 import real_weights  # noqa: E402

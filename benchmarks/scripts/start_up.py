@@ -1,6 +1,6 @@
 """What a user waits for first: help, a usage error, the first text from a cold start, and Ctrl-C.
 
-    python benchmarks/start_up.py [--model FOLDER] [--recording FILE] [--runs 3] [--output FILE]
+    python benchmarks/scripts/start_up.py [--model FOLDER] [--recording FILE] [--runs 3] [--output FILE]
 
 Every figure is of a process of its own, from its start to its first line of standard output (or to its end, where
 there is none). CPU seconds are of the process and those that it waited for. Of several runs, the fastest.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from antiphon.client.bench.machine import host
-from antiphon.client.bench.report import Row, table, write_json
+from antiphon.benchmarks.machine import host
+from antiphon.benchmarks.report import Row, table, write_json
 
-WHISPER = Path(__file__).parents[1] / "examples" / "whisper_commands"
+WHISPER = Path(__file__).parents[2] / "examples" / "whisper_commands"
 ANTIPHON = [sys.executable, "-m", "antiphon"]
 INTERRUPT_AFTER = (0.5, 2.0, 4.0, 8.0)  # seconds: imports, checks, Ray's start, workers' start
 

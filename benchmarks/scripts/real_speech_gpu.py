@@ -28,11 +28,11 @@ import torch
 import transformers
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
+sys.path[:0] = [str(Path(__file__).parents[2] / "tests")]
 
 from plain_engine import PlainEngine  # noqa: E402
 
-from antiphon.client.bench.report import table  # noqa: E402
+from antiphon.benchmarks_tmp.report import table  # noqa: E402
 from antiphon.config.errors import AntiphonError  # noqa: E402
 from antiphon.config.model import ModelConfig  # noqa: E402
 from antiphon.config.options import ModelOptions  # noqa: E402

@@ -23,8 +23,7 @@ ENGINE = {
     "max_num_batched_tokens": "tokens of one decoder step",
     "num_scheduler_steps": "decoder steps launched per round of the scheduler",
     "max_waiting_requests": "more are refused",
-    "encode_ahead_tokens": "encoder tokens requested but not yet in the KV cache; "
-    "by default max_num_seqs full inputs",
+    "encode_ahead_tokens": "encoder tokens requested but not yet in the KV cache; by default max_num_seqs full inputs",
     "encode_timeout": "seconds until encoder work fails that its encoder is silent about",
     "address": "of a Ray cluster, HOST:PORT; by default the running one, else one on this machine",
     "placement": "colocated: both halves in one process; disaggregated: each in its own",

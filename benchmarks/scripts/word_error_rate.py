@@ -1,6 +1,6 @@
 """Word error rate of the shipped Whisper for attention backends, precisions and float8 settings, in one table.
 
-    python benchmarks/word_error_rate.py [--device cuda] [--limit 120] [--samples FILE.npz] [--json FILE]
+    python benchmarks/scripts/word_error_rate.py [--device cuda] [--limit 120] [--samples FILE.npz] [--json FILE]
 
 Encoder and decoder run in this process, without Ray. `--write-samples FILE.npz` only decodes the recordings into FILE, for a machine
 without PyAV.
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jiwer import wer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WHISPER = ROOT / "examples" / "whisper_commands"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from plain_engine import PlainEngine  # noqa: E402
 
-from antiphon.client.bench.report import table  # noqa: E402
+from antiphon.benchmarks.report import table  # noqa: E402
 from antiphon.config.errors import AntiphonError  # noqa: E402
 from antiphon.config.sampling import SamplingParams  # noqa: E402
 from antiphon.inputs.processor import InputProcessor  # noqa: E402

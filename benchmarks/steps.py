@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.client.bench.machine import Machine, seconds
-from antiphon.client.bench.report import Row
+from antiphon.benchmarks.machine import Machine, seconds
+from antiphon.benchmarks.report import Row
 from antiphon.config.families import Half, T5Half
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig

@@ -1,1 +1,0 @@
-"""The synchronous engine, the command line (cli/) and the benchmarks (bench/)."""
