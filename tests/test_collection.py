@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-TESTS = sorted(Path(__file__).parent.glob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 MISSING_ON_SOME_GPU_MACHINES = {"av", "flash_attn", "flash_attn_interface", "flashinfer", "xformers"}
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_modules_of_tests_import_nothing_that_a_gpu_machine_may_lack(path: Path) -> None:
     """pytest -m gpu imports every module before it leaves out the tests that it was not asked for."""
     names: set[str] = set()

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT / "tests" / "fakes"), str(Path(__file__).parent)]
 
 import numpy as np  # noqa: E402
 import real_weights  # noqa: E402

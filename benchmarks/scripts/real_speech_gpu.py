@@ -28,7 +28,7 @@ import torch
 import transformers
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "tests")]
+sys.path[:0] = [str(Path(__file__).parents[2] / "tests" / "fakes")]
 
 from plain_engine import PlainEngine  # noqa: E402
 

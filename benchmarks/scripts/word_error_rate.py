@@ -18,7 +18,7 @@ from jiwer import wer
 
 ROOT = Path(__file__).parents[2]
 WHISPER = ROOT / "examples" / "whisper_commands"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "fakes"))
 
 from plain_engine import PlainEngine  # noqa: E402
 

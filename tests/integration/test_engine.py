@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from paths import RECORDINGS
 from plain_engine import PlainEngine
 
 from antiphon import AsyncEngine, Engine, SamplingParams
@@ -24,8 +25,6 @@ from antiphon.config.errors import (
 )
 from antiphon.config.sampling import DecodingRules
 from antiphon.inputs.audio import load_audio
-
-RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

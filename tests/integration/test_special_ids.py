@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from oracle import LOGPROB_TOLERANCE, TOLERANCE, oracle, specials, texts
 from plain_engine import PlainEngine
-from test_parity import LOGPROB_TOLERANCE, TOLERANCE, oracle
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
-REQUESTS = 10
 
 
 class Bias(LogitsProcessor):
@@ -23,34 +22,6 @@ class Bias(LogitsProcessor):
         for token, value in self.bias.items():
             scores[:, token] += value
         return scores
-
-
-def specials(model: PreTrainedModel) -> list[int]:
-    """Ids with a meaning; for models without a beginning, two of them."""
-    config = model.config
-    return sorted({config.pad_token_id, config.eos_token_id, getattr(config, "bos_token_id", None) or config.eos_token_id})
-
-
-def texts(model: PreTrainedModel, prompt: int, seed: int) -> list[tuple[np.ndarray, list[int], int]]:
-    """(encoder ids, decoder prompt, output length), of all ids; a third of them special, at the ends and in a row too."""
-    rng, ids = np.random.default_rng(seed), specials(model)
-    sizes = (model.config.vocab_size, getattr(model.config, "decoder_vocab_size", None) or model.config.vocab_size)
-
-    def draw(size: int, length: int) -> np.ndarray:
-        drawn = rng.integers(0, size, length)
-        special = rng.random(length) < 0.33
-        drawn[special] = rng.choice(ids, int(special.sum()))
-        return drawn.astype(np.int32)
-
-    start = model.generation_config.decoder_start_token_id
-    return [
-        (
-            draw(sizes[0], int(rng.integers(1, 40))),
-            [start, *draw(sizes[1], int(rng.integers(0, prompt))).tolist()],
-            int(rng.integers(6, 18)),
-        )
-        for _ in range(REQUESTS)
-    ]
 
 
 @torch.no_grad()

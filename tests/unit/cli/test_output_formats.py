@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pytest
+from paths import RECORDINGS, WHISPER
 from typer.testing import CliRunner, Result
 
 from antiphon.cli import preflight
@@ -25,8 +26,8 @@ SEGMENTS = [
     Segment(3661.007, 3662.0, "Straße"),
 ]
 RESULT = Transcription("wake me up", "en", SEGMENTS, 3700.0)
-SOUND = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings" / "call.wav"
-MODEL = Path(__file__).parents[1] / "examples" / "whisper_commands" / "model"
+SOUND = RECORDINGS / "call.wav"
+MODEL = WHISPER
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from paths import ROOT
 
 from antiphon.actors.session import RaySession
 from antiphon.config.errors import ConfigurationError
 
-ROOT = Path(__file__).parents[1]
 T5 = str(ROOT / "examples" / "t5_numbers" / "model")
 
 

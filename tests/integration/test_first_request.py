@@ -18,6 +18,7 @@ import numba.core.caching
 import numpy as np
 import pytest
 import torch
+from paths import FAKES, T5, WHISPER
 from plain_engine import PlainEngine
 
 from antiphon.config.model import ModelConfig
@@ -27,10 +28,13 @@ from antiphon.inputs.processor import InputProcessor
 from antiphon.kernels.numba_cache import compiled
 from antiphon.runtime.openmp import let_idle_threads_sleep
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-WHISPER, T5 = EXAMPLES / "whisper_commands" / "model", EXAMPLES / "t5_numbers" / "model"
 TIMES, LATER, TOKENS = 1.5, 3, 8  # a first request takes at most so many times the median of so many later ones
 SLACK = 0.05  # seconds
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONPATH": os.pathsep.join([str(FAKES), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
 SAMPLING = {
     "greedy": SamplingParams(),
     "sampling": SamplingParams(temperature=0.7),
@@ -94,7 +98,7 @@ def run_script(*arguments: object, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, __file__, *map(str, arguments)],
         capture_output=True, text=True, check=False, timeout=250,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+        env={**ENVIRONMENT, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -131,7 +135,7 @@ def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
 
 def test_kernels_are_compiled_once_for_a_machine(tmp_path: Path) -> None:
     """Two processes that find none compile side by side, and say so; a third one finds theirs."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, __file__, "kernels"]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=250)[0] for process in both]

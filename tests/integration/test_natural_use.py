@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from paths import RECORDINGS
 
 from antiphon import Engine, SamplingParams
 from antiphon.actors import session
@@ -24,7 +25,7 @@ from antiphon.config.options import ModelOptions
 from antiphon.inputs.call_options import all_prompts, check_recordings
 from antiphon.inputs.prompts import token_ids
 
-CALL = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings" / "call.wav"
+CALL = RECORDINGS / "call.wav"
 SILENCE = np.zeros(16000, np.float32)
 SPARSE = torch.ones(16000).to_sparse()
 NUMBERS = "in words: 42"

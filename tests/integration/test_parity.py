@@ -4,40 +4,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, text_rules
 from plain_engine import PlainEngine
-from transformers import PreTrainedModel
 
 from antiphon.config.sampling import DecodingRules
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
-REQUESTS, LOGPROB_TOLERANCE, TOLERANCE = 64, 1e-3, 1e-4
-
-
-def mixed_inputs(count: int, vocab: int, seed: int) -> list[tuple[np.ndarray, int]]:
-    """(token ids, output length) of mixed lengths, at the ends of the range too."""
-    rng = np.random.default_rng(seed)
-    lengths = [1, 2, 70, *rng.integers(1, 60, count - 3)]
-    return [(rng.integers(3, vocab - 1, length).astype(np.int32), int(rng.integers(1, 40))) for length in lengths]
-
-
-def oracle(
-    model: PreTrainedModel, inputs: torch.Tensor, prompt: list[int], max_new: int, **options
-) -> tuple[list[int], list[float]]:
-    """Tokens and their raw log-probabilities by transformers' generate, one request at a time."""
-    found = model.generate(
-        inputs, decoder_input_ids=torch.tensor([prompt]), max_new_tokens=max_new, do_sample=False, num_beams=1,
-        output_logits=True, return_dict_in_generate=True, **options,
-    )  # fmt: skip
-    tokens = found.sequences[0, len(prompt) :].tolist()
-    logprobs = [logits[0].log_softmax(-1)[token].item() for logits, token in zip(found.logits, tokens, strict=True)]
-    return tokens, logprobs
-
-
-def text_rules(model: PreTrainedModel) -> DecodingRules:
-    generation = model.generation_config
-    return DecodingRules(
-        stop_ids=(generation.eos_token_id,), forced_first=generation.forced_bos_token_id, forced_last=generation.forced_eos_token_id
-    )
+REQUESTS = 64
 
 
 @pytest.mark.parametrize("name", TEXT_FAMILIES)
@@ -72,11 +45,6 @@ def test_encoder_output_equals_transformers(name: str, checkpoints) -> None:
     for ids, mine in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
         theirs = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[0]
         torch.testing.assert_close(mine, theirs, atol=TOLERANCE, rtol=TOLERANCE)
-
-
-def clips(count: int, window: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(5)
-    return [(rng.standard_normal(int(rng.integers(1, window + 1))) * 0.1).astype(np.float32) for _ in range(count)]
 
 
 @pytest.mark.parametrize("timestamps", [False, True])

@@ -12,11 +12,10 @@ import psutil
 import pytest
 import ray
 import torch
+from paths import RECORDINGS
 from transformers import T5ForConditionalGeneration
 
 from antiphon.cli.describe import count_parameters, describe_machine, describe_model, summary
-
-RECORDINGS = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings"
 
 
 def antiphon(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

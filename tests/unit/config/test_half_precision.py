@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from oracle import mixed_inputs, oracle
 from plain_engine import PlainEngine
-from test_parity import mixed_inputs, oracle
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from antiphon.config.errors import ConfigurationError

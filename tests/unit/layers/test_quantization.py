@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle import mixed_inputs
 from plain_engine import PlainEngine
-from test_parity import mixed_inputs
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.sampling import DecodingRules

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, paged_spec
-from torch import nn
+from kernel_checks import FLOAT8, check_few_rows, check_projecting, random_slots
 
 pytest.importorskip("triton")
 
@@ -18,9 +18,8 @@ from triton.runtime.jit import JITFunction
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonAttention
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.decoder.state import Slots
 from antiphon.kernels import paged_attention as paged_kernels
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.launch import only_compiling
@@ -28,13 +27,10 @@ from antiphon.kernels.norms import activation, add_norm
 from antiphon.kernels.page_write import write_pages
 from antiphon.kernels.paged_launch import PagedLaunch, Tile
 from antiphon.kv.pool import KVPool
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.linear import KINDS, Activation, Linear, Parts, StackedLinear
-from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm, as_parts
-from antiphon.scheduler.plan import Admission
+from antiphon.layers.linear import KINDS, Activation, Parts
+from antiphon.layers.norms import LayerNorm, RMSNorm, as_parts
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py")
-FLOAT8 = torch.float8_e4m3fn
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -59,56 +55,6 @@ def test_paged_attention(
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
-
-
-def check_few_rows(
-    rows: int, norm: nn.Module | None, sizes: tuple[int, int], activation: str | None, device: str, dtype: torch.dtype
-) -> None:
-    """A linear layer with what lies around it, against the same in kernels of their own on the CPU in float32."""
-    inputs, outputs = sizes
-    layers = nn.ModuleDict({"linear": Linear(inputs, outputs, bias=not isinstance(norm, RMSNorm))})
-    if norm is not None:
-        layers["norm"] = norm
-    for parameter in layers.parameters():
-        nn.init.normal_(parameter, std=0.05, mean=1.0 if parameter.shape == (inputs,) else 0.0)
-    layers.to(dtype).requires_grad_(False)
-    layer, x, residual = layers["linear"], torch.randn(rows, inputs).to(dtype) + 0.5, torch.randn(rows, outputs).to(dtype)
-    act = None if activation is None else Activation(activation)
-    normed = x if norm is None else norm(x)
-    wanted = nn.functional.linear(normed.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
-    wanted = wanted if act is None else act(wanted)
-    fuse_few_rows(layers.to(device))
-    given = x.to(device) if norm is None else ResidualStream(x.to(device)).normed(norm)
-    tolerance = {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
-    assert layer.fuses(given)
-    torch.testing.assert_close(layer(given, act).float().cpu(), wanted, **tolerance)
-    if act is None:
-        stream = ResidualStream(residual.to(device))
-        stream.add(layer, given)
-        torch.testing.assert_close(stream.value.float().cpu(), residual.float() + wanted, **tolerance)
-
-
-@torch.inference_mode()
-def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
-    """Queries come back, keys and values are in their pages, as they are when each is a kernel of its own."""
-    pools = [KVPool(1, 4, 8, 2, 64, kv_dtype, torch.device(device)) for _ in range(2)]
-    layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
-    nn.init.normal_(layer.weight, std=1.0)
-    layers = nn.ModuleList([layer, norm]).to(device, dtype)
-    x, slots = torch.randn(rows, 256, device=device, dtype=dtype), torch.tensor([17, 3, 30, 8][:rows], device=device).int()
-    x[0] *= 30
-    wanted = pools[0].project(0, slots, layer, ResidualStream(x).normed(norm))
-    fuse_few_rows(layers)
-    given = ResidualStream(x).normed(norm)
-    assert layer.fuses(given)
-    found = pools[1].project(0, slots, layer, given)
-    tolerance = {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
-    torch.testing.assert_close(found, wanted, **tolerance)
-    there, here = (pool.layers[0].float() for pool in (pools[1], pools[0]))
-    assert here.abs().amax() > 10
-    if kv_dtype == FLOAT8:  # a sum that is rounded otherwise may be a step of float8 away
-        tolerance = {"atol": 0.3, "rtol": 0.13}
-    torch.testing.assert_close(there, here, **tolerance)
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -222,28 +168,6 @@ def test_writing_pages(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, wanted)
     assert found.isfinite().all()
     assert found.any()
-
-
-def random_slots(rng: np.random.Generator, rules: TimestampRules, count: int, vocabulary: int, max_len: int) -> Slots:
-    """Sequences in every state that the rules tell apart."""
-    slots = Slots(count, max_len, vocabulary, torch.device("cpu"))
-    for slot in range(count):
-        prompt = int(rng.integers(1, 4))
-        tokens = rng.integers(0, vocabulary, prompt + int(rng.integers(0, 6)))
-        times = rng.random(len(tokens)) < 0.4
-        tokens[times] = rng.integers(rules.first_id, vocabulary, int(times.sum()))
-        decoding = DecodingRules(
-            stop_ids=(rules.end_id, 3),
-            suppress=tuple(rng.integers(0, 40, 3).tolist()) if rng.random() < 0.5 else (),
-            begin_suppress=(5, 6),
-            timestamps=rules if rng.random() < 0.7 else None,
-            forced_first=17 if rng.random() < 0.1 else None,
-            forced_last=18 if rng.random() < 0.3 else None,
-            min_tokens=int(rng.integers(0, 4)),
-        )
-        limit = len(tokens) + int(rng.integers(1, 3))
-        slots.admit([Admission(slot, tokens, prompt, limit, 0, SamplingParams(), decoding)])
-    return slots
 
 
 @pytest.mark.parametrize("seed", range(6))

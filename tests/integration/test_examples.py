@@ -6,10 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from paths import EXAMPLES
 
 from antiphon import Engine
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
