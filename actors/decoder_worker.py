@@ -23,6 +23,8 @@ class EncoderPeer(Protocol):
 
     def encode(self, jobs: list[EncodeJob]) -> None: ...
 
+    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None: ...
+
 
 class DecoderWorker(Worker):
     in_this_process = True  # as an encoder worker that holds it sees it
@@ -32,7 +34,7 @@ class DecoderWorker(Worker):
         super().__init__()
         self.index = index
         self._encoders: Mapping[int, EncoderPeer] = {}
-        self.replica = DecoderReplica(model, config, self._ask_encoders, timestamps)
+        self.replica = DecoderReplica(model, config, self._ask_encoders, self._withdraw, timestamps)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -67,6 +69,9 @@ class DecoderWorker(Worker):
     def encode_failed(self, key: str, error: str) -> None:
         self.inbox.put(lambda: self.replica.scheduler.encode_failed(key, error))
 
+    def withdrawn(self, keys: tuple[str, ...]) -> None:
+        self.inbox.put(lambda: self.replica.scheduler.withdrawn(keys))
+
     def stats(self) -> dict[str, int]:
         """Counters since the start, and what is going on now."""
         scheduler = self.replica.scheduler
@@ -98,3 +103,8 @@ class DecoderWorker(Worker):
         for encoder in {index for _, index in jobs}:
             mine = [EncodeJob(media.key, media.num_tokens, media.payload, self.index) for media, index in jobs if index == encoder]
             self._encoders[encoder].encode(mine)
+
+    def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
+        for encoder in {index for _, index in withdrawals}:
+            keys = tuple(key for key, index in withdrawals if index == encoder)
+            self._encoders[encoder].withdraw(self.index, keys)

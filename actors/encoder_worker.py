@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,37 @@ class DecoderPeer(Protocol):
 
     def encode_failed(self, key: str, error: str) -> None: ...
 
+    def withdrawn(self, keys: tuple[str, ...]) -> None: ...
+
+
+class JobQueue:
+    """Jobs that have not begun, the oldest first."""
+
+    def __init__(self, batch_tokens: int) -> None:
+        self._batch_tokens = batch_tokens
+        self._jobs: deque[EncodeJob] = deque()
+
+    def extend(self, jobs: list[EncodeJob]) -> None:
+        self._jobs.extend(jobs)
+
+    def next_batch(self) -> list[EncodeJob]:
+        """The oldest jobs that fit one forward; at least one where there are any."""
+        jobs: list[EncodeJob] = []
+        tokens = 0
+        while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
+            jobs.append(self._jobs.popleft())
+            tokens += jobs[-1].num_tokens
+        return jobs
+
+    def withdraw(self, decoder: int, keys: Collection[str]) -> tuple[str, ...]:
+        """Takes a decoder's jobs out of the line. Returns the keys that were still in it."""
+        unwanted = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
+        self._jobs = deque(job for job in self._jobs if job.decoder != decoder or job.key not in unwanted)
+        return tuple(unwanted)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
 
 @dataclass(frozen=True)
 class _Launched:
@@ -56,10 +87,9 @@ class EncoderWorker(Worker):
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         """Loads the encoder half. Raises what `EncoderRunner` raises."""
         super().__init__()
-        self._jobs: deque[EncodeJob] = deque()
+        self._jobs = JobQueue(config.encoder.max_encoder_batch_tokens)
         self._under_way: deque[_Launched] = deque()
         self._decoders: Mapping[int, DecoderPeer] = {}
-        self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self.runner = EncoderRunner(model, config)
 
     @property
@@ -79,6 +109,14 @@ class EncoderWorker(Worker):
     def encode(self, jobs: list[EncodeJob]) -> None:
         self.inbox.put(lambda: self._jobs.extend(jobs))
 
+    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
+        """Answers with the keys that had not begun; the others' hidden states come as if nobody had asked."""
+        self.inbox.put(lambda: self._withdraw(decoder, keys))
+
+    def _withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
+        if withdrawn := self._jobs.withdraw(decoder, set(keys)):
+            self._decoders[decoder].withdrawn(withdrawn)
+
     @property
     def device(self) -> torch.device:
         return self.runner.target.device
@@ -88,7 +126,7 @@ class EncoderWorker(Worker):
         return 0.0 if self._jobs or self._under_way else IDLE_SECONDS
 
     def turn(self) -> None:
-        if len(self._under_way) < UNDER_WAY and (jobs := self._next_batch()):
+        if len(self._under_way) < UNDER_WAY and (jobs := self._jobs.next_batch()):
             self._launch(*self._fetch(jobs))
         if self._under_way and self._wait(self._under_way[0]):
             self._deliver(self._under_way.popleft())
@@ -100,15 +138,6 @@ class EncoderWorker(Worker):
                 return False
             time.sleep(POLL_SECONDS)
         return True
-
-    def _next_batch(self) -> list[EncodeJob]:
-        """The oldest jobs that fit one forward; at least one."""
-        jobs: list[EncodeJob] = []
-        tokens = 0
-        while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
-            jobs.append(self._jobs.popleft())
-            tokens += jobs[-1].num_tokens
-        return jobs
 
     def _fetch(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
         """The jobs whose inputs are there, and these; the others fail."""

@@ -38,6 +38,9 @@ class RemoteDecoder:
     def encode_failed(self, key: str, error: str) -> None:
         self._actor.encode_failed.remote(key, error)
 
+    def withdrawn(self, keys: tuple[str, ...]) -> None:
+        self._actor.withdrawn.remote(keys)
+
 
 class RemoteEncoder:
     """An encoder worker in another process."""
@@ -47,6 +50,9 @@ class RemoteEncoder:
 
     def encode(self, jobs: list[EncodeJob]) -> None:
         self._actor.encode.remote(jobs)
+
+    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
+        self._actor.withdraw.remote(decoder, keys)
 
 
 def claim(config: EngineConfig, gpu_share: float) -> None:
@@ -93,6 +99,9 @@ class EncoderHost(Host):
     def encode(self, jobs: list[EncodeJob]) -> None:
         self.encoder.encode(jobs)
 
+    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
+        self.encoder.withdraw(decoder, keys)
+
 
 class DecoderHost(Host):
     def load(
@@ -104,6 +113,11 @@ class DecoderHost(Host):
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
         claim(config, gpu_share)
+        return self._load_decoder(model, config, index, timestamps)
+
+    def _load_decoder(
+        self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None
+    ) -> dict[str, Any]:
         self.decoder = DecoderWorker(index, model, config, timestamps)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.facts}
@@ -143,6 +157,9 @@ class DecoderHost(Host):
     def encode_failed(self, key: str, error: str) -> None:
         self.decoder.encode_failed(key, error)
 
+    def withdrawn(self, keys: tuple[str, ...]) -> None:
+        self.decoder.withdrawn(keys)
+
     def stats(self) -> dict[str, int]:
         return self.decoder.stats()
 
@@ -161,7 +178,7 @@ class ColocatedHost(DecoderHost):
     ) -> dict[str, Any]:
         claim(config, gpu_share)
         self.encoder = EncoderWorker(model, config)  # first: the page pool takes what memory is left
-        facts = super().load(model, config, index, timestamps, gpu_share)
+        facts = self._load_decoder(model, config, index, timestamps)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.facts, **facts}
 

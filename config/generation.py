@@ -1,6 +1,7 @@
 """What a checkpoint says about generating: generation_config.json, or in old checkpoints config.json.
 
-As in transformers, generation_config.json alone counts where it is there, and null in it means "not set".
+As in transformers, generation_config.json alone counts where it is there, and null in it means "not set". So do an empty
+list, object or text, and negative ids, lengths and sizes, which all turn a rule off there; 20.0 is 20, where a number is whole.
 """
 
 from collections.abc import Mapping
@@ -51,15 +52,34 @@ _IGNORED_OF_SAMPLING: dict[str, tuple[Any, ...]] = {
 }
 
 
+_WHOLE = ("_id", "_ids", "_tokens", "_index", "_length", "_size", "top_k")  # ends of names of what is a whole number
+_LEAST_TOP_P = 1e-6  # of 0, which leaves the likeliest token alone
+
+
 def generation_settings(own: Settings | None, config: Settings) -> dict[str, Any]:
-    """The settings that count: `own`, of generation_config.json, or where there is none those of config.json."""
+    """The settings that count, in plain form: `own`, of generation_config.json, or where there is none those of config.json."""
     if own is not None:
-        return dict(own)
+        return _plain(own)
     names = [*_OBEYED, *_IGNORED, *_IGNORED_OF_BEAMS, *_IGNORED_OF_SAMPLING]
     settings = {name: config[name] for name in names if config.get(name) is not None}
     if config.get("force_bos_token_to_be_generated"):  # of the first BART checkpoints
         settings["forced_bos_token_id"] = config.get("bos_token_id")
-    return settings
+    return _plain(settings)
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple, dict, str)) and not value:
+            return None
+        return _whole(value) if name.endswith(_WHOLE) else value
+
+    return {name: plain(name, value) for name, value in settings.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass(frozen=True)
@@ -91,12 +111,13 @@ class GenerationDefaults:
 
         `config`: of config.json, for special tokens that `settings` does not name.
         """
+        settings = _plain(settings)
         read = _Reader(settings, vocab_size)
         special = _Reader({**_specials(config), **settings}, vocab_size)
         start = special.single_id("decoder_start_token_id")
         end_ids = special.ids("eos_token_id")
         bad_words = tuple(words for words in read.sequences("bad_words_ids") if words not in [(end,) for end in end_ids])
-        sampled = bool(settings.get("do_sample"))
+        sampled = read.flag("do_sample")
         temperature, top_k = read.sampling("temperature"), read.sampling("top_k")
         return cls(
             start_id=special.single_id("bos_token_id") if start is None else start,
@@ -191,8 +212,17 @@ class _Reader:
     settings: Settings
     vocab_size: int
 
-    def count(self, name: str, least: int = 0) -> int | None:
+    def flag(self, name: str) -> bool:
         value = self.settings.get(name)
+        if isinstance(value, str):  # "false" is true to Python, and so to transformers
+            raise CheckpointError(f"{name} of the generation config must be true or false, not {value!r}")
+        return bool(value)
+
+    def count(self, name: str, least: int = 0) -> int | None:
+        """From `least` on. What may be 0 is off for anything below, too."""
+        value = self.settings.get(name)
+        if least == 0 and (value is False or (_is_whole(value) and value < 0)):
+            return 0
         if value is not None and (not _is_whole(value) or value < least):
             raise CheckpointError(f"{name} of the generation config must be a whole number from {least} on, not {value!r}")
         return value
@@ -202,15 +232,19 @@ class _Reader:
         value = self.settings.get(name)
         if value is None:
             return None
+        if name == "top_p" and value == 0:
+            value = _LEAST_TOP_P
         try:
             return getattr(SamplingParams(**{name: value}), name)
         except SamplingError as error:
             raise CheckpointError(f"the generation config's {error}") from None
 
     def single_id(self, name: str) -> int | None:
-        """The first of several."""
+        """The first of several. A negative one is none."""
         ids = self._listed(name)
-        if ids and not 0 <= ids[0] < self.vocab_size:
+        if ids and ids[0] < 0:
+            return None
+        if ids and ids[0] >= self.vocab_size:
             raise CheckpointError(
                 f"{name} of the generation config is {ids[0]}; the decoder's vocabulary has 0 to {self.vocab_size - 1}"
             )
@@ -222,14 +256,14 @@ class _Reader:
 
     def sequences(self, name: str) -> Sequences:
         value = self.settings.get(name) or []
-        if not isinstance(value, list) or not all(isinstance(ids, list) and ids for ids in value):
+        if not isinstance(value, list) or not all(ids is None or isinstance(ids, list) for ids in value):
             raise CheckpointError(f"{name} of the generation config must be a list of lists of token ids")
-        sequences = [_Reader({name: ids}, self.vocab_size)._listed(name) for ids in value]
+        sequences = [_Reader({name: ids}, self.vocab_size)._listed(name) for ids in value if ids]
         return tuple(tuple(ids) for ids in sequences if all(0 <= id_ < self.vocab_size for id_ in ids))
 
     def _listed(self, name: str) -> list[int]:
         value = self.settings.get(name)
-        values = value if isinstance(value, list) else [] if value is None else [value]
+        values = [id_ for id_ in (value if isinstance(value, list) else [value]) if id_ is not None]
         if not all(_is_whole(id_) for id_ in values):
             raise CheckpointError(f"{name} of the generation config must hold token ids, not {value!r}")
         return values

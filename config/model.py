@@ -23,7 +23,7 @@ class ModelConfig:
     path: Path
     architecture: str
     raw: Mapping[str, Any] = field(repr=False)
-    generation: Mapping[str, Any] = field(repr=False)  # as stored: generation_config.json's, or an old config.json's
+    generation: Mapping[str, Any] = field(repr=False)  # of generation_config.json, or of an old config.json
     defaults: GenerationDefaults = field(repr=False)
     encoder: Half
     decoder: Half

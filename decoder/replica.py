@@ -22,12 +22,21 @@ from antiphon.scheduler.scheduler import Limits, Scheduler
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[list[tuple[Media, int]]], None]  # asks encoder workers for media; each with its worker's index
+Withdraw = Callable[[list[tuple[str, int]]], None]  # takes such work back, by key, where it has not begun
 
 
 class DecoderReplica:
-    """`encode` must not block; what it asked for comes back through `deliver` or `encode_failed`, in any order."""
+    """`encode` and `withdraw` must not block. What was asked for comes back through `deliver`, the scheduler's
+    `encode_failed` or, where it was withdrawn in time, its `withdrawn`; in any order."""
 
-    def __init__(self, model: ModelConfig, config: EngineConfig, encode: Encode, timestamps: TimestampRules | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        encode: Encode,
+        withdraw: Withdraw,
+        timestamps: TimestampRules | None = None,
+    ) -> None:
         self.runner = DecoderRunner(model, config, timestamps)
         options = config.scheduler
         limits = Limits(
@@ -41,7 +50,7 @@ class DecoderReplica:
             encode_timeout=options.encode_timeout,
         )
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
-        self._encode = encode
+        self._encode, self._withdraw = encode, withdraw
         self._steps_per_round = options.num_scheduler_steps
         self._under_way: list[tuple[StepPlan, LaunchedStep]] = []
         self._coming: deque[HiddenStates] = deque()
@@ -80,6 +89,8 @@ class DecoderReplica:
         plan = scheduler.step()
         for key in scheduler.take_unwanted():
             self.runner.handoff.drop(key)
+        if withdrawals := scheduler.take_withdrawals():
+            self._withdraw(withdrawals)
         launched = self._launch_round(plan)
         self._settle()  # the round before, while the new one runs
         self._under_way = launched

@@ -203,16 +203,16 @@ class DecoderRunner:
         self._write_cross(plan.cross_writes)
         shape = self.graphs.fitting(plan) if self.graphs is not None else None
         inputs = self.inputs.fill(plan, shape or StepShape.of(plan))
+        count = len(plan.slots)
+        tokens, logits, logprobs = self._tokens[:count], self._logits[:count], None
         if shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
-            sampled = self.sampler.asked(plan.slots).fits_graph
         else:
             self._run_model(inputs, self._plan_attention(inputs))
-            sampled = False
-        count = len(plan.slots)
-        tokens, logprobs = self._tokens[:count], None
-        if not sampled:
-            tokens, logprobs = self.sampler(self._logits[:count], plan.slots, plan.kv_lens)
+        if shape is None or not (asked := self.sampler.asked(plan.slots)).fits_graph:
+            tokens, logprobs = self.sampler(logits, plan.slots, plan.kv_lens)
+        elif asked.logprobs:
+            logprobs = self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
         return self._send_back(tokens, logprobs, refused)
 
     def _send_back(self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]) -> LaunchedStep:

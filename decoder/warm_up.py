@@ -10,7 +10,10 @@ from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
 
 KEY = "warm-up"  # of the hidden states whose cross KV is written
 PROMPT_TOKENS = 2
-RULES = DecodingRules(suppress=(0,), begin_suppress=(1,), forced_first=0, forced_last=0, min_tokens=1, no_repeat_ngram=2)
+RULES = DecodingRules(
+    stop_ids=(1,), suppress=(0,), begin_suppress=(1,), forced_first=0, forced_last=0, min_tokens=1, no_repeat_ngram=2,
+    bad_words=((0, 1),),
+)  # fmt: skip
 PLAIN = SamplingParams()
 ASKING = (
     SamplingParams(
@@ -18,6 +21,7 @@ ASKING = (
         logprobs=1, logit_bias={0: 0.5},
     ),
     SamplingParams(temperature=0.5),  # drawn without filters
+    SamplingParams(allowed_token_ids=(0, 1), logprob_token_ids=(0, 1), min_tokens=1),
     PLAIN,
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ _S = RequestState
 _ENDED = {_S.DONE, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
 TRANSITIONS: dict[RequestState, set[RequestState]] = {
     _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED} | _ENDED,
-    _S.ENCODING: {_S.READY} | _ENDED,
+    _S.ENCODING: {_S.READY, _S.WAITING} | _ENDED,  # WAITING: the work had been withdrawn when it joined
     _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,  # WAITING: its cross KV was evicted before it was admitted
     _S.RUNNING: {_S.READY} | _ENDED,  # READY: preempted
     _S.DONE: set(),

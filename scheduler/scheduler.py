@@ -1,14 +1,14 @@
 """Continuous batching for encoder/decoder models: one decoder replica's requests, from arrival to their one exit.
 
-A step of the replica is `next_encodes` (encoder work, asked for ahead of need), `step` (who runs now) and `postprocess`
-(what came of it). The scheduler sees page ids and content keys; never a tensor, an actor or a text.
+A step of the replica is `next_encodes` (encoder work, asked for ahead of need), `step` (who runs now), `take_withdrawals`
+(encoder work that nobody wants any more) and `postprocess` (what came of it). The scheduler sees page ids and content keys; never a tensor, an actor or a text.
 """
 
 import math
 import operator
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -48,6 +48,7 @@ class _Encode:
     since: float  # when it was asked for, or its encoder was last heard of while it was still in line
     waiters: dict[int, Request] = field(default_factory=dict)
     arrived: bool = False
+    withdrawn: bool = False  # its encoder was told so, and may answer with the states all the same
 
 
 class _Growth(Enum):
@@ -71,6 +72,7 @@ class Scheduler:
         self._encodes: dict[str, _Encode] = {}
         self._encode_tokens = 0  # asked for, not yet in the cache
         self._unwanted: list[str] = []  # arrived keys whose last waiter ended
+        self._abandoned: list[str] = []  # keys asked for whose last waiter ended before they arrived
         self._output = StepOutput()
         self._arrivals = 0
         self._asked = 0
@@ -206,6 +208,35 @@ class Scheduler:
         self._hear_of(encode)
         self._fail_encode(key, error)
 
+    def take_withdrawals(self) -> list[tuple[str, int]]:
+        """Keys that nobody waits for any more, each with the encoder worker that was asked for it; since the last call.
+
+        Until the encoder answers, the work counts as asked for, and who wants the key joins it: so there
+        is never more than one answer to come. It is one of `encoded`, `encode_failed` and `withdrawn`.
+        """
+        keys, self._abandoned = self._abandoned, []
+        withdrawals: list[tuple[str, int]] = []
+        for key in keys:
+            encode = self._encodes.get(key)
+            if encode is not None and not (encode.waiters or encode.arrived or encode.withdrawn):
+                encode.withdrawn = True
+                withdrawals.append((key, encode.encoder))
+        return withdrawals
+
+    def withdrawn(self, keys: Sequence[str]) -> None:
+        """Their encoder had not begun, and won't. Who joined meanwhile has it asked for anew."""
+        for key in keys:
+            encode = self._encodes.get(key)
+            if encode is None or not encode.withdrawn or encode.arrived:
+                continue  # a message that came twice or too late
+            order, _ = self._heard.get(encode.encoder, (0, 0.0))
+            self._heard[encode.encoder] = order, self._clock()  # it lives, and has passed over nothing
+            self.counters["withdrawn_encodes"] += 1
+            self._forget_encode(key)
+            for request in encode.waiters.values():
+                request.move(RequestState.WAITING)
+                self._waiting.push(request.place, request)
+
     def _fail_encode(self, key: str, error: str) -> None:
         for request in list(self._encodes[key].waiters.values()):
             self.finish(request, RequestState.FAILED, error=error)
@@ -240,6 +271,14 @@ class Scheduler:
 
     def _forget_encode(self, key: str) -> None:
         self._encode_tokens -= self._encodes.pop(key).num_tokens
+
+    def _abandon(self, key: str, encode: _Encode) -> None:
+        """Its last waiter has ended."""
+        if encode.arrived:
+            self._forget_encode(key)
+            self._unwanted.append(key)
+        else:
+            self._abandoned.append(key)
 
     def _make_ready(self, request: Request) -> None:
         request.move(RequestState.READY)
@@ -448,9 +487,8 @@ class Scheduler:
         encode = self._encodes.get(request.media.key)
         if encode is not None and request.id in encode.waiters:
             del encode.waiters[request.id]
-            if encode.arrived and not encode.waiters:
-                self._forget_encode(request.media.key)
-                self._unwanted.append(request.media.key)
+            if not encode.waiters:
+                self._abandon(request.media.key, encode)
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]

@@ -70,7 +70,8 @@ class Asked:
 
     @property
     def fits_graph(self) -> bool:
-        return not (self.penalties or self.ngrams or self.bad_words or self.random or self.logprobs)
+        """Whether a captured graph chooses the tokens; their log-probabilities are read from its logits."""
+        return not (self.penalties or self.ngrams or self.bad_words or self.random)
 
 
 class Sampler:
@@ -86,8 +87,7 @@ class Sampler:
         Returns tokens [rows] int64, which it also appends on the device, and log-probabilities of the raw logits for the rows
         that asked.
         """
-        asked = self.asked(slots)
-        step = _Step(self.slots, to_device(slots, self.slots.device), to_device(lengths, self.slots.device), slots, lengths)
+        asked, step = self.asked(slots), self._step(slots, lengths)
         raw = logits
         if asked.penalties:
             logits = _penalise(logits, step)
@@ -98,6 +98,13 @@ class Sampler:
         logits = self._restrict(logits, step, asked)
         tokens = self._append(_draw(logits, step) if asked.random else logits.argmax(-1), step, asked)
         return tokens, _logprobs(raw, tokens, step) if asked.logprobs else None
+
+    def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> DeviceLogprobs:
+        """Of `tokens` [rows] that `greedy` chose from raw `logits` [rows, vocabulary], for the rows that asked: some did."""
+        return _logprobs(logits, tokens, self._step(slots, lengths))
+
+    def _step(self, slots: np.ndarray, lengths: np.ndarray) -> "_Step":
+        return _Step(self.slots, to_device(slots, self.slots.device), to_device(lengths, self.slots.device), slots, lengths)
 
     def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
         """The same for rows that ask for nothing but what a graph holds, all on the device: tokens into `out` [rows]."""

@@ -22,13 +22,18 @@ class PlainEngine:
         self.encoder = EncoderRunner(self.model, config)
         self.asked: list[Media] = []
         self.delay_encodes = False
-        self.replica = DecoderReplica(self.model, config, self._ask, timestamps)
+        self.replica = DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
         self.finished: dict[int, Finished] = {}
         self.deltas: list[tuple[int, int]] = []
         self._ids = itertools.count()
 
     def _ask(self, jobs: list[tuple[Media, int]]) -> None:
         self.asked += [media for media, _ in jobs]
+
+    def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
+        keys = {key for key, _ in withdrawals} & {media.key for media in self.asked}
+        self.asked = [media for media in self.asked if media.key not in keys]
+        self.replica.scheduler.withdrawn(sorted(keys))
 
     def encode_asked(self) -> None:
         """Does all encoder work that was asked for, as one packed batch."""

@@ -180,7 +180,7 @@ def test_beam_settings_without_beams_say_nothing() -> None:
     [
         ({"max_length": "20"}, "max_length of the generation config must be a whole number from 1 on, not '20'"),
         ({"max_new_tokens": 0}, "max_new_tokens of"),
-        ({"min_length": -1}, "min_length of"),
+        ({"min_length": 2.5}, "min_length of"),
         ({"repetition_penalty": 0.0}, r"the generation config's repetition_penalty must be in \[0.01, 100\]"),
         ({"do_sample": True, "temperature": "hot"}, "the generation config's temperature must be a number"),
         ({"suppress_tokens": ["a"]}, "suppress_tokens of the generation config must hold token ids"),

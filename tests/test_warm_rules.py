@@ -1,0 +1,120 @@
+"""Every rule of sampling is gone through before the first request; and log-probabilities leave a graph's tokens as they are."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import ModelOptions
+from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.decoder import warm_up
+from antiphon.decoder.sampling import Asked, Sampler
+from antiphon.decoder.slots import FIELDS, Slots
+from antiphon.inputs.processor import InputProcessor
+from antiphon.scheduler.plan import Admission
+
+# What never reaches a step on the device: the host deals with it, or it comes as one of the rules.
+OF_THE_HOST = {
+    "n", "seed", "max_tokens", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
+    "skip_special_tokens", "given",
+}  # fmt: skip
+LENGTHS_AND_SEEDS = {"prompt_len", "max_len", "seed"}
+
+
+def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
+    """What some step of a warm-up asked for (`Asked`), which settings were not off in its slot, and whether it named
+    the tokens whose log-probabilities it wants."""
+    inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
+    engine = PlainEngine(folder, None if inputs.whisper is None else inputs.whisper.rules(), max_num_seqs=2)
+    runner, asked, on, named = engine.replica.runner, set(), set(), False
+    launch = runner.launch
+
+    def watched(plan: Any) -> Any:
+        nonlocal named
+        launched = launch(plan)
+        flags = vars(runner.sampler.asked(plan.slots))
+        asked.update(name for name, value in flags.items() if value)
+        on.update(name for name, (_, off) in FIELDS.items() if (runner.slots.host[name][plan.slots] != off).any())
+        named = named or bool(runner.slots.logprob_ids)
+        return launched
+
+    runner.launch = watched
+    runner.warm_up()
+    return asked, on, named
+
+
+def test_warming_up_asks_for_every_rule(whisper_folder: Path) -> None:
+    """A rule that is new in `Asked` or in the slots' table must be in `warm_up`."""
+    asked, on, named = warmed(whisper_folder)
+    assert asked == {each.name for each in fields(Asked)}
+    assert on | LENGTHS_AND_SEEDS == set(FIELDS)
+    assert named
+
+
+def test_every_rule_and_parameter_is_among_those_of_warming_up() -> None:
+    off = DecodingRules()
+    for rule in fields(DecodingRules):
+        if rule.name != "timestamps":  # a checkpoint's own
+            assert getattr(warm_up.RULES, rule.name) != getattr(off, rule.name), rule.name
+    for parameter in fields(SamplingParams):
+        values = [getattr(params, parameter.name) for params in warm_up.ASKING]
+        default = getattr(warm_up.PLAIN, parameter.name)
+        assert parameter.name in OF_THE_HOST or any(value != default for value in values), parameter.name
+
+
+def test_a_rule_left_out_would_be_seen(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "RULES", DecodingRules(min_tokens=1))
+    asked, on, _ = warmed(t5_folder)
+    assert {"bad_words", "ngrams", "forced"}.isdisjoint(asked)
+    assert {"bad_words", "no_repeat_ngram", "forced_first"}.isdisjoint(on)
+
+
+ASKING = [
+    SamplingParams(logprobs=3),
+    SamplingParams(),
+    SamplingParams(allowed_token_ids=[4, 6, 9], logprob_token_ids=[9, 6, 4]),
+    SamplingParams(logprobs=0, logit_bias={7: 3.0}),
+]
+
+
+def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.ndarray]:
+    slots = Slots(len(params), 12, 20, torch.device("cpu"))
+    for slot, each in enumerate(params):
+        slots.admit([Admission(slot, np.array([2, 3]), 2, 12, 0, each, DecodingRules(suppress=(1,)))])
+    return Sampler(slots, None), np.arange(len(params)), np.full(len(params), 2)
+
+
+def test_log_probabilities_of_a_graphs_tokens_are_those_of_the_whole_sampler() -> None:
+    """Which a step would run once more behind the graph: 99 languages' probabilities cost a mask less."""
+    logits = torch.randn(len(ASKING), 20, generator=torch.Generator().manual_seed(5))
+    sampler, slots, lengths = sampler_of(ASKING)
+    assert sampler.asked(slots).fits_graph
+    tokens, expected = sampler(logits.clone(), slots, lengths)
+    chosen = torch.zeros(len(ASKING), dtype=torch.int64)
+    sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), chosen)
+    mine = sampler.logprobs(logits, chosen, slots, lengths)
+    assert chosen.tolist() == tokens.tolist()
+    assert mine.rows.tolist() == expected.rows.tolist() == [0, 2, 3]
+    for name in ("chosen", "rank", "top_ids", "top"):
+        assert torch.equal(getattr(mine, name), getattr(expected, name)), name
+
+
+@pytest.mark.gpu
+def test_log_probabilities_behind_a_graph_equal_those_without(t5_folder: Path) -> None:
+    ends = []
+    for eager in (True, False):
+        engine = PlainEngine(t5_folder, device="cuda", dtype="float32", enforce_eager=eager)
+        for i, params in enumerate(ASKING * 3):
+            engine.submit(engine.request(np.arange(5, 12 + i, dtype=np.int32), [0], 6, DecodingRules(), params=params))
+        ends.append(engine.run())
+    for id_, end in ends[0].items():
+        other = ends[1][id_]
+        assert end.token_ids == other.token_ids
+        assert [each.ids for each in end.logprobs] == [each.ids for each in other.logprobs]
+        for mine, theirs in zip(end.logprobs, other.logprobs, strict=True):
+            np.testing.assert_allclose(mine.logprobs, theirs.logprobs, atol=1e-4)
