@@ -303,7 +303,7 @@ class AsyncEngine:
         return replace(prepared, media=self.stored(prepared.media)), num_bytes
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
-        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout (see
+        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout, progress (see
         `Transcriber.transcribe`)."""
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)

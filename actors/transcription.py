@@ -15,11 +15,14 @@ from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
 from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import TranscriptionOptions
+from antiphon.inputs.transcription_options import Progress, TranscriptionOptions
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
     from antiphon.actors.engine import AsyncEngine
+
+
+ROUNDING = 1e-6  # seconds, in sums of windows' lengths
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class Recording:
     skipped: list[Skipped]
     duration: float  # seconds
     num_bytes: int = 0  # of its samples
+
+
+class SecondsDone:
+    """Tells `progress` how much of a recording is done: at first what needs no window."""
+
+    def __init__(self, recording: Recording, progress: Progress | None) -> None:
+        self.progress, self.duration = progress, recording.duration
+        self.left = sum(window.end - window.start for window in recording.windows)
+        self.add(0.0)
+
+    def add(self, seconds: float) -> None:
+        self.left = max(0.0, self.left - seconds)
+        if self.progress is not None:
+            left = 0.0 if self.left < ROUNDING else self.left
+            self.progress(max(0.0, self.duration - left), self.duration)
 
 
 class Transcriber:
@@ -61,6 +79,7 @@ class Transcriber:
         params: SamplingParams | None = None,
         priority: int = 0,
         timeout: float | None = None,
+        progress: Progress | None = None,
         **unknown: Any,
     ) -> Transcription:
         """A recording of any length.
@@ -70,6 +89,8 @@ class Transcriber:
         window. `chunk_seconds`: longest piece between two cuts; None is the model's window.
         `params`: n is 1; `logprobs` come with the segments. `priority`: lower runs first.
         `timeout`: seconds for the whole call: reading, language detection and all windows.
+        `progress`: called in the engine's event loop with the seconds of sound done and those in
+        all, when the recording has been read and after each window; what it raises ends the call.
 
         Raises ConfigurationError for an unknown keyword, InputError before anything runs, AudioError,
         or RequestError.
@@ -82,6 +103,7 @@ class Transcriber:
             params=params,
             priority=priority,
             timeout=timeout,
+            progress=progress,
             **unknown,
         )
         deadline = Deadline(options.timeout)
@@ -120,7 +142,7 @@ class Transcriber:
                 first = recording.windows[0].media
                 languages = await self._languages(first, options.priority, deadline)
                 language, probability = next(iter(languages.items()))
-            outputs = await self._decode(recording.windows, language, options, deadline)
+            outputs = await self._decode(recording, language, options, deadline)
             return await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
 
     # ------------------------------------------------------------------ sound to windows
@@ -176,26 +198,29 @@ class Transcriber:
 
     async def _decode(
         self,
-        windows: list[Window],
+        recording: Recording,
         language: str | None,
         options: TranscriptionOptions,
         deadline: Deadline,
     ) -> list[CompletionOutput]:
+        windows, done = recording.windows, SecondsDone(recording, options.progress)
         if not windows:
             return []
         prompt = self.format.prompt(language, options.task, options.timestamps)
 
-        async def decode(media: EncoderInput) -> CompletionOutput:
+        async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
-                Prepared(media, prompt, options.params),
+                Prepared(window.media, prompt, options.params),
                 prompt,
                 timestamps=options.timestamps,
                 priority=options.priority,
                 timeout=deadline.seconds_left,
             )
-            return await self.engine.result(opened)
+            output = await self.engine.result(opened)
+            done.add(window.end - window.start)
+            return output
 
-        tasks = [asyncio.create_task(decode(window.media)) for window in windows]
+        tasks = [asyncio.create_task(decode(window)) for window in windows]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:

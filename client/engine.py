@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from antiphon.actors.engine import AsyncEngine
 from antiphon.actors.forks import REMEDY
 from antiphon.actors.outputs import RequestOutput, StreamDelta, Transcription
+from antiphon.actors.together import TogetherDone
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
 from antiphon.config.options import EngineConfig
@@ -123,10 +124,19 @@ class Engine:
         self, recordings: Iterable[AudioInput], **options: Any
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
-        them, so there may be any number. Leaving the loop early cancels the rest."""
+        them, so there may be any number. Leaving the loop early cancels the rest. `progress` gets the sums of all that have been
+        read."""
         check_recordings(recordings)
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
-        return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
+        if options.get("progress") is None:
+            return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
+        together = TogetherDone(options.pop("progress"))
+
+        async def transcribe(audio: AudioInput) -> Transcription:
+            with together.one_more() as progress:
+                return await self._async.transcribe(audio, progress=progress, **options)
+
+        return self._as_completed(recordings, transcribe)
 
     def detect_language(self, audio: AudioInput, **options: Any) -> dict[str, float]:
         """As `AsyncEngine.detect_language`."""

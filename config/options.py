@@ -123,11 +123,12 @@ def _checked(name: str, value: Any) -> Any:
     """The value in the plain form that the option's annotation asks for. All numbers must be above 0."""
     annotation = _HINTS[name]
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    value = foreign.option_value(name, value)
+    given, value = value, foreign.option_value(name, value)
     if get_origin(annotation) is Literal:
         choices = get_args(annotation)
         if not isinstance(value, str) or value not in choices:
-            raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
+            remedy = foreign.remedy(name, value)
+            raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {shown(given)}{remedy}")
         return value
     if bool in kinds:
         return _flag(name, value)

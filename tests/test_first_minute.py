@@ -92,10 +92,6 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["transcribe", "/no/such.wav", "-m", "M"], "/no/such.wav: no such file"),
-        (["transcribe", "https://example.org/a.mp3", "-m", "M"], "URLs are not read: download it first"),
-        (["transcribe", "*.no-such", "-m", "M"], "*.no-such: no file matches this pattern"),
-        (["transcribe", "@no-list.txt", "-m", "M"], "@no-list.txt: cannot read the list"),
         (["transcribe", "-", "-m", "M", "-f", "pdf"], "unknown output format 'pdf'"),
         (["transcribe", "-", "-m", "M", "-f", "srt,vtt"], "several output formats need --output-dir"),
         (["transcribe", "-", "-m", "M", "--skip-existing"], "--skip-existing needs --output-dir"),
@@ -112,6 +108,23 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
     ],
 )
 def test_mistakes_that_need_no_engine(arguments: list[str], message: str) -> None:
+    done = light(*arguments)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("antiphon:")]
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "/no/such.wav", "-m", "M"], "/no/such.wav: no such file"),
+        (["transcribe", "https://example.org/a.mp3", "-m", "M"], "URLs are not read: download it first"),
+        (["transcribe", "*.no-such", "-m", "M"], "*.no-such: no file matches this pattern"),
+        (["transcribe", "@no-list.txt", "-m", "M"], "@no-list.txt: cannot read the list"),
+    ],
+)
+def test_recordings_that_are_not_there(arguments: list[str], message: str) -> None:
+    """No wrong usage: they fail as they do beside others, which are served."""
     done = light(*arguments)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("antiphon:")]

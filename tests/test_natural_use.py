@@ -174,7 +174,7 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--output-dirr", "x"], "Did you mean --output-dir?"),
         (["--max-num-seq", "4"], "Did you mean --max-num-seqs?"),
         (["--nope"], "No such option: --nope. `antiphon transcribe --help` lists them."),
-        (["--device", "gpu"], "'gpu' is not one of auto, cpu, cuda"),
+        (["--device", "gpux"], "'gpux' is not one of auto, cpu, cuda"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -187,13 +187,13 @@ def test_flags_of_other_tools(flag: list[str], answer: str) -> None:
 def test_values_as_other_engines_spell_them(whisper_folder: Path) -> None:
     options = ["--dtype", "float", "--kv-cache-dtype", "fp8_e4m3", "--decoder-attention-backend", "TRITON", "--device", "cpu"]
     done = antiphon("transcribe", str(CALL), "-m", str(whisper_folder), *options)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "decoder_attention_backend='triton' cannot be used" in done.stderr
 
 
 def test_what_needs_no_engine_starts_none(t5_folder: Path) -> None:
     too_long = antiphon("generate", "x", "-m", str(t5_folder), "--max-tokens", "100000")
-    assert (too_long.returncode, "max_tokens=100000" in too_long.stderr) == (1, True)
+    assert (too_long.returncode, "max_tokens=100000" in too_long.stderr) == (2, True)
     nothing = antiphon("generate", "-m", str(t5_folder))
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing to do" in nothing.stderr
@@ -237,7 +237,7 @@ def test_what_settings_alone_decide_needs_no_torch(
         "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "False\n")
+    assert (done.returncode, done.stdout) == (2, "False\n")
     assert message in done.stderr
 
 

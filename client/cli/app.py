@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from antiphon import __version__
 from antiphon.client.bench.commands import app as bench
+from antiphon.client.cli.exit_codes import FAILED, exit_code
 from antiphon.client.cli.flags import PanelledCommand
 from antiphon.client.cli.generate import generate
 from antiphon.client.cli.info import info
@@ -88,21 +89,21 @@ app.add_typer(bench, name="bench")
 
 
 def run() -> None:
-    """Exit codes: 0 done; 1 something failed; 2 wrong usage."""
+    """Ends with one of the codes of `exit_codes`."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be valid Unicode
     try:
         app(prog_name="antiphon")
     except AntiphonError as error:
         print(f"antiphon: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(exit_code(error))
     except BrokenPipeError:  # whoever read standard output (`| head`) has enough
         _discard_output()
-        sys.exit(1)
+        sys.exit(FAILED)
     except OSError as error:  # a full disk under standard output
         _discard_output()
         print(f"antiphon: cannot go on: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _discard_output() -> None:

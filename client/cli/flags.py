@@ -250,7 +250,8 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str |
     def check(value: str | None) -> str | None:
         own = foreign.option_value(name, value)
         if own is not None and own not in choices:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
+            remedy = foreign.remedy(name, own)
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}{remedy}.")
         return own if own is None else str(own)
 
     return check

@@ -11,6 +11,7 @@ import typer
 from antiphon.client.cli import preflight
 from antiphon.client.cli.arguments import Json, Model, Quiet, Timeout
 from antiphon.client.cli.console import Console, logs_on_stderr
+from antiphon.client.cli.exit_codes import FAILED, engine_errors
 from antiphon.client.cli.flags import ENGINE, SAMPLING, takes
 from antiphon.config.sampling import SamplingParams
 
@@ -58,7 +59,7 @@ def generate(
             return
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _run(
@@ -76,7 +77,11 @@ def _run(
     failed = False
     waiting: dict[int, RequestOutput] = {}  # results that came before those of earlier prompts
     shown = 0
-    with Engine(model, **engine) as running, Console(quiet, len(texts), "prompt") as console:
+    with (
+        engine_errors(),
+        Engine(model, **engine) as running,
+        Console(quiet, len(texts), "prompt") as console,
+    ):
         for index, result in running.generate_as_completed(texts, params, **options):
             waiting[index] = result
             while shown in waiting:

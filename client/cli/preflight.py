@@ -24,6 +24,11 @@ PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
 
 
+def check_options(model: str, engine: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError for what is wrong with engine options whatever the model is."""
+    resolve(model, engine)
+
+
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = resolve(model, engine)
