@@ -83,9 +83,7 @@ class WhisperFormat:
         language = self.default_language if language is None else language
         name = task.strip().lower() if isinstance(task, str) else None
         if not self.multilingual:
-            if name != "transcribe" or not _is_english(language):
-                raise PromptError("this checkpoint transcribes English only: leave out language and task")
-            return "en", name
+            return check_english_only(language, name)
         if name is None or name not in self.tasks:
             raise PromptError(f"unknown task {str(task)[:40]!r}.{nearest(str(task), list(self.tasks))}")
         return language_code(language, self.languages), name
@@ -134,6 +132,13 @@ class WhisperFormat:
     def text_positions(self, token_ids: list[int]) -> list[int]:
         """Where `token_ids` holds text."""
         return [position for position, token in enumerate(token_ids) if self.is_text(token)]
+
+
+def check_english_only(language: object, task: str | None) -> tuple[str, str]:
+    """For a checkpoint of one language. Raises PromptError for what would need another."""
+    if task != "transcribe" or not _is_english(language):
+        raise PromptError("this checkpoint transcribes English only: leave out language and task")
+    return "en", task
 
 
 def _timed(start: float, end: float | None, positions: list[int], ids: list[int]) -> TimedTokens:

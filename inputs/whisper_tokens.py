@@ -1,10 +1,13 @@
 """Which tokens of a Whisper checkpoint are languages, tasks and times: its tokenizer says, where its settings don't."""
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError
+from antiphon.inputs.whisper_languages import NAMES
 
 Vocabulary = Mapping[str, int]  # token: id
 Settings = Mapping[str, Any]
@@ -15,14 +18,29 @@ TASKS = ("transcribe", "translate")
 _END_OF_ENGLISH = 50256  # id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have
 
 
+def added_tokens(folder: Path) -> dict[str, int]:
+    """The tokens that a checkpoint's files name beside its vocabulary: without the tokenizer, which
+    takes a second to load. Empty where none of them can be read; loading will say why."""
+    tokens: dict[str, int] = {}
+    try:
+        if (file := folder / "tokenizer.json").exists():
+            tokens |= {each["content"]: each["id"] for each in json.loads(file.read_bytes())["added_tokens"]}
+        if (file := folder / "tokenizer_config.json").exists():
+            stated = json.loads(file.read_bytes()).get("added_tokens_decoder") or {}
+            tokens |= {token["content"]: int(id_) for id_, token in stated.items()}
+        if (file := folder / "added_tokens.json").exists():
+            tokens |= json.loads(file.read_bytes())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return tokens
+
+
 def language_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
     """Code: id. Of the generation config's lang_to_id, else the tokens <|xx|> whose xx is a language of Whisper's."""
     stated = _named_ids(settings, "lang_to_id")
     if stated:
         return {token.strip("<|>"): id_ for token, id_ in stated.items()}
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
-    return {code: vocabulary[token] for code in LANGUAGES if (token := f"<|{code}|>") in vocabulary}
+    return {code: vocabulary[token] for code in NAMES if (token := f"<|{code}|>") in vocabulary}
 
 
 def task_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
