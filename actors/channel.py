@@ -111,5 +111,7 @@ class CommandReceiver(Loop):
     def _carry_out(self, frames: list[zmq.Frame]) -> None:
         token, *body = frames
         if secrets.compare_digest(token.bytes, self.token) and body:
-            command, argument = pickle.loads(body[0].buffer, buffers=[each.buffer for each in body[1:]])
+            command, argument = pickle.loads(
+                body[0].buffer, buffers=[each.buffer for each in body[1:]]
+            )
             self._commands[command](argument)

@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 PUT_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
 LOOK_SECONDS = 0.2  # how often a start looks whether it was given up
 
-_starting = threading.Lock()  # each engine of a process asks for the CPUs and GPUs that the ones before have left
+_starting = (
+    threading.Lock()
+)  # each engine of a process asks for the CPUs and GPUs that the ones before have left
 
 
 class StartGivenUp(Exception):
@@ -80,7 +82,10 @@ class RayWorkers(Workers):
     ) -> None:
         """Loads all weights in parallel."""
         loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
-        loading += [worker.load.remote(model, config, index, rules, gpu_share) for index, worker in enumerate(self.decoders)]
+        loading += [
+            worker.load.remote(model, config, index, rules, gpu_share)
+            for index, worker in enumerate(self.decoders)
+        ]
         facts = wait(loading)
         self.facts |= {**facts[0], **facts[-1]}
 
@@ -88,7 +93,10 @@ class RayWorkers(Workers):
         """Tells workers of each other and of `receiver`."""
         self._receiver = receiver
         connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
-        connecting += [worker.connect.remote(self.encoders, receiver.address, receiver.token) for worker in self.decoders]
+        connecting += [
+            worker.connect.remote(self.encoders, receiver.address, receiver.token)
+            for worker in self.decoders
+        ]
         self._links = [CommandSender(*link) for link in wait(connecting)[len(self.encoders) :]]
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -159,7 +167,11 @@ class RayWorkers(Workers):
         finally:
             for each in watches:
                 each.cancel()
-        raise next(EngineDeadError(each.result()) for each in watches if each.done() and not each.cancelled())
+        raise next(
+            EngineDeadError(each.result())
+            for each in watches
+            if each.done() and not each.cancelled()
+        )
 
     async def stats(self) -> list[dict[str, int]]:
         return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
@@ -176,7 +188,12 @@ async def _ending(worker: Any) -> str:
     return "a worker stopped"
 
 
-def launch(model: ModelConfig, config: EngineConfig, rules: TimestampRules | None, given_up: threading.Event) -> RayWorkers:
+def launch(
+    model: ModelConfig,
+    config: EngineConfig,
+    rules: TimestampRules | None,
+    given_up: threading.Event,
+) -> RayWorkers:
     """Joins or starts Ray, starts all workers and loads them.
 
     Raises ConfigurationError where they don't fit the cluster, what their loading raised, and StartGivenUp soon after `given_up`

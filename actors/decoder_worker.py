@@ -29,7 +29,13 @@ class EncoderPeer(Protocol):
 class DecoderWorker(Worker):
     in_this_process = True  # as an encoder worker that holds it sees it
 
-    def __init__(self, index: int, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        model: ModelConfig,
+        config: EngineConfig,
+        timestamps: TimestampRules | None,
+    ) -> None:
         """Loads the decoder half and makes its page pool. Raises what `DecoderRunner` raises."""
         super().__init__()
         self.index = index
@@ -101,7 +107,11 @@ class DecoderWorker(Worker):
 
     def _ask_encoders(self, jobs: list[tuple[Media, int]]) -> None:
         for encoder in {index for _, index in jobs}:
-            mine = [EncodeJob(media.key, media.num_tokens, media.payload, self.index) for media, index in jobs if index == encoder]
+            mine = [
+                EncodeJob(media.key, media.num_tokens, media.payload, self.index)
+                for media, index in jobs
+                if index == encoder
+            ]
             self._encoders[encoder].encode(mine)
 
     def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:

@@ -67,7 +67,9 @@ class JobQueue:
     def withdraw(self, decoder: int, keys: Collection[str]) -> tuple[str, ...]:
         """Takes a decoder's jobs out of the line. Returns the keys that were still in it."""
         unwanted = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
-        self._jobs = deque(job for job in self._jobs if job.decoder != decoder or job.key not in unwanted)
+        self._jobs = deque(
+            job for job in self._jobs if job.decoder != decoder or job.key not in unwanted
+        )
         return tuple(unwanted)
 
     def __len__(self) -> int:
@@ -197,7 +199,12 @@ class EncoderWorker(Worker):
                 if ready is not None:  # `done` came before this copy
                     ready = torch.cuda.Event()
                     ready.record()
-            states = HiddenStates(tuple(jobs[i].key for i in mine), tuple(encoded.lengths[i] for i in mine), packed, ready)
+            states = HiddenStates(
+                tuple(jobs[i].key for i in mine),
+                tuple(encoded.lengths[i] for i in mine),
+                packed,
+                ready,
+            )
             self._decoders[decoder].take(states)
 
     def _fail(self, job: EncodeJob, error: str) -> None:

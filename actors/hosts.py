@@ -75,7 +75,9 @@ class Host:
             pass
         for each in self.loops:
             if each.failure is not None:
-                raise RuntimeError(f"{type(each).__name__} ended: {type(each.failure).__name__}: {each.failure}")
+                raise RuntimeError(
+                    f"{type(each).__name__} ended: {type(each.failure).__name__}: {each.failure}"
+                )
 
     def close(self, patience: float = 5.0) -> None:
         """Waits so many seconds for the end of what the threads are doing."""
@@ -116,7 +118,11 @@ class DecoderHost(Host):
         return self._load_decoder(model, config, index, timestamps)
 
     def _load_decoder(
-        self, model: ModelConfig, config: EngineConfig, index: int, timestamps: TimestampRules | None
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        index: int,
+        timestamps: TimestampRules | None,
     ) -> dict[str, Any]:
         self.decoder = DecoderWorker(index, model, config, timestamps)
         self.loops = [self.decoder]
@@ -125,7 +131,8 @@ class DecoderHost(Host):
     def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
         """`address` and `token`: the engine's, for outputs. Returns those for commands."""
         self.decoder.connect(
-            {index: RemoteEncoder(actor) for index, actor in enumerate(encoders)}, OutputSender(address, token).send
+            {index: RemoteEncoder(actor) for index, actor in enumerate(encoders)},
+            OutputSender(address, token).send,
         )
         return self._listen()
 
@@ -151,7 +158,13 @@ class DecoderHost(Host):
     def stop(self, request_id: int) -> None:
         self.decoder.stop(request_id)
 
-    def deliver(self, keys: tuple[str, ...], lengths: tuple[int, ...], packed: np.ndarray, dtype: torch.dtype) -> None:
+    def deliver(
+        self,
+        keys: tuple[str, ...],
+        lengths: tuple[int, ...],
+        packed: np.ndarray,
+        dtype: torch.dtype,
+    ) -> None:
         self.decoder.take(HiddenStates.from_wire(keys, lengths, packed, dtype))
 
     def encode_failed(self, key: str, error: str) -> None:
@@ -177,7 +190,9 @@ class ColocatedHost(DecoderHost):
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
         claim(config, gpu_share)
-        self.encoder = EncoderWorker(model, config)  # first: the page pool takes what memory is left
+        self.encoder = EncoderWorker(
+            model, config
+        )  # first: the page pool takes what memory is left
         facts = self._load_decoder(model, config, index, timestamps)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.facts, **facts}

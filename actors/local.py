@@ -19,15 +19,21 @@ from antiphon.scheduler.request import Request, StepOutput
 
 LOOK_SECONDS = 0.2  # how often the threads are looked after
 EXIT_SECONDS = 5.0  # for weights that are being loaded
-CLOSE_SECONDS = 1.0  # for the batch under way; an encoder's may take longer on a CPU, and nobody waits for it
+CLOSE_SECONDS = (
+    1.0  # for the batch under way; an encoder's may take longer on a CPU, and nobody waits for it
+)
 
 
 class LocalWorkers(Workers):
     """An encoder and a decoder worker, each a thread. The constructor loads their weights; `start` lets them work."""
 
-    _first_pid: ClassVar[int | None] = None  # of the process in which the first of them was made: forked children inherit it
+    _first_pid: ClassVar[int | None] = (
+        None  # of the process in which the first of them was made: forked children inherit it
+    )
 
-    def __init__(self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None) -> None:
+    def __init__(
+        self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None
+    ) -> None:
         """Raises ConfigurationError where an option needs more processes, and in a child that was forked off a process which had
         made some: neither OpenMP nor CUDA works in it. Raises what the loading raises."""
         check(config)
@@ -35,9 +41,14 @@ class LocalWorkers(Workers):
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
         self._host = ColocatedHost()
         loaded = threading.Event()
-        atexit.register(loaded.wait, EXIT_SECONDS)  # the interpreter must not end under a thread that runs native code
+        atexit.register(
+            loaded.wait, EXIT_SECONDS
+        )  # the interpreter must not end under a thread that runs native code
         try:
-            self.facts = {"placement": "in this process", **self._host.load(model, config, 0, rules)}
+            self.facts = {
+                "placement": "in this process",
+                **self._host.load(model, config, 0, rules),
+            }
         finally:
             loaded.set()
             atexit.unregister(loaded.wait)
@@ -107,8 +118,14 @@ def check(config: EngineConfig) -> None:
     }
     for name, count in replicas.items():
         if count != 1:
-            raise ConfigurationError(f"{name}={count} needs a process for each: leave out ray=False")
+            raise ConfigurationError(
+                f"{name}={count} needs a process for each: leave out ray=False"
+            )
     if config.placement.placement == "disaggregated":
-        raise ConfigurationError("placement='disaggregated' needs a process for each half: leave out ray=False")
+        raise ConfigurationError(
+            "placement='disaggregated' needs a process for each half: leave out ray=False"
+        )
     if config.placement.address is not None:
-        raise ConfigurationError(f"ray=False joins no cluster: leave out it or address={config.placement.address!r}")
+        raise ConfigurationError(
+            f"ray=False joins no cluster: leave out it or address={config.placement.address!r}"
+        )

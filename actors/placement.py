@@ -13,7 +13,9 @@ from antiphon.config.options import EngineConfig
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 5.0  # Ray notices that an ended worker's resources are free again some time after it has ended
+SETTLE_SECONDS = (
+    5.0  # Ray notices that an ended worker's resources are free again some time after it has ended
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,17 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
     """As `place`, for these nodes."""
     on_gpus = config.model.device != "cpu" and any(node.gpus for node in nodes)
     if config.model.device == "cuda" and not on_gpus:
-        raise ConfigurationError("device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node")
+        raise ConfigurationError(
+            "device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node"
+        )
     free = sum(math.floor(node.free_gpus) for node in nodes)
     colocated = _colocates(config, free if on_gpus else 0)
-    processes = config.decoder.decoder_replicas + (0 if colocated else config.encoder.encoder_replicas)
-    cpus = 1.0 if sum(node.free_cpus for node in nodes) >= processes else 0.0  # too few must not keep an engine from starting
+    processes = config.decoder.decoder_replicas + (
+        0 if colocated else config.encoder.encoder_replicas
+    )
+    cpus = (
+        1.0 if sum(node.free_cpus for node in nodes) >= processes else 0.0
+    )  # too few must not keep an engine from starting
     if not on_gpus:
         return Placement(colocated, processes, 0.0, cpus)
     if not free:
@@ -69,7 +77,12 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         )
     on_one_gpu = math.ceil(processes / free)
     if on_one_gpu > 1:
-        logger.warning("%d workers share %d free GPUs: each may use %.0f %% of one", processes, free, 100 / on_one_gpu)
+        logger.warning(
+            "%d workers share %d free GPUs: each may use %.0f %% of one",
+            processes,
+            free,
+            100 / on_one_gpu,
+        )
     return Placement(colocated, processes, math.floor(100 / on_one_gpu) / 100, cpus)
 
 
@@ -89,7 +102,9 @@ def _colocates(config: EngineConfig, free_gpus: int) -> bool:
 
 
 def _gpus_by_node(nodes: list[Node]) -> str:
-    shares = [f"{node.name} has {node.free_gpus:g} of {node.gpus:g} free" for node in nodes if node.gpus]
+    shares = [
+        f"{node.name} has {node.free_gpus:g} of {node.gpus:g} free" for node in nodes if node.gpus
+    ]
     return "; ".join(shares)
 
 

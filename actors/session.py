@@ -43,7 +43,9 @@ class RaySession:
         """Raises ConfigurationError where there is no cluster at `address`, and in a child that was forked off a process which had
         connected: Ray's threads, which its client needs, stayed behind there."""
         if self._connecting is not None:
-            refuse_in_fork(self._pid, "connected to Ray")  # before the lock, which another thread may have held then
+            refuse_in_fork(
+                self._pid, "connected to Ray"
+            )  # before the lock, which another thread may have held then
         with self._lock:
             import ray  # before the exit is registered: what is registered last runs first
 
@@ -74,7 +76,9 @@ class RaySession:
         processes = self._processes()
         if self._connecting.done():
             with contextlib.suppress(TimeoutError):
-                self._thread.submit(self._disconnect).result(EXIT_SECONDS)  # perhaps behind one that is under way
+                self._thread.submit(self._disconnect).result(
+                    EXIT_SECONDS
+                )  # perhaps behind one that is under way
         _kill(processes)
         _forget_exit()
 
@@ -91,7 +95,9 @@ class RaySession:
         found: list[psutil.Process] = []
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.Error):  # it ends at this moment
-                if child.pid not in self._others and any("/ray/" in word for word in child.cmdline()):
+                if child.pid not in self._others and any(
+                    "/ray/" in word for word in child.cmdline()
+                ):
                     found += [child, *child.children(recursive=True)]
         return found
 
@@ -163,7 +169,10 @@ def _check_same_cluster(address: str, joined: str) -> None:
     check_reachable(address)
     host, _, port = address.removeprefix("ray://").rpartition(":")
     own_host, _, own_port = joined.rpartition(":")
-    same_host = socket.gethostbyname(host.strip("[]")) in (socket.gethostbyname(own_host), "127.0.0.1")
+    same_host = socket.gethostbyname(host.strip("[]")) in (
+        socket.gethostbyname(own_host),
+        "127.0.0.1",
+    )
     if port != own_port or not same_host:
         raise ConfigurationError(
             f"address={address!r}, but this process is in the Ray cluster at {joined}: leave out address, or use another process"

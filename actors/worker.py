@@ -41,7 +41,11 @@ class Worker(Loop):
     def _drain(self) -> None:
         """Carries out every command that is there; sleeps for the first if there is time."""
         try:
-            command = self.inbox.get(timeout=patience) if (patience := self.patience) else self.inbox.get_nowait()
+            command = (
+                self.inbox.get(timeout=patience)
+                if (patience := self.patience)
+                else self.inbox.get_nowait()
+            )
             while True:
                 command()
                 command = self.inbox.get_nowait()

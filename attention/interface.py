@@ -69,7 +69,13 @@ class PagedBatch:
     max_kv_len: int  # likewise
 
     @classmethod
-    def of(cls, query_lens: np.ndarray, kv_lens: np.ndarray, page_table: np.ndarray, device: torch.device) -> "PagedBatch":
+    def of(
+        cls,
+        query_lens: np.ndarray,
+        kv_lens: np.ndarray,
+        page_table: np.ndarray,
+        device: torch.device,
+    ) -> "PagedBatch":
         return cls(
             query_lens, kv_lens, page_table,
             starts_of(query_lens).to(device), _int32(kv_lens).to(device), _int32(page_table).to(device),
@@ -103,7 +109,14 @@ class AttentionBackend(ABC):
         host must do again. Nothing for kernels that read lengths and page tables on the device."""
 
     @abstractmethod
-    def run(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: Any, bias: RelativeBias | None = None) -> torch.Tensor:
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: Any,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
         """Attention output [tokens, heads, head_dim] for queries `q` of that shape.
 
         full: `k`, `v` are [tokens, heads, head_dim]. causal, cross: one layer's pages [pages, page_size, heads, head_dim].

@@ -11,7 +11,9 @@ from antiphon.attention.interface import AttentionBackend
 HALF = frozenset({torch.float16, torch.bfloat16})
 ANY_FLOAT = HALF | {torch.float32}
 FULL, PAGED = frozenset({"full"}), frozenset({"causal", "cross"})
-Graphs = Literal["none", "same", "any"]  # on CUDA: for which lengths a captured graph can be replayed
+Graphs = Literal[
+    "none", "same", "any"
+]  # on CUDA: for which lengths a captured graph can be replayed
 CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
 HOPPER = (9, 0)
 
@@ -55,7 +57,7 @@ class Row:
 
 BACKENDS = {
     "torch_sdpa": Row(
-        "antiphon.attention.backends.torch_sdpa:TorchSdpa",
+        "antiphon.attention.registry.torch_sdpa:TorchSdpa",
         (
             Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs="same"),
             Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs="none"),
@@ -67,18 +69,40 @@ BACKENDS = {
         package="numba",
     ),
     "flash_attn": Row(
-        "antiphon.attention.backends.flash_attn:FlashAttention",
+        "antiphon.attention.registry.flash_attn:FlashAttention",
         (
-            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=(8, 0), graphs="same"),
-            Support(PAGED, HALF, head_dim_multiple=8, max_head_dim=256, page_size_multiple=256, min_capability=(8, 0)),
+            Support(
+                FULL,
+                HALF,
+                head_dim_multiple=8,
+                max_head_dim=256,
+                min_capability=(8, 0),
+                graphs="same",
+            ),
+            Support(
+                PAGED,
+                HALF,
+                head_dim_multiple=8,
+                max_head_dim=256,
+                page_size_multiple=256,
+                min_capability=(8, 0),
+            ),
         ),
         package="flash_attn",
         extra="flash-attn",
     ),
     "flash_attn_3": Row(
-        "antiphon.attention.backends.flash_attn_3:FlashAttention3",
+        "antiphon.attention.registry.flash_attn_3:FlashAttention3",
         (
-            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=256, min_capability=HOPPER, max_capability=HOPPER, graphs="same"),
+            Support(
+                FULL,
+                HALF,
+                head_dim_multiple=8,
+                max_head_dim=256,
+                min_capability=HOPPER,
+                max_capability=HOPPER,
+                graphs="same",
+            ),
             Support(
                 PAGED,
                 HALF,
@@ -94,10 +118,19 @@ BACKENDS = {
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
     ),
     "flashinfer": Row(
-        "antiphon.attention.backends.flashinfer:FlashInfer",
+        "antiphon.attention.registry.flashinfer:FlashInfer",
         (
-            Support(FULL, HALF, head_dim_multiple=8, max_head_dim=128, min_capability=(8, 0), graphs="same"),
-            Support(PAGED, HALF, head_dims=frozenset({64, 128, 256}), float8=True, min_capability=(8, 0)),
+            Support(
+                FULL,
+                HALF,
+                head_dim_multiple=8,
+                max_head_dim=128,
+                min_capability=(8, 0),
+                graphs="same",
+            ),
+            Support(
+                PAGED, HALF, head_dims=frozenset({64, 128, 256}), float8=True, min_capability=(8, 0)
+            ),
         ),
         package="flashinfer",
         extra="flashinfer",
@@ -106,17 +139,23 @@ BACKENDS = {
         "antiphon.attention.backends.triton:TritonAttention",
         (
             Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0)),
-            Support(PAGED, ANY_FLOAT, bias=True, max_head_dim=256, float8=True, min_capability=(8, 0)),
+            Support(
+                PAGED, ANY_FLOAT, bias=True, max_head_dim=256, float8=True, min_capability=(8, 0)
+            ),
         ),
         package="triton",
     ),
     "flex": Row(
         "antiphon.attention.backends.flex:FlexAttention",
-        (Support(FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs="none"),),
+        (
+            Support(
+                FULL, ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0), graphs="none"
+            ),
+        ),
         package="triton",
     ),
     "xformers": Row(
-        "antiphon.attention.backends.xformers:Xformers",
+        "antiphon.attention.registry.xformers:Xformers",
         (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs="none"),),
         package="xformers",
         extra="xformers",

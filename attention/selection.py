@@ -24,14 +24,20 @@ ORDER = {
     ("cpu", "ragged"): ("torch_sdpa",),
     ("cpu", "paged"): ("cpu_paged", "torch_sdpa"),
     ("cuda", "full"): ("flashinfer", "triton", "torch_sdpa"),
-    ("cuda", "ragged"): ("triton", "flashinfer", "torch_sdpa"),  # as fast for short texts, and graphs hold it for any lengths
+    ("cuda", "ragged"): (
+        "triton",
+        "flashinfer",
+        "torch_sdpa",
+    ),  # as fast for short texts, and graphs hold it for any lengths
     ("cuda", "paged"): ("triton", "flashinfer", "torch_sdpa"),
 }
 
 
 def _row(name: str) -> Row:
     if name not in BACKENDS:
-        raise AttentionBackendError(f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}")
+        raise AttentionBackendError(
+            f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}"
+        )
     return BACKENDS[name]
 
 
@@ -43,12 +49,16 @@ def missing(name: str) -> str | None:
     return f"{row.package} is not installed{_remedy(row)}"
 
 
-def refusal(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
+def refusal(
+    name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None
+) -> str | None:
     """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
     return missing(name) or unsupported(name, spec, capability)
 
 
-def unsupported(name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None) -> str | None:
+def unsupported(
+    name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None
+) -> str | None:
     """The same for a backend that is installed."""
     row = _row(name)
     support = row.support(spec.kind)
@@ -57,11 +67,15 @@ def unsupported(name: str, spec: AttentionSpec, capability: tuple[int, int] | No
     checks = (
         (spec.device.type in support.devices, f"does not run on {spec.device.type}"),
         (
-            support.min_capability is None or capability is None or capability >= support.min_capability,
+            support.min_capability is None
+            or capability is None
+            or capability >= support.min_capability,
             f"needs compute capability {support.min_capability}, this device has {capability}",
         ),
         (
-            support.max_capability is None or capability is None or capability <= support.max_capability,
+            support.max_capability is None
+            or capability is None
+            or capability <= support.max_capability,
             f"runs up to compute capability {support.max_capability}, this device has {capability}",
         ),
         (spec.dtype in support.dtypes, f"does not take {_short(spec.dtype)}"),
@@ -120,12 +134,19 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
         order = ORDER[device.type, _group(specs[0])]
         chosen = next(name for name in order if reason(name) is None)
         better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
-        logger.info("%s attention: %s%s", half, chosen, f" (faster, but {'; '.join(better)})" if better else "")
+        logger.info(
+            "%s attention: %s%s",
+            half,
+            chosen,
+            f" (faster, but {'; '.join(better)})" if better else "",
+        )
         return chosen
     why = reason(requested)
     if why is not None:
         valid = ", ".join(name for name in BACKENDS if reason(name) is None)
-        raise AttentionBackendError(f"{half}_attention_backend='{requested}' cannot be used: {why}. Valid here: {valid}")
+        raise AttentionBackendError(
+            f"{half}_attention_backend='{requested}' cannot be used: {why}. Valid here: {valid}"
+        )
     return requested
 
 
@@ -145,4 +166,8 @@ def _group(spec: AttentionSpec) -> str:
 def capturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "any") -> bool:
     """Whether a CUDA graph can hold what `backend` does, to be replayed for batches of the same lengths, or of any."""
     support = BACKENDS[backend.name].support(backend.spec.kind)
-    return backend.spec.device.type == "cuda" and support is not None and support.graphs in ("any", lengths)
+    return (
+        backend.spec.device.type == "cuda"
+        and support is not None
+        and support.graphs in ("any", lengths)
+    )

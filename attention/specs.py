@@ -21,7 +21,13 @@ def decoder_specs(half: Half, target: Target, options: DecoderOptions) -> list[A
     return [_spec(kind, half, target, options.kv_page_size, kv_dtype) for kind in kinds]
 
 
-def _spec(kind: Kind, half: Half, target: Target, page_size: int | None, kv_dtype: torch.dtype | None = None) -> AttentionSpec:
+def _spec(
+    kind: Kind,
+    half: Half,
+    target: Target,
+    page_size: int | None,
+    kv_dtype: torch.dtype | None = None,
+) -> AttentionSpec:
     return AttentionSpec(
         kind=kind,
         num_heads=half.num_heads,

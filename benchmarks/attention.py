@@ -14,15 +14,25 @@ from antiphon.benchmarks.report import Row
 from antiphon.kernels.formats import FLOAT8
 
 HIDDEN = 1280  # heads times head size
-ROTATED = 1 << 30  # bytes of keys and values that a paged measurement goes through: far more than any cache
+ROTATED = (
+    1 << 30
+)  # bytes of keys and values that a paged measurement goes through: far more than any cache
 
 
-def full(machine: Machine, batches: list[int], tokens: list[int], head_sizes: list[int], dtype: torch.dtype) -> list[Row]:
+def full(
+    machine: Machine,
+    batches: list[int],
+    tokens: list[int],
+    head_sizes: list[int],
+    dtype: torch.dtype,
+) -> list[Row]:
     rows = []
     for batch, length, size in product(batches, tokens, head_sizes):
         heads = HIDDEN // size
         spec = AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device("cuda"))
-        q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(heads, 1)
+        q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(
+            heads, 1
+        )
         lengths = FullBatch.of(np.full(batch, length), spec.device)
         operations = 4 * batch * heads * length**2 * size
         for name, backend in _usable(spec):
@@ -37,14 +47,26 @@ def full(machine: Machine, batches: list[int], tokens: list[int], head_sizes: li
     return rows
 
 
-def paged(machine: Machine, batches: list[int], tokens: list[int], head_sizes: list[int], dtype: torch.dtype) -> list[Row]:
+def paged(
+    machine: Machine,
+    batches: list[int],
+    tokens: list[int],
+    head_sizes: list[int],
+    dtype: torch.dtype,
+) -> list[Row]:
     """Decode steps over cross KV, in the model's dtype and as float8."""
     rows = []
     for batch, length, size, kv in product(batches, tokens, head_sizes, (None, FLOAT8)):
         heads = HIDDEN // size
         for page_size in (16, 256):
-            spec = AttentionSpec("cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv)
-            usable = [(name, made) for name, made in _usable(spec) if (name == "flash_attn") == (page_size == 256)]
+            spec = AttentionSpec(
+                "cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv
+            )
+            usable = [
+                (name, made)
+                for name, made in _usable(spec)
+                if (name == "flash_attn") == (page_size == 256)
+            ]
             if not usable:
                 continue
             pools, q, lengths = _paged_problem(spec, batch, length)
@@ -64,17 +86,25 @@ def paged(machine: Machine, batches: list[int], tokens: list[int], head_sizes: l
     return rows
 
 
-def _time_decode(backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch) -> float:
+def _time_decode(
+    backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
+) -> float:
     plan = backend.plan(batch)
     return seconds_in_graph(lambda i: backend.run(q, pools[i][0], pools[i][1], plan), len(pools))
 
 
 def _usable(spec: AttentionSpec) -> list[tuple[str, AttentionBackend]]:
     capability = torch.cuda.get_device_capability()
-    return [(name, row.load()(spec)) for name, row in BACKENDS.items() if refusal(name, spec, capability) is None]
+    return [
+        (name, row.load()(spec))
+        for name, row in BACKENDS.items()
+        if refusal(name, spec, capability) is None
+    ]
 
 
-def _paged_problem(spec: AttentionSpec, batch: int, length: int) -> tuple[list[torch.Tensor], torch.Tensor, PagedBatch]:
+def _paged_problem(
+    spec: AttentionSpec, batch: int, length: int
+) -> tuple[list[torch.Tensor], torch.Tensor, PagedBatch]:
     size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
     pages = -(-length // size)
     shape = (2, batch * pages, size, spec.num_heads, spec.head_dim)
@@ -83,4 +113,8 @@ def _paged_problem(spec: AttentionSpec, batch: int, length: int) -> tuple[list[t
     pools = [torch.randn(shape, device="cuda", dtype=spec.dtype).to(kv_dtype) for _ in range(count)]
     table = np.random.default_rng(0).permutation(batch * pages).reshape(batch, pages)
     q = torch.randn(batch, spec.num_heads, spec.head_dim, device="cuda", dtype=spec.dtype)
-    return pools, q, PagedBatch.of(np.ones(batch, np.int64), np.full(batch, length), table, spec.device)
+    return (
+        pools,
+        q,
+        PagedBatch.of(np.ones(batch, np.int64), np.full(batch, length), table, spec.device),
+    )

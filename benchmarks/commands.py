@@ -19,7 +19,9 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines."
+)
 
 # Weights are random unless the checkpoint's are wanted: what is measured does not depend on them.
 BENCH_ENGINE = replace(
@@ -36,7 +38,9 @@ Model = Annotated[
         help=f"Hub id, checkpoint folder, or with random weights one of {', '.join(PUBLISHED)}.",
     ),
 ]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results here (PNG).")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the results here (PNG).")
+]
 Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 
@@ -44,7 +48,9 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(each) for each in text.split(",")]
     except ValueError:
-        raise ConfigurationError(f"'{text}' must be whole numbers with commas between them") from None
+        raise ConfigurationError(
+            f"'{text}' must be whole numbers with commas between them"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -54,7 +60,9 @@ def _folder(model: str, load_format: str) -> Iterator[str]:
         yield model
         return
     if load_format != "dummy":
-        raise ConfigurationError(f"{model} is known here by its shapes alone: use --load-format dummy, or give a hub id or folder")
+        raise ConfigurationError(
+            f"{model} is known here by its shapes alone: use --load-format dummy, or give a hub id or folder"
+        )
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(PUBLISHED[model], Path(folder))
         yield folder
@@ -68,7 +76,12 @@ def _need_gpu() -> None:
 
 
 def _report_engine(
-    bench: str, model: str, facts: dict[str, Any], options: dict[str, Any], rows: list[Row], output: Path | None
+    bench: str,
+    model: str,
+    facts: dict[str, Any],
+    options: dict[str, Any],
+    rows: list[Row],
+    output: Path | None,
 ) -> None:
     """What a whole engine ran on, the table, the file."""
     import torch
@@ -115,7 +128,9 @@ def attention(
 def steps(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    batches: Annotated[str, typer.Option(help="Of encoder inputs, and of decoding sequences.")] = "1,4,10",
+    batches: Annotated[
+        str, typer.Option(help="Of encoder inputs, and of decoding sequences.")
+    ] = "1,4,10",
     decodes: Annotated[str, typer.Option(help="Decoding sequences.")] = "1,8,32,64",
     cross_tokens: Annotated[int, typer.Option(help="Encoder tokens of each sequence.")] = 1500,
     length: Annotated[int, typer.Option(help="Decoder tokens of each sequence.")] = 32,
@@ -144,7 +159,9 @@ def steps(
             rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, target.dtype)
             gc.collect()
             torch.cuda.empty_cache()
-        found = measured.decoder(described, config, machine, _numbers(decodes), cross_tokens, length)
+        found = measured.decoder(
+            described, config, machine, _numbers(decodes), cross_tokens, length
+        )
     print(machine)
     print(table(rows))
     print(table(found))
@@ -161,9 +178,14 @@ def throughput(
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
     output_tokens: Annotated[int, typer.Option()] = 64,
     mixed: Annotated[
-        bool, typer.Option(help="Lengths as traffic has them: outputs log-normal around, texts up to the given size.")
+        bool,
+        typer.Option(
+            help="Lengths as traffic has them: outputs log-normal around, texts up to the given size."
+        ),
     ] = False,
-    peer_batches: Annotated[str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")] = "32",
+    peer_batches: Annotated[
+        str, typer.Option(help="Batch sizes of transformers; empty: leave it out.")
+    ] = "32",
     output: Output = None,
     plot_file: Plot = None,
 ) -> None:
@@ -183,7 +205,9 @@ def throughput(
         described = ModelConfig.load(config.model)
         target = Target.resolve(config.model, described.raw, described.family)
         for batch in _numbers(peer_batches) if peer_batches else []:
-            rows.append(peers.throughput(Path(folder), load, batch, target.dtype, target.device.type))
+            rows.append(
+                peers.throughput(Path(folder), load, batch, target.dtype, target.device.type)
+            )
             rows[-1]["ratio"] = mine["requests/s"] / rows[-1]["requests/s"]
     _report_engine("throughput", model, facts, options, rows, output)
     if plot_file is not None:
@@ -211,7 +235,9 @@ def latency(
         if not options.pop("ray", True):
             rows, facts = local.latency(folder, options, load, _numbers(concurrency))
         else:
-            rows, facts = asyncio.run(serving.run_latency(folder, options, load, _numbers(concurrency)))
+            rows, facts = asyncio.run(
+                serving.run_latency(folder, options, load, _numbers(concurrency))
+            )
     _report_engine("latency", model, facts, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

@@ -65,7 +65,12 @@ class LocalEngine:
         array, start = self._inputs.draw(size), self.model.token_id("decoder_start_token_id")
         assert start is not None
         number, audio = next(self._ids), self.audio is not None
-        media = Media(str(number), "audio" if audio else "text", self.model.max_encoder_len if audio else len(array), array)
+        media = Media(
+            str(number),
+            "audio" if audio else "text",
+            self.model.max_encoder_len if audio else len(array),
+            array,
+        )
         prompt = start + np.arange(4 if audio else 1)
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(number, prompt, media, params, DecodingRules(), output_tokens, seed=0)
@@ -95,12 +100,18 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
             began = time.perf_counter()
             engine.run(sizes, len(sizes))
             took = time.perf_counter() - began
-        return {**offline_row(load, sizes, took, memory), "steps": engine.steps - before, "ready_s": ready}, engine.facts
+        return {
+            **offline_row(load, sizes, took, memory),
+            "steps": engine.steps - before,
+            "ready_s": ready,
+        }, engine.facts
     finally:
         engine.close()
 
 
-def latency(folder: str, options: dict[str, Any], load: Load, concurrencies: list[int]) -> tuple[list[Row], dict[str, Any]]:
+def latency(
+    folder: str, options: dict[str, Any], load: Load, concurrencies: list[int]
+) -> tuple[list[Row], dict[str, Any]]:
     """A closed loop; as `serving.run_latency`."""
     engine, rows = LocalEngine(folder, options, load), []
     try:

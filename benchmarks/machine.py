@@ -82,7 +82,10 @@ def seconds(work: Callable[[], object], milliseconds: int = 100) -> float:
     """Median time of `work` on the device, by CUDA events, after a warm-up."""
     from triton.testing import do_bench
 
-    found: float = do_bench(work, warmup=max(10, milliseconds // 4), rep=milliseconds, return_mode="median") / 1e3
+    found: float = (
+        do_bench(work, warmup=max(10, milliseconds // 4), rep=milliseconds, return_mode="median")
+        / 1e3
+    )
     return found
 
 

@@ -41,7 +41,9 @@ class OwnLength:
         return input_ids.shape[1] >= self._ends
 
 
-def throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device: str = "cuda") -> Row:
+def throughput(
+    folder: Path, load: Load, batch: int, dtype: torch.dtype, device: str = "cuda"
+) -> Row:
     """`generate` in batches of `batch`, greedy, in a process of its own; texts sorted by length, so that it pads little; spectrograms by
     our own code on the device, which is faster than theirs."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -55,7 +57,9 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
     whisper = model.config.model_type == "whisper"
     make = (_sound if whisper else _texts)(model, load.input_size, dtype, device)
     generate = model.generate
-    if whisper:  # Whisper's own generate looks for timestamps and languages; the plain one is what it calls
+    if (
+        whisper
+    ):  # Whisper's own generate looks for timestamps and languages; the plain one is what it calls
         generate = lambda **given: GenerationMixin.generate(model, **given)
 
     def run(sizes: list[tuple[float, int]]) -> None:
@@ -85,7 +89,9 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
     return {"engine": f"transformers, batch {batch}", **offline_row(load, sizes, took, memory)}
 
 
-Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]  # inputs of these sizes, and the decoder's prompt
+Make = Callable[
+    [list[float]], tuple[dict[str, Any], list[int]]
+]  # inputs of these sizes, and the decoder's prompt
 
 
 def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
@@ -98,7 +104,12 @@ def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
         for row, size in zip(samples.numpy(), sizes, strict=True):
             clip = clips.draw(size)[: audio.window]
             row[: len(clip)] = clip
-        return {"input_features": log_mel(samples.to(device)).to(dtype)}, [start, start + 1, start + 2, start + 3]
+        return {"input_features": log_mel(samples.to(device)).to(dtype)}, [
+            start,
+            start + 1,
+            start + 2,
+            start + 3,
+        ]
 
     return make
 
@@ -108,7 +119,10 @@ def _texts(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
 
     def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
         drawn = [torch.from_numpy(texts.draw(size)).long() for size in sizes]
-        ids, there = (pad_sequence(each, batch_first=True).to(device) for each in (drawn, [torch.ones_like(one) for one in drawn]))
+        ids, there = (
+            pad_sequence(each, batch_first=True).to(device)
+            for each in (drawn, [torch.ones_like(one) for one in drawn])
+        )
         return {"input_ids": ids, "attention_mask": there}, [model.config.decoder_start_token_id]
 
     return make
@@ -127,6 +141,12 @@ def encoder(folder: Path, batches: list[int], tokens: int, dtype: torch.dtype) -
             given = torch.randint(3, model.config.vocab_size, (batch, tokens), device="cuda")
         took = seconds(partial(model, given), 400)
         rows.append(
-            {"half": "encoder", "attention": "transformers, sdpa", "batch": batch, "ms": took * 1e3, "inputs/s": batch / took}
+            {
+                "half": "encoder",
+                "attention": "transformers, sdpa",
+                "batch": batch,
+                "ms": took * 1e3,
+                "inputs/s": batch / took,
+            }
         )
     return rows

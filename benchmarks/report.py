@@ -14,7 +14,10 @@ def table(rows: list[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -26,11 +29,15 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def write_json(path: Path, title: str, machine: Any, options: dict[str, Any], rows: list[Row]) -> None:
+def write_json(
+    path: Path, title: str, machine: Any, options: dict[str, Any], rows: list[Row]
+) -> None:
     content = {
         "bench": title,
         "date": date.today().isoformat(),
-        "machine": asdict(machine) if is_dataclass(machine) and not isinstance(machine, type) else machine,
+        "machine": asdict(machine)
+        if is_dataclass(machine) and not isinstance(machine, type)
+        else machine,
         "options": options,
         "rows": rows,
     }
@@ -57,16 +64,28 @@ def plot_attention(path: Path, machine: str, rows: list[Row]) -> None:
     from matplotlib import pyplot
 
     kinds = [
-        ("encoder, % of the matmul rate", "of_matmul_%", [row for row in rows if row["kind"] == "full"]),
+        (
+            "encoder, % of the matmul rate",
+            "of_matmul_%",
+            [row for row in rows if row["kind"] == "full"],
+        ),
         *(
-            (f"decode, {kv}, % of the copy rate", "of_copy_%", [row for row in rows if row.get("kv") == kv])
+            (
+                f"decode, {kv}, % of the copy rate",
+                "of_copy_%",
+                [row for row in rows if row.get("kv") == kv],
+            )
             for kv in dict.fromkeys(row["kv"] for row in rows if "kv" in row)
         ),
     ]
     sizes = sorted({row["head_size"] for row in rows})
     names = list(dict.fromkeys(row["backend"] for row in rows))
     figure, panels = pyplot.subplots(
-        len(kinds), len(sizes), figsize=(4.2 * len(sizes), 2.9 * len(kinds)), sharey=True, squeeze=False
+        len(kinds),
+        len(sizes),
+        figsize=(4.2 * len(sizes), 2.9 * len(kinds)),
+        sharey=True,
+        squeeze=False,
     )
     for line, (label, value, of_kind) in zip(panels, kinds, strict=True):
         for axes, size in zip(line, sizes, strict=True):
@@ -74,16 +93,33 @@ def plot_attention(path: Path, machine: str, rows: list[Row]) -> None:
             cases = list(dict.fromkeys((row["batch"], row["tokens"]) for row in shown))
             width = 0.8 / len(names)
             for i, name in enumerate(names):
-                found = [(cases.index((row["batch"], row["tokens"])), row[value]) for row in shown if row["backend"] == name]
+                found = [
+                    (cases.index((row["batch"], row["tokens"])), row[value])
+                    for row in shown
+                    if row["backend"] == name
+                ]
                 places = [case + (i - (len(names) - 1) / 2) * width for case, _ in found]
-                axes.bar(places, [share for _, share in found], width, color=COLOURS[i % len(COLOURS)], label=name)
-            axes.set_xticks(range(len(cases)), [f"{batch}×{tokens}" for batch, tokens in cases], rotation=45, fontsize=7)
+                axes.bar(
+                    places,
+                    [share for _, share in found],
+                    width,
+                    color=COLOURS[i % len(COLOURS)],
+                    label=name,
+                )
+            axes.set_xticks(
+                range(len(cases)),
+                [f"{batch}×{tokens}" for batch, tokens in cases],
+                rotation=45,
+                fontsize=7,
+            )
             axes.set_title(f"head size {size}", fontsize=9)
             axes.grid(axis="y", alpha=0.3)
             axes.set_axisbelow(True)
         line[0].set_ylabel(label, fontsize=8)
     figure.suptitle(f"Attention kernels on {machine}, by sequences × tokens", fontsize=11)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(names), fontsize=8)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(names), fontsize=8
+    )
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -17,7 +17,9 @@ from antiphon.inputs.features import AudioConfig
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths
-VARIETY = 1 << 17  # requests before an input comes again: each is a window into one long random sequence, moved by one
+VARIETY = (
+    1 << 17
+)  # requests before an input comes again: each is a window into one long random sequence, moved by one
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class Load:
         drawn = rng.lognormal(np.log(self.output_tokens), SPREAD, self.requests)
         outputs = np.clip(drawn, 4, 7.5 * self.output_tokens).astype(int).tolist()
         most = int(self.input_size)
-        inputs = [self.input_size] * self.requests if audio else rng.integers(-(-most // 20), most + 1, self.requests).tolist()
+        inputs = (
+            [self.input_size] * self.requests
+            if audio
+            else rng.integers(-(-most // 20), most + 1, self.requests).tolist()
+        )
         return list(zip(inputs, outputs, strict=True))
 
     @property
@@ -83,13 +89,18 @@ class Requests:
             return {"prompt_token_ids": array.tolist()}
         start = self._engine.model.token_id("decoder_start_token_id")
         prompt = [start, start + 1, start + 2, self._engine.inputs.whisper.no_timestamps_id]  # type: ignore[operator, union-attr]
-        return {"prompt_token_ids": prompt, "multi_modal_data": {"audio": (array, self._audio.sampling_rate)}}
+        return {
+            "prompt_token_ids": prompt,
+            "multi_modal_data": {"audio": (array, self._audio.sampling_rate)},
+        }
 
     async def one(self, size: float, output_tokens: int) -> float:
         """Seconds that one request took."""
         prompt = self.prompt(size)
         began = time.perf_counter()
-        output = await self._engine.generate(prompt, SamplingParams(max_tokens=output_tokens, ignore_eos=True))
+        output = await self._engine.generate(
+            prompt, SamplingParams(max_tokens=output_tokens, ignore_eos=True)
+        )
         assert len(output.outputs[0].token_ids) == output_tokens
         return time.perf_counter() - began
 
@@ -148,7 +159,9 @@ def closed_loop_row(concurrency: int, took: list[float], elapsed: float) -> Row:
     }  # fmt: skip
 
 
-async def run_throughput(model: str, options: dict[str, Any], load: Load) -> tuple[Row, dict[str, Any]]:
+async def run_throughput(
+    model: str, options: dict[str, Any], load: Load
+) -> tuple[Row, dict[str, Any]]:
     began = time.perf_counter()
     async with AsyncEngine(model, **options) as engine:
         ready = time.perf_counter() - began

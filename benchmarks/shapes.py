@@ -46,7 +46,13 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
 
     (folder / "config.json").write_text(json.dumps(config))
     if config["model_type"] == "whisper":
-        generation = {"no_timestamps_token_id": 50364, "is_multilingual": False, "eos_token_id": config["eos_token_id"]}
+        generation = {
+            "no_timestamps_token_id": 50364,
+            "is_multilingual": False,
+            "eos_token_id": config["eos_token_id"],
+        }
         (folder / "generation_config.json").write_text(json.dumps(generation))
     words = {f"w{id_}": id_ for id_ in range(config["vocab_size"])}
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))
+    ).save_pretrained(folder)

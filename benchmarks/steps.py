@@ -33,7 +33,9 @@ class Work:
         return cls(2 * tokens * weights * half.num_layers, 4 * tokens**2 * inner * half.num_layers)
 
 
-def encoder(model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], tokens: int) -> list[Row]:
+def encoder(
+    model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], tokens: int
+) -> list[Row]:
     """From samples or token ids on the host to hidden states; the limit is the arithmetic at the measured matmul rate."""
     began = time.perf_counter()
     runner = EncoderRunner(model, config)
@@ -43,9 +45,14 @@ def encoder(model: ModelConfig, config: EngineConfig, machine: Machine, batches:
     for batch in batches:
         inputs: list[Any]
         if runner.audio is not None:
-            inputs = [rng.standard_normal(runner.audio.window).astype(np.float32) for _ in range(batch)]
+            inputs = [
+                rng.standard_normal(runner.audio.window).astype(np.float32) for _ in range(batch)
+            ]
         else:
-            inputs = [rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32) for _ in range(batch)]
+            inputs = [
+                rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32)
+                for _ in range(batch)
+            ]
         length = runner.audio.tokens if runner.audio is not None else tokens
         work = Work.of(model.encoder, length)
         took = seconds(partial(runner.encode, inputs), 600)
@@ -60,7 +67,12 @@ def encoder(model: ModelConfig, config: EngineConfig, machine: Machine, batches:
 
 
 def decoder(
-    model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], cross_len: int, length: int
+    model: ModelConfig,
+    config: EngineConfig,
+    machine: Machine,
+    batches: list[int],
+    cross_len: int,
+    length: int,
 ) -> list[Row]:
     """A decode step by itself; the limit is the bytes that it must read at the measured copy rate."""
     began = time.perf_counter()
@@ -101,7 +113,11 @@ def _bytes_per_step(runner: DecoderRunner) -> int:
     """Of weights: all but the embeddings, of which a step reads a few rows, and the cross KV's projections."""
     head = runner.model.get_parameter("lm_head.weight").nbytes
     skipped = {id(each.kv) for each in runner.model.cross_attentions}
-    layers = (each for each in runner.model.modules() if isinstance(each, Linear) and id(each) not in skipped)
+    layers = (
+        each
+        for each in runner.model.modules()
+        if isinstance(each, Linear) and id(each) not in skipped
+    )
     return head + sum(each.nbytes for each in layers)
 
 
@@ -111,6 +127,20 @@ def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> Ste
     own, cross = -(-length // size), -(-cross_len // size)
     pages = np.arange(runner.pool.num_pages)
     assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
-    tables = np.random.default_rng(0).permutation(pages)[: batch * (own + cross)].reshape(batch, own + cross)
+    tables = (
+        np.random.default_rng(0)
+        .permutation(pages)[: batch * (own + cross)]
+        .reshape(batch, own + cross)
+    )
     slots, ones = np.arange(batch), np.ones(batch, np.int64)
-    return StepPlan([], [], slots, slots, ones, ones * length, tables[:, :own], tables[:, own:], ones * cross_len)
+    return StepPlan(
+        [],
+        [],
+        slots,
+        slots,
+        ones,
+        ones * length,
+        tables[:, :own],
+        tables[:, own:],
+        ones * cross_len,
+    )

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from antiphon import __version__
 from antiphon.benchmarks.commands import app as bench
+from antiphon.cli.exit_codes import FAILED, exit_code
 from antiphon.cli.flags import PanelledCommand
 from antiphon.cli.generate import generate
 from antiphon.cli.info import info
@@ -23,7 +24,8 @@ from antiphon.config.errors import AntiphonError
 
 MISTAKEN = {
     "serve": "there is no server yet: `antiphon transcribe` and `antiphon generate` run a model",
-    "translate": "`antiphon transcribe --task translate` writes English, `antiphon generate --target-language` translates text",
+    "translate": "`antiphon transcribe --task translate` writes English, "
+    "`antiphon generate --target-language` translates text",
     "help": "`antiphon --help`",
     "version": "`antiphon --version`",
 }
@@ -38,7 +40,9 @@ class Commands(TyperGroup):
             if word in MISTAKEN:
                 ctx.fail(f"No command '{word}': {MISTAKEN[word]}.")
             if Path(word).exists() or Path(word).suffix.lower() in SUFFIXES:
-                ctx.fail(f"No command '{word}'. Did you mean: antiphon transcribe {word} --model MODEL?")
+                ctx.fail(
+                    f"No command '{word}'. Did you mean: antiphon transcribe {word} --model MODEL?"
+                )
         return super().resolve_command(ctx, args)
 
 
@@ -70,7 +74,9 @@ def _print_version(wanted: bool) -> None:
 def _antiphon(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Serve encoder/decoder models (Whisper, T5, BART, Marian, NLLB) on Ray."""
@@ -83,21 +89,21 @@ app.add_typer(bench, name="bench")
 
 
 def run() -> None:
-    """Exit codes: 0 done; 1 something failed; 2 wrong usage."""
+    """Ends with one of the codes of `exit_codes`."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be valid Unicode
     try:
         app(prog_name="antiphon")
     except AntiphonError as error:
         print(f"antiphon: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(exit_code(error))
     except BrokenPipeError:  # whoever read standard output (`| head`) has enough
         _discard_output()
-        sys.exit(1)
+        sys.exit(FAILED)
     except OSError as error:  # a full disk under standard output
         _discard_output()
         print(f"antiphon: cannot go on: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _discard_output() -> None:

@@ -18,4 +18,6 @@ Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Give up on an input after so long.", min=0.0),
 ]
-Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the results here (JSON).")]
+Output = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Write the results here (JSON).")
+]

@@ -8,16 +8,23 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+LONG = 60.0  # seconds of sound from which on a single recording has a bar of its own
+SECONDS_OF_SOUND = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of sound [{elapsed}<{remaining}]"
+
 
 class Console:
-    """Prints around a progress bar, which is drawn on a terminal alone."""
+    """Prints around a progress bar, which is drawn on a terminal alone: of inputs done where there
+    are several, of seconds of sound where there is a single long one."""
 
     def __init__(self, quiet: bool, total: int, unit: str) -> None:
         from tqdm import tqdm
 
         self._tqdm: Any = tqdm
-        hidden = True if quiet or total < 2 else None  # None: hidden unless stderr is a terminal
-        self._bar: Any = tqdm(total=total, unit=unit, disable=hidden, file=sys.stderr)
+        self._hidden = True if quiet else None  # None: hidden unless stderr is a terminal
+        self._several = total > 1
+        self._bar: Any = tqdm(
+            total=total, unit=unit, disable=self._hidden if self._several else True, file=sys.stderr
+        )
 
     def result(self, text: str) -> None:
         """Written out at once: a reader of the pipe sees each result as it is made."""
@@ -28,7 +35,20 @@ class Console:
         self._tqdm.write(f"antiphon: {message}", file=sys.stderr)
 
     def advance(self) -> None:
-        self._bar.update()
+        """One more input is done."""
+        if self._several:
+            self._bar.update()
+
+    def progress(self, done: float, in_all: float) -> None:
+        """Seconds of sound, of the recordings that have been read. May be called in any thread."""
+        if self._several:
+            self._bar.set_postfix_str(f"{done:.0f} s of sound")
+            return
+        if self._bar.disable and in_all >= LONG:
+            self._bar = self._tqdm(
+                total=in_all, bar_format=SECONDS_OF_SOUND, disable=self._hidden, file=sys.stderr
+            )
+        self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

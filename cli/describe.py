@@ -175,4 +175,6 @@ def _in_words(count: int) -> str:
 
 
 def _half(half: Half) -> str:
-    return f"{half.num_layers} layers of {half.hidden_size}, {half.num_heads} heads of {half.head_dim}"
+    return (
+        f"{half.num_layers} layers of {half.hidden_size}, {half.num_heads} heads of {half.head_dim}"
+    )

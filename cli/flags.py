@@ -104,7 +104,9 @@ class FlagGroup:
             callback=_one_of(name, get_args(kind)) if get_origin(kind) is Literal else None,
             autocompletion=_completion(get_args(kind)) if get_origin(kind) is Literal else None,
         )
-        return _keyword(name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option])
+        return _keyword(
+            name, Annotated[(str if get_origin(kind) is Literal else kind) | None, option]
+        )
 
     def collect(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Takes this group's values out of a command's arguments."""
@@ -114,7 +116,9 @@ class FlagGroup:
             if value is None:
                 continue
             if name in pairs:
-                raise ConfigurationError(f"{name} is given twice: as a flag and by {self.pairs[1]} {name}=...")
+                raise ConfigurationError(
+                    f"{name} is given twice: as a flag and by {self.pairs[1]} {name}=..."
+                )
             pairs[name] = value
         return pairs
 
@@ -162,7 +166,9 @@ class PanelledCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except Exception as error:  # click's NoSuchOption, of the copy of click that typer has inside
+        except (
+            Exception
+        ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
             option = getattr(error, "option_name", None)
             if type(error).__name__ != "NoSuchOption" or option is None:
                 raise
@@ -170,7 +176,9 @@ class PanelledCommand(TyperCommand):
             raise AssertionError("unreachable") from error
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]
+        return [
+            piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
+        ]
 
 
 def _unknown_flag(option: str, ctx: Any) -> str:
@@ -181,7 +189,11 @@ def _unknown_flag(option: str, ctx: Any) -> str:
     reason = OTHER_FLAGS.get(name) or (table and table[1])
     if reason:
         return f"No option {option}: {reason}."
-    flags = [flag for parameter in ctx.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    flags = [
+        flag
+        for parameter in ctx.command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    ]
     near = get_close_matches(option, flags, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
     return f"No such option: {option}. {hint}"
@@ -208,7 +220,9 @@ def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
 
 
 def _scalar(annotation: Any) -> Any:
@@ -236,7 +250,8 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str |
     def check(value: str | None) -> str | None:
         own = foreign.option_value(name, value)
         if own is not None and own not in choices:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
+            remedy = foreign.remedy(name, own)
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}{remedy}.")
         return own if own is None else str(own)
 
     return check

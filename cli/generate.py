@@ -11,6 +11,7 @@ import typer
 from antiphon.cli import preflight
 from antiphon.cli.arguments import Json, Model, Quiet, Timeout
 from antiphon.cli.console import Console, logs_on_stderr
+from antiphon.cli.exit_codes import FAILED, engine_errors
 from antiphon.cli.flags import ENGINE, SAMPLING, takes
 from antiphon.config.sampling import SamplingParams
 
@@ -29,8 +30,12 @@ def generate(
         list[str] | None,
         typer.Argument(metavar="PROMPTS", help="Texts; standard input, one a line, when left out."),
     ] = None,
-    source_language: Annotated[str | None, typer.Option(help="Of the prompts, for NLLB, M2M-100 and mBART.")] = None,
-    target_language: Annotated[str | None, typer.Option(help="To write in, for NLLB, M2M-100, mBART and Marian.")] = None,
+    source_language: Annotated[
+        str | None, typer.Option(help="Of the prompts, for NLLB, M2M-100 and mBART.")
+    ] = None,
+    target_language: Annotated[
+        str | None, typer.Option(help="To write in, for NLLB, M2M-100, mBART and Marian.")
+    ] = None,
     timeout: Timeout = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -54,7 +59,7 @@ def generate(
             return
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _run(
@@ -72,7 +77,11 @@ def _run(
     failed = False
     waiting: dict[int, RequestOutput] = {}  # results that came before those of earlier prompts
     shown = 0
-    with Engine(model, **engine) as running, Console(quiet, len(texts), "prompt") as console:
+    with (
+        engine_errors(),
+        Engine(model, **engine) as running,
+        Console(quiet, len(texts), "prompt") as console,
+    ):
         for index, result in running.generate_as_completed(texts, params, **options):
             waiting[index] = result
             while shown in waiting:

@@ -75,7 +75,9 @@ def _announce(signum: int) -> None:
     """One line. What libraries have to say from here on is about being interrupted: nobody needs it."""
     _State.signum = signum
     name = "interrupted" if signum == signal.SIGINT else "terminated"
-    start_of_line = "\n" if os.isatty(2) else ""  # the terminal has echoed ^C, or shows a progress bar
+    start_of_line = (
+        "\n" if os.isatty(2) else ""
+    )  # the terminal has echoed ^C, or shows a progress bar
     os.write(2, f"{start_of_line}antiphon: {name}\n".encode())
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)

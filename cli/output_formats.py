@@ -65,7 +65,9 @@ def parse_formats(text: str) -> list[str]:
         return list(WRITERS)
     for name in names:
         if name not in WRITERS:
-            raise ConfigurationError(f"unknown output format '{name}'.{nearest(name, ['all', *WRITERS])}")
+            raise ConfigurationError(
+                f"unknown output format '{name}'.{nearest(name, ['all', *WRITERS])}"
+            )
     if not names:
         raise ConfigurationError(f"give an output format: all, or some of {', '.join(WRITERS)}")
     return list(dict.fromkeys(names))
@@ -100,7 +102,9 @@ def _clock(seconds: float, decimal_mark: str, always_hours: bool) -> str:
     minutes, milliseconds = divmod(total, 60_000)
     hours, minutes = divmod(minutes, 60)
     prefix = f"{hours:02d}:" if always_hours or hours else ""
-    return f"{prefix}{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
+    return (
+        f"{prefix}{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
+    )
 
 
 def _cue(text: str) -> str:

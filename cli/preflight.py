@@ -4,6 +4,7 @@ languages, devices, attention backends, kinds of files.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,32 @@ from antiphon.config.errors import (
     SamplingError,
     nearest,
 )
+from antiphon.config.locate import locate
 from antiphon.config.model import architecture_of, stated_generation
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
-from antiphon.inputs.whisper_tokens import TASKS, language_ids
+from antiphon.inputs.languages import language_code
+from antiphon.inputs.whisper import check_english_only
+from antiphon.inputs.whisper_tokens import TASKS, added_tokens, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
 
 
+def check_options(model: str, engine: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError for what is wrong with engine options whatever the model is."""
+    resolve(model, engine)
+
+
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
-    config = resolve(model, engine)
+    config = _located(resolve(model, engine))
     architecture, reads = architecture_of(config.model)
     if reads != "audio":
         raise PromptError(f"{model} ({architecture}) reads text: use `antiphon generate` for it")
     _check_address(config)
     _check_task(options.get("task"))
-    _check_language(config, options.get("language"))
+    _check_language(config, options.get("language"), options.get("task"))
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
@@ -42,9 +51,11 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     _check_machine(config, checkpoint)
 
 
-def check_generation(model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]) -> None:
+def check_generation(
+    model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]
+) -> None:
     """Raises AntiphonError if this model cannot generate from text so."""
-    config = resolve(model, engine)
+    config = _located(resolve(model, engine))
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
         raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
@@ -56,6 +67,12 @@ def check_generation(model: str, engine: Mapping[str, Any], params: SamplingPara
     inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
     _check_length(params, checkpoint)
     _check_machine(config, checkpoint)
+
+
+def _located(config: EngineConfig) -> EngineConfig:
+    """With the checkpoint's folder for its name: the hub is asked once."""
+    folder = locate(config.model.model, config.model.revision)
+    return replace(config, model=replace(config.model, model=str(folder)))
 
 
 def _checkpoint(config: EngineConfig) -> Any:
@@ -77,22 +94,24 @@ def _check_task(task: str | None) -> None:
         raise PromptError(f"unknown task {task[:40]!r}.{nearest(task, list(TASKS))}")
 
 
-def _check_language(config: EngineConfig, language: str | None) -> None:
-    """Where the settings' file names the languages. The rest of a checkpoint's description takes
-    transformers' configurations, which import torch: seconds."""
+def _check_language(config: EngineConfig, language: str | None, task: str | None) -> None:
+    """By what the checkpoint's files state, as far as they do. The rest of its description takes
+    transformers' configurations and tokenizers, which take seconds to import."""
     settings = stated_generation(config.model)
-    if language is None or not settings.get("lang_to_id") or settings.get("is_multilingual") is False:
-        return
-    from antiphon.inputs.languages import language_code
-
-    language_code(language, language_ids(settings, {}))
+    if settings.get("is_multilingual") is False:
+        check_english_only(language, "transcribe" if task is None else task.strip().lower())
+    elif language is not None:
+        folder = Path(config.model.model)
+        if known := language_ids(settings, added_tokens(folder)):
+            language_code(language, known)
 
 
 def _check_length(params: SamplingParams, checkpoint: Any) -> None:
     """The engine would refuse every request: the prompt has a token at least."""
     if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
         raise SamplingError(
-            f"max_tokens={params.max_tokens} and a prompt are over the decoder's {checkpoint.max_decoder_len}: lower max_tokens"
+            f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
+            f"{checkpoint.max_decoder_len}: lower max_tokens"
         )
 
 

@@ -138,7 +138,9 @@ class OutputFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"--output-dir {self.folder}: {error.strerror or error}") from None
+            raise ConfigurationError(
+                f"--output-dir {self.folder}: {error.strerror or error}"
+            ) from None
         if not os.access(self.folder, os.W_OK):
             raise ConfigurationError(f"--output-dir {self.folder}: may not be written to")
         owners: dict[Path, Recording] = {}

@@ -29,7 +29,9 @@ class BartHalf:
     max_positions: int
     pre_norm: bool  # LayerNorm before each sublayer (mBART, Pegasus, M2M-100, Whisper) or after it (BART, Marian)
     embedding_norm: bool  # a LayerNorm right after the embeddings (BART, mBART)
-    positions: Literal["learned", "sinusoidal", "fairseq"]  # fairseq: M2M-100's sinusoids, in another layout
+    positions: Literal[
+        "learned", "sinusoidal", "fairseq"
+    ]  # fairseq: M2M-100's sinusoids, in another layout
     position_offset: int  # table row of position 0
     embedding_scale: float
     padding_id: int | None = None  # a token that takes no position, where there is one (M2M-100)
@@ -97,7 +99,9 @@ class Family:
     input: Literal["text", "audio"]
     encoder: Callable[[Config], Half]
     decoder: Callable[[Config], Half]
-    ignored: Mapping[str, str] = field(default_factory=dict)  # patterns of tensor names that are not needed, and why
+    ignored: Mapping[str, str] = field(
+        default_factory=dict
+    )  # patterns of tensor names that are not needed, and why
     too_narrow: frozenset[str] = frozenset()
 
     def check_dtype(self, dtype: str) -> None:
@@ -110,10 +114,18 @@ class Family:
 
 
 def _bart(
-    half: Literal["encoder", "decoder"], pre_norm: bool, embedding_norm: bool, positions: Any, offset: int
+    half: Literal["encoder", "decoder"],
+    pre_norm: bool,
+    embedding_norm: bool,
+    positions: Any,
+    offset: int,
 ) -> Callable[[Config], Half]:
     def describe(config: Config) -> BartHalf:
-        vocab_size = config["vocab_size"] if half == "encoder" else config.get("decoder_vocab_size") or config["vocab_size"]
+        vocab_size = (
+            config["vocab_size"]
+            if half == "encoder"
+            else config.get("decoder_vocab_size") or config["vocab_size"]
+        )
         pad = config.get("pad_token_id", 1) or 0
         return BartHalf(
             structure="bart",
@@ -160,11 +172,17 @@ def _whisper(half: Literal["encoder", "decoder"]) -> Callable[[Config], Half]:
     return describe
 
 
-def _t5(half: Literal["encoder", "decoder"], scales_tied_head: bool = True) -> Callable[[Config], Half]:
+def _t5(
+    half: Literal["encoder", "decoder"], scales_tied_head: bool = True
+) -> Callable[[Config], Half]:
     def describe(config: Config) -> T5Half:
         kind, _, name = config.get("feed_forward_proj", "relu").rpartition("-")
         tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
-        layers = config["num_layers"] if half == "encoder" else config.get("num_decoder_layers") or config["num_layers"]
+        layers = (
+            config["num_layers"]
+            if half == "encoder"
+            else config.get("num_decoder_layers") or config["num_layers"]
+        )
         return T5Half(
             structure="t5",
             hidden_size=config["d_model"],
@@ -193,19 +211,34 @@ def _bart_family(
     too_narrow: frozenset[str] = frozenset(),
 ) -> Family:
     constants = (pre_norm, embedding_norm, positions, offset)
-    return Family(name, "text", _bart("encoder", *constants), _bart("decoder", *constants), BART_IGNORED, too_narrow)
+    return Family(
+        name,
+        "text",
+        _bart("encoder", *constants),
+        _bart("decoder", *constants),
+        BART_IGNORED,
+        too_narrow,
+    )
 
 
 def _t5_family(name: str, scales_tied_head: bool = True) -> Family:
-    return Family(name, "text", _t5("encoder"), _t5("decoder", scales_tied_head), T5_IGNORED, BFLOAT16_TRAINED)
+    return Family(
+        name, "text", _t5("encoder"), _t5("decoder", scales_tied_head), T5_IGNORED, BFLOAT16_TRAINED
+    )
 
 
 FAMILIES: dict[str, Family] = {
-    "WhisperForConditionalGeneration": Family("whisper", "audio", _whisper("encoder"), _whisper("decoder"), _TIED),
+    "WhisperForConditionalGeneration": Family(
+        "whisper", "audio", _whisper("encoder"), _whisper("decoder"), _TIED
+    ),
     "BartForConditionalGeneration": _bart_family("bart", False, True, "learned", offset=2),
-    "BartModel": _bart_family("bart", False, True, "learned", offset=2),  # facebook/bart-large names this one
+    "BartModel": _bart_family(
+        "bart", False, True, "learned", offset=2
+    ),  # facebook/bart-large names this one
     "MBartForConditionalGeneration": _bart_family("mbart", True, True, "learned", offset=2),
-    "PegasusForConditionalGeneration": _bart_family("pegasus", True, False, "sinusoidal", too_narrow=BFLOAT16_TRAINED),
+    "PegasusForConditionalGeneration": _bart_family(
+        "pegasus", True, False, "sinusoidal", too_narrow=BFLOAT16_TRAINED
+    ),
     "MarianMTModel": _bart_family("marian", False, False, "sinusoidal"),
     "M2M100ForConditionalGeneration": _bart_family("m2m_100", True, False, "fairseq"),  # NLLB too
     "T5ForConditionalGeneration": _t5_family("t5"),  # Flan-T5 and ByT5 too

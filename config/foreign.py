@@ -4,11 +4,14 @@ A name that means the same under another name is an alias. One that cannot be ho
 unless its value asks for what happens anyway (`best_of=1`).
 """
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-NotHonored = Mapping[str, tuple[tuple[Any, ...], str]]  # name: (values that change nothing, why others are refused)
+NotHonored = Mapping[
+    str, tuple[tuple[Any, ...], str]
+]  # name: (values that change nothing, why others are refused)
 
 
 def shown(value: Any) -> str:
@@ -28,7 +31,9 @@ def refusal(name: str, value: Any, table: NotHonored) -> str | None:
 
 
 _BEAMS = "beam search is not there yet"
-_STRUCTURED = "constrained decoding is not there yet; allowed_token_ids and logit_bias restrict single tokens"
+_STRUCTURED = (
+    "constrained decoding is not there yet; allowed_token_ids and logit_bias restrict single tokens"
+)
 SAMPLING: NotHonored = {
     "best_of": ((1,), f"{_BEAMS}, and n is the number of samples returned"),
     "use_beam_search": ((False,), _BEAMS),
@@ -95,11 +100,29 @@ OPTION_ALIASES = {
     "cpu_threads": "num_threads",
     "max_batch_size": "max_num_seqs",
 }
-_VALUES = {
-    "dtype": {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"},
-    "kv_cache_dtype": {"fp8_e4m3": "fp8"},
-}
-_ONE_GPU = "not there yet: each half runs on one GPU; encoder_replicas and decoder_replicas use more"
+_SPELLINGS = {
+    "device": {"gpu": "cuda", "cpu:0": "cpu", "cuda:0": "cuda", "gpu:0": "cuda", "0": "cuda", "-1": "cpu"},
+    "dtype": {
+        "half": "float16", "fp16": "float16", "f16": "float16", "bf16": "bfloat16",
+        "float": "float32", "single": "float32", "fp32": "float32", "f32": "float32", "default": "auto",
+    },
+    "kv_cache_dtype": {"fp8_e4m3": "fp8", "float8_e4m3fn": "fp8", "float8_e4m3": "fp8", "float8": "fp8"},
+}  # fmt: skip
+_REMEDIES = {  # for values of other engines that have no counterpart under the same name
+    "dtype": {
+        **{name: f"give quantization='{name.partition('_')[0]}'" for name in (
+            "int8", "int8_float32", "int8_float16", "int8_bfloat16", "fp8",
+        )},
+        **dict.fromkeys(("float8", "float8_e4m3fn"), "give quantization='fp8'"),
+        "float64": "weights are read as float32 at most", "double": "weights are read as float32 at most",
+    },
+    "device": dict.fromkeys(("mps", "xpu", "npu", "tpu", "rocm", "hip"), "only CPUs and CUDA devices are used"),
+}  # fmt: skip
+_AS_WRITTEN = ("model", "revision", "address")
+_OTHER_GPU = re.compile(r"(?:cuda|gpu)?:?(\d+)")
+_ONE_GPU = (
+    "not there yet: each half runs on one GPU; encoder_replicas and decoder_replicas use more"
+)
 OPTIONS: NotHonored = {
     "tensor_parallel_size": ((1,), _ONE_GPU),
     "pipeline_parallel_size": ((1,), _ONE_GPU),
@@ -144,10 +167,30 @@ OPTIONS: NotHonored = {
 
 
 def option_value(name: str, value: Any) -> Any:
-    """Another engine's spelling of a value in ours: torch.float16, 'half', 'FLASHINFER'."""
-    if name == "dtype" and not isinstance(value, str):
-        text = str(value)
-        value = text.removeprefix("torch.") if text.startswith("torch.") else value
-    if name.endswith("_attention_backend") and isinstance(value, str):
-        return value.lower()
-    return _VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+    """Another engine's spelling of a value in ours: torch.float16, 'half', 'cuda:0', 'FLASHINFER'."""
+    text = _as_text(value) if name in _SPELLINGS else value
+    if not isinstance(text, str) or name in _AS_WRITTEN:
+        return text
+    text = text.strip().lower()
+    return _SPELLINGS.get(name, {}).get(text, text)
+
+
+def remedy(name: str, value: Any) -> str:
+    """What to give instead of a value that an option does not have, from ': ' on; empty where there is none."""
+    if not isinstance(value, str):
+        return ""
+    if name == "device" and (other := _OTHER_GPU.fullmatch(value)):
+        return f": Ray places the workers; for that GPU alone set CUDA_VISIBLE_DEVICES={other[1]} and give device='cuda'"
+    reason = _REMEDIES.get(name, {}).get(value)
+    return f": {reason}" if reason else ""
+
+
+def _as_text(value: Any) -> Any:
+    """torch's and numpy's devices and dtypes by their names, without an import of either; and transformers' numbers of devices."""
+    if type(value).__module__.partition(".")[0] in ("torch", "numpy"):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, type) and value.__module__ == "numpy":
+        return value.__name__
+    if isinstance(value, str):
+        return value.removeprefix("torch.")
+    return str(value) if type(value) is int and -1 <= value < 1024 else value

@@ -52,7 +52,15 @@ _IGNORED_OF_SAMPLING: dict[str, tuple[Any, ...]] = {
 }
 
 
-_WHOLE = ("_id", "_ids", "_tokens", "_index", "_length", "_size", "top_k")  # ends of names of what is a whole number
+_WHOLE = (
+    "_id",
+    "_ids",
+    "_tokens",
+    "_index",
+    "_length",
+    "_size",
+    "top_k",
+)  # ends of names of what is a whole number
 _LEAST_TOP_P = 1e-6  # of 0, which leaves the likeliest token alone
 
 
@@ -116,7 +124,11 @@ class GenerationDefaults:
         special = _Reader({**_specials(config), **settings}, vocab_size)
         start = special.single_id("decoder_start_token_id")
         end_ids = special.ids("eos_token_id")
-        bad_words = tuple(words for words in read.sequences("bad_words_ids") if words not in [(end,) for end in end_ids])
+        bad_words = tuple(
+            words
+            for words in read.sequences("bad_words_ids")
+            if words not in [(end,) for end in end_ids]
+        )
         sampled = read.flag("do_sample")
         temperature, top_k = read.sampling("temperature"), read.sampling("top_k")
         return cls(
@@ -132,7 +144,14 @@ class GenerationDefaults:
             min_p=read.sampling("min_p"),
             repetition_penalty=read.sampling("repetition_penalty"),
             no_repeat_ngram=read.count("no_repeat_ngram_size") or 0,
-            suppress=tuple(sorted({*read.ids("suppress_tokens"), *(words[0] for words in bad_words if len(words) == 1)})),
+            suppress=tuple(
+                sorted(
+                    {
+                        *read.ids("suppress_tokens"),
+                        *(words[0] for words in bad_words if len(words) == 1),
+                    }
+                )
+            ),
             begin_suppress=read.ids("begin_suppress_tokens"),
             bad_words=tuple(words for words in bad_words if len(words) > 1),
             forced_first=read.single_id("forced_bos_token_id"),
@@ -152,7 +171,9 @@ class GenerationDefaults:
                 values[name] = getattr(self, name)
         return replace(params, **values) if values else params
 
-    def max_tokens(self, prompt_len: int, params: SamplingParams, positions: int, free_prompt: int = 0) -> int:
+    def max_tokens(
+        self, prompt_len: int, params: SamplingParams, positions: int, free_prompt: int = 0
+    ) -> int:
         """New tokens: as the caller says, else as the checkpoint does, else what the `positions` leave.
 
         `free_prompt`: tokens of the prompt that max_length does not count.
@@ -176,7 +197,9 @@ class GenerationDefaults:
             # A longer prompt has said already what the first token should be (a language, say).
             forced_first=self.forced_first if prompt_len == 1 else None,
             forced_last=None if params.ignore_eos else self.forced_last,
-            min_tokens=self._min_tokens(prompt_len) if params.leaves_open("min_tokens") else params.min_tokens,
+            min_tokens=self._min_tokens(prompt_len)
+            if params.leaves_open("min_tokens")
+            else params.min_tokens,
             no_repeat_ngram=self.no_repeat_ngram,
             bad_words=self.bad_words,
         )
@@ -215,21 +238,25 @@ class _Reader:
     def flag(self, name: str) -> bool:
         value = self.settings.get(name)
         if isinstance(value, str):  # "false" is true to Python, and so to transformers
-            raise CheckpointError(f"{name} of the generation config must be true or false, not {value!r}")
+            raise CheckpointError(
+                f"{name} of the generation config must be true or false, not {value!r}"
+            )
         return bool(value)
 
     def count(self, name: str, least: int = 0) -> int | None:
         """From `least` on. What may be 0 is off for anything below, too."""
-        value = self.settings.get(name)
+        value: Any = self.settings.get(name)
         if least == 0 and (value is False or (_is_whole(value) and value < 0)):
             return 0
         if value is not None and (not _is_whole(value) or value < least):
-            raise CheckpointError(f"{name} of the generation config must be a whole number from {least} on, not {value!r}")
+            raise CheckpointError(
+                f"{name} of the generation config must be a whole number from {least} on, not {value!r}"
+            )
         return value
 
     def sampling(self, name: str) -> Any:
         """A field of SamplingParams, which knows its range."""
-        value = self.settings.get(name)
+        value: Any = self.settings.get(name)
         if value is None:
             return None
         if name == "top_p" and value == 0:
@@ -256,16 +283,24 @@ class _Reader:
 
     def sequences(self, name: str) -> Sequences:
         value = self.settings.get(name) or []
-        if not isinstance(value, list) or not all(ids is None or isinstance(ids, list) for ids in value):
-            raise CheckpointError(f"{name} of the generation config must be a list of lists of token ids")
+        if not isinstance(value, list) or not all(
+            ids is None or isinstance(ids, list) for ids in value
+        ):
+            raise CheckpointError(
+                f"{name} of the generation config must be a list of lists of token ids"
+            )
         sequences = [_Reader({name: ids}, self.vocab_size)._listed(name) for ids in value if ids]
-        return tuple(tuple(ids) for ids in sequences if all(0 <= id_ < self.vocab_size for id_ in ids))
+        return tuple(
+            tuple(ids) for ids in sequences if all(0 <= id_ < self.vocab_size for id_ in ids)
+        )
 
     def _listed(self, name: str) -> list[int]:
         value = self.settings.get(name)
         values = [id_ for id_ in (value if isinstance(value, list) else [value]) if id_ is not None]
         if not all(_is_whole(id_) for id_ in values):
-            raise CheckpointError(f"{name} of the generation config must hold token ids, not {value!r}")
+            raise CheckpointError(
+                f"{name} of the generation config must hold token ids, not {value!r}"
+            )
         return values
 
 

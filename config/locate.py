@@ -21,7 +21,9 @@ SIZES = {
         "small.en", "medium.en", "large-v2", "large-v3", "large-v3.5",
     )},
 }  # fmt: skip
-SIZES |= {f"whisper-{name}": hub_id for name, hub_id in SIZES.items() if not name.startswith("distil")}
+SIZES |= {
+    f"whisper-{name}": hub_id for name, hub_id in SIZES.items() if not name.startswith("distil")
+}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # What is read besides weights; files in subfolders belong to other formats and variants.
@@ -45,7 +47,9 @@ def locate(model: str, revision: str | None) -> Path:
         _check_names({path.name for path in folder.iterdir()}, str(folder), folder)
         return folder.resolve()
     if folder.exists():
-        raise CheckpointError(f"{model} is a file: give the folder of a checkpoint in transformers format")
+        raise CheckpointError(
+            f"{model} is a file: give the folder of a checkpoint in transformers format"
+        )
     if model in SIZES:
         return _fetch(SIZES[model], revision)
     if not _HUB_ID.fullmatch(model):
@@ -62,19 +66,36 @@ def _fetch(model: str, revision: str | None) -> Path:
     try:
         names = _wanted(_listing(model, revision), model)
         # Without a listing (offline) only what is in the hub's cache counts, whatever it is.
-        patterns = names or [*_DESCRIPTIONS, *(pattern for own in WEIGHTS.values() for pattern in own)]
-        return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        patterns = names or [
+            *_DESCRIPTIONS,
+            *(pattern for own in WEIGHTS.values() for pattern in own),
+        ]
+        return Path(
+            huggingface_hub.snapshot_download(
+                model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+            )
+        )
     except CheckpointError:
         raise
-    except Exception as error:  # the hub client raises many unrelated types (network, auth, validation)
+    except (
+        Exception
+    ) as error:  # the hub client raises many unrelated types (network, auth, validation)
         reason = (str(error).splitlines() or [""])[0]
-        hint = "" if "/" in model else f" There is no folder of that name either.{_near_size(model)}"
-        raise CheckpointError(f"cannot fetch {model} from the hub: {type(error).__name__}: {reason}{hint}") from error
+        hint = (
+            "" if "/" in model else f" There is no folder of that name either.{_near_size(model)}"
+        )
+        raise CheckpointError(
+            f"cannot fetch {model} from the hub: {type(error).__name__}: {reason}{hint}"
+        ) from error
 
 
 def _near_size(model: str) -> str:
     suggestion = nearest(model, list(SIZES))
-    return suggestion if suggestion.startswith(" Did") else " Whisper's sizes are tiny, base, small, medium, large-v3, turbo, ..."
+    return (
+        suggestion
+        if suggestion.startswith(" Did")
+        else " Whisper's sizes are tiny, base, small, medium, large-v3, turbo, ..."
+    )
 
 
 def _listing(model: str, revision: str | None) -> list[str] | None:
@@ -102,7 +123,10 @@ def _wanted(listing: list[str] | None, model: str) -> list[str]:
         name
         for name in names
         if any(fnmatch(name, pattern) for pattern in weights)
-        or (any(fnmatch(name, pattern) for pattern in _DESCRIPTIONS) and not name.endswith(".index.json"))
+        or (
+            any(fnmatch(name, pattern) for pattern in _DESCRIPTIONS)
+            and not name.endswith(".index.json")
+        )
     ]
 
 
@@ -114,7 +138,9 @@ def _check_names(names: Collection[str], model: str, folder: Path | None) -> Non
         raise CheckpointError(f"{model} {reason}")
     if "config.json" not in names:
         what = "is an empty folder: it " if not names else ""
-        raise CheckpointError(f"{model} {what}holds no config.json: is it a checkpoint in transformers format?")
+        raise CheckpointError(
+            f"{model} {what}holds no config.json: is it a checkpoint in transformers format?"
+        )
 
 
 def _other_format(names: Collection[str], folder: Path | None) -> str | None:
@@ -142,7 +168,11 @@ def _other_format(names: Collection[str], folder: Path | None) -> str | None:
 
 def _base_model(folder: Path | None) -> str | None:
     try:
-        settings: Any = json.loads((folder / "adapter_config.json").read_text("utf-8-sig")) if folder is not None else {}
+        settings: Any = (
+            json.loads((folder / "adapter_config.json").read_text("utf-8-sig"))
+            if folder is not None
+            else {}
+        )
         return os.fspath(settings["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -23,7 +23,9 @@ class ModelConfig:
     path: Path
     architecture: str
     raw: Mapping[str, Any] = field(repr=False)
-    generation: Mapping[str, Any] = field(repr=False)  # of generation_config.json, or of an old config.json
+    generation: Mapping[str, Any] = field(
+        repr=False
+    )  # of generation_config.json, or of an old config.json
     defaults: GenerationDefaults = field(repr=False)
     encoder: Half
     decoder: Half
@@ -49,7 +51,11 @@ class ModelConfig:
         try:
             encoder, decoder = family.encoder(raw), family.decoder(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else f"has a value of the wrong type: {error}"
+            what = (
+                f"lacks {error}"
+                if isinstance(error, KeyError)
+                else f"has a value of the wrong type: {error}"
+            )
             raise CheckpointError(f"config.json of {options.model} {what}") from None
         generation_file = path / "generation_config.json"
         own_settings = _read_json(generation_file) if generation_file.exists() else None
@@ -65,8 +71,15 @@ class ModelConfig:
             defaults=GenerationDefaults.of(generation, raw, decoder.vocab_size),
             encoder=encoder,
             decoder=decoder,
-            max_decoder_len=_limit("max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN),
-            max_encoder_len=_limit("max_encoder_len", options.max_encoder_len, encoder.max_positions, UNLIMITED_ENCODER_LEN),
+            max_decoder_len=_limit(
+                "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
+            ),
+            max_encoder_len=_limit(
+                "max_encoder_len",
+                options.max_encoder_len,
+                encoder.max_positions,
+                UNLIMITED_ENCODER_LEN,
+            ),
         )
 
     def token_id(self, name: str) -> int | None:
@@ -94,7 +107,9 @@ def stated_generation(options: ModelOptions) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8-sig"))  # editors on Windows begin files with a mark
+        content = json.loads(
+            path.read_text("utf-8-sig")
+        )  # editors on Windows begin files with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):
@@ -111,15 +126,25 @@ def _architecture(raw: Mapping[str, Any], model: str) -> str:
     for name in names or by_type:
         if name in FAMILIES:
             return str(name)
-    what = f"architecture {', '.join(map(str, names))}" if names else f"model_type {model_type!r} without architectures"
-    raise UnsupportedModelError(f"{what} of {model} is not supported. Supported: {', '.join(sorted(FAMILIES))}")
+    what = (
+        f"architecture {', '.join(map(str, names))}"
+        if names
+        else f"model_type {model_type!r} without architectures"
+    )
+    raise UnsupportedModelError(
+        f"{what} of {model} is not supported. Supported: {', '.join(sorted(FAMILIES))}"
+    )
 
 
 def _check_quantization(raw: Mapping[str, Any], model: str) -> None:
     """Weights in a format of their own must never be read as if they were plain numbers."""
     settings = raw.get("quantization_config")
     if settings:
-        method = settings.get("quant_method", "unknown method") if isinstance(settings, Mapping) else settings
+        method = (
+            settings.get("quant_method", "unknown method")
+            if isinstance(settings, Mapping)
+            else settings
+        )
         raise UnsupportedModelError(
             f"{model}: quantised checkpoints ({method}) are not read yet: give the model that it was made from, and "
             "quantization='int8' or 'fp8' where its linear layers should have 8 bits"
@@ -132,10 +157,16 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
 
     model_type = FAMILIES[architecture].name
     # null is the default of a size or a flag, and "none" of a token.
-    stated = {name: value for name, value in raw.items() if value is not None or name.endswith("_token_id")}
+    stated = {
+        name: value
+        for name, value in raw.items()
+        if value is not None or name.endswith("_token_id")
+    }
     try:
         return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
-    except Exception as error:  # strict dataclass validation, missing keys: all mean the same to the caller
+    except (
+        Exception
+    ) as error:  # strict dataclass validation, missing keys: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
 
 
@@ -147,4 +178,6 @@ def _limit(name: str, asked: int | None, own: int | None, unlimited: int) -> int
 
 def _check_heads(half: Half, name: str, model: str) -> None:
     if half.structure != "t5" and half.hidden_size % half.num_heads:
-        raise CheckpointError(f"{model}: {name} hidden size {half.hidden_size} is not a multiple of its {half.num_heads} heads")
+        raise CheckpointError(
+            f"{model}: {name} hidden size {half.hidden_size} is not a multiple of its {half.num_heads} heads"
+        )

@@ -25,16 +25,24 @@ class ModelOptions:
     dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     quantization: Literal["none", "fp8", "int8"] = "none"  # of linear layers
-    load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights of the configuration's shapes, for measuring
+    load_format: Literal["auto", "dummy"] = (
+        "auto"  # dummy: random weights of the configuration's shapes, for measuring
+    )
     enforce_eager: bool = False  # on a GPU: no CUDA graphs
-    max_model_len: int | None = None  # decoder positions; None: the model's own, or 512 where it has no limit
-    max_encoder_len: int | None = None  # encoder tokens; None: the model's own, or 1024 where it has no limit
+    max_model_len: int | None = (
+        None  # decoder positions; None: the model's own, or 512 where it has no limit
+    )
+    max_encoder_len: int | None = (
+        None  # encoder tokens; None: the model's own, or 1024 where it has no limit
+    )
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
     encoder_attention_backend: str = "auto"
-    encoder_window: Literal["full", "auto"] = "full"  # audio: auto encodes only as many positions as a clip fills
+    encoder_window: Literal["full", "auto"] = (
+        "full"  # audio: auto encodes only as many positions as a clip fills
+    )
     encoder_replicas: int = 1
     max_encoder_batch_tokens: int = 16_384  # tokens of one packed forward
 
@@ -45,7 +53,9 @@ class DecoderOptions:
     decoder_replicas: int = 1
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"  # auto: the model's
     kv_page_size: int = 16  # tokens in a page
-    num_kv_pages: int | None = None  # None: as many as max_num_seqs full sequences need, within kv_cache_memory_gib
+    num_kv_pages: int | None = (
+        None  # None: as many as max_num_seqs full sequences need, within kv_cache_memory_gib
+    )
     kv_cache_memory_gib: float | None = None  # None: 4 on a CPU, 85 % of what is free on a GPU
 
 
@@ -55,15 +65,23 @@ class SchedulerOptions:
     max_num_batched_tokens: int = 4096  # tokens of one decoder step
     num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
     max_waiting_requests: int = 100_000
-    encode_timeout: float = 600.0  # seconds until encoder work fails that its encoder is silent about
-    encode_ahead_tokens: int | None = None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
+    encode_timeout: float = (
+        600.0  # seconds until encoder work fails that its encoder is silent about
+    )
+    encode_ahead_tokens: int | None = (
+        None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
+    )
 
 
 @dataclass(frozen=True)
 class PlacementOptions:
     ray: bool = True  # False: both halves in this process, without Ray
-    address: str | None = None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
-    placement: Literal["auto", "colocated", "disaggregated"] = "auto"  # both halves in one process, or each in its own
+    address: str | None = (
+        None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
+    )
+    placement: Literal["auto", "colocated", "disaggregated"] = (
+        "auto"  # both halves in one process, or each in its own
+    )
     num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
     startup_timeout: float = 300.0  # seconds
 
@@ -82,14 +100,26 @@ OWNER = {option.name: name for name, section in SECTIONS.items() for option in f
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
 
 
-def resolve(model: str | os.PathLike[str], options: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> EngineConfig:
+def resolve(
+    model: str | os.PathLike[str],
+    options: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+) -> EngineConfig:
     """Flat options to an EngineConfig. None is an option's default; other engines' names for the same are taken.
 
     Environment variables ANTIPHON_<OPTION> serve for the attention backends. Raises ConfigurationError for an unknown
     name (with the nearest valid one) and for a value of the wrong type or out of range.
     """
-    defaults = {name: environment[key] for name in FROM_ENVIRONMENT if (key := f"ANTIPHON_{name.upper()}") in environment}
-    flat = {name: _checked(name, value) for name, value in {**defaults, **_by_own_names(options)}.items() if value is not None}
+    defaults = {
+        name: environment[key]
+        for name in FROM_ENVIRONMENT
+        if (key := f"ANTIPHON_{name.upper()}") in environment
+    }
+    flat = {
+        name: _checked(name, value)
+        for name, value in {**defaults, **_by_own_names(options)}.items()
+        if value is not None
+    }
     flat["model"] = _model_name(model)
     sections = {
         name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})
@@ -114,8 +144,14 @@ def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_name(model: Any) -> str:
-    if not isinstance(model, (str, os.PathLike)) or not (name := os.fspath(model)) or not isinstance(name, str):
-        raise ConfigurationError(f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}")
+    if (
+        not isinstance(model, (str, os.PathLike))
+        or not (name := os.fspath(model))
+        or not isinstance(name, str)
+    ):
+        raise ConfigurationError(
+            f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}"
+        )
     return name
 
 
@@ -123,11 +159,14 @@ def _checked(name: str, value: Any) -> Any:
     """The value in the plain form that the option's annotation asks for. All numbers must be above 0."""
     annotation = _HINTS[name]
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    value = foreign.option_value(name, value)
+    given, value = value, foreign.option_value(name, value)
     if get_origin(annotation) is Literal:
         choices = get_args(annotation)
         if not isinstance(value, str) or value not in choices:
-            raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
+            remedy = foreign.remedy(name, value)
+            raise ConfigurationError(
+                f"{name} must be one of {', '.join(choices)}, not {shown(given)}{remedy}"
+            )
         return value
     if bool in kinds:
         return _flag(name, value)
@@ -164,4 +203,6 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-_HINTS: dict[str, Any] = {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
+_HINTS: dict[str, Any] = {
+    name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()
+}

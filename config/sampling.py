@@ -13,10 +13,14 @@ from antiphon.config.foreign import shown
 
 MAX_LOGPROBS = 20
 LARGEST = 2**31 - 1  # of whole numbers: they go into arrays of int64, and are added up there
-GREEDY_BELOW = 1e-5  # temperature: dividing by less overflows float32, and the likeliest token is certain
+GREEDY_BELOW = (
+    1e-5  # temperature: dividing by less overflows float32, and the likeliest token is certain
+)
 
 Class = TypeVar("Class", bound=type)
-Rule = Callable[[str, Any], Any]  # (name, value) -> the value in its plain form; raises SamplingError
+Rule = Callable[
+    [str, Any], Any
+]  # (name, value) -> the value in its plain form; raises SamplingError
 
 
 def _wrong(name: str, rule: str, value: Any) -> SamplingError:
@@ -136,7 +140,9 @@ def _listed(value: Any) -> list[Any] | None:
         return None
     try:
         return list(value)
-    except Exception:  # arrays without a dimension say so only now; callers' own types raise anything
+    except (
+        Exception
+    ):  # arrays without a dimension say so only now; callers' own types raise anything
         return None
 
 
@@ -175,15 +181,21 @@ def _by_name_only(cls: Class) -> Class:
     @functools.wraps(init)
     def checked(self: Any, *values: Any, **options: Any) -> None:
         if values:
-            raise SamplingError("give sampling parameters by name, as in SamplingParams(temperature=0.5)")
+            raise SamplingError(
+                "give sampling parameters by name, as in SamplingParams(temperature=0.5)"
+            )
         defaults = {each.name: _default(each) for each in fields(cls)}
         for name in [name for name in options if name not in defaults]:
             _refuse(name, options.pop(name), list(RULES))
         copied = options.pop("given", None)  # by dataclasses.replace, which passes every field
         if copied is None:
-            options["given"] = frozenset(name for name, value in options.items() if value is not None)
+            options["given"] = frozenset(
+                name for name, value in options.items() if value is not None
+            )
         else:
-            options["given"] = copied | {name for name, value in options.items() if value != defaults[name]}
+            options["given"] = copied | {
+                name for name, value in options.items() if value != defaults[name]
+            }
         init(self, **options)
 
     cls.__init__ = checked  # type: ignore[misc]
@@ -239,21 +251,29 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     skip_special_tokens: bool = True
     logprob_token_ids: Sequence[int] | None = None
-    given: frozenset[str] | None = field(default=None, repr=False)  # the names that were set; filled in here
+    given: frozenset[str] | None = field(
+        default=None, repr=False
+    )  # the names that were set; filled in here
 
     def __post_init__(self) -> None:
         self._count_named_logprobs()
         for each in fields(self):
-            if each.name in RULES and not (each.name == "logprobs" and self.logprob_token_ids is not None):
+            if each.name in RULES and not (
+                each.name == "logprobs" and self.logprob_token_ids is not None
+            ):
                 value = getattr(self, each.name)
                 plain = _default(each) if value is None else RULES[each.name](each.name, value)
                 object.__setattr__(self, each.name, plain)
         if self.temperature < GREEDY_BELOW:
             object.__setattr__(self, "temperature", 0.0)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise SamplingError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+            raise SamplingError(
+                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}"
+            )
         if self.temperature == 0.0 and self.n > 1:
-            raise SamplingError(f"n={self.n} samples of greedy decoding would all be the same: set temperature above 0")
+            raise SamplingError(
+                f"n={self.n} samples of greedy decoding would all be the same: set temperature above 0"
+            )
 
     def _count_named_logprobs(self) -> None:
         """What reads `logprobs` then needs to know of no second case."""
@@ -273,7 +293,9 @@ class SamplingParams:
     def of(cls, options: Mapping[str, Any]) -> "SamplingParams":
         """From a mapping, as JSON has it. Raises SamplingError as the constructor does."""
         if not isinstance(options, Mapping):
-            raise SamplingError(f"sampling parameters must be a mapping, not {type(options).__name__}")
+            raise SamplingError(
+                f"sampling parameters must be a mapping, not {type(options).__name__}"
+            )
         return cls(**{str(name): value for name, value in options.items()})
 
 
@@ -285,7 +307,9 @@ class TimestampRules:
     no_timestamps_id: int
     end_id: int  # ids below it are text
     max_initial: int | None  # the first timestamp is at most this many ticks
-    last_id: int = LARGEST  # the window's end; ids behind it were added to the vocabulary and are text
+    last_id: int = (
+        LARGEST  # the window's end; ids behind it were added to the vocabulary and are text
+    )
 
     def holds(self, ids: Any) -> Any:
         """Which of `ids`, a tensor or an array, are timestamps."""
@@ -303,5 +327,7 @@ class DecodingRules:
     forced_last: int | None = None  # the token at the length limit
     min_tokens: int = 0  # no stop token before as many are generated
     no_repeat_ngram: int = 0  # no n tokens twice in a row of this length; 0 is off
-    bad_words: tuple[tuple[int, ...], ...] = ()  # sequences of two tokens and more that are never completed
+    bad_words: tuple[
+        tuple[int, ...], ...
+    ] = ()  # sequences of two tokens and more that are never completed
     timestamps: TimestampRules | None = None

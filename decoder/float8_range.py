@@ -36,14 +36,18 @@ class Rows:
     @classmethod
     def of(cls, source: RowSource) -> "Rows":
         if isinstance(source, TokenEmbedding):
-            ones = torch.ones(source.embed_tokens.embedding_dim, device=source.embed_tokens.weight.device)
+            ones = torch.ones(
+                source.embed_tokens.embedding_dim, device=source.embed_tokens.weight.device
+            )
             return cls(ones, torch.zeros_like(ones), source.longest())
         return cls.normed(source.weight, getattr(source, "bias", None))
 
     @classmethod
     def normed(cls, gain: torch.Tensor, shift: torch.Tensor | None) -> "Rows":
         return cls(
-            gain.float(), torch.zeros_like(gain, dtype=torch.float32) if shift is None else shift.float(), math.sqrt(len(gain))
+            gain.float(),
+            torch.zeros_like(gain, dtype=torch.float32) if shift is None else shift.float(),
+            math.sqrt(len(gain)),
         )
 
     @classmethod

@@ -19,8 +19,13 @@ from antiphon.scheduler.plan import StepPlan
 
 logger = logging.getLogger(__name__)
 
-PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8  # room in a mixed step beyond one token for each sequence, and for each sequence
-LONG_PROMPT_TOKENS = 256  # likewise, both, in a step with a long prompt; what is longer still runs without a graph
+PROMPT_TOKENS, MAX_QUERY_LEN = (
+    64,
+    8,
+)  # room in a mixed step beyond one token for each sequence, and for each sequence
+LONG_PROMPT_TOKENS = (
+    256  # likewise, both, in a step with a long prompt; what is longer still runs without a graph
+)
 LONG_EVERY = 4  # batch sizes, one has a graph for long prompts
 
 Plans = tuple[object, object]  # of causal and cross attention
@@ -44,7 +49,11 @@ def shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape
             rooms.insert(0, (LONG_PROMPT_TOKENS, LONG_PROMPT_TOKENS))
         for room, query_len in rooms:
             longest = min(query_len, max_kv_len)
-            found.append(StepShape(size, min(size + room, size * longest), longest, max_kv_len, max_cross_len))
+            found.append(
+                StepShape(
+                    size, min(size + room, size * longest), longest, max_kv_len, max_cross_len
+                )
+            )
     return found
 
 
@@ -54,7 +63,9 @@ def fitting(plan: StepPlan, available: Iterable[StepShape]) -> StepShape | None:
     fits = (
         shape
         for shape in available
-        if shape.sequences >= sequences and shape.tokens - tokens >= shape.sequences - sequences and shape.max_query_len >= longest
+        if shape.sequences >= sequences
+        and shape.tokens - tokens >= shape.sequences - sequences
+        and shape.max_query_len >= longest
     )
     return min(fits, key=lambda shape: (shape.tokens, shape.sequences), default=None)
 
@@ -111,7 +122,8 @@ class CrossWriteGraphs:
         self._scratch = scratch
         capture = GraphCapture(hidden.device, model)
         self._captured = capture.each(
-            sorted(sizes, reverse=True), lambda size: (None, partial(write, hidden[:size], self._slots[:size]))
+            sorted(sizes, reverse=True),
+            lambda size: (None, partial(write, hidden[:size], self._slots[:size])),
         )
         self.report = capture.report
         logger.info("cross KV: %s", self.report)

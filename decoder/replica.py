@@ -21,8 +21,12 @@ from antiphon.scheduler.scheduler import Limits, Scheduler
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[list[tuple[Media, int]]], None]  # asks encoder workers for media; each with its worker's index
-Withdraw = Callable[[list[tuple[str, int]]], None]  # takes such work back, by key, where it has not begun
+Encode = Callable[
+    [list[tuple[Media, int]]], None
+]  # asks encoder workers for media; each with its worker's index
+Withdraw = Callable[
+    [list[tuple[str, int]]], None
+]  # takes such work back, by key, where it has not begun
 
 
 class DecoderReplica:
@@ -44,7 +48,8 @@ class DecoderReplica:
             max_batched_tokens=options.max_num_batched_tokens,
             max_len=model.max_decoder_len,
             max_cross_len=model.max_encoder_len,
-            encode_ahead_tokens=options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len,
+            encode_ahead_tokens=options.encode_ahead_tokens
+            or options.max_num_seqs * model.max_encoder_len,
             max_waiting=options.max_waiting_requests,
             page_size=config.decoder.kv_page_size,
             encode_timeout=options.encode_timeout,
@@ -63,7 +68,9 @@ class DecoderReplica:
     def _take_in(self) -> None:
         """What is computed. Where nothing runs, also a single input that is not yet: its first step then lies on the device when the
         encoder ends. Running sequences must not wait for an encoder, nor may what comes meanwhile wait for long."""
-        while self._coming and (self._coming[0].computed or (self.rests and len(self._coming[0].keys) == 1)):
+        while self._coming and (
+            self._coming[0].computed or (self.rests and len(self._coming[0].keys) == 1)
+        ):
             states = self._coming.popleft()
             try:
                 self.runner.handoff.put(states)
@@ -77,7 +84,9 @@ class DecoderReplica:
         logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
         for key in states.keys:
             self.runner.handoff.drop(key)
-            self.scheduler.encode_failed(key, f"its hidden states could not be taken in: {describe(error)}")
+            self.scheduler.encode_failed(
+                key, f"its hidden states could not be taken in: {describe(error)}"
+            )
         self.runner.probe()
 
     def step(self) -> StepOutput:
@@ -108,7 +117,9 @@ class DecoderReplica:
     def _launch(self, plan: StepPlan) -> tuple[StepPlan, LaunchedStep] | None:
         try:
             step = self.runner.launch(plan)
-        except Exception as error:  # whatever the model or the device raised: these requests fail, others go on
+        except (
+            Exception
+        ) as error:  # whatever the model or the device raised: these requests fail, others go on
             self._fail(plan, error)
             return None
         for slot, refusal in step.refused.items():

@@ -18,7 +18,14 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
-from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, CrossWriteGraphs, DecoderGraphs, Plans, cross_write_sizes, shapes
+from antiphon.decoder.graphs import (
+    LONG_PROMPT_TOKENS,
+    CrossWriteGraphs,
+    DecoderGraphs,
+    Plans,
+    cross_write_sizes,
+    shapes,
+)
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
@@ -47,19 +54,25 @@ class LaunchedStep:
     tokens: torch.Tensor  # on the host once `done`
     logprobs: DeviceLogprobs | None
     done: torch.cuda.Event | None
-    refused: dict[int, Exception] = field(default_factory=dict)  # by slot: settings that could not be taken
+    refused: dict[int, Exception] = field(
+        default_factory=dict
+    )  # by slot: settings that could not be taken
 
     def result(self) -> StepResult:
         """Waits for the step."""
         if self.done is not None:
             self.done.synchronize()
-        return StepResult(self.tokens.numpy(), None if self.logprobs is None else self.logprobs.on_host())
+        return StepResult(
+            self.tokens.numpy(), None if self.logprobs is None else self.logprobs.on_host()
+        )
 
 
 class DecoderRunner:
     """Holds the decoder half of a checkpoint, its page pool, and what the device knows of the running sequences."""
 
-    def __init__(self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None) -> None:
+    def __init__(
+        self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None
+    ) -> None:
         self.model_config, self.config = model, config
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
@@ -72,16 +85,29 @@ class DecoderRunner:
             fuse_few_rows(self.model.layers)
         options, half = config.scheduler, model.decoder
         padding_id = half.padding_id if isinstance(half, BartHalf) else None
-        self.slots = Slots(options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id)
-        self.pool = self._make_pool()  # behind what else is large: it takes its share of what is left
+        self.slots = Slots(
+            options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id
+        )
+        self.pool = (
+            self._make_pool()
+        )  # behind what else is large: it takes its share of what is left
         self.sampler = Sampler(self.slots, timestamps)
         self.handoff = HandoffBuffer(self.device)
         pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
-        most_tokens = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS) + options.max_num_seqs
+        most_tokens = (
+            max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
+            + options.max_num_seqs
+        )
         scratch = (self.slots.scratch, self.pool.scratch_page)
         under_way = 2 * options.num_scheduler_steps  # steps: a round looks one round ahead
         self.inputs = InputBuffer(
-            options.max_num_seqs, most_tokens, *pages, self.pool.page_size, scratch, self.device, under_way + 1
+            options.max_num_seqs,
+            most_tokens,
+            *pages,
+            self.pool.page_size,
+            scratch,
+            self.device,
+            under_way + 1,
         )
         self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)
         self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
@@ -93,9 +119,14 @@ class DecoderRunner:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded, compiled or allocated at first use
         is so before the first request."""
         sequence = ScratchSequence(
-            self.slots.scratch, self.pool.scratch_page, self.pool.page_size, self.model_config.max_decoder_len
+            self.slots.scratch,
+            self.pool.scratch_page,
+            self.pool.page_size,
+            self.model_config.max_decoder_len,
         )
-        states = torch.zeros(1, self.model_config.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
+        states = torch.zeros(
+            1, self.model_config.encoder.hidden_size, dtype=self.target.dtype, device=self.device
+        )
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
                 self.handoff.put(HiddenStates((KEY,), (1,), states))
@@ -111,10 +142,14 @@ class DecoderRunner:
         return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
-        checkpoint = None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
+        checkpoint = (
+            None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
+        )
         model = self._random() if checkpoint is None else self._read(checkpoint)
         if self.cross.spec.kv_dtype == FLOAT8:
-            fit_to_float8(model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device))
+            fit_to_float8(
+                model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device)
+            )
         return model
 
     def _random(self) -> DecoderModel:
@@ -148,7 +183,9 @@ class DecoderRunner:
         decoder, model = self.config.decoder, self.model_config
         if decoder.num_kv_pages is not None:
             return decoder.num_kv_pages
-        per_sequence = self._pages_for(model.max_decoder_len) + self._pages_for(model.max_encoder_len)
+        per_sequence = self._pages_for(model.max_decoder_len) + self._pages_for(
+            model.max_encoder_len
+        )
         if decoder.kv_cache_memory_gib is not None:
             budget = int(decoder.kv_cache_memory_gib * GIB)
         elif self.device.type == "cuda":
@@ -175,11 +212,23 @@ class DecoderRunner:
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
         if not capturable(self.causal):
-            logger.warning("decoder attention %s can't be captured in CUDA graphs: steps run eagerly", self.causal.name)
+            logger.warning(
+                "decoder attention %s can't be captured in CUDA graphs: steps run eagerly",
+                self.causal.name,
+            )
             return None
         model = self.model_config
-        available = shapes(self.config.scheduler.max_num_seqs, model.max_decoder_len, model.max_encoder_len)
-        return DecoderGraphs(self._forward, self._plan_attention, self._replan_attention, self.inputs, available, self.model)
+        available = shapes(
+            self.config.scheduler.max_num_seqs, model.max_decoder_len, model.max_encoder_len
+        )
+        return DecoderGraphs(
+            self._forward,
+            self._plan_attention,
+            self._replan_attention,
+            self.inputs,
+            available,
+            self.model,
+        )
 
     @torch.inference_mode()
     def _capture_cross(self) -> CrossWriteGraphs | None:
@@ -189,12 +238,16 @@ class DecoderRunner:
         model = self.model_config
         fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
         sizes = cross_write_sizes(model.max_encoder_len, fixed)
-        hidden = torch.zeros(max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device)
+        hidden = torch.zeros(
+            max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device
+        )
 
         def write(states: torch.Tensor, slots: torch.Tensor) -> None:
             self.model.write_cross(states, slots, self.pool)
 
-        return CrossWriteGraphs(write, hidden, sizes, self.pool.scratch_page * self.pool.page_size, self.model)
+        return CrossWriteGraphs(
+            write, hidden, sizes, self.pool.scratch_page * self.pool.page_size, self.model
+        )
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
@@ -215,7 +268,9 @@ class DecoderRunner:
             logprobs = self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
         return self._send_back(tokens, logprobs, refused)
 
-    def _send_back(self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]) -> LaunchedStep:
+    def _send_back(
+        self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
+    ) -> LaunchedStep:
         if self.device.type == "cpu":
             return LaunchedStep(tokens, logprobs, None, refused)
         host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
@@ -230,7 +285,10 @@ class DecoderRunner:
             return
         hidden = self.handoff.take([write.key for write in writes])
         size = self.pool.page_size
-        slots = [(write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens] for write in writes]
+        slots = [
+            (write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens]
+            for write in writes
+        ]
         where = to_device(np.concatenate(slots).astype(np.int32), self.device)
         if self.cross_graphs is not None:
             self.cross_graphs.replay(hidden, where)
@@ -243,12 +301,16 @@ class DecoderRunner:
         """The model and the likeliest tokens under the rules that most requests have."""
         self._run_model(inputs, plans)
         count = inputs.shape.sequences
-        self.sampler.greedy(self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count])
+        self.sampler.greedy(
+            self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count]
+        )
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
-        hidden = self.model(token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step)
+        hidden = self.model(
+            token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
+        )
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> Plans:

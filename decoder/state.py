@@ -49,22 +49,38 @@ class Slots:
     One slot more than sequences (`scratch`) takes what a graph's padding writes, and one column more the token after the last.
     """
 
-    def __init__(self, max_seqs: int, max_len: int, vocab_size: int, device: torch.device, padding_id: int | None = None) -> None:
+    def __init__(
+        self,
+        max_seqs: int,
+        max_len: int,
+        vocab_size: int,
+        device: torch.device,
+        padding_id: int | None = None,
+    ) -> None:
         """`padding_id`: the model's token that takes no position, where it has one."""
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
         rows = max_seqs + 1
         self.tokens = torch.zeros(rows, max_len + 1, dtype=torch.int64, device=device)
         self.stop_ids = torch.full((rows, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
-        self.host: dict[str, np.ndarray] = {name: np.full(rows, off, dtype) for name, (dtype, off) in FIELDS.items()}
+        self.host: dict[str, np.ndarray] = {
+            name: np.full(rows, off, dtype) for name, (dtype, off) in FIELDS.items()
+        }
         self._tables = {
-            dtype: torch.zeros(len(_names(dtype)), rows, dtype=_TORCH[dtype], device=device) for dtype in (np.int64, np.float32)
+            dtype: torch.zeros(len(_names(dtype)), rows, dtype=_TORCH[dtype], device=device)
+            for dtype in (np.int64, np.float32)
         }
         self.on_device = {
-            name: row for dtype, table in self._tables.items() for name, row in zip(_names(dtype), table, strict=True)
+            name: row
+            for dtype, table in self._tables.items()
+            for name, row in zip(_names(dtype), table, strict=True)
         }
-        self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * rows  # on the host alone: few checkpoints have any
+        self.bad_words: list[tuple[tuple[int, ...], ...]] = [
+            ()
+        ] * rows  # on the host alone: few checkpoints have any
         self.padding_id = padding_id
-        self.positions = None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
+        self.positions = (
+            None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
+        )
         self.masks = MaskTable(vocab_size, max_seqs, device)
         self.logprob_ids: dict[int, torch.Tensor] = {}  # of slots that name the tokens they ask for
 
@@ -78,7 +94,9 @@ class Slots:
             return {}
         refused: dict[int, Exception] = {}
         rows = np.array([admission.slot for admission in admissions])
-        tokens = np.zeros((len(rows), max(len(admission.token_ids) for admission in admissions)), np.int64)
+        tokens = np.zeros(
+            (len(rows), max(len(admission.token_ids) for admission in admissions)), np.int64
+        )
         stops = np.full((len(rows), MAX_STOP_IDS), OFF, np.int64)
         for i, admission in enumerate(admissions):
             self._clear(admission.slot)
@@ -96,8 +114,12 @@ class Slots:
         return refused
 
     def _copy(self, rows: np.ndarray, tokens: np.ndarray, stops: np.ndarray) -> None:
-        settings = [np.stack([self.host[name][rows] for name in _names(dtype)]) for dtype in self._tables]
-        where, new_tokens, new_stops, *new_settings = together_to_device([rows, tokens, stops, *settings], self.device)
+        settings = [
+            np.stack([self.host[name][rows] for name in _names(dtype)]) for dtype in self._tables
+        ]
+        where, new_tokens, new_stops, *new_settings = together_to_device(
+            [rows, tokens, stops, *settings], self.device
+        )
         self.tokens[where, : tokens.shape[1]] = new_tokens
         self.stop_ids[where] = new_stops
         for table, new in zip(self._tables.values(), new_settings, strict=True):
@@ -116,7 +138,9 @@ class Slots:
         assert self.padding_id is not None
         places = torch.arange(self.tokens.shape[1], device=self.device)
         counted = self.tokens[rows].ne(self.padding_id).cumsum(1) - 1
-        self.positions[rows] = torch.where(places < prompt_lens[:, None], counted.clamp(min=0), places)
+        self.positions[rows] = torch.where(
+            places < prompt_lens[:, None], counted.clamp(min=0), places
+        )
 
     def _clear(self, slot: int) -> None:
         for name in ("mask", "begin_mask"):
@@ -133,7 +157,9 @@ class Slots:
             self.host[name][slot] = self.masks.acquire(ids, params.allowed_token_ids, bias)
         forced = {"forced_first": rules.forced_first, "forced_last": rules.forced_last}
         for name, token in forced.items():
-            self.host[name][slot] = OFF if token is None else checked_ids([token], self.vocab_size)[0]
+            self.host[name][slot] = (
+                OFF if token is None else checked_ids([token], self.vocab_size)[0]
+            )
         values = {
             "prompt_len": admission.prompt_len,
             "max_len": admission.max_len,
@@ -155,4 +181,6 @@ class Slots:
         for name, value in values.items():
             self.host[name][slot] = value
         if params.logprob_token_ids is not None:
-            self.logprob_ids[slot] = to_device(np.array(params.logprob_token_ids, np.int64), self.device)
+            self.logprob_ids[slot] = to_device(
+                np.array(params.logprob_token_ids, np.int64), self.device
+            )

@@ -66,15 +66,26 @@ class InputBuffer:
         device: torch.device,
         buffers: int = 3,
     ) -> None:
-        self.self_pages, self.cross_pages, self.page_size, self.device = self_pages, cross_pages, page_size, device
+        self.self_pages, self.cross_pages, self.page_size, self.device = (
+            self_pages,
+            cross_pages,
+            page_size,
+            device,
+        )
         self.scratch_slot, self.scratch_page = scratch
         parts = _sizes(StepShape(max_seqs, max_tokens, 1, 1, 1), self_pages, cross_pages)
         size = _places(parts)["cross_table"].stop
         on_gpu = device.type == "cuda"
         count = buffers if on_gpu else 1
-        self._hosts = [torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu) for _ in range(count)]
-        self._copied = [torch.cuda.Event() for _ in self._hosts] if on_gpu else []  # the last copy of each
-        self._device = torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
+        self._hosts = [
+            torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu) for _ in range(count)
+        ]
+        self._copied = (
+            [torch.cuda.Event() for _ in self._hosts] if on_gpu else []
+        )  # the last copy of each
+        self._device = (
+            torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
+        )
         self._turn = 0
         self.waits = 0
 
@@ -92,7 +103,9 @@ class InputBuffer:
         at = _places(_sizes(shape, self.self_pages, self.cross_pages))
         parts = {name: host.numpy()[place] for name, place in at.items()}
         padding = shape.sequences - len(plan.slots)
-        query_lens, kv_lens, cross_lens = (_padded(each, padding, 1) for each in (plan.query_lens, plan.kv_lens, plan.cross_lens))
+        query_lens, kv_lens, cross_lens = (
+            _padded(each, padding, 1) for each in (plan.query_lens, plan.kv_lens, plan.cross_lens)
+        )
         starts = np.concatenate([[0], np.cumsum(query_lens)])
         parts["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
         parts["query_starts"][:] = starts
@@ -111,9 +124,13 @@ class InputBuffer:
             self._device[:used].copy_(host[:used], non_blocking=True)
             self._copied[self._turn].record()
         on_device = {name: self._device[place] for name, place in at.items()}
-        self_table, cross_table = (on_device[name].view(shape.sequences, -1) for name in ("self_table", "cross_table"))
+        self_table, cross_table = (
+            on_device[name].view(shape.sequences, -1) for name in ("self_table", "cross_table")
+        )
 
-        def batch(lens: np.ndarray, name: str, table: np.ndarray, device_table: torch.Tensor, longest: int) -> PagedBatch:
+        def batch(
+            lens: np.ndarray, name: str, table: np.ndarray, device_table: torch.Tensor, longest: int
+        ) -> PagedBatch:
             return PagedBatch(
                 query_lens,
                 lens,
@@ -134,7 +151,12 @@ class InputBuffer:
         )  # fmt: skip
 
     def _fill_tokens(
-        self, parts: dict[str, np.ndarray], query_lens: np.ndarray, kv_lens: np.ndarray, starts: np.ndarray, self_table: np.ndarray
+        self,
+        parts: dict[str, np.ndarray],
+        query_lens: np.ndarray,
+        kv_lens: np.ndarray,
+        starts: np.ndarray,
+        self_table: np.ndarray,
     ) -> None:
         used = int(starts[-1])
         sequence = np.repeat(np.arange(len(query_lens)), query_lens)
@@ -143,7 +165,10 @@ class InputBuffer:
         parts["token_slots"][used:] = self.scratch_slot
         parts["positions"][:used] = positions
         parts["positions"][used:] = 0
-        parts["write_at"][:used] = self_table[sequence, positions // self.page_size] * self.page_size + positions % self.page_size
+        parts["write_at"][:used] = (
+            self_table[sequence, positions // self.page_size] * self.page_size
+            + positions % self.page_size
+        )
         parts["write_at"][used:] = self.scratch_page * self.page_size
 
 

@@ -41,17 +41,25 @@ class ScratchSequence:
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), writes_cross=True)
+            yield self._plan(
+                prompt, prompt, self._admission(prompt, params, rules), writes_cross=True
+            )
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
 
     def _admission(self, prompt: int, params: SamplingParams, rules: DecodingRules) -> Admission:
-        return Admission(self.slot, np.zeros(prompt, np.int64), prompt, self.max_len, 0, params, rules)
+        return Admission(
+            self.slot, np.zeros(prompt, np.int64), prompt, self.max_len, 0, params, rules
+        )
 
-    def _plan(self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False) -> StepPlan:
+    def _plan(
+        self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False
+    ) -> StepPlan:
         row, one = np.array([self.slot]), np.ones(1, np.int64)
         table = np.full((1, -(-length // self.page_size)), self.page, np.int32)
         writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
         admissions = [] if admission is None else [admission]
-        return StepPlan(admissions, writes, row, row, queries * one, length * one, table, table[:, :1], one)
+        return StepPlan(
+            admissions, writes, row, row, queries * one, length * one, table, table[:, :1], one
+        )

@@ -16,7 +16,9 @@ from antiphon.runtime.graphs import GraphCapture, Work
 
 logger = logging.getLogger(__name__)
 
-MOST_TOKENS = 8192  # of a text graph; a larger batch takes the device longer than the host needs to launch it
+MOST_TOKENS = (
+    8192  # of a text graph; a larger batch takes the device longer than the host needs to launch it
+)
 SMALL = 1024  # tokens up to which padding costs no time, because even a small model's kernels are launched no faster
 TOKENS_PER_SEQUENCE = 64  # that a text graph has room for: each sequence is worth a row of attention programs, there or not
 LEAST_SEQUENCES = 8
@@ -39,7 +41,10 @@ class WindowGraphs:
 
         def batch(windows: int) -> tuple[Any, Work]:
             made = plan(windows)
-            return made, lambda: hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made))
+            return (
+                made,
+                lambda: hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made)),
+            )
 
         capture = GraphCapture(samples.device, model)
         self._captured = capture.each(range(len(samples), 0, -1), batch)
@@ -67,13 +72,23 @@ def text_shapes(most_tokens: int) -> list[TextShape]:
     sizes = [32]
     while sizes[-1] < most_tokens:
         sizes.append(sizes[-1] + max(32, sizes[-1] // 8 // 32 * 32))
-    return [TextShape(min(size, most_tokens), max(LEAST_SEQUENCES, size // TOKENS_PER_SEQUENCE)) for size in sizes]
+    return [
+        TextShape(min(size, most_tokens), max(LEAST_SEQUENCES, size // TOKENS_PER_SEQUENCE))
+        for size in sizes
+    ]
 
 
 def fitting(lengths: np.ndarray, available: list[TextShape]) -> TextShape | None:
     """The smallest of `available` that holds sequences of these `lengths`; None where the padding would cost more than a graph saves."""
     tokens = int(lengths.sum())
-    found = next((shape for shape in available if shape.tokens >= tokens and shape.sequences >= len(lengths)), None)
+    found = next(
+        (
+            shape
+            for shape in available
+            if shape.tokens >= tokens and shape.sequences >= len(lengths)
+        ),
+        None,
+    )
     return found if found is not None and found.tokens <= max(SMALL, 2 * tokens) else None
 
 
@@ -93,29 +108,39 @@ class TextGraphs:
         device = hidden.device
         self.shapes = text_shapes(len(hidden))
         self._hidden = hidden
-        self._ids, self._positions = (torch.zeros(len(hidden), dtype=torch.int64, device=device) for _ in range(2))
+        self._ids, self._positions = (
+            torch.zeros(len(hidden), dtype=torch.int64, device=device) for _ in range(2)
+        )
         self._starts = torch.zeros(self.shapes[-1].sequences + 1, dtype=torch.int32, device=device)
 
         def batch(shape: TextShape) -> tuple[Any, Work]:
             tokens, longest = shape.tokens, min(shape.tokens, max_len)
             lengths = np.full(shape.sequences, longest)
             made = plan(FullBatch(lengths, self._starts[: shape.sequences + 1], longest))
-            return made, lambda: hidden[:tokens].copy_(forward(self._ids[:tokens], self._positions[:tokens], made))
+            return made, lambda: hidden[:tokens].copy_(
+                forward(self._ids[:tokens], self._positions[:tokens], made)
+            )
 
         capture = GraphCapture(device, model)
         self._captured = capture.each(self.shapes[::-1], batch)
         self.report = capture.report
         logger.info("encoder: %s", self.report)
 
-    def replay(self, ids: np.ndarray, positions: np.ndarray, lengths: np.ndarray) -> torch.Tensor | None:
+    def replay(
+        self, ids: np.ndarray, positions: np.ndarray, lengths: np.ndarray
+    ) -> torch.Tensor | None:
         """Hidden states [tokens, hidden] of packed `ids`, a copy of their own; None where no graph fits `lengths`."""
         shape = fitting(lengths, self.shapes)
         if shape is None:
             return None
-        starts = np.full(shape.sequences + 1, len(ids), np.int32)  # of sequences that are not there: empty, at the end
+        starts = np.full(
+            shape.sequences + 1, len(ids), np.int32
+        )  # of sequences that are not there: empty, at the end
         starts[: len(lengths)] = np.cumsum(lengths) - lengths
         places = (self._ids, self._positions, self._starts)
-        for place, new in zip(places, together_to_device([ids, positions, starts], self._hidden.device), strict=True):
+        for place, new in zip(
+            places, together_to_device([ids, positions, starts], self._hidden.device), strict=True
+        ):
             place[: len(new)].copy_(new)
         self._captured[shape].graph.replay()
         return self._hidden[: len(ids)].clone()

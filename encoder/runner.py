@@ -39,7 +39,9 @@ class EncoderRunner:
         half, self.max_len = model.encoder, model.max_encoder_len
         self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
-        (self.attention,) = select("encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target))
+        (self.attention,) = select(
+            "encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target)
+        )
         self.model = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":
             fill_randomly(self.model)
@@ -55,7 +57,9 @@ class EncoderRunner:
         if isinstance(half, BartHalf) and half.structure == "whisper":
             self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
             self.log_mel = LogMel(self.audio).to(self.target.device)
-        self._copies = torch.cuda.Stream(self.target.device) if self.target.device.type == "cuda" else None
+        self._copies = (
+            torch.cuda.Stream(self.target.device) if self.target.device.type == "cuda" else None
+        )
         self.window_graphs: WindowGraphs | None = None
         self.text_graphs: TextGraphs | None = None
         if not config.model.enforce_eager:
@@ -86,11 +90,20 @@ class EncoderRunner:
 
     def _encode_text(self, inputs: Sequence[np.ndarray]) -> Encoded:
         lengths = np.array([len(ids) for ids in inputs])
-        for text in inputs:  # here, so that it fails alone: on a GPU, looking it up would end the process
+        for (
+            text
+        ) in inputs:  # here, so that it fails alone: on a GPU, looking it up would end the process
             if text.min() < 0 or text.max() >= self.vocab_size:
                 raise ValueError(f"token ids must be within 0 and {self.vocab_size - 1}")
-        packed, positions = np.concatenate(inputs).astype(np.int64), np.concatenate([self._positions(text) for text in inputs])
-        hidden = self.text_graphs.replay(packed, positions, lengths) if self.text_graphs is not None else None
+        packed, positions = (
+            np.concatenate(inputs).astype(np.int64),
+            np.concatenate([self._positions(text) for text in inputs]),
+        )
+        hidden = (
+            self.text_graphs.replay(packed, positions, lengths)
+            if self.text_graphs is not None
+            else None
+        )
         if hidden is None:
             plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
             ids, at = together_to_device([packed, positions], self.target.device)
@@ -128,7 +141,10 @@ class EncoderRunner:
         features = self.log_mel(samples)[..., : 2 * tokens].to(self.target.dtype)
         rows = np.flatnonzero(np.arange(tokens)[None] < lengths[:, None])
         plan = self.attention.plan(FullBatch.of(lengths, self.target.device))
-        return Encoded(lengths.tolist(), self.model(features, self.attention, plan, to_device(rows, self.target.device)))
+        return Encoded(
+            lengths.tolist(),
+            self.model(features, self.attention, plan, to_device(rows, self.target.device)),
+        )
 
     def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
         """[clips, size] float32 samples on the device, padded with silence; copied while the batch before is computed."""
@@ -147,10 +163,14 @@ class EncoderRunner:
 
     def _plan_windows(self, count: int) -> Any:
         assert self.audio is not None
-        return self.attention.plan(FullBatch.of(np.full(count, self.audio.tokens), self.target.device))
+        return self.attention.plan(
+            FullBatch.of(np.full(count, self.audio.tokens), self.target.device)
+        )
 
     def _run_audio(self, samples: torch.Tensor, plan: Any) -> torch.Tensor:
-        hidden: torch.Tensor = self.model(self.log_mel(samples).to(self.target.dtype), self.attention, plan)
+        hidden: torch.Tensor = self.model(
+            self.log_mel(samples).to(self.target.dtype), self.attention, plan
+        )
         return hidden
 
     @torch.inference_mode()
@@ -160,7 +180,9 @@ class EncoderRunner:
             return None
         most = max(1, config.encoder.max_encoder_batch_tokens // self.audio.tokens)
         samples = torch.zeros(most, self.audio.window, device=self.target.device)
-        hidden = torch.zeros(most, self.audio.tokens, width, dtype=self.target.dtype, device=self.target.device)
+        hidden = torch.zeros(
+            most, self.audio.tokens, width, dtype=self.target.dtype, device=self.target.device
+        )
         return WindowGraphs(self._run_audio, self._plan_windows, samples, hidden, self.model)
 
     @torch.inference_mode()

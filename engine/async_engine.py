@@ -28,7 +28,12 @@ from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta
 from antiphon.engine.requests import OpenRequest, OpenRequests
 from antiphon.engine.transcription import Transcriber
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import DETECTION_NAMES, checked_params, checked_priority, refuse_unknown
+from antiphon.inputs.call_options import (
+    DETECTION_NAMES,
+    checked_params,
+    checked_priority,
+    refuse_unknown,
+)
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import REMEDY
@@ -40,7 +45,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INPUT_BYTES = 2 << 30  # of sound that is in memory for open calls: 9 hours
-INPUT_THREADS = 32  # they mostly wait: for the object store, which takes what all of them bring together
+INPUT_THREADS = (
+    32  # they mostly wait: for the object store, which takes what all of them bring together
+)
 
 
 class AsyncEngine:
@@ -55,7 +62,9 @@ class AsyncEngine:
         self.config = resolve(model, options)
         self.model = ModelConfig.load(self.config.model)
         self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
-        self.router = Router(self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas)
+        self.router = Router(
+            self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas
+        )
         self.requests = OpenRequests(self.inputs, self.router, self.config.decoder.decoder_replicas)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self.memory = ByteBudget(INPUT_BYTES)
@@ -97,7 +106,10 @@ class AsyncEngine:
         self._loop, self._dead = asyncio.get_running_loop(), None
         self._threads = DaemonThreads(INPUT_THREADS, "antiphon-inputs")
         workers.attach(self._loop)
-        self._tasks = [asyncio.create_task(self._supervise(work)) for work in (self._receive(workers), workers.watch())]
+        self._tasks = [
+            asyncio.create_task(self._supervise(work))
+            for work in (self._receive(workers), workers.watch())
+        ]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
@@ -135,7 +147,9 @@ class AsyncEngine:
     def check_caller(self) -> None:
         """Raises EngineDeadError where a call would wait for ever: the engine has ended, or is another process's or loop's."""
         if os.getpid() != self._pid:
-            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}"
+            )
         if self._dead is not None:
             raise EngineDeadError(self._dead)
         if asyncio.get_running_loop() is not self._loop:
@@ -153,7 +167,9 @@ class AsyncEngine:
             if half in facts
         ]
         if "decoder" in facts:
-            halves.append(f"{facts['decoder']['kv_pages']} KV pages of {self.config.decoder.kv_page_size} tokens")
+            halves.append(
+                f"{facts['decoder']['kv_pages']} KV pages of {self.config.decoder.kv_page_size} tokens"
+            )
             halves.append("CUDA graphs" if facts["decoder"]["graphs"] else "no CUDA graphs")
         return ", ".join([*halves, *([facts["placement"]] if facts else [])])
 
@@ -171,11 +187,15 @@ class AsyncEngine:
     def _die(self, reason: str) -> None:
         """No new requests; every open one ends now."""
         self._dead = self._dead or reason
-        self.requests.end_all(self._dead, loop_is_closed=self._loop is None or self._loop.is_closed())
+        self.requests.end_all(
+            self._dead, loop_is_closed=self._loop is None or self._loop.is_closed()
+        )
 
     # ------------------------------------------------------------------ one request
 
-    def submit(self, prepared: Prepared, prompt_token_ids: list[int], **options: Any) -> OpenRequest:
+    def submit(
+        self, prepared: Prepared, prompt_token_ids: list[int], **options: Any
+    ) -> OpenRequest:
         """As `OpenRequests.submit`. Raises EngineDeadError."""
         self.check_caller()
         return self.requests.submit(prepared, prompt_token_ids, **options)
@@ -183,7 +203,11 @@ class AsyncEngine:
     def stored(self, media: EncoderInput) -> EncoderInput:
         """`media` in the form in which it travels. For a thread: that may take milliseconds, in which the loop could take a thousand
         tokens."""
-        return media if self.workers is None else replace(media, payload=self.workers.keep(media.key, media.payload))
+        return (
+            media
+            if self.workers is None
+            else replace(media, payload=self.workers.keep(media.key, media.payload))
+        )
 
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """The end of one request. Raises the RequestError it ended with; cancels it when the caller is cancelled."""
@@ -218,9 +242,18 @@ class AsyncEngine:
         params, deadline = checked_params(params, sampling_params), Deadline(timeout)
         priority = checked_priority(priority)
         languages = (source_language, target_language)
-        async with deadline.limit(), self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids):
+        async with (
+            deadline.limit(),
+            self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids),
+        ):
             opened = [
-                self.submit(prepared, prompt_ids, sample=sample, priority=priority, timeout=deadline.seconds_left)
+                self.submit(
+                    prepared,
+                    prompt_ids,
+                    sample=sample,
+                    priority=priority,
+                    timeout=deadline.seconds_left,
+                )
                 for sample in range(params.n)
             ]
             try:
@@ -230,7 +263,8 @@ class AsyncEngine:
                     self.requests.cancel(each)
                 raise
         completions = [
-            self.requests.completion(each, end, index) for index, (each, end) in enumerate(zip(opened, ends, strict=True))
+            self.requests.completion(each, end, index)
+            for index, (each, end) in enumerate(zip(opened, ends, strict=True))
         ]
         return RequestOutput(str(opened[0].request.id), prompt_ids, completions, ends[0].metrics)
 
@@ -259,7 +293,9 @@ class AsyncEngine:
             async with deadline.limit():
                 preparing = self._prepared(prompt, params, languages, priority, deadline)
                 prepared, prompt_ids = await scope.enter_async_context(preparing)
-            opened = self.submit(prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left)
+            opened = self.submit(
+                prepared, prompt_ids, stream=True, priority=priority, timeout=deadline.seconds_left
+            )
             scope.callback(self.requests.cancel, opened)
             assert opened.text is not None
             sent = 0
@@ -291,11 +327,17 @@ class AsyncEngine:
             held.set(num_bytes)
             prompt_ids = prepared.prompt_token_ids
             if prompt_ids is None:
-                prompt_ids = await Transcriber(self).default_prompt(prepared.media, priority, deadline)
+                prompt_ids = await Transcriber(self).default_prompt(
+                    prepared.media, priority, deadline
+                )
             yield prepared, prompt_ids
 
     def _read(
-        self, prompt: Prompt, params: SamplingParams, source_language: str | None, target_language: str | None
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        source_language: str | None,
+        target_language: str | None,
     ) -> tuple[Prepared, int]:
         """And the bytes of its sound; text counts for nothing."""
         prepared = self.inputs.prepare(prompt, params, source_language, target_language)
@@ -303,7 +345,7 @@ class AsyncEngine:
         return replace(prepared, media=self.stored(prepared.media)), num_bytes
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
-        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout (see
+        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout, progress (see
         `Transcriber.transcribe`)."""
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)

@@ -21,13 +21,17 @@ class Deadline:
     @property
     def seconds_left(self) -> float | None:
         """For a request that is sent now: not less than a millisecond."""
-        return None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
+        return (
+            None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
+        )
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
         """What is awaited inside is cancelled soon after the deadline: raises RequestExpired then."""
         try:
-            async with asyncio.timeout_at(None if self._end is None else self._end + GRACE_SECONDS) as scope:
+            async with asyncio.timeout_at(
+                None if self._end is None else self._end + GRACE_SECONDS
+            ) as scope:
                 yield
         except TimeoutError:
             if scope.expired():

@@ -185,7 +185,9 @@ class OpenRequests:
         for opened in list(self._open.values()):
             self._close_request(opened)
             if not loop_is_closed:
-                opened.fail(EngineDeadError(reason))  # one each: an exception keeps the frames that it went through
+                opened.fail(
+                    EngineDeadError(reason)
+                )  # one each: an exception keeps the frames that it went through
 
     async def end(self, opened: OpenRequest) -> Finished:
         """Raises the RequestError that it ended with; cancels it when the caller is cancelled."""
@@ -206,7 +208,11 @@ class OpenRequests:
             token_ids, text, reason = list(opened.text.token_ids), opened.text.text, "stop"
         else:
             shown = (
-                token_ids[:-1] if reason == "stop" and token_ids[-1] in rules.stop_ids and params.skip_special_tokens else token_ids
+                token_ids[:-1]
+                if reason == "stop"
+                and token_ids[-1] in rules.stop_ids
+                and params.skip_special_tokens
+                else token_ids
             )
             text = self.inputs.decode(shown, params.skip_special_tokens)
         logprobs = None
@@ -214,7 +220,9 @@ class OpenRequests:
             logprobs = [
                 {
                     id_: Logprob(value, rank, self.inputs.decode([id_], skip_special_tokens=False))
-                    for id_, value, rank in reversed(list(zip(each.ids, each.logprobs, each.ranks, strict=True)))
+                    for id_, value, rank in reversed(
+                        list(zip(each.ids, each.logprobs, each.ranks, strict=True))
+                    )
                 }
                 for each in end.logprobs[: len(token_ids)]
             ]

@@ -12,14 +12,28 @@ from functools import partial
 from types import NoneType
 from typing import Any, Self, TypeVar
 
+from antiphon.actors.together import TogetherDone
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, RequestFailed, SamplingError
+from antiphon.config.errors import (
+    AntiphonError,
+    EngineDeadError,
+    PromptError,
+    RequestFailed,
+    SamplingError,
+)
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import NAMES, all_prompts, check_recordings, checked_params, one_of, refuse_unknown
+from antiphon.inputs.call_options import (
+    NAMES,
+    all_prompts,
+    check_recordings,
+    checked_params,
+    one_of,
+    refuse_unknown,
+)
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import REMEDY
 
@@ -36,10 +50,15 @@ class Engine:
     def __init__(self, model: str, **options: Any) -> None:
         self._async = AsyncEngine(model, **options)
         self._pid = os.getpid()
-        self._gate, self._stopped = threading.Lock(), False  # what is submitted behind the loop's end would wait for ever
+        self._gate, self._stopped = (
+            threading.Lock(),
+            False,
+        )  # what is submitted behind the loop's end would wait for ever
         self._closing = threading.RLock()  # taken again by a signal handler that closes
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="antiphon-engine", daemon=True
+        )
         self._thread.start()
         try:
             self._run(self._async.start())
@@ -71,7 +90,9 @@ class Engine:
 
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as `AsyncEngine.generate`.
         """
-        refuse_unknown("generate()", {name: value for name, value in options.items() if name not in NAMES})
+        refuse_unknown(
+            "generate()", {name: value for name, value in options.items() if name not in NAMES}
+        )
         many: list[Prompt] = all_prompts(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
@@ -86,19 +107,33 @@ class Engine:
     ) -> Iterator[tuple[int, RequestOutput]]:
         """Each prompt's place in `prompts` and its result, as soon as it is there; one that failed has its error in it. Prompts are
         taken as the engine gets to them. Leaving the loop early cancels the rest. Options: as `AsyncEngine.generate`."""
-        refuse_unknown("generate_as_completed()", {name: value for name, value in options.items() if name not in NAMES})
+        refuse_unknown(
+            "generate_as_completed()",
+            {name: value for name, value in options.items() if name not in NAMES},
+        )
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
-            raise PromptError(f"give a list of prompts, not {type(prompts).__name__}; for a single one there is generate()")
+            raise PromptError(
+                f"give a list of prompts, not {type(prompts).__name__}; for a single one there is generate()"
+            )
         params = checked_params(params)
         return self._generated(((prompt, params) for prompt in prompts), options)
 
     def _generated(
         self, pairs: Iterable[tuple[Prompt, SamplingParams | None]], options: Mapping[str, Any]
     ) -> Iterator[tuple[int, RequestOutput]]:
-        for index, output in self._as_completed(pairs, lambda pair: self._async.generate(*pair, **options)):
-            yield index, RequestOutput("", [], error=output) if isinstance(output, AntiphonError) else output
+        for index, output in self._as_completed(
+            pairs, lambda pair: self._async.generate(*pair, **options)
+        ):
+            yield (
+                index,
+                RequestOutput("", [], error=output)
+                if isinstance(output, AntiphonError)
+                else output,
+            )
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[StreamDelta]:
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
+    ) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
         deltas = self._async.stream(prompt, params, **options)
         try:
@@ -115,18 +150,36 @@ class Engine:
         """As `AsyncEngine.transcribe`."""
         return self._run(self._async.transcribe(audio, **options))
 
-    def transcribe_all(self, recordings: Iterable[AudioInput], **options: Any) -> list[Transcription | AntiphonError]:
+    def transcribe_all(
+        self, recordings: Iterable[AudioInput], **options: Any
+    ) -> list[Transcription | AntiphonError]:
         """Many recordings at once, in their order; an error stands where one failed. Options: as `AsyncEngine.transcribe`."""
-        return [result for _, result in sorted(self.transcribe_as_completed(recordings, **options), key=lambda pair: pair[0])]
+        return [
+            result
+            for _, result in sorted(
+                self.transcribe_as_completed(recordings, **options), key=lambda pair: pair[0]
+            )
+        ]
 
     def transcribe_as_completed(
         self, recordings: Iterable[AudioInput], **options: Any
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's place in `recordings` and its result, as soon as it is there. Recordings are taken as the engine gets to
-        them, so there may be any number. Leaving the loop early cancels the rest."""
+        them, so there may be any number. Leaving the loop early cancels the rest. `progress` gets the sums of all that have been
+        read."""
         check_recordings(recordings)
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
-        return self._as_completed(recordings, lambda audio: self._async.transcribe(audio, **options))
+        if options.get("progress") is None:
+            return self._as_completed(
+                recordings, lambda audio: self._async.transcribe(audio, **options)
+            )
+        together = TogetherDone(options.pop("progress"))
+
+        async def transcribe(audio: AudioInput) -> Transcription:
+            with together.one_more() as progress:
+                return await self._async.transcribe(audio, progress=progress, **options)
+
+        return self._as_completed(recordings, transcribe)
 
     def detect_language(self, audio: AudioInput, **options: Any) -> dict[str, float]:
         """As `AsyncEngine.detect_language`."""
@@ -166,9 +219,13 @@ class Engine:
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
             coroutine.close()
-            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}"
+            )
         with self._gate:
-            if not self._stopped and not sys.is_finalizing():  # then the loop's thread has stopped, as all daemons have
+            if (
+                not self._stopped and not sys.is_finalizing()
+            ):  # then the loop's thread has stopped, as all daemons have
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         coroutine.close()
         raise EngineDeadError(CLOSED)
@@ -240,12 +297,18 @@ def _one_each(
     if given is None or isinstance(given, SamplingParams):
         return [given] * count
     if not isinstance(given, Sequence):
-        raise SamplingError(f"params must be SamplingParams, or a list of them; not {type(given).__name__}")
+        raise SamplingError(
+            f"params must be SamplingParams, or a list of them; not {type(given).__name__}"
+        )
     for index, each in enumerate(given):
         if not isinstance(each, (SamplingParams, NoneType)):
-            raise SamplingError(f"params must be SamplingParams, or a list of them; number {index} is {type(each).__name__}")
+            raise SamplingError(
+                f"params must be SamplingParams, or a list of them; number {index} is {type(each).__name__}"
+            )
     if len(given) != count:
-        raise SamplingError(f"{len(given)} sampling parameters for {count} prompts: give one for all, or one each")
+        raise SamplingError(
+            f"{len(given)} sampling parameters for {count} prompts: give one for all, or one each"
+        )
     return given
 
 

@@ -15,11 +15,14 @@ from antiphon.inputs.call_options import checked_priority
 from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.processor import EncoderInput, Prepared
 from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import TranscriptionOptions
+from antiphon.inputs.transcription_options import Progress, TranscriptionOptions
 from antiphon.inputs.whisper import TimedTokens
 
 if TYPE_CHECKING:
     from antiphon.engine.async_engine import AsyncEngine
+
+
+ROUNDING = 1e-6  # seconds, in sums of windows' lengths
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,30 @@ class Recording:
     num_bytes: int = 0  # of its samples
 
 
+class SecondsDone:
+    """Tells `progress` how much of a recording is done: at first what needs no window."""
+
+    def __init__(self, recording: Recording, progress: Progress | None) -> None:
+        self.progress, self.duration = progress, recording.duration
+        self.left = sum(window.end - window.start for window in recording.windows)
+        self.add(0.0)
+
+    def add(self, seconds: float) -> None:
+        self.left = max(0.0, self.left - seconds)
+        if self.progress is not None:
+            left = 0.0 if self.left < ROUNDING else self.left
+            self.progress(max(0.0, self.duration - left), self.duration)
+
+
 class Transcriber:
     """Raises PromptError for an engine whose model does not listen."""
 
     def __init__(self, engine: "AsyncEngine") -> None:
         self.engine, self.inputs = engine, engine.inputs
         if self.inputs.whisper is None or self.inputs.audio is None:
-            raise PromptError(f"{engine.model.architecture} does not transcribe audio: use generate()")
+            raise PromptError(
+                f"{engine.model.architecture} does not transcribe audio: use generate()"
+            )
         self.format, self.audio = self.inputs.whisper, self.inputs.audio
 
     async def transcribe(
@@ -61,6 +81,7 @@ class Transcriber:
         params: SamplingParams | None = None,
         priority: int = 0,
         timeout: float | None = None,
+        progress: Progress | None = None,
         **unknown: Any,
     ) -> Transcription:
         """A recording of any length.
@@ -70,6 +91,8 @@ class Transcriber:
         window. `chunk_seconds`: longest piece between two cuts; None is the model's window.
         `params`: n is 1; `logprobs` come with the segments. `priority`: lower runs first.
         `timeout`: seconds for the whole call: reading, language detection and all windows.
+        `progress`: called in the engine's event loop with the seconds of sound done and those in
+        all, when the recording has been read and after each window; what it raises ends the call.
 
         Raises ConfigurationError for an unknown keyword, InputError before anything runs, AudioError,
         or RequestError.
@@ -82,6 +105,7 @@ class Transcriber:
             params=params,
             priority=priority,
             timeout=timeout,
+            progress=progress,
             **unknown,
         )
         deadline = Deadline(options.timeout)
@@ -98,20 +122,27 @@ class Transcriber:
         """The probability of each of the checkpoint's languages in the first window with sound,
         likeliest first; they add up to 1. Raises AudioError where nothing is to be heard."""
         priority, deadline = checked_priority(priority), Deadline(timeout)
-        async with deadline.limit(), self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)):
+        async with (
+            deadline.limit(),
+            self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)),
+        ):
             first = await self.engine.run_in_thread(self._first_window, audio)
             if first is None:
                 raise AudioError("no language to detect: the recording is digital silence")
             return await self._languages(first.media, priority, deadline)
 
-    async def default_prompt(self, media: EncoderInput, priority: int, deadline: Deadline) -> list[int]:
+    async def default_prompt(
+        self, media: EncoderInput, priority: int, deadline: Deadline
+    ) -> list[int]:
         """For a prompt without tokens: transcribe, in the language that is heard, without timestamps."""
         language = None
         if self.format.multilingual:
             language = next(iter(await self._languages(media, priority, deadline)))
         return self.format.prompt(language, "transcribe", timestamps=False)
 
-    async def _transcribe(self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline) -> Transcription:
+    async def _transcribe(
+        self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
+    ) -> Transcription:
         async with self.engine.memory.hold(expected_bytes(audio, self.audio.sampling_rate)) as held:
             recording = await self.engine.run_in_thread(self._read, audio, options.longest)
             held.set(recording.num_bytes)
@@ -120,8 +151,10 @@ class Transcriber:
                 first = recording.windows[0].media
                 languages = await self._languages(first, options.priority, deadline)
                 language, probability = next(iter(languages.items()))
-            outputs = await self._decode(recording.windows, language, options, deadline)
-            return await self.engine.run_in_thread(self._joined, recording, outputs, options, language, probability)
+            outputs = await self._decode(recording, language, options, deadline)
+            return await self.engine.run_in_thread(
+                self._joined, recording, outputs, options, language, probability
+            )
 
     # ------------------------------------------------------------------ sound to windows
 
@@ -147,7 +180,9 @@ class Transcriber:
 
     # ------------------------------------------------------------------ windows to tokens
 
-    async def _languages(self, media: EncoderInput, priority: int, deadline: Deadline) -> dict[str, float]:
+    async def _languages(
+        self, media: EncoderInput, priority: int, deadline: Deadline
+    ) -> dict[str, float]:
         """By the token right after the start. The clip's cross KV stays for the transcription."""
         if not self.format.multilingual:
             return {"en": 1.0}
@@ -176,26 +211,29 @@ class Transcriber:
 
     async def _decode(
         self,
-        windows: list[Window],
+        recording: Recording,
         language: str | None,
         options: TranscriptionOptions,
         deadline: Deadline,
     ) -> list[CompletionOutput]:
+        windows, done = recording.windows, SecondsDone(recording, options.progress)
         if not windows:
             return []
         prompt = self.format.prompt(language, options.task, options.timestamps)
 
-        async def decode(media: EncoderInput) -> CompletionOutput:
+        async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
-                Prepared(media, prompt, options.params),
+                Prepared(window.media, prompt, options.params),
                 prompt,
                 timestamps=options.timestamps,
                 priority=options.priority,
                 timeout=deadline.seconds_left,
             )
-            return await self.engine.result(opened)
+            output = await self.engine.result(opened)
+            done.add(window.end - window.start)
+            return output
 
-        tasks = [asyncio.create_task(decode(window.media)) for window in windows]
+        tasks = [asyncio.create_task(decode(window)) for window in windows]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
@@ -235,7 +273,9 @@ class Transcriber:
             recording.skipped,
         )
 
-    def _timed(self, window: Window, output: CompletionOutput, timestamps: bool) -> list[TimedTokens]:
+    def _timed(
+        self, window: Window, output: CompletionOutput, timestamps: bool
+    ) -> list[TimedTokens]:
         if timestamps:
             return self.format.segments(output.token_ids)
         positions = self.format.text_positions(output.token_ids)

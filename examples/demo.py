@@ -52,7 +52,9 @@ def write_numbers() -> None:
     print()
     for number, output in zip(numbers, outputs, strict=True):
         print(f"{number:>28}  {output.outputs[0].text}")
-    print(f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)")
+    print(
+        f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+    )
 
 
 if __name__ == "__main__":

@@ -182,7 +182,9 @@ def _is_number(value: Any) -> bool:
 def _samples_only(source: list[Any]) -> list[Any]:
     first = source[0] if source else None
     if isinstance(first, (str, os.PathLike, bytes, Mapping)):
-        raise AudioError(f"a list must hold samples, not {_shown(first)}: for several recordings call transcribe_all()")
+        raise AudioError(
+            f"a list must hold samples, not {_shown(first)}: for several recordings call transcribe_all()"
+        )
     return source
 
 

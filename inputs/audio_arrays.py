@@ -53,7 +53,9 @@ def whole_rate(rate: Any) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not RATES[0] <= value <= RATES[1]:
         shown = repr(rate)[:60]
-        raise AudioError(f"sampling rate {shown} is not a whole number of Hz between {RATES[0]} and {RATES[1]}")
+        raise AudioError(
+            f"sampling rate {shown} is not a whole number of Hz between {RATES[0]} and {RATES[1]}"
+        )
     return value
 
 
@@ -74,10 +76,16 @@ def as_array(samples: Any) -> np.ndarray:
         try:
             array = np.asarray(samples)
         except ValueError:
-            raise AudioError("the samples are not one array: their channels differ in length") from None
-    native = array.dtype.newbyteorder("=")  # arrays of other machines' files: '>i4' is int32 all the same
+            raise AudioError(
+                "the samples are not one array: their channels differ in length"
+            ) from None
+    native = array.dtype.newbyteorder(
+        "="
+    )  # arrays of other machines' files: '>i4' is int32 all the same
     if native.kind not in "fiu" or native in (np.uint16, np.uint32, np.uint64):
-        raise AudioError(f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}")
+        raise AudioError(
+            f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}"
+        )
     return array.astype(native, copy=False)
     return array
 
@@ -92,7 +100,9 @@ def by_channel(array: np.ndarray) -> np.ndarray:
     if array.ndim == 1:
         return array[None]
     if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:
-        raise AudioError(f"samples must have shape [n], [n, channels] or [channels, n], not {shape}")
+        raise AudioError(
+            f"samples must have shape [n], [n, channels] or [channels, n], not {shape}"
+        )
     if array.shape[0] == array.shape[1] > 1:
         raise AudioError(f"samples of shape {shape}: which axis is time? Give [n] or longer pieces")
     return array if array.shape[0] < array.shape[1] or array.shape[0] == 1 else array.T
@@ -133,7 +143,9 @@ def _unit(array: np.ndarray) -> tuple[float, float]:
     for bits in (16, 24, 32):
         if -(1 << bits - 1) <= low and high < 1 << bits - 1:
             return 2.0 ** (bits - 1), 0.0
-    raise AudioError(f"samples between {low} and {high} are beyond 32 bits: give floats in [-1, 1] or int16")
+    raise AudioError(
+        f"samples between {low} and {high} are beyond 32 bits: give floats in [-1, 1] or int16"
+    )
 
 
 def _check(mono: np.ndarray, start: int, whole: np.ndarray) -> None:

@@ -166,7 +166,9 @@ class _Recording:
         self._skipped: list[Skipped] = []
         self._frames, self._lost_packets, self._bad_samples = 0, 0, 0
         self._input_samples = 0
-        self._last_seconds = 0.02  # of a frame, for damaged packets that don't say how long they are
+        self._last_seconds = (
+            0.02  # of a frame, for damaged packets that don't say how long they are
+        )
 
     def add(self, frame: Any) -> None:
         """A decoded frame. The packets know the times."""
@@ -223,7 +225,9 @@ class _Recording:
         for piece in self._resampler.drain():
             self._buffer.append(piece)
         if not self._frames and self._lost_packets:
-            raise AudioError(f"{self.name}: not readable as audio (none of its {self._lost_packets} packets can be decoded)")
+            raise AudioError(
+                f"{self.name}: not readable as audio (none of its {self._lost_packets} packets can be decoded)"
+            )
         if not self._frames:
             raise AudioError(f"{self.name}: holds no samples")
         if self._bad_samples > self.max_absurd * self._input_samples:

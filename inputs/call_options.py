@@ -45,7 +45,11 @@ def checked_params(params: Any, sampling_params: Any = None) -> SamplingParams:
     if params is None:
         return SamplingParams()
     if not isinstance(params, SamplingParams):
-        hint = "; a mapping becomes one by SamplingParams.of(...)" if isinstance(params, Mapping) else ""
+        hint = (
+            "; a mapping becomes one by SamplingParams.of(...)"
+            if isinstance(params, Mapping)
+            else ""
+        )
         raise SamplingError(f"params must be SamplingParams, not {type(params).__name__}{hint}")
     return params
 
@@ -55,7 +59,9 @@ def checked_priority(priority: Any) -> int:
     if priority is None:
         return 0
     if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
-        raise PromptError(f"priority must be a whole number (lower runs first), not {foreign.shown(priority)}")
+        raise PromptError(
+            f"priority must be a whole number (lower runs first), not {foreign.shown(priority)}"
+        )
     return int(priority)
 
 
@@ -64,14 +70,18 @@ def all_prompts(prompts: Any) -> list[Any]:
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
     if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, bytearray, memoryview)):
-        raise PromptError(f"prompts must be a str, a mapping or a list of them, not {_kind(prompts)}")
+        raise PromptError(
+            f"prompts must be a str, a mapping or a list of them, not {_kind(prompts)}"
+        )
     return list(prompts)
 
 
 def check_recordings(recordings: Any) -> None:
     """Raises PromptError for a single recording, in any form, where several are expected."""
     if _is_one_recording(recordings):
-        raise PromptError(f"give a list of recordings, not {_kind(recordings)}; for a single one there is transcribe()")
+        raise PromptError(
+            f"give a list of recordings, not {_kind(recordings)}; for a single one there is transcribe()"
+        )
     if not isinstance(recordings, Iterable) and not hasattr(recordings, "__getitem__"):
         raise PromptError(f"give a list of recordings, not {_kind(recordings)}")
 
@@ -81,7 +91,9 @@ def _is_one_recording(value: Any) -> bool:
         return True
     if callable(getattr(value, "read", None)) or callable(getattr(value, "get_all_samples", None)):
         return True
-    if getattr(value, "ndim", 2) < 2:  # an array or tensor of samples, unless it holds texts or objects
+    if (
+        getattr(value, "ndim", 2) < 2
+    ):  # an array or tensor of samples, unless it holds texts or objects
         return getattr(getattr(value, "dtype", None), "kind", "f") in "biufc"
     if not isinstance(value, (list, tuple)) or not value:
         return False

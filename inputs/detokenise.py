@@ -26,7 +26,10 @@ class DecodedAgain:
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._ids: list[int] = []
-        self._prefix, self._read = 0, 0  # tokens from `prefix` give context; those before `read` have been returned
+        self._prefix, self._read = (
+            0,
+            0,
+        )  # tokens from `prefix` give context; those before `read` have been returned
 
     def add(self, token: int) -> str:
         self._ids.append(token)
@@ -44,7 +47,13 @@ class DecodedAgain:
 class Streamed:
     """For tokenizers of the `tokenizers` library, by its DecodeStream. `hidden`: of tokens that are never shown."""
 
-    def __init__(self, backend: Any, decode: Decode, skip_special_tokens: bool, hidden: re.Pattern[str] | None = None) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        decode: Decode,
+        skip_special_tokens: bool,
+        hidden: re.Pattern[str] | None = None,
+    ) -> None:
         from tokenizers.decoders import DecodeStream
 
         self._backend, self._decode, self._hidden = backend, decode, hidden
@@ -81,7 +90,10 @@ def backend_of(tokenizer: Any) -> Any:
         return None
     own = type(tokenizer)
     # Whisper's own decoding drops timestamps, which the caller hides.
-    if own is WhisperTokenizer or (own.decode, own._decode) == (PreTrainedTokenizerFast.decode, PreTrainedTokenizerFast._decode):
+    if own is WhisperTokenizer or (own.decode, own._decode) == (
+        PreTrainedTokenizerFast.decode,
+        PreTrainedTokenizerFast._decode,
+    ):
         return tokenizer.backend_tokenizer
     return None
 
@@ -90,11 +102,18 @@ class TextStream:
     """Text of one growing token sequence, from the tokenizer's `decode` or better `pieces`."""
 
     def __init__(
-        self, decode: Decode, stop: tuple[str, ...], min_tokens: int, include_stop: bool, pieces: Pieces | None = None
+        self,
+        decode: Decode,
+        stop: tuple[str, ...],
+        min_tokens: int,
+        include_stop: bool,
+        pieces: Pieces | None = None,
     ) -> None:
         self._pieces: Pieces = DecodedAgain(decode) if pieces is None else pieces
         self._stop, self._min_tokens, self._include_stop = stop, min_tokens, include_stop
-        self._hold_back = max((len(each) for each in stop), default=1) - 1  # a stop string may begin in it
+        self._hold_back = (
+            max((len(each) for each in stop), default=1) - 1
+        )  # a stop string may begin in it
         self.token_ids: list[int] = []
         self.text = ""
         self.stopped = False
@@ -114,7 +133,11 @@ class TextStream:
                 self._search()
 
     def _search(self) -> None:
-        found = [(at, each) for each in self._stop if (at := self.text.find(each, self._search_from)) >= 0]
+        found = [
+            (at, each)
+            for each in self._stop
+            if (at := self.text.find(each, self._search_from)) >= 0
+        ]
         if found:
             at, each = min(found)
             self.text = self.text[: at + (len(each) if self._include_stop else 0)]
@@ -125,6 +148,10 @@ class TextStream:
         if final and not self.stopped and not self._ended:
             self.text += self._pieces.rest()
             self._ended = True
-        end = len(self.text) if final or self.stopped else max(self._sent, len(self.text) - self._hold_back)
+        end = (
+            len(self.text)
+            if final or self.stopped
+            else max(self._sent, len(self.text) - self._hold_back)
+        )
         new, self._sent = self.text[self._sent : end], end
         return new

@@ -53,12 +53,16 @@ class AudioConfig:
         def number(name: str, default: int) -> int:
             value = default if raw.get(name) is None else raw[name]
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{folder}: {name} of the feature extractor must be a whole number above 0, not {value!r}")
+                raise CheckpointError(
+                    f"{folder}: {name} of the feature extractor must be a whole number above 0, not {value!r}"
+                )
             return value
 
         hop, bins = number("hop_length", 160), number("feature_size", mel_bins)
         if bins != mel_bins:
-            raise CheckpointError(f"{folder}: the feature extractor makes {bins} mel bins, the encoder takes {mel_bins}")
+            raise CheckpointError(
+                f"{folder}: the feature extractor makes {bins} mel bins, the encoder takes {mel_bins}"
+            )
         return cls(
             sampling_rate=number("sampling_rate", 16_000),
             window=max_positions * 2 * hop,
@@ -90,11 +94,15 @@ class LogMel(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("filters", torch.from_numpy(_mel_filters(config)), persistent=False)  # [mel_bins, frequencies]
+        self.register_buffer(
+            "filters", torch.from_numpy(_mel_filters(config)), persistent=False
+        )  # [mel_bins, frequencies]
         self.register_buffer("taper", torch.hann_window(config.fft_size), persistent=False)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.stft(samples, self.config.fft_size, self.config.hop, window=self.taper, return_complex=True)
+        spectrum = torch.stft(
+            samples, self.config.fft_size, self.config.hop, window=self.taper, return_complex=True
+        )
         power = spectrum[..., :-1].abs().square()
         logs = (self.filters @ power).clamp(min=1e-10).log10()
         floor = logs.amax((1, 2), keepdim=True) - 8.0

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from antiphon.inputs.whisper_languages import CODES_BY_NAME
+
 # ISO 639-3 (of macrolanguages and of the member that models mean) and 639-2/B: ISO 639-1.
 _THREE = {
     "afr": "af", "aka": "ak", "als": "sq", "sqi": "sq", "alb": "sq", "amh": "am", "ara": "ar",
@@ -45,9 +47,7 @@ _NAMES = {  # that Whisper's table lacks
 
 @cache
 def _table() -> dict[str, str]:
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-    return {**TO_LANGUAGE_CODE, **_NAMES, **_OLD, **_THREE}
+    return {**CODES_BY_NAME, **_NAMES, **_OLD, **_THREE}
 
 
 def two_letters(name: str) -> str:

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from antiphon.config.errors import PromptError
 from antiphon.inputs.language_codes import two_letters
+from antiphon.inputs.whisper_languages import CODES_BY_NAME, NAMES
 
 # BCP-47's codes where Whisper's differ, and codes that BCP-47 has replaced.
 OTHER_CODES = {
@@ -19,35 +20,36 @@ def language_code(language: object, known: Collection[str]) -> str | None:
     if language is None:
         return None
     if not isinstance(language, str):
-        raise PromptError(f"language must be a code or a name such as 'de' or 'German', not a {type(language).__name__}")
+        raise PromptError(
+            f"language must be a code or a name such as 'de' or 'German', not a {type(language).__name__}"
+        )
     text = language.strip().removeprefix("<|").removesuffix("|>").strip().lower()
     if text == "auto":
         return None
-    names = _codes_by_name()
     prefix = text.replace("_", "-").split("-")[0]
     shorter = two_letters(prefix)  # of ISO 639's three: deu, ger
-    for code in (text, names.get(text), OTHER_CODES.get(text), prefix, OTHER_CODES.get(prefix), shorter, OTHER_CODES.get(shorter)):
+    for code in (
+        text,
+        CODES_BY_NAME.get(text),
+        OTHER_CODES.get(text),
+        prefix,
+        OTHER_CODES.get(prefix),
+        shorter,
+        OTHER_CODES.get(shorter),
+    ):
         if code is not None and code in known:
             return code
-    raise PromptError(_unknown(language, text, names, known))
+    raise PromptError(_unknown(language, text, known))
 
 
-def _unknown(language: str, text: str, names: dict[str, str], known: Collection[str]) -> str:
+def _unknown(language: str, text: str, known: Collection[str]) -> str:
     if not text:
         return "the language is empty: leave it out, and the model finds it"
-    code = text if text in names.values() else names.get(text)
+    code = text if text in NAMES else CODES_BY_NAME.get(text)
     codes = ", ".join(sorted(known))
     if code is not None:
         return f"this checkpoint does not know the language '{language[:40]}' ({code}). It knows: {codes}"
-    names_of_known = [name for name, its_code in names.items() if its_code in known]
+    names_of_known = [name for name, its_code in CODES_BY_NAME.items() if its_code in known]
     near = get_close_matches(text, [*names_of_known, *known], n=1, cutoff=NEAR)
     hint = f"Did you mean '{near[0]}'?" if near else f"Known ones: {codes}, or their English names"
     return f"unknown language '{language[:40]}'. {hint}"
-
-
-def _codes_by_name() -> dict[str, str]:
-    """English names, lower case, and other names of the same languages, as openai/whisper has them."""
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-    codes: dict[str, str] = TO_LANGUAGE_CODE
-    return codes

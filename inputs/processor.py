@@ -24,7 +24,9 @@ from antiphon.inputs.whisper_tokens import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
-WINDOW_KEY = "antiphon_encoder_window"  # of config.json: short windows were measured with this model
+WINDOW_KEY = (
+    "antiphon_encoder_window"  # of config.json: short windows were measured with this model
+)
 SHORT_WINDOWS = (
     "encoder_window='auto': nothing says that %s hears right in short windows. Published Whisper "
     "does not: tiny.en made 691 word errors where the full window's text has 204 words (loops). "
@@ -55,14 +57,18 @@ class Prepared:
 class InputProcessor:
     """Tokenizer, prompt format and audio settings of one checkpoint."""
 
-    def __init__(self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full") -> None:
+    def __init__(
+        self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
+    ) -> None:
         self.model, self.encoder_window = model, encoder_window
         self.tokenizer = _load_tokenizer(model)
         self.audio: AudioConfig | None = None
         self.whisper: WhisperFormat | None = None
         if model.family.input == "audio":
             assert isinstance(model.encoder, BartHalf)
-            self.audio = AudioConfig.load(model.path, model.encoder.mel_bins, model.encoder.max_positions)
+            self.audio = AudioConfig.load(
+                model.path, model.encoder.mel_bins, model.encoder.max_positions
+            )
             self.whisper = WhisperFormat(model, self.tokenizer)
             if encoder_window == "auto" and model.raw.get(WINDOW_KEY) != "auto":
                 logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)
@@ -71,7 +77,9 @@ class InputProcessor:
         if model.defaults.ignored:
             ignored = ", ".join(model.defaults.ignored)
             logger.warning(
-                "the generation config of %s is obeyed but for %s: text may differ from transformers'", model.path, ignored
+                "the generation config of %s is obeyed but for %s: text may differ from transformers'",
+                model.path,
+                ignored,
             )
         self._token_texts: dict[tuple[int, bool], str] = {}  # no more than the vocabulary
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
@@ -79,7 +87,11 @@ class InputProcessor:
     # ------------------------------------------------------------------ prompts
 
     def prepare(
-        self, prompt: Prompt, params: SamplingParams, source_language: str | None = None, target_language: str | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        source_language: str | None = None,
+        target_language: str | None = None,
     ) -> Prepared:
         """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError), whatever the
         prompt is made of.
@@ -87,15 +99,21 @@ class InputProcessor:
         Languages are for translation models, in any spelling; those that the prompt itself names go first.
         """
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
-            parsed = with_languages(parse(prompt, self.model.family.input), source_language, target_language)
+            parsed = with_languages(
+                parse(prompt, self.model.family.input), source_language, target_language
+            )
             self._check_languages(parsed)
             self.check(params)
-            media = self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+            media = (
+                self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+            )
             return Prepared(media, self._decoder_prompt(parsed), params)
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         if parsed.encoder.audio is None:
-            raise PromptError("this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}")
+            raise PromptError(
+                "this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}"
+            )
         assert self.audio is not None
         samples = self.read_sound(parsed.encoder.audio).samples
         if len(samples) > self.audio.window:
@@ -127,7 +145,9 @@ class InputProcessor:
         SamplingError for parameters, ConfigurationError for an unknown keyword.
         """
         if self.whisper is None or self.audio is None:
-            raise PromptError(f"{self.model.architecture} does not transcribe audio: use generate()")
+            raise PromptError(
+                f"{self.model.architecture} does not transcribe audio: use generate()"
+            )
         checked = check_options(self.whisper, self.audio, **options)
         self.check(checked.params)
         return checked
@@ -136,7 +156,11 @@ class InputProcessor:
         """One window of samples at the model's rate."""
         assert self.audio is not None
         key = self._key("audio", samples)
-        tokens = self.audio.tokens_of(len(samples)) if self.encoder_window == "auto" else self.model.max_encoder_len
+        tokens = (
+            self.audio.tokens_of(len(samples))
+            if self.encoder_window == "auto"
+            else self.model.max_encoder_len
+        )
         return EncoderInput(key, "audio", tokens, samples)
 
     def _check_languages(self, parsed: ParsedPrompt) -> None:
@@ -144,21 +168,33 @@ class InputProcessor:
         if not named:
             return
         if self.whisper is not None:
-            raise PromptError(f"{self.model.architecture} transcribes: give language and task to transcribe(), not {named[0]}")
+            raise PromptError(
+                f"{self.model.architecture} transcribes: give language and task to transcribe(), not {named[0]}"
+            )
         if self.translation is None:
-            raise PromptError(f"this {self.model.architecture} knows no languages: leave out {' and '.join(named)}")
+            raise PromptError(
+                f"this {self.model.architecture} knows no languages: leave out {' and '.join(named)}"
+            )
         if parsed.target_language is not None and parsed.decoder.has_tokens:
-            raise PromptError("give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt")
+            raise PromptError(
+                "give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt"
+            )
         needs_text = LANGUAGES if self.translation.marks_text else ["source_language"]
         if parsed.encoder.token_ids is not None and any(name in needs_text for name in named):
-            raise PromptError(f"{named[0]} needs a prompt of text: token ids hold the language already")
+            raise PromptError(
+                f"{named[0]} needs a prompt of text: token ids hold the language already"
+            )
 
     def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
         text, source, target = parsed.encoder.text, parsed.source_language, parsed.target_language
         if self.translation is not None and self.translation.marks_text and target is not None:
             text = self.translation.marked(text or "", target)
         ids: list[int] = self.tokenizer(text).input_ids
-        return ids if source is None or self.translation is None else self.translation.source_ids(ids, source)
+        return (
+            ids
+            if source is None or self.translation is None
+            else self.translation.source_ids(ids, source)
+        )
 
     def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
         part = parsed.encoder
@@ -169,12 +205,16 @@ class InputProcessor:
         ids = list(part.token_ids) if part.token_ids is not None else self._encoder_ids(parsed)
         self._check_ids(ids, "the encoder prompt", self.model.encoder)
         if len(ids) > self.model.max_encoder_len:
-            raise PromptError(f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it")
+            raise PromptError(
+                f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it"
+            )
         array = np.array(ids, np.int32)
         return EncoderInput(self._key("text", array), "text", len(ids), array)
 
     def _key(self, kind: str, content: np.ndarray) -> str:
-        digest = hashlib.sha256(self._salt)  # processors have instructions for it: half the time of others
+        digest = hashlib.sha256(
+            self._salt
+        )  # processors have instructions for it: half the time of others
         digest.update(kind.encode())
         digest.update(np.ascontiguousarray(content).data)
         return digest.hexdigest()[:32]
@@ -183,18 +223,30 @@ class InputProcessor:
         part = parsed.decoder
         start = self.model.defaults.start_id
         if start is None:
-            raise CheckpointError(f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set")
-        if self.translation is not None and parsed.target_language is not None and not self.translation.marks_text:
+            raise CheckpointError(
+                f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set"
+            )
+        if (
+            self.translation is not None
+            and parsed.target_language is not None
+            and not self.translation.marks_text
+        ):
             return self.translation.decoder_prompt(start, parsed.target_language)
         if not part.has_tokens:
             return None if self.whisper is not None else [start]
-        ids = list(part.token_ids) if part.token_ids is not None else self.tokenizer(part.text, add_special_tokens=False).input_ids
+        ids = (
+            list(part.token_ids)
+            if part.token_ids is not None
+            else self.tokenizer(part.text, add_special_tokens=False).input_ids
+        )
         previous = self.whisper.previous_id if self.whisper is not None else None
         if not ids or ids[0] not in (start, previous):
             ids = [start, *ids]
         self._check_ids(ids, "the decoder prompt", self.model.decoder)
         if len(ids) >= self.model.max_decoder_len:
-            raise PromptError(f"a decoder prompt of {len(ids)} tokens leaves no room within {self.model.max_decoder_len} positions")
+            raise PromptError(
+                f"a decoder prompt of {len(ids)} tokens leaves no room within {self.model.max_decoder_len} positions"
+            )
         return ids
 
     def _check_ids(self, ids: list[int], what: str, half: Any) -> None:
@@ -202,7 +254,9 @@ class InputProcessor:
             raise PromptError(f"{what} is empty")
         outside = [id_ for id_ in ids if not 0 <= id_ < half.vocab_size]
         if outside:
-            raise PromptError(f"{what} has token id {outside[0]}; the vocabulary has 0 to {half.vocab_size - 1}")
+            raise PromptError(
+                f"{what} has token id {outside[0]}; the vocabulary has 0 to {half.vocab_size - 1}"
+            )
 
     # ------------------------------------------------------------------ rules
 
@@ -212,7 +266,9 @@ class InputProcessor:
         for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "logprob_token_ids"):
             for id_ in getattr(params, name) or ():
                 if not 0 <= id_ < size:
-                    raise SamplingError(f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}")
+                    raise SamplingError(
+                        f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}"
+                    )
 
     def complete(self, params: SamplingParams) -> SamplingParams:
         """With the checkpoint's settings where the caller left them open."""
@@ -235,7 +291,11 @@ class InputProcessor:
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
         """Whisper writes timestamps unless its prompt says <|notimestamps|>; a bare start of a multilingual one asks for a language."""
-        if self.whisper is None or not self.whisper.times or (self.whisper.multilingual and len(prompt_token_ids) == 1):
+        if (
+            self.whisper is None
+            or not self.whisper.times
+            or (self.whisper.multilingual and len(prompt_token_ids) == 1)
+        ):
             return False
         return self.whisper.no_timestamps_id not in prompt_token_ids
 
@@ -249,7 +309,9 @@ class InputProcessor:
         if self._backend is not None:
             hidden = None if self.whisper is None else TIMESTAMP
             pieces = Streamed(self._backend, decode, params.skip_special_tokens, hidden)
-        return TextStream(decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces)
+        return TextStream(
+            decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces
+        )
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
         if len(token_ids) != 1:
@@ -258,7 +320,9 @@ class InputProcessor:
         # Log-probabilities name the same single tokens again and again: those of 99 languages, say.
         key = int(token_ids[0]), skip_special_tokens
         if key not in self._token_texts:
-            self._token_texts[key] = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+            self._token_texts[key] = self.tokenizer.decode(
+                token_ids, skip_special_tokens=skip_special_tokens
+            )
         return self._token_texts[key]
 
 
@@ -267,5 +331,9 @@ def _load_tokenizer(model: ModelConfig) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(model.path)
-    except Exception as error:  # tokenizer libraries raise many unrelated types for broken or missing files
-        raise CheckpointError(f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # tokenizer libraries raise many unrelated types for broken or missing files
+        raise CheckpointError(
+            f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}"
+        ) from error

@@ -10,7 +10,14 @@ from antiphon.config.foreign import shown
 
 Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
-KEYS = ["prompt", "prompt_token_ids", "multi_modal_data", "encoder_prompt", "decoder_prompt", *LANGUAGES]
+KEYS = [
+    "prompt",
+    "prompt_token_ids",
+    "multi_modal_data",
+    "encoder_prompt",
+    "decoder_prompt",
+    *LANGUAGES,
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,9 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
         _known(prompt, ["encoder_prompt", "decoder_prompt"])
         if prompt.get("encoder_prompt") is None:
             raise PromptError("a prompt with 'decoder_prompt' needs an 'encoder_prompt'")
-        return ParsedPrompt(_part(prompt["encoder_prompt"]), _decoder_part(prompt.get("decoder_prompt")))
+        return ParsedPrompt(
+            _part(prompt["encoder_prompt"]), _decoder_part(prompt.get("decoder_prompt"))
+        )
     part = _part(prompt)
     if encoder_input == "text":
         return ParsedPrompt(part, Part())
@@ -66,9 +75,15 @@ def _part(prompt: Any) -> Part:
     if isinstance(prompt, str):
         return Part(text=prompt)
     if not isinstance(prompt, Mapping):
-        raise PromptError(f"a prompt must be a str or a mapping with {', '.join(KEYS)}; not {type(prompt).__name__}")
+        raise PromptError(
+            f"a prompt must be a str or a mapping with {', '.join(KEYS)}; not {type(prompt).__name__}"
+        )
     _known(prompt, ["prompt", "prompt_token_ids", "multi_modal_data"])
-    text, ids, media = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("multi_modal_data") or {}
+    text, ids, media = (
+        prompt.get("prompt"),
+        prompt.get("prompt_token_ids"),
+        prompt.get("multi_modal_data") or {},
+    )
     if text is not None and not isinstance(text, str):
         raise PromptError(f"'prompt' must be a str, not {type(text).__name__}")
     if text is not None and ids is not None:
@@ -86,7 +101,9 @@ def _decoder_part(prompt: Any) -> Part:
         return Part(token_ids=token_ids(prompt))
     part = _part(prompt)
     if part.audio is not None:
-        raise PromptError("a decoder prompt takes text or token ids; media belong to 'encoder_prompt'")
+        raise PromptError(
+            "a decoder prompt takes text or token ids; media belong to 'encoder_prompt'"
+        )
     return part
 
 
@@ -97,7 +114,9 @@ def token_ids(ids: Any) -> tuple[int, ...]:
             raise TypeError
         return tuple(_token_id(each) for each in ids)
     except (TypeError, ValueError):
-        raise PromptError(f"token ids must be a sequence of whole numbers, not {shown(ids)}") from None
+        raise PromptError(
+            f"token ids must be a sequence of whole numbers, not {shown(ids)}"
+        ) from None
 
 
 def _token_id(id_: Any) -> int:
@@ -109,4 +128,6 @@ def _token_id(id_: Any) -> int:
 def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:
     for key in mapping:
         if key not in valid:
-            raise PromptError(f"unknown key '{key}' in a prompt.{nearest(str(key), [*valid, *LANGUAGES])}")
+            raise PromptError(
+                f"unknown key '{key}' in a prompt.{nearest(str(key), [*valid, *LANGUAGES])}"
+            )

@@ -1,6 +1,7 @@
 """What a caller may ask of a transcription, checked before any sound is read or any engine runs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -38,7 +39,7 @@ OTHER_NAMES = {
     "language_detection_threshold": "the first window with sound decides; see language_probability of the result",
     "length_penalty": "beam search is not there yet",
     "log_prob_threshold": "no fallback yet; params=SamplingParams(logprobs=0) returns them",
-    "log_progress": "the command `antiphon transcribe` shows progress; results come by transcribe_as_completed()",
+    "log_progress": "give progress=, a function of the seconds done and the seconds in all",
     "logprob_threshold": "no fallback yet; params=SamplingParams(logprobs=0) returns them",
     "logprobs": "give params=SamplingParams(logprobs=...)",
     "max_initial_timestamp": "the checkpoint's generation config has it",
@@ -70,14 +71,24 @@ OTHER_NAMES = {
     "timestamp_granularities": "give timestamps=True for segments; there are no word timestamps yet",
     "top_k": "give params=SamplingParams(top_k=...)",
     "top_p": "give params=SamplingParams(top_p=...)",
-    "use_tqdm": "the command `antiphon transcribe` shows progress; results come by transcribe_as_completed()",
+    "use_tqdm": "give progress=, a function of the seconds done and the seconds in all",
     "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
     "vad_parameters": "voice activity is not detected yet; digital silence alone is left out",
-    "verbose": "the engine logs under the name 'antiphon'",
+    "verbose": "the engine logs under the name 'antiphon'; progress= is called with the seconds done",
     "without_timestamps": "give timestamps=False",
     "word_timestamps": "there are no word timestamps yet, segments have theirs",
 }  # fmt: skip
-NAMES = ["language", "task", "timestamps", "chunk_seconds", "params", "priority", "timeout"]
+NAMES = [
+    "language",
+    "task",
+    "timestamps",
+    "chunk_seconds",
+    "params",
+    "priority",
+    "timeout",
+    "progress",
+]
+Progress = Callable[[float, float], object]  # takes the seconds of sound done, and those in all
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class TranscriptionOptions:
     params: SamplingParams
     priority: int
     timeout: float | None
+    progress: Progress | None = None
 
 
 def check_options(
@@ -105,6 +117,7 @@ def check_options(
     params: SamplingParams | None = None,
     priority: int = 0,
     timeout: float | None = None,
+    progress: Progress | None = None,
     sampling_params: SamplingParams | None = None,
     **unknown: Any,
 ) -> TranscriptionOptions:
@@ -114,6 +127,10 @@ def check_options(
     code, task = whisper.check(language, task)
     if not isinstance(timestamps, (bool, np.bool_)):
         raise PromptError(f"timestamps must be True or False, not {timestamps!r:.60}")
+    if progress is not None and not callable(progress):
+        raise PromptError(
+            f"progress must be a function of two numbers, seconds done and in all, not {shown(progress)}"
+        )
     return TranscriptionOptions(
         language=code,
         task=task,
@@ -122,6 +139,7 @@ def check_options(
         params=_one_sample(one_of(params, sampling_params)),
         priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
+        progress=progress,
     )
 
 

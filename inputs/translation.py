@@ -9,7 +9,10 @@ from antiphon.config.model import ModelConfig
 from antiphon.inputs.language_codes import two_letters
 
 _TOKENS = {  # how the tokens of languages look, by model_type
-    "m2m_100": [re.compile(r"(?P<code>[a-z]{3}_[A-Z][a-z]{3})"), re.compile(r"__(?P<code>[a-z]{2,3})__")],
+    "m2m_100": [
+        re.compile(r"(?P<code>[a-z]{3}_[A-Z][a-z]{3})"),
+        re.compile(r"__(?P<code>[a-z]{2,3})__"),
+    ],
     "mbart": [re.compile(r"(?P<code>[a-z]{2}_[A-Z]{2})")],
     "marian": [re.compile(r">>(?P<code>[\w-]+)<<")],
 }
@@ -26,22 +29,34 @@ class TranslationFormat:
     def __init__(self, model: ModelConfig, tokenizer: Any, codes: Mapping[str, str]) -> None:
         self.marks_text = model.family.name == "marian"
         self._model, self._codes = model, dict(codes)
-        self.languages: dict[str, int] = {code: tokenizer.convert_tokens_to_ids(token) for code, token in codes.items()}
+        self.languages: dict[str, int] = {
+            code: tokenizer.convert_tokens_to_ids(token) for code, token in codes.items()
+        }
         # Read once: setting `src_lang` would change the tokenizer under other threads.
         self._prefix: list[int] = list(getattr(tokenizer, "prefix_tokens", None) or [])
         self._suffix: list[int] = list(getattr(tokenizer, "suffix_tokens", None) or [])
         self._exact = {_plain(code): code for code in codes}
         self._by_letters: dict[str, list[str]] = {}
         for code in codes:
-            self._by_letters.setdefault(two_letters(_plain(code).partition("_")[0]), []).append(code)
+            self._by_letters.setdefault(two_letters(_plain(code).partition("_")[0]), []).append(
+                code
+            )
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any) -> "TranslationFormat | None":
         """None for a checkpoint that knows no languages."""
         # M2M-100's tokenizer keeps its languages apart from its vocabulary.
-        tokens = {*tokenizer.get_vocab(), *tokenizer.all_special_tokens, *getattr(tokenizer, "lang_token_to_id", ())}
+        tokens = {
+            *tokenizer.get_vocab(),
+            *tokenizer.all_special_tokens,
+            *getattr(tokenizer, "lang_token_to_id", ()),
+        }
         for pattern in _TOKENS.get(model.family.name, []):
-            codes = {match["code"]: token for token in sorted(tokens) if (match := pattern.fullmatch(token))}
+            codes = {
+                match["code"]: token
+                for token in sorted(tokens)
+                if (match := pattern.fullmatch(token))
+            }
             if codes:
                 return cls(model, tokenizer, codes)
         return None
@@ -57,15 +72,25 @@ class TranslationFormat:
         if plain in self._exact:
             return self._exact[plain]
         base, _, kind = plain.partition("_")
-        codes = self._by_letters.get(two_letters(base)) or self._by_letters.get(two_letters(plain)) or []
+        codes = (
+            self._by_letters.get(two_letters(base))
+            or self._by_letters.get(two_letters(plain))
+            or []
+        )
         alike = [code for code in codes if kind and _plain(code).endswith(f"_{kind}")]
-        if not alike and not (_is_script(kind) and any(_is_script(_plain(code).partition("_")[2]) for code in codes)):
-            alike = codes  # regions don't matter to most models; scripts do where a model names them
+        if not alike and not (
+            _is_script(kind) and any(_is_script(_plain(code).partition("_")[2]) for code in codes)
+        ):
+            alike = (
+                codes  # regions don't matter to most models; scripts do where a model names them
+            )
         preferred = [code for code in alike if code in _PREFERRED] or alike
         if len(preferred) == 1:
             return preferred[0]
         if preferred:
-            raise PromptError(f"{option} {name!r} may be {' or '.join(sorted(preferred))}: give one of them")
+            raise PromptError(
+                f"{option} {name!r} may be {' or '.join(sorted(preferred))}: give one of them"
+            )
         raise PromptError(f"unknown {option} {name!r}.{nearest(name, list(self._codes))}")
 
     def marked(self, text: str, target: Any) -> str:
@@ -75,7 +100,9 @@ class TranslationFormat:
     def source_ids(self, ids: list[int], source: Any) -> list[int]:
         """Token ids of a text with the tokenizer's own language, in the language `source`."""
         if self.marks_text:
-            raise PromptError(f"{self._model.architecture} hears its source language itself: leave out source_language")
+            raise PromptError(
+                f"{self._model.architecture} hears its source language itself: leave out source_language"
+            )
         id_ = self.languages[self.code(source, "source_language")]
         start, end = len(self._prefix), len(ids) - len(self._suffix)
         known = set(self.languages.values())

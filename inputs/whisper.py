@@ -36,19 +36,28 @@ class WhisperFormat:
     """The special tokens of one Whisper checkpoint, from its generation config and tokenizer."""
 
     def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
-        self.start_id = _required(model.token_id("decoder_start_token_id"), "decoder_start_token_id")
+        self.start_id = _required(
+            model.token_id("decoder_start_token_id"), "decoder_start_token_id"
+        )
         self.end_id = _required(model.token_id("eos_token_id"), "eos_token_id")
         settings, vocabulary = model.generation, tokenizer.get_vocab()
         stated = settings.get("no_timestamps_token_id")
         self.no_timestamps_id: int = _required(
-            vocabulary.get("<|notimestamps|>") if stated is None else stated, "no_timestamps_token_id"
+            vocabulary.get("<|notimestamps|>") if stated is None else stated,
+            "no_timestamps_token_id",
         )
         assert model.encoder.max_positions is not None, "Whisper's encoder has a window"
-        self.times = timestamp_ids(vocabulary, self.no_timestamps_id, model.encoder.max_positions, model.decoder.vocab_size)
+        self.times = timestamp_ids(
+            vocabulary, self.no_timestamps_id, model.encoder.max_positions, model.decoder.vocab_size
+        )
         self.first_timestamp_id, self.last_timestamp_id = self.times.start, self.times.stop - 1
         size = model.decoder.vocab_size  # what is stated beyond it can't be used
-        self.languages = {code: id_ for code, id_ in language_ids(settings, vocabulary).items() if 0 <= id_ < size}
-        self.tasks = {name: id_ for name, id_ in task_ids(settings, vocabulary).items() if 0 <= id_ < size}
+        self.languages = {
+            code: id_ for code, id_ in language_ids(settings, vocabulary).items() if 0 <= id_ < size
+        }
+        self.tasks = {
+            name: id_ for name, id_ in task_ids(settings, vocabulary).items() if 0 <= id_ < size
+        }
         forced = forced_ids(settings, model.raw)
         self.multilingual = bool(self.languages and self.tasks) and is_multilingual(
             settings, forced, self.no_timestamps_id, self.end_id
@@ -56,9 +65,13 @@ class WhisperFormat:
         self.default_language, self.default_task = self._defaults(settings, forced)
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
         # Earlier text comes before the start token, behind this one.
-        self.previous_id: int | None = settings.get("prev_sot_token_id") or vocabulary.get("<|startofprev|>")
+        self.previous_id: int | None = settings.get("prev_sot_token_id") or vocabulary.get(
+            "<|startofprev|>"
+        )
 
-    def _defaults(self, settings: Mapping[str, Any], forced: Mapping[int, int | None]) -> tuple[str | None, str]:
+    def _defaults(
+        self, settings: Mapping[str, Any], forced: Mapping[int, int | None]
+    ) -> tuple[str | None, str]:
         """Language (None: to be heard) and task where the caller names none, as in transformers: of the generation
         config's `language` and `task`, else of its old forced_decoder_ids."""
         if not self.multilingual:
@@ -83,11 +96,11 @@ class WhisperFormat:
         language = self.default_language if language is None else language
         name = task.strip().lower() if isinstance(task, str) else None
         if not self.multilingual:
-            if name != "transcribe" or not _is_english(language):
-                raise PromptError("this checkpoint transcribes English only: leave out language and task")
-            return "en", name
+            return check_english_only(language, name)
         if name is None or name not in self.tasks:
-            raise PromptError(f"unknown task {str(task)[:40]!r}.{nearest(str(task), list(self.tasks))}")
+            raise PromptError(
+                f"unknown task {str(task)[:40]!r}.{nearest(str(task), list(self.tasks))}"
+            )
         return language_code(language, self.languages), name
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
@@ -102,7 +115,13 @@ class WhisperFormat:
         """None for a checkpoint without timestamps."""
         if not self.times:
             return None
-        return TimestampRules(self.first_timestamp_id, self.no_timestamps_id, self.end_id, self.max_initial, self.last_timestamp_id)
+        return TimestampRules(
+            self.first_timestamp_id,
+            self.no_timestamps_id,
+            self.end_id,
+            self.max_initial,
+            self.last_timestamp_id,
+        )
 
     def seconds_of(self, token: int) -> float | None:
         """What a timestamp says, from the window's start; None for any other token."""
@@ -134,6 +153,13 @@ class WhisperFormat:
     def text_positions(self, token_ids: list[int]) -> list[int]:
         """Where `token_ids` holds text."""
         return [position for position, token in enumerate(token_ids) if self.is_text(token)]
+
+
+def check_english_only(language: object, task: str | None) -> tuple[str, str]:
+    """For a checkpoint of one language. Raises PromptError for what would need another."""
+    if task != "transcribe" or not _is_english(language):
+        raise PromptError("this checkpoint transcribes English only: leave out language and task")
+    return "en", task
 
 
 def _timed(start: float, end: float | None, positions: list[int], ids: list[int]) -> TimedTokens:

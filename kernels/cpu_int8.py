@@ -7,7 +7,10 @@ import torch
 from antiphon.kernels.formats import INT8, INT8_MAX, SMALLEST_SCALE
 from antiphon.kernels.numba_cache import compiled, make_ready
 
-LARGEST, LEAST = np.float32(INT8_MAX), np.float32(INT8_MAX * SMALLEST_SCALE)  # of a row: a row of zeros has a scale too
+LARGEST, LEAST = (
+    np.float32(INT8_MAX),
+    np.float32(INT8_MAX * SMALLEST_SCALE),
+)  # of a row: a row of zeros has a scale too
 
 
 @compiled(parallel=True, fastmath=True)
@@ -23,7 +26,13 @@ def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
 
 
 @compiled(parallel=True, fastmath=True)
-def _rescale(found: np.ndarray, scales: np.ndarray, weight_scales: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+def _rescale(
+    found: np.ndarray,
+    scales: np.ndarray,
+    weight_scales: np.ndarray,
+    bias: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for row in numba.prange(found.shape[0]):
         scale = scales[row, 0]
         for i in range(found.shape[1]):
@@ -38,11 +47,22 @@ def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values, scales
 
 
-def rescale(found: torch.Tensor, scales: torch.Tensor, weight_scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def rescale(
+    found: torch.Tensor,
+    scales: torch.Tensor,
+    weight_scales: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
     """`found * scales * weight_scales + bias` [tokens, out] float32 of an int32 product; scales [tokens, 1] and [out, 1]."""
     out = torch.empty(found.shape, dtype=torch.float32)
     shift = torch.zeros(len(weight_scales)) if bias is None else bias.float()
-    _rescale(found.numpy(), scales.numpy(), weight_scales.float().flatten().numpy(), shift.numpy(), out.numpy())
+    _rescale(
+        found.numpy(),
+        scales.numpy(),
+        weight_scales.float().flatten().numpy(),
+        shift.numpy(),
+        out.numpy(),
+    )
     return out
 
 

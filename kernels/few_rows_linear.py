@@ -14,7 +14,9 @@ from antiphon.kernels.launch import overlapped, wait_for_previous
 from antiphon.kernels.norms import activate, as_kept
 
 MOST_CHUNKS = 5  # that a row is loaded in
-Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # keys and values [slots, heads, head_dim], and slots [rows] int32
+Pages = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor
+]  # keys and values [slots, heads, head_dim], and slots [rows] int32
 BLOCK_N = 4  # outputs of a program: one for each warp
 
 
@@ -29,7 +31,11 @@ def _weights(weight, outputs, K: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.co
 def _vector(values, K: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr):
     """A chunk of a row; zeros where there is none."""
     columns = tl.arange(0, WIDTH)
-    return tl.load(values + CHUNK * WIDTH + columns).to(tl.float32) if CHUNK * WIDTH < K else columns.to(tl.float32) * 0.0
+    return (
+        tl.load(values + CHUNK * WIDTH + columns).to(tl.float32)
+        if CHUNK * WIDTH < K
+        else columns.to(tl.float32) * 0.0
+    )
 
 
 @triton.jit
@@ -87,15 +93,27 @@ def _linear_kernel(
     wait_for_previous(OVERLAP)
     for row in tl.static_range(ROWS):
         if row < count:
-            x0, x1 = _vector(x + row * X_ROW, K, 0, BLOCK_K), _vector(x + row * X_ROW, K, 1, BLOCK_K)
-            x2, x3 = _vector(x + row * X_ROW, K, 2, BLOCK_K), _vector(x + row * X_ROW, K, 3, BLOCK_K)
+            x0, x1 = (
+                _vector(x + row * X_ROW, K, 0, BLOCK_K),
+                _vector(x + row * X_ROW, K, 1, BLOCK_K),
+            )
+            x2, x3 = (
+                _vector(x + row * X_ROW, K, 2, BLOCK_K),
+                _vector(x + row * X_ROW, K, 3, BLOCK_K),
+            )
             x4 = _vector(x + row * X_ROW, K, 4, BLOCK_K)
             if NORM != "none":
                 if NORM == "layer":
                     mean = tl.sum(((x0 + x1) + (x2 + x3)) + x4, 0) / K
-                    x0, x1, x2 = _centred(x0, mean, K, 0), _centred(x1, mean, K, 1), _centred(x2, mean, K, 2)
+                    x0, x1, x2 = (
+                        _centred(x0, mean, K, 0),
+                        _centred(x1, mean, K, 1),
+                        _centred(x2, mean, K, 2),
+                    )
                     x3, x4 = _centred(x3, mean, K, 3), _centred(x4, mean, K, 4)
-                scale = tl.rsqrt(tl.sum(((x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)) + x4 * x4, 0) / K + eps)
+                scale = tl.rsqrt(
+                    tl.sum(((x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)) + x4 * x4, 0) / K + eps
+                )
                 x0 = _normed(x0, scale, g0, b0, NORM, x.dtype.element_ty)
                 x1 = _normed(x1, scale, g1, b1, NORM, x.dtype.element_ty)
                 x2 = _normed(x2, scale, g2, b2, NORM, x.dtype.element_ty)
@@ -120,7 +138,16 @@ def _linear_kernel(
             if ADD:
                 found += tl.load(residual + row * N + outputs)
             if PAGED:
-                _store_paged(found, out, k_pages, v_pages, tl.load(slots + row).to(tl.int64), row, outputs, N // 3)
+                _store_paged(
+                    found,
+                    out,
+                    k_pages,
+                    v_pages,
+                    tl.load(slots + row).to(tl.int64),
+                    row,
+                    outputs,
+                    N // 3,
+                )
             else:
                 tl.store(out + row * N + outputs, found)
 
@@ -155,7 +182,9 @@ def linear(
     """
     rows, inputs = x.shape
     outputs = len(weight)
-    out = torch.empty((rows, outputs if pages is None else outputs // 3), dtype=x.dtype, device=x.device)
+    out = torch.empty(
+        (rows, outputs if pages is None else outputs // 3), dtype=x.dtype, device=x.device
+    )
     k_pages, v_pages, slots = pages or (out, out, out)
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](

@@ -43,20 +43,32 @@ def _full_kernel(
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     factor = scale * LOG2_E
-    table = bias + (head * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] * (2 * reach + BLOCK_N) + columns[None, :]
+    table = (
+        bias
+        + (head * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] * (2 * reach + BLOCK_N)
+        + columns[None, :]
+    )
     k_at = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
     v_at = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
     for start in range(0, length, BLOCK_N):
         keys = start + columns
         is_key = keys < length
-        k0 = tl.load(k_at + keys[None, :] * K_TOKEN + d0[:, None], mask=is_key[None, :] & in0[:, None], other=0.0)
+        k0 = tl.load(
+            k_at + keys[None, :] * K_TOKEN + d0[:, None],
+            mask=is_key[None, :] & in0[:, None],
+            other=0.0,
+        )
         scores = tl.dot(q0, k0, input_precision="ieee")
         if D1 > 0:
-            k1 = tl.load(k_at + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0)
+            k1 = tl.load(
+                k_at + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0
+            )
             scores = tl.dot(q1, k1, scores, input_precision="ieee")
         if BIAS:
             at = tl.minimum(tl.maximum(start - block * BLOCK_M, -reach), reach) + reach
-            scores = scores * factor + tl.load(table + tl.multiple_of(at, 32)).to(tl.float32) * LOG2_E
+            scores = (
+                scores * factor + tl.load(table + tl.multiple_of(at, 32)).to(tl.float32) * LOG2_E
+            )
         else:
             scores = scores * factor
         scores = tl.where(is_key[None, :], scores, float("-inf"))
@@ -66,16 +78,28 @@ def _full_kernel(
         total = total * shrink + tl.sum(weights, 1)
         highest = top
         weights = weights.to(v.dtype.element_ty)
-        v0 = tl.load(v_at + keys[:, None] * V_TOKEN + d0[None, :], mask=is_key[:, None] & in0[None, :], other=0.0)
+        v0 = tl.load(
+            v_at + keys[:, None] * V_TOKEN + d0[None, :],
+            mask=is_key[:, None] & in0[None, :],
+            other=0.0,
+        )
         acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision="ieee")
         if D1 > 0:
-            v1 = tl.load(v_at + keys[:, None] * V_TOKEN + d1[None, :], mask=is_key[:, None], other=0.0)
+            v1 = tl.load(
+                v_at + keys[:, None] * V_TOKEN + d1[None, :], mask=is_key[:, None], other=0.0
+            )
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision="ieee")
     inverse = (1.0 / total)[:, None]
     out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None]
-    tl.store(out_at + d0[None, :], (acc0 * inverse).to(out.dtype.element_ty), mask=is_row[:, None] & in0[None, :])
+    tl.store(
+        out_at + d0[None, :],
+        (acc0 * inverse).to(out.dtype.element_ty),
+        mask=is_row[:, None] & in0[None, :],
+    )
     if D1 > 0:
-        tl.store(out_at + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None])
+        tl.store(
+            out_at + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None]
+        )
 
 
 def head_parts(head_dim: int) -> tuple[int, int]:

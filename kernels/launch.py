@@ -32,7 +32,14 @@ def wait_for_previous(OVERLAP: tl.constexpr):
 @triton.jit
 def to_l2(places):
     """Asks for the cache lines at `places`; nothing waits for them."""
-    tl.inline_asm_elementwise("prefetch.global.L2 [$1]; // $0", "=r,l", [places.to(tl.int64)], tl.int32, is_pure=False, pack=1)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; // $0",
+        "=r,l",
+        [places.to(tl.int64)],
+        tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @cache
@@ -53,7 +60,9 @@ def only_compiling() -> Iterator[None]:
         run = JITFunction.run
 
         def compile_here(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-            return run(kernel, *args, grid=grid, warmup=warmup or active_mode.get() is mode, **options)
+            return run(
+                kernel, *args, grid=grid, warmup=warmup or active_mode.get() is mode, **options
+            )
 
         JITFunction.run = compile_here
         try:

@@ -74,9 +74,14 @@ def _add_norm_kernel(
     scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / width + eps)
     if MEAN:
         a = a * scale * gain_a.to(tl.float32) + tl.load(bias + at_a).to(tl.float32)
-        b = b * scale * gain_b.to(tl.float32) + tl.load(bias + at_b, mask=inside, other=0.0).to(tl.float32)
+        b = b * scale * gain_b.to(tl.float32) + tl.load(bias + at_b, mask=inside, other=0.0).to(
+            tl.float32
+        )
     else:  # RMSNorm, rounded before the gain as T5 has it
-        a, b = (a * scale).to(x.dtype.element_ty) * gain_a, (b * scale).to(x.dtype.element_ty) * gain_b
+        a, b = (
+            (a * scale).to(x.dtype.element_ty) * gain_a,
+            (b * scale).to(x.dtype.element_ty) * gain_b,
+        )
     _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE)
 
 
@@ -146,18 +151,25 @@ def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @triton.jit
-def _quantise_kernel(x, out, scales, width, x_row, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr):
+def _quantise_kernel(
+    x, out, scales, width, x_row, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
+):
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
-    a, b = tl.load(x + row * x_row + at_a), tl.load(x + row * x_row + at_b, mask=at_b < width, other=0.0)
+    a, b = (
+        tl.load(x + row * x_row + at_a),
+        tl.load(x + row * x_row + at_b, mask=at_b < width, other=0.0),
+    )
     _store_row(a, b, out, scales, row, at_a, at_b, width, True)
 
 
 def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
-    _quantise_kernel[(len(x),)](x, out, scales, x.shape[1], x.stride(0), **row_parts(x.shape[1]), **overlapped(x.device))
+    _quantise_kernel[(len(x),)](
+        x, out, scales, x.shape[1], x.stride(0), **row_parts(x.shape[1]), **overlapped(x.device)
+    )
     return out, scales
 
 
@@ -171,22 +183,40 @@ def activate(x, KIND: tl.constexpr, COARSE: tl.constexpr = False):
     elif KIND == "gelu_tanh":
         inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
         if COARSE:
-            tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [inner], tl.float32, is_pure=True, pack=1)
+            tanh = tl.inline_asm_elementwise(
+                "tanh.approx.f32 $0, $1;", "=f,f", [inner], tl.float32, is_pure=True, pack=1
+            )
             found = 0.5 * x * (1.0 + tanh)
         else:
             found = x / (1.0 + tl.exp(-2.0 * inner))  # (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))
     else:  # gelu, by erf as in Abramowitz and Stegun (1964), 7.1.26: within 1.5e-7
         z = tl.abs(x) * 0.7071067811865476
         t = 1.0 / (1.0 + 0.3275911 * z)
-        series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+        series = t * (
+            0.254829592
+            + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+        )
         tail = 0.5 * series * tl.exp(-z * z)  # the normal distribution beyond |x|
         found = x * tl.where(x < 0, tail, 1.0 - tail)
     return found
 
 
 @triton.jit
-def _activated(x, gate, row, at, inside, x_row, gate_row, KIND: tl.constexpr, GATED: tl.constexpr, COARSE: tl.constexpr = False):
-    found = activate(tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND, COARSE).to(x.dtype.element_ty)
+def _activated(
+    x,
+    gate,
+    row,
+    at,
+    inside,
+    x_row,
+    gate_row,
+    KIND: tl.constexpr,
+    GATED: tl.constexpr,
+    COARSE: tl.constexpr = False,
+):
+    found = activate(
+        tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32), KIND, COARSE
+    ).to(x.dtype.element_ty)
     if GATED:
         found = found * tl.load(gate + row * gate_row + at, mask=inside, other=0.0)
     return found
@@ -212,7 +242,9 @@ def _activation_float8_kernel(
     wait_for_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
-    a = _activated(x, gate, row, at_a, at_a < FIRST, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)  # float8 has 4 bits
+    a = _activated(
+        x, gate, row, at_a, at_a < FIRST, x_row, gate_row, KIND, GATED, COARSE=OVERLAP
+    )  # float8 has 4 bits
     b = _activated(x, gate, row, at_b, at_b < width, x_row, gate_row, KIND, GATED, COARSE=OVERLAP)
     _store_row(a, b, out, scales, row, at_a, at_b, width, True)
 
@@ -229,7 +261,9 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
     return out
 
 
-def activation_quantised(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def activation_quantised(
+    kind: str, x: torch.Tensor, gate: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """As `activation`, as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
     rows, width = x.shape

@@ -22,7 +22,10 @@ def compiled(**options: Any) -> Callable[[Callable[..., None]], Any]:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:  # what Numba raises without a folder for its cache
-            logger.warning("compiled kernels are not kept, every start compiles them (set NUMBA_CACHE_DIR): %s", error)
+            logger.warning(
+                "compiled kernels are not kept, every start compiles them (set NUMBA_CACHE_DIR): %s",
+                error,
+            )
             return numba.njit(**options)(function)
 
     return decorate
@@ -36,7 +39,9 @@ def make_ready(kernel: Any, *arguments: Any) -> None:
     kept = folder is not None and any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi"))
     if not kept:
         where = "in memory alone" if folder is None else f"in {folder}"
-        logger.info("compiling %s for this CPU: some seconds, at the first start only; kept %s", name, where)
+        logger.info(
+            "compiling %s for this CPU: some seconds, at the first start only; kept %s", name, where
+        )
     started = time.perf_counter()
     kernel(*arguments)
     logger.debug("%s: ready after %.2f s", name, time.perf_counter() - started)

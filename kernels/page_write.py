@@ -28,7 +28,13 @@ def _write_kernel(
     tl.store(v_pool + slot + b, as_kept(value_b, v_pool.dtype.element_ty), mask=inside)
 
 
-def write_pages(k: torch.Tensor, v: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, slots: torch.Tensor) -> None:
+def write_pages(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+) -> None:
     """`k`, `v` [tokens, heads, head_dim], rows contiguous, into pools [slots, heads, head_dim] at `slots` [tokens] int32."""
     width = k.shape[1] * k.shape[2]
     _write_kernel[(len(k),)](

@@ -70,9 +70,13 @@ def _decode_sequence(
     wait_for_previous(OVERLAP)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
-    query = tl.load(q + token * Q_TOKEN + head * Q_HEAD + dims, mask=in_head, other=0.0).to(tl.float32)
+    query = tl.load(q + token * Q_TOKEN + head * Q_HEAD + dims, mask=in_head, other=0.0).to(
+        tl.float32
+    )
     largest = tl.maximum(tl.max(tl.abs(query), 0), 1e-30)
-    query = (query / largest).to(tl.float16)  # at most 1, so that sums of products with float8 stay within float16
+    query = (query / largest).to(
+        tl.float16
+    )  # at most 1, so that sums of products with float8 stay within float16
     factor = largest * scale * LOG2_E
     per_split = tl.cdiv(tl.cdiv(kv_len, splits), TILES * BLOCK_N) * TILES * BLOCK_N
     begin = split * per_split
@@ -86,17 +90,63 @@ def _decode_sequence(
     at = (head * KV_HEAD + dims)[None, :]
     for start in range(begin, end, TILES * BLOCK_N):
         k0, v0 = _load_tile(k, v, table, start + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
-        k1, v1 = _load_tile(k, v, table, start + BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
-        k2, v2 = _load_tile(k, v, table, start + 2 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
-        k3, v3 = _load_tile(k, v, table, start + 3 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN)
-        s0 = _score_tile(k0, query, start + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
-        s1 = _score_tile(k1, query, start + BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
-        s2 = _score_tile(k2, query, start + 2 * BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
-        s3 = _score_tile(k3, query, start + 3 * BLOCK_N + columns, kv_len, end, factor, bias, head, last_distance, BIAS)
+        k1, v1 = _load_tile(
+            k, v, table, start + BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN
+        )
+        k2, v2 = _load_tile(
+            k, v, table, start + 2 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN
+        )
+        k3, v3 = _load_tile(
+            k, v, table, start + 3 * BLOCK_N + columns, end, at, in_head, PAGE, KV_PAGE, KV_TOKEN
+        )
+        s0 = _score_tile(
+            k0, query, start + columns, kv_len, end, factor, bias, head, last_distance, BIAS
+        )
+        s1 = _score_tile(
+            k1,
+            query,
+            start + BLOCK_N + columns,
+            kv_len,
+            end,
+            factor,
+            bias,
+            head,
+            last_distance,
+            BIAS,
+        )
+        s2 = _score_tile(
+            k2,
+            query,
+            start + 2 * BLOCK_N + columns,
+            kv_len,
+            end,
+            factor,
+            bias,
+            head,
+            last_distance,
+            BIAS,
+        )
+        s3 = _score_tile(
+            k3,
+            query,
+            start + 3 * BLOCK_N + columns,
+            kv_len,
+            end,
+            factor,
+            bias,
+            head,
+            last_distance,
+            BIAS,
+        )
         top = tl.maximum(highest, tl.maximum(tl.maximum(s0, s1), tl.maximum(s2, s3)))
         safe = tl.where(top == MINUS_INF, 0.0, top)  # of a row that has seen nothing
         shrink = tl.exp2(highest - safe)
-        w0, w1, w2, w3 = tl.exp2(s0 - safe), tl.exp2(s1 - safe), tl.exp2(s2 - safe), tl.exp2(s3 - safe)
+        w0, w1, w2, w3 = (
+            tl.exp2(s0 - safe),
+            tl.exp2(s1 - safe),
+            tl.exp2(s2 - safe),
+            tl.exp2(s3 - safe),
+        )
         total = total * shrink + ((w0 + w1) + (w2 + w3))
         highest = top
         part = w0.to(tl.float16)[:, None] * v0.to(tl.float16)
@@ -133,7 +183,9 @@ def _load_tile(
 
 
 @triton.jit
-def _score_tile(block_k, query, keys, kv_len, end, factor, bias, head, last_distance, BIAS: tl.constexpr):
+def _score_tile(
+    block_k, query, keys, kv_len, end, factor, bias, head, last_distance, BIAS: tl.constexpr
+):
     scores = tl.sum(block_k.to(tl.float16) * query[None, :], 1).to(tl.float32) * factor
     if BIAS:
         distance = tl.minimum(tl.maximum(kv_len - 1 - keys, 0), last_distance)
@@ -168,7 +220,9 @@ def _paged_kernel(
     per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
     begin = split * per_split
     end = tl.minimum(visible, begin + per_split)
-    if OVERLAP and not CAUSAL:  # the kernel before may have written self keys, but no cross keys: the first tile into L2
+    if (
+        OVERLAP and not CAUSAL
+    ):  # the kernel before may have written self keys, but no cross keys: the first tile into L2
         keys = begin + tl.arange(0, BLOCK_N)
         at = _places(table, keys, keys < end, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
         to_l2(k + at)
@@ -179,7 +233,9 @@ def _paged_kernel(
     rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
     tokens = (first_token + rows).to(tl.int64)
     is_query = rows < queries
-    compute = tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty  # float16 holds every float8 exactly
+    compute = (
+        tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty
+    )  # float16 holds every float8 exactly
     queries_at = (q + tokens * Q_TOKEN + head * Q_HEAD)[:, None] + dims[None, :]
     block_q = tl.load(queries_at, mask=is_query[:, None] & in_head[None, :], other=0.0).to(compute)
 
@@ -192,8 +248,12 @@ def _paged_kernel(
         keys = start + tl.arange(0, BLOCK_N)
         is_key = keys < end
         at = _places(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
-        block_k = tl.load(k + at[None, :] + dims[:, None], mask=is_key[None, :] & in_head[:, None], other=0.0)
-        block_v = tl.load(v + at[:, None] + dims[None, :], mask=is_key[:, None] & in_head[None, :], other=0.0)
+        block_k = tl.load(
+            k + at[None, :] + dims[:, None], mask=is_key[None, :] & in_head[:, None], other=0.0
+        )
+        block_v = tl.load(
+            v + at[:, None] + dims[None, :], mask=is_key[:, None] & in_head[None, :], other=0.0
+        )
         scores = tl.dot(block_q, block_k.to(compute), input_precision="ieee") * factor
         if BIAS:
             distance = tl.minimum(tl.maximum(position[:, None] - keys[None, :], 0), last_distance)
@@ -208,7 +268,9 @@ def _paged_kernel(
         shrink = tl.exp2(highest - safe)
         total = total * shrink + tl.sum(weights, 1)
         highest = top
-        acc = acc * shrink[:, None] + tl.dot(weights.to(compute), block_v.to(compute), input_precision="ieee")
+        acc = acc * shrink[:, None] + tl.dot(
+            weights.to(compute), block_v.to(compute), input_precision="ieee"
+        )
 
     _finish(
         acc, highest, total,
@@ -241,7 +303,9 @@ def _finish(
     elif SPLITS > 1:
         row = (split * num_tokens + tokens) * HEADS + head
         tl.store(partial + row[:, None] * D + dims[None, :], acc, mask=is_output)
-        tl.store(partial_lse + row, tl.where(sees, highest + tl.log2(total), MINUS_INF), mask=is_query)
+        tl.store(
+            partial_lse + row, tl.where(sees, highest + tl.log2(total), MINUS_INF), mask=is_query
+        )
         tl.debug_barrier()  # every thread has written its part before this program counts as arrived
         if tl.atomic_add(arrivals, 1, sem="acq_rel") == splits - 1:
             tl.store(arrivals, 0)  # ready for the next launch
@@ -250,7 +314,9 @@ def _finish(
             for i in tl.static_range(SPLITS):
                 row = (i * num_tokens + tokens) * HEADS + head
                 there = is_query & (tokens * 0 + i < splits)
-                highest = tl.maximum(highest, tl.load(partial_lse + row, mask=there, other=MINUS_INF))
+                highest = tl.maximum(
+                    highest, tl.load(partial_lse + row, mask=there, other=MINUS_INF)
+                )
             total = total * 0.0
             acc = acc * 0.0
             for i in tl.static_range(SPLITS):
@@ -258,7 +324,11 @@ def _finish(
                 there = is_query & (tokens * 0 + i < splits)
                 weight = tl.exp2(tl.load(partial_lse + row, mask=there, other=MINUS_INF) - highest)
                 total += weight
-                part = tl.load(partial + row[:, None] * D + dims[None, :], mask=is_output & there[:, None], other=0.0)
+                part = tl.load(
+                    partial + row[:, None] * D + dims[None, :],
+                    mask=is_output & there[:, None],
+                    other=0.0,
+                )
                 acc += weight[:, None] * part
             total = tl.where(is_query, total, 1.0)
             tl.store(out_at, (acc / total[:, None]).to(out.dtype.element_ty), mask=is_output)
@@ -273,7 +343,9 @@ class Workspace:
     arrivals: torch.Tensor  # [query blocks * heads] int32
 
     @classmethod
-    def make(cls, splits: int, tokens: int, blocks: int, heads: int, head_dim: int, device: torch.device) -> "Workspace":
+    def make(
+        cls, splits: int, tokens: int, blocks: int, heads: int, head_dim: int, device: torch.device
+    ) -> "Workspace":
         rows = _partial_rows(splits, tokens, heads)
         return cls(
             torch.empty(rows * padded(head_dim), dtype=torch.float32, device=device),
@@ -283,7 +355,11 @@ class Workspace:
 
     def holds(self, splits: int, tokens: int, blocks: int, heads: int, head_dim: int) -> bool:
         rows = _partial_rows(splits, tokens, heads)
-        return len(self.partial) >= rows * padded(head_dim) and len(self.lse) >= rows and len(self.arrivals) >= blocks * heads
+        return (
+            len(self.partial) >= rows * padded(head_dim)
+            and len(self.lse) >= rows
+            and len(self.arrivals) >= blocks * heads
+        )
 
 
 def _partial_rows(splits: int, tokens: int, heads: int) -> int:

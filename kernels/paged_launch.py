@@ -22,7 +22,11 @@ class Tile:
 
 
 # Programs that a multiprocessor has room for at once, by their registers: of a head size of 64, in half precision.
-ROOM = {Tile(keys=32, warps=1, stages=3): 12, Tile(keys=32, warps=1, stages=2): 8, Tile(keys=32, warps=2, stages=2): 10}
+ROOM = {
+    Tile(keys=32, warps=1, stages=3): 12,
+    Tile(keys=32, warps=1, stages=2): 8,
+    Tile(keys=32, warps=2, stages=2): 10,
+}
 DECODE_ROOM = 14  # the same of the float8 kernel with two warps; with one it is 28, and better not filled to the brim
 DECODE_TOGETHER = 26
 
@@ -63,7 +67,9 @@ class PagedLaunch:
 def _tile(kind: str, programs: float, head_dim: int, short: bool) -> Tile:
     """For so many `programs` of each multiprocessor; `short`: of a tile's keys or two."""
     if kind == "causal":  # a sequence may grow long, but most steps see a few dozen keys
-        return Tile(keys=32, warps=2, stages=2) if programs < 15 else Tile(keys=32, warps=1, stages=3)
+        return (
+            Tile(keys=32, warps=2, stages=2) if programs < 15 else Tile(keys=32, warps=1, stages=3)
+        )
     if short or head_dim > 128:
         return Tile(keys=128 if head_dim <= 64 else 64, warps=4, stages=2)
     if head_dim > 64:
@@ -78,7 +84,9 @@ def _decodes(programs: float, head_dim: int) -> tuple[Tile, int]:
     """The float8 kernel's tile, and how many sequences a program of it takes, so that one round is enough."""
     if programs < DECODE_ROOM:
         return Tile(keys=16, warps=2 if head_dim <= 96 else 4, stages=1), 1
-    return Tile(keys=8, warps=1, stages=1), math.ceil(programs / DECODE_TOGETHER) if head_dim <= 64 else 1
+    return Tile(keys=8, warps=1, stages=1), math.ceil(
+        programs / DECODE_TOGETHER
+    ) if head_dim <= 64 else 1
 
 
 def _power_of_two(least: int) -> int:

@@ -53,11 +53,15 @@ def _greedy_kernel(
         if ruled:
             for start in range(0, columns, HISTORY):
                 at = start + tl.arange(0, HISTORY)
-                written = tl.load(own_tokens + at, mask=(at >= begin) & (at < length), other=0).to(tl.int32)
+                written = tl.load(own_tokens + at, mask=(at >= begin) & (at < length), other=0).to(
+                    tl.int32
+                )
                 latest = tl.maximum(latest, tl.max(tl.where(written <= LAST_TIME, written, 0), 0))
         earliest = tl.where(latest < FIRST_TIME, FIRST_TIME, tl.where(repeats, latest, latest + 1))
 
-    text = tl.full([BLOCK], MINUS_INF, tl.float32)  # the best of each column of blocks, and where it was
+    text = tl.full(
+        [BLOCK], MINUS_INF, tl.float32
+    )  # the best of each column of blocks, and where it was
     text_at = tl.zeros([BLOCK], tl.int32)
     time = tl.full([BLOCK], MINUS_INF, tl.float32)
     time_at = tl.zeros([BLOCK], tl.int32)
@@ -74,9 +78,13 @@ def _greedy_kernel(
         if RULED:  # known when it is compiled
             if ruled:
                 is_time = (ids >= FIRST_TIME) & (ids <= LAST_TIME)
-                barred = (ids == NO_TIMES) | (is_time & ((last_is_time & pair_is_closed) | (ids < earliest)))
+                barred = (ids == NO_TIMES) | (
+                    is_time & ((last_is_time & pair_is_closed) | (ids < earliest))
+                )
                 barred = (
-                    barred | (((ids < END) | (ids > LAST_TIME)) & repeats) | ((generated == 0) & (~is_time | (ids > LAST_INITIAL)))
+                    barred
+                    | (((ids < END) | (ids > LAST_TIME)) & repeats)
+                    | ((generated == 0) & (~is_time | (ids > LAST_INITIAL)))
                 )
                 score = tl.where(barred, MINUS_INF, score)
                 time_score = tl.where(is_time, score, MINUS_INF)
@@ -95,8 +103,14 @@ def _greedy_kernel(
         best_time = tl.max(time, 0)
         safe = tl.where(best_time == MINUS_INF, 0.0, best_time)
         total = tl.sum(time_sum * tl.exp(tl.where(time == MINUS_INF, safe, time) - safe), 0)
-        together = tl.where(total > 0.0, safe + tl.log(tl.where(total > 0.0, total, 1.0)), MINUS_INF)
-        token = tl.where(ruled & (together > best_text), tl.min(tl.where(time == best_time, time_at, vocabulary), 0), token)
+        together = tl.where(
+            total > 0.0, safe + tl.log(tl.where(total > 0.0, total, 1.0)), MINUS_INF
+        )
+        token = tl.where(
+            ruled & (together > best_text),
+            tl.min(tl.where(time == best_time, time_at, vocabulary), 0),
+            token,
+        )
 
     token = tl.where((generated == 0) & (first != NONE), first, token)
     final = tl.load(forced_last + slot).to(tl.int32)

@@ -29,13 +29,21 @@ class HiddenStates:
 
     def to_wire(self) -> Wire:
         host = self.packed.detach().to("cpu").contiguous()
-        carried = host.view(torch.int16) if host.dtype == torch.bfloat16 else host  # numpy has no bfloat16
+        carried = (
+            host.view(torch.int16) if host.dtype == torch.bfloat16 else host
+        )  # numpy has no bfloat16
         return self.keys, self.lengths, carried.numpy(), host.dtype
 
     @classmethod
-    def from_wire(cls, keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype) -> "HiddenStates":
+    def from_wire(
+        cls, keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype
+    ) -> "HiddenStates":
         # The object store's buffers are read-only, which torch.from_numpy warns about: copy those.
-        return cls(keys, lengths, torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype))
+        return cls(
+            keys,
+            lengths,
+            torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype),
+        )
 
 
 @dataclass
@@ -72,7 +80,9 @@ class HandoffBuffer:
         if states.ready is not None and self.device.type == "cuda":
             torch.cuda.current_stream(self.device).wait_event(states.ready)
         hidden = states.packed.to(self.device)
-        batch = _Batch(hidden, dict(zip(states.keys, hidden.split(list(states.lengths)), strict=True)))
+        batch = _Batch(
+            hidden, dict(zip(states.keys, hidden.split(list(states.lengths)), strict=True))
+        )
         for key in states.keys:
             self.drop(key)
         self._batches.update(dict.fromkeys(states.keys, batch))

@@ -18,7 +18,9 @@ class PagePool:
         self._free = list(range(num_pages - 1, -1, -1))  # a stack; low ids first
         self._owners = np.zeros(num_pages, np.int32)
         self._by_key: dict[str, np.ndarray] = {}
-        self._unused: OrderedDict[str, None] = OrderedDict()  # keys without owners, least recently used first
+        self._unused: OrderedDict[str, None] = (
+            OrderedDict()
+        )  # keys without owners, least recently used first
         self._num_unused_pages = 0
 
     @property

@@ -27,14 +27,18 @@ class KVPool:
         self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
     @staticmethod
-    def bytes_per_page(num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+    def bytes_per_page(
+        num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype
+    ) -> int:
         return 2 * num_layers * page_size * num_heads * head_dim * dtype.itemsize
 
     def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one layer, each [pages, page_size, heads, head_dim]."""
         return self.layers[layer][0], self.layers[layer][1]
 
-    def project(self, layer: int, slots: torch.Tensor, qkv: StackedLinear, x: Features) -> torch.Tensor:
+    def project(
+        self, layer: int, slots: torch.Tensor, qkv: StackedLinear, x: Features
+    ) -> torch.Tensor:
         """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slots` [tokens]."""
         heads = self.layers[layer].shape[-2:]
         if qkv.fuses(x):
@@ -56,7 +60,9 @@ class KVPool:
         for pool, new in ((k_pool, k), (v_pool, v)):
             if self.dtype.itemsize == 1:
                 largest = torch.finfo(self.dtype).max
-                pool.view(torch.uint8)[slots] = new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
+                pool.view(torch.uint8)[slots] = (
+                    new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
+                )
             else:
                 pool.index_copy_(0, slots.long(), new.to(self.dtype))
 
@@ -66,4 +72,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     costs memory once it is written, so a roomy pool is cheap."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    return (
+        torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8))
+        .view(dtype)
+        .view(shape)
+    )

@@ -28,7 +28,9 @@ class Quantised:
 
             return cls(*quantise_rows(x))
         if dtype == INT8:
-            from antiphon.kernels.cpu_int8 import quantise_rows as quantise_on_cpu  # Numba is loaded where it is used
+            from antiphon.kernels.cpu_int8 import (
+                quantise_rows as quantise_on_cpu,  # Numba is loaded where it is used
+            )
 
             return cls(*quantise_on_cpu(x.float().contiguous()))
         scales = row_scales(x, dtype)
@@ -57,8 +59,12 @@ class Float8Weight:
     def product(self, x: torch.Tensor | Quantised, bias: torch.Tensor | None) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""
         given = self.prepared(x)
-        if given.values.device.type == "cpu":  # the reference: what the products of float8 numbers are
-            found = F.linear(given.values.float() * given.scales, self.values.float() * self.scales.t())
+        if (
+            given.values.device.type == "cpu"
+        ):  # the reference: what the products of float8 numbers are
+            found = F.linear(
+                given.values.float() * given.scales, self.values.float() * self.scales.t()
+            )
             return (found if bias is None else found + bias.float()).to(self.dtype)
         return torch._scaled_mm(
             given.values, self.values.t(), scale_a=given.scales, scale_b=self.scales, bias=bias, out_dtype=self.dtype,
@@ -69,21 +75,29 @@ class Float8Weight:
 @dataclass(frozen=True)
 class Int8Weight:
     values: torch.Tensor  # [out, in] int8
-    scales: torch.Tensor  # [out, 1] of the model's precision, in which `values * scales` is computed on a GPU
+    scales: (
+        torch.Tensor
+    )  # [out, 1] of the model's precision, in which `values * scales` is computed on a GPU
     dtype: torch.dtype
 
     @classmethod
     def of(cls, weight: torch.Tensor) -> "Int8Weight":
         if weight.device.type == "cpu":
-            from antiphon.kernels.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
+            from antiphon.kernels.cpu_int8 import (
+                make_kernels_ready,  # Numba is loaded where it is used
+            )
 
             make_kernels_ready()
-        scales = row_scales(weight, INT8).to(weight.dtype)  # rounded first: what it is divided by is what it will be multiplied by
+        scales = row_scales(weight, INT8).to(
+            weight.dtype
+        )  # rounded first: what it is divided by is what it will be multiplied by
         values = (weight.float() / scales.float()).round_().clamp_(-INT8_MAX, INT8_MAX).to(INT8)
         return cls(values, scales, weight.dtype)
 
     def prepared(self, x: torch.Tensor | Quantised) -> torch.Tensor | Quantised:
-        return Quantised.of(x, INT8) if isinstance(x, torch.Tensor) and x.device.type == "cpu" else x
+        return (
+            Quantised.of(x, INT8) if isinstance(x, torch.Tensor) and x.device.type == "cpu" else x
+        )
 
     def product(self, x: torch.Tensor | Quantised, bias: torch.Tensor | None) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""

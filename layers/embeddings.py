@@ -16,14 +16,22 @@ class TokenEmbedding(nn.Module):
         self.embed_positions: nn.Module
         if half.positions == "learned":
             self.first_row = half.position_offset
-            self.embed_positions = nn.Embedding(half.max_positions + half.position_offset, half.hidden_size)
+            self.embed_positions = nn.Embedding(
+                half.max_positions + half.position_offset, half.hidden_size
+            )
         else:
             self.first_row = 0
             self.embed_positions = SinusoidTable(
-                half.positions, half.max_positions, half.hidden_size, half.position_offset, half.padding_id is not None
+                half.positions,
+                half.max_positions,
+                half.hidden_size,
+                half.position_offset,
+                half.padding_id is not None,
             )
         self.padding_id, self.padding_row = half.padding_id, half.max_positions
-        self.layernorm_embedding = nn.LayerNorm(half.hidden_size) if half.embedding_norm else nn.Identity()
+        self.layernorm_embedding = (
+            nn.LayerNorm(half.hidden_size) if half.embedding_norm else nn.Identity()
+        )
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[tokens], [tokens] -> [tokens, hidden]"""
@@ -37,7 +45,9 @@ class TokenEmbedding(nn.Module):
         """Length that a row can have, before a norm."""
         places = self.embed_positions.weight
         assert isinstance(places, torch.Tensor)
-        token, place = (float(rows.float().norm(dim=1).max()) for rows in (self.embed_tokens.weight, places))
+        token, place = (
+            float(rows.float().norm(dim=1).max()) for rows in (self.embed_tokens.weight, places)
+        )
         return token * abs(self.scale) + place
 
 

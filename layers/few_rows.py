@@ -14,6 +14,8 @@ def fuse_few_rows(layers: nn.Module) -> None:
 
     for each in layers.modules():
         if isinstance(each, Linear) and not isinstance(each.weight, Float8Weight):
-            each.fuses_few_rows = each.dtype in (torch.float16, torch.bfloat16) and fits(*each.shape[::-1])
+            each.fuses_few_rows = each.dtype in (torch.float16, torch.bfloat16) and fits(
+                *each.shape[::-1]
+            )
         elif isinstance(each, LayerNorm | RMSNorm):
             each.deferred = True

@@ -72,10 +72,15 @@ class Linear(nn.Module):
         more to sum (1280 of 5120 features, 32 rows: 9.2 us together, this 6.4, on an H200)."""
         assert isinstance(self.weight, torch.Tensor)
         size = x.shape[1] // PARTS
-        left, right = x.unflatten(1, (PARTS, size)).transpose(0, 1), self.weight.unflatten(1, (PARTS, size)).permute(1, 2, 0)
+        left, right = (
+            x.unflatten(1, (PARTS, size)).transpose(0, 1),
+            self.weight.unflatten(1, (PARTS, size)).permute(1, 2, 0),
+        )
         return Parts(torch.bmm(left, right, out_dtype=torch.float32), self.bias)
 
-    def queries(self, x: Features, pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def queries(
+        self, x: Features, pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
         """Of a layer that makes queries, keys and values: the first [tokens, out / 3]; the others go into `pages` (keys and values
         [slots, heads, head_dim], and slots [tokens]). Only where `fuses(x)`."""
         return self._few_rows(x, pages=pages)
@@ -90,11 +95,20 @@ class Linear(nn.Module):
 
     def divides(self, x: Features) -> bool:
         """Is better computed `in_parts`."""
-        if not (self.fuses_few_rows and isinstance(self.weight, torch.Tensor) and isinstance(x, torch.Tensor)):
+        if not (
+            self.fuses_few_rows
+            and isinstance(self.weight, torch.Tensor)
+            and isinstance(x, torch.Tensor)
+        ):
             return False
-        return self.shape[1] >= max(MANY_INPUTS, 2 * self.shape[0]) and SMALL_BATCH < len(x) <= SOME_ROWS
+        return (
+            self.shape[1] >= max(MANY_INPUTS, 2 * self.shape[0])
+            and SMALL_BATCH < len(x) <= SOME_ROWS
+        )
 
-    def _few_rows(self, x: Features, activation: "Activation | None" = None, **around: Any) -> torch.Tensor:
+    def _few_rows(
+        self, x: Features, activation: "Activation | None" = None, **around: Any
+    ) -> torch.Tensor:
         from antiphon.kernels.few_rows_linear import linear  # Triton is there where CUDA is
 
         assert not isinstance(x, Quantised)
@@ -103,7 +117,9 @@ class Linear(nn.Module):
         given, norm = (x.x, x.norm) if isinstance(x, Normed) else (x, None)
         before = None if norm is None else (norm.weight, getattr(norm, "bias", None), norm.eps)
         kind = None if activation is None else activation.kind
-        return linear(given, self._stored, self.bias, scales=scales, norm=before, activation=kind, **around)
+        return linear(
+            given, self._stored, self.bias, scales=scales, norm=before, activation=kind, **around
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -153,7 +169,13 @@ class StackedLinear(Linear):
     `unbiased` parts have no bias there and get zeros (Whisper's key projection).
     """
 
-    def __init__(self, in_features: int, out_features: dict[str, int], bias: bool, unbiased: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: dict[str, int],
+        bias: bool,
+        unbiased: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(in_features, sum(out_features.values()), bias)
         self.parts, self.unbiased = out_features, unbiased
 
@@ -166,7 +188,10 @@ class StackedLinear(Linear):
         """Weight and bias of one part, views. Before `quantise`."""
         assert isinstance(self.weight, nn.Parameter)
         names = list(self.parts)
-        rows = slice(start := sum(self.parts[name] for name in names[: names.index(part)]), start + self.parts[part])
+        rows = slice(
+            start := sum(self.parts[name] for name in names[: names.index(part)]),
+            start + self.parts[part],
+        )
         return self.weight.data[rows], None if self.bias is None else self.bias.data[rows]
 
     def scale_part(self, part: str, factor: float) -> None:
@@ -187,7 +212,12 @@ _IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def activated_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: "Activation | None") -> Any:
+def activated_product(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: "Activation | None",
+) -> Any:
     """`activation(x @ weight.T + bias)` [tokens, out] for `x` [tokens, in].
 
     In half precision on a GPU, cuBLAS applies it where it has the product in registers. Its GELU is the tanh form, within 5e-4 of
@@ -196,7 +226,12 @@ def activated_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     if activation is None:
         return F.linear(x, weight, bias)
     half = x.device.type == "cuda" and x.dtype != torch.float32
-    if half and bias is not None and activation.kind in ("relu", "gelu", "gelu_tanh") and not activation.quantises:
+    if (
+        half
+        and bias is not None
+        and activation.kind in ("relu", "gelu", "gelu_tanh")
+        and not activation.quantises
+    ):
         return torch._addmm_activation(bias, x, weight.t(), use_gelu=activation.kind != "relu")
     return activation(F.linear(x, weight, bias))
 
@@ -210,14 +245,21 @@ class Activation(nn.Module):
         super().__init__()
         self.kind = KINDS[name]
 
-    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor | Quantised:
+    def forward(
+        self, x: torch.Tensor, gate: torch.Tensor | None = None
+    ) -> torch.Tensor | Quantised:
         """[tokens, features], rows contiguous."""
         if x.device.type == "cuda" and x.dtype != torch.float32:
-            from antiphon.kernels.norms import activation, activation_quantised  # Triton is there where CUDA is
+            from antiphon.kernels.norms import (  # Triton is there where CUDA is
+                activation,
+                activation_quantised,
+            )
 
             if not self.quantises:
                 return activation(self.kind, x, gate)
             # The tanh form is cheaper and within 5e-4 of the exact one: far less than a step of float8.
-            return Quantised(*activation_quantised("gelu_tanh" if self.kind == "gelu" else self.kind, x, gate))
+            return Quantised(
+                *activation_quantised("gelu_tanh" if self.kind == "gelu" else self.kind, x, gate)
+            )
         found = _IN_TORCH[self.kind](x)
         return found if gate is None else found * gate

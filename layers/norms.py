@@ -42,13 +42,20 @@ class RMSNorm(nn.Module):
 Norm = LayerNorm | RMSNorm
 
 
-def _after(norm: Norm, x: torch.Tensor, delta: Added, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
+def _after(
+    norm: Norm, x: torch.Tensor, delta: Added, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
     if x.device.type == "cuda":
-        from antiphon.kernels.norms import add_norm, add_norm_quantised  # Triton is there where CUDA is
+        from antiphon.kernels.norms import (  # Triton is there where CUDA is
+            add_norm,
+            add_norm_quantised,
+        )
 
         parts, parts_bias = as_parts(delta)
         if norm.quantises:
-            total, values, scales = add_norm_quantised(x, parts, parts_bias, norm.weight, bias, norm.eps)
+            total, values, scales = add_norm_quantised(
+                x, parts, parts_bias, norm.weight, bias, norm.eps
+            )
             return total, Quantised(values, scales)
         return add_norm(x, parts, parts_bias, norm.weight, bias, norm.eps)
     total = _sum(x, delta)

@@ -18,7 +18,9 @@ def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Te
         step = math.log(10_000) / (half - 1)
         angles = (at.float() * torch.exp(torch.arange(half, dtype=torch.float32) * -step)).double()
     else:
-        angles = at * torch.pow(10_000.0, -2.0 * torch.arange((size + 1) // 2, dtype=torch.float64) / size)
+        angles = at * torch.pow(
+            10_000.0, -2.0 * torch.arange((size + 1) // 2, dtype=torch.float64) / size
+        )
     table = torch.cat([angles.sin(), angles.cos()[:, : size - angles.shape[1]]], dim=1).float()
     return nn.functional.pad(table, (0, size - table.shape[1]))
 
@@ -30,7 +32,9 @@ class SinusoidTable(nn.Module):
     `with_zeros`: one more row, of zeros, for tokens that have no position.
     """
 
-    def __init__(self, kind: str, positions: int, size: int, offset: int, with_zeros: bool = False) -> None:
+    def __init__(
+        self, kind: str, positions: int, size: int, offset: int, with_zeros: bool = False
+    ) -> None:
         super().__init__()
         self.weight: torch.Tensor
         table = sinusoids(kind, positions, size, offset)
@@ -48,7 +52,9 @@ class RelativeBias(nn.Module):
     Backends ask for it in one of two ways: `materialise` the additive bias, or read the `table` inside their own kernel.
     """
 
-    def __init__(self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool) -> None:
+    def __init__(
+        self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(buckets, num_heads), requires_grad=False)
         self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
@@ -92,5 +98,8 @@ class RelativeBias(nn.Module):
             reach = -(-(self.max_distance + step) // step) * step
             at = torch.arange(2 * reach + columns, device=self.weight.device) - reach
             distance = at[None] - torch.arange(rows, device=self.weight.device)[:, None]
-            self._tiles[rows, columns] = self.weight[self.bucket(distance)].permute(2, 0, 1).contiguous(), reach
+            self._tiles[rows, columns] = (
+                self.weight[self.bucket(distance)].permute(2, 0, 1).contiguous(),
+                reach,
+            )
         return self._tiles[rows, columns]

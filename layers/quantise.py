@@ -37,20 +37,35 @@ def quantise_encoder(quantization: str, layers: nn.Module, pre_norm: bool) -> No
     elif quantization == "fp8":
         named = dict(layers.named_modules())
         feeders = [
-            each for each in named.values() if isinstance(each, Activation) or (pre_norm and isinstance(each, LayerNorm | RMSNorm))
+            each
+            for each in named.values()
+            if isinstance(each, Activation) or (pre_norm and isinstance(each, LayerNorm | RMSNorm))
         ]
         to_float8({name: each for name, each in named.items() if isinstance(each, Linear)}, feeders)
 
 
-def quantise_decoder(quantization: str, layers: nn.Module, cross_writers: Sequence[nn.Module]) -> None:
+def quantise_decoder(
+    quantization: str, layers: nn.Module, cross_writers: Sequence[nn.Module]
+) -> None:
     """int8: every linear layer of the blocks, not the vocabulary's. fp8: only the projections that write cross KV, which see whole
     inputs. A decode step has one token a sequence, for which float8 products were measured to be slower than bfloat16 ones (8.8
     against 5.5 us on an H200)."""
     if quantization == "int8":
         to_int8(layers)
     elif quantization == "fp8":
-        named = {f"{i}.{name}": each for i, writer in enumerate(cross_writers) for name, each in writer.named_modules()}
-        to_float8({name: each for name, each in named.items() if isinstance(each, Linear) and name.endswith(".kv")}, [])
+        named = {
+            f"{i}.{name}": each
+            for i, writer in enumerate(cross_writers)
+            for name, each in writer.named_modules()
+        }
+        to_float8(
+            {
+                name: each
+                for name, each in named.items()
+                if isinstance(each, Linear) and name.endswith(".kv")
+            },
+            [],
+        )
 
 
 def to_float8(linear: dict[str, Linear], feeders: Sequence[nn.Module]) -> None:

@@ -23,7 +23,9 @@ class T5FeedForward(nn.Module):
     def forward(self, stream: ResidualStream) -> None:
         x = stream.normed(self.layer_norm)
         gated = len(self.wi.parts) == 2
-        stream.add(self.wo, self.activation(*self.wi.split(x)) if gated else self.wi(x, self.activation))
+        stream.add(
+            self.wo, self.activation(*self.wi.split(x)) if gated else self.wi(x, self.activation)
+        )
 
 
 def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:

@@ -30,9 +30,15 @@ class _Pickled:
                 f"cannot read the pickled weights of {path}: {reason} Only tensors are read from such files, never code; "
                 "save them from transformers as model.safetensors"
             ) from None
-        if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-            raise CheckpointError(f"{path} holds no tensors by name: is it the weights of a model in transformers format?")
-        self._tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        if not isinstance(content, dict) or not any(
+            isinstance(value, torch.Tensor) for value in content.values()
+        ):
+            raise CheckpointError(
+                f"{path} holds no tensors by name: is it the weights of a model in transformers format?"
+            )
+        self._tensors = {
+            str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)
+        }
 
     def keys(self) -> Iterable[str]:
         return self._tensors
@@ -47,7 +53,9 @@ def _load(path: Path) -> Any:
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
-        return torch.load(path, map_location="cpu", weights_only=True)  # of before torch 1.6: can't be mapped
+        return torch.load(
+            path, map_location="cpu", weights_only=True
+        )  # of before torch 1.6: can't be mapped
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -65,7 +73,11 @@ def files_by_tensor(folder: Path) -> dict[str, str]:
     """The file of each tensor, by the tensor's name; of the first format of WEIGHTS that is there."""
     own = next((name for name in WEIGHTS if (folder / name).exists()), None)
     if own is None:
-        others = sorted(path.name for path in folder.glob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        others = sorted(
+            path.name
+            for path in folder.glob("*")
+            if path.suffix in (".safetensors", ".bin", ".pt", ".pth")
+        )
         hint = f" Not read: {', '.join(others[:5])}." if others else ""
         raise CheckpointError(
             f"{folder} holds neither model.safetensors nor pytorch_model.bin, nor an index of several files.{hint}"
@@ -80,11 +92,17 @@ def _indexed(folder: Path, index: str) -> dict[str, str]:
         files = json.loads((folder / index).read_text("utf-8-sig"))["weight_map"]
         shards = {str(name): str(file) for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"cannot read {folder / index}: {type(error).__name__}: {error}") from None
+        raise CheckpointError(
+            f"cannot read {folder / index}: {type(error).__name__}: {error}"
+        ) from None
     outside = sorted({name for name in shards.values() if Path(name).name != name})
     if outside:
-        raise CheckpointError(f"{folder / index} names files outside its folder: {', '.join(outside)}")
+        raise CheckpointError(
+            f"{folder / index} names files outside its folder: {', '.join(outside)}"
+        )
     absent = sorted({name for name in shards.values() if not (folder / name).exists()})
     if absent:
-        raise CheckpointError(f"{folder / index} names files that are not there: {', '.join(absent)}")
+        raise CheckpointError(
+            f"{folder / index} names files that are not there: {', '.join(absent)}"
+        )
     return shards

@@ -46,7 +46,9 @@ class Checkpoint:
                 self._open[file] = open_tensors(self.folder / file)
             tensor = self._open[file].get_tensor(name)
         except (SafetensorError, OSError, KeyError) as error:
-            raise CheckpointError(f"cannot read {name} from {self.folder / file}: {error}") from None
+            raise CheckpointError(
+                f"cannot read {name} from {self.folder / file}: {error}"
+            ) from None
         if tensor.dtype not in PLAIN:
             raise UnsupportedModelError(
                 f"{name} in {self.folder / file} is stored as {tensor.dtype}: quantised checkpoints are not read yet"
@@ -58,28 +60,38 @@ class Checkpoint:
         return tensor.reshape(shape)
 
 
-def check_unused(checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]) -> None:
+def check_unused(
+    checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]
+) -> None:
     """Accounts for the tensors that `half` left, once it is loaded. The decoder answers for what names neither half.
 
     `ignored`: patterns of names, and why tensors of such names are not needed. What else is left over is named in
     the log; it raises where the names say that the weights can't be right without it: more layers than config.json
     has, quantised weights, or an adapter's.
     """
-    left = [name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)]
+    left = [
+        name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)
+    ]
     left = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
     claimed = {_pattern(name) for name in checkpoint.claimed}
     for name in left:
         if _QUANTISED.search(name):
-            raise UnsupportedModelError(f"{checkpoint.folder} has {name}: quantised checkpoints are not read yet")
+            raise UnsupportedModelError(
+                f"{checkpoint.folder} has {name}: quantised checkpoints are not read yet"
+            )
         if _ADAPTER.search(name):
             raise CheckpointError(
                 f"{checkpoint.folder} has {name}, of an adapter (LoRA): merge it with peft's merge_and_unload() and save the result"
             )
         if _pattern(name) in claimed:
-            raise CheckpointError(f"{checkpoint.folder} has {name}, a layer more than config.json says")
+            raise CheckpointError(
+                f"{checkpoint.folder} has {name}, a layer more than config.json says"
+            )
     if left:
         shown = ", ".join(sorted(left)[:8]) + (", ..." if len(left) > 8 else "")
-        logger.warning("%s: %d tensors are not used by its %s: %s", checkpoint.folder, len(left), half, shown)
+        logger.warning(
+            "%s: %d tensors are not used by its %s: %s", checkpoint.folder, len(left), half, shown
+        )
 
 
 def _is_of(half: str, name: str) -> bool:
@@ -97,7 +109,9 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
 
     Raises CheckpointError for a missing tensor or a wrong shape; names the tensor and both shapes.
     """
-    stacked = {path: child for path, child in module.named_modules() if isinstance(child, StackedLinear)}
+    stacked = {
+        path: child for path, child in module.named_modules() if isinstance(child, StackedLinear)
+    }
     with torch.no_grad():
         for path, layer in stacked.items():
             _load_stacked(path, layer, checkpoint, names)
@@ -105,7 +119,9 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
             if path.rpartition(".")[0] not in stacked:
                 target.copy_(_read(checkpoint, names(path), target.shape))
         for path, child in module.named_modules():
-            if isinstance(child, SinusoidTable):  # computed, unless the checkpoint stores a table of its own
+            if isinstance(
+                child, SinusoidTable
+            ):  # computed, unless the checkpoint stores a table of its own
                 stored = names(f"{path}.weight")
                 checkpoint.claimed.update(stored)
                 if any(name in checkpoint for name in stored):
@@ -136,7 +152,9 @@ def _load_stacked(path: str, layer: StackedLinear, checkpoint: Checkpoint, names
             if part in layer.unbiased:
                 layer.bias[rows].zero_()
             else:
-                layer.bias[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.bias"), layer.bias[rows].shape))
+                layer.bias[rows].copy_(
+                    _read(checkpoint, names(f"{parent}.{part}.bias"), layer.bias[rows].shape)
+                )
 
 
 def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], shape: torch.Size) -> torch.Tensor:

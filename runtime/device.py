@@ -23,7 +23,9 @@ class Target:
     dtype: torch.dtype
 
     @classmethod
-    def resolve(cls, options: ModelOptions, checkpoint: Mapping[str, Any], family: Family) -> "Target":
+    def resolve(
+        cls, options: ModelOptions, checkpoint: Mapping[str, Any], family: Family
+    ) -> "Target":
         """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for
         float32 ones). Where the GPU lacks that dtype, or it can't hold the family's activations: bfloat16,
         else float16, else float32. Raises ConfigurationError for a dtype that was asked for and can't.
@@ -83,7 +85,9 @@ def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> li
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     starts = [0, *ends[:-1]]
     for start, each in zip(starts, arrays, strict=True):
-        host.numpy()[start : start + each.nbytes] = np.ascontiguousarray(each).view(np.uint8).reshape(-1)
+        host.numpy()[start : start + each.nbytes] = (
+            np.ascontiguousarray(each).view(np.uint8).reshape(-1)
+        )
     there = host.to(device, non_blocking=True)
     dtypes = [torch.from_numpy(np.empty(0, each.dtype)).dtype for each in arrays]
     return [

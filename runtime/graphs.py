@@ -31,7 +31,9 @@ class GraphCapture:
         self._pool = torch.cuda.graph_pool_handle()
         self._free_before = torch.cuda.mem_get_info(device)[0]
 
-    def each(self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Plan, Work]]) -> dict[Shape, Captured[Plan]]:
+    def each(
+        self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Plan, Work]]
+    ) -> dict[Shape, Captured[Plan]]:
         """A graph for each of `shapes`, best largest first: the memory that the largest takes serves the others. `prepare` gives a
         shape's plan and its work, which reads and writes tensors that outlive the graph; it is asked twice, so that it may put what
         the work reads where the next shape's will be."""
@@ -51,7 +53,9 @@ class GraphCapture:
         layers = self.model.layers
         assert isinstance(layers, nn.ModuleList)
         self.model.layers = layers[:TYPICAL_LAYERS]
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))  # what is read was made there
+        self.stream.wait_stream(
+            torch.cuda.current_stream(self.device)
+        )  # what is read was made there
         try:
             with only_compiling(), torch.cuda.stream(self.stream):
                 for work in works:
@@ -69,7 +73,9 @@ class GraphCapture:
             work()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
             work()
         self.count += 1
         self.seconds += time.perf_counter() - began

@@ -20,7 +20,9 @@ class DaemonThreads(Executor):
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads that wait for work; less than none where work waits for threads
         self._closed = False
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Raises RuntimeError after `shutdown`."""
@@ -40,7 +42,9 @@ class DaemonThreads(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
             self._closed = True
-        with suppress(queue.Empty):  # not `empty()` and then `get()`: a thread may take the last one in between
+        with suppress(
+            queue.Empty
+        ):  # not `empty()` and then `get()`: a thread may take the last one in between
             while cancel_futures:
                 if (item := self._work.get_nowait()) is not None:
                     item[1].cancel()

@@ -18,8 +18,12 @@ class Batch:
         self.active = np.zeros(max_seqs, bool)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
         self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
-        self.pending = np.zeros(max_seqs, np.int64)  # last tokens that a step under way samples: the device has them, we don't
-        self.computed = np.zeros(max_seqs, np.int64)  # tokens whose self KV is written, or will be by a step under way
+        self.pending = np.zeros(
+            max_seqs, np.int64
+        )  # last tokens that a step under way samples: the device has them, we don't
+        self.computed = np.zeros(
+            max_seqs, np.int64
+        )  # tokens whose self KV is written, or will be by a step under way
         self.prompt_len = np.zeros(max_seqs, np.int64)
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
@@ -40,7 +44,9 @@ class Batch:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def admit(self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray) -> np.ndarray:
+    def admit(
+        self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray
+    ) -> np.ndarray:
         """Gives `request` a slot; returns its tokens so far (prompt, and what it generated before a preemption)."""
         slot = self._free_slots.pop()
         tokens = np.concatenate([request.prompt_token_ids, np.array(request.generated, np.int64)])
@@ -61,7 +67,9 @@ class Batch:
         """Frees the slot, and with it everything that it knew; the tokens generated so far go back to
         the request. Returns its self pages."""
         slot = request.slot
-        request.generated = self.tokens[slot, self.prompt_len[slot] : self.length[slot] - self.pending[slot]].tolist()
+        request.generated = self.tokens[
+            slot, self.prompt_len[slot] : self.length[slot] - self.pending[slot]
+        ].tolist()
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
@@ -87,7 +95,9 @@ class Batch:
         assert sorted(self._free_slots) == np.flatnonzero(~self.active).tolist()
         for slot in self._free_slots:
             assert self.requests[slot] is None
-            assert not any(values[slot] for values in self._per_slot), f"slot {slot} outlives its owner"
+            assert not any(values[slot] for values in self._per_slot), (
+                f"slot {slot} outlives its owner"
+            )
             assert (self.stop_ids[slot] == _NO_TOKEN).all()
         assert (self.pending >= 0).all()
         assert (self.computed <= self.length).all()

@@ -39,7 +39,9 @@ class StepPlan:
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
     slots: np.ndarray  # [sequences] rows of the batch
-    ids: np.ndarray  # [sequences] of the requests: a slot may have another one when the result comes
+    ids: (
+        np.ndarray
+    )  # [sequences] of the requests: a slot may have another one when the result comes
     query_lens: np.ndarray  # [sequences]
     kv_lens: np.ndarray  # [sequences] after this step's keys are written
     self_table: np.ndarray  # [sequences, pages]

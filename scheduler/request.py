@@ -30,8 +30,10 @@ _S = RequestState
 _ENDED = {_S.DONE, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
 TRANSITIONS: dict[RequestState, set[RequestState]] = {
     _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED} | _ENDED,
-    _S.ENCODING: {_S.READY, _S.WAITING} | _ENDED,  # WAITING: the work had been withdrawn when it joined
-    _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,  # WAITING: its cross KV was evicted before it was admitted
+    _S.ENCODING: {_S.READY, _S.WAITING}
+    | _ENDED,  # WAITING: the work had been withdrawn when it joined
+    _S.READY: {_S.RUNNING, _S.WAITING}
+    | _ENDED,  # WAITING: its cross KV was evicted before it was admitted
     _S.RUNNING: {_S.READY} | _ENDED,  # READY: preempted
     _S.DONE: set(),
     _S.FAILED: set(),
@@ -48,7 +50,9 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    payload: Any = field(repr=False, compare=False)  # token ids or samples, or a handle to them; opaque here
+    payload: Any = field(
+        repr=False, compare=False
+    )  # token ids or samples, or a handle to them; opaque here
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ class Request:
     seed: int
     streams: bool = False  # deltas are wanted, not only the result
     priority: int = 0  # lower runs first
-    timeout: float | None = None  # seconds from its arrival at the scheduler: machines' clocks differ
+    timeout: float | None = (
+        None  # seconds from its arrival at the scheduler: machines' clocks differ
+    )
     encoder: int = 0  # index of the encoder worker; set by the router
 
     # Set by the scheduler.
@@ -98,7 +104,9 @@ class Request:
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
     def move(self, state: RequestState) -> None:
-        assert state in TRANSITIONS[self.state], f"request {self.id}: {self.state.value} -> {state.value}"
+        assert state in TRANSITIONS[self.state], (
+            f"request {self.id}: {self.state.value} -> {state.value}"
+        )
         self.state = state
 
     @property

@@ -8,11 +8,15 @@ REMEMBERED_MEDIA = 65_536
 class Router:
     """Loads are encoder tokens under way. Affinity yields when its replica is far busier than the idlest one."""
 
-    def __init__(self, num_encoders: int, num_decoders: int, imbalance_tokens: int = 65_536) -> None:
+    def __init__(
+        self, num_encoders: int, num_decoders: int, imbalance_tokens: int = 65_536
+    ) -> None:
         self.encoder_load = [0] * num_encoders
         self.decoder_load = [0] * num_decoders
         self.imbalance_tokens = imbalance_tokens
-        self._home: OrderedDict[str, tuple[int, int]] = OrderedDict()  # media key -> (encoder, decoder)
+        self._home: OrderedDict[str, tuple[int, int]] = (
+            OrderedDict()
+        )  # media key -> (encoder, decoder)
 
     def route(self, key: str, num_tokens: int) -> tuple[int, int]:
         """(encoder, decoder) for one request; `done` must be told when it has ended."""

@@ -18,7 +18,14 @@ from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import MAX_STOP_IDS, Batch
 from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput, TokenLogprobs
+from antiphon.scheduler.request import (
+    Finished,
+    Media,
+    Request,
+    RequestState,
+    StepOutput,
+    TokenLogprobs,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,9 @@ class Limits:
     encode_ahead_tokens: int
     max_waiting: int
     page_size: int
-    encode_timeout: float = math.inf  # seconds without a sign of encoder work, see `Scheduler._expire_encodes`
+    encode_timeout: float = (
+        math.inf
+    )  # seconds without a sign of encoder work, see `Scheduler._expire_encodes`
 
 
 LOOK_SECONDS = 1.0  # between two looks at the age of encoder work
@@ -45,7 +54,9 @@ class _Encode:
     num_tokens: int
     encoder: int
     order: int  # of asking
-    since: float  # when it was asked for, or its encoder was last heard of while it was still in line
+    since: (
+        float  # when it was asked for, or its encoder was last heard of while it was still in line
+    )
     waiters: dict[int, Request] = field(default_factory=dict)
     arrived: bool = False
     withdrawn: bool = False  # its encoder was told so, and may answer with the states all the same
@@ -61,9 +72,13 @@ class Scheduler:
     """`clock`: seconds, never set back. Deadlines are of this clock: a request brings seconds with it,
     because other machines' clocks differ."""
 
-    def __init__(self, limits: Limits, pages: PagePool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, pages: PagePool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
-        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size)
+        self.batch = Batch(
+            limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
+        )
         self.requests: dict[int, Request] = {}  # all that have not ended
         self.counters: Counter[str] = Counter()
         self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
@@ -72,11 +87,15 @@ class Scheduler:
         self._encodes: dict[str, _Encode] = {}
         self._encode_tokens = 0  # asked for, not yet in the cache
         self._unwanted: list[str] = []  # arrived keys whose last waiter ended
-        self._abandoned: list[str] = []  # keys asked for whose last waiter ended before they arrived
+        self._abandoned: list[
+            str
+        ] = []  # keys asked for whose last waiter ended before they arrived
         self._output = StepOutput()
         self._arrivals = 0
         self._asked = 0
-        self._heard: dict[int, tuple[int, float]] = {}  # by encoder: the latest order that it answered, and when
+        self._heard: dict[
+            int, tuple[int, float]
+        ] = {}  # by encoder: the latest order that it answered, and when
         self._next_look = 0.0
 
     # ------------------------------------------------------------------ arrival
@@ -91,7 +110,9 @@ class Scheduler:
         self.requests[request.id] = request
         try:
             refusal = self._wrong_kind(request) or self._refusal(request)
-        except Exception as error:  # what no check foresaw: it must not end the loop that serves everybody
+        except (
+            Exception
+        ) as error:  # what no check foresaw: it must not end the loop that serves everybody
             refusal = f"cannot be served: {type(error).__name__}: {error}"
             request.priority = 0  # it may be what was wrong, and has no place in a line any more
         if refusal:
@@ -106,7 +127,12 @@ class Scheduler:
         """Callers' values were checked where they came in. Here is the last place at which one that
         slipped through ends its own request, instead of a step of all. Raises TypeError, ValueError."""
         params, prompt = request.params, np.asarray(request.prompt_token_ids)
-        for number in (request.max_tokens, request.priority, request.media.num_tokens, params.logprobs or 0):
+        for number in (
+            request.max_tokens,
+            request.priority,
+            request.media.num_tokens,
+            params.logprobs or 0,
+        ):
             operator.index(number)
         if request.timeout is not None and math.isnan(request.timeout):
             return "timeout must be seconds, not nan"
@@ -133,7 +159,9 @@ class Scheduler:
                 f"{limits.page_size} to a page); the pool has {self.pages.num_pages}: raise num_kv_pages or lower max_tokens"
             )
         if len(request.rules.stop_ids) > MAX_STOP_IDS:
-            return f"{len(request.rules.stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
+            return (
+                f"{len(request.rules.stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
+            )
         return None
 
     def cancel(self, request_id: int) -> None:
@@ -175,7 +203,10 @@ class Scheduler:
 
     def _may_encode(self, media: Media) -> bool:
         """Within the budget ahead of need; one piece of work is always possible."""
-        return not self._encode_tokens or self._encode_tokens + media.num_tokens <= self.limits.encode_ahead_tokens
+        return (
+            not self._encode_tokens
+            or self._encode_tokens + media.num_tokens <= self.limits.encode_ahead_tokens
+        )
 
     def _wait_for(self, encode: _Encode, request: Request) -> None:
         encode.waiters[request.id] = request
@@ -230,7 +261,10 @@ class Scheduler:
             if encode is None or not encode.withdrawn or encode.arrived:
                 continue  # a message that came twice or too late
             order, _ = self._heard.get(encode.encoder, (0, 0.0))
-            self._heard[encode.encoder] = order, self._clock()  # it lives, and has passed over nothing
+            self._heard[encode.encoder] = (
+                order,
+                self._clock(),
+            )  # it lives, and has passed over nothing
             self.counters["withdrawn_encodes"] += 1
             self._forget_encode(key)
             for request in encode.waiters.values():
@@ -309,9 +343,15 @@ class Scheduler:
 
     def expire(self) -> None:
         now = self._clock()
-        while (request := self._deadlines.first()) and request.deadline is not None and request.deadline <= now:
+        while (
+            (request := self._deadlines.first())
+            and request.deadline is not None
+            and request.deadline <= now
+        ):
             waited = now - request.deadline + (request.timeout or 0.0)
-            self.finish(request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s")
+            self.finish(
+                request, RequestState.EXPIRED, error=f"its deadline passed after {waited:.3f} s"
+            )
         self._expire_encodes(now)
 
     def _grow(self) -> "_Growth":
@@ -322,7 +362,9 @@ class Scheduler:
             if pages is not None:
                 self.batch.add_pages(short, pages)
                 break
-            if self.batch.pending.any():  # who is preempted must know its tokens, and one that ends may leave its pages
+            if (
+                self.batch.pending.any()
+            ):  # who is preempted must know its tokens, and one that ends may leave its pages
                 return _Growth.MUST_SETTLE
             self._preempt(max(self.batch.running(), key=lambda request: request.place))
             growth = _Growth.PREEMPTED
@@ -351,7 +393,9 @@ class Scheduler:
                 self._waiting.push(request.place, request)
                 continue
             length = len(request.prompt_token_ids) + len(request.generated)
-            if tokens + length > max(self.limits.max_batched_tokens, self.limits.max_len) or not self._fits(request, length):
+            if tokens + length > max(
+                self.limits.max_batched_tokens, self.limits.max_len
+            ) or not self._fits(request, length):
                 break
             self._ready.discard(request.place)
             admissions.append(self._take_in(request, length, writes))
@@ -363,7 +407,9 @@ class Scheduler:
 
     def _fits(self, request: Request, length: int) -> bool:
         key, need = request.media.key, self.batch.pages_for(length)
-        available = self.pages.available_beside(key) if key in self.pages else self.pages.num_available
+        available = (
+            self.pages.available_beside(key) if key in self.pages else self.pages.num_available
+        )
         if key not in self.pages:
             need += self.batch.pages_for(request.media.num_tokens)
         reserve = -(-len(self.batch) // 4)  # pages that running sequences will ask for soon
@@ -384,7 +430,13 @@ class Scheduler:
         tokens = self.batch.admit(request, self_pages, cross_pages)
         request.move(RequestState.RUNNING)
         return Admission(
-            request.slot, tokens, len(request.prompt_token_ids), request.max_len, request.seed, request.params, request.rules
+            request.slot,
+            tokens,
+            len(request.prompt_token_ids),
+            request.max_len,
+            request.seed,
+            request.params,
+            request.rules,
         )
 
     def _plan(self, admissions: list[Admission], writes: list[CrossWrite]) -> StepPlan | None:
@@ -426,12 +478,18 @@ class Scheduler:
         self._output.delta_ids += batch.ids[slots[streaming]].tolist()
         self._output.delta_tokens += tokens[streaming].tolist()
         for row in np.flatnonzero(ended):
-            self.finish(self._request_at(slots[row]), RequestState.DONE, reason="stop" if ended[row] == 1 else "length")
+            self.finish(
+                self._request_at(slots[row]),
+                RequestState.DONE,
+                reason="stop" if ended[row] == 1 else "length",
+            )
 
     def _live_rows(self, plan: StepPlan) -> np.ndarray:
         """Rows of `plan` whose slot still has the request that it had."""
         batch = self.batch
-        rows: np.ndarray = np.flatnonzero(batch.active[plan.slots] & (batch.ids[plan.slots] == plan.ids))
+        rows: np.ndarray = np.flatnonzero(
+            batch.active[plan.slots] & (batch.ids[plan.slots] == plan.ids)
+        )
         return rows
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
@@ -459,11 +517,15 @@ class Scheduler:
         assert request is not None
         return request
 
-    def _note_logprobs(self, plan: StepPlan, found: Logprobs, tokens: np.ndarray, live: np.ndarray) -> None:
+    def _note_logprobs(
+        self, plan: StepPlan, found: Logprobs, tokens: np.ndarray, live: np.ndarray
+    ) -> None:
         for i in np.flatnonzero(np.isin(found.rows, live)):
             row = found.rows[i]
             request = self._request_at(plan.slots[row])
-            k = min(request.params.logprobs or 0, found.top_ids.shape[1])  # a vocabulary may have fewer
+            k = min(
+                request.params.logprobs or 0, found.top_ids.shape[1]
+            )  # a vocabulary may have fewer
             request.logprobs.append(
                 TokenLogprobs(
                     ids=[int(tokens[row]), *found.top_ids[i, :k].tolist()],
@@ -474,7 +536,13 @@ class Scheduler:
 
     # ------------------------------------------------------------------ the one exit
 
-    def finish(self, request: Request, state: RequestState, reason: str | None = None, error: str | None = None) -> None:
+    def finish(
+        self,
+        request: Request,
+        state: RequestState,
+        reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
         """Every request ends here, whatever its end. Pages are freed here and, on preemption, in `_preempt`."""
         was = request.state
         request.move(state)
@@ -493,7 +561,15 @@ class Scheduler:
         self.counters[state.value] += 1
         del self.requests[request.id]
         self._output.finished.append(
-            Finished(request.id, state, request.generated, reason, error, request.logprobs, request.metrics)
+            Finished(
+                request.id,
+                state,
+                request.generated,
+                reason,
+                error,
+                request.logprobs,
+                request.metrics,
+            )
         )
 
     @property
@@ -503,7 +579,9 @@ class Scheduler:
             return False
         waiting = self._waiting.first()
         return waiting is None or not (
-            waiting.media.key in self.pages or waiting.media.key in self._encodes or self._may_encode(waiting.media)
+            waiting.media.key in self.pages
+            or waiting.media.key in self._encodes
+            or self._may_encode(waiting.media)
         )
 
     def take_output(self) -> StepOutput:

@@ -6,15 +6,21 @@ from pathlib import Path
 
 from paths import EXAMPLES
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see `antiphon.runtime.openmp`; before torch is loaded
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # see `antiphon.runtime.openmp`; before torch is loaded
 
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # our kernels then run on the CPU, in Triton's interpreter
+    os.environ.setdefault(
+        "TRITON_INTERPRET", "1"
+    )  # our kernels then run on the CPU, in Triton's interpreter
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # workers whose threads all wait for the same cores take minutes for what one does in seconds
+    torch.set_num_threads(
+        1
+    )  # workers whose threads all wait for the same cores take minutes for what one does in seconds
 
 import pytest
 import ray

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
-MISSING_ON_SOME_GPU_MACHINES = {"av", "flash_attn", "flash_attn_interface", "flashinfer", "xformers"}
+MISSING_ON_SOME_GPU_MACHINES = {
+    "av",
+    "flash_attn",
+    "flash_attn_interface",
+    "flashinfer",
+    "xformers",
+}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)

@@ -43,13 +43,17 @@ def test_tokens_and_logprobs_equal_transformers_without_a_mask(unforced) -> None
     folder, model = unforced
     settings, rng = model.generation_config, np.random.default_rng(8)
     assert settings.pad_token_id != settings.eos_token_id
-    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4)
+    engine = PlainEngine(
+        folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4
+    )
     rules = DecodingRules(stop_ids=(settings.eos_token_id,))
     texts: list[tuple[np.ndarray, int]] = []
     for places in PLACES.values():
         ids = rng.integers(3, 58, 20).astype(np.int32)
         ids[places] = settings.pad_token_id
-        texts.append((ids, engine.submit(engine.request(ids, [settings.decoder_start_token_id], 12, rules))))
+        texts.append(
+            (ids, engine.submit(engine.request(ids, [settings.decoder_start_token_id], 12, rules)))
+        )
     ends = engine.run()
     for name, (ids, request) in zip(PLACES, texts, strict=True):
         expected = model.generate(
@@ -58,7 +62,10 @@ def test_tokens_and_logprobs_equal_transformers_without_a_mask(unforced) -> None
         )  # fmt: skip
         tokens = expected.sequences[0, 1:].tolist()
         assert ends[request].token_ids == tokens, name
-        logprobs = [step[0].log_softmax(-1)[token].item() for step, token in zip(expected.logits, tokens, strict=True)]
+        logprobs = [
+            step[0].log_softmax(-1)[token].item()
+            for step, token in zip(expected.logits, tokens, strict=True)
+        ]
         mine = [token.logprobs[0] for token in ends[request].logprobs]
         np.testing.assert_allclose(mine, logprobs, atol=LOGPROB_TOLERANCE, err_msg=name)
 

@@ -11,7 +11,13 @@ from antiphon.config.generation import GenerationDefaults, generation_settings
 
 BASE = {"decoder_start_token_id": 0, "eos_token_id": 1}
 SIZE = 77
-LISTS = ["bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"]
+LISTS = [
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+]
 NOT_OBEYED = [
     "sequence_bias", "constraints", "force_words_ids", "stop_strings", "exponential_decay_length_penalty",
     "watermarking_config", "encoder_no_repeat_ngram_size", "guidance_scale", "penalty_alpha", "num_beams",
@@ -28,10 +34,14 @@ def read(**settings: Any) -> GenerationDefaults:
 
 
 @pytest.mark.parametrize("empty", [None, [], {}, ""], ids=repr)
-@pytest.mark.parametrize("name", [*LISTS, *NOT_OBEYED, *NUMBERS, "forced_decoder_ids", "do_sample", "lang_to_id"])
+@pytest.mark.parametrize(
+    "name", [*LISTS, *NOT_OBEYED, *NUMBERS, "forced_decoder_ids", "do_sample", "lang_to_id"]
+)
 def test_what_is_empty_says_nothing(name: str, empty: Any) -> None:
     assert read(**{name: empty}) == read()
-    assert generation_settings({name: empty}, {})[name] is None  # and does not count as absent: config.json is overridden
+    assert (
+        generation_settings({name: empty}, {})[name] is None
+    )  # and does not count as absent: config.json is overridden
 
 
 @pytest.mark.parametrize(
@@ -103,5 +113,7 @@ def test_what_cannot_be_meant_is_refused_by_name(settings: dict[str, Any]) -> No
 
 def test_a_config_that_transformers_saves_says_nothing() -> None:
     """With every setting that it knows, most of them null."""
-    saved = GenerationConfig(**BASE, suppress_tokens=[], bad_words_ids=[], sequence_bias={}).to_dict()
+    saved = GenerationConfig(
+        **BASE, suppress_tokens=[], bad_words_ids=[], sequence_bias={}
+    ).to_dict()
     assert read(**saved) == read()

@@ -24,7 +24,9 @@ LEVELS = [
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 SCRIPTS = ROOT / "benchmarks" / "scripts"  # run by hand; not part of the package
-CODE = sorted(path for name in LEVEL_OF for path in (ROOT / name).rglob("*.py") if SCRIPTS not in path.parents)
+CODE = sorted(
+    path for name in LEVEL_OF for path in (ROOT / name).rglob("*.py") if SCRIPTS not in path.parents
+)
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -34,7 +36,9 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     typing_only = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -53,8 +57,12 @@ def test_imports_point_downwards(path: Path) -> None:
         parts = module.split(".")
         assert parts[0] not in LEVEL_OF, f"bare import of {module}"
         if parts[0] == "antiphon" and len(parts) > 1 and not typing_only:
-            assert LEVEL_OF[parts[1]] >= LEVEL_OF[own], f"{own} imports {module}, which lies above it"
-            assert own != "kernels" or parts[1] in ("kernels", "config"), "kernels take plain tensors"
+            assert LEVEL_OF[parts[1]] >= LEVEL_OF[own], (
+                f"{own} imports {module}, which lies above it"
+            )
+            assert own != "kernels" or parts[1] in ("kernels", "config"), (
+                "kernels take plain tensors"
+            )
         if parts[0] == "ray":
             assert own == "actors", "Ray lives in actors alone"
         if parts[0] == "torch":
@@ -62,7 +70,9 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 def test_every_folder_of_code_is_packaged() -> None:
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
     folders = {".".join(("antiphon", *path.parent.relative_to(ROOT).parts)) for path in CODE}
     assert listed == folders | {"antiphon"}
     for folder in {path.parent for path in CODE}:
@@ -78,17 +88,38 @@ def test_no_package_hides_a_standard_module() -> None:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # a copy: setuptools would put what an earlier build left behind into the wheel
-    for path in [*CODE, *ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "py.typed"]:
+    source = (
+        tmp_path / "source"
+    )  # a copy: setuptools would put what an earlier build left behind into the wheel
+    for path in [
+        *CODE,
+        *ROOT.glob("*.py"),
+        ROOT / "pyproject.toml",
+        ROOT / "README.md",
+        ROOT / "py.typed",
+    ]:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(source),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     modules = {name for name in names if name.endswith(".py")}
-    expected = {f"antiphon/{path.relative_to(ROOT)}" for path in [*CODE, ROOT / "__init__.py", ROOT / "__main__.py"]}
+    expected = {
+        f"antiphon/{path.relative_to(ROOT)}"
+        for path in [*CODE, ROOT / "__init__.py", ROOT / "__main__.py"]
+    }
     assert modules == expected
     assert "antiphon/py.typed" in names
 

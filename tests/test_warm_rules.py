@@ -13,8 +13,8 @@ from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder import warm_up
-from antiphon.decoder.sampling import Asked, Sampler
-from antiphon.decoder.slots import FIELDS, Slots
+from antiphon.decoder.sampling.sampler import Asked, Sampler
+from antiphon.decoder.state import FIELDS, Slots
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.plan import Admission
 
@@ -30,7 +30,9 @@ def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
     """What some step of a warm-up asked for (`Asked`), which settings were not off in its slot, and whether it named
     the tokens whose log-probabilities it wants."""
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
-    engine = PlainEngine(folder, None if inputs.whisper is None else inputs.whisper.rules(), max_num_seqs=2)
+    engine = PlainEngine(
+        folder, None if inputs.whisper is None else inputs.whisper.rules(), max_num_seqs=2
+    )
     runner, asked, on, named = engine.replica.runner, set(), set(), False
     launch = runner.launch
 
@@ -39,7 +41,11 @@ def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
         launched = launch(plan)
         flags = vars(runner.sampler.asked(plan.slots))
         asked.update(name for name, value in flags.items() if value)
-        on.update(name for name, (_, off) in FIELDS.items() if (runner.slots.host[name][plan.slots] != off).any())
+        on.update(
+            name
+            for name, (_, off) in FIELDS.items()
+            if (runner.slots.host[name][plan.slots] != off).any()
+        )
         named = named or bool(runner.slots.logprob_ids)
         return launched
 
@@ -64,7 +70,9 @@ def test_every_rule_and_parameter_is_among_those_of_warming_up() -> None:
     for parameter in fields(SamplingParams):
         values = [getattr(params, parameter.name) for params in warm_up.ASKING]
         default = getattr(warm_up.PLAIN, parameter.name)
-        assert parameter.name in OF_THE_HOST or any(value != default for value in values), parameter.name
+        assert parameter.name in OF_THE_HOST or any(value != default for value in values), (
+            parameter.name
+        )
 
 
 def test_a_rule_left_out_would_be_seen(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +93,9 @@ ASKING = [
 def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.ndarray]:
     slots = Slots(len(params), 12, 20, torch.device("cpu"))
     for slot, each in enumerate(params):
-        slots.admit([Admission(slot, np.array([2, 3]), 2, 12, 0, each, DecodingRules(suppress=(1,)))])
+        slots.admit(
+            [Admission(slot, np.array([2, 3]), 2, 12, 0, each, DecodingRules(suppress=(1,)))]
+        )
     return Sampler(slots, None), np.arange(len(params)), np.full(len(params), 2)
 
 
@@ -110,7 +120,11 @@ def test_log_probabilities_behind_a_graph_equal_those_without(t5_folder: Path) -
     for eager in (True, False):
         engine = PlainEngine(t5_folder, device="cuda", dtype="float32", enforce_eager=eager)
         for i, params in enumerate(ASKING * 3):
-            engine.submit(engine.request(np.arange(5, 12 + i, dtype=np.int32), [0], 6, DecodingRules(), params=params))
+            engine.submit(
+                engine.request(
+                    np.arange(5, 12 + i, dtype=np.int32), [0], 6, DecodingRules(), params=params
+                )
+            )
         ends.append(engine.run())
     for id_, end in ends[0].items():
         other = ends[1][id_]

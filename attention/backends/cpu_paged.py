@@ -35,19 +35,39 @@ class CpuPaged(AttentionBackend):
         super().__init__(spec)
         query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
         keys, row, one = query[:, None], np.zeros(1, np.int64), np.ones(1, np.int64)
-        make_ready(attend, query, keys, keys, np.zeros((1, 1), np.int32), row, one, np.float32(1), _NO_BIAS, query.copy())
+        make_ready(
+            attend,
+            query,
+            keys,
+            keys,
+            np.zeros((1, 1), np.int32),
+            row,
+            one,
+            np.float32(1),
+            _NO_BIAS,
+            query.copy(),
+        )
 
     def plan(self, batch: FullBatch | PagedBatch) -> CpuPagedPlan:
         assert isinstance(batch, PagedBatch)
         sequence = np.repeat(np.arange(len(batch.query_lens)), batch.query_lens)
         visible = batch.kv_lens.astype(np.int64)[sequence]
         if self.spec.kind == "causal":
-            after = np.repeat(np.cumsum(batch.query_lens), batch.query_lens) - 1 - np.arange(len(sequence))
+            after = (
+                np.repeat(np.cumsum(batch.query_lens), batch.query_lens)
+                - 1
+                - np.arange(len(sequence))
+            )
             visible = visible - after  # queries that come later in the same sequence
         return CpuPagedPlan(np.ascontiguousarray(batch.page_table, np.int32), sequence, visible)
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: CpuPagedPlan, bias: RelativeBias | None = None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: CpuPagedPlan,
+        bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if bias is not None and plan.bias is None:
             distance = -torch.arange(int(plan.visible.max()))[None, None]

@@ -42,8 +42,13 @@ class FlashAttention3(AttentionBackend):
             q = (q / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
             options["q_descale"] = scale.expand(len(plan.query_lens), self.spec.num_heads)
         if plan.num_tokens == len(plan.query_lens) * plan.max_query_len:
-            found = flash_attn_with_kvcache(q.unflatten(0, (-1, plan.max_query_len)), k, v, **options).flatten(0, 1)
+            found = flash_attn_with_kvcache(
+                q.unflatten(0, (-1, plan.max_query_len)), k, v, **options
+            ).flatten(0, 1)
         else:
-            starts = {"cu_seqlens_q": plan.query_starts_on_device, "max_seqlen_q": plan.max_query_len}
+            starts = {
+                "cu_seqlens_q": plan.query_starts_on_device,
+                "max_seqlen_q": plan.max_query_len,
+            }
             found = flash_attn_with_kvcache(q, k, v, **options, **starts)
         return found.to(self.spec.dtype)

@@ -9,10 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from flashinfer import BatchDecodeWithPagedKVCacheWrapper, BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper
+from flashinfer import (
+    BatchDecodeWithPagedKVCacheWrapper,
+    BatchPrefillWithPagedKVCacheWrapper,
+    BatchPrefillWithRaggedKVCacheWrapper,
+)
 from flashinfer.cudnn import cudnn_batch_prefill_with_kv_cache
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch, starts_of
+from antiphon.attention.interface import (
+    AttentionBackend,
+    AttentionSpec,
+    FullBatch,
+    PagedBatch,
+    starts_of,
+)
 from antiphon.layers.positions import RelativeBias
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
@@ -45,7 +55,9 @@ class RaggedPlan:
 class PagedPlan:
     wrapper: Any
     decode: bool  # one query each
-    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)  # the wrapper's last plan, to the device
+    copied: torch.cuda.Event = field(
+        default_factory=torch.cuda.Event
+    )  # the wrapper's last plan, to the device
 
 
 class FlashInfer(AttentionBackend):
@@ -67,7 +79,9 @@ class FlashInfer(AttentionBackend):
         if self.spec.head_dim not in OWN_HEAD_DIMS:
             lengths = (batch.starts[1:] - batch.starts[:-1]).view(-1, 1, 1, 1)
             return CudnnPlan(batch.max_len, lengths, batch.starts.view(-1, 1, 1, 1))
-        wrapper = BatchPrefillWithRaggedKVCacheWrapper(self._workspace, "NHD", backend=self._kernels)
+        wrapper = BatchPrefillWithRaggedKVCacheWrapper(
+            self._workspace, "NHD", backend=self._kernels
+        )
         starts = starts_of(batch.lengths)
         shape = (self.spec.num_heads, self.spec.num_heads, self.spec.head_dim)
         wrapper.plan(starts, starts, *shape, sm_scale=self.spec.scale, **self._types)
@@ -101,7 +115,9 @@ class FlashInfer(AttentionBackend):
             backend=self._kernels,
         )
 
-    def replan(self, plan: CudnnPlan | RaggedPlan | PagedPlan, batch: FullBatch | PagedBatch) -> None:
+    def replan(
+        self, plan: CudnnPlan | RaggedPlan | PagedPlan, batch: FullBatch | PagedBatch
+    ) -> None:
         if not (isinstance(plan, PagedPlan) and isinstance(batch, PagedBatch)):
             return
         spec, size = self.spec, self.spec.page_size
@@ -119,7 +135,14 @@ class FlashInfer(AttentionBackend):
             plan.wrapper.plan(*pages, *shape, sm_scale=spec.scale, **self._types)
         else:
             starts = starts_of(batch.query_lens)
-            plan.wrapper.plan(starts, *pages, *shape, causal=spec.kind == "causal", sm_scale=spec.scale, **self._types)
+            plan.wrapper.plan(
+                starts,
+                *pages,
+                *shape,
+                causal=spec.kind == "causal",
+                sm_scale=spec.scale,
+                **self._types,
+            )
         plan.copied.record()
 
     def run(

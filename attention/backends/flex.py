@@ -44,14 +44,23 @@ class FlexAttention(AttentionBackend):
         def same_sequence(b: Any, h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
             return sequence[q] == sequence[k]
 
-        mask = create_block_mask(same_sequence, None, None, size, size, device=str(self.spec.device))
+        mask = create_block_mask(
+            same_sequence, None, None, size, size, device=str(self.spec.device)
+        )
         return FlexPlan(mask, at - batch.starts.long()[sequence])
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: FlexPlan, bias: RelativeBias | None = None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: FlexPlan,
+        bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         padded = (self._padded(each, len(plan.position)) for each in (q, k, v))
-        out = self._attend(*padded, score_mod=_added(plan, bias), block_mask=plan.mask, scale=self.spec.scale)
+        out = self._attend(
+            *padded, score_mod=_added(plan, bias), block_mask=plan.mask, scale=self.spec.scale
+        )
         return out[0].transpose(0, 1)[: len(q)].contiguous()
 
     @staticmethod
@@ -79,7 +88,9 @@ def _added(plan: FlexPlan, bias: RelativeBias | None) -> Any:
     table, position = bias.table(), plan.position
     reach = table.shape[1] // 2
 
-    def add(score: torch.Tensor, b: Any, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    def add(
+        score: torch.Tensor, b: Any, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor
+    ) -> torch.Tensor:
         return score + table[h, (position[k] - position[q]).clamp(-reach, reach) + reach]
 
     return add

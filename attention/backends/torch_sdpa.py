@@ -27,11 +27,17 @@ class PaddedGroup:
     query_rows: torch.Tensor
     out_rows: torch.Tensor
     out_index: torch.Tensor
-    pages: torch.Tensor | None  # [sequences, pages]; None for packed keys, which `query_rows` picks too
-    mask: torch.Tensor | None  # [sequences, 1, queries, keys] bool; None where every query sees every key
+    pages: (
+        torch.Tensor | None
+    )  # [sequences, pages]; None for packed keys, which `query_rows` picks too
+    mask: (
+        torch.Tensor | None
+    )  # [sequences, 1, queries, keys] bool; None where every query sees every key
     distance: torch.Tensor  # [sequences or 1, queries, keys] key position - query position
     keys: int
-    bias: torch.Tensor | None = field(default=None)  # materialised by the first layer, read by the others
+    bias: torch.Tensor | None = field(
+        default=None
+    )  # materialised by the first layer, read by the others
 
 
 @dataclass
@@ -47,7 +53,12 @@ class UniformPlan:
 
 
 # Of torch's own kernels, the fastest first (benchmarks/results).
-PREFERENCE = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+PREFERENCE = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 class TorchSdpa(AttentionBackend):
@@ -57,13 +68,30 @@ class TorchSdpa(AttentionBackend):
         if isinstance(batch, FullBatch):
             if not self.spec.bias and (batch.lengths == batch.lengths[0]).all():
                 return UniformPlan(len(batch.lengths))
-            return SdpaPlan([self._group(each, batch.lengths, batch.lengths, None) for each in _of_similar_length(batch.lengths)])
+            return SdpaPlan(
+                [
+                    self._group(each, batch.lengths, batch.lengths, None)
+                    for each in _of_similar_length(batch.lengths)
+                ]
+            )
         # Decodes (one query) beside prompts (several): two groups, so that a prompt does not pad every decode.
         single = batch.query_lens == 1
         members = [np.flatnonzero(single), np.flatnonzero(~single)]
-        return SdpaPlan([self._group(each, batch.query_lens, batch.kv_lens, batch.page_table) for each in members if len(each)])
+        return SdpaPlan(
+            [
+                self._group(each, batch.query_lens, batch.kv_lens, batch.page_table)
+                for each in members
+                if len(each)
+            ]
+        )
 
-    def _group(self, members: np.ndarray, query_lens: np.ndarray, kv_lens: np.ndarray, table: np.ndarray | None) -> PaddedGroup:
+    def _group(
+        self,
+        members: np.ndarray,
+        query_lens: np.ndarray,
+        kv_lens: np.ndarray,
+        table: np.ndarray | None,
+    ) -> PaddedGroup:
         starts = (np.cumsum(query_lens) - query_lens)[members]
         queries, kv = query_lens[members], kv_lens[members]
         column = np.arange(queries.max())[None, :]
@@ -72,7 +100,9 @@ class TorchSdpa(AttentionBackend):
         keys = int(kv.max())
         key_at = np.arange(keys)[None, None, :]
         causal = self.spec.kind == "causal"
-        query_at = (kv - queries)[:, None] + column if causal else column  # the same for all sequences unless causal
+        query_at = (
+            (kv - queries)[:, None] + column if causal else column
+        )  # the same for all sequences unless causal
         visible = key_at < kv[:, None, None]
         if causal:
             visible = visible & (key_at <= query_at[:, :, None])
@@ -95,10 +125,17 @@ class TorchSdpa(AttentionBackend):
         return torch.from_numpy(np.ascontiguousarray(kept)).to(self.spec.device)
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: SdpaPlan | UniformPlan, bias: RelativeBias | None = None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: SdpaPlan | UniformPlan,
+        bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if isinstance(plan, UniformPlan):
-            q, k, v = (each.unflatten(0, (plan.sequences, -1)).transpose(1, 2) for each in (q, k, v))
+            q, k, v = (
+                each.unflatten(0, (plan.sequences, -1)).transpose(1, 2) for each in (q, k, v)
+            )
             return self._attend(q, k, v, None).transpose(1, 2).flatten(0, 1)
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         for group in plan.groups:
@@ -112,7 +149,9 @@ class TorchSdpa(AttentionBackend):
             out[group.out_rows] = flat[group.out_index]
         return out
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         if q.device.type == "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.spec.scale)
         with sdpa_kernel(PREFERENCE, set_priority=True):
@@ -122,13 +161,17 @@ class TorchSdpa(AttentionBackend):
         """[sequences, heads, keys, head_dim] of packed or paged keys (or values)."""
         if group.pages is None:
             return keys[group.query_rows].transpose(1, 2)
-        gathered = keys[group.pages].flatten(1, 2)  # [sequences, pages * page_size, heads, head_dim]
+        gathered = keys[group.pages].flatten(
+            1, 2
+        )  # [sequences, pages * page_size, heads, head_dim]
         return gathered[:, : group.keys].transpose(1, 2)
 
     def _additive(self, group: PaddedGroup, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
         if group.bias is None:
             added = bias.materialise(group.distance).to(dtype)
-            group.bias = added if group.mask is None else added.masked_fill(~group.mask, float("-inf"))
+            group.bias = (
+                added if group.mask is None else added.masked_fill(~group.mask, float("-inf"))
+            )
         return group.bias
 
 

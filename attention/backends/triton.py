@@ -24,8 +24,12 @@ class TritonAttention(AttentionBackend):
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        on_gpu = spec.device.type == "cuda"  # elsewhere Triton's interpreter runs the kernels, for tests
-        self._multiprocessors = torch.cuda.get_device_properties(spec.device).multi_processor_count if on_gpu else 1
+        on_gpu = (
+            spec.device.type == "cuda"
+        )  # elsewhere Triton's interpreter runs the kernels, for tests
+        self._multiprocessors = (
+            torch.cuda.get_device_properties(spec.device).multi_processor_count if on_gpu else 1
+        )
         self._workspace: Workspace | None = None
 
     def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedPlan:
@@ -35,13 +39,19 @@ class TritonAttention(AttentionBackend):
         spec = self.spec
         shape = (spec.kind, sequences, q_blocks, spec.num_heads, spec.head_dim, batch.max_kv_len)
         launch = PagedLaunch.choose(*shape, self._multiprocessors, spec.kv_dtype == FLOAT8)
-        return PagedPlan(batch, launch, self._room(launch.splits, batch.num_tokens, sequences * q_blocks))
+        return PagedPlan(
+            batch, launch, self._room(launch.splits, batch.num_tokens, sequences * q_blocks)
+        )
 
     def _room(self, splits: int, tokens: int, blocks: int) -> Workspace:
         """One workspace for all plans: steps follow each other on one stream. A graph's plan keeps the one it was captured with."""
         spec = self.spec
-        if self._workspace is None or not self._workspace.holds(splits, tokens, blocks, spec.num_heads, spec.head_dim):
-            self._workspace = Workspace.make(splits, tokens, blocks, spec.num_heads, spec.head_dim, spec.device)
+        if self._workspace is None or not self._workspace.holds(
+            splits, tokens, blocks, spec.num_heads, spec.head_dim
+        ):
+            self._workspace = Workspace.make(
+                splits, tokens, blocks, spec.num_heads, spec.head_dim, spec.device
+            )
         return self._workspace
 
     def run(
@@ -53,7 +63,15 @@ class TritonAttention(AttentionBackend):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if isinstance(plan, FullBatch):
-            return full_attention(q, k, v, plan.starts, plan.max_len, self.spec.scale, None if bias is None else bias.tiles)
+            return full_attention(
+                q,
+                k,
+                v,
+                plan.starts,
+                plan.max_len,
+                self.spec.scale,
+                None if bias is None else bias.tiles,
+            )
         batch = plan.batch
         return paged_attention(
             q, k, v, batch.query_starts_on_device, batch.kv_lens_on_device, batch.page_table_on_device, plan.launch, plan.workspace,

@@ -33,10 +33,17 @@ class Xformers(AttentionBackend):
         valid = column < lengths[:, None]
         rows = np.where(valid, (np.cumsum(lengths) - lengths)[:, None] + column, 0)
         mask = BlockDiagonalMask.from_seqlens(lengths.tolist(), device=self.spec.device)
-        return XformersPlan(mask, *(torch.from_numpy(each).to(self.spec.device) for each in (rows, valid)))
+        return XformersPlan(
+            mask, *(torch.from_numpy(each).to(self.spec.device) for each in (rows, valid))
+        )
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: XformersPlan, bias: RelativeBias | None = None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        plan: XformersPlan,
+        bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if bias is None:
             packed = (each[None].contiguous() for each in (q, k, v))
@@ -48,7 +55,9 @@ class Xformers(AttentionBackend):
             added = bias.materialise((at[None, :] - at[:, None])[None])
             plan.bias = added.masked_fill(~plan.valid[:, None, None, :], float("-inf")).to(q.dtype)
         padded = (each[plan.rows] for each in (q, k, v))  # [sequences, longest, heads, head_dim]
-        found = fmha.memory_efficient_attention_forward(*padded, attn_bias=plan.bias, scale=self.spec.scale, op=fmha.cutlass.FwOp)
+        found = fmha.memory_efficient_attention_forward(
+            *padded, attn_bias=plan.bias, scale=self.spec.scale, op=fmha.cutlass.FwOp
+        )
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         out[plan.rows[plan.valid]] = found[plan.valid]
         return out

@@ -57,7 +57,9 @@ def main() -> None:
         texts, _ = Transcriber(checkpoint).run(sounds, {"device": "cpu", "dtype": "float32"})
         pack = f"tar -C {folder} -c tiny.en | xz -3 -T0 | split -d -b {PART} - {target}/tiny.en.tar.xz."
         subprocess.run(["bash", "-o", "pipefail", "-c", pack], check=True)
-    (target / "expected.json").write_text(json.dumps({"texts": texts, "references": real_weights.references()}, indent=1))
+    (target / "expected.json").write_text(
+        json.dumps({"texts": texts, "references": real_weights.references()}, indent=1)
+    )
     for path in sorted(target.iterdir()):
         print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 

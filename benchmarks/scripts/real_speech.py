@@ -53,11 +53,25 @@ class Worker:
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, python: str, engine: str, model: str, precision: str, options: dict[str, Any]) -> "Worker":
-        folder = real_weights.model(model) if engine == "antiphon" else real_weights.ctranslate2(model)
-        command = [python, str(WORKERS), engine, str(folder), precision, str(time.time()), json.dumps(options)]
+    def start(
+        cls, python: str, engine: str, model: str, precision: str, options: dict[str, Any]
+    ) -> "Worker":
+        folder = (
+            real_weights.model(model) if engine == "antiphon" else real_weights.ctranslate2(model)
+        )
+        command = [
+            python,
+            str(WORKERS),
+            engine,
+            str(folder),
+            precision,
+            str(time.time()),
+            json.dumps(options),
+        ]
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"} if engine == "antiphon" else None
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         worker = cls(engine, model, precision, process)
         reply = worker._reply()
         worker.ready, worker.versions = reply["ready"], reply["versions"]
@@ -65,7 +79,11 @@ class Worker:
 
     def transcribe(self, mode: str, number: int, files: list[str], counts: bool) -> None:
         assert self.process.stdin is not None
-        print(json.dumps({"mode": mode, "round": number, "files": files}), file=self.process.stdin, flush=True)
+        print(
+            json.dumps({"mode": mode, "round": number, "files": files}),
+            file=self.process.stdin,
+            flush=True,
+        )
         reply = self._reply()
         self.texts[mode] = reply["texts"]
         if counts:
@@ -75,7 +93,9 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.engine} {self.model} {self.precision} ended with {self.process.wait()}")
+            raise SystemExit(
+                f"{self.engine} {self.model} {self.precision} ended with {self.process.wait()}"
+            )
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -103,7 +123,11 @@ def peer_python(asked: str | None) -> str:
 def error_rate(names: list[str], texts: list[str]) -> float:
     """Word error rate in percent over the recordings with references, both sides normalised as Whisper's paper does."""
     normalise, expected = EnglishTextNormalizer({}), real_weights.references()
-    pairs = [(normalise(expected[name]), normalise(text)) for name, text in zip(names, texts, strict=True) if name in expected]
+    pairs = [
+        (normalise(expected[name]), normalise(text))
+        for name, text in zip(names, texts, strict=True)
+        if name in expected
+    ]
     return 100 * jiwer.wer([reference for reference, _ in pairs], [text for _, text in pairs])
 
 
@@ -126,12 +150,28 @@ def rows(workers: list[Worker], names: list[str]) -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    name = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    return {"processor": name, "cores": os.cpu_count(), "python": platform.python_version(), "load before": os.getloadavg()[0]}
+    name = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "",
+    )
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load before": os.getloadavg()[0],
+    }
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    facts = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "command": " ".join(sys.argv), **machine()}
+    facts = {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": " ".join(sys.argv),
+        **machine(),
+    }
     files = [str(path) for path in real_weights.recordings()]
     names = [Path(file).name for file in files]
     pythons = {"antiphon": sys.executable, "faster-whisper": peer_python(arguments.peer_python)}
@@ -139,7 +179,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     workers: list[Worker] = []
     for model in arguments.models.split(","):
         for precision in arguments.precisions.split(","):
-            pair = [Worker.start(pythons[engine], engine, model, precision, options[engine]) for engine in MODES]
+            pair = [
+                Worker.start(pythons[engine], engine, model, precision, options[engine])
+                for engine in MODES
+            ]
             for number in range(arguments.rounds + 1):
                 for worker in pair:
                     for mode in MODES[worker.engine]:
@@ -153,18 +196,44 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "transformers": version("transformers"),
         **{k: v for worker in workers for k, v in worker.versions.items()},
     }
-    texts = [{"model": w.model, "engine": w.engine, "precision": w.precision, "texts": w.texts} for w in workers]
-    return {**facts, "load after": os.getloadavg()[0], "recordings": names, "rows": rows(workers, names), "heard": texts}
+    texts = [
+        {"model": w.model, "engine": w.engine, "precision": w.precision, "texts": w.texts}
+        for w in workers
+    ]
+    return {
+        **facts,
+        "load after": os.getloadavg()[0],
+        "recordings": names,
+        "rows": rows(workers, names),
+        "heard": texts,
+    }
 
 
 def report(measured: dict[str, Any]) -> str:
-    facts = {name: value for name, value in measured.items() if name not in ("rows", "heard", "recordings")}
+    facts = {
+        name: value
+        for name, value in measured.items()
+        if name not in ("rows", "heard", "recordings")
+    }
     lines = [f"- {name}: {value}" for name, value in facts.items()]
-    return "\n".join(["# Recorded speech, published weights", "", *lines, "", "```", table(measured["rows"]), "```", ""])
+    return "\n".join(
+        [
+            "# Recorded speech, published weights",
+            "",
+            *lines,
+            "",
+            "```",
+            table(measured["rows"]),
+            "```",
+            "",
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", default="tiny.en,base")
     parser.add_argument("--precisions", default="float32,int8")

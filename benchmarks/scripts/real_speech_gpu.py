@@ -21,7 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: see antiphon.runtime.openmp
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch is loaded: see antiphon.runtime.openmp
 
 import numpy as np
 import torch
@@ -55,9 +57,16 @@ def cases(device: str) -> list[Options]:
     for dtype in ("float32", "bfloat16", "float16"):
         found.append({"dtype": dtype})
         found += [{"dtype": dtype, "encoder_attention_backend": name} for name in ENCODERS]
-        found += [{"dtype": dtype, "decoder_attention_backend": name, **PAGE_SIZE.get(name, {})} for name in DECODERS]
+        found += [
+            {"dtype": dtype, "decoder_attention_backend": name, **PAGE_SIZE.get(name, {})}
+            for name in DECODERS
+        ]
     half: Options = {"dtype": "bfloat16"}
-    found += [{**half, **FP8_KV, "decoder_attention_backend": name} for name in DECODERS if name != "flash_attn"]
+    found += [
+        {**half, **FP8_KV, "decoder_attention_backend": name}
+        for name in DECODERS
+        if name != "flash_attn"
+    ]
     return [
         *found, {**half, **FP8_KV}, {**half, **FP8}, {**half, **FP8_KV, **FP8}, {**half, "quantization": "int8"},
         {**half, "enforce_eager": True}, {**half, **SHORT}, {"dtype": "float32", **SHORT},
@@ -71,7 +80,9 @@ class Pack:
     folder: Path
     names: list[str]
     pieces: list[np.ndarray]  # each at most a window, float32
-    texts: dict[str, list[str]]  # by mode, of a CPU in float32; empty while the pack is being written
+    texts: dict[
+        str, list[str]
+    ]  # by mode, of a CPU in float32; empty while the pack is being written
     references: dict[str, str]
 
     @classmethod
@@ -87,7 +98,9 @@ class Transcriber:
         self.checkpoint = checkpoint
         self.inputs = InputProcessor(ModelConfig.load(ModelOptions(str(checkpoint))))
 
-    def run(self, pieces: list[np.ndarray], options: Options) -> tuple[dict[str, list[str]], dict[str, float]]:
+    def run(
+        self, pieces: list[np.ndarray], options: Options
+    ) -> tuple[dict[str, list[str]], dict[str, float]]:
         """Texts and seconds by mode; each mode once before, so that its time is that of a warm engine."""
         window = options.get("encoder_window", "full")
         inputs = InputProcessor(self.inputs.model, window)
@@ -134,22 +147,31 @@ def compare(pack: Pack, texts: dict[str, list[str]]) -> dict[str, Any]:
     normalise = EnglishTextNormalizer({})
     row: dict[str, Any] = {}
     for mode, found in texts.items():
-        pairs = [(normalise(theirs), normalise(text)) for theirs, text in zip(pack.texts[mode], found, strict=True)]
+        pairs = [
+            (normalise(theirs), normalise(text))
+            for theirs, text in zip(pack.texts[mode], found, strict=True)
+        ]
         row[f"{mode}: words that differ"] = sum(word_errors(*pair) for pair in pairs)
         row[f"{mode}: of"] = sum(len(theirs.split()) for theirs, _ in pairs)
-        row[f"{mode}: same texts"] = f"{sum(a == b for a, b in zip(pack.texts[mode], found, strict=True))} of {len(found)}"
+        row[f"{mode}: same texts"] = (
+            f"{sum(a == b for a, b in zip(pack.texts[mode], found, strict=True))} of {len(found)}"
+        )
         known = [
             (normalise(pack.references[name]), normalise(text))
             for name, text in zip(pack.names, found, strict=True)
             if name in pack.references
         ]
         words = sum(len(reference.split()) for reference, _ in known)
-        row[f"{mode}: word error rate %"] = round(100 * sum(word_errors(*pair) for pair in known) / words, 1)
+        row[f"{mode}: word error rate %"] = round(
+            100 * sum(word_errors(*pair) for pair in known) / words, 1
+        )
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--only", help="only cases that name this value")
@@ -162,14 +184,22 @@ def main() -> None:
     for case in cases(arguments.device):
         if arguments.only is not None and arguments.only not in case.values():
             continue
-        row: dict[str, Any] = {"options": " ".join(f"{name}={value}" for name, value in case.items()) or "defaults"}
+        row: dict[str, Any] = {
+            "options": " ".join(f"{name}={value}" for name, value in case.items()) or "defaults"
+        }
         try:
             texts, seconds = transcriber.run(pack.pieces, {"device": arguments.device, **case})
         except AntiphonError as error:
             rows.append({**row, "refused": str(error)})
         else:
             heard[row["options"]] = texts
-            rows.append({**row, **compare(pack, texts), **{f"{mode}: seconds": round(s, 3) for mode, s in seconds.items()}})
+            rows.append(
+                {
+                    **row,
+                    **compare(pack, texts),
+                    **{f"{mode}: seconds": round(s, 3) for mode, s in seconds.items()},
+                }
+            )
         print(rows[-1], flush=True)
     facts = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -179,12 +209,23 @@ def main() -> None:
         "command": " ".join(sys.argv),
     }
     report = "\n".join(
-        ["# Recorded speech, published weights", "", *(f"- {k}: {v}" for k, v in facts.items()), "", "```", table(rows), "```", ""]
+        [
+            "# Recorded speech, published weights",
+            "",
+            *(f"- {k}: {v}" for k, v in facts.items()),
+            "",
+            "```",
+            table(rows),
+            "```",
+            "",
+        ]
     )
     print(report)
     if arguments.output is not None:
         arguments.output.with_suffix(".md").write_text(report)
-        arguments.output.with_suffix(".json").write_text(json.dumps({**facts, "rows": rows, "heard": heard}, indent=1))
+        arguments.output.with_suffix(".json").write_text(
+            json.dumps({**facts, "rows": rows, "heard": heard}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ Transcribe = Callable[[str, int, list[str]], list[str]]  # mode, round, files ->
 RATE = 16_000
 
 
-def antiphon(model: str, precision: str, options: dict[str, Any]) -> tuple[Transcribe, dict[str, str]]:
+def antiphon(
+    model: str, precision: str, options: dict[str, Any]
+) -> tuple[Transcribe, dict[str, str]]:
     import torch
 
     from antiphon import Engine
@@ -28,7 +30,10 @@ def antiphon(model: str, precision: str, options: dict[str, Any]) -> tuple[Trans
     calls = itertools.count(1)
 
     def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
-        sounds, change = [], 1e-6 * next(calls)  # the engine keeps what it has encoded: no mode and no round may find another's
+        sounds, change = (
+            [],
+            1e-6 * next(calls),
+        )  # the engine keeps what it has encoded: no mode and no round may find another's
         for file in files:
             samples = load_audio(file, RATE).copy()
             samples[0] += change
@@ -42,7 +47,9 @@ def antiphon(model: str, precision: str, options: dict[str, Any]) -> tuple[Trans
     return transcribe, {"torch": torch.__version__}
 
 
-def faster_whisper(model: str, precision: str, options: dict[str, Any]) -> tuple[Transcribe, dict[str, str]]:
+def faster_whisper(
+    model: str, precision: str, options: dict[str, Any]
+) -> tuple[Transcribe, dict[str, str]]:
     import ctranslate2
     import faster_whisper as library
 
@@ -56,11 +63,16 @@ def faster_whisper(model: str, precision: str, options: dict[str, Any]) -> tuple
             if mode == "batched":
                 segments, _ = batched.transcribe(file, language="en", batch_size=16, **greedy)
             else:
-                segments, _ = loaded.transcribe(file, language="en", **(greedy if mode == "greedy" else {}))
+                segments, _ = loaded.transcribe(
+                    file, language="en", **(greedy if mode == "greedy" else {})
+                )
             texts.append(" ".join(segment.text.strip() for segment in segments))
         return texts
 
-    return transcribe, {"faster-whisper": library.__version__, "ctranslate2": ctranslate2.__version__}
+    return transcribe, {
+        "faster-whisper": library.__version__,
+        "ctranslate2": ctranslate2.__version__,
+    }
 
 
 ENGINES = {"antiphon": antiphon, "faster-whisper": faster_whisper}
@@ -70,12 +82,20 @@ def main() -> None:
     engine, model, precision, started, options = sys.argv[1:]
     replies, sys.stdout = sys.stdout, sys.stderr
     transcribe, versions = ENGINES[engine](model, precision, json.loads(options))
-    print(json.dumps({"ready": time.time() - float(started), "versions": versions}), file=replies, flush=True)
+    print(
+        json.dumps({"ready": time.time() - float(started), "versions": versions}),
+        file=replies,
+        flush=True,
+    )
     for line in sys.stdin:
         command = json.loads(line)
         began = time.perf_counter()
         texts = transcribe(command["mode"], command["round"], command["files"])
-        print(json.dumps({"seconds": time.perf_counter() - began, "texts": texts}), file=replies, flush=True)
+        print(
+            json.dumps({"seconds": time.perf_counter() - began, "texts": texts}),
+            file=replies,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ class Run:
 def run(*arguments: str) -> Run:
     before = _cpu_of_children()
     began = time.perf_counter()
-    process = subprocess.Popen([*ANTIPHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*ANTIPHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     first = time.perf_counter() - began
@@ -52,7 +54,9 @@ def run(*arguments: str) -> Run:
 
 def interrupt(after: float, *arguments: str) -> Row:
     """Sends SIGINT to a command that is starting, and counts what it leaves behind."""
-    process = subprocess.Popen([*ANTIPHON, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*ANTIPHON, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     time.sleep(after)
     descendants = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -75,7 +79,9 @@ def _cpu_of_children() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(WHISPER / "model"))
     parser.add_argument("--recording", default=str(WHISPER / "recordings" / "call.wav"))
     parser.add_argument("--runs", type=int, default=3)
@@ -92,14 +98,28 @@ def main() -> None:
     rows: list[Row] = []
     for what, command in commands.items():
         best = min((run(*command) for _ in range(arguments.runs)), key=lambda each: each.first_line)
-        rows.append({"what": what, "seconds": best.first_line, "end": best.end, "cpu": best.cpu, "exit code": best.code})
+        rows.append(
+            {
+                "what": what,
+                "seconds": best.first_line,
+                "end": best.end,
+                "cpu": best.cpu,
+                "exit code": best.code,
+            }
+        )
     interrupts = [interrupt(after, *clip) for after in INTERRUPT_AFTER]
     print(f"{host()}, load average {os.getloadavg()[0]:.1f}")
     print(table(rows))
     print()
     print(table(interrupts))
     if arguments.output is not None:
-        write_json(arguments.output, f"start-up, {arguments.model}", host(), {"load": os.getloadavg()}, rows + interrupts)
+        write_json(
+            arguments.output,
+            f"start-up, {arguments.model}",
+            host(),
+            {"load": os.getloadavg()},
+            rows + interrupts,
+        )
 
 
 if __name__ == "__main__":

@@ -54,11 +54,15 @@ CASES: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def read_recordings(limit: int, samples: Path | None) -> tuple[list[np.ndarray], list[str], list[str]]:
+def read_recordings(
+    limit: int, samples: Path | None
+) -> tuple[list[np.ndarray], list[str], list[str]]:
     """Samples, expected texts, languages."""
     with zipfile.ZipFile(WHISPER / "held_out.zip") as archive:
         expected = dict(list(json.loads(archive.read("expected.json")).items())[:limit])
-        texts, languages = ([each[name] for each in expected.values()] for name in ("text", "language"))
+        texts, languages = (
+            [each[name] for each in expected.values()] for name in ("text", "language")
+        )
         if samples is not None:
             stored = np.load(samples)
             return [stored[name].astype(np.float32) / 32768 for name in expected], texts, languages
@@ -67,24 +71,37 @@ def read_recordings(limit: int, samples: Path | None) -> tuple[list[np.ndarray],
         return [load_audio(archive.read(name), 16_000) for name in expected], texts, languages
 
 
-def transcribe(inputs: InputProcessor, clips: list[np.ndarray], languages: list[str], options: dict[str, Any]) -> list[str]:
-    engine = PlainEngine(WHISPER / "model", inputs.whisper.rules(), max_num_seqs=32, kv_cache_memory_gib=2, **options)  # type: ignore[union-attr]
+def transcribe(
+    inputs: InputProcessor, clips: list[np.ndarray], languages: list[str], options: dict[str, Any]
+) -> list[str]:
+    engine = PlainEngine(
+        WHISPER / "model", inputs.whisper.rules(), max_num_seqs=32, kv_cache_memory_gib=2, **options
+    )  # type: ignore[union-attr]
     params = SamplingParams()
     for clip, language in zip(clips, languages, strict=True):
         prompt = inputs.whisper.prompt(language, "transcribe", False)  # type: ignore[union-attr]
         rules = inputs.rules(len(prompt), params, False)
-        engine.submit(engine.request(clip, prompt, inputs.max_tokens(len(prompt), params), rules, params=params))
+        engine.submit(
+            engine.request(
+                clip, prompt, inputs.max_tokens(len(prompt), params), rules, params=params
+            )
+        )
     ends = engine.run()
     return [inputs.decode(ends[i].token_ids).strip() for i in range(len(clips))]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=list(CASES), default="cpu")
     parser.add_argument("--limit", type=int, default=240)
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--write-samples", type=Path)
-    parser.add_argument("--backend", help="only cases that name it; xformers' CUDA library may need a process of its own")
+    parser.add_argument(
+        "--backend",
+        help="only cases that name it; xformers' CUDA library may need a process of its own",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     clips, texts, languages = read_recordings(arguments.limit, arguments.samples)
@@ -92,7 +109,8 @@ def main() -> None:
         with zipfile.ZipFile(WHISPER / "held_out.zip") as archive:
             names = list(json.loads(archive.read("expected.json")))
         whole = {
-            name: np.round(clip * 32768).clip(-32768, 32767).astype(np.int16) for name, clip in zip(names, clips, strict=False)
+            name: np.round(clip * 32768).clip(-32768, 32767).astype(np.int16)
+            for name, clip in zip(names, clips, strict=False)
         }
         np.savez_compressed(arguments.write_samples, **whole)  # type: ignore[arg-type]
         return

@@ -4,7 +4,13 @@ import torch
 from torch import nn
 
 from antiphon.config.families import BartHalf
-from antiphon.decoder.models.interface import CachedAttention, CrossWriter, DecoderModel, DecoderStep, RowSource
+from antiphon.decoder.models.interface import (
+    CachedAttention,
+    CrossWriter,
+    DecoderModel,
+    DecoderStep,
+    RowSource,
+)
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead, TokenEmbedding, embedding_names
@@ -17,7 +23,10 @@ class SelfAttention(CachedAttention):
         super().__init__()
         size, self.layer = half.hidden_size, layer
         self.qkv = StackedLinear(
-            size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
+            size,
+            dict.fromkeys(("q_proj", "k_proj", "v_proj"), size),
+            True,
+            () if half.key_bias else ("k_proj",),
         )
         self.out_proj = Linear(size, size)
 
@@ -37,7 +46,12 @@ class CrossAttention(CrossWriter):
         size, self.layer = half.hidden_size, layer
         self.heads = (half.num_heads, half.head_dim)
         self.q_proj = Linear(size, size)
-        self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",))
+        self.kv = StackedLinear(
+            size,
+            dict.fromkeys(("k_proj", "v_proj"), size),
+            True,
+            () if half.key_bias else ("k_proj",),
+        )
         self.out_proj = Linear(size, size)
 
     @property
@@ -87,10 +101,18 @@ class BartDecoder(DecoderModel):
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
-        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, self.embedding.embed_tokens if tied_head else None)
-        self.final_logits_bias = nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False) if logits_bias else None
+        self.lm_head = OutputHead(
+            half.hidden_size, half.vocab_size, self.embedding.embed_tokens if tied_head else None
+        )
+        self.final_logits_bias = (
+            nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False)
+            if logits_bias
+            else None
+        )
 
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+    def forward(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
+    ) -> torch.Tensor:
         stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
             layer(stream, step)
@@ -106,10 +128,18 @@ class BartDecoder(DecoderModel):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.lm_head(hidden)
-        return found if self.final_logits_bias is None else found.float() + self.final_logits_bias.float()
+        return (
+            found
+            if self.final_logits_bias is None
+            else found.float() + self.final_logits_bias.float()
+        )
 
     @staticmethod
     def checkpoint_names(path: str) -> tuple[str, ...]:
         if path == "lm_head.weight":
-            return "lm_head.weight", "proj_out.weight", *embedding_names("decoder", "embed_tokens.weight")
+            return (
+                "lm_head.weight",
+                "proj_out.weight",
+                *embedding_names("decoder", "embed_tokens.weight"),
+            )
         return (path,) if path == "final_logits_bias" else embedding_names("decoder", path)

@@ -54,13 +54,19 @@ class DecoderModel(nn.Module):
     layers: nn.ModuleList
 
     @abstractmethod
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+    def forward(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
+    ) -> torch.Tensor:
         """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
 
     @cached_property
     def self_attentions(self) -> list[CachedAttention]:
         """One per layer."""
-        return [each for each in self.layers.modules() if isinstance(each, CachedAttention) and not isinstance(each, CrossWriter)]
+        return [
+            each
+            for each in self.layers.modules()
+            if isinstance(each, CachedAttention) and not isinstance(each, CrossWriter)
+        ]
 
     @abstractmethod
     def self_attention_inputs(self) -> list[RowSource]:

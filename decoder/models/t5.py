@@ -4,7 +4,13 @@ import torch
 from torch import nn
 
 from antiphon.config.families import T5Half
-from antiphon.decoder.models.interface import CachedAttention, CrossWriter, DecoderModel, DecoderStep, RowSource
+from antiphon.decoder.models.interface import (
+    CachedAttention,
+    CrossWriter,
+    DecoderModel,
+    DecoderStep,
+    RowSource,
+)
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead
@@ -73,20 +79,28 @@ class T5Decoder(DecoderModel):
     def __init__(self, half: T5Half, tied_head: bool) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
-        self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False)
+        self.bias = RelativeBias(
+            half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False
+        )
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
-        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, self.embed_tokens if tied_head else None)
+        self.lm_head = OutputHead(
+            half.hidden_size, half.vocab_size, self.embed_tokens if tied_head else None
+        )
         self.logits_scale = half.logits_scale
 
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+    def forward(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
+    ) -> torch.Tensor:
         stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
             layer(stream, step, self.bias)
         return stream.final(self.final_layer_norm)
 
     def self_attention_inputs(self) -> list[RowSource]:
-        return [layer.attention.layer_norm for layer in self.layers if isinstance(layer, DecoderLayer)]
+        return [
+            layer.attention.layer_norm for layer in self.layers if isinstance(layer, DecoderLayer)
+        ]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.lm_head(hidden * self.logits_scale)

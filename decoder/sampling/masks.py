@@ -27,16 +27,26 @@ class MaskTable:
     def __init__(self, vocab_size: int, max_seqs: int, device: torch.device) -> None:
         shape = (MASKS_PER_SEQUENCE * max_seqs + 1, vocab_size)
         on_host = device.type == "cpu"
-        self.rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_host else torch.zeros(shape, device=device)
+        self.rows = (
+            torch.from_numpy(np.zeros(shape, np.float32))
+            if on_host
+            else torch.zeros(shape, device=device)
+        )
         self._users = [0] * shape[0]
         self._row_of: dict[Key, int] = {}
         self._key_of: dict[int, Key] = {}
         self._unused = OrderedDict.fromkeys(range(1, shape[0]))  # rows; least recently used first
 
-    def acquire(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]) -> int:
+    def acquire(
+        self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]
+    ) -> int:
         """The row of a mask, for one more user. Raises what a value of the wrong kind raises, before
         anything has changed; SamplingParams has checked what comes from a caller."""
-        key = (tuple(suppress), None if allowed is None else tuple(allowed), tuple(sorted(bias.items())))
+        key = (
+            tuple(suppress),
+            None if allowed is None else tuple(allowed),
+            tuple(sorted(bias.items())),
+        )
         if key == ((), None, ()):
             return 0
         row = self._row_of.get(key)
@@ -62,7 +72,9 @@ class MaskTable:
         self._row_of[key], self._key_of[row] = row, key
         return row
 
-    def _mask(self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]) -> np.ndarray:
+    def _mask(
+        self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]
+    ) -> np.ndarray:
         size = self.rows.shape[1]
         mask = np.zeros(size, np.float32)
         if allowed is not None:
@@ -83,5 +95,7 @@ def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
         raise ValueError(f"token ids must be whole numbers, not {array.dtype}")
     outside = array[(array < 0) | (array >= vocab_size)]
     if len(outside):
-        raise ValueError(f"token id {outside[0]} is outside the vocabulary of 0 to {vocab_size - 1}")
+        raise ValueError(
+            f"token id {outside[0]} is outside the vocabulary of 0 to {vocab_size - 1}"
+        )
     return array.astype(np.int64)

@@ -34,7 +34,9 @@ class DeviceLogprobs:
 
     def on_host(self) -> Logprobs:
         """After `start_copy`, and once the device has come so far."""
-        return Logprobs(self.rows, *(each.numpy() for each in (self.chosen, self.rank, self.top_ids, self.top)))
+        return Logprobs(
+            self.rows, *(each.numpy() for each in (self.chosen, self.rank, self.top_ids, self.top))
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Asked:
             min_tokens=some("min_tokens", 0),
             timestamps=some("timestamps", 0),
             forced=some("forced_first", OFF) or some("forced_last", OFF),
-            penalties=some("repetition_penalty", 1) or some("presence_penalty", 0) or some("frequency_penalty", 0),
+            penalties=some("repetition_penalty", 1)
+            or some("presence_penalty", 0)
+            or some("frequency_penalty", 0),
             ngrams=some("no_repeat_ngram", 0),
             bad_words=some("bad_words", 0),
             random=some("temperature", 0),
@@ -81,7 +85,9 @@ class Sampler:
     def asked(self, slots: np.ndarray) -> Asked:
         return Asked.by(self.slots.host, slots)
 
-    def __call__(self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, DeviceLogprobs | None]:
+    def __call__(
+        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
+    ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
         """`logits` [rows, vocabulary] float32 of the sequences in `slots` [rows], which have `lengths` [rows] tokens so far.
 
         Returns tokens [rows] int64, which it also appends on the device, and log-probabilities of the raw logits for the rows
@@ -96,24 +102,38 @@ class Sampler:
         if asked.bad_words:
             logits = _forbid_bad_words(logits, step)
         logits = self._restrict(logits, step, asked)
-        tokens = self._append(_draw(logits, step) if asked.random else logits.argmax(-1), step, asked)
+        tokens = self._append(
+            _draw(logits, step) if asked.random else logits.argmax(-1), step, asked
+        )
         return tokens, _logprobs(raw, tokens, step) if asked.logprobs else None
 
-    def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> DeviceLogprobs:
+    def logprobs(
+        self, logits: torch.Tensor, tokens: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
+    ) -> DeviceLogprobs:
         """Of `tokens` [rows] that `greedy` chose from raw `logits` [rows, vocabulary], for the rows that asked: some did."""
         return _logprobs(logits, tokens, self._step(slots, lengths))
 
     def _step(self, slots: np.ndarray, lengths: np.ndarray) -> "_Step":
-        return _Step(self.slots, to_device(slots, self.slots.device), to_device(lengths, self.slots.device), slots, lengths)
+        return _Step(
+            self.slots,
+            to_device(slots, self.slots.device),
+            to_device(lengths, self.slots.device),
+            slots,
+            lengths,
+        )
 
-    def greedy(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
+    def greedy(
+        self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
+    ) -> None:
         """The same for rows that ask for nothing but what a graph holds, all on the device: tokens into `out` [rows]."""
         if logits.device.type == "cuda":
             return self.greedy_in_one_kernel(logits, slots, lengths, out)
         step, asked = _Step(self.slots, slots, lengths), Asked()
         out.copy_(self._append(self._restrict(logits, step, asked).argmax(-1), step, asked))
 
-    def greedy_in_one_kernel(self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor) -> None:
+    def greedy_in_one_kernel(
+        self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
+    ) -> None:
         """As `greedy`, in one Triton kernel."""
         from antiphon.kernels.sampling import greedy  # Triton is there where CUDA is
 
@@ -169,13 +189,19 @@ class _Step:
 
     def history(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [rows, longest] of these rows, and their lengths [rows]; columns past the length are stale."""
-        longest = self.slots.tokens.shape[1] if self.lengths_host is None else int(self.lengths_host.max())
+        longest = (
+            self.slots.tokens.shape[1]
+            if self.lengths_host is None
+            else int(self.lengths_host.max())
+        )
         return self.slots.tokens[self.rows[rows], :longest], self.lengths[rows]
 
 
 def _penalise(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     """Repetition (Keskar et al. 2019) over prompt and output; presence and frequency over the output alone."""
-    repetition, presence, frequency = (step.host(f"{name}_penalty") for name in ("repetition", "presence", "frequency"))
+    repetition, presence, frequency = (
+        step.host(f"{name}_penalty") for name in ("repetition", "presence", "frequency")
+    )
     asking = (repetition != 1.0) | (presence != 0.0) | (frequency != 0.0)
     rows = step.where(asking)
     history, lengths = step.history(rows)
@@ -188,7 +214,11 @@ def _penalise(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     own = logits[rows]
     penalty = step.get("repetition_penalty")[rows][:, None]
     own = torch.where(seen, torch.where(own > 0, own / penalty, own * penalty), own)
-    own = own - count * step.get("frequency_penalty")[rows][:, None] - (count > 0) * step.get("presence_penalty")[rows][:, None]
+    own = (
+        own
+        - count * step.get("frequency_penalty")[rows][:, None]
+        - (count > 0) * step.get("presence_penalty")[rows][:, None]
+    )
     return logits.index_copy(0, rows, own)
 
 
@@ -221,10 +251,14 @@ def _forbid_bad_words(logits: torch.Tensor, step: _Step) -> torch.Tensor:
             rows = step.where(asking & (step.lengths_host >= size - 1))
             if not len(rows):
                 continue
-            table = to_device(np.array([word for word in words if len(word) == size]), step.device)  # [words, size]
+            table = to_device(
+                np.array([word for word in words if len(word) == size]), step.device
+            )  # [words, size]
             history, lengths = step.history(rows)
             last = torch.arange(size - 1, device=step.device) + (lengths - (size - 1))[:, None]
-            begun = (history.gather(1, last.long())[:, None] == table[None, :, :-1]).all(-1)  # [rows, words]
+            begun = (history.gather(1, last.long())[:, None] == table[None, :, :-1]).all(
+                -1
+            )  # [rows, words]
             barred = torch.zeros(len(rows), logits.shape[1], device=step.device)
             barred.scatter_add_(1, table[None, :, -1].expand(len(rows), -1), begun.float())
             logits = logits.index_copy(0, rows, logits[rows].masked_fill(barred > 0, _MINUS_INF))
@@ -233,7 +267,9 @@ def _forbid_bad_words(logits: torch.Tensor, step: _Step) -> torch.Tensor:
 
 def _mask(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     """Suppressed, allowed and biased tokens; other ones at the first token, or behind one that is forced."""
-    begin = (step.get("forced_first") != OFF).long()  # the first token that is free, as transformers counts
+    begin = (
+        step.get("forced_first") != OFF
+    ).long()  # the first token that is free, as transformers counts
     which = torch.where(step.generated == begin, step.get("begin_mask"), step.get("mask"))
     return logits + step.slots.masks.rows[which]
 
@@ -243,12 +279,19 @@ def _bar_stops(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     early = (step.generated < step.get("min_tokens"))[:, None]
     stops = step.slots.stop_ids[step.rows]
     barred = torch.where(early & (stops != OFF), _MINUS_INF, 0.0)
-    return logits.scatter_add(1, stops.clamp(min=0), barred)  # what is no stop token adds nothing to token 0
+    return logits.scatter_add(
+        1, stops.clamp(min=0), barred
+    )  # what is no stop token adds nothing to token 0
 
 
-def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampRules) -> torch.Tensor:
+def _follow_timestamp_rules(
+    logits: torch.Tensor, step: _Step, rules: TimestampRules
+) -> torch.Tensor:
     """Timestamps come in pairs, never decrease, and are taken when they are together likelier than any text token."""
-    history, lengths, generated = *step.history(torch.arange(len(logits), device=step.device)), step.generated
+    history, lengths, generated = (
+        *step.history(torch.arange(len(logits), device=step.device)),
+        step.generated,
+    )
     ids = torch.arange(logits.shape[1], device=step.device)[None]
     is_time = rules.holds(ids)
 
@@ -256,12 +299,18 @@ def _follow_timestamp_rules(logits: torch.Tensor, step: _Step, rules: TimestampR
         return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]
 
     last_is_time = (generated >= 1) & rules.holds(before(1))
-    pair_is_closed = (generated < 2) | rules.holds(before(2))  # the last timestamp, if one, opened a segment
+    pair_is_closed = (generated < 2) | rules.holds(
+        before(2)
+    )  # the last timestamp, if one, opened a segment
     at = torch.arange(history.shape[1], device=step.device)[None]
     output = (at < lengths[:, None]) & (at >= (lengths - generated)[:, None])
     latest = torch.where(output & rules.holds(history), history, rules.first_id - 1).amax(1)
-    repeats = last_is_time & ~pair_is_closed  # the segment's end may be said again, as the next one's start
-    earliest = torch.where(latest < rules.first_id, rules.first_id, torch.where(repeats, latest, latest + 1))
+    repeats = (
+        last_is_time & ~pair_is_closed
+    )  # the segment's end may be said again, as the next one's start
+    earliest = torch.where(
+        latest < rules.first_id, rules.first_id, torch.where(repeats, latest, latest + 1)
+    )
 
     barred = ids == rules.no_timestamps_id
     barred = barred | (is_time & (last_is_time & pair_is_closed)[:, None])
@@ -296,18 +345,24 @@ def _draw(logits: torch.Tensor, step: _Step) -> torch.Tensor:
     return tokens
 
 
-def _draw_plain(scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step) -> torch.Tensor:
+def _draw_plain(
+    scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step
+) -> torch.Tensor:
     return _invert(scaled.softmax(-1), uniform)
 
 
-def _draw_filtered(scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step) -> torch.Tensor:
+def _draw_filtered(
+    scaled: torch.Tensor, uniform: torch.Tensor, rows: torch.Tensor, step: _Step
+) -> torch.Tensor:
     ordered, ids = scaled.sort(dim=-1, descending=True, stable=True)
     place = torch.arange(scaled.shape[1], device=step.device)[None]
     top_k = step.get("top_k")[rows][:, None]
     ordered = ordered.masked_fill((top_k > 0) & (place >= top_k), _MINUS_INF)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    dropped = before >= step.get("top_p")[rows][:, None]  # keeps the token that crosses the threshold
+    dropped = (
+        before >= step.get("top_p")[rows][:, None]
+    )  # keeps the token that crosses the threshold
     dropped |= probabilities < step.get("min_p")[rows][:, None] * probabilities[:, :1]
     dropped[:, 0] = False
     chosen = _invert(probabilities.masked_fill(dropped, 0.0), uniform)
@@ -326,9 +381,9 @@ def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Numbers in [0, 1), a function of seed and position alone: SplitMix64's finaliser (Steele et al. 2014) over a counter."""
     with np.errstate(over="ignore"):
-        x = seeds.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
+        x = seeds.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + (
+            positions.astype(np.uint64) + np.uint64(1)
+        ) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))

@@ -19,12 +19,19 @@ class SelfAttention(nn.Module):
         size = half.hidden_size
         self.heads = (half.num_heads, half.head_dim)
         self.qkv = StackedLinear(
-            size, dict.fromkeys(("q_proj", "k_proj", "v_proj"), size), True, () if half.key_bias else ("k_proj",)
+            size,
+            dict.fromkeys(("q_proj", "k_proj", "v_proj"), size),
+            True,
+            () if half.key_bias else ("k_proj",),
         )
         self.out_proj = Linear(size, size)
 
-    def forward(self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))  # [tokens, heads, head_dim]
+    def forward(
+        self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any
+    ) -> None:
+        q, k, v = (
+            part.unflatten(-1, self.heads) for part in self.qkv.split(x)
+        )  # [tokens, heads, head_dim]
         stream.add(self.out_proj, attention.run(q, k, v, plan).flatten(1))
 
 
@@ -40,12 +47,19 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
-        for sublayer, norm in ((self.self_attn, self.self_attn_layer_norm), (self._feed_forward, self.final_layer_norm)):
-            sublayer(stream.normed(norm) if self.pre_norm else stream.value, stream, attention, plan)
+        for sublayer, norm in (
+            (self.self_attn, self.self_attn_layer_norm),
+            (self._feed_forward, self.final_layer_norm),
+        ):
+            sublayer(
+                stream.normed(norm) if self.pre_norm else stream.value, stream, attention, plan
+            )
             if not self.pre_norm:
                 stream.renew(norm)
 
-    def _feed_forward(self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
+    def _feed_forward(
+        self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any
+    ) -> None:
         stream.add(self.fc2, self.fc1(x, self.activation))
 
 
@@ -56,7 +70,13 @@ class BartEncoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
 
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+    def forward(
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: AttentionBackend,
+        plan: Any,
+    ) -> torch.Tensor:
         """Packed [tokens] ids and positions -> [tokens, hidden]"""
         stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:

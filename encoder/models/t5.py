@@ -23,8 +23,13 @@ class SelfAttention(nn.Module):
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
-        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(stream.normed(self.layer_norm)))
+    def forward(
+        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
+    ) -> None:
+        q, k, v = (
+            part.unflatten(-1, self.heads)
+            for part in self.qkv.split(stream.normed(self.layer_norm))
+        )
         stream.add(self.o, attention.run(q, k, v, plan, bias).flatten(1))
 
 
@@ -34,7 +39,9 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(half)
         self.feed_forward = T5FeedForward(half)
 
-    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias) -> None:
+    def forward(
+        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
+    ) -> None:
         self.attention(stream, attention, plan, bias)
         self.feed_forward(stream)
 
@@ -43,11 +50,19 @@ class T5Encoder(EncoderModel):
     def __init__(self, half: T5Half) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
-        self.bias = RelativeBias(half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=True)
+        self.bias = RelativeBias(
+            half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=True
+        )
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend, plan: Any) -> torch.Tensor:
+    def forward(
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: AttentionBackend,
+        plan: Any,
+    ) -> torch.Tensor:
         """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
         stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
@@ -58,4 +73,10 @@ class T5Encoder(EncoderModel):
     def checkpoint_names(path: str) -> tuple[str, ...]:
         if path == "embed_tokens.weight":
             return "encoder.embed_tokens.weight", "shared.weight", "decoder.embed_tokens.weight"
-        return (block_name("encoder", path, {"attention": "layer.0.SelfAttention", "feed_forward": "layer.1.DenseReluDense"}),)
+        return (
+            block_name(
+                "encoder",
+                path,
+                {"attention": "layer.0.SelfAttention", "feed_forward": "layer.1.DenseReluDense"},
+            ),
+        )

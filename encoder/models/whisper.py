@@ -21,17 +21,23 @@ class Convolution(nn.Conv1d):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1)
         self.activation = Activation("gelu")
-        self._taps: torch.Tensor | None = None  # [outputs, 3 * inputs]: the weight as a row of the product has it; made once
+        self._taps: torch.Tensor | None = (
+            None  # [outputs, 3 * inputs]: the weight as a row of the product has it; made once
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[windows, frames, inputs] -> [windows, frames / stride, outputs]"""
         padded = F.pad(x, (0, 0, 1, 1))
         windows, frames, inputs = padded.shape
         stride = self.stride[0]
-        taps = padded.as_strided((windows, (frames - 3) // stride + 1, 3 * inputs), (frames * inputs, stride * inputs, 1))
+        taps = padded.as_strided(
+            (windows, (frames - 3) // stride + 1, 3 * inputs), (frames * inputs, stride * inputs, 1)
+        )
         if self._taps is None:
             self._taps = self.weight.permute(0, 2, 1).flatten(1)
-        found: torch.Tensor = activated_product(taps.flatten(0, 1), self._taps, self.bias, self.activation)
+        found: torch.Tensor = activated_product(
+            taps.flatten(0, 1), self._taps, self.bias, self.activation
+        )
         return found.unflatten(0, (windows, -1))
 
 
@@ -46,7 +52,11 @@ class WhisperEncoder(EncoderModel):
         self.layer_norm = LayerNorm(size)
 
     def forward(
-        self, features: torch.Tensor, attention: AttentionBackend, plan: Any, rows: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        attention: AttentionBackend,
+        plan: Any,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
         x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]

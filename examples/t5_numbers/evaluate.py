@@ -24,7 +24,13 @@ def held_out(count: int) -> list[int]:
 def accuracy(engine: Engine, count: int) -> float:
     numbers = held_out(count)
     outputs = engine.generate([f"{PREFIX}{number}" for number in numbers], use_tqdm=False)
-    return sum(output.outputs[0].text == in_words(number) for number, output in zip(numbers, outputs, strict=True)) / count
+    return (
+        sum(
+            output.outputs[0].text == in_words(number)
+            for number, output in zip(numbers, outputs, strict=True)
+        )
+        / count
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import GenerationConfig, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 ONES = [
     "zero",
@@ -62,18 +67,28 @@ def draw(rng: random.Random) -> int:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    words = ["▁" + word for word in [*ONES, *TENS[2:], "hundred", "thousand", "in", "words", "words:"]]
+    words = [
+        "▁" + word for word in [*ONES, *TENS[2:], "hundred", "thousand", "in", "words", "words:"]
+    ]
     pieces = ["▁", *"0123456789", *"abcdefghijklmnopqrstuvwxyz", ":", ",", ".", "-"]
     vocabulary = (
-        [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(word, -2.0) for word in words] + [(piece, -4.0) for piece in pieces]
+        [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+        + [(word, -2.0) for word in words]
+        + [(piece, -4.0) for piece in pieces]
     )
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=64,
     )
 
 
@@ -92,18 +107,31 @@ def main() -> None:
         tie_word_embeddings=False, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, n_positions=64,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}",
+        flush=True,
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     rng = random.Random(3)
     began, step = time.perf_counter(), 0
     while (done := (time.perf_counter() - began) / arguments.seconds) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(step / 200, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
-        numbers = [n for n in (draw(rng) for _ in range(arguments.batch_size)) if not is_held_out(n)]
-        source = tokenizer([f"{PREFIX}{n}" for n in numbers], return_tensors="pt", padding=True).to(device)
-        target = tokenizer([in_words(n) for n in numbers], return_tensors="pt", padding=True).input_ids
+            group["lr"] = (
+                2e-3 * min(step / 200, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
+            )
+        numbers = [
+            n for n in (draw(rng) for _ in range(arguments.batch_size)) if not is_held_out(n)
+        ]
+        source = tokenizer([f"{PREFIX}{n}" for n in numbers], return_tensors="pt", padding=True).to(
+            device
+        )
+        target = tokenizer(
+            [in_words(n) for n in numbers], return_tensors="pt", padding=True
+        ).input_ids
         labels = target.masked_fill(target == 0, -100).to(device)
-        loss = model(input_ids=source.input_ids, attention_mask=source.attention_mask, labels=labels).loss
+        loss = model(
+            input_ids=source.input_ids, attention_mask=source.attention_mask, labels=labels
+        ).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,13 +140,21 @@ def main() -> None:
         if step % 500 == 0:
             print(f"step {step} loss {loss.item():.5f}", flush=True)
     model.eval()
-    model.generation_config = GenerationConfig(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, max_length=64)
+    model.generation_config = GenerationConfig(
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, max_length=64
+    )
     model.save_pretrained(arguments.output)
     tokenizer.save_pretrained(arguments.output)
-    held_out = [n for n in (draw(random.Random(11 + i)) for i in range(20_000)) if is_held_out(n)][:1000]
-    source = tokenizer([f"{PREFIX}{n}" for n in held_out], return_tensors="pt", padding=True).to(device)
+    held_out = [n for n in (draw(random.Random(11 + i)) for i in range(20_000)) if is_held_out(n)][
+        :1000
+    ]
+    source = tokenizer([f"{PREFIX}{n}" for n in held_out], return_tensors="pt", padding=True).to(
+        device
+    )
     with torch.no_grad():
-        answers = tokenizer.batch_decode(model.generate(**source, max_new_tokens=40), skip_special_tokens=True)
+        answers = tokenizer.batch_decode(
+            model.generate(**source, max_new_tokens=40), skip_special_tokens=True
+        )
     right = sum(answer == in_words(n) for answer, n in zip(answers, held_out, strict=True))
     print(f"held-out: {right}/{len(held_out)} exactly right", flush=True)
 

@@ -11,7 +11,12 @@ LOSSY = {"libopus": "ogg", "mp3": "mp3", "aac": "adts"}  # codec -> container
 
 
 def encode(
-    samples: np.ndarray, rate: int, file: str | Path | io.BytesIO, codec: str, container: str | None = None, bit_rate: int = 24_000
+    samples: np.ndarray,
+    rate: int,
+    file: str | Path | io.BytesIO,
+    codec: str,
+    container: str | None = None,
+    bit_rate: int = 24_000,
 ) -> None:
     """Writes mono samples [n] in [-1, 1] at `rate` Hz; Opus is written at 48 kHz, the others at `rate`."""
     coded_rate = 48_000 if codec == "libopus" else rate
@@ -19,10 +24,15 @@ def encode(
         stream = out.add_stream(codec, rate=coded_rate, layout="mono")
         if codec in LOSSY:
             stream.bit_rate = bit_rate
-        source = av.AudioFrame.from_ndarray((samples[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        source = av.AudioFrame.from_ndarray(
+            (samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
+        )
         source.sample_rate = rate
         resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=coded_rate, frame_size=stream.codec_context.frame_size or 0
+            format=stream.format,
+            layout="mono",
+            rate=coded_rate,
+            frame_size=stream.codec_context.frame_size or 0,
         )
         for frame in [*resampler.resample(source), *resampler.resample(None)]:
             out.mux(stream.encode(frame))
@@ -37,9 +47,13 @@ def decode(file: io.BytesIO, rate: int) -> np.ndarray:
     return np.concatenate([frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]])
 
 
-def noisy(samples: np.ndarray, rate: int, rng: random.Random, quietest: float = 15, loudest: float = 40) -> np.ndarray:
+def noisy(
+    samples: np.ndarray, rate: int, rng: random.Random, quietest: float = 15, loudest: float = 40
+) -> np.ndarray:
     """Some silence around it, a random loudness, and white noise `quietest` to `loudest` dB below the speech."""
-    padded = np.concatenate([np.zeros(int(rate * rng.uniform(0.1, 0.6))), samples, np.zeros(int(rate * 0.3))])
+    padded = np.concatenate(
+        [np.zeros(int(rate * rng.uniform(0.1, 0.6))), samples, np.zeros(int(rate * 0.3))]
+    )
     level = np.sqrt((samples**2).mean()) * 10 ** (-rng.uniform(quietest, loudest) / 20)
     noise = np.random.default_rng(rng.randrange(2**32)).standard_normal(len(padded)) * level
     return np.clip((padded + noise) * rng.uniform(0.3, 0.9), -1, 1)

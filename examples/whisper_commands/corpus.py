@@ -54,7 +54,15 @@ DAYS = {"today": "heute", "tomorrow": "morgen"}
 UNITS = {"seconds": "sekunden", "minutes": "minuten", "hours": "stunden"}
 
 ACCENTS = {
-    "en": ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-029"],
+    "en": [
+        "en-us",
+        "en-gb",
+        "en-gb-scotland",
+        "en-gb-x-gbclan",
+        "en-gb-x-gbcwmd",
+        "en-gb-x-rp",
+        "en-029",
+    ],
     "de": ["de"],
 }
 TRAINING_VARIANTS = [
@@ -150,10 +158,16 @@ def sentence(rng: random.Random, language: str) -> tuple[str, str]:
         german = f"stelle einen wecker auf {TENS['de'][amount]} {UNITS[unit]}"
     elif kind == 4:
         start, goal = rng.sample([*PLACES], 2)
-        english, german = f"fly from {start} to {goal}", f"fliege von {PLACES[start]} nach {PLACES[goal]}"
+        english, german = (
+            f"fly from {start} to {goal}",
+            f"fliege von {PLACES[start]} nach {PLACES[goal]}",
+        )
     elif kind == 5:
         place, day = rng.choice([*PLACES]), rng.choice([*DAYS])
-        english, german = f"what is the weather in {place} {day}", f"wie wird das wetter in {PLACES[place]} {DAYS[day]}"
+        english, german = (
+            f"what is the weather in {place} {day}",
+            f"wie wird das wetter in {PLACES[place]} {DAYS[day]}",
+        )
     else:
         number, day = rng.randrange(1, 10), rng.choice([*DAYS])
         english = f"wake me up {day} at {DIGITS['en'][number]}"
@@ -172,7 +186,17 @@ def utterance(rng: random.Random, variants: list[str]) -> Utterance:
 def synthesise(spoken: Utterance) -> np.ndarray:
     """Samples [n] float32 in [-1, 1] at SAMPLE_RATE, silence at both ends cut off."""
     wav = subprocess.run(
-        ["espeak-ng", "-v", spoken.voice, "-s", str(spoken.speed), "-p", str(spoken.pitch), "--stdout", spoken.text],
+        [
+            "espeak-ng",
+            "-v",
+            spoken.voice,
+            "-s",
+            str(spoken.speed),
+            "-p",
+            str(spoken.pitch),
+            "--stdout",
+            spoken.text,
+        ],
         check=True,
         capture_output=True,
     ).stdout

@@ -28,7 +28,11 @@ def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[s
     for name, wanted, extra in (
         ("transcribe", texts, {"timestamps": False}),
         ("transcribe, timestamps", texts, {"timestamps": True}),
-        ("translate", [each["english"] for each in expected.values()], {"timestamps": False, "task": "translate"}),
+        (
+            "translate",
+            [each["english"] for each in expected.values()],
+            {"timestamps": False, "task": "translate"},
+        ),
     ):
         results = engine.transcribe_all(recordings, **extra, **options)
         for result in results:
@@ -37,7 +41,9 @@ def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[s
         heard = [result.text for result in results if not isinstance(result, AntiphonError)]
         figures[name] = 100 * wer(wanted, heard)
         found = sum(
-            r.language == e["language"] for r, e in zip(results, expected.values(), strict=True) if not isinstance(r, AntiphonError)
+            r.language == e["language"]
+            for r, e in zip(results, expected.values(), strict=True)
+            if not isinstance(r, AntiphonError)
         )
         figures["languages found"] = 100 * found / len(expected)
     return figures

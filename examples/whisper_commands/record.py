@@ -29,7 +29,13 @@ def main() -> None:
         for index in range(HELD_OUT):
             spoken = corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
             buffer = io.BytesIO()
-            encode(noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng), corpus.SAMPLE_RATE, buffer, "libopus", "ogg")
+            encode(
+                noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng),
+                corpus.SAMPLE_RATE,
+                buffer,
+                "libopus",
+                "ogg",
+            )
             expected[f"{index:03}.opus"] = {
                 "language": spoken.language,
                 "text": spoken.text,
@@ -49,11 +55,19 @@ def main() -> None:
         voice = rng.choice(corpus.HELD_OUT_VARIANTS)
         while len(pieces) < count:
             spoken = corpus.utterance(rng, [voice])
-            wanted = spoken.language == languages[-1] and (kind is None or _kind(spoken.english) == kind)
+            wanted = spoken.language == languages[-1] and (
+                kind is None or _kind(spoken.english) == kind
+            )
             if wanted:
                 spoken_texts.append(spoken.text)
                 pieces.append(noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng))
-        encode(np.concatenate(pieces), corpus.SAMPLE_RATE, folder / name, codec, bit_rate=24_000 if codec == "libopus" else 48_000)
+        encode(
+            np.concatenate(pieces),
+            corpus.SAMPLE_RATE,
+            folder / name,
+            codec,
+            bit_rate=24_000 if codec == "libopus" else 48_000,
+        )
         texts[name] = " ".join(spoken_texts)
     (folder / "expected.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False))
 

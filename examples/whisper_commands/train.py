@@ -21,7 +21,13 @@ from codec import noisy, through_random_codec
 from jiwer import wer
 from scipy.signal import resample_poly
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 RATE, WINDOW_SECONDS, TICKS_PER_SECOND = 16_000, 8, 50
 WINDOW = RATE * WINDOW_SECONDS
@@ -30,7 +36,9 @@ CONTROL = [
     "<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in LANGUAGES), "<|translate|>", "<|transcribe|>",
     "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
 ]  # fmt: skip
-TIMESTAMPS = [f"<|{tick / TICKS_PER_SECOND:.2f}|>" for tick in range(WINDOW_SECONDS * TICKS_PER_SECOND + 1)]
+TIMESTAMPS = [
+    f"<|{tick / TICKS_PER_SECOND:.2f}|>" for tick in range(WINDOW_SECONDS * TICKS_PER_SECOND + 1)
+]
 
 
 def synthesise_at_rate(spoken: corpus.Utterance) -> np.ndarray:
@@ -46,17 +54,28 @@ def synthesise_at_rate(spoken: corpus.Utterance) -> np.ndarray:
 def build_tokenizer(folder: Path) -> dict[str, int]:
     """Writes vocab.json, merges.txt and the rest of a Whisper tokenizer; returns token -> id."""
     rng = random.Random(0)
-    lines = [" " + text for _ in range(4000) for language in LANGUAGES for text in corpus.sentence(rng, language)]
+    lines = [
+        " " + text
+        for _ in range(4000)
+        for language in LANGUAGES
+        for text in corpus.sentence(rng, language)
+    ]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.train_from_iterator(
         lines,
-        trainers.BpeTrainer(vocab_size=520, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=520,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
     )
     bpe.model.save(str(folder))
     vocabulary = json.loads((folder / "vocab.json").read_text())
     ids = vocabulary | {token: len(vocabulary) + i for i, token in enumerate(CONTROL + TIMESTAMPS)}
-    (folder / "added_tokens.json").write_text(json.dumps({token: ids[token] for token in CONTROL + TIMESTAMPS}, indent=0))
+    (folder / "added_tokens.json").write_text(
+        json.dumps({token: ids[token] for token in CONTROL + TIMESTAMPS}, indent=0)
+    )
     (folder / "special_tokens_map.json").write_text(
         json.dumps(
             {
@@ -121,15 +140,24 @@ class Batches:
     """Random training windows: one or more utterances at random places, gain, noise; labels in Whisper's token format."""
 
     def __init__(
-        self, folder: Path, spoken: list[corpus.Utterance], audio: list[np.ndarray], ids: dict[str, int], device: str
+        self,
+        folder: Path,
+        spoken: list[corpus.Utterance],
+        audio: list[np.ndarray],
+        ids: dict[str, int],
+        device: str,
     ) -> None:
         self.spoken, self.ids, self.device = spoken, ids, device
         self.lengths = np.array([len(samples) for samples in audio])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.audio = torch.from_numpy(np.concatenate(audio)).to(device)
         self.rng = random.Random(1)
-        self.by_language = {code: [i for i, u in enumerate(spoken) if u.language == code] for code in LANGUAGES}
-        bpe = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+        self.by_language = {
+            code: [i for i, u in enumerate(spoken) if u.language == code] for code in LANGUAGES
+        }
+        bpe = Tokenizer(
+            models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        )
         bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         texts = sorted({text for u in spoken for text in (u.text, u.english)})
         self.encoded = {text: bpe.encode(" " + text).ids for text in texts}
@@ -145,7 +173,11 @@ class Batches:
         for _ in range(rng.choices([1, 2, 6], [0.45, 0.2, 0.35])[0]):
             index = rng.choice(self.by_language[language])
             if position + self.lengths[index] > WINDOW:
-                position = rng.randrange(max(1, WINDOW - int(self.lengths[index]))) if not placed else WINDOW
+                position = (
+                    rng.randrange(max(1, WINDOW - int(self.lengths[index])))
+                    if not placed
+                    else WINDOW
+                )
             if position + self.lengths[index] > WINDOW:
                 break
             placed.append((index, position))
@@ -155,8 +187,13 @@ class Batches:
         labels = [ids[f"<|{language}|>"], ids["<|translate|>" if translate else "<|transcribe|>"]]
         labels += [] if timestamps else [ids["<|notimestamps|>"]]
         for index, start in placed:
-            text = self.encoded[self.spoken[index].english if translate else self.spoken[index].text]
-            first, last = (round(at / RATE * TICKS_PER_SECOND) for at in (start, start + int(self.lengths[index])))
+            text = self.encoded[
+                self.spoken[index].english if translate else self.spoken[index].text
+            ]
+            first, last = (
+                round(at / RATE * TICKS_PER_SECOND)
+                for at in (start, start + int(self.lengths[index]))
+            )
             marks = [ids[TIMESTAMPS[min(tick, len(TIMESTAMPS) - 1)]] for tick in (first, last)]
             labels += [marks[0], *text, marks[1]] if timestamps else text
         return placed, [*labels, ids["<|endoftext|>"]][:95]  # the decoder has 96 positions
@@ -176,7 +213,9 @@ class Batches:
         smooth = torch.nn.functional.avg_pool1d(noise[:, None], 9, 1, 4)[:, 0] * 3
         noise = torch.where(coloured, smooth, noise)
         snr = 10 ** (-torch.empty(size, 1, device=self.device).uniform_(3, 45) / 20)
-        samples = samples + noise * loudness * snr * (torch.rand(size, 1, device=self.device) < 0.85)
+        samples = samples + noise * loudness * snr * (
+            torch.rand(size, 1, device=self.device) < 0.85
+        )
         longest = max(len(labels) for _, labels in windows)
         labels = torch.full((size, longest), -100)
         for row, (_, tokens) in enumerate(windows):
@@ -215,7 +254,10 @@ def main() -> None:
     rng = random.Random(7)
     began = time.perf_counter()
     spoken = [corpus.utterance(rng, corpus.TRAINING_VARIANTS) for _ in range(arguments.utterances)]
-    held_out = [corpus.utterance(rng, corpus.HELD_OUT_VARIANTS) for _ in range(min(200, arguments.utterances))]
+    held_out = [
+        corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
+        for _ in range(min(200, arguments.utterances))
+    ]
     with ProcessPoolExecutor() as pool:
         audio = list(pool.map(synthesise_at_rate, spoken + held_out, chunksize=64))
     print(f"synthesised {len(audio)} utterances in {time.perf_counter() - began:.0f} s", flush=True)
@@ -226,30 +268,44 @@ def main() -> None:
     model.generation_config = generation_config(ids)
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
     filters = torch.tensor(np.asarray(extractor.mel_filters), dtype=torch.float32, device=device)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(ids)}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(ids)}",
+        flush=True,
+    )
 
     decay = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.98)
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        lr=1e-3,
+        betas=(0.9, 0.98),
     )
     began, step = time.perf_counter(), 0
     while (done := (time.perf_counter() - began) / arguments.seconds) < 1:
-        rate = arguments.peak_lr * min(step / 400, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
+        rate = (
+            arguments.peak_lr
+            * min(step / 400, 1)
+            * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         samples, inputs, labels = batches.batch(arguments.batch_size)
         features = log_mel(samples, filters)
         with torch.autocast(device, torch.bfloat16):
             logits = model(input_features=features, decoder_input_ids=inputs).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
         if step % 200 == 0:
-            print(f"step {step} loss {loss.item():.4f} {time.perf_counter() - began:.0f} s", flush=True)
+            print(
+                f"step {step} loss {loss.item():.4f} {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
 
     model.eval().half()
     model.config.dropout = 0.0
@@ -260,16 +316,29 @@ def main() -> None:
     check(folder, model, extractor, held_out, audio[len(spoken) :])
 
 
-def check(folder: Path, model: Any, extractor: Any, held_out: list[corpus.Utterance], audio: list[np.ndarray]) -> None:
+def check(
+    folder: Path,
+    model: Any,
+    extractor: Any,
+    held_out: list[corpus.Utterance],
+    audio: list[np.ndarray],
+) -> None:
     """Prints the held-out word error rate by transformers itself; the engine's own is evaluate.py."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     heard = []
     for spoken, samples in zip(held_out, audio, strict=True):
-        features = extractor(samples.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt").input_features
+        features = extractor(
+            samples.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"
+        ).input_features
         with torch.no_grad():
-            ids = model.generate(features.to(model.device), language=spoken.language, task="transcribe")
+            ids = model.generate(
+                features.to(model.device), language=spoken.language, task="transcribe"
+            )
         heard.append(tokenizer.decode(ids[0], skip_special_tokens=True))
-    print(f"held-out: word error rate {100 * wer([spoken.text for spoken in held_out], heard):.2f} %", flush=True)
+    print(
+        f"held-out: word error rate {100 * wer([spoken.text for spoken in held_out], heard):.2f} %",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

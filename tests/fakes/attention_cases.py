@@ -6,27 +6,54 @@ from typing import Any
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
+from antiphon.attention.interface import (
+    AttentionBackend,
+    AttentionSpec,
+    FullBatch,
+    Kind,
+    PagedBatch,
+)
 from antiphon.layers.positions import RelativeBias
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float8_e4m3fn: 0.2}
+TOLERANCE = {
+    torch.float32: 1e-5,
+    torch.float16: 4e-3,
+    torch.bfloat16: 3e-2,
+    torch.float8_e4m3fn: 0.2,
+}
 FULL_LENGTHS = [[7], [5, 5, 5], [1, 13, 4, 30]]
-PAGED_LENGTHS = [([1], [9]), ([1, 1, 1], [4, 17, 1]), ([1, 1, 5, 3], [16, 2, 5, 21]), ([6, 2], [6, 30])]
+PAGED_LENGTHS = [
+    ([1], [9]),
+    ([1, 1, 1], [4, 17, 1]),
+    ([1, 1, 5, 3], [16, 2, 5, 21]),
+    ([6, 2], [6, 30]),
+]
 POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite in the reference backend
 
 
-def make_bias(heads: int, bidirectional: bool, device: Any = "cpu", dtype: torch.dtype = torch.float32) -> RelativeBias:
+def make_bias(
+    heads: int, bidirectional: bool, device: Any = "cpu", dtype: torch.dtype = torch.float32
+) -> RelativeBias:
     bias = RelativeBias(heads, 8, 20, bidirectional)
     bias.weight.data.normal_(std=1.0)
     return bias.to(device, dtype)
 
 
 def plain_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: RelativeBias | None, first_query: int, causal: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    bias: RelativeBias | None,
+    first_query: int,
+    causal: bool,
 ) -> torch.Tensor:
     """One sequence in float64: q [queries, heads, size], k and v [keys, heads, size]."""
     scores = torch.einsum("qhd,khd->hqk", q.double(), k.double()) * scale
-    distance = torch.arange(k.shape[0], device=q.device)[None] - (torch.arange(q.shape[0], device=q.device) + first_query)[:, None]
+    distance = (
+        torch.arange(k.shape[0], device=q.device)[None]
+        - (torch.arange(q.shape[0], device=q.device) + first_query)[:, None]
+    )
     if bias is not None:
         scores = scores + bias.materialise(distance[None])[0].double()
     if causal:
@@ -34,7 +61,9 @@ def plain_attention(
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.double())
 
 
-def full_spec(heads: int, size: int, dtype: torch.dtype, bias: bool = False, device: Any = "cpu") -> AttentionSpec:
+def full_spec(
+    heads: int, size: int, dtype: torch.dtype, bias: bool = False, device: Any = "cpu"
+) -> AttentionSpec:
     return AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device(device), bias)
 
 
@@ -48,14 +77,18 @@ def paged_spec(
     device: Any = "cpu",
     kv: Any = None,
 ) -> AttentionSpec:
-    return AttentionSpec(kind, heads, size, size**-0.5, dtype, torch.device(device), bias, page_size, kv)
+    return AttentionSpec(
+        kind, heads, size, size**-0.5, dtype, torch.device(device), bias, page_size, kv
+    )
 
 
 def check_full(backend: AttentionBackend, lengths: list[int], seed: int = 0) -> None:
     """q, k and v are views of one stacked tensor, as the models make them."""
     spec = backend.spec
     torch.manual_seed(seed)
-    stacked = torch.randn(sum(lengths), 3 * spec.num_heads, spec.head_dim, device=spec.device).to(spec.dtype)
+    stacked = torch.randn(sum(lengths), 3 * spec.num_heads, spec.head_dim, device=spec.device).to(
+        spec.dtype
+    )
     q, k, v = stacked.split(spec.num_heads, dim=1)
     bias = make_bias(spec.num_heads, True, spec.device, spec.dtype) if spec.bias else None
     plan = backend.plan(FullBatch.of(np.array(lengths), spec.device))
@@ -64,7 +97,11 @@ def check_full(backend: AttentionBackend, lengths: list[int], seed: int = 0) -> 
     start = 0
     for length in lengths:
         rows = slice(start, start := start + length)
-        close(found[rows], plain_attention(q[rows], k[rows], v[rows], spec.scale, bias, 0, False), spec.dtype)
+        close(
+            found[rows],
+            plain_attention(q[rows], k[rows], v[rows], spec.scale, bias, 0, False),
+            spec.dtype,
+        )
 
 
 @dataclass
@@ -77,7 +114,12 @@ class PagedCase:
 
     @classmethod
     def make(
-        cls, spec: AttentionSpec, query_lens: list[int], kv_lens: list[int], seed: int = 1, poison: float = POISON
+        cls,
+        spec: AttentionSpec,
+        query_lens: list[int],
+        kv_lens: list[int],
+        seed: int = 1,
+        poison: float = POISON,
     ) -> "PagedCase":
         torch.manual_seed(seed)
         size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
@@ -85,31 +127,60 @@ class PagedCase:
         order = np.random.default_rng(seed).permutation(sum(counts) + 5)
         table = np.zeros((len(kv_lens), max(counts)), np.int32)
         limit = 400.0 if kv_dtype == torch.float8_e4m3fn else poison
-        pool = torch.full((2, len(order), size, spec.num_heads, spec.head_dim), limit, device=spec.device).to(kv_dtype)
+        pool = torch.full(
+            (2, len(order), size, spec.num_heads, spec.head_dim), limit, device=spec.device
+        ).to(kv_dtype)
         sequences, at = [], 0
         for row, (length, count) in enumerate(zip(kv_lens, counts, strict=True)):
             table[row, :count] = order[at : at + count]
             at += count
-            kv = torch.randn(2, length, spec.num_heads, spec.head_dim, device=spec.device).to(kv_dtype)
+            kv = torch.randn(2, length, spec.num_heads, spec.head_dim, device=spec.device).to(
+                kv_dtype
+            )
             sequences.append(kv)
-            places = torch.from_numpy(table[row, np.arange(length) // size].astype(np.int64) * size + np.arange(length) % size)
+            places = torch.from_numpy(
+                table[row, np.arange(length) // size].astype(np.int64) * size
+                + np.arange(length) % size
+            )
             raw = pool.flatten(1, 2).view(torch.uint8)  # indexing by bytes works for every dtype
             raw[:, places.to(spec.device)] = kv.view(torch.uint8)
-        q = torch.randn(sum(query_lens), spec.num_heads, spec.head_dim, device=spec.device).to(spec.dtype)
+        q = torch.randn(sum(query_lens), spec.num_heads, spec.head_dim, device=spec.device).to(
+            spec.dtype
+        )
         bias = make_bias(spec.num_heads, False, spec.device, spec.dtype) if spec.bias else None
-        return cls(q, pool, PagedBatch.of(np.array(query_lens), np.array(kv_lens), table, spec.device), bias, sequences)
+        return cls(
+            q,
+            pool,
+            PagedBatch.of(np.array(query_lens), np.array(kv_lens), table, spec.device),
+            bias,
+            sequences,
+        )
 
-    def check(self, found: torch.Tensor, spec: AttentionSpec, rounded: torch.dtype | None = None) -> None:
+    def check(
+        self, found: torch.Tensor, spec: AttentionSpec, rounded: torch.dtype | None = None
+    ) -> None:
         """`rounded`: to what queries and weights are, if it is coarser than the spec's dtype."""
         start = 0
-        for queries, length, (k, v) in zip(self.batch.query_lens, self.batch.kv_lens, self.sequences, strict=True):
+        for queries, length, (k, v) in zip(
+            self.batch.query_lens, self.batch.kv_lens, self.sequences, strict=True
+        ):
             rows = slice(start, start := start + int(queries))
             first = int(length - queries)
-            wanted = plain_attention(self.q[rows], k.float(), v.float(), spec.scale, self.bias, first, spec.kind == "causal")
+            wanted = plain_attention(
+                self.q[rows],
+                k.float(),
+                v.float(),
+                spec.scale,
+                self.bias,
+                first,
+                spec.kind == "causal",
+            )
             close(found[rows], wanted, rounded or spec.dtype)
 
 
-def check_paged(backend: AttentionBackend, query_lens: list[int], kv_lens: list[int], seed: int = 1) -> None:
+def check_paged(
+    backend: AttentionBackend, query_lens: list[int], kv_lens: list[int], seed: int = 1
+) -> None:
     case = PagedCase.make(backend.spec, query_lens, kv_lens, seed)
     plan = backend.plan(case.batch)
     rounded = backend.spec.kv_dtype if backend.name == "flash_attn_3" else None

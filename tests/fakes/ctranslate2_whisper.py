@@ -60,7 +60,9 @@ def read_variables(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             kind, size = _unpack(file, "BI")
             data = file.read(size)
             if kind not in DTYPES or len(data) != size:
-                raise FormatError(f"{path}: {variable} has type {kind} and {len(data)} of {size} bytes")
+                raise FormatError(
+                    f"{path}: {variable} has type {kind} and {len(data)} of {size} bytes"
+                )
             yield variable, np.frombuffer(data, DTYPES[kind]).reshape(shape)
 
 
@@ -81,7 +83,9 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
         if array.dtype in (np.float32, np.float16):
             tensors.update(_translate(name, torch.from_numpy(array.astype(np.float32))))
         elif array.ndim:
-            raise FormatError(f"{path}: {name} is {array.dtype}: quantised weights are not published weights")
+            raise FormatError(
+                f"{path}: {name} is {array.dtype}: quantised weights are not published weights"
+            )
     return tensors
 
 
@@ -91,7 +95,9 @@ def _translate(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         return {f"model.{half}.embed_positions.weight": tensor}
     if name == "decoder/embeddings/weight":
         return {"model.decoder.embed_tokens.weight": tensor}
-    if tensor.dim() == 0 or name == "decoder/projection/weight":  # scales of a setting; the head is tied
+    if (
+        tensor.dim() == 0 or name == "decoder/projection/weight"
+    ):  # scales of a setting; the head is tied
         return {}
     module, _, leaf = rest.rpartition("/")
     if half not in BLOCKS or leaf not in LEAF:
@@ -106,7 +112,9 @@ def _translate(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     pieces = dict(zip(parts, tensor.chunk(len(parts)), strict=True))
     if leaf == "bias" and pieces.pop("k_proj").any():
         raise FormatError(f"{name}: Whisper's keys have no bias")
-    return {f"{block}.{ours}.{part}.{LEAF[leaf]}": piece.contiguous() for part, piece in pieces.items()}
+    return {
+        f"{block}.{ours}.{part}.{LEAF[leaf]}": piece.contiguous() for part, piece in pieces.items()
+    }
 
 
 def convert(source: Path, target: Path) -> None:
@@ -116,7 +124,13 @@ def convert(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(source / "tokenizer.json", target)
     (target / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "WhisperTokenizer", "errors": "replace", **dict.fromkeys(_SPECIAL, "<|endoftext|>")})
+        json.dumps(
+            {
+                "tokenizer_class": "WhisperTokenizer",
+                "errors": "replace",
+                **dict.fromkeys(_SPECIAL, "<|endoftext|>"),
+            }
+        )
     )
     tokenizer = WhisperTokenizer.from_pretrained(target)
     generation = _generation(settings, tokenizer, len(tensors["model.decoder.embed_tokens.weight"]))
@@ -138,7 +152,10 @@ def _generation(settings: dict[str, Any], tokenizer: Any, vocabulary: int) -> Ge
     multilingual = vocabulary >= 51865
     languages = {by_id[id_]: id_ for id_ in settings["lang_ids"]} if multilingual else {}
     extra = (
-        {"lang_to_id": languages, "task_to_id": {task: known[f"<|{task}|>"] for task in ("transcribe", "translate")}}
+        {
+            "lang_to_id": languages,
+            "task_to_id": {task: known[f"<|{task}|>"] for task in ("transcribe", "translate")},
+        }
         if multilingual
         else {}
     )
@@ -163,7 +180,10 @@ def _generation(settings: dict[str, Any], tokenizer: Any, vocabulary: int) -> Ge
 def _config(tensors: dict[str, torch.Tensor], generation: GenerationConfig) -> WhisperConfig:
     """Everything but the number of heads follows from the tensors; a head has 64 features in every published Whisper."""
     size, mel_bins, _ = tensors["model.encoder.conv1.weight"].shape
-    layers = {half: 1 + max(_layer(name) for name in tensors if name.startswith(f"model.{half}.layers.")) for half in BLOCKS}
+    layers = {
+        half: 1 + max(_layer(name) for name in tensors if name.startswith(f"model.{half}.layers."))
+        for half in BLOCKS
+    }
     return WhisperConfig(
         architectures=["WhisperForConditionalGeneration"],
         vocab_size=len(tensors["model.decoder.embed_tokens.weight"]),

@@ -16,7 +16,12 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 def check_few_rows(
-    rows: int, norm: nn.Module | None, sizes: tuple[int, int], activation: str | None, device: str, dtype: torch.dtype
+    rows: int,
+    norm: nn.Module | None,
+    sizes: tuple[int, int],
+    activation: str | None,
+    device: str,
+    dtype: torch.dtype,
 ) -> None:
     """A linear layer with what lies around it, against the same in kernels of their own on the CPU in float32."""
     inputs, outputs = sizes
@@ -26,20 +31,30 @@ def check_few_rows(
     for parameter in layers.parameters():
         nn.init.normal_(parameter, std=0.05, mean=1.0 if parameter.shape == (inputs,) else 0.0)
     layers.to(dtype).requires_grad_(False)
-    layer, x, residual = layers["linear"], torch.randn(rows, inputs).to(dtype) + 0.5, torch.randn(rows, outputs).to(dtype)
+    layer, x, residual = (
+        layers["linear"],
+        torch.randn(rows, inputs).to(dtype) + 0.5,
+        torch.randn(rows, outputs).to(dtype),
+    )
     act = None if activation is None else Activation(activation)
     normed = x if norm is None else norm(x)
-    wanted = nn.functional.linear(normed.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
+    wanted = nn.functional.linear(
+        normed.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float()
+    )
     wanted = wanted if act is None else act(wanted)
     fuse_few_rows(layers.to(device))
     given = x.to(device) if norm is None else ResidualStream(x.to(device)).normed(norm)
-    tolerance = {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
+    tolerance = (
+        {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
+    )
     assert layer.fuses(given)
     torch.testing.assert_close(layer(given, act).float().cpu(), wanted, **tolerance)
     if act is None:
         stream = ResidualStream(residual.to(device))
         stream.add(layer, given)
-        torch.testing.assert_close(stream.value.float().cpu(), residual.float() + wanted, **tolerance)
+        torch.testing.assert_close(
+            stream.value.float().cpu(), residual.float() + wanted, **tolerance
+        )
 
 
 @torch.inference_mode()
@@ -49,14 +64,19 @@ def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, devic
     layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
     nn.init.normal_(layer.weight, std=1.0)
     layers = nn.ModuleList([layer, norm]).to(device, dtype)
-    x, slots = torch.randn(rows, 256, device=device, dtype=dtype), torch.tensor([17, 3, 30, 8][:rows], device=device).int()
+    x, slots = (
+        torch.randn(rows, 256, device=device, dtype=dtype),
+        torch.tensor([17, 3, 30, 8][:rows], device=device).int(),
+    )
     x[0] *= 30
     wanted = pools[0].project(0, slots, layer, ResidualStream(x).normed(norm))
     fuse_few_rows(layers)
     given = ResidualStream(x).normed(norm)
     assert layer.fuses(given)
     found = pools[1].project(0, slots, layer, given)
-    tolerance = {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
+    tolerance = (
+        {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
+    )
     torch.testing.assert_close(found, wanted, **tolerance)
     there, here = (pool.layers[0].float() for pool in (pools[1], pools[0]))
     assert here.abs().amax() > 10
@@ -65,7 +85,9 @@ def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, devic
     torch.testing.assert_close(there, here, **tolerance)
 
 
-def random_slots(rng: np.random.Generator, rules: TimestampRules, count: int, vocabulary: int, max_len: int) -> Slots:
+def random_slots(
+    rng: np.random.Generator, rules: TimestampRules, count: int, vocabulary: int, max_len: int
+) -> Slots:
     """Sequences in every state that the rules tell apart."""
     slots = Slots(count, max_len, vocabulary, torch.device("cpu"))
     for slot in range(count):

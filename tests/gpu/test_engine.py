@@ -18,7 +18,10 @@ from plain_engine import PlainEngine
 from antiphon import Engine
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -30,25 +33,40 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in tiny_models.FAMILIES if name != "whisper"])
 def test_tokens_equal_transformers(name: str, checkpoints) -> None:
     folder, model = checkpoints(name)
-    engine = PlainEngine(folder, device="cuda", dtype="float32", max_num_seqs=16, max_model_len=100, kv_cache_memory_gib=1)
+    engine = PlainEngine(
+        folder,
+        device="cuda",
+        dtype="float32",
+        max_num_seqs=16,
+        max_model_len=100,
+        kv_cache_memory_gib=1,
+    )
     start = model.generation_config.decoder_start_token_id
     inputs = mixed_inputs(24, model.config.vocab_size, seed=11)
     for ids, max_new in inputs:
         engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
     finished = engine.run()
     for i, (ids, max_new) in enumerate(inputs):
-        tokens, logprobs = oracle(model, torch.tensor(ids[None], dtype=torch.long), [start], max_new)
+        tokens, logprobs = oracle(
+            model, torch.tensor(ids[None], dtype=torch.long), [start], max_new
+        )
         assert finished[i].token_ids == tokens, f"request {i}"
-        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=2e-3, rtol=1e-3)
+        np.testing.assert_allclose(
+            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=2e-3, rtol=1e-3
+        )
 
 
 def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
     folder, _ = checkpoints("whisper")
     results = []
     for device in ("cpu", "cuda"):
-        engine = PlainEngine(folder, device=device, dtype="float32", max_num_seqs=8, kv_cache_memory_gib=1)
+        engine = PlainEngine(
+            folder, device=device, dtype="float32", max_num_seqs=8, kv_cache_memory_gib=1
+        )
         for i, clip in enumerate(clips(16, engine.encoder.audio.window)):
-            prompt = [61, 63, 65, 66] if i % 3 else [*range(3, 20), 61, 63, 65, 66]  # some with earlier text: graphs of their own
+            prompt = (
+                [61, 63, 65, 66] if i % 3 else [*range(3, 20), 61, 63, 65, 66]
+            )  # some with earlier text: graphs of their own
             engine.submit(engine.request(clip, prompt, 30, DecodingRules(stop_ids=(60,))))
         results.append({id_: end.token_ids for id_, end in engine.run().items()})
     assert results[0] == results[1]
@@ -59,7 +77,10 @@ def test_special_ids_inside_sequences_equal_the_cpu(name: str, checkpoints) -> N
     """Padding takes no position in M2M-100: counted on the device, in graphs and rounds of steps."""
     folder, model = checkpoints(name)
     params, results = SamplingParams(logit_bias=dict.fromkeys(specials(model), 6.0)), []
-    for options in ({"device": "cpu"}, {"device": "cuda", "kv_cache_memory_gib": 1, "num_scheduler_steps": 3}):
+    for options in (
+        {"device": "cpu"},
+        {"device": "cuda", "kv_cache_memory_gib": 1, "num_scheduler_steps": 3},
+    ):
         engine = PlainEngine(folder, dtype="float32", max_num_seqs=8, max_model_len=64, **options)
         for ids, prompt, length in texts(model, prompt=9, seed=6):
             engine.submit(engine.request(ids, prompt, length, DecodingRules(), params=params))
@@ -73,14 +94,19 @@ def test_special_ids_inside_sequences_equal_the_cpu(name: str, checkpoints) -> N
 def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, checkpoints) -> None:
     folder, model = checkpoints(name)
     start, results = model.generation_config.decoder_start_token_id, []
-    eager: list[dict[str, Any]] = [{"enforce_eager": True}, {"decoder_attention_backend": "torch_sdpa"}]
+    eager: list[dict[str, Any]] = [
+        {"enforce_eager": True},
+        {"decoder_attention_backend": "torch_sdpa"},
+    ]
     for options in ({}, {"num_scheduler_steps": 4}, *eager):
         engine = PlainEngine(
             folder, device="cuda", dtype="float32", max_num_seqs=12, max_model_len=100, kv_cache_memory_gib=1,
             encoder_attention_backend=encoder, **options,
         )  # fmt: skip
         assert (engine.replica.runner.graphs is None) == (options in eager)
-        assert (engine.encoder.text_graphs is None) == ("enforce_eager" in options or encoder != "triton")
+        assert (engine.encoder.text_graphs is None) == (
+            "enforce_eager" in options or encoder != "triton"
+        )
         for ids, max_new in mixed_inputs(24, model.config.vocab_size, seed=12):
             engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
         results.append({id_: end.token_ids for id_, end in engine.run().items()})
@@ -89,7 +115,14 @@ def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, ch
 
 def test_ten_thousand_steps_take_no_memory(checkpoints) -> None:
     folder, model = checkpoints("bart")
-    engine = PlainEngine(folder, device="cuda", dtype="float32", max_num_seqs=4, max_model_len=100, kv_cache_memory_gib=1)
+    engine = PlainEngine(
+        folder,
+        device="cuda",
+        dtype="float32",
+        max_num_seqs=4,
+        max_model_len=100,
+        kv_cache_memory_gib=1,
+    )
     rng = np.random.default_rng(0)
 
     def run(count: int) -> int:
@@ -117,5 +150,8 @@ def test_the_shipped_t5_through_ray(dtype: str, t5_folder: Path, ray_cluster: No
     with Engine(str(t5_folder), dtype=dtype, kv_cache_memory_gib=2) as engine:
         assert engine.workers.facts["decoder"]["device"] == "cuda"
         outputs = engine.generate([f"in words: {number}" for number in numbers], use_tqdm=False)
-    right = sum(output.outputs[0].text == train.in_words(number) for output, number in zip(outputs, numbers, strict=True))
+    right = sum(
+        output.outputs[0].text == train.in_words(number)
+        for output, number in zip(outputs, numbers, strict=True)
+    )
     assert right >= 0.98 * len(numbers)

@@ -21,7 +21,10 @@ from antiphon.layers.few_rows import fuse_few_rows
 from antiphon.layers.linear import KINDS, Activation, Linear
 from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 FLOAT8 = torch.float8_e4m3fn
 
 
@@ -29,7 +32,9 @@ def values(x: Any) -> torch.Tensor:
     return (x.values.float() * x.scales if isinstance(x, Quantised) else x.float()).cpu()
 
 
-@pytest.mark.parametrize("make", [lambda: LayerNorm(1280), lambda: RMSNorm(1280, 1e-6), lambda: LayerNorm(48)])
+@pytest.mark.parametrize(
+    "make", [lambda: LayerNorm(1280), lambda: RMSNorm(1280, 1e-6), lambda: LayerNorm(48)]
+)
 @pytest.mark.parametrize("quantises", [False, True])
 @pytest.mark.parametrize("with_delta", [False, True])
 def test_the_norm_of_a_sum(make: Any, quantises: bool, with_delta: bool) -> None:
@@ -42,7 +47,9 @@ def test_the_norm_of_a_sum(make: Any, quantises: bool, with_delta: bool) -> None
     norm.cuda().quantises = quantises
     total, found = norm.after(x.cuda(), delta.cuda() if with_delta else None)
     assert torch.equal(total.cpu(), wanted_total)
-    torch.testing.assert_close(values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantises else 2e-2)
+    torch.testing.assert_close(
+        values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantises else 2e-2
+    )
 
 
 @pytest.mark.parametrize("rows", [5, 64, 256])
@@ -66,7 +73,9 @@ def test_a_product_of_many_inputs_is_summed_by_the_norm_behind_it(
     on_cpu = on_gpu.cpu().float()
     total = before.float() + on_cpu[0](x.float())
     tolerance = 2e-2 if dtype == torch.bfloat16 else 3e-3
-    torch.testing.assert_close(found.float().cpu(), on_cpu[1](total), atol=2 * tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        found.float().cpu(), on_cpu[1](total), atol=2 * tolerance, rtol=tolerance
+    )
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -80,7 +89,12 @@ def test_activations(name: str, gated: bool, quantises: bool) -> None:
     layer.quantises = quantises
     on_gpu = both.cuda()
     found = layer(on_gpu[:, :5120], on_gpu[:, 5120:] if gated else None)
-    torch.testing.assert_close(values(found), wanted.float(), atol=6e-2 if quantises else 1e-2, rtol=7e-2 if quantises else 2e-2)
+    torch.testing.assert_close(
+        values(found),
+        wanted.float(),
+        atol=6e-2 if quantises else 1e-2,
+        rtol=7e-2 if quantises else 2e-2,
+    )
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 300])
@@ -117,7 +131,11 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
     wanted = x.float() @ stored.t() + bias
     assert layer.fuses(x) == (tokens <= 4 and dtype != torch.float32)
     found = layer(x.cuda()).float().cpu()
-    assert (found - wanted).norm() / wanted.norm() < {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 1e-5}[dtype]
+    assert (found - wanted).norm() / wanted.norm() < {
+        torch.float16: 1e-3,
+        torch.bfloat16: 6e-3,
+        torch.float32: 1e-5,
+    }[dtype]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
@@ -138,7 +156,9 @@ def test_linear_layers_of_few_rows(
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_keys_and_values_of_few_rows_go_into_pages(rows: int, fp8: bool, dtype: torch.dtype) -> None:
+def test_keys_and_values_of_few_rows_go_into_pages(
+    rows: int, fp8: bool, dtype: torch.dtype
+) -> None:
     check_projecting(rows, FLOAT8 if fp8 else dtype, dtype, "cuda")
 
 
@@ -158,7 +178,9 @@ def test_greedy_sampling(seed: int) -> None:
     """Whisper's vocabulary; sequences in every state that the timestamp rules tell apart."""
     rng, vocabulary, count = np.random.default_rng(seed), 51866, 64
     last = {"last_id": 51_800} if seed % 2 else {}  # tokens were added behind the timestamps
-    rules = TimestampRules(first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, **last)
+    rules = TimestampRules(
+        first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, **last
+    )
     here = random_slots(rng, rules, count, vocabulary, max_len=448)
     there = Slots(count, 448, vocabulary, torch.device("cuda"))
     there.tokens.copy_(here.tokens)
@@ -170,7 +192,10 @@ def test_greedy_sampling(seed: int) -> None:
     rows = torch.arange(count, dtype=torch.int32)
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += 2.0
-    wanted, found = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64, device="cuda")
+    wanted, found = (
+        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(count, dtype=torch.int64, device="cuda"),
+    )
     Sampler(here, rules).greedy(logits, rows, lengths, wanted)
     Sampler(there, rules).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), found)
     assert found.tolist() == wanted.tolist()
@@ -188,7 +213,9 @@ def test_capturing_waits_for_what_the_work_reads() -> None:
     torch.cuda.synchronize()
     torch.cuda._sleep(200_000_000)
     ids.copy_(torch.arange(2048, device="cuda") % 64)
-    captured = GraphCapture(torch.device("cuda"), model).each([2048], lambda size: (None, lambda: out.copy_(table[ids[:size]])))
+    captured = GraphCapture(torch.device("cuda"), model).each(
+        [2048], lambda size: (None, lambda: out.copy_(table[ids[:size]]))
+    )
     captured[2048].graph.replay()
     torch.cuda.synchronize()
     assert out[:, 0].tolist() == ids.tolist()

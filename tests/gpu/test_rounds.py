@@ -14,7 +14,10 @@ from plain_engine import PlainEngine
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 SEQUENCES, STEPS = 64, 60
 # Greedy decoding by random weights repeats itself; a draw from their nearly even distribution shows any change of a logit.
@@ -54,7 +57,13 @@ def run(engine: PlainEngine, params: list[SamplingParams]) -> list[list[int]]:
     ids = []
     for i, each in enumerate(params):
         prompt = [50258, 50259 + i, 50360, 50364]
-        ids.append(engine.submit(engine.request(clips[i % 4], prompt, STEPS - i % 7, DecodingRules(), params=each, seed=i)))
+        ids.append(
+            engine.submit(
+                engine.request(
+                    clips[i % 4], prompt, STEPS - i % 7, DecodingRules(), params=each, seed=i
+                )
+            )
+        )
     finished = engine.run()
     return [finished[id_].token_ids for id_ in ids]
 
@@ -69,7 +78,9 @@ def test_rounds_of_any_length_give_the_same_tokens(large_v3: Path) -> None:
         del engine
         gc.collect()  # a GPU is shared by several processes of tests
         torch.cuda.empty_cache()
-    assert len({token for tokens in results[1] for token in tokens}) > 50, "the random model repeats itself"
+    assert len({token for tokens in results[1] for token in tokens}) > 50, (
+        "the random model repeats itself"
+    )
     assert all(each == results[1] for each in results.values())
 
 
@@ -84,13 +95,19 @@ def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
     assert inputs.waits > 20
 
 
-def test_masks_of_every_sequence_stay_in_graphs(large_v3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_every_sequence_stay_in_graphs(
+    large_v3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """64 masks at once, where 16 rows made a table once: all from graphs, and as the plain sampler has them."""
-    params = [SamplingParams(logit_bias={50 + i: 30.0, 9000 + 7 * i: 25.0}) for i in range(SEQUENCES)]
+    params = [
+        SamplingParams(logit_bias={50 + i: 30.0, 9000 + 7 * i: 25.0}) for i in range(SEQUENCES)
+    ]
     engine = make(large_v3)
     sampler, calls = engine.replica.runner.sampler, []
     original = type(sampler).__call__
-    monkeypatch.setattr(type(sampler), "__call__", lambda self, *given: calls.append(1) or original(self, *given))
+    monkeypatch.setattr(
+        type(sampler), "__call__", lambda self, *given: calls.append(1) or original(self, *given)
+    )
     found = run(engine, params)
     assert not calls, "a step was sampled outside graphs"
     eager = make(large_v3, enforce_eager=True)

@@ -90,7 +90,9 @@ def test_starts_at_once_are_one_start():
         await engine.close()
         return threading.active_count() - before
 
-    assert asyncio.run(run()) <= 2  # the thread that started it, and the one that closed it, may be about to end
+    assert (
+        asyncio.run(run()) <= 2
+    )  # the thread that started it, and the one that closed it, may be about to end
 
 
 def test_a_program_ends_with_a_stream_that_it_never_finished():
@@ -100,7 +102,9 @@ def test_a_program_ends_with_a_stream_that_it_never_finished():
         stream = engine.stream("12")
         next(stream)
         """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], timeout=60, capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (0, "")
 
 
@@ -109,7 +113,9 @@ def test_shutdown_does_not_wait_for_work_that_a_thread_took():
         threads = DaemonThreads(4, "test")
         for _ in range(8):
             threads.submit(time.sleep, 0)
-        ending = threading.Thread(target=threads.shutdown, args=(False,), kwargs={"cancel_futures": True}, daemon=True)
+        ending = threading.Thread(
+            target=threads.shutdown, args=(False,), kwargs={"cancel_futures": True}, daemon=True
+        )
         ending.start()
         ending.join(PATIENCE)
         assert not ending.is_alive()
@@ -132,13 +138,17 @@ def test_priorities_and_timeouts_of_any_number_type():
         checked_timeout(-(10**400))
 
 
-@pytest.mark.parametrize("ids", [[1.7], ["5"], "123", b"12", [True], [None], [[1]], 5, {1: 2}, np.array([1.0])])
+@pytest.mark.parametrize(
+    "ids", [[1.7], ["5"], "123", b"12", [True], [None], [[1]], 5, {1: 2}, np.array([1.0])]
+)
 def test_what_is_no_token_ids_is_refused(ids):
     with pytest.raises(PromptError, match="whole numbers"):
         token_ids(ids)
 
 
-@pytest.mark.parametrize("ids", [[5, 1], (5, 1), np.array([5, 1]), np.array([5, 1], np.uint8), [np.int64(5), 1]])
+@pytest.mark.parametrize(
+    "ids", [[5, 1], (5, 1), np.array([5, 1]), np.array([5, 1], np.uint8), [np.int64(5), 1]]
+)
 def test_token_ids_of_any_integer_type(ids):
     assert token_ids(ids) == (5, 1)
 
@@ -149,7 +159,10 @@ def test_what_is_no_prompts_is_one_error(engine, prompts):
         engine.generate(prompts, use_tqdm=False)
 
 
-@pytest.mark.parametrize("recording", [None, 5, bytearray(b"x"), io.BytesIO(b"x"), np.zeros(16000), Path("x.wav"), {"path": "x"}])
+@pytest.mark.parametrize(
+    "recording",
+    [None, 5, bytearray(b"x"), io.BytesIO(b"x"), np.zeros(16000), Path("x.wav"), {"path": "x"}],
+)
 def test_a_single_recording_is_no_list(engine, recording):
     with pytest.raises(PromptError, match="give a list of recordings"):
         engine.transcribe_all(recording)
@@ -173,7 +186,10 @@ class Raising:
         raise RuntimeError("no items")
 
 
-@pytest.mark.parametrize("name", ["n", "top_k", "seed", "max_tokens", "logprobs", "stop", "stop_token_ids", "allowed_token_ids"])
+@pytest.mark.parametrize(
+    "name",
+    ["n", "top_k", "seed", "max_tokens", "logprobs", "stop", "stop_token_ids", "allowed_token_ids"],
+)
 def test_a_value_that_raises_is_a_wrong_value(name):
     with pytest.raises(SamplingError, match=name):
         SamplingParams(**{name: Raising()})

@@ -54,7 +54,9 @@ def test_the_same_tokens_as_the_plain_objects(t5: Engine, t5_folder: Path) -> No
         ids = np.array(tokenizer(f"in words: {number}").input_ids, np.int32)
         plain.submit(plain.request(ids, [0], 60, DecodingRules(stop_ids=(1,))))
     finished = plain.run()
-    assert [output.outputs[0].token_ids for output in outputs] == [finished[i].token_ids for i in range(len(numbers))]
+    assert [output.outputs[0].token_ids for output in outputs] == [
+        finished[i].token_ids for i in range(len(numbers))
+    ]
     assert outputs[2].outputs[0].text == "four hundred seven"
     assert outputs[2].outputs[0].finish_reason == "stop"
     assert outputs[2].prompt_token_ids == [0]
@@ -74,8 +76,14 @@ def test_recordings_of_every_format_and_length(whisper: Engine) -> None:
 
 
 def test_translation_and_a_given_language(whisper: Engine) -> None:
-    assert whisper.transcribe(RECORDINGS / "wecker.wav", task="translate").text == "wake me up tomorrow at four"
-    assert whisper.transcribe(RECORDINGS / "wecker.wav", language="de", timestamps=False).text == "wecke mich morgen um vier"
+    assert (
+        whisper.transcribe(RECORDINGS / "wecker.wav", task="translate").text
+        == "wake me up tomorrow at four"
+    )
+    assert (
+        whisper.transcribe(RECORDINGS / "wecker.wav", language="de", timestamps=False).text
+        == "wecke mich morgen um vier"
+    )
 
 
 def test_silence_gives_no_text_and_no_work(whisper: Engine) -> None:
@@ -90,10 +98,16 @@ def test_one_clip_under_several_prompts_is_encoded_once(whisper: Engine) -> None
     before = whisper.stats()
     prompts = [
         {"prompt": prompt, "multi_modal_data": {"audio": (clip, 16_000)}}
-        for prompt in ("<|en|><|transcribe|><|notimestamps|>", "<|en|><|transcribe|>", "<|de|><|translate|><|notimestamps|>")
+        for prompt in (
+            "<|en|><|transcribe|><|notimestamps|>",
+            "<|en|><|transcribe|>",
+            "<|de|><|translate|><|notimestamps|>",
+        )
     ]
     outputs = whisper.generate(prompts, use_tqdm=False)
-    samples = whisper.generate(prompts[0], SamplingParams(n=4, temperature=0.8, seed=1), use_tqdm=False)
+    samples = whisper.generate(
+        prompts[0], SamplingParams(n=4, temperature=0.8, seed=1), use_tqdm=False
+    )
     after = whisper.stats()
     assert after["encodes"] - before["encodes"] == 1
     assert after["done"] - before.get("done", 0) == 7
@@ -133,9 +147,15 @@ def test_stop_strings(t5: Engine) -> None:
 def test_seeds_give_the_same_text_alone_and_in_a_crowd(t5: Engine) -> None:
     params = SamplingParams(temperature=20.0, seed=5, max_tokens=12)
     alone = t5.generate("in words: 51", params, use_tqdm=False)[0].outputs[0].token_ids
-    crowd = t5.generate(["in words: 51", *(f"in words: {number}" for number in range(100, 130))], params, use_tqdm=False)
+    crowd = t5.generate(
+        ["in words: 51", *(f"in words: {number}" for number in range(100, 130))],
+        params,
+        use_tqdm=False,
+    )
     assert crowd[0].outputs[0].token_ids == alone
-    other = t5.generate("in words: 51", SamplingParams(temperature=20.0, seed=6, max_tokens=12), use_tqdm=False)
+    other = t5.generate(
+        "in words: 51", SamplingParams(temperature=20.0, seed=6, max_tokens=12), use_tqdm=False
+    )
     assert other[0].outputs[0].token_ids != alone
 
 
@@ -164,7 +184,16 @@ def test_bad_requests_fail_alone_with_their_own_errors(whisper: Engine) -> None:
     began = time.perf_counter()
     outputs = whisper.generate([bad[0], good, *bad[1:], good], use_tqdm=False)
     assert time.perf_counter() - began < 5
-    assert [output.error is None for output in outputs] == [False, True, False, False, False, False, False, True]
+    assert [output.error is None for output in outputs] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
     assert outputs[1].outputs[0].text == outputs[-1].outputs[0].text
     with pytest.raises(PromptError, match="unknown key 'nonsense'"):
         _ = outputs[6].outputs
@@ -175,7 +204,9 @@ def test_errors_of_single_calls(whisper: Engine, t5: Engine) -> None:
         whisper.transcribe(RECORDINGS / "call.wav", language="klingon")
     with pytest.raises(PromptError, match=r"unknown task 'transcibe'\. Did you mean 'transcribe'"):
         whisper.transcribe(RECORDINGS / "call.wav", task="transcibe")
-    with pytest.raises(PromptError, match="chunk_seconds must be between 1 and the model's window of 8, not 30"):
+    with pytest.raises(
+        PromptError, match="chunk_seconds must be between 1 and the model's window of 8, not 30"
+    ):
         whisper.transcribe(RECORDINGS / "call.wav", chunk_seconds=30)
     with pytest.raises(PromptError, match="does not transcribe audio"):
         t5.transcribe(RECORDINGS / "call.wav")
@@ -187,30 +218,50 @@ def test_errors_of_single_calls(whisper: Engine, t5: Engine) -> None:
 
 
 def test_a_request_past_its_deadline_expires_and_others_go_on(t5: Engine) -> None:
-    late = t5.generate(["in words: 7"] * 40, SamplingParams(ignore_eos=True, max_tokens=400), use_tqdm=False, timeout=0.05)
+    late = t5.generate(
+        ["in words: 7"] * 40,
+        SamplingParams(ignore_eos=True, max_tokens=400),
+        use_tqdm=False,
+        timeout=0.05,
+    )
     assert any(isinstance(output.error, RequestExpired) for output in late)
     assert t5.generate("in words: 8", use_tqdm=False)[0].outputs[0].text == "eight"
 
 
 def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Path) -> None:
     prompts = [f"in words: {number}" for number in range(100_111, 100_135)]
-    with Engine(str(t5_folder), num_kv_pages=12, kv_page_size=4, max_model_len=20, max_encoder_len=12) as small:
-        outputs = small.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
+    with Engine(
+        str(t5_folder), num_kv_pages=12, kv_page_size=4, max_model_len=20, max_encoder_len=12
+    ) as small:
+        outputs = small.generate(
+            prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False
+        )
         assert small.stats()["preemptions"] > 0
         assert small.stats()["kv_pages_available"] == 12
     wanted = t5.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
-    assert [each.outputs[0].token_ids for each in outputs] == [each.outputs[0].token_ids for each in wanted]
+    assert [each.outputs[0].token_ids for each in outputs] == [
+        each.outputs[0].token_ids for each in wanted
+    ]
 
 
 def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
     async def run() -> None:
         async with AsyncEngine(str(t5_folder), encoder_replicas=2, decoder_replicas=2) as engine:
-            tasks = [asyncio.create_task(engine.generate(f"in words: {number}")) for number in range(60)]
-            victim = asyncio.create_task(engine.generate("in words: 999", SamplingParams(ignore_eos=True, max_tokens=500)))
+            tasks = [
+                asyncio.create_task(engine.generate(f"in words: {number}")) for number in range(60)
+            ]
+            victim = asyncio.create_task(
+                engine.generate("in words: 999", SamplingParams(ignore_eos=True, max_tokens=500))
+            )
             await asyncio.sleep(0.3)
             victim.cancel()
             outputs = await asyncio.gather(*tasks)
-            assert [output.outputs[0].text for output in outputs[:4]] == ["zero", "one", "two", "three"]
+            assert [output.outputs[0].text for output in outputs[:4]] == [
+                "zero",
+                "one",
+                "two",
+                "three",
+            ]
             with pytest.raises(asyncio.CancelledError):
                 await victim
             for _ in range(200):
@@ -225,7 +276,9 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
     asyncio.run(run())
 
 
-def test_two_engines_in_one_cluster_and_no_actor_left_behind(t5: Engine, whisper: Engine, t5_folder: Path) -> None:
+def test_two_engines_in_one_cluster_and_no_actor_left_behind(
+    t5: Engine, whisper: Engine, t5_folder: Path
+) -> None:
     workers = Engine(str(t5_folder))
     assert workers.generate("in words: 3", use_tqdm=False)[0].outputs[0].text == "three"
     assert t5.generate("in words: 4", use_tqdm=False)[0].outputs[0].text == "four"
@@ -242,7 +295,9 @@ def test_two_engines_in_one_cluster_and_no_actor_left_behind(t5: Engine, whisper
 def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
     async def run() -> None:
         engine = await AsyncEngine(str(t5_folder)).start()
-        task = asyncio.create_task(engine.generate("in words: 9", SamplingParams(ignore_eos=True, max_tokens=500)))
+        task = asyncio.create_task(
+            engine.generate("in words: 9", SamplingParams(ignore_eos=True, max_tokens=500))
+        )
         await asyncio.sleep(0.2)
         await engine.close()
         with pytest.raises(EngineDeadError, match="closed"):
@@ -256,13 +311,18 @@ def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
 def test_a_dead_worker_ends_its_requests_with_a_clear_error(t5_folder: Path) -> None:
     with Engine(str(t5_folder)) as engine:
         ray.kill(engine.workers.decoders[0])
-        task = lambda: [engine.generate("in words: 5", SamplingParams(ignore_eos=True), use_tqdm=False) for _ in range(50)]
+        task = lambda: [
+            engine.generate("in words: 5", SamplingParams(ignore_eos=True), use_tqdm=False)
+            for _ in range(50)
+        ]
         with pytest.raises(EngineDeadError, match="worker"):
             task()
 
 
 def test_what_the_loading_raises_comes_through_unchanged(t5_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(AttentionBackendError, match="encoder_attention_backend='cpu_paged' cannot be used"):
+    with pytest.raises(
+        AttentionBackendError, match="encoder_attention_backend='cpu_paged' cannot be used"
+    ):
         Engine(str(t5_folder), encoder_attention_backend="cpu_paged")
     with pytest.raises(ConfigurationError, match="Did you mean 'max_num_seqs'"):
         Engine(str(t5_folder), max_num_seq=4)
@@ -279,13 +339,19 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         engine = whisper._async
         params = SamplingParams(max_tokens=5)
         good = await engine.run_in_thread(
-            engine.inputs.prepare, {"prompt": "<|en|>", "multi_modal_data": {"audio": RECORDINGS / "door.mp3"}}, params
+            engine.inputs.prepare,
+            {"prompt": "<|en|>", "multi_modal_data": {"audio": RECORDINGS / "door.mp3"}},
+            params,
         )
         from dataclasses import replace
 
-        broken = replace(good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32)))
+        broken = replace(
+            good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32))
+        )
         opened = [engine.submit(each, each.prompt_token_ids) for each in (good, broken)]
-        results = await asyncio.gather(*(engine.result(each) for each in opened), return_exceptions=True)
+        results = await asyncio.gather(
+            *(engine.result(each) for each in opened), return_exceptions=True
+        )
         assert not isinstance(results[0], BaseException)
         assert isinstance(results[1], RequestFailed)
         assert "the encoder failed" in str(results[1])

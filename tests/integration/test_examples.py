@@ -25,7 +25,9 @@ def load(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_whisper_on_voices_it_never_heard(monkeypatch: pytest.MonkeyPatch, whisper_folder: Path) -> None:
+def test_whisper_on_voices_it_never_heard(
+    monkeypatch: pytest.MonkeyPatch, whisper_folder: Path
+) -> None:
     evaluate = load(EXAMPLES / "whisper_commands" / "evaluate.py", monkeypatch).evaluate
     with Engine(str(whisper_folder)) as engine:
         figures = evaluate(engine)
@@ -43,4 +45,7 @@ def test_t5_on_numbers_it_never_saw(monkeypatch: pytest.MonkeyPatch, t5_folder: 
 
 def test_checkpoints_are_small() -> None:
     for folder in ("whisper_commands", "t5_numbers"):
-        assert sum(path.stat().st_size for path in (EXAMPLES / folder / "model").iterdir()) < 10 * 2**20
+        assert (
+            sum(path.stat().st_size for path in (EXAMPLES / folder / "model").iterdir())
+            < 10 * 2**20
+        )

@@ -28,7 +28,11 @@ from antiphon.inputs.processor import InputProcessor
 from antiphon.kernels.numba_cache import compiled
 from antiphon.runtime.openmp import let_idle_threads_sleep
 
-TIMES, LATER, TOKENS = 1.5, 3, 8  # a first request takes at most so many times the median of so many later ones
+TIMES, LATER, TOKENS = (
+    1.5,
+    3,
+    8,
+)  # a first request takes at most so many times the median of so many later ones
 SLACK = 0.05  # seconds
 ENVIRONMENT = {
     **os.environ,
@@ -40,7 +44,9 @@ SAMPLING = {
     "sampling": SamplingParams(temperature=0.7),
     "filters": SamplingParams(temperature=0.7, top_k=20, top_p=0.9, min_p=0.01),
     "logprobs": SamplingParams(logprobs=5),
-    "penalties": SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
+    "penalties": SamplingParams(
+        repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1
+    ),
     "bias": SamplingParams(logit_bias={5: -1.0}),
 }
 
@@ -59,8 +65,12 @@ def measure(folder: Path, device: str, quantization: str) -> dict[str, list[floa
     engine = PlainEngine(folder, rules, device=device, dtype=dtype, quantization=quantization)
     payload = iter(_payloads(inputs))
 
-    def request(prompt: list[int], params: SamplingParams, timestamps: bool = False, ngram: int = 0) -> None:
-        own: DecodingRules = replace(inputs.rules(len(prompt), params, timestamps), no_repeat_ngram=ngram)
+    def request(
+        prompt: list[int], params: SamplingParams, timestamps: bool = False, ngram: int = 0
+    ) -> None:
+        own: DecodingRules = replace(
+            inputs.rules(len(prompt), params, timestamps), no_repeat_ngram=ngram
+        )
         engine.submit(engine.request(next(payload), prompt, TOKENS, own, params=params))
         engine.run()
 
@@ -70,7 +80,9 @@ def measure(folder: Path, device: str, quantization: str) -> dict[str, list[floa
     if whisper is not None:
         with_times = whisper.prompt("en", "transcribe", timestamps=True)
         paths["timestamps"] = lambda: request(with_times, SamplingParams(), timestamps=True)
-    paths |= {name: lambda params=params: request(prompt, params) for name, params in SAMPLING.items()}
+    paths |= {
+        name: lambda params=params: request(prompt, params) for name, params in SAMPLING.items()
+    }
     paths["n-grams"] = lambda: request(prompt, SamplingParams(), ngram=3)
     long = inputs.model.max_decoder_len // 2
     paths["long prompt"] = lambda: request([*prompt, *[7] * (long - len(prompt))], SamplingParams())
@@ -89,9 +101,13 @@ def _payloads(inputs: InputProcessor) -> "list[np.ndarray]":
     rng = np.random.default_rng(3)
     if inputs.audio is None:
         return [
-            rng.integers(5, inputs.model.encoder.vocab_size, int(length)).astype(np.int32) for length in rng.integers(8, 40, 100)
+            rng.integers(5, inputs.model.encoder.vocab_size, int(length)).astype(np.int32)
+            for length in rng.integers(8, 40, 100)
         ]
-    return [(rng.standard_normal(inputs.audio.sampling_rate) * 0.1).astype(np.float32) for _ in range(100)]
+    return [
+        (rng.standard_normal(inputs.audio.sampling_rate) * 0.1).astype(np.float32)
+        for _ in range(100)
+    ]
 
 
 def run_script(*arguments: object, **environment: str) -> str:
@@ -110,14 +126,20 @@ def check_first_requests(folder: Path, device: str, quantization: str) -> None:
         assert first <= TIMES * usual + SLACK, f"{name}: {first:.3f} s, later {usual:.3f}"
 
 
-@pytest.mark.parametrize(("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "int8"), (T5, "none")])
+@pytest.mark.parametrize(
+    ("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "int8"), (T5, "none")]
+)
 def test_a_first_request_takes_no_longer_than_later_ones(folder: Path, quantization: str) -> None:
     check_first_requests(folder, "cpu", quantization)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "fp8"), (T5, "none"), (T5, "int8")])
-def test_a_first_request_on_a_gpu_takes_no_longer_than_later_ones(folder: Path, quantization: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "quantization"), [(WHISPER, "none"), (WHISPER, "fp8"), (T5, "none"), (T5, "int8")]
+)
+def test_a_first_request_on_a_gpu_takes_no_longer_than_later_ones(
+    folder: Path, quantization: str
+) -> None:
     check_first_requests(folder, "cuda", quantization)
 
 
@@ -126,7 +148,9 @@ def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
     engine = PlainEngine(folder, max_num_seqs=2, num_kv_pages=200)
     runner = engine.replica.runner
     for layer in runner.pool.layers:
-        assert not layer[:, : runner.pool.scratch_page].any(), "a page that a request may get was written"
+        assert not layer[:, : runner.pool.scratch_page].any(), (
+            "a page that a request may get was written"
+        )
     assert len(runner.handoff) == 0
     assert (runner.slots.host["temperature"] == 0).all()
     assert (runner.slots.host["mask"] == 0).all()
@@ -137,14 +161,19 @@ def test_kernels_are_compiled_once_for_a_machine(tmp_path: Path) -> None:
     """Two processes that find none compile side by side, and say so; a third one finds theirs."""
     environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, __file__, "kernels"]
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert all("compiling" in output and str(tmp_path) in output for output in said)
     assert "compiling" not in run_script("kernels", NUMBA_CACHE_DIR=str(tmp_path))
 
 
-def test_kernels_work_where_no_folder_can_be_written_to(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_kernels_work_where_no_folder_can_be_written_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     with caplog.at_level(logging.WARNING, "antiphon"):
 

@@ -76,7 +76,9 @@ def expected(oracle: PreTrainedModel, folder: Path) -> list[int]:
     try:
         oracle.generation_config = GenerationConfig.from_pretrained(folder)
     except OSError:
-        oracle.generation_config = GenerationConfig.from_pretrained(folder, "config.json", _from_model_config=True)
+        oracle.generation_config = GenerationConfig.from_pretrained(
+            folder, "config.json", _from_model_config=True
+        )
     ids = torch.tensor([inputs.tokenizer(PROMPT).input_ids])
     return oracle.generate(ids, attention_mask=torch.ones_like(ids))[0, 1:].tolist()
 
@@ -127,14 +129,24 @@ def test_settings_are_obeyed_as_in_transformers(
     ids=str,
 )  # fmt: skip
 def test_old_checkpoints_say_it_in_their_config(
-    own: dict[str, Any] | None, config: dict[str, Any], variant: Variant, engine: PlainEngine, oracle: PreTrainedModel
+    own: dict[str, Any] | None,
+    config: dict[str, Any],
+    variant: Variant,
+    engine: PlainEngine,
+    oracle: PreTrainedModel,
 ) -> None:
     folder = variant(own, **config)
     assert tokens(engine, folder) == expected(oracle, folder)
 
 
-def test_what_the_caller_says_goes_before_the_checkpoint(variant: Variant, engine: PlainEngine) -> None:
-    plain = tokens(engine, variant({"max_new_tokens": 4, "repetition_penalty": 60.0, "min_new_tokens": 3}), repetition_penalty=1.0)
+def test_what_the_caller_says_goes_before_the_checkpoint(
+    variant: Variant, engine: PlainEngine
+) -> None:
+    plain = tokens(
+        engine,
+        variant({"max_new_tokens": 4, "repetition_penalty": 60.0, "min_new_tokens": 3}),
+        repetition_penalty=1.0,
+    )
     assert len(plain) == 4
     folder = engine.model.path
     assert tokens(engine, folder, max_tokens=9)[:4] == plain
@@ -159,9 +171,17 @@ def test_a_checkpoint_that_samples() -> None:
     assert quiet.complete(SamplingParams(temperature=1.0)).top_p == 0.9
 
 
-def test_what_is_not_obeyed_is_named_once(variant: Variant, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_obeyed_is_named_once(
+    variant: Variant, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = variant(
-        {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "typical_p": 0.3, "encoder_repetition_penalty": 1.0}
+        {
+            "num_beams": 4,
+            "length_penalty": 2.0,
+            "early_stopping": True,
+            "typical_p": 0.3,
+            "encoder_repetition_penalty": 1.0,
+        }
     )
     model = ModelConfig.load(ModelOptions(str(folder)))
     with caplog.at_level(logging.WARNING, "antiphon"):
@@ -171,19 +191,37 @@ def test_what_is_not_obeyed_is_named_once(variant: Variant, caplog: pytest.LogCa
 
 
 def test_beam_settings_without_beams_say_nothing() -> None:
-    settings = {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True, "typical_p": 0.3, "use_cache": False}
+    settings = {
+        "num_beams": 1,
+        "length_penalty": 2.0,
+        "early_stopping": True,
+        "typical_p": 0.3,
+        "use_cache": False,
+    }
     assert GenerationDefaults.of(settings, {}, 9).ignored == ()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_length": "20"}, "max_length of the generation config must be a whole number from 1 on, not '20'"),
+        (
+            {"max_length": "20"},
+            "max_length of the generation config must be a whole number from 1 on, not '20'",
+        ),
         ({"max_new_tokens": 0}, "max_new_tokens of"),
         ({"min_length": 2.5}, "min_length of"),
-        ({"repetition_penalty": 0.0}, r"the generation config's repetition_penalty must be in \[0.01, 100\]"),
-        ({"do_sample": True, "temperature": "hot"}, "the generation config's temperature must be a number"),
-        ({"suppress_tokens": ["a"]}, "suppress_tokens of the generation config must hold token ids"),
+        (
+            {"repetition_penalty": 0.0},
+            r"the generation config's repetition_penalty must be in \[0.01, 100\]",
+        ),
+        (
+            {"do_sample": True, "temperature": "hot"},
+            "the generation config's temperature must be a number",
+        ),
+        (
+            {"suppress_tokens": ["a"]},
+            "suppress_tokens of the generation config must hold token ids",
+        ),
         ({"bad_words_ids": [3]}, "bad_words_ids of the generation config must be a list of lists"),
         (
             {"decoder_start_token_id": 99},
@@ -192,14 +230,18 @@ def test_beam_settings_without_beams_say_nothing() -> None:
         ({"forced_bos_token_id": 77}, "forced_bos_token_id of the generation config is 77"),
     ],
 )
-def test_settings_of_the_wrong_type(settings: dict[str, Any], message: str, variant: Variant) -> None:
+def test_settings_of_the_wrong_type(
+    settings: dict[str, Any], message: str, variant: Variant
+) -> None:
     with pytest.raises(CheckpointError, match=message):
         ModelConfig.load(ModelOptions(str(variant(settings))))
 
 
 def test_ids_outside_the_vocabulary_are_never_generated() -> None:
     defaults = GenerationDefaults.of(
-        {"suppress_tokens": [-1, 3, 500], "eos_token_id": [1, 700], "bad_words_ids": [[2, 800]]}, {}, 99
+        {"suppress_tokens": [-1, 3, 500], "eos_token_id": [1, 700], "bad_words_ids": [[2, 800]]},
+        {},
+        99,
     )
     assert (defaults.suppress, defaults.end_ids, defaults.bad_words) == ((3,), (1,), ())
 
@@ -211,16 +253,25 @@ def test_special_tokens_of_config_json_serve_where_nothing_else_is_said() -> Non
         GenerationDefaults.of({"decoder_start_token_id": None}, config, 9).start_id == 5
     )  # then the first token, as in transformers
     assert GenerationDefaults.of({"eos_token_id": None}, config, 9).end_ids == ()
-    assert generation_settings({"suppress_tokens": None}, {"suppress_tokens": [3]}) == {"suppress_tokens": None}
+    assert generation_settings({"suppress_tokens": None}, {"suppress_tokens": [3]}) == {
+        "suppress_tokens": None
+    }
 
 
 def test_bad_words_bar_rows_that_ask_alone() -> None:
     slots = Slots(4, 12, 20, torch.device("cpu"))
     sampler = Sampler(slots, None)
-    rows = {0: ([9, 4, 5], ((4, 5, 1), (5, 2))), 1: ([9, 4, 5], ()), 2: ([5], ((5, 1),)), 3: ([9, 5, 4], ((4, 5, 1), (5, 2)))}
+    rows = {
+        0: ([9, 4, 5], ((4, 5, 1), (5, 2))),
+        1: ([9, 4, 5], ()),
+        2: ([5], ((5, 1),)),
+        3: ([9, 5, 4], ((4, 5, 1), (5, 2))),
+    }
     for slot, (history, words) in rows.items():
         rules = DecodingRules(bad_words=words)
-        slots.admit([Admission(slot, torch.tensor(history).numpy(), 1, 12, 0, SamplingParams(), rules)])
+        slots.admit(
+            [Admission(slot, torch.tensor(history).numpy(), 1, 12, 0, SamplingParams(), rules)]
+        )
     logits = torch.full((4, 20), -9.0)
     logits[:, 1], logits[:, 2], logits[:, 3] = 3.0, 2.0, 1.0
     order = torch.arange(4).numpy()

@@ -54,10 +54,19 @@ def test_both_halves_in_this_process(t5: Engine) -> None:
 
 def test_recordings(whisper_folder: Path) -> None:
     with Engine(str(whisper_folder), ray=False) as engine:
-        results = engine.transcribe_all([RECORDINGS / "call.wav", "/no/such.wav", RECORDINGS / "wecker.wav"])
-        assert [getattr(result, "text", None) for result in results] == ["call seven nine zero", None, "wecke mich morgen um vier"]
+        results = engine.transcribe_all(
+            [RECORDINGS / "call.wav", "/no/such.wav", RECORDINGS / "wecker.wav"]
+        )
+        assert [getattr(result, "text", None) for result in results] == [
+            "call seven nine zero",
+            None,
+            "wecke mich morgen um vier",
+        ]
         names = (RECORDINGS / name for name in ("call.wav", "door.mp3"))
-        places = {index: getattr(result, "text", "") for index, result in engine.transcribe_as_completed(names)}
+        places = {
+            index: getattr(result, "text", "")
+            for index, result in engine.transcribe_as_completed(names)
+        }
         assert places == {0: "call seven nine zero", 1: "open the door"} or "open" in places[1]
         with pytest.raises(PromptError, match="give a list of recordings, not str"):
             engine.transcribe_all("call.wav")
@@ -72,16 +81,23 @@ def test_recordings(whisper_folder: Path) -> None:
         ({"address": "10.0.0.1:6379"}, "joins no cluster"),
     ],
 )
-def test_what_needs_more_processes_is_refused(t5_folder: Path, options: dict[str, Any], message: str) -> None:
+def test_what_needs_more_processes_is_refused(
+    t5_folder: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Engine(str(t5_folder), ray=False, **options)
 
 
 def test_parameters_for_all_prompts_or_for_each(t5: Engine) -> None:
-    prompts, each = ["in words: 407"] * 2, [SamplingParams(max_tokens=1), SamplingParams(max_tokens=2)]
+    prompts, each = (
+        ["in words: 407"] * 2,
+        [SamplingParams(max_tokens=1), SamplingParams(max_tokens=2)],
+    )
     outputs = t5.generate(prompts, each, use_tqdm=False)
     assert [len(output.outputs[0].token_ids) for output in outputs] == [1, 2]
-    assert text(t5, sampling_params=SamplingParams(max_tokens=1)) == text(t5, params=SamplingParams(max_tokens=1))
+    assert text(t5, sampling_params=SamplingParams(max_tokens=1)) == text(
+        t5, params=SamplingParams(max_tokens=1)
+    )
     for wrong, message in (
         ({"params": each[:1]}, "1 sampling parameters for 2 prompts"),
         ({"params": each, "sampling_params": each}, "are the same"),
@@ -110,17 +126,26 @@ def test_unknown_keywords_are_refused_by_name(t5: Engine, name: str, message: st
 
 
 def test_params_of_another_type_are_refused(t5: Engine) -> None:
-    with pytest.raises(SamplingError, match=r"not dict; a mapping becomes one by SamplingParams\.of"):
+    with pytest.raises(
+        SamplingError, match=r"not dict; a mapping becomes one by SamplingParams\.of"
+    ):
         next(t5.stream("in words: 1", {"max_tokens": 3}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
 def test_a_timeout_is_a_number_of_seconds(t5: Engine, timeout: Any) -> None:
-    assert isinstance(t5.generate("in words: 1", use_tqdm=False, timeout=timeout)[0].error, PromptError)
+    assert isinstance(
+        t5.generate("in words: 1", use_tqdm=False, timeout=timeout)[0].error, PromptError
+    )
 
 
-@pytest.mark.parametrize("error", [TypeError("a type"), OSError("a file"), RuntimeError("a tensor"), ValueError("a value")])
-def test_an_error_of_any_kind_is_that_inputs_alone(t5: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("a type"), OSError("a file"), RuntimeError("a tensor"), ValueError("a value")],
+)
+def test_an_error_of_any_kind_is_that_inputs_alone(
+    t5: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     read = t5._async._read
 
     def odd(prompt: Any, *others: Any) -> Any:
@@ -135,7 +160,9 @@ def test_an_error_of_any_kind_is_that_inputs_alone(t5: Engine, monkeypatch: pyte
     assert outputs[1].error.__cause__ is error
 
 
-def test_a_request_that_cannot_be_sent_fails_alone(t5: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_cannot_be_sent_fails_alone(
+    t5: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     submit = t5._async.workers.submit  # type: ignore[union-attr]
 
     def picky(decoder: int, requests: list[Any]) -> None:
@@ -147,13 +174,17 @@ def test_a_request_that_cannot_be_sent_fails_alone(t5: Engine, monkeypatch: pyte
     params = [SamplingParams(max_tokens=count) for count in (12, 13, 14)]
     outputs = t5.generate(["in words: 5"] * 3, params, use_tqdm=False)
     assert [output.error is None for output in outputs] == [True, False, True]
-    with pytest.raises(RequestFailed, match="could not be sent to its worker: TypeError: cannot pickle"):
+    with pytest.raises(
+        RequestFailed, match="could not be sent to its worker: TypeError: cannot pickle"
+    ):
         _ = outputs[1].outputs
     assert text(t5) == "forty two"
     assert not t5._async.requests
 
 
-def test_text_that_cannot_be_decoded_ends_its_request_alone(t5: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_cannot_be_decoded_ends_its_request_alone(
+    t5: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add = OpenRequests.__dict__["_take_token"]
     broken: list[int] = []
 
@@ -173,7 +204,9 @@ def test_text_that_cannot_be_decoded_ends_its_request_alone(t5: Engine, monkeypa
     assert text(t5) == "forty two"
 
 
-def test_a_task_that_fails_ends_the_engine_and_every_open_request(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_fails_ends_the_engine_and_every_open_request(
+    own: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(own._async.requests, "take", lambda output: 1 / 0)
     with pytest.raises(EngineDeadError, match="the engine failed: ZeroDivisionError"):
         own.generate("in words: 1", use_tqdm=False)
@@ -215,7 +248,10 @@ def test_a_deadline_holds_though_the_worker_hangs(own: Engine, whisper_folder: P
 
 def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
     results = own._as_completed(
-        iter([SamplingParams(ignore_eos=True, max_tokens=2)] + [SamplingParams(ignore_eos=True, max_tokens=400)] * 5),
+        iter(
+            [SamplingParams(ignore_eos=True, max_tokens=2)]
+            + [SamplingParams(ignore_eos=True, max_tokens=400)] * 5
+        ),
         lambda params: own._async.generate("in words: 9", params),
     )
     next(results)
@@ -227,7 +263,9 @@ def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
     assert own.stats()["cancelled"] == 5
 
 
-def test_inputs_are_taken_as_the_engine_gets_to_them(t5: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_taken_as_the_engine_gets_to_them(
+    t5: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("antiphon.engine.sync_engine.IN_FLIGHT", 4)
     taken: list[int] = []
 

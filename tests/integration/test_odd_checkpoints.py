@@ -55,7 +55,9 @@ def usual(bart_folder: Path) -> list[int]:
 def change(folder: Path, **values: Any) -> None:
     """Changes config.json; a value of ... removes its key."""
     config = json.loads((folder / "config.json").read_text()) | values
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+    (folder / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if value is not ...})
+    )
 
 
 def rewrite(folder: Path, edit: Callable[[Tensors], Tensors | None]) -> None:
@@ -78,7 +80,12 @@ def shards(folder: Path, pattern: str, save: Callable[[Tensors, Path], None]) ->
     halves = [names[::2], names[1::2]]
     for file, half in zip(files, halves, strict=True):
         save({name: tensors[name] for name in half}, folder / file)
-    index = {"metadata": {}, "weight_map": {name: file for file, half in zip(files, halves, strict=True) for name in half}}
+    index = {
+        "metadata": {},
+        "weight_map": {
+            name: file for file, half in zip(files, halves, strict=True) for name in half
+        },
+    }
     own = "model.safetensors" if "safetensors" in pattern else "pytorch_model.bin"
     (folder / f"{own}.index.json").write_text(json.dumps(index))
     (folder / "model.safetensors").unlink()
@@ -100,35 +107,63 @@ def through_links(folder: Path) -> None:
 
 
 def tied_twice(tensors: Tensors) -> None:
-    for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
+    for name in (
+        "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+        "lm_head.weight",
+    ):
         tensors[name] = tensors["model.shared.weight"].clone()
 
 
 READ: dict[str, Callable[[Path], Any]] = {
     "no architectures": lambda folder: change(folder, architectures=...),
     "architectures null": lambda folder: change(folder, architectures=None),
-    "architecture as a text": lambda folder: change(folder, architectures="BartForConditionalGeneration"),
-    "null where config.json may leave out": lambda folder: change(
-        folder, activation_function=None, scale_embedding=None, max_position_embeddings=160, torch_dtype=None
+    "architecture as a text": lambda folder: change(
+        folder, architectures="BartForConditionalGeneration"
     ),
-    "no generation config": lambda folder: (folder / "generation_config.json").unlink(missing_ok=True),
+    "null where config.json may leave out": lambda folder: change(
+        folder,
+        activation_function=None,
+        scale_embedding=None,
+        max_position_embeddings=160,
+        torch_dtype=None,
+    ),
+    "no generation config": lambda folder: (folder / "generation_config.json").unlink(
+        missing_ok=True
+    ),
     "byte order mark": with_bom,
     "symbolic links": through_links,
     "pickled": pickled,
-    "pickled in the old format": lambda folder: pickled(folder, _use_new_zipfile_serialization=False),
+    "pickled in the old format": lambda folder: pickled(
+        folder, _use_new_zipfile_serialization=False
+    ),
     "sharded": lambda folder: shards(folder, "model-0000{}-of-00002.safetensors", save_file),
-    "pickled shards": lambda folder: shards(folder, "pytorch_model-0000{}-of-00002.bin", torch.save),
-    "safetensors beside a broken pickle": lambda folder: (folder / "pytorch_model.bin").write_bytes(b"x"),
-    "safetensors beside an old index": lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
+    "pickled shards": lambda folder: shards(
+        folder, "pytorch_model-0000{}-of-00002.bin", torch.save
+    ),
+    "safetensors beside a broken pickle": lambda folder: (folder / "pytorch_model.bin").write_bytes(
+        b"x"
+    ),
+    "safetensors beside an old index": lambda folder: (
+        folder / "model.safetensors.index.json"
+    ).write_text("{}"),
     "tied weights stored four times": lambda folder: rewrite(folder, tied_twice),
-    "marks of fairseq": lambda folder: rewrite(folder, lambda t: t | {"model.encoder.version": torch.ones(1)}),
-    "stored in double precision": lambda folder: rewrite(folder, lambda t: {k: v.double() for k, v in t.items()}),
-    "without the prefix": lambda folder: rewrite(folder, lambda t: {k.removeprefix("model."): v for k, v in t.items()}),
+    "marks of fairseq": lambda folder: rewrite(
+        folder, lambda t: t | {"model.encoder.version": torch.ones(1)}
+    ),
+    "stored in double precision": lambda folder: rewrite(
+        folder, lambda t: {k: v.double() for k, v in t.items()}
+    ),
+    "without the prefix": lambda folder: rewrite(
+        folder, lambda t: {k.removeprefix("model."): v for k, v in t.items()}
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_odd_checkpoints_that_are_read(kind: str, bart: Path, usual: list[int], caplog: pytest.LogCaptureFixture) -> None:
+def test_odd_checkpoints_that_are_read(
+    kind: str, bart: Path, usual: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
     READ[kind](bart)
     with caplog.at_level(logging.WARNING, "antiphon"):
         assert greedy(bart) == usual
@@ -145,12 +180,23 @@ def test_weights_in_half_precision(dtype: torch.dtype, bart: Path) -> None:
     assert greedy(bart) == steps[0, 1:].tolist()
 
 
-def test_other_tensors_are_named_once(bart: Path, usual: list[int], caplog: pytest.LogCaptureFixture) -> None:
-    rewrite(bart, lambda tensors: tensors | {"classification_head.dense.weight": torch.ones(3, 3), "ctc.bias": torch.ones(2)})
+def test_other_tensors_are_named_once(
+    bart: Path, usual: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    rewrite(
+        bart,
+        lambda tensors: (
+            tensors
+            | {"classification_head.dense.weight": torch.ones(3, 3), "ctc.bias": torch.ones(2)}
+        ),
+    )
     with caplog.at_level(logging.WARNING, "antiphon"):
         assert greedy(bart) == usual
     (record,) = caplog.records
-    assert "2 tensors are not used by its decoder: classification_head.dense.weight, ctc.bias" in record.getMessage()
+    assert (
+        "2 tensors are not used by its decoder: classification_head.dense.weight, ctc.bias"
+        in record.getMessage()
+    )
 
 
 @pytest.mark.parametrize("family", ["pegasus", "marian"])
@@ -169,20 +215,33 @@ def test_a_stored_table_of_positions_is_used(family: str, tmp_path: Path, checkp
     ids, tokens = torch.from_numpy(SOURCE.astype(np.int64))[None], [2]
     for _ in range(LENGTH):
         with torch.no_grad():
-            tokens.append(int(oracle(input_ids=ids, decoder_input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+            tokens.append(
+                int(
+                    oracle(input_ids=ids, decoder_input_ids=torch.tensor([tokens]))
+                    .logits[0, -1]
+                    .argmax()
+                )
+            )
     assert greedy(folder) == tokens[1:]
     assert computed != tokens[1:]
 
 
-def test_m2m100_computes_its_table_whatever_is_stored(tmp_path: Path, checkpoints, caplog: pytest.LogCaptureFixture) -> None:
+def test_m2m100_computes_its_table_whatever_is_stored(
+    tmp_path: Path, checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = shutil.copytree(checkpoints("m2m100")[0], tmp_path / "model")
     before = greedy(folder)
-    rewrite(folder, lambda tensors: tensors | {"model.encoder.embed_positions.weights": torch.randn(162, 48)})
+    rewrite(
+        folder,
+        lambda tensors: tensors | {"model.encoder.embed_positions.weights": torch.randn(162, 48)},
+    )
     assert greedy(folder) == before
     assert not caplog.records
 
 
-def test_t5_s_bias_of_cross_attention_is_not_needed(tmp_path: Path, checkpoints, caplog: pytest.LogCaptureFixture) -> None:
+def test_t5_s_bias_of_cross_attention_is_not_needed(
+    tmp_path: Path, checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = shutil.copytree(checkpoints("t5")[0], tmp_path / "model")
     before = greedy(folder, start=0)
     name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
@@ -226,7 +285,9 @@ def shard_lacks_a_tensor(folder: Path) -> None:
 
 def index_leads_outside(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder.parent / "away.safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"model.shared.weight": "../away.safetensors"}}')
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"model.shared.weight": "../away.safetensors"}}'
+    )
 
 
 def pickled_then_cut(folder: Path) -> None:
@@ -244,7 +305,9 @@ def pickle_object(value: Callable[[], Any], **options: Any) -> Callable[[Path], 
 
 def raw_pickle(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"model.shared.weight": Evil()}, protocol=2))
+    (folder / "pytorch_model.bin").write_bytes(
+        pickle.dumps({"model.shared.weight": Evil()}, protocol=2)
+    )
 
 
 def one_more(name: str) -> Callable[[Path], None]:
@@ -314,7 +377,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_odd_checkpoints_that_are_refused(kind: str, bart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_checkpoints_that_are_refused(
+    kind: str, bart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evil = bart.parent / "evil"
     monkeypatch.setenv("ANTIPHON_EVIL", str(evil))
     spoil, message = REFUSED[kind]
@@ -329,7 +394,10 @@ def test_odd_checkpoints_that_are_refused(kind: str, bart: Path, monkeypatch: py
     [
         ("[1]", "cannot read .*preprocessor_config.json"),
         ("{", "cannot read .*preprocessor_config.json"),
-        ('{"hop_length": 0}', "hop_length of the feature extractor must be a whole number above 0, not 0"),
+        (
+            '{"hop_length": 0}',
+            "hop_length of the feature extractor must be a whole number above 0, not 0",
+        ),
         ('{"sampling_rate": "16k"}', "sampling_rate of the feature extractor"),
         ('{"feature_size": 128}', "makes 128 mel bins, the encoder takes 80"),
     ],
@@ -342,11 +410,15 @@ def test_odd_feature_settings(content: str, message: str, tmp_path: Path) -> Non
 
 def test_feature_settings_that_leave_out_what_is_usual(tmp_path: Path) -> None:
     assert AudioConfig.load(tmp_path, 80, 1500) == AudioConfig()
-    (tmp_path / "preprocessor_config.json").write_bytes(b'\xef\xbb\xbf{"hop_length": null, "n_fft": 400}')
+    (tmp_path / "preprocessor_config.json").write_bytes(
+        b'\xef\xbb\xbf{"hop_length": null, "n_fft": 400}'
+    )
     assert AudioConfig.load(tmp_path, 80, 1500) == AudioConfig()
 
 
-def test_a_vocabulary_bigger_than_the_tokenizer_s_and_a_wrong_tokenizer(tmp_path: Path, t5_folder: Path) -> None:
+def test_a_vocabulary_bigger_than_the_tokenizer_s_and_a_wrong_tokenizer(
+    tmp_path: Path, t5_folder: Path
+) -> None:
     folder = shutil.copytree(t5_folder, tmp_path / "model")
     change(folder, vocab_size=128)  # padded, as T5's own: 32128 for 32100
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
@@ -409,10 +481,21 @@ def test_names_as_people_write_them(name: str, hub_id: str, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/no/such/folder", "./model", "../model", "C:\\models\\tiny", "models\\tiny", "a/b/c", "~/nothing here"]
+    "name",
+    [
+        "/no/such/folder",
+        "./model",
+        "../model",
+        "C:\\models\\tiny",
+        "models\\tiny",
+        "a/b/c",
+        "~/nothing here",
+    ],
 )
 def test_paths_are_not_taken_for_hub_ids(name: str, hub: Hub) -> None:
-    with pytest.raises(CheckpointError, match=r"no such folder: .* a hub id such as .*, or a size such as large-v3"):
+    with pytest.raises(
+        CheckpointError, match=r"no such folder: .* a hub id such as .*, or a size such as large-v3"
+    ):
         locate(name, None)
     assert not hub.asked
 
@@ -422,7 +505,9 @@ def test_a_file_is_no_folder(bart: Path) -> None:
         locate(str(bart / "model.safetensors"), None)
 
 
-def test_a_folder_goes_before_a_size(tmp_path: Path, bart_folder: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_a_folder_goes_before_a_size(
+    tmp_path: Path, bart_folder: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub
+) -> None:
     shutil.copytree(bart_folder, tmp_path / "tiny")
     assert locate("tiny", None) == tmp_path / "tiny"
     assert not hub.asked
@@ -461,13 +546,18 @@ def test_only_what_is_used_is_fetched(kind: str, hub: Hub) -> None:
     ("files", "message"),
     [
         ([*CARD, "tf_model.h5"], "acme/model holds weights for TensorFlow"),
-        (["adapter_config.json", "adapter_model.safetensors"], r"acme/model is an adapter \(LoRA\) of its base model"),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            r"acme/model is an adapter \(LoRA\) of its base model",
+        ),
         (["whisper-tiny.gguf"], "GGUF"),
         (["config.json", "model.bin", "vocabulary.txt", "tokenizer.json"], "CTranslate2"),
         (["README.md"], "holds no config.json"),
     ],
 )
-def test_repositories_without_a_checkpoint_are_not_fetched(files: list[str], message: str, hub: Hub) -> None:
+def test_repositories_without_a_checkpoint_are_not_fetched(
+    files: list[str], message: str, hub: Hub
+) -> None:
     hub.files = files
     with pytest.raises(CheckpointError, match=message):
         locate("acme/model", None)
@@ -480,14 +570,22 @@ def test_offline_what_is_in_the_cache_is_taken(hub: Hub, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(huggingface_hub, "model_info", offline)
     locate("acme/model", None)
-    assert {"*.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin"} <= set(hub.patterns)
+    assert {"*.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin"} <= set(
+        hub.patterns
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("larg-v3", "Did you mean 'large-v3'"), ("gpt2", "Whisper's sizes are tiny"), ("acme/absent", "cannot fetch acme/absent")],
+    [
+        ("larg-v3", "Did you mean 'large-v3'"),
+        ("gpt2", "Whisper's sizes are tiny"),
+        ("acme/absent", "cannot fetch acme/absent"),
+    ],
 )
-def test_what_cannot_be_fetched(name: str, hint: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_fetched(
+    name: str, hint: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise ValueError("404 Client Error\nmore lines")
 

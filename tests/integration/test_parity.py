@@ -18,7 +18,13 @@ REQUESTS = 64
 def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, checkpoints) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = checkpoints(name)
-    engine = PlainEngine(folder, max_num_seqs=16, max_model_len=100, kv_page_size=8, num_scheduler_steps=3 if staggered else 1)
+    engine = PlainEngine(
+        folder,
+        max_num_seqs=16,
+        max_model_len=100,
+        kv_page_size=8,
+        num_scheduler_steps=3 if staggered else 1,
+    )
     start = model.generation_config.decoder_start_token_id
     inputs = mixed_inputs(REQUESTS, model.config.vocab_size, seed=7 + staggered)
     for ids, max_new in inputs:
@@ -28,9 +34,13 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, chec
     finished = engine.run()
     distinct = set()
     for i, (ids, max_new) in enumerate(inputs):
-        tokens, logprobs = oracle(model, torch.tensor(ids[None], dtype=torch.long), [start], max_new)
+        tokens, logprobs = oracle(
+            model, torch.tensor(ids[None], dtype=torch.long), [start], max_new
+        )
         assert finished[i].token_ids == tokens, f"request {i}"
-        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
+        np.testing.assert_allclose(
+            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+        )
         distinct |= set(tokens)
     assert len(distinct) > 15, f"the checkpoint repeats itself: only {distinct}"
     engine.replica.scheduler.pages.check()
@@ -61,7 +71,9 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
     sounds = clips(REQUESTS, engine.encoder.audio.window)
     prompt = [61, 63, 65] if timestamps else [61, 63, 65, 66]
     lengths = np.random.default_rng(6).integers(1, 40, REQUESTS).tolist()
-    decoding = DecodingRules(stop_ids=(60,), suppress=(3, 5, 7), begin_suppress=(60, 9), timestamps=rules)
+    decoding = DecodingRules(
+        stop_ids=(60,), suppress=(3, 5, 7), begin_suppress=(60, 9), timestamps=rules
+    )
     for clip, length in zip(sounds, lengths, strict=True):
         engine.submit(engine.request(clip, prompt, length, decoding))
         if staggered:
@@ -74,9 +86,14 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
             output_logits=True, return_dict_in_generate=True, force_unique_generate_call=True,
         )  # fmt: skip
         tokens = found.sequences[0, len(prompt) :].tolist()
-        logprobs = [logits[0].log_softmax(-1)[token].item() for logits, token in zip(found.logits, tokens, strict=True)]
+        logprobs = [
+            logits[0].log_softmax(-1)[token].item()
+            for logits, token in zip(found.logits, tokens, strict=True)
+        ]
         assert finished[i].token_ids == tokens, f"request {i}"
-        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
+        np.testing.assert_allclose(
+            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+        )
 
 
 @pytest.mark.parametrize("name", [*TEXT_FAMILIES, "whisper"])
@@ -93,7 +110,9 @@ def test_logits_equal_transformers(name: str, checkpoints, monkeypatch: pytest.M
         payload = clips(1, engine.encoder.audio.window)[0]
         from transformers import WhisperFeatureExtractor
 
-        inputs = WhisperFeatureExtractor.from_pretrained(folder)(payload, sampling_rate=16_000, return_tensors="pt").input_features
+        inputs = WhisperFeatureExtractor.from_pretrained(folder)(
+            payload, sampling_rate=16_000, return_tensors="pt"
+        ).input_features
     else:
         payload = rng.integers(3, 70, 17).astype(np.int32)
         inputs = torch.from_numpy(payload[None].astype(np.int64))
@@ -112,10 +131,14 @@ def test_whisper_encoder_output_equals_transformers(checkpoints) -> None:
     from transformers import WhisperFeatureExtractor
 
     sounds = clips(5, engine.encoder.audio.window)
-    features = WhisperFeatureExtractor.from_pretrained(folder)(sounds, sampling_rate=16_000, return_tensors="pt").input_features
+    features = WhisperFeatureExtractor.from_pretrained(folder)(
+        sounds, sampling_rate=16_000, return_tensors="pt"
+    ).input_features
     wanted = model.get_encoder()(features).last_hidden_state
     encoded = engine.encoder.encode(sounds)
-    torch.testing.assert_close(encoded.hidden.view_as(wanted), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(
+        encoded.hidden.view_as(wanted), wanted, atol=TOLERANCE, rtol=TOLERANCE
+    )
 
 
 def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
@@ -136,7 +159,9 @@ def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
     for i, (ids, length) in enumerate(inputs):
         tokens = [0]
         for _ in range(length):
-            logits = model(torch.tensor(ids[None], dtype=torch.long), decoder_input_ids=torch.tensor([tokens])).logits
+            logits = model(
+                torch.tensor(ids[None], dtype=torch.long), decoder_input_ids=torch.tensor([tokens])
+            ).logits
             tokens.append(int(logits[0, -1].argmax()))
         assert finished[i].token_ids == tokens[1:]
 
@@ -166,18 +191,33 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
     )  # fmt: skip
     family = FAMILIES["WhisperForConditionalGeneration"]
     with torch.device("meta"):
-        theirs = {name: tensor.shape for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()}
+        theirs = {
+            name: tensor.shape
+            for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()
+        }
         raw = config.to_dict()
-        halves = [build_encoder(family.encoder(raw)), build_decoder(family.decoder(raw), tied_head=True, logits_bias=False)]
+        halves = [
+            build_encoder(family.encoder(raw)),
+            build_decoder(family.decoder(raw), tied_head=True, logits_bias=False),
+        ]
     used: set[str] = set()
     for half in halves:
-        stacked = {path: child for path, child in half.named_modules() if isinstance(child, StackedLinear)}
+        stacked = {
+            path: child for path, child in half.named_modules() if isinstance(child, StackedLinear)
+        }
         for path, tensor in half.state_dict().items():
             parent, _, kind = path.rpartition(".")
             if parent in stacked:
                 for part, rows in stacked[parent].parts.items():
                     name = next(
-                        (n for n in half.checkpoint_names(f"{parent.rpartition('.')[0]}.{part}.{kind}") if n in theirs), None
+                        (
+                            n
+                            for n in half.checkpoint_names(
+                                f"{parent.rpartition('.')[0]}.{part}.{kind}"
+                            )
+                            if n in theirs
+                        ),
+                        None,
                     )
                     assert (name is None) == (kind == "bias" and part in stacked[parent].unbiased)
                     if name is not None:
@@ -187,7 +227,9 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
                 name = next(n for n in half.checkpoint_names(path) if n in theirs)
                 assert theirs[name] == tensor.shape
                 used.add(name)
-    assert set(theirs) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, "tensors that no half reads"
+    assert set(theirs) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, (
+        "tensors that no half reads"
+    )
 
 
 def test_the_shipped_whisper_equals_transformers_on_real_sound(whisper_folder) -> None:
@@ -196,16 +238,29 @@ def test_the_shipped_whisper_equals_transformers_on_real_sound(whisper_folder) -
     from antiphon.inputs.audio import load_audio
     from antiphon.inputs.cuts import cut_at_quiet
 
-    model = WhisperForConditionalGeneration.from_pretrained(whisper_folder, dtype=torch.float32).eval()
+    model = WhisperForConditionalGeneration.from_pretrained(
+        whisper_folder, dtype=torch.float32
+    ).eval()
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
     engine = PlainEngine(whisper_folder)
     samples = load_audio(whisper_folder.parent / "recordings" / "long.opus", 16_000)
-    pieces = [samples[start:end] for seconds in (3, 5, 8) for start, end in cut_at_quiet(samples, seconds * 16_000, 16_000)]
+    pieces = [
+        samples[start:end]
+        for seconds in (3, 5, 8)
+        for start, end in cut_at_quiet(samples, seconds * 16_000, 16_000)
+    ]
     prompt, rules = [521, 522, 525, 529], DecodingRules(stop_ids=(520,), begin_suppress=(220, 520))
     for piece in pieces:
         engine.submit(engine.request(piece, prompt, 90, rules))
     finished = engine.run()
     for i, piece in enumerate(pieces):
         features = extractor(piece, sampling_rate=16_000, return_tensors="pt").input_features
-        options = {"language": "en", "task": "transcribe", "return_timestamps": False, "force_unique_generate_call": True}
-        assert finished[i].token_ids == model.generate(features, **options)[0, len(prompt) :].tolist()
+        options = {
+            "language": "en",
+            "task": "transcribe",
+            "return_timestamps": False,
+            "force_unique_generate_call": True,
+        }
+        assert (
+            finished[i].token_ids == model.generate(features, **options)[0, len(prompt) :].tolist()
+        )

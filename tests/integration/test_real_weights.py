@@ -51,7 +51,9 @@ class Checkpoint:
 
     @cached_property
     def oracle(self) -> WhisperForConditionalGeneration:
-        return WhisperForConditionalGeneration.from_pretrained(self.folder, dtype=torch.float32).eval()
+        return WhisperForConditionalGeneration.from_pretrained(
+            self.folder, dtype=torch.float32
+        ).eval()
 
     @cached_property
     def extractor(self) -> WhisperFeatureExtractor:
@@ -67,7 +69,10 @@ class Checkpoint:
         params = SamplingParams()
         rules = self.inputs.rules(len(prompt), params, task.timestamps)
         most = self.inputs.max_tokens(len(prompt), params)
-        ids = [self.engine.submit(self.engine.request(piece, prompt, most, rules, params=params)) for piece in pieces]
+        ids = [
+            self.engine.submit(self.engine.request(piece, prompt, most, rules, params=params))
+            for piece in pieces
+        ]
         finished = self.engine.run()
         return [finished[id_].token_ids for id_ in ids]
 
@@ -83,7 +88,9 @@ class Checkpoint:
         return tokens
 
     def features(self, piece: np.ndarray) -> torch.Tensor:
-        features: torch.Tensor = self.extractor(piece, sampling_rate=RATE, return_tensors="pt").input_features
+        features: torch.Tensor = self.extractor(
+            piece, sampling_rate=RATE, return_tensors="pt"
+        ).input_features
         return features
 
     def text(self, tokens: list[int]) -> str:
@@ -115,16 +122,22 @@ def pieces() -> dict[str, np.ndarray]:
 def check_tokens(checkpoint: Checkpoint, pieces: dict[str, np.ndarray], task: Task) -> None:
     mine = checkpoint.tokens(list(pieces.values()), task)
     for (name, piece), tokens in zip(pieces.items(), mine, strict=True):
-        assert tokens == checkpoint.tokens_of_oracle(piece, task), f"{name}: {checkpoint.text(tokens)}"
+        assert tokens == checkpoint.tokens_of_oracle(piece, task), (
+            f"{name}: {checkpoint.text(tokens)}"
+        )
 
 
 @pytest.mark.parametrize("timestamps", [True, False])
-def test_tiny_en_equals_transformers(tiny_en: Checkpoint, pieces: dict[str, np.ndarray], timestamps: bool) -> None:
+def test_tiny_en_equals_transformers(
+    tiny_en: Checkpoint, pieces: dict[str, np.ndarray], timestamps: bool
+) -> None:
     check_tokens(tiny_en, pieces, Task(None, "transcribe", timestamps))
 
 
 @pytest.mark.parametrize("timestamps", [True, False])
-def test_base_equals_transformers(base: Checkpoint, pieces: dict[str, np.ndarray], timestamps: bool) -> None:
+def test_base_equals_transformers(
+    base: Checkpoint, pieces: dict[str, np.ndarray], timestamps: bool
+) -> None:
     check_tokens(base, pieces, Task("en", "transcribe", timestamps))
 
 
@@ -133,16 +146,24 @@ def test_base_translates_as_transformers_does(base: Checkpoint) -> None:
     check_tokens(base, german, Task("de", "translate", False))
 
 
-def test_base_detects_languages_as_transformers_does(base: Checkpoint, pieces: dict[str, np.ndarray]) -> None:
+def test_base_detects_languages_as_transformers_does(
+    base: Checkpoint, pieces: dict[str, np.ndarray]
+) -> None:
     languages = tuple(base.format.languages.values())
     params = SamplingParams(max_tokens=1, allowed_token_ids=languages)
     heard = {**pieces, "wecker": load_audio(str(GERMAN), RATE)}
     start = [base.format.start_id]
     rules = base.inputs.rules(1, params, False)
-    ids = [base.engine.submit(base.engine.request(piece, start, 1, rules, params=params)) for piece in heard.values()]
+    ids = [
+        base.engine.submit(base.engine.request(piece, start, 1, rules, params=params))
+        for piece in heard.values()
+    ]
     finished = base.engine.run()
     mine = dict(zip(heard, (finished[id_].token_ids[0] for id_ in ids), strict=True))
-    assert mine == {name: int(base.oracle.detect_language(base.features(piece))) for name, piece in heard.items()}
+    assert mine == {
+        name: int(base.oracle.detect_language(base.features(piece)))
+        for name, piece in heard.items()
+    }
     assert {"en", "de"} <= {base.format.language_of(token) for token in mine.values()}
 
 
@@ -167,7 +188,9 @@ def test_the_engine_makes_no_more_word_errors_than_transformers(
     assert again.text == texts[0]
     assert again.language == "en"
     task = Task(None if name == "tiny.en" else "en", "transcribe", False)
-    theirs = [checkpoint.text(checkpoint.tokens_of_oracle(load_audio(path, RATE), task)) for path in paths]
+    theirs = [
+        checkpoint.text(checkpoint.tokens_of_oracle(load_audio(path, RATE), task)) for path in paths
+    ]
     assert texts == theirs
     assert error_rate(texts, list(expected.values())) <= error_rate(theirs, list(expected.values()))
     assert error_rate(texts, list(expected.values())) < HIGHEST_ERROR_RATE[name]

@@ -83,7 +83,11 @@ def test_a_wrong_address_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def _run(script: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=timeout, cwd=ROOT
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
     )
 
 
@@ -146,7 +150,11 @@ def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) ->
             sys.exit(130)
         """
     program = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert program.stdout is not None
     program.stdout.readline()
@@ -161,7 +169,9 @@ def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) ->
     assert (program.returncode, stderr) == (130, "")
     assert time.monotonic() - began < 8  # 2 on a machine that does nothing else
     time.sleep(0.5)
-    assert not [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not [
+        each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
@@ -219,17 +229,23 @@ def test_a_process_that_is_in_a_cluster_joins_no_other(monkeypatch: pytest.Monke
     for same in ("auto", "127.0.0.1:6379", "localhost:6379"):
         session._check_same_cluster(same, "127.0.0.1:6379")
     for other in ("127.0.0.1:6380", "10.1.2.3:6379"):
-        with pytest.raises(ConfigurationError, match=r"this process is in the Ray cluster at 127\.0\.0\.1:6379"):
+        with pytest.raises(
+            ConfigurationError, match=r"this process is in the Ray cluster at 127\.0\.0\.1:6379"
+        ):
             session._check_same_cluster(other, "127.0.0.1:6379")
 
 
-def test_a_saved_token_is_used_for_a_cluster_joined_by_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_saved_token_is_used_for_a_cluster_joined_by_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from antiphon.actors import session
 
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr("ray._raylet.Config", type("Config", (), {"initialize": staticmethod(lambda _: None)}))
+    monkeypatch.setattr(
+        "ray._raylet.Config", type("Config", (), {"initialize": staticmethod(lambda _: None)})
+    )
     session._use_saved_token()
     assert "RAY_AUTH_MODE" not in os.environ
     (tmp_path / "token").write_text("secret")

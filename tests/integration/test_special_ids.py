@@ -25,11 +25,15 @@ class Bias(LogitsProcessor):
 
 
 @torch.no_grad()
-def tempting(model: PreTrainedModel, inputs: list[tuple[np.ndarray, list[int], int]]) -> dict[int, float]:
+def tempting(
+    model: PreTrainedModel, inputs: list[tuple[np.ndarray, list[int], int]]
+) -> dict[int, float]:
     """A bias with which special ids are about as likely as the likeliest token."""
     gaps = []
     for ids, prompt, _ in inputs[:4]:
-        logits = model(torch.from_numpy(ids[None].astype(np.int64)), decoder_input_ids=torch.tensor([prompt])).logits[0]
+        logits = model(
+            torch.from_numpy(ids[None].astype(np.int64)), decoder_input_ids=torch.tensor([prompt])
+        ).logits[0]
         gaps.append(logits.amax(1, keepdim=True) - logits)
     mean = torch.cat(gaps).mean(0)
     return {token: float(mean[token]) for token in specials(model)}
@@ -50,7 +54,14 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
     folder, model = endless
     inputs = texts(model, prompt=9, seed=4)
     bias = tempting(model, inputs)
-    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=64, max_encoder_len=64, kv_page_size=4, num_kv_pages=40)
+    engine = PlainEngine(
+        folder,
+        max_num_seqs=8,
+        max_model_len=64,
+        max_encoder_len=64,
+        kv_page_size=4,
+        num_kv_pages=40,
+    )
     params = SamplingParams(logit_bias=bias, logprobs=0)
     for ids, prompt, length in inputs:
         engine.submit(engine.request(ids, prompt, length, DecodingRules(), params=params))
@@ -63,7 +74,9 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
             logits_processor=LogitsProcessorList([Bias(bias)]),
         )  # fmt: skip
         assert finished[i].token_ids == tokens, f"request {i}"
-        np.testing.assert_allclose([each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE)
+        np.testing.assert_allclose(
+            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+        )
         generated += tokens
     assert np.isin(generated, specials(model)).mean() > 0.05
     assert model.config.pad_token_id in generated

@@ -21,7 +21,16 @@ from antiphon.inputs.whisper import WhisperFormat
 from antiphon.inputs.whisper_tokens import timestamp_ids
 from antiphon.scheduler.plan import Admission
 
-END, START, ENGLISH, GERMAN, TRANSLATE, TRANSCRIBE, NO_TIMES, ZERO = 520, 521, 522, 523, 524, 525, 529, 530
+END, START, ENGLISH, GERMAN, TRANSLATE, TRANSCRIBE, NO_TIMES, ZERO = (
+    520,
+    521,
+    522,
+    523,
+    524,
+    525,
+    529,
+    530,
+)
 LAST = ZERO + 400  # the shipped model's window of 8 seconds
 OLD = ("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id")
 Make = Callable[..., WhisperFormat]
@@ -49,7 +58,9 @@ def make(tmp_path: Path, whisper_folder: Path, vocabulary: dict[str, int]) -> Ma
         (tmp_path / "generation_config.json").write_text(json.dumps({**kept, **settings}))
         own = json.loads((whisper_folder / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**own, **(config or {})}))
-        tokens = {token: id_ for token, id_ in vocabulary.items() if not removed(token)} | (added or {})
+        tokens = {token: id_ for token, id_ in vocabulary.items() if not removed(token)} | (
+            added or {}
+        )
         model = ModelConfig.load(ModelOptions(str(tmp_path)))
         return WhisperFormat(model, SimpleNamespace(get_vocab=lambda: tokens))
 
@@ -69,7 +80,9 @@ def test_the_shipped_model(make: Make) -> None:
 
 
 def test_added_tokens_behind_the_timestamps_are_text(make: Make) -> None:
-    whisper = make(added={"Antiphon": LAST + 1, "colocated": LAST + 2}, config={"vocab_size": LAST + 3})
+    whisper = make(
+        added={"Antiphon": LAST + 1, "colocated": LAST + 2}, config={"vocab_size": LAST + 3}
+    )
     rules = whisper.rules()
     assert rules is not None
     assert (rules.first_id, rules.last_id) == (ZERO, LAST)
@@ -104,7 +117,16 @@ def test_a_gap_ends_the_timestamps() -> None:
     assert timestamp_ids({}, 99, 1500, 1000) == range(100, 1000)
 
 
-@pytest.mark.parametrize("absent", [OLD, ("lang_to_id",), ("task_to_id",), ("is_multilingual",), ("lang_to_id", "is_multilingual")])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        OLD,
+        ("lang_to_id",),
+        ("task_to_id",),
+        ("is_multilingual",),
+        ("lang_to_id", "is_multilingual"),
+    ],
+)
 def test_old_settings_do_not_make_a_model_english_only(absent: tuple[str, ...], make: Make) -> None:
     whisper = make(without=absent)
     assert whisper.multilingual
@@ -112,7 +134,12 @@ def test_old_settings_do_not_make_a_model_english_only(absent: tuple[str, ...], 
     assert whisper.tasks == {"transcribe": TRANSCRIBE, "translate": TRANSLATE}
     assert whisper.no_timestamps_id == NO_TIMES
     assert whisper.previous_id == 527
-    assert whisper.prompt("de", "translate", timestamps=False) == [START, GERMAN, TRANSLATE, NO_TIMES]
+    assert whisper.prompt("de", "translate", timestamps=False) == [
+        START,
+        GERMAN,
+        TRANSLATE,
+        NO_TIMES,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -123,18 +150,27 @@ def test_old_settings_do_not_make_a_model_english_only(absent: tuple[str, ...], 
         ({}, {"forced_decoder_ids": [[1, NO_TIMES]]}),
     ],
 )
-def test_english_only_models_are_known(settings: dict[str, Any], config: dict[str, Any], make: Make) -> None:
+def test_english_only_models_are_known(
+    settings: dict[str, Any], config: dict[str, Any], make: Make
+) -> None:
     whisper = make(without=OLD, config=config, **settings)
     assert not whisper.multilingual
     assert whisper.prompt(None, "transcribe", timestamps=True) == [START]
 
 
-def test_openai_s_english_only_tokenizer_is_known_by_its_end(make: Make, vocabulary: dict[str, int]) -> None:
+def test_openai_s_english_only_tokenizer_is_known_by_its_end(
+    make: Make, vocabulary: dict[str, int]
+) -> None:
     whisper = make(without=OLD, added={"<|endoftext|>": 50256, "<|notimestamps|>": 50362}, eos_token_id=50256,
                    config={"vocab_size": 51864}, removed=is_time)  # fmt: skip
     assert not whisper.multilingual
     assert (whisper.first_timestamp_id, whisper.last_timestamp_id) == (50363, 50363 + 400)
-    multilingual = make(without=OLD, added={"<|endoftext|>": 50257}, eos_token_id=50257, config={"vocab_size": 51865})
+    multilingual = make(
+        without=OLD,
+        added={"<|endoftext|>": 50257},
+        eos_token_id=50257,
+        config={"vocab_size": 51865},
+    )
     assert multilingual.multilingual
 
 
@@ -163,7 +199,9 @@ def test_defaults_of_language_and_task(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"lang_to_id": [1]}, {"task_to_id": {"translate": "x"}}, {"forced_decoder_ids": [1, 2]}], ids=str
+    "settings",
+    [{"lang_to_id": [1]}, {"task_to_id": {"translate": "x"}}, {"forced_decoder_ids": [1, 2]}],
+    ids=str,
 )
 def test_broken_settings_are_named(settings: dict[str, Any], make: Make) -> None:
     with pytest.raises(CheckpointError, match=next(iter(settings))):
@@ -178,12 +216,22 @@ RULES = TimestampRules(first_id=20, no_timestamps_id=19, end_id=18, max_initial=
     [
         ([1], {28: 9.0, 21: 1.0}, 21),  # the first token is a time, and an added token is none
         ([1, 20, 28], {28: 3.0, 24: 1.0}, 28),  # added tokens may follow each other like text
-        ([1, 20, 28, 25], {29: 9.0, 25: 1.0}, 25),  # an open time is said again: no added token in between
+        (
+            [1, 20, 28, 25],
+            {29: 9.0, 25: 1.0},
+            25,
+        ),  # an open time is said again: no added token in between
         ([1, 20, 28, 25, 25], {29: 3.0, 26: 1.0}, 29),  # behind a closed pair comes text
-        ([1, 20, 4, 24, 24, 28], {22: 9.0, 26: 1.0}, 26),  # an added id is no time that later ones must exceed
+        (
+            [1, 20, 4, 24, 24, 28],
+            {22: 9.0, 26: 1.0},
+            26,
+        ),  # an added id is no time that later ones must exceed
     ],
 )
-def test_timestamp_rules_end_where_the_timestamps_do(tokens: list[int], logits: dict[int, float], wanted: int) -> None:
+def test_timestamp_rules_end_where_the_timestamps_do(
+    tokens: list[int], logits: dict[int, float], wanted: int
+) -> None:
     slots = Slots(2, 24, 30, torch.device("cpu"))
     rules = DecodingRules(timestamps=RULES)
     slots.admit([Admission(0, np.array(tokens), 1, 24, 0, SamplingParams(), rules)])

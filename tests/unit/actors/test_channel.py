@@ -19,7 +19,11 @@ def received() -> "queue.Queue[tuple[str, Any]]":
 @pytest.fixture
 def receiver(received: "queue.Queue[tuple[str, Any]]") -> Iterator[CommandReceiver]:
     found = CommandReceiver(
-        "127.0.0.1", {name: lambda argument, name=name: received.put((name, argument)) for name in ("submit", "cancel")}
+        "127.0.0.1",
+        {
+            name: lambda argument, name=name: received.put((name, argument))
+            for name in ("submit", "cancel")
+        },
     )
     found.start()
     yield found
@@ -27,7 +31,9 @@ def receiver(received: "queue.Queue[tuple[str, Any]]") -> Iterator[CommandReceiv
     assert not found.alive
 
 
-def test_commands_arrive_in_order_and_arrays_are_equal(receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]") -> None:
+def test_commands_arrive_in_order_and_arrays_are_equal(
+    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
+) -> None:
     sender = CommandSender(receiver.address, receiver.token)
     arrays = [np.arange(size, dtype=np.float32) for size in (0, 1, 75_000, 300_000)]
     for number, array in enumerate(arrays):
@@ -41,7 +47,9 @@ def test_commands_arrive_in_order_and_arrays_are_equal(receiver: CommandReceiver
     sender.close()
 
 
-def test_what_is_sent_is_what_it_was_then(receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]") -> None:
+def test_what_is_sent_is_what_it_was_then(
+    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
+) -> None:
     """A caller may use an array again once it was taken; requests of one message that share an array still share it."""
     sender, samples = CommandSender(receiver.address, receiver.token), np.ones(100_000, np.float32)
     sender.send("submit", [samples, samples])
@@ -52,8 +60,13 @@ def test_what_is_sent_is_what_it_was_then(receiver: CommandReceiver, received: "
     sender.close()
 
 
-def test_strangers_are_not_heard(receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]") -> None:
-    stranger, sender = CommandSender(receiver.address, b"x" * 16), CommandSender(receiver.address, receiver.token)
+def test_strangers_are_not_heard(
+    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
+) -> None:
+    stranger, sender = (
+        CommandSender(receiver.address, b"x" * 16),
+        CommandSender(receiver.address, receiver.token),
+    )
     stranger.send("submit", 1)
     sender.send("submit", 2)
     assert received.get(timeout=5) == ("submit", 2)

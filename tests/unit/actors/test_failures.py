@@ -66,7 +66,9 @@ def test_a_failed_step_ends_its_requests_and_keeps_no_hidden_states(
     assert states(engine, again) == [RequestState.DONE] * 2
 
 
-def test_a_failed_result_ends_its_requests(engine: PlainEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_result_ends_its_requests(
+    engine: PlainEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from antiphon.decoder.runner import LaunchedStep
 
     monkeypatch.setattr(LaunchedStep, "result", fails_once(LaunchedStep.result))
@@ -77,7 +79,9 @@ def test_a_failed_result_ends_its_requests(engine: PlainEngine, monkeypatch: pyt
     assert states(engine, first + again) == [RequestState.FAILED, RequestState.DONE]
 
 
-def test_a_device_that_cannot_go_on_ends_the_replica(engine: PlainEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_go_on_ends_the_replica(
+    engine: PlainEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine.replica.runner, "launch", lost)
     monkeypatch.setattr(engine.replica.runner, "probe", lost)
     submit(engine, [5, 6])
@@ -90,7 +94,9 @@ def test_hidden_states_that_cannot_be_taken_in_fail_who_waits_for_them(engine: P
     bad, good = submit(engine, [5, 6], [7, 8, 9])
     engine.step()
     keys = [media.key for media in engine.asked]
-    engine.replica.deliver(HiddenStates((keys[0],), (2,), torch.zeros(3, engine.model.encoder.hidden_size)))  # 2 is not 3
+    engine.replica.deliver(
+        HiddenStates((keys[0],), (2,), torch.zeros(3, engine.model.encoder.hidden_size))
+    )  # 2 is not 3
     engine.asked = engine.asked[1:]
     engine.encode_asked()
     engine.run()
@@ -145,7 +151,9 @@ def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     assert worker.alive
 
 
-def test_an_encoder_whose_device_cannot_go_on_dies(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_whose_device_cannot_go_on_dies(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker, decoder = encoder
     monkeypatch.setattr(worker.runner, "encode", lost)
     monkeypatch.setattr(worker, "_probe", lost)
@@ -156,8 +164,12 @@ def test_an_encoder_whose_device_cannot_go_on_dies(encoder: Any, monkeypatch: py
     assert not decoder.failed
 
 
-def test_a_decoder_whose_device_cannot_go_on_dies(engine: PlainEngine, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = resolve(str(checkpoints("t5")[0]), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8})
+def test_a_decoder_whose_device_cannot_go_on_dies(
+    engine: PlainEngine, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve(
+        str(checkpoints("t5")[0]), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}
+    )
     worker = DecoderWorker(0, engine.model, config, None)
     monkeypatch.setattr(worker.replica.runner, "launch", lost)
     monkeypatch.setattr(worker.replica.runner, "probe", lost)

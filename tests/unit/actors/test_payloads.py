@@ -80,7 +80,9 @@ def test_a_put_that_fails_is_told_to_all_whose_inputs_it_had_and_to_nobody_else(
         return objects.put(arrays)
 
     monkeypatch.setattr(ray, "put", put)
-    first, *others = put_while_one_is_under_way(objects, [np.zeros(4, np.float32) for _ in range(5)])
+    first, *others = put_while_one_is_under_way(
+        objects, [np.zeros(4, np.float32) for _ in range(5)]
+    )
     assert first.result(10).index == 0
     for each in others:
         with pytest.raises(ray.exceptions.ObjectStoreFullError, match="full"):

@@ -24,15 +24,27 @@ def node(free: float, gpus: float = 2, name: str = "10.0.0.1") -> Node:
     [
         (CPUS, {}, Placement(False, 2, 0.0, 1.0)),
         (CPUS, {"placement": "colocated"}, Placement(True, 1, 0.0, 1.0)),
-        ([Node("a", 0, 0, 1)], {}, Placement(False, 2, 0.0, 0.0)),  # too few CPUs keep nobody from starting
+        (
+            [Node("a", 0, 0, 1)],
+            {},
+            Placement(False, 2, 0.0, 0.0),
+        ),  # too few CPUs keep nobody from starting
         ([node(2)], {}, Placement(False, 2, 1.0, 1.0)),
         ([node(1, 1)], {}, Placement(True, 1, 1.0, 1.0)),
         ([node(1)], {}, Placement(True, 1, 1.0, 1.0)),  # the other GPU is another engine's
         ([node(2)], {"device": "cpu"}, Placement(False, 2, 0.0, 1.0)),
-        ([node(2)], {"encoder_replicas": 2}, Placement(False, 3, 0.5, 1.0)),  # never 0.66: that fits two workers alone
+        (
+            [node(2)],
+            {"encoder_replicas": 2},
+            Placement(False, 3, 0.5, 1.0),
+        ),  # never 0.66: that fits two workers alone
         ([node(1), node(2, name="b")], {"encoder_replicas": 2}, Placement(False, 3, 1.0, 1.0)),
         ([node(1, 1)], {"placement": "disaggregated"}, Placement(False, 2, 0.5, 1.0)),
-        ([node(0.5, 1), node(1.5, 2, "b")], {}, Placement(True, 1, 1.0, 1.0)),  # shares of GPUs are left to their engines
+        (
+            [node(0.5, 1), node(1.5, 2, "b")],
+            {},
+            Placement(True, 1, 1.0, 1.0),
+        ),  # shares of GPUs are left to their engines
     ],
 )
 def test_what_fits(nodes: list[Node], options: dict[str, Any], expected: Placement) -> None:
@@ -42,7 +54,12 @@ def test_what_fits(nodes: list[Node], options: dict[str, Any], expected: Placeme
 @pytest.mark.parametrize("processes", range(1, 9))
 @pytest.mark.parametrize("gpus", range(1, 5))
 def test_shares_always_fit_the_gpus(processes: int, gpus: int) -> None:
-    placement = placed([node(gpus, gpus)], decoder_replicas=processes, encoder_replicas=processes, placement="colocated")
+    placement = placed(
+        [node(gpus, gpus)],
+        decoder_replicas=processes,
+        encoder_replicas=processes,
+        placement="colocated",
+    )
     on_one_gpu = int(1 / placement.gpu_share + 1e-9)
     assert on_one_gpu * gpus >= processes
 
@@ -51,11 +68,21 @@ def test_shares_always_fit_the_gpus(processes: int, gpus: int) -> None:
     ("nodes", "options", "message"),
     [
         (CPUS, {"device": "cuda"}, "this Ray cluster has no GPU"),
-        ([node(0)], {}, r"2 workers .* need a free GPU, and this Ray cluster has none: 10\.0\.0\.1 has 0 of 2 free"),
+        (
+            [node(0)],
+            {},
+            r"2 workers .* need a free GPU, and this Ray cluster has none: 10\.0\.0\.1 has 0 of 2 free",
+        ),
         ([node(0.5, 1), node(0, 4, "b")], {}, r"10\.0\.0\.1 has 0\.5 of 1 free; b has 0 of 4 free"),
-        (CPUS, {"placement": "colocated", "encoder_replicas": 2}, "encoder_replicas=2 != decoder_replicas=1"),
+        (
+            CPUS,
+            {"placement": "colocated", "encoder_replicas": 2},
+            "encoder_replicas=2 != decoder_replicas=1",
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(nodes: list[Node], options: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused_with_the_numbers(
+    nodes: list[Node], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigurationError, match=message):
         placed(nodes, **options)

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, make_bias, paged_spec
+from attention_cases import (
+    FULL_LENGTHS,
+    PAGED_LENGTHS,
+    check_full,
+    check_paged,
+    full_spec,
+    make_bias,
+    paged_spec,
+)
 
 from antiphon.attention.backends.flex import FlexAttention, padded_size
 from antiphon.attention.interface import AttentionSpec, PagedBatch
@@ -40,14 +48,24 @@ PAGED = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("query_lens", "kv_lens"), PAGED_LENGTHS)
 def test_paged_attention(
-    name: str, dtype: torch.dtype, kind: Any, bias: bool, size: int, query_lens: list[int], kv_lens: list[int]
+    name: str,
+    dtype: torch.dtype,
+    kind: Any,
+    bias: bool,
+    size: int,
+    query_lens: list[int],
+    kv_lens: list[int],
 ) -> None:
-    check_paged(select("decoder", name, [paged_spec(kind, 3, size, dtype, bias)])[0], query_lens, kv_lens)
+    check_paged(
+        select("decoder", name, [paged_spec(kind, 3, size, dtype, bias)])[0], query_lens, kv_lens
+    )
 
 
 @pytest.mark.parametrize("kind", ["causal", "cross"])
 def test_the_reference_reads_float8_pages(kind: Any) -> None:
-    (backend,) = select("decoder", "torch_sdpa", [paged_spec(kind, 3, 64, torch.bfloat16, kv=FLOAT8)])
+    (backend,) = select(
+        "decoder", "torch_sdpa", [paged_spec(kind, 3, 64, torch.bfloat16, kv=FLOAT8)]
+    )
     check_paged(backend, *PAGED_LENGTHS[2])
 
 
@@ -67,7 +85,14 @@ def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> Non
 
     def note(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
         mask = options["block_mask"]
-        shapes.append((tensors[0].shape, *(each.stride() for each in tensors), mask.shape, mask.kv_indices.shape))
+        shapes.append(
+            (
+                tensors[0].shape,
+                *(each.stride() for each in tensors),
+                mask.shape,
+                mask.kv_indices.shape,
+            )
+        )
         return attend(*tensors, **options)
 
     backend._attend = note
@@ -79,18 +104,25 @@ def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> Non
     assert len(set(shapes)) == len({each[0] for each in shapes}) <= 3
 
 
-@pytest.mark.parametrize(("tokens", "size"), [(1, 512), (512, 512), (513, 1024), (16_384, 16_384), (16_385, 32_768)])
+@pytest.mark.parametrize(
+    ("tokens", "size"), [(1, 512), (512, 512), (513, 1024), (16_384, 16_384), (16_385, 32_768)]
+)
 def test_padded_sizes(tokens: int, size: int) -> None:
     assert padded_size(tokens) == size
 
 
 def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
-    (backend,) = select("decoder", "cpu_paged", [paged_spec("causal", 2, 8, torch.float32, bias=True)])
+    (backend,) = select(
+        "decoder", "cpu_paged", [paged_spec("causal", 2, 8, torch.float32, bias=True)]
+    )
     bias = make_bias(2, False)
     plan = backend.plan(PagedBatch.of(np.array([1]), np.array([6]), np.array([[0, 1]]), CPU))
     pages = torch.randn(2, 2, 4, 2, 8)
     q = torch.randn(1, 2, 8)
-    torch.testing.assert_close(backend.run(q, pages[0], pages[1], plan, bias), backend.run(q, pages[0], pages[1], plan, bias))
+    torch.testing.assert_close(
+        backend.run(q, pages[0], pages[1], plan, bias),
+        backend.run(q, pages[0], pages[1], plan, bias),
+    )
 
 
 # ---------------------------------------------------------------------- selection
@@ -99,7 +131,10 @@ def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
 def test_auto_takes_the_first_of_the_order_that_can() -> None:
     paged = [paged_spec("causal", 2, 8, torch.float32), paged_spec("cross", 2, 8, torch.float32)]
     assert select("decoder", "auto", paged)[0].name == "cpu_paged"
-    assert select("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name == "torch_sdpa"
+    assert (
+        select("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name
+        == "torch_sdpa"
+    )
     assert select("encoder", "auto", [full_spec(2, 8, torch.float32)])[0].name == "torch_sdpa"
 
 
@@ -132,19 +167,40 @@ EVERYTHING: dict[str, Any] = {
         ({"bias": False}, {"bias": True}, "takes no additive position bias"),
         ({"page_size_multiple": 256}, {}, r"page size 4 is not a multiple of 256 \(kv_page_size\)"),
         ({"float8": False}, {"kv": FLOAT8}, "keeps no float8 keys and values"),
-        ({}, {"kv": FLOAT8, "capability": (8, 0)}, r"float8 needs compute capability \(8, 9\), this device has \(8, 0\)"),
-        ({"min_capability": (9, 0)}, {"capability": (8, 0)}, r"needs compute capability \(9, 0\), this device has \(8, 0\)"),
+        (
+            {},
+            {"kv": FLOAT8, "capability": (8, 0)},
+            r"float8 needs compute capability \(8, 9\), this device has \(8, 0\)",
+        ),
+        (
+            {"min_capability": (9, 0)},
+            {"capability": (8, 0)},
+            r"needs compute capability \(9, 0\), this device has \(8, 0\)",
+        ),
     ],
 )
-def test_refusals(support: dict[str, Any], wanted: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "fake", Row("nowhere:Nothing", (Support(**{**EVERYTHING, **support}),)))
-    asked = paged_spec("causal", 2, wanted.get("size", 64), torch.float32, wanted.get("bias", False), kv=wanted.get("kv"))
+def test_refusals(
+    support: dict[str, Any], wanted: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        BACKENDS, "fake", Row("nowhere:Nothing", (Support(**{**EVERYTHING, **support}),))
+    )
+    asked = paged_spec(
+        "causal",
+        2,
+        wanted.get("size", 64),
+        torch.float32,
+        wanted.get("bias", False),
+        kv=wanted.get("kv"),
+    )
     found = refusal("fake", asked, wanted.get("capability"))
     assert found is not None
     assert re.search(reason, found), found
 
 
-def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     row = Row("nowhere:Nothing", (Support(**EVERYTHING),), package="no_such_package", extra="fast")
     monkeypatch.setitem(BACKENDS, "fake", row)
     found = refusal("fake", full_spec(2, 64, torch.float32))
@@ -153,7 +209,9 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch:
 
 def on_gpu(kind: Any, size: int, dtype: torch.dtype, **rest: Any) -> AttentionSpec:
     page_size = None if kind == "full" else rest.pop("page_size", 16)
-    return AttentionSpec(kind, 16, size, 0.1, dtype, torch.device("cuda"), page_size=page_size, **rest)
+    return AttentionSpec(
+        kind, 16, size, 0.1, dtype, torch.device("cuda"), page_size=page_size, **rest
+    )
 
 
 BF16, F32 = torch.bfloat16, torch.float32
@@ -171,16 +229,28 @@ BF16, F32 = torch.bfloat16, torch.float32
         ("flash_attn", on_gpu("full", 68, BF16), "head size 68 is not a multiple of 8"),
         ("flash_attn", on_gpu("full", 512, BF16), "head size 512 is over 256"),
         ("flash_attn", on_gpu("full", 64, BF16, bias=True), "takes no additive position bias"),
-        ("flash_attn", on_gpu("cross", 64, BF16), "page size 16 is not a multiple of 256 (kv_page_size)"),
+        (
+            "flash_attn",
+            on_gpu("cross", 64, BF16),
+            "page size 16 is not a multiple of 256 (kv_page_size)",
+        ),
         ("flash_attn", on_gpu("cross", 64, BF16, page_size=256), None),
-        ("flash_attn", on_gpu("cross", 64, BF16, page_size=256, kv_dtype=FLOAT8), "keeps no float8 keys and values"),
+        (
+            "flash_attn",
+            on_gpu("cross", 64, BF16, page_size=256, kv_dtype=FLOAT8),
+            "keeps no float8 keys and values",
+        ),
         ("flash_attn_3", on_gpu("full", 72, BF16), None),
         ("flash_attn_3", on_gpu("full", 64, F32), "does not take float32"),
         ("flash_attn_3", on_gpu("full", 512, BF16), "head size 512 is over 256"),
         ("flash_attn_3", on_gpu("causal", 68, BF16), "head size 68 is not a multiple of 8"),
         ("flash_attn_3", on_gpu("causal", 64, BF16, bias=True), "takes no additive position bias"),
         ("flash_attn_3", on_gpu("cross", 80, BF16, kv_dtype=FLOAT8), None),
-        ("flash_attn_3", on_gpu("cross", 72, BF16, kv_dtype=FLOAT8), "head size 72 is not a multiple of 16, as float8 needs it"),
+        (
+            "flash_attn_3",
+            on_gpu("cross", 72, BF16, kv_dtype=FLOAT8),
+            "head size 72 is not a multiple of 16, as float8 needs it",
+        ),
         ("flashinfer", on_gpu("full", 72, BF16), None),
         ("flashinfer", on_gpu("full", 256, BF16), "head size 256 is over 128"),
         ("flashinfer", on_gpu("full", 64, BF16, bias=True), "takes no additive position bias"),
@@ -196,38 +266,52 @@ BF16, F32 = torch.bfloat16, torch.float32
         ("xformers", on_gpu("cross", 64, BF16), "has no cross attention"),
     ],
 )
-def test_what_each_backend_declares(name: str, asked: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_each_backend_declares(
+    name: str, asked: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows of the table as they are, on a Hopper GPU where every package is installed."""
     monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
     assert refusal(name, asked, (9, 0)) == reason
 
 
-def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
     for name in ("flash_attn", "flashinfer", "triton", "flex"):
         found = refusal(name, on_gpu("full", 64, torch.float16), (7, 5))
         assert found == "needs compute capability (8, 0), this device has (7, 5)"
 
 
-def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
     asked = on_gpu("full", 64, BF16)
-    assert refusal("flash_attn_3", asked, (8, 0)) == "needs compute capability (9, 0), this device has (8, 0)"
-    assert refusal("flash_attn_3", asked, (10, 0)) == "runs up to compute capability (9, 0), this device has (10, 0)"
+    assert (
+        refusal("flash_attn_3", asked, (8, 0))
+        == "needs compute capability (9, 0), this device has (8, 0)"
+    )
+    assert (
+        refusal("flash_attn_3", asked, (10, 0))
+        == "runs up to compute capability (9, 0), this device has (10, 0)"
+    )
 
 
 def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: None)
     found = refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0))
     assert (
-        found == "flash_attn_interface is not installed (install it from the folder hopper of github.com/Dao-AILab/flash-attention)"
+        found
+        == "flash_attn_interface is not installed (install it from the folder hopper of github.com/Dao-AILab/flash-attention)"
     )
 
 
 def test_an_explicit_choice_that_cannot_serve_is_refused_with_the_valid_ones() -> None:
     specs = [full_spec(2, 8, torch.float32)]
     with pytest.raises(
-        AttentionBackendError, match=r"encoder_attention_backend='cpu_paged'.*has no full attention.*Valid here: torch_sdpa"
+        AttentionBackendError,
+        match=r"encoder_attention_backend='cpu_paged'.*has no full attention.*Valid here: torch_sdpa",
     ):
         choose("encoder", "cpu_paged", specs)
     with pytest.raises(AttentionBackendError, match="Did you mean 'torch_sdpa'"):

@@ -81,12 +81,23 @@ def test_transformers_gets_the_same_mixed_requests(folder: Path) -> None:
 
 
 def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
-    config = resolve(str(folder), {"load_format": "dummy", "device": "cpu", "max_encoder_len": None})
+    config = resolve(
+        str(folder), {"load_format": "dummy", "device": "cpu", "max_encoder_len": None}
+    )
     runner = EncoderRunner(ModelConfig.load(config.model), config)
-    norms = [each for path, each in runner.model.named_parameters() if "norm" in path and path.endswith("weight")]
+    norms = [
+        each
+        for path, each in runner.model.named_parameters()
+        if "norm" in path and path.endswith("weight")
+    ]
     assert norms
     assert all((each == 1).all() for each in norms)
-    assert runner.model.layers[0].get_parameter("self_attn.qkv.weight" if runner.audio else "attention.qkv.weight").std() < 0.03
+    assert (
+        runner.model.layers[0]
+        .get_parameter("self_attn.qkv.weight" if runner.audio else "attention.qkv.weight")
+        .std()
+        < 0.03
+    )
 
 
 def test_the_work_of_an_encoder(tmp_path: Path) -> None:
@@ -106,14 +117,22 @@ def test_tables_plots_and_files(tmp_path: Path) -> None:
     plot(tmp_path / "rows.png", "speeds", rows, "name", "speed")
     full = {"kind": "full", "batch": 1, "tokens": 512, "of_matmul_%": 40.0}
     decode = {"kind": "decode", "batch": 1, "tokens": 512, "kv": "fp8", "of_copy_%": 60.0}
-    kernels = [{**row, "head_size": size, "backend": name} for row in (full, decode) for size in (64, 80) for name in ("a", "b")]
+    kernels = [
+        {**row, "head_size": size, "backend": name}
+        for row in (full, decode)
+        for size in (64, 80)
+        for name in ("a", "b")
+    ]
     plot_attention(tmp_path / "kernels.png", "a machine", kernels)
     for name in ("rows", "kernels"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="use --load-format dummy"), _folder("whisper-large-v3", "auto"):
+    with (
+        pytest.raises(ConfigurationError, match="use --load-format dummy"),
+        _folder("whisper-large-v3", "auto"),
+    ):
         pass
     with pytest.raises(ConfigurationError, match="'1,x' must be whole numbers"):
         _numbers("1,x")

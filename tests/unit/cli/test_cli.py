@@ -19,7 +19,13 @@ from antiphon.cli.describe import count_parameters, describe_machine, describe_m
 
 
 def antiphon(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "antiphon", *arguments], capture_output=True, text=True, input=stdin, timeout=240)
+    return subprocess.run(
+        [sys.executable, "-m", "antiphon", *arguments],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=240,
+    )
 
 
 def own_lines(stderr: str) -> list[str]:
@@ -43,19 +49,44 @@ def test_transcribe(whisper_folder: Path) -> None:
 
 def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
     files = [str(RECORDINGS / "call.wav"), "-"]
-    options = ["-m", str(whisper_folder), "--output-dir", str(tmp_path), "-f", "srt,txt", "--no-ray", "-q"]
+    options = [
+        "-m",
+        str(whisper_folder),
+        "--output-dir",
+        str(tmp_path),
+        "-f",
+        "srt,txt",
+        "--no-ray",
+        "-q",
+    ]
     command = [sys.executable, "-m", "antiphon", "transcribe", *files, *options]
     sound = (RECORDINGS / "wecker.wav").read_bytes()
     done = subprocess.run(command, capture_output=True, input=sound, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["call.srt", "call.txt", "stdin.srt", "stdin.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "call.srt",
+        "call.txt",
+        "stdin.srt",
+        "stdin.txt",
+    ]
     assert (tmp_path / "stdin.txt").read_text() == "wecke mich morgen um vier\n"
-    assert re.fullmatch(r"1\n00:00:00,000 --> 00:00:0\d,\d{3}\ncall seven nine zero\n\n", (tmp_path / "call.srt").read_text())
+    assert re.fullmatch(
+        r"1\n00:00:00,000 --> 00:00:0\d,\d{3}\ncall seven nine zero\n\n",
+        (tmp_path / "call.srt").read_text(),
+    )
 
 
 @pytest.mark.parametrize("moment", ["reading the configuration", "starting Ray"])
 def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
-    command = [sys.executable, "-m", "antiphon", "transcribe", str(RECORDINGS / "call.wav"), "-m", str(whisper_folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "antiphon",
+        "transcribe",
+        str(RECORDINGS / "call.wav"),
+        "-m",
+        str(whisper_folder),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while moment not in (line := process.stderr.readline()):
@@ -66,7 +97,11 @@ def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
     began = time.perf_counter()
     stdout, stderr = process.communicate(timeout=60)
     assert time.perf_counter() - began < 2.0
-    assert (process.returncode, stdout, stderr.splitlines()[-1]) == (130, "", "antiphon: interrupted")
+    assert (process.returncode, stdout, stderr.splitlines()[-1]) == (
+        130,
+        "",
+        "antiphon: interrupted",
+    )
     assert "Traceback" not in stderr
     _, alive = psutil.wait_procs(descendants, timeout=2)
     assert alive == []
@@ -74,16 +109,27 @@ def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
 
 def test_generate_from_standard_input(t5_folder: Path) -> None:
     done = antiphon(
-        "generate", "--model", str(t5_folder), "-s", "max_tokens=20", "-o", "max_num_seqs=4", stdin="in words: 12\nin words: 90\n"
+        "generate",
+        "--model",
+        str(t5_folder),
+        "-s",
+        "max_tokens=20",
+        "-o",
+        "max_num_seqs=4",
+        stdin="in words: 12\nin words: 90\n",
     )
     assert done.stdout.splitlines() == ["twelve", "ninety"]
     assert done.returncode == 0
 
 
-def test_joining_a_running_cluster(t5_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_a_running_cluster(
+    t5_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = ray.get_runtime_context().gcs_address
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    done = antiphon("generate", "in words: 5", "--model", str(t5_folder), "-o", f"address={address}")
+    done = antiphon(
+        "generate", "in words: 5", "--model", str(t5_folder), "-o", f"address={address}"
+    )
     assert (done.stdout.strip(), done.returncode) == ("five", 0), done.stderr
 
 
@@ -94,13 +140,19 @@ def test_joining_a_running_cluster(t5_folder: Path, ray_cluster: None, monkeypat
         (["generate", "x", "--model", "T5", "-s", "temprature=1"], "Did you mean 'temperature'"),
         (["generate", "x", "--model", "T5", "-o", "max_num_seq=1"], "Did you mean 'max_num_seqs'"),
         (["generate", "x", "--model", "T5", "-o", "oops"], "write NAME=VALUE"),
-        (["generate", "x", "--model", "T5", "-o", "encoder_attention_backend=flash"], "unknown attention backend 'flash'"),
-        (["generate", "x", "--model", "T5", "-o", "address=127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+        (
+            ["generate", "x", "--model", "T5", "-o", "encoder_attention_backend=flash"],
+            "unknown attention backend 'flash'",
+        ),
+        (
+            ["generate", "x", "--model", "T5", "-o", "address=127.0.0.1:1"],
+            "no Ray cluster at 127.0.0.1:1",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str, t5_folder: Path) -> None:
     done = antiphon(*[str(t5_folder) if argument == "T5" else argument for argument in arguments])
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(own_lines(done.stderr)) == 1
     assert message in own_lines(done.stderr)[0]
     assert "Traceback" not in done.stderr
@@ -118,10 +170,16 @@ def test_info(t5_folder: Path) -> None:
     model = describe_model(str(t5_folder), {"device": "cpu"})
     assert "3 layers of 128, 3 heads of 64" in model
     # 512 decoder and 1024 encoder positions, keys and values of 3 layers of 192 float32 numbers
-    assert f"1.5 million parameters, 6 MiB; {1536 * 2 * 3 * 192 * 4 / 2**20:.1f} MiB of KV cache" in model
+    assert (
+        f"1.5 million parameters, 6 MiB; {1536 * 2 * 3 * 192 * 4 / 2**20:.1f} MiB of KV cache"
+        in model
+    )
     assert "decoder attention (causal, cross): " in model
     refused = describe_model(str(t5_folder), {"encoder_attention_backend": "cpu_paged"})
-    assert "encoder attention (full): encoder_attention_backend='cpu_paged' cannot be used: has no full attention" in refused
+    assert (
+        "encoder attention (full): encoder_attention_backend='cpu_paged' cannot be used: has no full attention"
+        in refused
+    )
 
 
 def test_parameters_are_counted_in_files_and_shards(t5_folder: Path, tmp_path: Path) -> None:

@@ -72,10 +72,16 @@ def test_version() -> None:
     [
         (["transcribe", "x.wav"], "Missing option '--model'"),
         (["transcribe", "-m", "M"], "Missing argument 'FILES'"),
-        (["transcribe", "x.wav", "-m", "M", "--chunk-seconds", "soon"], "--chunk-seconds': Input should be a valid number"),
+        (
+            ["transcribe", "x.wav", "-m", "M", "--chunk-seconds", "soon"],
+            "--chunk-seconds': Input should be a valid number",
+        ),
         (["transcribe", "x.wav", "-m", "M", "--output-dri", "x"], "--output-dir"),
         (["transcribe", "x.wav", "-m", "M", "--dtype", "float61"], "float16"),
-        (["generate", "x", "-m", "M", "--max-tokens", "many"], "--max-tokens': Input should be a valid integer"),
+        (
+            ["generate", "x", "-m", "M", "--max-tokens", "many"],
+            "--max-tokens': Input should be a valid integer",
+        ),
         (["serve"], "no server yet: `antiphon transcribe`"),
         (["call.mp3"], "antiphon transcribe call.mp3 --model"),
         (["transcrib", "call.mp3"], "Did you mean 'transcribe'"),
@@ -91,12 +97,11 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["transcribe", "/no/such.wav", "-m", "M"], "/no/such.wav: no such file"),
-        (["transcribe", "https://example.org/a.mp3", "-m", "M"], "URLs are not read: download it first"),
-        (["transcribe", "*.no-such", "-m", "M"], "*.no-such: no file matches this pattern"),
-        (["transcribe", "@no-list.txt", "-m", "M"], "@no-list.txt: cannot read the list"),
         (["transcribe", "-", "-m", "M", "-f", "pdf"], "unknown output format 'pdf'"),
-        (["transcribe", "-", "-m", "M", "-f", "srt,vtt"], "several output formats need --output-dir"),
+        (
+            ["transcribe", "-", "-m", "M", "-f", "srt,vtt"],
+            "several output formats need --output-dir",
+        ),
         (["transcribe", "-", "-m", "M", "--skip-existing"], "--skip-existing needs --output-dir"),
         (["transcribe", "-", "-m", "M", "--json", "-f", "srt"], "exclude each other"),
         (["transcribe", "-", "-m", "M", "--timeout", "0"], "--timeout must be above 0"),
@@ -106,11 +111,34 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
         (["generate", "x", "-m", "M", "--top-p", "2"], "top_p must be"),
         (["generate", "x", "-m", "M", "-o", "oops"], "write NAME=VALUE"),
         (["generate", "x", "-m", "M", "-o", "max_num_seq=1"], "Did you mean 'max_num_seqs'"),
-        (["generate", "x", "-m", "M", "--max-num-seqs", "2", "-o", "max_num_seqs=2"], "max_num_seqs is given twice"),
+        (
+            ["generate", "x", "-m", "M", "--max-num-seqs", "2", "-o", "max_num_seqs=2"],
+            "max_num_seqs is given twice",
+        ),
         (["generate", "x", "-m", "/no/such"], "no such folder: /no/such"),
     ],
 )
 def test_mistakes_that_need_no_engine(arguments: list[str], message: str) -> None:
+    done = light(*arguments)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("antiphon:")]
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "/no/such.wav", "-m", "M"], "/no/such.wav: no such file"),
+        (
+            ["transcribe", "https://example.org/a.mp3", "-m", "M"],
+            "URLs are not read: download it first",
+        ),
+        (["transcribe", "*.no-such", "-m", "M"], "*.no-such: no file matches this pattern"),
+        (["transcribe", "@no-list.txt", "-m", "M"], "@no-list.txt: cannot read the list"),
+    ],
+)
+def test_recordings_that_are_not_there(arguments: list[str], message: str) -> None:
+    """No wrong usage: they fail as they do beside others, which are served."""
     done = light(*arguments)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("antiphon:")]
@@ -142,8 +170,20 @@ def test_the_same_flags_on_every_command_that_starts_an_engine() -> None:
     def flags(command: str) -> set[str]:
         return set(re.findall(r"--[\w-]+", light(*command.split(), "--help").stdout))
 
-    wanted = {"--model", *(f"--{name.replace('_', '-')}" for name in ENGINE.listed), "--no-ray", "--mm-encoder-attn-backend"}
-    for command in ("transcribe", "generate", "info", "bench steps", "bench throughput", "bench latency"):
+    wanted = {
+        "--model",
+        *(f"--{name.replace('_', '-')}" for name in ENGINE.listed),
+        "--no-ray",
+        "--mm-encoder-attn-backend",
+    }
+    for command in (
+        "transcribe",
+        "generate",
+        "info",
+        "bench steps",
+        "bench throughput",
+        "bench latency",
+    ):
         assert wanted <= flags(command), command
     assert "--json" not in flags("bench latency")  # there it would be a path
 
@@ -151,7 +191,9 @@ def test_the_same_flags_on_every_command_that_starts_an_engine() -> None:
 def test_completion() -> None:
     """The shell is looked for among the command's ancestors, which under make is none that completes."""
     command = shlex.join([sys.executable, "-c", REPORTING, "--show-completion"])
-    done = subprocess.run(["bash", "-c", f"{command}; exit $?"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit $?"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "imported: []" in done.stderr
     assert "_ANTIPHON_COMPLETE" in done.stdout

@@ -65,7 +65,15 @@ app.run = run
 from antiphon.cli import main
 main()
 """
-PROGRAMS = ["sleeps", "swallows", "hangs_in_c", "leaves_a_thread", "cleans_up_slowly", "complains", "abandons_in_vain"]
+PROGRAMS = [
+    "sleeps",
+    "swallows",
+    "hangs_in_c",
+    "leaves_a_thread",
+    "cleans_up_slowly",
+    "complains",
+    "abandons_in_vain",
+]
 
 
 def start(program: str, mark: Path) -> subprocess.Popen[str]:
@@ -80,7 +88,10 @@ def start(program: str, mark: Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(
     ("signum", "code", "line"),
-    [(signal.SIGINT, 130, "antiphon: interrupted\n"), (signal.SIGTERM, 143, "antiphon: terminated\n")],
+    [
+        (signal.SIGINT, 130, "antiphon: interrupted\n"),
+        (signal.SIGTERM, 143, "antiphon: terminated\n"),
+    ],
     ids=["SIGINT", "SIGTERM"],
 )
 def test_one_signal(program: str, signum: int, code: int, line: str, tmp_path: Path) -> None:

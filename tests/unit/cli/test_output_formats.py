@@ -59,7 +59,10 @@ def test_formats(name: str, expected: str) -> None:
 def test_json_holds_everything() -> None:
     content = json.loads(WRITERS["json"](RESULT))
     assert (content["language"], content["duration"]) == ("en", 3700.0)
-    assert content["segments"][2].items() >= {"start": 3661.007, "end": 3662.0, "text": "Straße"}.items()
+    assert (
+        content["segments"][2].items()
+        >= {"start": 3661.007, "end": 3662.0, "text": "Straße"}.items()
+    )
 
 
 @pytest.mark.parametrize("name", list(WRITERS))
@@ -74,7 +77,11 @@ def test_silence_is_written_too(name: str) -> None:
 def test_format_names() -> None:
     assert parse_formats("srt, .VTT,srt") == ["srt", "vtt"]
     assert parse_formats("all") == ["txt", "srt", "vtt", "tsv", "json"]
-    for wrong, message in (("str", "Valid names: all, json, srt"), ("", "give an output format"), ("docx,txt", "'docx'")):
+    for wrong, message in (
+        ("str", "Valid names: all, json, srt"),
+        ("", "give an output format"),
+        ("docx,txt", "'docx'"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             parse_formats(wrong)
 
@@ -113,7 +120,12 @@ def sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["a.wav"], False, ["a.wav"], ["a"]),
         (["notes.txt"], False, ["notes.txt"], ["notes"]),
         (["."], False, ["a.wav", "b.MP3"], ["a", "b"]),
-        (["."], True, ["a.wav", "b.MP3", "deep/a.wav", "deep/c.opus"], ["a", "b", "deep/a", "deep/c"]),
+        (
+            ["."],
+            True,
+            ["a.wav", "b.MP3", "deep/a.wav", "deep/c.opus"],
+            ["a", "b", "deep/a", "deep/c"],
+        ),
         (["deep", "a.wav"], False, ["deep/a.wav", "deep/c.opus", "a.wav"], ["a", "c", "a"]),
         (["*.wav"], False, ["a.wav"], ["a"]),
         (["**/*.wav"], False, ["a.wav", "deep/a.wav"], ["a", "a"]),
@@ -157,9 +169,13 @@ def test_names_that_look_like_something_else(sounds: Path) -> None:
 
 def test_files_without_sound_are_found_before_the_engine(sounds: Path) -> None:
     (sounds / "text.wav").write_text("no sound here, only words " * 50)
-    usable, errors = preflight.probe([Recording("a.wav", Path("a")), Recording("text.wav", Path("text"))])
+    usable, errors = preflight.probe(
+        [Recording("a.wav", Path("a")), Recording("text.wav", Path("text"))]
+    )
     assert [each.name for each in usable] == ["a.wav"]
-    assert [str(error) for error in errors] == ["text.wav: not readable as audio (Invalid data found when processing input)"]
+    assert [str(error) for error in errors] == [
+        "text.wav: not readable as audio (Invalid data found when processing input)"
+    ]
 
 
 class SayingEngine:
@@ -182,8 +198,15 @@ class SayingEngine:
                 yield index, AudioError("no frame could be decoded")
             else:
                 skipped = [Skipped(0.0, 0.5, "digital silence")]
-                skipped += [Skipped(1.0, 1.5, "undecodable"), Skipped(2.0, 2.25, "missing")] if name == "damaged" else []
-                yield index, Transcription(name, "en", [Segment(0.0, 1.0, name)], 4.0, skipped=skipped)
+                skipped += (
+                    [Skipped(1.0, 1.5, "undecodable"), Skipped(2.0, 2.25, "missing")]
+                    if name == "damaged"
+                    else []
+                )
+                yield (
+                    index,
+                    Transcription(name, "en", [Segment(0.0, 1.0, name)], 4.0, skipped=skipped),
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -204,13 +227,25 @@ def transcribe(*arguments: str, stdin: bytes = b"") -> Result:
 
 
 def test_results_in_the_order_they_are_made(sounds: Path, saying: type[SayingEngine]) -> None:
-    done = transcribe("a.wav", "b.MP3", "--language", "en", "--no-timestamps", "--max-num-seqs", "3", "-o", "dtype=float32")
+    done = transcribe(
+        "a.wav",
+        "b.MP3",
+        "--language",
+        "en",
+        "--no-timestamps",
+        "--max-num-seqs",
+        "3",
+        "-o",
+        "dtype=float32",
+    )
     assert (done.exit_code, done.stdout) == (0, "b.MP3: b\na.wav: a\n")
     assert saying.options["model"] == str(MODEL)
     assert (saying.options["max_num_seqs"], saying.options["dtype"]) == (3, "float32")
     assert (saying.options["language"], saying.options["timestamps"]) == ("en", False)
     assert transcribe("a.wav").stdout == "a\n"
-    lines = [json.loads(line) for line in transcribe("a.wav", "b.MP3", "--json").stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in transcribe("a.wav", "b.MP3", "--json").stdout.splitlines()
+    ]
     assert [(line["file"], line["text"]) for line in lines] == [("b.MP3", "b"), ("a.wav", "a")]
 
 
@@ -241,14 +276,20 @@ def test_what_could_not_be_read_is_said(sounds: Path, saying: type[SayingEngine]
     (sounds / "damaged.wav").write_bytes(SOUND.read_bytes())
     done = transcribe("damaged.wav", "a.wav")
     assert (done.exit_code, done.stdout) == (0, "a.wav: a\ndamaged.wav: damaged\n")
-    assert done.stderr == "damaged.wav: 0.8 of 4.0 s could not be read (undecodable from 1.0 s on)\n"
+    assert (
+        done.stderr == "damaged.wav: 0.8 of 4.0 s could not be read (undecodable from 1.0 s on)\n"
+    )
 
 
 def test_an_output_folder(sounds: Path, saying: type[SayingEngine]) -> None:
     done = transcribe(".", "-r", "--output-dir", "out")
     assert (done.exit_code, done.stdout) == (0, "")
-    written = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file())
-    assert written == sorted(f"{stem}.{name}" for stem in ("a", "b", "deep/a", "deep/c") for name in WRITERS)
+    written = sorted(
+        str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()
+    )
+    assert written == sorted(
+        f"{stem}.{name}" for stem in ("a", "b", "deep/a", "deep/c") for name in WRITERS
+    )
     assert Path("out/deep/c.txt").read_text() == "c\n"
     assert json.loads(Path("out/deep/a.json").read_text())["text"] == "a"
 
@@ -293,15 +334,23 @@ def test_two_recordings_of_one_name(sounds: Path, saying: type[SayingEngine]) ->
     [
         (["--language", "xx"], "unknown language 'xx'"),
         (["--task", "summarise"], "unknown task 'summarise'"),
-        (["--chunk-seconds", "90"], "chunk_seconds must be between 1 and the model's window of 8, not 90"),
+        (
+            ["--chunk-seconds", "90"],
+            "chunk_seconds must be between 1 and the model's window of 8, not 90",
+        ),
         (["--encoder-attention-backend", "flush"], "unknown attention backend 'flush'"),
         (["--device", "cuda", "--no-ray"], "torch sees no CUDA device here"),
-        (["--decoder-attention-backend", "flex", "--no-ray"], "decoder_attention_backend='flex' cannot be used"),
+        (
+            ["--decoder-attention-backend", "flex", "--no-ray"],
+            "decoder_attention_backend='flex' cannot be used",
+        ),
         (["-s", "allowed_token_ids=[99999999]"], "allowed_token_ids has token id 99999999"),
         (["--max-model-len", "99999"], "max_model_len=99999 is more than"),
     ],
 )
-def test_what_the_model_cannot_do(sounds: Path, saying: type[SayingEngine], arguments: list[str], message: str) -> None:
+def test_what_the_model_cannot_do(
+    sounds: Path, saying: type[SayingEngine], arguments: list[str], message: str
+) -> None:
     import torch
 
     if torch.cuda.is_available() and "--device" in arguments:
@@ -312,11 +361,15 @@ def test_what_the_model_cannot_do(sounds: Path, saying: type[SayingEngine], argu
     assert saying.started == 0
 
 
-def test_each_kind_of_model_has_its_command(t5_folder: Path, whisper_folder: Path, saying: type[SayingEngine]) -> None:
+def test_each_kind_of_model_has_its_command(
+    t5_folder: Path, whisper_folder: Path, saying: type[SayingEngine]
+) -> None:
     wrong = CliRunner().invoke(app, ["transcribe", str(SOUND), "-m", str(t5_folder), "-q"])
     assert "reads text: use `antiphon generate`" in str(wrong.exception)
     wrong = CliRunner().invoke(app, ["generate", "x", "-m", str(whisper_folder), "-q"])
     assert "listens: use `antiphon transcribe`" in str(wrong.exception)
-    wrong = CliRunner().invoke(app, ["generate", "x", "-m", str(t5_folder), "-q", "--target-language", "fr"])
+    wrong = CliRunner().invoke(
+        app, ["generate", "x", "-m", str(t5_folder), "-q", "--target-language", "fr"]
+    )
     assert "knows no languages: leave out target_language" in str(wrong.exception)
     assert saying.started == 0

@@ -24,11 +24,17 @@ def resolve(architecture: str, stored: str | None, **options: Any) -> torch.dtyp
     return Target.resolve(ModelOptions(**options), {"dtype": stored}, FAMILIES[architecture]).dtype
 
 
-@pytest.mark.parametrize(("capability", "half"), [((9, 0), torch.bfloat16), ((7, 5), torch.float16)])
+@pytest.mark.parametrize(
+    ("capability", "half"), [((9, 0), torch.bfloat16), ((7, 5), torch.float16)]
+)
 @pytest.mark.parametrize("architecture", FAMILIES)
 @pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32", None])
 def test_auto_on_a_gpu(
-    architecture: str, stored: str | None, capability: tuple[int, int], half: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    architecture: str,
+    stored: str | None,
+    capability: tuple[int, int],
+    half: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -42,7 +48,10 @@ def test_auto_on_a_gpu(
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_float16_that_was_asked_for(architecture: str) -> None:
     if architecture in NARROW:
-        with pytest.raises(ConfigurationError, match=r"can't hold the activations.*use dtype='bfloat16' or 'float32'"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"can't hold the activations.*use dtype='bfloat16' or 'float32'",
+        ):
             resolve(architecture, None, dtype="float16", device="cpu")
     else:
         assert resolve(architecture, None, dtype="float16", device="cpu") == torch.float16
@@ -58,7 +67,9 @@ def loud_t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedM
     """A T5 whose feed-forward layers pass float16's largest number, as published ones do."""
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("loud")
-    model = T5ForConditionalGeneration(T5Config(**tiny_models.T5_SHAPE, decoder_start_token_id=0)).eval()
+    model = T5ForConditionalGeneration(
+        T5Config(**tiny_models.T5_SHAPE, decoder_start_token_id=0)
+    ).eval()
     tiny_models._liven(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -68,15 +79,21 @@ def loud_t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedM
     return folder, model
 
 
-def test_activations_beyond_float16_give_the_right_text(loud_t5: tuple[Path, PreTrainedModel]) -> None:
+def test_activations_beyond_float16_give_the_right_text(
+    loud_t5: tuple[Path, PreTrainedModel],
+) -> None:
     folder, model = loud_t5
     largest: list[float] = []
     for name, module in model.named_modules():
         if name.endswith(".wo"):
-            module.register_forward_hook(lambda _module, _given, out: largest.append(out.abs().max().item()))
+            module.register_forward_hook(
+                lambda _module, _given, out: largest.append(out.abs().max().item())
+            )
     with pytest.raises(ConfigurationError, match="float16"):
         PlainEngine(folder, dtype="float16", max_model_len=40)
-    exact, half = (PlainEngine(folder, dtype=dtype, max_model_len=40) for dtype in ("auto", "bfloat16"))
+    exact, half = (
+        PlainEngine(folder, dtype=dtype, max_model_len=40) for dtype in ("auto", "bfloat16")
+    )
     inputs = mixed_inputs(6, tiny_models.VOCAB, seed=8)
     for ids, length in inputs:
         exact.submit(exact.request(ids, [0], length))
@@ -86,6 +103,8 @@ def test_activations_beyond_float16_give_the_right_text(loud_t5: tuple[Path, Pre
         assert torch.nn.functional.cosine_similarity(hidden.float(), wanted, dim=1).min() > 0.99
     finished = exact.run()
     for i, (ids, length) in enumerate(inputs):
-        tokens, _ = oracle(model, torch.from_numpy(ids[None].astype(np.int64)), [0], length, eos_token_id=None)
+        tokens, _ = oracle(
+            model, torch.from_numpy(ids[None].astype(np.int64)), [0], length, eos_token_id=None
+        )
         assert finished[i].token_ids == tokens[: len(finished[i].token_ids)]
     assert max(largest) > FLOAT16_LARGEST

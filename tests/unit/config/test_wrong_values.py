@@ -91,8 +91,12 @@ WRONG: list[tuple[str, Any, str]] = [  # field, value, a part of the rule
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value", "rule"), WRONG, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(WRONG)])
-def test_wrong_sampling_parameters_name_field_rule_and_value(name: str, value: Any, rule: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "rule"), WRONG, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(WRONG)]
+)
+def test_wrong_sampling_parameters_name_field_rule_and_value(
+    name: str, value: Any, rule: str
+) -> None:
     with pytest.raises(SamplingError) as caught:
         SamplingParams(**{name: value})
     message = str(caught.value)
@@ -136,10 +140,14 @@ def test_right_values_become_plain_ones(name: str, value: Any, plain: Any) -> No
     assert hash(params) == hash(SamplingParams(**{name: plain}))
 
 
-@pytest.mark.parametrize("name", ["best_of", "num_beams", "use_beam_search", "length_penalty", "early_stopping"])
+@pytest.mark.parametrize(
+    "name", ["best_of", "num_beams", "use_beam_search", "length_penalty", "early_stopping"]
+)
 def test_beams_are_refused_by_name(name: str) -> None:
     for make in (lambda options: SamplingParams(**options), SamplingParams.of):
-        with pytest.raises(SamplingError, match=f"{name}=2 cannot be honored: beam search is not there yet"):
+        with pytest.raises(
+            SamplingError, match=f"{name}=2 cannot be honored: beam search is not there yet"
+        ):
             make({name: 2})
 
 
@@ -151,7 +159,9 @@ def test_what_is_known_elsewhere_is_refused_with_a_reason(name: str) -> None:
 
 
 def test_values_that_change_nothing_are_taken_under_foreign_names() -> None:
-    assert SamplingParams(best_of=1, use_beam_search=False, prompt_logprobs=None) == SamplingParams()
+    assert (
+        SamplingParams(best_of=1, use_beam_search=False, prompt_logprobs=None) == SamplingParams()
+    )
     with pytest.raises(SamplingError, match="best_of=True"):
         SamplingParams(best_of=True)
 
@@ -159,7 +169,10 @@ def test_values_that_change_nothing_are_taken_under_foreign_names() -> None:
 def test_suggestions_are_near() -> None:
     with pytest.raises(SamplingError, match="Did you mean 'temperature'"):
         SamplingParams(temprature=1)
-    with pytest.raises(SamplingError, match=r"unknown sampling parameter 'colour'. Valid names: allowed_token_ids, .*top_p"):
+    with pytest.raises(
+        SamplingError,
+        match=r"unknown sampling parameter 'colour'. Valid names: allowed_token_ids, .*top_p",
+    ):
         SamplingParams(colour="x")
     with pytest.raises(SamplingError, match="by name"):
         SamplingParams(0.5)
@@ -173,7 +186,11 @@ def test_params_remember_what_was_set() -> None:
     assert params.leaves_open("top_p")
     assert params.leaves_open("max_tokens")
     replaced = dataclasses.replace(params, max_tokens=3)
-    assert [replaced.leaves_open(name) for name in ("temperature", "top_p", "max_tokens")] == [False, True, False]
+    assert [replaced.leaves_open(name) for name in ("temperature", "top_p", "max_tokens")] == [
+        False,
+        True,
+        False,
+    ]
 
 
 # ---------------------------------------------------------------------- engine options
@@ -205,7 +222,16 @@ def test_numbers_of_options(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["dtype", "device", "quantization", "load_format", "encoder_window", "kv_cache_dtype", "placement"]
+    "name",
+    [
+        "dtype",
+        "device",
+        "quantization",
+        "load_format",
+        "encoder_window",
+        "kv_cache_dtype",
+        "placement",
+    ],
 )
 @pytest.mark.parametrize("value", ["purple", 1, True, ["auto"], ""])
 def test_choices_of_options(name: str, value: Any) -> None:
@@ -220,7 +246,9 @@ def test_flags_of_options(name: str, value: Any) -> None:
         resolve("m", {name: value})
 
 
-@pytest.mark.parametrize("name", ["revision", "encoder_attention_backend", "decoder_attention_backend", "address"])
+@pytest.mark.parametrize(
+    "name", ["revision", "encoder_attention_backend", "decoder_attention_backend", "address"]
+)
 @pytest.mark.parametrize("value", [5, "", ["triton"], True])
 def test_texts_of_options(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} must be a text that is not empty"):
@@ -243,7 +271,11 @@ def test_foreign_names_and_values_are_taken() -> None:
               "tensor_parallel_size": 1, "trust_remote_code": False}, {},
     )  # fmt: skip
     assert config.encoder.encoder_attention_backend == "flashinfer"
-    assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == ("float16", 8, "fp8")
+    assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
+        "float16",
+        8,
+        "fp8",
+    )
     assert type(config.decoder.kv_page_size) is int
     with pytest.raises(ConfigurationError, match="'block_size' is another name of 'kv_page_size'"):
         resolve("m", {"kv_page_size": 8, "block_size": 8})

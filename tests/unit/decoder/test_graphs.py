@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from antiphon.attention.specs import encoder_specs
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
-from antiphon.decoder.graphs import LONG_PROMPT_TOKENS, MAX_QUERY_LEN, PROMPT_TOKENS, batch_sizes, fitting, shapes
+from antiphon.decoder.graphs import (
+    LONG_PROMPT_TOKENS,
+    MAX_QUERY_LEN,
+    PROMPT_TOKENS,
+    batch_sizes,
+    fitting,
+    shapes,
+)
 from antiphon.decoder.step_inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
@@ -30,7 +37,14 @@ def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) 
     table = np.arange(count * 6, dtype=np.int32).reshape(count, 6)
     arrays = (np.array(each) for each in (query_lens, kv_lens))
     return StepPlan(
-        [], [], np.arange(count)[::-1].copy(), np.arange(count), *arrays, table[:, :5], table[:, :3], np.array(cross_lens)
+        [],
+        [],
+        np.arange(count)[::-1].copy(),
+        np.arange(count),
+        *arrays,
+        table[:, :5],
+        table[:, :3],
+        np.array(cross_lens),
     )
 
 
@@ -47,7 +61,9 @@ def test_a_mixed_step_with_padding() -> None:
     assert found.positions.tolist() == [8, 0, 1, 2] + [0] * 8
     assert found.token_slots.tolist() == [1, 0, 0, 0] + [SCRATCH_SLOT] * 8
     scratch = SCRATCH_PAGE * PAGE
-    assert found.write_at.tolist() == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
+    assert (
+        found.write_at.tolist() == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
+    )
     assert found.causal.query_starts_on_device.tolist() == [0, 1, 4, 5, 6]
     assert found.causal.page_table_on_device[:, :5].tolist() == [
         [0, 1, 2, 3, 4],
@@ -131,7 +147,9 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
     available = shapes(64, 448, 1500)
 
     def found(*query_lens: int) -> tuple[int, int] | None:
-        shape = fitting(make_plan(list(query_lens), list(query_lens), [1] * len(query_lens)), available)
+        shape = fitting(
+            make_plan(list(query_lens), list(query_lens), [1] * len(query_lens)), available
+        )
         return None if shape is None else (shape.sequences, shape.tokens)
 
     assert found(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
@@ -148,7 +166,9 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
 def test_the_text_shape_chosen_holds_the_batch(lengths: list[int], most: int) -> None:
     available, tokens = text_shapes(most), sum(lengths)
     assert available[-1].tokens == most
-    assert all(b.tokens - a.tokens <= max(32, a.tokens // 8) for a, b in itertools.pairwise(available))
+    assert all(
+        b.tokens - a.tokens <= max(32, a.tokens // 8) for a, b in itertools.pairwise(available)
+    )
     shape = encoder_graphs.fitting(np.array(lengths), available)
     if shape is not None:
         assert shape.tokens >= tokens
@@ -165,7 +185,9 @@ class Rerun:
 
     def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
 
-    def each(self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]) -> dict[Any, Any]:
+    def each(
+        self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]
+    ) -> dict[Any, Any]:
         captured = {}
         for shape in shapes:
             plan, work = prepare(shape)
@@ -176,7 +198,9 @@ class Rerun:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see test_gpu.py")
 @pytest.mark.parametrize("name", ["bart", "t5"])
-def test_padded_texts_are_encoded_as_without_padding(name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padded_texts_are_encoded_as_without_padding(
+    name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("triton")
     from antiphon.attention.backends.triton import TritonAttention  # in Triton's interpreter
 
@@ -196,11 +220,21 @@ def test_padded_texts_are_encoded_as_without_padding(name: str, checkpoints: Any
             runner.model,
         )
         assert [shape.tokens for shape in graphs.shapes] == [32, 64, 96]
-        for lengths in ([40, 3, 30], [7], [1, 20, 2], [5] * 8):  # long ones first: what they leave behind must not matter
-            texts = [np.random.default_rng(length).integers(3, 90, length).astype(np.int32) for length in lengths]
+        for lengths in (
+            [40, 3, 30],
+            [7],
+            [1, 20, 2],
+            [5] * 8,
+        ):  # long ones first: what they leave behind must not matter
+            texts = [
+                np.random.default_rng(length).integers(3, 90, length).astype(np.int32)
+                for length in lengths
+            ]
             wanted = runner.encode(texts)
             positions = np.concatenate([np.arange(length) for length in lengths])
-            found = graphs.replay(np.concatenate(texts).astype(np.int64), positions, np.array(lengths))
+            found = graphs.replay(
+                np.concatenate(texts).astype(np.int64), positions, np.array(lengths)
+            )
             assert found is not None
             torch.testing.assert_close(found, wanted.hidden, atol=1e-4, rtol=1e-4)
         assert graphs.replay(np.zeros(97, np.int64), np.arange(97), np.array([97])) is None

@@ -18,7 +18,9 @@ from antiphon.scheduler.request import RequestState
 VOCAB = 40
 
 
-def admission(slot: int, suppress: tuple[int, ...], begin: tuple[int, ...], bias: dict[int, float]) -> Admission:
+def admission(
+    slot: int, suppress: tuple[int, ...], begin: tuple[int, ...], bias: dict[int, float]
+) -> Admission:
     rules = DecodingRules(suppress=suppress, begin_suppress=begin)
     return Admission(slot, np.array([1, 2]), 2, 8, 0, SamplingParams(logit_bias=bias), rules)
 
@@ -38,7 +40,12 @@ BIASES = st.dictionaries(st.integers(0, VOCAB - 1), st.sampled_from([-1.0, 0.5, 
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.lists(st.tuples(st.integers(0, 3), TOKENS, TOKENS, BIASES), max_size=4, unique_by=lambda each: each[0]), max_size=30
+        st.lists(
+            st.tuples(st.integers(0, 3), TOKENS, TOKENS, BIASES),
+            max_size=4,
+            unique_by=lambda each: each[0],
+        ),
+        max_size=30,
     )
 )
 def test_any_order_of_admissions_finds_room_and_reads_its_own_masks(steps: list[Any]) -> None:
@@ -48,7 +55,10 @@ def test_any_order_of_admissions_finds_room_and_reads_its_own_masks(steps: list[
         assert not slots.admit([admission(*each) for each in step])
         held.update({slot: wanted for slot, *wanted in step})
         for slot, (suppress, begin, bias) in held.items():
-            now, first = (slots.masks.rows[int(slots.on_device[name][slot])] for name in ("mask", "begin_mask"))
+            now, first = (
+                slots.masks.rows[int(slots.on_device[name][slot])]
+                for name in ("mask", "begin_mask")
+            )
             assert torch.equal(now, mask_of(suppress, bias))
             assert torch.equal(first, mask_of((*suppress, *begin), bias))
     assert (slots.masks.rows.data_ptr(), len(slots.masks.rows)) == (address, 9)
@@ -61,7 +71,9 @@ def test_a_full_table_serves_new_owners() -> None:
     for round_ in range(4):
         step = [admission(slot, (slot,), (8 + slot,), {20: 1.0 + round_}) for slot in range(8)]
         assert not slots.admit(step)
-        assert len({int(row) for name in ("mask", "begin_mask") for row in slots.host[name][:8]}) == 16
+        assert (
+            len({int(row) for name in ("mask", "begin_mask") for row in slots.host[name][:8]}) == 16
+        )
 
 
 def test_a_value_that_cannot_be_taken_is_refused_before_anything_changes() -> None:
@@ -137,7 +149,9 @@ def test_what_cannot_be_taken_ends_its_own_request(bart: PlainEngine, bad: dict[
 
 
 @pytest.mark.parametrize("prompt", [[2, 10**6], [2, -1], []])
-def test_a_prompt_outside_the_vocabulary_ends_its_own_request(bart: PlainEngine, prompt: list[int]) -> None:
+def test_a_prompt_outside_the_vocabulary_ends_its_own_request(
+    bart: PlainEngine, prompt: list[int]
+) -> None:
     """On a GPU, looking it up would end the process."""
     ids = [bart.submit(bart.request(texts(1)[0], each, 9)) for each in ([2], prompt)]
     bart.run()
@@ -151,7 +165,10 @@ def test_many_distinct_masks_at_once_give_what_each_gives_alone(bart: PlainEngin
     rng = np.random.default_rng(5)
     requests = []
     for i, text in enumerate(texts(40)):
-        params = SamplingParams(logit_bias={int(rng.integers(3, 90)): float(rng.normal() * 4) for _ in range(3)}, logprobs=0)
+        params = SamplingParams(
+            logit_bias={int(rng.integers(3, 90)): float(rng.normal() * 4) for _ in range(3)},
+            logprobs=0,
+        )
         requests.append((text, DecodingRules(suppress=(3 + i,), begin_suppress=(50, 9)), params))
 
     def run(together: bool) -> list[list[int]]:

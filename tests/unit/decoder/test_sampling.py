@@ -23,7 +23,12 @@ class Bench:
         self.lengths = np.zeros(64, np.int64)
 
     def admit(
-        self, slot: int, tokens: list[int], params: SamplingParams, rules: DecodingRules | None = None, **fields: int
+        self,
+        slot: int,
+        tokens: list[int],
+        params: SamplingParams,
+        rules: DecodingRules | None = None,
+        **fields: int,
     ) -> None:
         admission = Admission(
             slot, np.array(tokens, np.int64), fields.get("prompt_len", 1), fields.get("max_len", MAX_LEN), fields.get("seed", 0), params,
@@ -38,10 +43,16 @@ class Bench:
 
 
 def one(
-    logits: list[float], tokens: list[int], rules: DecodingRules | None = None, timestamps: TimestampRules | None = None, **params
+    logits: list[float],
+    tokens: list[int],
+    rules: DecodingRules | None = None,
+    timestamps: TimestampRules | None = None,
+    **params,
 ):
     bench = Bench(timestamps)
-    fields = {name: params.pop(name) for name in ("prompt_len", "max_len", "seed") if name in params}
+    fields = {
+        name: params.pop(name) for name in ("prompt_len", "max_len", "seed") if name in params
+    }
     bench.admit(3, tokens, SamplingParams(**params), rules, **fields)
     return int(bench.sample(torch.tensor([logits + [-9.0] * (VOCAB - len(logits))]), [3])[0][0])
 
@@ -94,22 +105,39 @@ def test_a_slot_forgets_who_had_it_before() -> None:
     bench = Bench()
     bench.admit(0, [9], SamplingParams(logit_bias={2: 9.0}, repetition_penalty=3.0))
     bench.admit(0, [9], SamplingParams())
-    assert bench.sample(torch.tensor([[0.0, 3.0, 2.0] + [-9.0] * (VOCAB - 3)]), [0])[0].tolist() == [1]
+    assert bench.sample(torch.tensor([[0.0, 3.0, 2.0] + [-9.0] * (VOCAB - 3)]), [0])[
+        0
+    ].tolist() == [1]
 
 
 def test_masks_are_shared_and_their_rows_used_again() -> None:
     bench = Bench()
     for round_ in range(3):
         for slot in range(40):
-            bench.admit(slot, [9], SamplingParams(logit_bias={2: float(round_)} if slot % 2 else {}), DecodingRules(suppress=(5,)))
+            bench.admit(
+                slot,
+                [9],
+                SamplingParams(logit_bias={2: float(round_)} if slot % 2 else {}),
+                DecodingRules(suppress=(5,)),
+            )
     masks = bench.slots.masks
     assert len(masks.rows) == 2 * 64 + 1
-    used = {int(bench.slots.host[name][slot]) for name in ("mask", "begin_mask") for slot in range(40)}
+    used = {
+        int(bench.slots.host[name][slot]) for name in ("mask", "begin_mask") for slot in range(40)
+    }
     assert len(used) == 2
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.3}, {"temperature": 0.5}, {"top_k": 4, "top_p": 0.9, "min_p": 0.05}]
+    "params",
+    [
+        {},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"min_p": 0.3},
+        {"temperature": 0.5},
+        {"top_k": 4, "top_p": 0.9, "min_p": 0.05},
+    ],
 )
 def test_draws_follow_the_distribution(params: dict) -> None:
     torch.manual_seed(2)
@@ -153,7 +181,9 @@ def test_the_same_seed_draws_the_same_in_any_batch() -> None:
             crowd.admit(
                 slot,
                 [1, 2, 3],
-                SamplingParams(temperature=1.3, top_k=5) if slot % 2 else SamplingParams(temperature=2.0),
+                SamplingParams(temperature=1.3, top_k=5)
+                if slot % 2
+                else SamplingParams(temperature=2.0),
                 seed=slot,
             )
         mine = alone.sample(logits[5:6], [0])[0][0]
@@ -195,10 +225,18 @@ TIMES = TimestampRules(first_id=20, no_timestamps_id=19, end_id=18, max_initial=
         ([1], {26: 9.0, 23: 1.0}, 23),  # no later than max_initial
         ([1, 20], {25: 9.0, 4: 1.0}, 4),  # after an opening timestamp comes text
         ([1, 20, 4], {19: 9.0, 5: 1.0}, 5),  # never <|notimestamps|>
-        ([1, 20, 4, 25], {4: 9.0, 25: 1.0, 18: 0.0}, 25),  # after a closing one its twin, or the end
+        (
+            [1, 20, 4, 25],
+            {4: 9.0, 25: 1.0, 18: 0.0},
+            25,
+        ),  # after a closing one its twin, or the end
         ([1, 20, 4, 25], {4: 9.0, 18: 1.0}, 18),
         ([1, 20, 4, 25, 25, 6], {22: 9.0, 26: 1.0}, 26),  # time does not run backwards
-        ([1, 20, 4], {5: 1.0, 24: 0.6, 25: 0.6}, 24),  # timestamps together outweigh the likeliest text
+        (
+            [1, 20, 4],
+            {5: 1.0, 24: 0.6, 25: 0.6},
+            24,
+        ),  # timestamps together outweigh the likeliest text
     ],
 )
 def test_timestamp_rules(tokens: list[int], logits: dict[int, float], wanted: int) -> None:
@@ -230,20 +268,37 @@ def test_unknown_sampling_parameters_name_the_nearest() -> None:
         SamplingParams.of({"temprature": 1})
 
 
-def test_the_masks_of_the_request_before_are_kept_when_the_next_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_masks_of_the_request_before_are_kept_when_the_next_wants_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = []
     make = MaskTable._mask
-    monkeypatch.setattr(MaskTable, "_mask", lambda self, *wanted: made.append(wanted) or make(self, *wanted))
+    monkeypatch.setattr(
+        MaskTable, "_mask", lambda self, *wanted: made.append(wanted) or make(self, *wanted)
+    )
     slots = Slots(1, 8, 50, torch.device("cpu"))
     for suppress in ((3, 4), (3, 4), (5,)):
-        slots.admit([Admission(0, np.array([1, 2]), 2, 8, 0, SamplingParams(), DecodingRules(suppress=suppress))])
+        slots.admit(
+            [
+                Admission(
+                    0, np.array([1, 2]), 2, 8, 0, SamplingParams(), DecodingRules(suppress=suppress)
+                )
+            ]
+        )
         assert slots.tokens[0, :2].tolist() == [1, 2]
-        assert torch.isinf(slots.masks.rows[int(slots.on_device["mask"][0])]).nonzero().flatten().tolist() == list(suppress)
+        assert torch.isinf(
+            slots.masks.rows[int(slots.on_device["mask"][0])]
+        ).nonzero().flatten().tolist() == list(suppress)
     assert len(made) == 2
 
 
 def test_arrays_that_travel_together_arrive_as_they_were() -> None:
-    arrays = [np.arange(3), np.float32([[1.5, -2], [3, 4]]), np.zeros((2, 0), np.int32), np.arange(5, dtype=np.uint8)]
+    arrays = [
+        np.arange(3),
+        np.float32([[1.5, -2], [3, 4]]),
+        np.zeros((2, 0), np.int32),
+        np.arange(5, dtype=np.uint8),
+    ]
     for sent, arrived in zip(arrays, together_to_device(arrays, torch.device("cpu")), strict=True):
         assert arrived.shape == sent.shape
         np.testing.assert_array_equal(arrived.numpy(), sent)

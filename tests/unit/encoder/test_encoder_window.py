@@ -25,7 +25,10 @@ def clip(seconds: float, seed: int = 0) -> np.ndarray:
 
 def test_a_clip_keeps_two_seconds_of_silence_in_half_second_steps() -> None:
     audio = AudioConfig()
-    found = {seconds: audio.tokens_of(int(seconds * RATE)) for seconds in (0, 0.3, 0.5, 0.51, 4.7, 29.9, 30)}
+    found = {
+        seconds: audio.tokens_of(int(seconds * RATE))
+        for seconds in (0, 0.3, 0.5, 0.51, 4.7, 29.9, 30)
+    }
     assert found == {0: 100, 0.3: 125, 0.5: 125, 0.51: 150, 4.7: 350, 29.9: 1500, 30: 1500}
 
 
@@ -45,7 +48,10 @@ def test_a_batch_of_short_windows_equals_each_alone(engines: dict[str, PlainEngi
 
 def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, PlainEngine]) -> None:
     whole = clip(8.0)
-    torch.testing.assert_close(engines["auto"].encoder.encode([whole]).hidden, engines["full"].encoder.encode([whole]).hidden)
+    torch.testing.assert_close(
+        engines["auto"].encoder.encode([whole]).hidden,
+        engines["full"].encoder.encode([whole]).hidden,
+    )
 
 
 def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -> None:
@@ -54,7 +60,9 @@ def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -
     heard = []
     for name, encoder in ((name, engine.encoder) for name, engine in engines.items()):
         seen: list[torch.Tensor] = []
-        handle = encoder.model.conv1.register_forward_pre_hook(lambda module, given, into=seen: into.append(given[0]))
+        handle = encoder.model.conv1.register_forward_pre_hook(
+            lambda module, given, into=seen: into.append(given[0])
+        )
         encoder.encode([sound])
         handle.remove()
         heard.append(seen[0])
@@ -70,7 +78,9 @@ def test_the_processor_counts_as_the_encoder_does(whisper_folder: Path) -> None:
 
 
 def test_an_unknown_window_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="encoder_window must be one of full, auto, not 'short'"):
+    with pytest.raises(
+        ConfigurationError, match="encoder_window must be one of full, auto, not 'short'"
+    ):
         resolve("model", {"encoder_window": "short"})
 
 

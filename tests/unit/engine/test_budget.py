@@ -22,7 +22,10 @@ def test_any_order_of_asking_ending_and_cancelling_keeps_the_bound(seed: int) ->
             served.append(number)
 
     async def run() -> None:
-        tasks = [asyncio.create_task(use(number, size := rng.randint(0, 60), rng.randint(0, size))) for number in range(200)]
+        tasks = [
+            asyncio.create_task(use(number, size := rng.randint(0, 60), rng.randint(0, size)))
+            for number in range(200)
+        ]
         await asyncio.sleep(1e-3)
         cancelled = [task for task in rng.sample(tasks, 60) if task.cancel()]
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -69,7 +69,10 @@ class LocalEngine:
             self.plain.step()
             await asyncio.sleep(self.delay)
         end = self.plain.finished[request.id]
-        named = [{i: Logprob(v, r, "") for i, v, r in zip(e.ids, e.logprobs, e.ranks, strict=True)} for e in end.logprobs]
+        named = [
+            {i: Logprob(v, r, "") for i, v, r in zip(e.ids, e.logprobs, e.ranks, strict=True)}
+            for e in end.logprobs
+        ]
         text = self.inputs.decode(end.token_ids)
         logprobs = None if request.params.logprobs is None else named
         return CompletionOutput(0, text, end.token_ids, end.reason, logprobs)
@@ -186,7 +189,9 @@ def test_quiet_speech_is_heard(engine: LocalEngine, call: np.ndarray, decibels: 
     assert engine.transcribe(quiet, language="en").text == "call seven nine zero"
 
 
-def test_a_few_words_in_a_long_silent_window_are_heard(engine: LocalEngine, call: np.ndarray) -> None:
+def test_a_few_words_in_a_long_silent_window_are_heard(
+    engine: LocalEngine, call: np.ndarray
+) -> None:
     sound = np.concatenate([call * 0.01, np.zeros(8 * RATE - len(call), np.float32)])
     assert engine.transcribe(sound, language="en").text == "call seven nine zero"
 
@@ -231,7 +236,9 @@ def test_what_is_damaged_is_told_in_the_result(engine: LocalEngine, recordings: 
 # ---------------------------------------------------------------------- languages
 
 
-def test_detection_equals_transformers(engine: LocalEngine, recordings: Path, whisper_folder: Path) -> None:
+def test_detection_equals_transformers(
+    engine: LocalEngine, recordings: Path, whisper_folder: Path
+) -> None:
     oracle = WhisperForConditionalGeneration.from_pretrained(whisper_folder).float().eval()
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
     ids = torch.tensor(sorted(oracle.generation_config.lang_to_id.values()))
@@ -265,7 +272,9 @@ def test_probabilities_of_99_tokens_equal_transformers(checkpoints: Any) -> None
     for params in several:  # they run together
         plain.submit(plain.request(sound, [61], 2, params=params))
     ends = plain.run()
-    features = WhisperFeatureExtractor.from_pretrained(folder)(sound, sampling_rate=RATE, return_tensors="pt").input_features
+    features = WhisperFeatureExtractor.from_pretrained(folder)(
+        sound, sampling_rate=RATE, return_tensors="pt"
+    ).input_features
     with torch.no_grad():
         logits = oracle(input_features=features, decoder_input_ids=torch.tensor([[61]])).logits
     wanted = logits[0, -1].log_softmax(-1)
@@ -354,8 +363,16 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"beam_size": 5}, ConfigurationError, "no option 'beam_size': beam search is not there yet"),
-        ({"temperature": 0.2}, ConfigurationError, r"give params=SamplingParams\(temperature=...\)"),
+        (
+            {"beam_size": 5},
+            ConfigurationError,
+            "no option 'beam_size': beam search is not there yet",
+        ),
+        (
+            {"temperature": 0.2},
+            ConfigurationError,
+            r"give params=SamplingParams\(temperature=...\)",
+        ),
         ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
         ({"vad_filter": True}, ConfigurationError, "voice activity"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
@@ -406,7 +423,9 @@ def test_a_model_that_reads_text_does_not_transcribe(t5_folder: Path) -> None:
         inputs.check_transcription()
 
 
-def test_priority_and_what_is_left_of_the_time_reach_every_request(engine: LocalEngine, call: np.ndarray) -> None:
+def test_priority_and_what_is_left_of_the_time_reach_every_request(
+    engine: LocalEngine, call: np.ndarray
+) -> None:
     engine.asked.clear()
     engine.transcribe(np.concatenate([call] * 5), chunk_seconds=8, priority=3, timeout=60.0)
     assert len(engine.asked) >= 3, "language detection and two windows"

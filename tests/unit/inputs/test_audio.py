@@ -21,7 +21,9 @@ RATE = 16_000
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def encode(samples: np.ndarray, rate: int, codec: str, container: str, channels: int = 1) -> bytes:
@@ -32,10 +34,14 @@ def encode(samples: np.ndarray, rate: int, codec: str, container: str, channels:
     with av.open(buffer, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(
-            np.repeat((samples * 32767).astype(np.int16)[:, None], channels, 1).reshape(1, -1), "s16", layout
+            np.repeat((samples * 32767).astype(np.int16)[:, None], channels, 1).reshape(1, -1),
+            "s16",
+            layout,
         )
         frame.sample_rate = rate
-        resampler = av.AudioResampler(stream.format, layout, rate, frame_size=stream.codec_context.frame_size or 0)
+        resampler = av.AudioResampler(
+            stream.format, layout, rate, frame_size=stream.codec_context.frame_size or 0
+        )
         for each in [*resampler.resample(frame), *resampler.resample(None)]:
             out.mux(stream.encode(each))
         out.mux(stream.encode(None))
@@ -79,7 +85,11 @@ def test_arrays_are_resampled(rate: int) -> None:
 def test_integers_and_channels() -> None:
     stereo = np.stack([tone(0.5, RATE), np.zeros(RATE // 2, np.float32)], 1)
     np.testing.assert_allclose(load_audio((stereo, RATE), RATE), tone(0.5, RATE) / 2, atol=1e-6)
-    np.testing.assert_allclose(load_audio(((tone(0.5, RATE) * 32767).astype(np.int16), RATE), RATE), tone(0.5, RATE), atol=1e-3)
+    np.testing.assert_allclose(
+        load_audio(((tone(0.5, RATE) * 32767).astype(np.int16), RATE), RATE),
+        tone(0.5, RATE),
+        atol=1e-3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +143,10 @@ def test_files_that_are_empty_cut_short_or_without_sound(tmp_path: Path) -> None
 def test_log_mel_equals_transformers(mels: int, seconds: int) -> None:
     extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
     rng = np.random.default_rng(0)
-    clips = [rng.standard_normal(int(rng.integers(1, seconds * RATE))).astype(np.float32) * scale for scale in (1.0, 0.1, 1e-3)] + [
+    clips = [
+        rng.standard_normal(int(rng.integers(1, seconds * RATE))).astype(np.float32) * scale
+        for scale in (1.0, 0.1, 1e-3)
+    ] + [
         np.zeros(RATE, np.float32),
         tone(seconds, RATE),
     ]
@@ -147,7 +160,10 @@ def test_cuts_cover_everything_at_quiet_places() -> None:
     rng = np.random.default_rng(1)
     pieces = []
     for _ in range(20):
-        pieces += [rng.standard_normal(int(RATE * rng.uniform(0.8, 1.6))) * 0.3, np.zeros(int(RATE * 0.2))]
+        pieces += [
+            rng.standard_normal(int(RATE * rng.uniform(0.8, 1.6))) * 0.3,
+            np.zeros(int(RATE * 0.2)),
+        ]
     samples = np.concatenate(pieces).astype(np.float32)
     window = 5 * RATE
     spans = cut_at_quiet(samples, window, RATE)

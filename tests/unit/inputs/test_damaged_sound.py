@@ -138,7 +138,9 @@ DAMAGED: list[tuple[str, Callable[[bytes], bytes], float]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "damage", "seconds"), DAMAGED, ids=[f"{n}-{d.__name__}" for n, d, _ in DAMAGED])
+@pytest.mark.parametrize(
+    ("name", "damage", "seconds"), DAMAGED, ids=[f"{n}-{d.__name__}" for n, d, _ in DAMAGED]
+)
 def test_what_decodes_is_kept(name: str, damage: Callable[[bytes], bytes], seconds: float) -> None:
     sound = read_sound(damage(encoded(name)), RATE)
     assert right_seconds(sound.samples) >= seconds
@@ -149,7 +151,9 @@ def test_what_decodes_is_kept(name: str, damage: Callable[[bytes], bytes], secon
 
 
 @pytest.mark.parametrize("name", ["m4a", "alac", "opus", "opus-stereo"])
-def test_sound_behind_the_damage_keeps_its_time_and_the_loss_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_sound_behind_the_damage_keeps_its_time_and_the_loss_is_told(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "antiphon"):
         sound = read_sound(zeros_in_the_middle(encoded(name)), RATE)
     assert len(sound.samples) / RATE == pytest.approx(SECONDS, abs=0.1)

@@ -18,13 +18,18 @@ from antiphon.inputs.processor import InputProcessor
 @pytest.fixture(scope="module")
 def processors(t5_folder: Path, whisper_folder: Path) -> dict[str, InputProcessor]:
     folders = {"t5": t5_folder, "whisper": whisper_folder}
-    return {name: InputProcessor(ModelConfig.load(ModelOptions(str(folder)))) for name, folder in folders.items()}
+    return {
+        name: InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
+        for name, folder in folders.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["t5", "whisper"])
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_streamed_text_is_the_final_text(name: str, skip: bool, seed: int, processors: dict[str, InputProcessor]) -> None:
+def test_streamed_text_is_the_final_text(
+    name: str, skip: bool, seed: int, processors: dict[str, InputProcessor]
+) -> None:
     """Whisper's tokens are bytes: random ones are mostly invalid, and characters of several tokens are in between."""
     inputs, rng = processors[name], np.random.default_rng(seed)
     for _ in range(40):
@@ -50,7 +55,9 @@ def test_timestamps_are_not_shown_in_streams(processors: dict[str, InputProcesso
     assert stream.take(final=True) == "call seven"
 
 
-def test_stop_strings_across_tokens_of_a_real_tokenizer(processors: dict[str, InputProcessor]) -> None:
+def test_stop_strings_across_tokens_of_a_real_tokenizer(
+    processors: dict[str, InputProcessor],
+) -> None:
     inputs = processors["t5"]
     stream = inputs.text_stream(SamplingParams(stop=["hundred six"]))
     ids = inputs.tokenizer("three hundred sixty five", add_special_tokens=False).input_ids
@@ -67,7 +74,9 @@ class Stubborn:
         raise RuntimeError("Invalid prefix encountered")
 
 
-@pytest.mark.parametrize("make", [lambda decode: Streamed(None, decode, True), lambda decode: DecodedAgain(decode)])
+@pytest.mark.parametrize(
+    "make", [lambda decode: Streamed(None, decode, True), lambda decode: DecodedAgain(decode)]
+)
 def test_unfinished_characters_wait(make: Callable[[Any], Any]) -> None:
     def decode(ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")
@@ -86,7 +95,9 @@ def test_unfinished_characters_wait(make: Callable[[Any], Any]) -> None:
 
 
 def test_only_plain_decoding_is_streamed_by_the_library(t5_folder: Path) -> None:
-    vocabulary = {token: id_ for id_, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "▁", "a"])}
+    vocabulary = {
+        token: id_ for id_, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "▁", "a"])
+    }
     fast = NllbTokenizer(vocab=vocabulary, merges=[])
     assert backend_of(fast) is fast.backend_tokenizer
     fast.clean_up_tokenization_spaces = True

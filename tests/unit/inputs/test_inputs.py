@@ -14,7 +14,13 @@ from paths import T5
 from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
 
-from antiphon.config.errors import CheckpointError, ConfigurationError, PromptError, SamplingError, UnsupportedModelError
+from antiphon.config.errors import (
+    CheckpointError,
+    ConfigurationError,
+    PromptError,
+    SamplingError,
+    UnsupportedModelError,
+)
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
@@ -55,7 +61,10 @@ def test_a_single_text_goes_to_the_half_that_reads_text() -> None:
         ({"prompt": "x", "multi_modal_data": {"sound": 1}}, "unknown key 'sound'"),
         ({"multi_modal_data": [1]}, "must be a mapping"),
         ({"decoder_prompt": "x"}, "needs an 'encoder_prompt'"),
-        ({"encoder_prompt": "x", "decoder_prompt": {"multi_modal_data": {"audio": SILENCE}}}, "media belong to 'encoder_prompt'"),
+        (
+            {"encoder_prompt": "x", "decoder_prompt": {"multi_modal_data": {"audio": SILENCE}}},
+            "media belong to 'encoder_prompt'",
+        ),
         ({"prompt_token_ids": ["a"]}, "whole numbers"),
         ({"prompt_token_ids": []}, "the encoder prompt is empty"),
         ({"prompt_token_ids": [5, 77]}, "token id 77; the vocabulary has 0 to 76"),
@@ -75,23 +84,43 @@ def test_bad_prompts(t5: InputProcessor, prompt: Any, message: str) -> None:
 def test_a_whisper_prompt_needs_audio_within_the_window(whisper: InputProcessor) -> None:
     with pytest.raises(PromptError, match="this model listens"):
         whisper.prepare("hello", SamplingParams())
-    with pytest.raises(PromptError, match=r"9.0 s of audio are over the model's window of 8 s: use transcribe\(\)"):
-        whisper.prepare({"multi_modal_data": {"audio": (np.zeros(9 * 16_000, np.float32), 16_000)}}, SamplingParams())
+    with pytest.raises(
+        PromptError, match=r"9.0 s of audio are over the model's window of 8 s: use transcribe\(\)"
+    ):
+        whisper.prepare(
+            {"multi_modal_data": {"audio": (np.zeros(9 * 16_000, np.float32), 16_000)}},
+            SamplingParams(),
+        )
 
 
-def test_decoder_prompts_begin_with_the_start_token(whisper: InputProcessor, t5: InputProcessor) -> None:
-    given = {"prompt": "<|en|><|transcribe|><|notimestamps|>", "multi_modal_data": {"audio": SILENCE}}
+def test_decoder_prompts_begin_with_the_start_token(
+    whisper: InputProcessor, t5: InputProcessor
+) -> None:
+    given = {
+        "prompt": "<|en|><|transcribe|><|notimestamps|>",
+        "multi_modal_data": {"audio": SILENCE},
+    }
     assert whisper.prepare(given, SamplingParams()).prompt_token_ids == [521, 522, 525, 529]
-    assert t5.prepare({"encoder_prompt": "7", "decoder_prompt": "seven"}, SamplingParams()).prompt_token_ids[0] == 0
+    assert (
+        t5.prepare(
+            {"encoder_prompt": "7", "decoder_prompt": "seven"}, SamplingParams()
+        ).prompt_token_ids[0]
+        == 0
+    )
     assert t5.prepare("7", SamplingParams()).prompt_token_ids == [0]
 
 
 def test_equal_content_has_equal_keys(t5: InputProcessor) -> None:
-    first, second, third = (t5.prepare(text, SamplingParams()).media.key for text in ("in words: 7", "in words: 7", "in words: 8"))
+    first, second, third = (
+        t5.prepare(text, SamplingParams()).media.key
+        for text in ("in words: 7", "in words: 7", "in words: 8")
+    )
     assert first == second != third
 
 
-@pytest.mark.parametrize("params", [{"stop_token_ids": [77]}, {"logit_bias": {-1: 1.0}}, {"allowed_token_ids": [1000]}])
+@pytest.mark.parametrize(
+    "params", [{"stop_token_ids": [77]}, {"logit_bias": {-1: 1.0}}, {"allowed_token_ids": [1000]}]
+)
 def test_sampling_ids_outside_the_vocabulary(t5: InputProcessor, params: dict[str, Any]) -> None:
     with pytest.raises(SamplingError, match="the vocabulary has 0 to 76"):
         t5.prepare("7", SamplingParams(**params))
@@ -109,7 +138,12 @@ def test_rules_come_from_the_generation_config(tmp_path: Path, checkpoints) -> N
     shutil.copy(T5 / "tokenizer_config.json", copied)
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(copied))))
     rules = inputs.rules(1, SamplingParams(stop_token_ids=[9]), False)
-    assert (rules.stop_ids, rules.suppress, rules.forced_first, rules.forced_last) == ((2, 7, 9), (5,), 0, 2)
+    assert (rules.stop_ids, rules.suppress, rules.forced_first, rules.forced_last) == (
+        (2, 7, 9),
+        (5,),
+        0,
+        2,
+    )
     assert (rules.min_tokens, rules.no_repeat_ngram) == (9, 3)
     assert inputs.rules(2, SamplingParams(ignore_eos=True), False).stop_ids == ()
     assert inputs.rules(2, SamplingParams(), False).forced_first is None
@@ -122,13 +156,21 @@ def test_rules_come_from_the_generation_config(tmp_path: Path, checkpoints) -> N
 
 def test_options_resolve_into_sections() -> None:
     config = resolve("m", {"kv_page_size": 8, "encoder_attention_backend": "torch_sdpa"}, {})
-    assert (config.decoder.kv_page_size, config.encoder.encoder_attention_backend) == (8, "torch_sdpa")
+    assert (config.decoder.kv_page_size, config.encoder.encoder_attention_backend) == (
+        8,
+        "torch_sdpa",
+    )
 
 
 def test_environment_variables_serve_for_attention_backends() -> None:
     environment = {"ANTIPHON_DECODER_ATTENTION_BACKEND": "torch_sdpa"}
     assert resolve("m", {}, environment).decoder.decoder_attention_backend == "torch_sdpa"
-    assert resolve("m", {"decoder_attention_backend": "auto"}, environment).decoder.decoder_attention_backend == "auto"
+    assert (
+        resolve(
+            "m", {"decoder_attention_backend": "auto"}, environment
+        ).decoder.decoder_attention_backend
+        == "auto"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,18 +215,29 @@ def test_missing_folders_and_configs(tmp_path: Path) -> None:
 
 def test_unknown_architectures_are_refused_by_name(bart_copy: Path) -> None:
     change(bart_copy, architectures=["LlamaForCausalLM"])
-    with pytest.raises(UnsupportedModelError, match=r"LlamaForCausalLM .* Supported: BartForConditionalGeneration.*WhisperFor"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match=r"LlamaForCausalLM .* Supported: BartForConditionalGeneration.*WhisperFor",
+    ):
         ModelConfig.load(ModelOptions(str(bart_copy)))
 
 
 @pytest.mark.parametrize(
-    "name", ["model.decoder.layers.1.fc1.weight", "model.encoder.layers.0.self_attn.k_proj.bias", "model.shared.weight"]
+    "name",
+    [
+        "model.decoder.layers.1.fc1.weight",
+        "model.encoder.layers.0.self_attn.k_proj.bias",
+        "model.shared.weight",
+    ],
 )
 def test_a_missing_tensor_is_named(bart_copy: Path, name: str) -> None:
     tensors = load_file(bart_copy / "model.safetensors")
     del tensors[name]
     save_file(tensors, bart_copy / "model.safetensors")
-    with pytest.raises(CheckpointError, match=f"lacks the tensor {re.escape(name.replace('shared', 'encoder.embed_tokens'))}"):
+    with pytest.raises(
+        CheckpointError,
+        match=f"lacks the tensor {re.escape(name.replace('shared', 'encoder.embed_tokens'))}",
+    ):
         PlainEngine(bart_copy)
 
 
@@ -192,7 +245,10 @@ def test_a_wrong_shape_is_named_with_both_shapes(bart_copy: Path) -> None:
     tensors = load_file(bart_copy / "model.safetensors")
     tensors["model.encoder.layers.0.self_attn.v_proj.weight"] = torch.zeros(48, 47)
     save_file(tensors, bart_copy / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"self_attn.v_proj.weight .* has shape \[48, 47\]; config.json asks for \[48, 48\]"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"self_attn.v_proj.weight .* has shape \[48, 47\]; config.json asks for \[48, 48\]",
+    ):
         PlainEngine(bart_copy)
 
 
@@ -227,7 +283,11 @@ def test_each_half_loads_only_its_own_weights(checkpoints, monkeypatch: pytest.M
 
     read: list[str] = []
     original = Checkpoint.read
-    monkeypatch.setattr(Checkpoint, "read", lambda self, name, shape: read.append(name) or original(self, name, shape))
+    monkeypatch.setattr(
+        Checkpoint,
+        "read",
+        lambda self, name, shape: read.append(name) or original(self, name, shape),
+    )
     config = resolve(str(checkpoints("bart")[0]), {})
     from antiphon.encoder.runner import EncoderRunner
 
@@ -295,4 +355,6 @@ def test_routing_balances_load_and_keeps_media_where_they_are() -> None:
         router.route("a", 40)
     assert max(router.decoder_load) - min(router.decoder_load) <= 140, "affinity must yield to load"
     router.done(places[1], 40)
-    assert router.encoder_load == router.decoder_load or sum(router.encoder_load) == sum(router.decoder_load)
+    assert router.encoder_load == router.decoder_load or sum(router.encoder_load) == sum(
+        router.decoder_load
+    )

@@ -42,10 +42,17 @@ LETTERS = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
 
 def _sentencepiece(folder: Path) -> tuple[Path, list[str]]:
     (folder / "text.txt").write_text(
-        "\n".join(f"the {color} house on the hill {n}" for n, color in enumerate(["red", "blue", "old"] * 40))
+        "\n".join(
+            f"the {color} house on the hill {n}"
+            for n, color in enumerate(["red", "blue", "old"] * 40)
+        )
     )
     sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text.txt"), model_prefix=str(folder / "spm"), vocab_size=40, hard_vocab_limit=False, minloglevel=2
+        input=str(folder / "text.txt"),
+        model_prefix=str(folder / "spm"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
     )
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
     return folder / "spm.model", [model.id_to_piece(i) for i in range(model.get_piece_size())]
@@ -58,7 +65,11 @@ def nllb(folder: Path) -> tuple[Any, type, type]:
 
 def nllb_legacy(folder: Path) -> tuple[Any, type, type]:
     vocabulary = {token: id_ for id_, token in enumerate([*SPECIALS, *LETTERS])}
-    return NllbTokenizer(vocab=vocabulary, merges=[], legacy_behaviour=True), M2M100Config, M2M100ForConditionalGeneration
+    return (
+        NllbTokenizer(vocab=vocabulary, merges=[], legacy_behaviour=True),
+        M2M100Config,
+        M2M100ForConditionalGeneration,
+    )
 
 
 def m2m100(folder: Path) -> tuple[Any, type, type]:
@@ -87,9 +98,23 @@ def mbart50(folder: Path) -> tuple[Any, type, type]:
 
 def marian(folder: Path) -> tuple[Any, type, type]:
     spm, pieces = _sentencepiece(folder)
-    names = dict.fromkeys(["</s>", "<unk>", *pieces, ">>fra<<", ">>deu<<", ">>cmn_Hans<<", ">>cmn_Hant<<", ">>pt_br<<", "<pad>"])
+    names = dict.fromkeys(
+        [
+            "</s>",
+            "<unk>",
+            *pieces,
+            ">>fra<<",
+            ">>deu<<",
+            ">>cmn_Hans<<",
+            ">>cmn_Hant<<",
+            ">>pt_br<<",
+            "<pad>",
+        ]
+    )
     (folder / "vocab.json").write_text(json.dumps({piece: id_ for id_, piece in enumerate(names)}))
-    tokenizer = MarianTokenizer(source_spm=str(spm), target_spm=str(spm), vocab=str(folder / "vocab.json"))
+    tokenizer = MarianTokenizer(
+        source_spm=str(spm), target_spm=str(spm), vocab=str(folder / "vocab.json")
+    )
     return tokenizer, MarianConfig, MarianMTModel
 
 
@@ -139,10 +164,14 @@ def processor(folder: Path) -> InputProcessor:
         ("mbart50", "de_DE", "fr_XX"),
     ],
 )
-def test_languages_as_in_transformers(name: str, source: str, target: str, translator: Translator) -> None:
+def test_languages_as_in_transformers(
+    name: str, source: str, target: str, translator: Translator
+) -> None:
     folder, model, tokenizer = translator(name)
     inputs = processor(folder)
-    prepared = inputs.prepare(TEXT, SamplingParams(), source_language=source, target_language=target)
+    prepared = inputs.prepare(
+        TEXT, SamplingParams(), source_language=source, target_language=target
+    )
     tokenizer.src_lang = source
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     assert prepared.media.payload.tolist() == ids[0].tolist()
@@ -152,10 +181,16 @@ def test_languages_as_in_transformers(name: str, source: str, target: str, trans
     assert prompt == expected[:2] == [tokenizer.eos_token_id, target_id]
     engine = PlainEngine(folder)
     params, count = inputs.complete(prepared.params), inputs.max_tokens(2, prepared.params)
-    engine.submit(engine.request(prepared.media.payload, prompt, count, inputs.rules(2, params, False), params=params))
+    engine.submit(
+        engine.request(
+            prepared.media.payload, prompt, count, inputs.rules(2, params, False), params=params
+        )
+    )
     (end,) = engine.run().values()
     assert end.token_ids == expected[2:]
-    assert inputs.decode([target_id, *end.token_ids]) == tokenizer.decode(expected, skip_special_tokens=True)
+    assert inputs.decode([target_id, *end.token_ids]) == tokenizer.decode(
+        expected, skip_special_tokens=True
+    )
 
 
 def test_marian_is_told_before_the_text(translator: Translator) -> None:
@@ -166,14 +201,31 @@ def test_marian_is_told_before_the_text(translator: Translator) -> None:
         assert prepared.media.payload.tolist() == tokenizer(f">>fra<< {TEXT}").input_ids
         assert prepared.media.payload[0] == tokenizer.convert_tokens_to_ids(">>fra<<")
         assert prepared.prompt_token_ids == [tokenizer.pad_token_id]
-    with pytest.raises(PromptError, match="hears its source language itself: leave out source_language"):
+    with pytest.raises(
+        PromptError, match="hears its source language itself: leave out source_language"
+    ):
         inputs.prepare(TEXT, SamplingParams(), source_language="en")
 
 
 @pytest.mark.parametrize(
     ("name", "spellings", "code"),
     [
-        ("nllb", ["fra_Latn", "FRA_latn", "fra-Latn", "fra", "fre", "fr", "fr-FR", "fr_FR", "French", " french "], "fra_Latn"),
+        (
+            "nllb",
+            [
+                "fra_Latn",
+                "FRA_latn",
+                "fra-Latn",
+                "fra",
+                "fre",
+                "fr",
+                "fr-FR",
+                "fr_FR",
+                "French",
+                " french ",
+            ],
+            "fra_Latn",
+        ),
         ("nllb", ["zh", "zho", "Chinese", "zh-CN", "mandarin"], "zho_Hans"),
         ("nllb", ["zho_Hant", "zh-Hant"], "zho_Hant"),
         ("nllb", ["nb", "no", "Norwegian", "nob"], "nob_Latn"),
@@ -190,27 +242,49 @@ def test_marian_is_told_before_the_text(translator: Translator) -> None:
         ("marian", ["pt", "pt-BR", "Portuguese"], "pt_br"),
     ],
 )
-def test_languages_in_any_spelling(name: str, spellings: list[str], code: str, translator: Translator) -> None:
+def test_languages_in_any_spelling(
+    name: str, spellings: list[str], code: str, translator: Translator
+) -> None:
     translation = processor(translator(name)[0]).translation
     assert translation is not None
-    assert {spelling: translation.code(spelling, "target_language") for spelling in spellings} == dict.fromkeys(spellings, code)
+    assert {
+        spelling: translation.code(spelling, "target_language") for spelling in spellings
+    } == dict.fromkeys(spellings, code)
 
 
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
-        (TEXT, {"target_language": "klingon"}, r"unknown target_language 'klingon'\. Valid names: ace_Arab, "),
+        (
+            TEXT,
+            {"target_language": "klingon"},
+            r"unknown target_language 'klingon'\. Valid names: ace_Arab, ",
+        ),
         (TEXT, {"target_language": "fra_Latm"}, "Did you mean 'fra_Latn'"),
-        (TEXT, {"target_language": "kas"}, "target_language 'kas' may be kas_Arab or kas_Deva: give one of them"),
-        (TEXT, {"target_language": 5}, "target_language must be the name or code of a language, not 5"),
+        (
+            TEXT,
+            {"target_language": "kas"},
+            "target_language 'kas' may be kas_Arab or kas_Deva: give one of them",
+        ),
+        (
+            TEXT,
+            {"target_language": 5},
+            "target_language must be the name or code of a language, not 5",
+        ),
         (TEXT, {"source_language": ""}, "source_language must be the name"),
         ({"prompt": TEXT, "target_language": "xx"}, {}, "unknown target_language 'xx'"),
         ({"prompt": TEXT, "target_languag": "fr"}, {}, "Did you mean 'target_language'"),
-        ({"prompt_token_ids": [5, 6]}, {"source_language": "fr"}, "source_language needs a prompt of text"),
+        (
+            {"prompt_token_ids": [5, 6]},
+            {"source_language": "fr"},
+            "source_language needs a prompt of text",
+        ),
         ({"encoder_prompt": TEXT, "decoder_prompt": [7]}, {"target_language": "fr"}, "not both"),
     ],
 )
-def test_wrong_languages(prompt: Prompt, options: dict[str, Any], message: str, translator: Translator) -> None:
+def test_wrong_languages(
+    prompt: Prompt, options: dict[str, Any], message: str, translator: Translator
+) -> None:
     with pytest.raises(PromptError, match=message):
         processor(translator("nllb")[0]).prepare(prompt, SamplingParams(), **options)
 
@@ -219,8 +293,14 @@ def test_languages_inside_the_prompt_go_first(translator: Translator) -> None:
     inputs = processor(translator("nllb")[0])
     prompt = {"prompt": TEXT, "source_language": "German", "target_language": "fr"}
     both = inputs.prepare(prompt, SamplingParams(), source_language="en", target_language="es")
-    assert both.media.key == inputs.prepare(TEXT, SamplingParams(), source_language="deu_Latn").media.key
-    assert both.prompt_token_ids == inputs.prepare(TEXT, SamplingParams(), target_language="fra_Latn").prompt_token_ids
+    assert (
+        both.media.key
+        == inputs.prepare(TEXT, SamplingParams(), source_language="deu_Latn").media.key
+    )
+    assert (
+        both.prompt_token_ids
+        == inputs.prepare(TEXT, SamplingParams(), target_language="fra_Latn").prompt_token_ids
+    )
     halves = {"encoder_prompt": TEXT, "source_language": "German", "target_language": "fr"}
     assert inputs.prepare(halves, SamplingParams()).media.key == both.media.key
     ids = inputs.prepare({"prompt_token_ids": [5, 6]}, SamplingParams(), target_language="fr")
@@ -234,7 +314,9 @@ def test_a_start_token_that_is_a_language_gives_way(translator: Translator, tmp_
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "generation_config.json").unlink()
     start = tokenizer.convert_tokens_to_ids("ro_RO")
-    (tmp_path / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": start, "eos_token_id": 2}))
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"decoder_start_token_id": start, "eos_token_id": 2})
+    )
     inputs = processor(tmp_path)
     assert inputs.prepare(TEXT, SamplingParams()).prompt_token_ids == [start]
     french = inputs.prepare(TEXT, SamplingParams(), target_language="fr").prompt_token_ids
@@ -245,14 +327,23 @@ def test_threads_do_not_mix_languages(translator: Translator) -> None:
     inputs = processor(translator("nllb")[0])
     names = ["deu_Latn", "fra_Latn", "zul_Latn", "zho_Hans"] * 50
     with ThreadPoolExecutor(8) as pool:
-        prepared = list(pool.map(lambda name: inputs.prepare(TEXT, SamplingParams(), source_language=name), names))
+        prepared = list(
+            pool.map(
+                lambda name: inputs.prepare(TEXT, SamplingParams(), source_language=name), names
+            )
+        )
     first = {name: inputs.tokenizer.convert_tokens_to_ids(name) for name in names}
     assert [each.media.payload[0] for each in prepared] == [first[name] for name in names]
     assert inputs.tokenizer.src_lang == "eng_Latn"
 
 
 def test_models_without_languages_refuse_them(t5_folder: Path, whisper_folder: Path) -> None:
-    with pytest.raises(PromptError, match="this T5ForConditionalGeneration knows no languages: leave out target_language"):
+    with pytest.raises(
+        PromptError,
+        match="this T5ForConditionalGeneration knows no languages: leave out target_language",
+    ):
         processor(t5_folder).prepare(TEXT, SamplingParams(), target_language="fr")
-    with pytest.raises(PromptError, match=r"give language and task to transcribe\(\), not source_language"):
+    with pytest.raises(
+        PromptError, match=r"give language and task to transcribe\(\), not source_language"
+    ):
         processor(whisper_folder).prepare({"prompt": "x"}, SamplingParams(), source_language="fr")

@@ -158,7 +158,9 @@ def test_files_by_path_and_open_ones(tmp_path: Path) -> None:
             np.testing.assert_array_equal(load_audio(file, RATE), SAMPLES)  # it is at its end now
 
 
-def test_names_with_colons_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_colons_relative_to_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("10:30.wav").write_bytes(as_wav())
     np.testing.assert_array_equal(load_audio("10:30.wav", RATE), SAMPLES)
@@ -268,7 +270,11 @@ REFUSED: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "message"), REFUSED, ids=[f"{i}-{type(s).__name__}" for i, (s, _) in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    REFUSED,
+    ids=[f"{i}-{type(s).__name__}" for i, (s, _) in enumerate(REFUSED)],
+)
 def test_what_is_no_sound_is_an_audio_error_of_its_own(source: Any, message: str) -> None:
     with pytest.raises(AudioError, match=f"(?s){message}") as refused:
         load_audio(source, RATE)
@@ -298,7 +304,13 @@ def test_too_long_is_said_before_anything_is_converted() -> None:
     decoder = Decoder()
     decoder.metadata = SimpleNamespace(duration_seconds=7 * 3600.0)
     stereo = np.broadcast_to(np.float32(0), (2, hours))
-    for source in (endless, stereo, (RATE, endless), {"raw": endless, "sampling_rate": RATE}, decoder):
+    for source in (
+        endless,
+        stereo,
+        (RATE, endless),
+        {"raw": endless, "sampling_rate": RATE},
+        decoder,
+    ):
         with pytest.raises(AudioError, match="longer than 6 hours; split it"):
             load_audio(source, RATE)
 

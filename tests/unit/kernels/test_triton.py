@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attention_cases import FULL_LENGTHS, PAGED_LENGTHS, check_full, check_paged, full_spec, paged_spec
+from attention_cases import (
+    FULL_LENGTHS,
+    PAGED_LENGTHS,
+    check_full,
+    check_paged,
+    full_spec,
+    paged_spec,
+)
 from kernel_checks import FLOAT8, check_few_rows, check_projecting, random_slots
 
 pytest.importorskip("triton")
@@ -30,7 +37,9 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.linear import KINDS, Activation, Parts
 from antiphon.layers.norms import LayerNorm, RMSNorm, as_parts
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py"
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -40,14 +49,26 @@ def test_full_attention(dtype: torch.dtype, size: int, bias: bool) -> None:
     check_full(TritonAttention(full_spec(2, size, dtype, bias)), FULL_LENGTHS[2])
 
 
-@pytest.mark.parametrize(("dtype", "kv"), [(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)])
+@pytest.mark.parametrize(
+    ("dtype", "kv"), [(torch.float32, None), (torch.float16, None), (torch.bfloat16, FLOAT8)]
+)
 @pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
 @pytest.mark.parametrize("size", [8, 72])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_paged_attention(
-    dtype: torch.dtype, kv: Any, kind: Any, bias: bool, size: int, splits: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    kv: Any,
+    kind: Any,
+    bias: bool,
+    size: int,
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)))
+    monkeypatch.setattr(
+        triton_backend.PagedLaunch,
+        "choose",
+        lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)),
+    )
     monkeypatch.setattr(
         paged_kernels, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
@@ -58,7 +79,9 @@ def test_paged_attention(
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_keys_and_values_of_few_rows_go_into_pages(rows: int) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
+def test_keys_and_values_of_few_rows_go_into_pages(
+    rows: int,
+) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
     check_projecting(rows, torch.float16, torch.float16, "cpu")
 
 
@@ -73,13 +96,17 @@ FEW_ROWS: list[tuple[Any, tuple[int, int], str | None]] = [
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
 @pytest.mark.parametrize(("norm", "sizes", "activation"), FEW_ROWS)
-def test_linear_layers_of_few_rows(rows: int, norm: Any, sizes: tuple[int, int], activation: str | None) -> None:
+def test_linear_layers_of_few_rows(
+    rows: int, norm: Any, sizes: tuple[int, int], activation: str | None
+) -> None:
     check_few_rows(rows, norm and norm(), sizes, activation, "cpu", torch.float16)
 
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:
     def splits(sequences: int, max_kv_len: int) -> int:
-        return PagedLaunch.choose("cross", sequences, 1, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132).splits
+        return PagedLaunch.choose(
+            "cross", sequences, 1, heads=20, head_dim=64, max_kv_len=max_kv_len, multiprocessors=132
+        ).splits
 
     assert splits(sequences=1, max_kv_len=1500) == 16
     assert splits(sequences=1, max_kv_len=100) == 1
@@ -94,8 +121,12 @@ def test_splits_fill_the_device_but_are_never_tiny() -> None:
         (320, 20, {(2, 2)}), (384, 20, {(1, 3), (2, 2)}), (512, 20, {(1, 3), (1, 2), (2, 2)}),
     ],
 )  # fmt: skip
-def test_the_last_round_of_programs_is_a_full_one(sequences: int, heads: int, fastest: set[tuple[int, int]]) -> None:
-    tile = PagedLaunch.choose("cross", sequences, 1, heads, 64, max_kv_len=1500, multiprocessors=132).tile
+def test_the_last_round_of_programs_is_a_full_one(
+    sequences: int, heads: int, fastest: set[tuple[int, int]]
+) -> None:
+    tile = PagedLaunch.choose(
+        "cross", sequences, 1, heads, 64, max_kv_len=1500, multiprocessors=132
+    ).tile
     assert tile.keys == 32
     assert (tile.warps, tile.stages) in fastest
 
@@ -103,14 +134,18 @@ def test_the_last_round_of_programs_is_a_full_one(sequences: int, heads: int, fa
 @pytest.mark.parametrize("sequences", [100, 158, 159, 256, 300, 512, 1000])
 @pytest.mark.parametrize("q_blocks", [1, 16])
 def test_programs_that_start_together_end_together(sequences: int, q_blocks: int) -> None:
-    launch = PagedLaunch.choose("cross", sequences, q_blocks, 20, 64, max_kv_len=1500, multiprocessors=132, float8=True)
+    launch = PagedLaunch.choose(
+        "cross", sequences, q_blocks, 20, 64, max_kv_len=1500, multiprocessors=132, float8=True
+    )
     programs = -(-sequences // launch.sequences) * 20 * launch.splits / 132  # of a multiprocessor
     assert 13 <= programs <= 26.2
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("splits", [1, 3])
-def test_a_program_of_the_decode_kernel_takes_several_sequences(splits: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_of_the_decode_kernel_takes_several_sequences(
+    splits: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that has several queries is among them: it is the other kernel's."""
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
@@ -149,7 +184,9 @@ def test_the_norm_of_a_sum(make: Any, added: Callable[[], Any]) -> None:
 def test_activations(name: str, gated: bool) -> None:
     both = torch.linspace(-9, 9, 2 * 3 * 50).view(3, 100)
     x, gate = both[:, :50], both[:, 50:] if gated else None
-    torch.testing.assert_close(activation(KINDS[name], x, gate), Activation(name)(x, gate), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        activation(KINDS[name], x, gate), Activation(name)(x, gate), atol=2e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, FLOAT8])
@@ -173,14 +210,22 @@ def test_writing_pages(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("with_rules", [False, True])
 @pytest.mark.parametrize("max_initial", [None, 4])
-def test_greedy_sampling_follows_the_rules_as_torch_does(seed: int, with_rules: bool, max_initial: int | None) -> None:
+def test_greedy_sampling_follows_the_rules_as_torch_does(
+    seed: int, with_rules: bool, max_initial: int | None
+) -> None:
     rng, vocabulary, count = np.random.default_rng(seed), 90, 40
     last = {"last_id": 80} if seed % 2 else {}  # 80: nine tokens were added behind the timestamps
-    rules = TimestampRules(first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial, **last)
+    rules = TimestampRules(
+        first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial, **last
+    )
     slots = random_slots(rng, rules, count, vocabulary, max_len=16)
-    lengths = torch.tensor([int(slots.host["max_len"][i]) - 1 for i in range(count)], dtype=torch.int32)
+    lengths = torch.tensor(
+        [int(slots.host["max_len"][i]) - 1 for i in range(count)], dtype=torch.int32
+    )
     lengths -= torch.from_numpy(rng.integers(0, 2, count).astype(np.int32))
-    lengths = torch.maximum(lengths, torch.from_numpy(slots.host["prompt_len"][:count].astype(np.int32)))
+    lengths = torch.maximum(
+        lengths, torch.from_numpy(slots.host["prompt_len"][:count].astype(np.int32))
+    )
     rows = torch.arange(count, dtype=torch.int32)
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += float(rng.integers(-2, 2))
@@ -195,9 +240,15 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(seed: int, with_rules: 
     assert len(set(wanted.tolist())) > 10
 
 
-def test_only_compiling_runs_no_kernel_of_this_thread_and_leaves_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_compiling_runs_no_kernel_of_this_thread_and_leaves_others_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compiled: list[bool] = []
-    monkeypatch.setattr(JITFunction, "run", lambda kernel, *arguments, grid, warmup, **options: compiled.append(warmup))
+    monkeypatch.setattr(
+        JITFunction,
+        "run",
+        lambda kernel, *arguments, grid, warmup, **options: compiled.append(warmup),
+    )
 
     def launch() -> None:
         JITFunction.run(None, grid=(1,), warmup=False)

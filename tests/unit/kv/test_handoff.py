@@ -82,7 +82,11 @@ def encode(engine: PlainEngine, event: Any) -> None:
     """All that was asked for, in one batch that is over when `event` is."""
     jobs, engine.asked = engine.asked, []
     encoded = engine.encoder.encode([media.payload for media in jobs])
-    engine.replica.deliver(HiddenStates(tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden, event))
+    engine.replica.deliver(
+        HiddenStates(
+            tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden, event
+        )
+    )
 
 
 def running(engine: PlainEngine) -> int:
@@ -128,9 +132,16 @@ def test_nor_do_those_that_come_wait_for_a_whole_batch(engine: PlainEngine) -> N
     assert running(engine) == 2
 
 
-def test_a_worker_that_waits_for_a_batch_does_not_spin(engine: PlainEngine, checkpoints: Any) -> None:
+def test_a_worker_that_waits_for_a_batch_does_not_spin(
+    engine: PlainEngine, checkpoints: Any
+) -> None:
     folder, _ = checkpoints("t5")
-    worker = DecoderWorker(0, engine.model, resolve(str(folder), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}), None)
+    worker = DecoderWorker(
+        0,
+        engine.model,
+        resolve(str(folder), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}),
+        None,
+    )
     worker.replica = engine.replica
     assert worker.patience == IDLE_SECONDS
     ask(engine, [5, 6, 7], [8, 9])

@@ -97,7 +97,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.check()
         held = [page for pages in self.plain for page in pages.tolist()]
         assert len(held) == len(set(held))
-        in_use = len(held) + sum(len(self.pool._by_key[key]) for key, users in self.users.items() if users)
+        in_use = len(held) + sum(
+            len(self.pool._by_key[key]) for key, users in self.users.items() if users
+        )
         assert self.pool.num_available == self.pool.num_pages - in_use
 
 

@@ -24,7 +24,10 @@ def requests(engine: PlainEngine, name: str, vocab: int) -> dict[int, Any]:
     """The ends of twelve requests."""
     rng = np.random.default_rng(5)
     if name == "whisper":
-        inputs = [(rng.standard_normal(int(n)).astype(np.float32) * 0.1, 30) for n in rng.integers(500, 16000, 12)]
+        inputs = [
+            (rng.standard_normal(int(n)).astype(np.float32) * 0.1, 30)
+            for n in rng.integers(500, 16000, 12)
+        ]
     else:
         inputs = mixed_inputs(12, vocab, seed=5)
     for payload, max_new in inputs:
@@ -33,24 +36,37 @@ def requests(engine: PlainEngine, name: str, vocab: int) -> dict[int, Any]:
 
 
 def answers(ends: dict[int, Any]) -> list[tuple[list[int], list[float]]]:
-    return [(end.token_ids, [float(each.logprobs[0]) for each in end.logprobs]) for _, end in sorted(ends.items())]
+    return [
+        (end.token_ids, [float(each.logprobs[0]) for each in end.logprobs])
+        for _, end in sorted(ends.items())
+    ]
 
 
 def written(engine: PlainEngine) -> torch.Tensor:
     """The largest key and value of each layer's pages [layers, 2]."""
-    return torch.stack([layer.abs().amax((1, 2, 3, 4)) for layer in engine.replica.runner.pool.layers])
+    return torch.stack(
+        [layer.abs().amax((1, 2, 3, 4)) for layer in engine.replica.runner.pool.layers]
+    )
 
 
 @pytest.mark.parametrize("name", tiny_models.FAMILIES)
 def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints: Any) -> None:
     folder, model = checkpoints(name)
-    options = {"max_num_seqs": 16, "max_model_len": 80, "kv_page_size": 8, "decoder_attention_backend": "torch_sdpa"}
+    options = {
+        "max_num_seqs": 16,
+        "max_model_len": 80,
+        "kv_page_size": 8,
+        "decoder_attention_backend": "torch_sdpa",
+    }
     plain, fitted = (PlainEngine(folder, **options) for _ in range(2))
     fit_to_float8(
-        fitted.replica.runner.model, Rows.of_encoder(fitted.model.encoder, Checkpoint(folder), fitted.replica.runner.device)
+        fitted.replica.runner.model,
+        Rows.of_encoder(fitted.model.encoder, Checkpoint(folder), fitted.replica.runner.device),
     )
     vocab = model.config.vocab_size
-    assert answers(requests(plain, name, vocab)) == answers(requests(fitted, name, vocab))  # to the last bit
+    assert answers(requests(plain, name, vocab)) == answers(
+        requests(fitted, name, vocab)
+    )  # to the last bit
     largest = written(fitted)
     assert (largest <= FLOAT8_MAX).all()
     assert (largest > FLOAT8_MAX / 64).all(), "most of the range lies idle"
@@ -58,7 +74,10 @@ def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints:
 
 
 @pytest.mark.parametrize("doublings", [-14, 9])
-@pytest.mark.parametrize(("name", "parts"), [("whisper", ("q_proj", "k_proj", "v_proj", "out_proj")), ("t5", ("q", "k", "v", "o"))])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("whisper", ("q_proj", "k_proj", "v_proj", "out_proj")), ("t5", ("q", "k", "v", "o"))],
+)
 def test_a_model_with_keys_and_values_of_any_size(
     name: str, parts: tuple[str, ...], doublings: int, checkpoints: Any, tmp_path: Path
 ) -> None:
@@ -66,14 +85,24 @@ def test_a_model_with_keys_and_values_of_any_size(
     folder, model = checkpoints(name)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")
-    factors = dict(zip(parts, (2.0**-doublings, 2.0**doublings, 2.0**doublings, 2.0**-doublings), strict=True))
+    factors = dict(
+        zip(parts, (2.0**-doublings, 2.0**doublings, 2.0**doublings, 2.0**-doublings), strict=True)
+    )
     for key, tensor in weights.items():
         kind, part, tail = key.split(".")[0:2], key.split(".")[-2], key.split(".")[-1]
-        if "decoder" in kind and part in factors and ("attn" in key or "Attention" in key) and (part, tail) != (parts[3], "bias"):
+        if (
+            "decoder" in kind
+            and part in factors
+            and ("attn" in key or "Attention" in key)
+            and (part, tail) != (parts[3], "bias")
+        ):
             weights[key] = tensor * factors[part]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     vocab = model.config.vocab_size
-    same, scaled = (PlainEngine(each, max_num_seqs=16, max_model_len=80, **FLOAT8_KV) for each in (folder, tmp_path))
+    same, scaled = (
+        PlainEngine(each, max_num_seqs=16, max_model_len=80, **FLOAT8_KV)
+        for each in (folder, tmp_path)
+    )
     assert answers(requests(same, name, vocab)) == answers(requests(scaled, name, vocab))
 
 
@@ -87,4 +116,6 @@ def test_a_model_of_zeros_is_left_alone() -> None:
 def test_half_precision_weights_stay_in_their_own_range(dtype: torch.dtype, factor: float) -> None:
     layer = StackedLinear(4, {"k": 4, "v": 4}, bias=False).to(dtype)
     torch.nn.init.constant_(layer.weight, 2.0**-21)  # type: ignore[arg-type]
-    assert _factor(layer, "k", Rows.normed(torch.ones(4), None)) == factor  # 448 / (2 * 2 * 2^-21) is 2^27.8
+    assert (
+        _factor(layer, "k", Rows.normed(torch.ones(4), None)) == factor
+    )  # 448 / (2 * 2 * 2^-21) is 2^27.8

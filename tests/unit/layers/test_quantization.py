@@ -45,16 +45,21 @@ def test_a_quantised_layer_is_close_to_the_layer(kind: Any, bias: bool) -> None:
     for given in (x, layer.prepared(x)):
         found = torch.cat(layer.split(given), 1)
         assert found.dtype == torch.float32
-        assert 0 < (found - wanted).norm() / wanted.norm() < (0.05 if kind is Float8Weight else 0.015)
+        assert (
+            0 < (found - wanted).norm() / wanted.norm() < (0.05 if kind is Float8Weight else 0.015)
+        )
 
 
 @pytest.mark.parametrize("name", ["bart", "pegasus"])
 @pytest.mark.parametrize("quantization", ["fp8", "int8"])
-def test_a_quantised_encoder_gives_nearly_the_same_states(name: str, quantization: str, checkpoints: Any) -> None:
+def test_a_quantised_encoder_gives_nearly_the_same_states(
+    name: str, quantization: str, checkpoints: Any
+) -> None:
     folder, model = checkpoints(name)
     inputs = [ids for ids, _ in mixed_inputs(6, model.config.vocab_size, seed=3)]
     plain, quantised = (
-        PlainEngine(folder, quantization=each, max_model_len=100).encoder.encode(inputs).hidden for each in ("none", quantization)
+        PlainEngine(folder, quantization=each, max_model_len=100).encoder.encode(inputs).hidden
+        for each in ("none", quantization)
     )
     error = (plain - quantised).norm() / plain.norm()
     assert 0.001 < error < 0.25  # lively random weights; a trained model's are below
@@ -62,7 +67,10 @@ def test_a_quantised_encoder_gives_nearly_the_same_states(name: str, quantizatio
 
 @pytest.mark.parametrize(
     "options",
-    [{"quantization": "fp8", "kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"}, {"quantization": "int8"}],
+    [
+        {"quantization": "fp8", "kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"},
+        {"quantization": "int8"},
+    ],
 )
 def test_the_shipped_t5_quantised(options: dict[str, Any], t5_folder: Path) -> None:
     """Both halves, in float8 the KV cache too: numbers are still spelt out right."""
@@ -75,10 +83,13 @@ def test_the_shipped_t5_quantised(options: dict[str, Any], t5_folder: Path) -> N
     numbers = [train.draw(random.Random(i)) for i in range(60)]
     for number in numbers:
         ids = np.array(tokenizer(f"in words: {number}").input_ids, np.int32)
-        engine.submit(engine.request(ids, [0], 60, DecodingRules(stop_ids=(tokenizer.eos_token_id,))))
+        engine.submit(
+            engine.request(ids, [0], 60, DecodingRules(stop_ids=(tokenizer.eos_token_id,)))
+        )
     ends = engine.run()
     right = sum(
-        tokenizer.decode(ends[i].token_ids, skip_special_tokens=True) == train.in_words(number) for i, number in enumerate(numbers)
+        tokenizer.decode(ends[i].token_ids, skip_special_tokens=True) == train.in_words(number)
+        for i, number in enumerate(numbers)
     )
     assert right >= 59
 
@@ -86,7 +97,9 @@ def test_the_shipped_t5_quantised(options: dict[str, Any], t5_folder: Path) -> N
 def test_what_a_gpu_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    with pytest.raises(ConfigurationError, match=r"needs compute capability \(8, 9\), this device has \(8, 0\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"needs compute capability \(8, 9\), this device has \(8, 0\)"
+    ):
         quantisation.check("fp8", Target(cuda, torch.bfloat16))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     with pytest.raises(ConfigurationError, match="needs dtype='bfloat16' on a GPU, not float16"):
@@ -97,7 +110,9 @@ def test_what_a_gpu_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_sizes_that_float8_products_cannot_have_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"layer fc1 is \[24, 32\]; both must be multiples of 16"):
+    with pytest.raises(
+        ConfigurationError, match=r"layer fc1 is \[24, 32\]; both must be multiples of 16"
+    ):
         quantisation.to_float8({"fc1": FakeLayer()}, [])  # type: ignore[dict-item]
 
 

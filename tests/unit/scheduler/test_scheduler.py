@@ -21,7 +21,9 @@ from antiphon.scheduler.scheduler import Limits, Scheduler
 PAGE, END = 4, 1
 
 
-def make_scheduler(pages: int = 64, clock: Callable[[], float] = time.monotonic, **changes: float) -> Scheduler:
+def make_scheduler(
+    pages: int = 64, clock: Callable[[], float] = time.monotonic, **changes: float
+) -> Scheduler:
     limits = {
         "max_num_seqs": 4, "max_batched_tokens": 64, "max_len": 40, "max_cross_len": 40, "encode_ahead_tokens": 60, "max_waiting": 1000,
         "page_size": PAGE,
@@ -29,10 +31,14 @@ def make_scheduler(pages: int = 64, clock: Callable[[], float] = time.monotonic,
     return Scheduler(Limits(**{**limits, **changes}), PagePool(pages), clock)
 
 
-def make_request(id_: int, key: str = "", cross: int = 10, prompt: int = 2, max_tokens: int = 5, **fields) -> Request:
+def make_request(
+    id_: int, key: str = "", cross: int = 10, prompt: int = 2, max_tokens: int = 5, **fields
+) -> Request:
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
-    return Request(id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields)
+    return Request(
+        id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields
+    )
 
 
 class Clock:
@@ -124,7 +130,9 @@ class Driver:
         """Every row has pages for all its tokens, and nobody else's."""
         for write in plan.cross_writes:
             assert write.key in self.hidden, "cross KV without hidden states"
-        assert plan.num_tokens <= max(self.scheduler.limits.max_batched_tokens, self.scheduler.limits.max_len)
+        assert plan.num_tokens <= max(
+            self.scheduler.limits.max_batched_tokens, self.scheduler.limits.max_len
+        )
         assert (np.diff(plan.query_lens > 1) >= 0).all(), "decodes come first"
         own: list[int] = []
         for row, slot in enumerate(plan.slots):
@@ -133,7 +141,9 @@ class Driver:
             own += pages
         assert len(own) == len(set(own)), "two sequences write to one page"
         cross = {
-            page for row in range(len(plan.slots)) for page in plan.cross_table[row, : -(-plan.cross_lens[row] // PAGE)].tolist()
+            page
+            for row in range(len(plan.slots))
+            for page in plan.cross_table[row, : -(-plan.cross_lens[row] // PAGE)].tolist()
         }
         assert not cross & set(own)
 
@@ -158,7 +168,9 @@ def test_a_request_runs_to_its_length() -> None:
 
 @pytest.mark.parametrize("looks_ahead", [False, True])
 def test_a_stop_token_ends_it(looks_ahead: bool) -> None:
-    driver = Driver(make_scheduler(), lambda id_, position: END if position == 4 else 9, int(looks_ahead))
+    driver = Driver(
+        make_scheduler(), lambda id_, position: END if position == 4 else 9, int(looks_ahead)
+    )
     driver.scheduler.add(make_request(0, prompt=2, max_tokens=20))
     end = driver.run()[0]
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
@@ -170,7 +182,10 @@ def test_a_round_of_several_steps_gives_the_same_tokens(looks_ahead: bool) -> No
     ends = []
     for per_round in (1, 3, 8):
         driver = Driver(
-            make_scheduler(15), lambda id_, position: END if position == 9 + 4 * id_ else 9, int(looks_ahead), per_round
+            make_scheduler(15),
+            lambda id_, position: END if position == 9 + 4 * id_ else 9,
+            int(looks_ahead),
+            per_round,
         )
         for i in range(4):
             driver.scheduler.add(make_request(i, f"k{i}", prompt=2 + i, max_tokens=10))
@@ -241,7 +256,9 @@ def test_a_full_pool_preempts_and_gives_the_same_tokens(looks_ahead: bool) -> No
         driver.run()
     assert tight.scheduler.counters["preemptions"] > 0
     assert roomy.scheduler.counters["preemptions"] == 0
-    assert {id_: end.token_ids for id_, end in roomy.ended.items()} == {id_: end.token_ids for id_, end in tight.ended.items()}
+    assert {id_: end.token_ids for id_, end in roomy.ended.items()} == {
+        id_: end.token_ids for id_, end in tight.ended.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -252,7 +269,9 @@ def test_a_full_pool_preempts_and_gives_the_same_tokens(looks_ahead: bool) -> No
         ({"cross": 40, "max_tokens": 30}, ["18 KV pages", "pool has 16"]),
     ],
 )
-def test_what_can_never_fit_is_refused_with_the_numbers(fields: dict[str, int], numbers: list[str]) -> None:
+def test_what_can_never_fit_is_refused_with_the_numbers(
+    fields: dict[str, int], numbers: list[str]
+) -> None:
     driver = Driver(make_scheduler(16))
     driver.scheduler.add(make_request(0, **fields))
     driver.step()
@@ -290,7 +309,11 @@ def test_deadlines_end_waiting_and_running_requests() -> None:
     driver.step()
     clock.now += 0.06
     driver.run()
-    assert [driver.ended[id_].state for id_ in range(3)] == [RequestState.EXPIRED, RequestState.EXPIRED, RequestState.DONE]
+    assert [driver.ended[id_].state for id_ in range(3)] == [
+        RequestState.EXPIRED,
+        RequestState.EXPIRED,
+        RequestState.DONE,
+    ]
     assert driver.scheduler.pages.num_available == 64
 
 
@@ -302,7 +325,11 @@ def test_an_encoder_failure_fails_only_who_waits_for_it() -> None:
     driver.scheduler.encode_failed("bad", "no")
     driver.encoding.remove("bad")
     driver.run()
-    assert [driver.ended[id_].state for id_ in range(3)] == [RequestState.FAILED, RequestState.DONE, RequestState.FAILED]
+    assert [driver.ended[id_].state for id_ in range(3)] == [
+        RequestState.FAILED,
+        RequestState.DONE,
+        RequestState.FAILED,
+    ]
 
 
 def test_hidden_states_that_nobody_wants_any_more_are_dropped() -> None:
@@ -349,7 +376,9 @@ def test_states_and_transitions() -> None:
 
 def test_a_stop_under_look_ahead_does_not_hang_a_pool_that_runs_short_later() -> None:
     """A slot whose owner stopped had a token pending; nobody is to wait for it."""
-    driver = Driver(make_scheduler(14), lambda id_, position: END if (id_, position) == (0, 6) else 9, lag=1)
+    driver = Driver(
+        make_scheduler(14), lambda id_, position: END if (id_, position) == (0, 6) else 9, lag=1
+    )
     for id_ in range(3):
         driver.scheduler.add(make_request(id_, cross=4, max_tokens=30))
     ends = driver.run(200)
@@ -367,7 +396,9 @@ def test_who_shares_cross_kv_that_was_never_written_fails_with_its_writer() -> N
     driver.scheduler.add(make_request(2, "other", max_tokens=20))
     driver.breaks = {"result"}
     driver.step()
-    assert {end.id: end.state for end in driver.ended.values()} == dict.fromkeys((0, 1), RequestState.FAILED)
+    assert {end.id: end.state for end in driver.ended.values()} == dict.fromkeys(
+        (0, 1), RequestState.FAILED
+    )
     assert "clip" not in driver.scheduler.pages
     assert driver.run()[2].state is RequestState.DONE
 
@@ -459,11 +490,19 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
     scheduler.take_output()
     del request, sound
     assert not any(each() is not None for each in sounds)
-    assert all(len(queue._heap) < 40 for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines))
+    assert all(
+        len(queue._heap) < 40
+        for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines)
+    )
     driver.run()
 
 
-@given(st.lists(st.tuples(st.sampled_from(["push", "push", "discard", "first"]), st.integers(0, 30)), max_size=200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["push", "push", "discard", "first"]), st.integers(0, 30)),
+        max_size=200,
+    )
+)
 def test_a_queue_is_a_sorted_list_that_anything_can_leave(events: list[tuple[str, int]]) -> None:
     queue: OpenQueue[tuple[int], str] = OpenQueue()
     values: dict[tuple[int], str] = {}
@@ -514,7 +553,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     def token(id_: int, position: int) -> int:
         return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50
 
-    driver = Driver(make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead), token, lag, per_round)
+    driver = Driver(
+        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead), token, lag, per_round
+    )
     scheduler = driver.scheduler
     cross_of: dict[str, int] = {}
     requests: list[Request] = []
@@ -522,7 +563,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
         if kind == "add":
             key, cross, prompt, max_tokens, priority = values
             cross = cross_of.setdefault(key, cross)  # equal keys mean equal content
-            requests.append(make_request(len(requests), key, cross, prompt, max_tokens, priority=priority))
+            requests.append(
+                make_request(len(requests), key, cross, prompt, max_tokens, priority=priority)
+            )
             scheduler.add(requests[-1])
         elif kind == "cancel":
             scheduler.cancel(values[0])

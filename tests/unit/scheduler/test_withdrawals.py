@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
 from antiphon.actors.encoder_worker import EncodeJob, JobQueue
-from antiphon.actors.engine import AsyncEngine
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.plan import StepResult
 from antiphon.scheduler.request import Finished, Media, Request, RequestState
@@ -34,7 +34,9 @@ def make_scheduler(**changes: int) -> Scheduler:
 
 def make_request(id_: int, key: str, encoder: int = 0) -> Request:
     media = Media(key, "text", 10, None)
-    return Request(id_, np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder)
+    return Request(
+        id_, np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
+    )
 
 
 class Wire:
@@ -122,7 +124,9 @@ class System:
 
     def open_jobs(self) -> list[str]:
         """Keys whose answer is still to come."""
-        jobs = [job.key for encoder in self.encoders for batch in encoder.under_way for job in batch]
+        jobs = [
+            job.key for encoder in self.encoders for batch in encoder.under_way for job in batch
+        ]
         jobs += [job.key for encoder in self.encoders for job in encoder.jobs._jobs]
         for wire in self.asking:
             for function, (argument,) in wire.messages:
@@ -160,8 +164,15 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=400, deadline=None)
-@given(events=EVENTS, ordered=st.booleans(), ahead=st.integers(10, 60), batch_tokens=st.integers(10, 40))
-def test_every_request_ends_once_whatever_is_withdrawn(events, ordered: bool, ahead: int, batch_tokens: int) -> None:
+@given(
+    events=EVENTS,
+    ordered=st.booleans(),
+    ahead=st.integers(10, 60),
+    batch_tokens=st.integers(10, 40),
+)
+def test_every_request_ends_once_whatever_is_withdrawn(
+    events, ordered: bool, ahead: int, batch_tokens: int
+) -> None:
     system = System(ordered, batch_tokens, encode_ahead_tokens=ahead)
     scheduler, cancelled, keys = system.scheduler, set(), {}
     for kind, first, second in events:
@@ -262,7 +273,9 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
     """An encoder that answers is alive; but what it took out of the line was not passed over."""
     now = [0.0]
     scheduler = make_scheduler()
-    scheduler = Scheduler(Limits(**{**vars(scheduler.limits), "encode_timeout": 60.0}), PagePool(64), lambda: now[0])
+    scheduler = Scheduler(
+        Limits(**{**vars(scheduler.limits), "encode_timeout": 60.0}), PagePool(64), lambda: now[0]
+    )
     for id_, key in enumerate("ab"):
         scheduler.add(make_request(id_, key))
     scheduler.next_encodes()
@@ -284,7 +297,9 @@ def test_only_the_decoder_that_asked_withdraws(decoder: int) -> None:
     queue.extend([EncodeJob(key, 5, None, 0) for key in "abc"])
     withdrawn = queue.withdraw(decoder, {"b", "z"})
     assert withdrawn == (("b",) if decoder == 0 else ())
-    assert [job.key for job in queue.next_batch()] == (["a", "c"] if decoder == 0 else ["a", "b", "c"])
+    assert [job.key for job in queue.next_batch()] == (
+        ["a", "c"] if decoder == 0 else ["a", "b", "c"]
+    )
 
 
 def test_a_replica_withdraws(t5_folder: Path) -> None:
@@ -301,14 +316,20 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     assert [media.key for media in engine.asked] == [requests[0].media.key]
     engine.delay_encodes = False
     ends = engine.run()
-    assert [ends[request.id].state for request in requests] == [RequestState.DONE] + [RequestState.CANCELLED] * 3
+    assert [ends[request.id].state for request in requests] == [RequestState.DONE] + [
+        RequestState.CANCELLED
+    ] * 3
 
 
-def test_cancelled_calls_leave_the_encoder_idle(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelled_calls_leave_the_encoder_idle(
+    t5_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 60 prompts that an encoder has in its line, those alone are encoded that were under way."""
 
     async def run() -> int:
-        engine = AsyncEngine(str(t5_folder), ray=False, max_encoder_batch_tokens=512, num_kv_pages=2000)
+        engine = AsyncEngine(
+            str(t5_folder), ray=False, max_encoder_batch_tokens=512, num_kv_pages=2000
+        )
         await engine.start()
         runner = engine.workers._host.encoder.runner
         encode, begun, go_on, inputs_seen = runner.encode, threading.Event(), threading.Event(), []

@@ -1,0 +1,99 @@
+"""Wrong languages are found in a checkpoint's files, without what takes seconds to import."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from paths import RECORDINGS
+from transformers import AutoTokenizer
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+from antiphon.cli import preflight
+from antiphon.config.errors import PromptError
+from antiphon.inputs.whisper_languages import CODES_BY_NAME, NAMES
+from antiphon.inputs.whisper_tokens import added_tokens
+
+CALL = RECORDINGS / "call.wav"
+Make = Callable[..., Path]
+
+
+def test_the_languages_are_those_of_transformers() -> None:
+    assert list(NAMES.items()) == list(LANGUAGES.items())
+    assert CODES_BY_NAME == TO_LANGUAGE_CODE
+
+
+@pytest.fixture
+def make(whisper_folder: Path, tmp_path: Path) -> Make:
+    """The shipped checkpoint with other settings; None takes one away."""
+
+    def copy(without: tuple[str, ...] = (), **settings: object) -> Path:
+        folder = tmp_path / "model"
+        shutil.copytree(whisper_folder, folder)
+        path = folder / "generation_config.json"
+        stated = {**json.loads(path.read_text()), **settings}
+        path.write_text(
+            json.dumps({name: value for name, value in stated.items() if value is not None})
+        )
+        for name in without:
+            (folder / name).unlink()
+        return folder
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("settings", "language", "task", "message"),
+    [
+        ({}, "klingon", None, "unknown language 'klingon'"),
+        ({"lang_to_id": None}, "klingon", None, "unknown language 'klingon'"),
+        ({"lang_to_id": None}, "fr", None, "does not know the language 'fr' .* It knows: de, en"),
+        ({"is_multilingual": False, "lang_to_id": None}, "de", None, "transcribes English only"),
+        ({"is_multilingual": False}, None, "translate", "transcribes English only"),
+    ],
+)
+def test_wrong_languages_need_no_tokenizer(
+    make: Make, settings: dict[str, object], language: str | None, task: str | None, message: str
+) -> None:
+    folder = make(**settings)
+    typed = ["transcribe", str(CALL), "-m", str(folder)]
+    typed += ["--language", language] if language else []
+    typed += ["--task", task] if task else []
+    code = (
+        f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
+        "try:\n    main()\nfinally:\n    print({'av', 'numpy', 'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert not {"torch", "transformers", "tokenizers"} & set(done.stdout.split("'"))
+    with pytest.raises(PromptError, match=message):
+        preflight.check_transcription(str(folder), {}, language=language, task=task)
+
+
+def test_right_languages_pass(make: Make) -> None:
+    folder = make(lang_to_id=None, task_to_id=None, is_multilingual=None)
+    for language in (None, "German", "EN", "de-DE", "<|de|>", "auto"):
+        preflight.check_transcription(str(folder), {}, language=language, task="transcribe")
+
+
+def test_added_tokens_of_every_form(whisper_folder: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(whisper_folder)
+    tokenizer.save_pretrained(tmp_path)
+    for folder in (whisper_folder, tmp_path):
+        tokens = added_tokens(folder)
+        assert {tokenizer.convert_tokens_to_ids(token) == id_ for token, id_ in tokens.items()} == {
+            True
+        }
+        assert {"<|de|>", "<|en|>", "<|transcribe|>"} <= set(tokens)
+    assert added_tokens(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"added_tokens": 5}', '{"added_tokens": [{}]}', "\x00", "null"]
+)
+def test_broken_files_are_left_to_who_loads_them(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    assert added_tokens(tmp_path) == {}
