@@ -220,7 +220,7 @@ class _Reader:
 
     def count(self, name: str, least: int = 0) -> int | None:
         """From `least` on. What may be 0 is off for anything below, too."""
-        value = self.settings.get(name)
+        value: Any = self.settings.get(name)
         if least == 0 and (value is False or (_is_whole(value) and value < 0)):
             return 0
         if value is not None and (not _is_whole(value) or value < least):
@@ -229,7 +229,7 @@ class _Reader:
 
     def sampling(self, name: str) -> Any:
         """A field of SamplingParams, which knows its range."""
-        value = self.settings.get(name)
+        value: Any = self.settings.get(name)
         if value is None:
             return None
         if name == "top_p" and value == 0:
