@@ -19,6 +19,7 @@ from antiphon.actors.worker import set_threads
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.decoder.room import check_room
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Request
 
@@ -190,6 +191,7 @@ class ColocatedHost(DecoderHost):
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
         claim(config, gpu_share)
+        check_room(model, config)  # the encoder's weights would be read in vain
         self.encoder = EncoderWorker(
             model, config
         )  # first: the page pool takes what memory is left

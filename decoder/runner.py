@@ -12,7 +12,6 @@ import torch
 
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
-from antiphon.config.errors import ConfigurationError
 from antiphon.config.families import BartHalf
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
@@ -28,6 +27,7 @@ from antiphon.decoder.graphs import (
 )
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
@@ -42,9 +42,6 @@ from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
-
-GIB = 1 << 30
-CPU_CACHE_GIB, FREE_GPU_SHARE = 4.0, 0.85
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ class DecoderRunner:
         self.model_config, self.config = model, config
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
+        check_room(model, config)
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
         self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
@@ -172,39 +170,15 @@ class DecoderRunner:
         half, decoder = self.model_config.decoder, self.config.decoder
         dtype = self.cross.spec.kv_dtype or self.target.dtype
         shape = (decoder.kv_page_size, half.num_heads, half.head_dim, dtype)
-        page_bytes = KVPool.bytes_per_page(half.num_layers, *shape)
-        return KVPool(half.num_layers, self._num_pages(page_bytes), *shape, self.device)
+        return KVPool(
+            half.num_layers,
+            num_pages(self.model_config, self.config, self.target),
+            *shape,
+            self.device,
+        )
 
     def _pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.config.decoder.kv_page_size)
-
-    def _num_pages(self, page_bytes: int) -> int:
-        """As asked; else what max_num_seqs full sequences need twice over (so that content stays cached), within memory."""
-        decoder, model = self.config.decoder, self.model_config
-        if decoder.num_kv_pages is not None:
-            return decoder.num_kv_pages
-        per_sequence = self._pages_for(model.max_decoder_len) + self._pages_for(
-            model.max_encoder_len
-        )
-        if decoder.kv_cache_memory_gib is not None:
-            budget = int(decoder.kv_cache_memory_gib * GIB)
-        elif self.device.type == "cuda":
-            budget = int(self._free_gpu_memory() * FREE_GPU_SHARE)
-        else:
-            budget = int(CPU_CACHE_GIB * GIB)
-        pages = min(budget // page_bytes, 2 * self.config.scheduler.max_num_seqs * per_sequence)
-        if pages < per_sequence:
-            raise ConfigurationError(
-                f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of {page_bytes} bytes; one full sequence "
-                f"needs {per_sequence}: raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
-            )
-        return pages
-
-    def _free_gpu_memory(self) -> int:
-        """Bytes that this process may still take: of a GPU that it shares, no more than its share, whatever is free there now."""
-        free, total = torch.cuda.mem_get_info(self.device)
-        share = int(torch.cuda.get_per_process_memory_fraction() * total)
-        return min(free, share - torch.cuda.memory_reserved(self.device))
 
     @torch.inference_mode()
     def _capture(self) -> DecoderGraphs | None:

@@ -22,6 +22,7 @@ from antiphon.config.errors import (
 from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.room import check_room
 from antiphon.engine.budget import ByteBudget
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
@@ -61,6 +62,10 @@ class AsyncEngine:
     def __init__(self, model: str, **options: Any) -> None:
         self.config = resolve(model, options)
         self.model = ModelConfig.load(self.config.model)
+        if (
+            self.config.model.device == "cpu"
+        ):  # what other devices have free, only their workers know
+            check_room(self.model, self.config)
         self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
         self.router = Router(
             self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas

@@ -1,0 +1,81 @@
+"""Lengths that no cache holds are refused before weights are read, and before tables are made for them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plain_engine import PlainEngine
+
+from antiphon.actors.hosts import ColocatedHost
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.model import ModelConfig
+from antiphon.config.options import resolve
+from antiphon.decoder import runner as decoder_runner
+from antiphon.decoder.room import num_pages
+from antiphon.encoder import runner as encoder_runner
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.runtime.device import Target
+
+TOO_LONG = [
+    {"max_model_len": 10**7},
+    {"max_encoder_len": 10**7},
+    {"max_model_len": 10**9, "kv_cache_memory_gib": 100.0},
+]
+REFUSAL = r"of KV cache hold \d+ pages of \d+ bytes; one full sequence needs \d+"
+
+
+@pytest.mark.parametrize("options", TOO_LONG, ids=str)
+def test_an_engine_says_so_at_once(options: dict[str, Any], t5_folder: Path) -> None:
+    AsyncEngine(str(t5_folder), device="cpu")  # imports what it needs
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=REFUSAL):
+        AsyncEngine(str(t5_folder), device="cpu", **options)
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("options", TOO_LONG, ids=str)
+def test_workers_say_so_before_they_read_weights(
+    options: dict[str, Any], t5_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(encoder_runner, "load_weights", read)
+    monkeypatch.setattr(decoder_runner, "load_weights", read)
+    config = resolve(str(t5_folder), {"device": "cpu", **options})
+    model = ModelConfig.load(config.model)
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=REFUSAL):
+        decoder_runner.DecoderRunner(model, config)
+    with pytest.raises(ConfigurationError, match=REFUSAL):
+        ColocatedHost().load(model, config, 0, None)
+    assert time.process_time() - began < 1.0
+
+
+def test_the_pool_has_as_many_pages_as_there_is_room_for(t5_folder: Path) -> None:
+    engine = PlainEngine(
+        t5_folder, max_num_seqs=2, max_model_len=40, max_encoder_len=50, kv_page_size=8
+    )
+    assert engine.replica.runner.pool.num_pages == 2 * 2 * (5 + 7)
+    config = resolve(str(t5_folder), {"device": "cpu", "kv_cache_memory_gib": 0.01})
+    model = ModelConfig.load(config.model)
+    half = model.decoder
+    page = 2 * half.num_layers * 16 * half.num_heads * half.head_dim * 4
+    assert (
+        num_pages(model, config, Target.resolve(config.model, model.raw, model.family))
+        == int(0.01 * 2**30) // page
+    )
+
+
+def test_a_colocated_worker_claims_its_threads_once(
+    t5_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from antiphon.actors import hosts
+
+    claimed: list[float] = []
+    monkeypatch.setattr(hosts, "claim", lambda config, gpu_share: claimed.append(gpu_share))
+    config = resolve(str(t5_folder), {"device": "cpu", "num_kv_pages": 200})
+    facts = ColocatedHost().load(ModelConfig.load(config.model), config, 0, None, 0.5)
+    assert claimed == [0.5]
+    assert facts.keys() == {"encoder", "decoder"}
