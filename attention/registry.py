@@ -57,7 +57,7 @@ class Row:
 
 BACKENDS = {
     "torch_sdpa": Row(
-        "antiphon.attention.registry.torch_sdpa:TorchSdpa",
+        "antiphon.attention.backends.torch_sdpa:TorchSdpa",
         (
             Support(FULL, ANY_FLOAT, CPU | CUDA, bias=True, graphs="same"),
             Support(PAGED, ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs="none"),
@@ -69,7 +69,7 @@ BACKENDS = {
         package="numba",
     ),
     "flash_attn": Row(
-        "antiphon.attention.registry.flash_attn:FlashAttention",
+        "antiphon.attention.backends.flash_attn:FlashAttention",
         (
             Support(
                 FULL,
@@ -92,7 +92,7 @@ BACKENDS = {
         extra="flash-attn",
     ),
     "flash_attn_3": Row(
-        "antiphon.attention.registry.flash_attn_3:FlashAttention3",
+        "antiphon.attention.backends.flash_attn_3:FlashAttention3",
         (
             Support(
                 FULL,
@@ -118,7 +118,7 @@ BACKENDS = {
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
     ),
     "flashinfer": Row(
-        "antiphon.attention.registry.flashinfer:FlashInfer",
+        "antiphon.attention.backends.flashinfer:FlashInfer",
         (
             Support(
                 FULL,
@@ -155,7 +155,7 @@ BACKENDS = {
         package="triton",
     ),
     "xformers": Row(
-        "antiphon.attention.registry.xformers:Xformers",
+        "antiphon.attention.backends.xformers:Xformers",
         (Support(FULL, ANY_FLOAT, bias=True, head_dim_multiple=8, graphs="none"),),
         package="xformers",
         extra="xformers",

@@ -99,7 +99,7 @@ class Slots:
         )
         stops = np.full((len(rows), MAX_STOP_IDS), OFF, np.int64)
         for i, admission in enumerate(admissions):
-            self._clear(admission.slot)
+            self._release(admission.slot)
             try:
                 self._set(admission, admission.params, admission.rules)
                 ids = checked_ids(admission.token_ids, self.vocab_size)
@@ -142,13 +142,18 @@ class Slots:
             places < prompt_lens[:, None], counted.clamp(min=0), places
         )
 
-    def _clear(self, slot: int) -> None:
+    def _release(self, slot: int) -> None:
+        """What a slot holds elsewhere. Its numbers stay: `_set` writes all of them."""
         for name in ("mask", "begin_mask"):
             self.masks.release(int(self.host[name][slot]))
+            self.host[name][slot] = 0
+        self.logprob_ids.pop(slot, None)
+
+    def _clear(self, slot: int) -> None:
+        self._release(slot)
         for name, (_, off) in FIELDS.items():
             self.host[name][slot] = off
         self.bad_words[slot] = ()
-        self.logprob_ids.pop(slot, None)
 
     def _set(self, admission: Admission, params: SamplingParams, rules: DecodingRules) -> None:
         slot, bias = admission.slot, dict(params.logit_bias)

@@ -208,11 +208,10 @@ class AsyncEngine:
     def stored(self, media: EncoderInput) -> EncoderInput:
         """`media` in the form in which it travels. For a thread: that may take milliseconds, in which the loop could take a thousand
         tokens."""
-        return (
-            media
-            if self.workers is None
-            else replace(media, payload=self.workers.keep(media.key, media.payload))
+        payload = (
+            media.payload if self.workers is None else self.workers.keep(media.key, media.payload)
         )
+        return media if payload is media.payload else replace(media, payload=payload)
 
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """The end of one request. Raises the RequestError it ended with; cancels it when the caller is cancelled."""
@@ -347,7 +346,8 @@ class AsyncEngine:
         """And the bytes of its sound; text counts for nothing."""
         prepared = self.inputs.prepare(prompt, params, source_language, target_language)
         num_bytes = prepared.media.payload.nbytes if prepared.media.kind == "audio" else 0
-        return replace(prepared, media=self.stored(prepared.media)), num_bytes
+        media = self.stored(prepared.media)
+        return prepared if media is prepared.media else replace(prepared, media=media), num_bytes
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """A recording of any length. Options: language, task, timestamps, chunk_seconds, params, priority, timeout, progress (see

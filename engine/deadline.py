@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from antiphon.config.errors import RequestExpired
 from antiphon.inputs.transcription_options import checked_timeout
@@ -25,13 +25,14 @@ class Deadline:
             None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
         )
 
-    @asynccontextmanager
-    async def limit(self) -> AsyncIterator[None]:
+    def limit(self) -> AbstractAsyncContextManager[None]:
         """What is awaited inside is cancelled soon after the deadline: raises RequestExpired then."""
+        return nullcontext() if self._end is None else self._limit(self._end)
+
+    @asynccontextmanager
+    async def _limit(self, end: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout_at(
-                None if self._end is None else self._end + GRACE_SECONDS
-            ) as scope:
+            async with asyncio.timeout_at(end + GRACE_SECONDS) as scope:
                 yield
         except TimeoutError:
             if scope.expired():

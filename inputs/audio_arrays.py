@@ -34,12 +34,15 @@ def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
     if channels_first.shape[1] > MAX_SECONDS * input_rate:
         raise too_long(NAME)
     full_scale, middle = _unit(channels_first)
+    if (
+        input_rate == model_rate
+    ):  # one pass for the copy, two for the check: a caller waits for them
+        return _checked(mix(channels_first, full_scale, middle), 0, channels_first)
     resampler = Resampler(model_rate)
     buffer = SampleBuffer(NAME, model_rate, channels_first.shape[1] / input_rate + 1)
     for start in range(0, channels_first.shape[1], 1 << 18):  # in pieces: nothing is held twice
         mono = mix(channels_first[:, start : start + (1 << 18)], full_scale, middle)
-        _check(mono, start, channels_first)
-        for piece in resampler.feed(mono, input_rate):
+        for piece in resampler.feed(_checked(mono, start, channels_first), input_rate):
             buffer.append(piece)
     for piece in resampler.drain():
         buffer.append(piece)
@@ -79,15 +82,13 @@ def as_array(samples: Any) -> np.ndarray:
             raise AudioError(
                 "the samples are not one array: their channels differ in length"
             ) from None
-    native = array.dtype.newbyteorder(
-        "="
-    )  # arrays of other machines' files: '>i4' is int32 all the same
-    if native.kind not in "fiu" or native in (np.uint16, np.uint32, np.uint64):
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "fiu" or (kind == "u" and size > 1):
         raise AudioError(
             f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}"
         )
-    return array.astype(native, copy=False)
-    return array
+    # Arrays of other machines' files: '>i4' is int32 all the same.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def by_channel(array: np.ndarray) -> np.ndarray:
@@ -148,10 +149,10 @@ def _unit(array: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _check(mono: np.ndarray, start: int, whole: np.ndarray) -> None:
-    """Raises AudioError for samples that are no sound, and says why."""
-    if np.abs(mono).max() <= LARGEST:  # false for NaN
-        return
+def _checked(mono: np.ndarray, start: int, whole: np.ndarray) -> np.ndarray:
+    """`mono`. Raises AudioError for samples that are no sound, and says why."""
+    if mono.min() >= -LARGEST and mono.max() <= LARGEST:  # false for NaN
+        return mono
     bad = int((~np.isfinite(whole)).any(axis=0).sum())
     if bad:
         raise AudioError(f"{NAME}: {bad} of {whole.shape[1]} samples are NaN or infinite")

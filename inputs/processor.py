@@ -15,7 +15,7 @@ from antiphon.inputs.audio import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, with_languages
+from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.sound import Sound
 from antiphon.inputs.transcription_options import TranscriptionOptions, check_options
 from antiphon.inputs.translation import TranslationFormat
@@ -128,10 +128,9 @@ class InputProcessor:
         if self.audio is None:
             return 0
         try:
-            source = parse(prompt, "audio").encoder.audio
-        except Exception:  # a prompt of any wrong form: `prepare` says what is wrong with it
+            return expected_bytes(sound_of(prompt), self.audio.sampling_rate)
+        except Exception:  # a mapping of a caller's own: `prepare` says what is wrong with it
             return 0
-        return expected_bytes(source, self.audio.sampling_rate)
 
     def read_sound(self, source: AudioInput) -> Sound:
         """Sound in any form, whole, at the model's rate. Raises AudioError."""

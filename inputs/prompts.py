@@ -62,8 +62,20 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
     return ParsedPrompt(Part(audio=part.audio), Part(part.text, part.token_ids))
 
 
+def sound_of(prompt: Any) -> Any:
+    """The sound in a prompt, as it is given; None where there is none, or the prompt has a wrong form.
+    Nothing else is read, for what can be read once only is `parse`'s."""
+    for key in ("encoder_prompt", "multi_modal_data", "audio"):
+        if not isinstance(prompt, Mapping):
+            return None
+        prompt = prompt.get(key, prompt if key == "encoder_prompt" else None)
+    return prompt
+
+
 def with_languages(parsed: ParsedPrompt, source: Any, target: Any) -> ParsedPrompt:
     """With these languages where the prompt itself names none."""
+    if source is None and target is None:
+        return parsed
     return replace(
         parsed,
         source_language=source if parsed.source_language is None else parsed.source_language,
