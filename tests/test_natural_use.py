@@ -232,7 +232,7 @@ def test_what_settings_alone_decide_is_quick(arguments: list[str], message: str,
     typed = ["transcribe", str(CALL), "-m", str(whisper_folder), *(str(t5_folder) if word == "T5" else word for word in arguments)]
     code = (
         f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.client.cli import main\n"
-        "try:\n    main()\nfinally:\n    print(not {{'torch', 'transformers', 'tokenizers'}}.isdisjoint(sys.modules))"
+        "try:\n    main()\nfinally:\n    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "False\n")
