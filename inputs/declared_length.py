@@ -24,18 +24,18 @@ def declared_seconds(file: str | io.BytesIO, container: Any, stream: Any) -> flo
 
     names = set(container.format.name.split(","))
     codec = stream.codec_context
+    counted = float((container.duration or 0) / av.time_base)
     if names & {"wav", "w64", "au", "caf"}:
-        if not codec.name.startswith(("pcm_", "adpcm_")) or not codec.bit_rate:
-            return None
-        size = _declared_bytes(_head(file, HEAD))
-        return 0.0 if size is None else size * 8 / codec.bit_rate
+        size = _declared_bytes(_head(file, HEAD)) or 0
+        if codec.name.startswith("pcm_") and codec.bit_rate:
+            return size * 8 / codec.bit_rate
+        # In blocks with headers of their own: FFmpeg counts them in WAV.
+        return counted if size and codec.name.startswith("adpcm_") and "wav" in names else None
     if "mp3" in names:
         frames = _mp3_frames(_head(file, HEAD, behind_tag=True))
         samples = 1152 if codec.sample_rate >= 32_000 else 576  # of a frame, by version
         return frames * samples / codec.sample_rate
-    if names & COUNTED:
-        return float((container.duration or 0) / av.time_base)
-    return None
+    return counted if names & COUNTED else None
 
 
 def _head(file: str | io.BytesIO, count: int, behind_tag: bool = False) -> bytes:

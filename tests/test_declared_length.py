@@ -83,6 +83,25 @@ def test_whole_files_miss_nothing(name: str, tmp_path: Any) -> None:
         assert sound.skipped == []
 
 
+@pytest.mark.parametrize(("name", "repeats"), [("wav-adpcm", 50), ("wav-s24", 50), ("mp3", 10), ("mp3-16k", 10)])
+def test_long_files_are_counted_exactly(name: str, repeats: int) -> None:
+    """An error of one in a hundred would be seconds here."""
+    codec, container, rate, _ = DECLARING[name]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.tile(tune(rate), repeats)[None].repeat(2, 0), "fltp", "stereo")
+        frame.sample_rate = rate
+        size = stream.codec_context.frame_size or 0
+        resampler = av.AudioResampler(stream.format, "stereo", rate, frame_size=size)
+        for each in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(each))
+        out.mux(stream.encode(None))
+    assert read_sound(buffer, RATE).skipped == []
+    half = read_sound(buffer.getvalue()[: len(buffer.getvalue()) // 2], RATE)
+    assert lost(half) == pytest.approx(repeats / 2 * SECONDS, abs=0.5)
+
+
 @pytest.mark.parametrize("name", DECLARING)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_what_was_cut_off_is_missing(name: str, share: float) -> None:
