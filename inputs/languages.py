@@ -30,27 +30,26 @@ def language_code(language: object, known: Collection[str]) -> str | None:
     text = text.partition("(")[0].strip() or text  # 'english (US)'
     if text == "auto":
         return None
+    candidates = _candidates(text)
+    for code in candidates:
+        if code in known:
+            return code
+    raise PromptError(_unknown(language, text, candidates, known))
+
+
+def _candidates(text: str) -> list[str]:
+    """Codes that a text in small letters may mean, the likeliest first."""
     prefix = text.replace("_", "-").split("-")[0]
     shorter = two_letters(prefix)  # of ISO 639's three: deu, ger
-    for code in (
-        text,
-        CODES_BY_NAME.get(text),
-        OWN_NAMES.get(text),
-        OTHER_CODES.get(text),
-        prefix,
-        OTHER_CODES.get(prefix),
-        shorter,
-        OTHER_CODES.get(shorter),
-    ):
-        if code is not None and code in known:
-            return code
-    raise PromptError(_unknown(language, text, known))
+    names = (CODES_BY_NAME.get(text), OWN_NAMES.get(text), OTHER_CODES.get(text))
+    parts = (prefix, OTHER_CODES.get(prefix), shorter, OTHER_CODES.get(shorter))
+    return [code for code in (text, *names, *parts) if code is not None]
 
 
-def _unknown(language: str, text: str, known: Collection[str]) -> str:
+def _unknown(language: str, text: str, candidates: list[str], known: Collection[str]) -> str:
     if not text:
         return "the language is empty: leave it out, and the model finds it"
-    code = text if text in NAMES else CODES_BY_NAME.get(text, OWN_NAMES.get(text))
+    code = next((code for code in candidates if code in NAMES), None)
     codes = ", ".join(sorted(known))
     if code is not None:
         return f"this checkpoint does not know the language '{language[:40]}' ({code}). It knows: {codes}"
