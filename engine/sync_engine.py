@@ -12,13 +12,6 @@ from functools import partial
 from types import NoneType
 from typing import Any, Never, Self, TypeVar
 
-from antiphon.actors.together import TogetherDone
-from antiphon.actors.workers import Workers
-from antiphon.config.errors import (
-    AntiphonError,
-from antiphon.engine.async_engine import AsyncEngine
-from antiphon.runtime.forks import COPIED, REMEDY
-from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     AntiphonError,
@@ -32,6 +25,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
+from antiphon.engine.progress import TogetherDone
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import (
     NAMES,
@@ -42,7 +36,7 @@ from antiphon.inputs.call_options import (
     refuse_unknown,
 )
 from antiphon.inputs.prompts import Prompt
-from antiphon.runtime.forks import REMEDY
+from antiphon.runtime.forks import COPIED, REMEDY
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -232,10 +226,14 @@ class Engine:
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
             coroutine.close()
-            raise EngineDeadError(f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}")
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}"
+            )
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise ConfigurationError("this is the engine's own thread, in which a finalizer may run: a call would wait for itself")
+            raise ConfigurationError(
+                "this is the engine's own thread, in which a finalizer may run: a call would wait for itself"
+            )
         with self._gate:
             if (
                 not self._stopped and not sys.is_finalizing()

@@ -4,12 +4,10 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
+from paths import ROOT, T5
 
-ROOT = Path(__file__).parents[1]
-T5 = str(ROOT / "examples" / "t5_numbers" / "model")
 START = 'ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")'
 FORKS = {
     "os.fork": """
@@ -42,7 +40,7 @@ def test_it_is_told_at_once_and_ends_by_itself(fork: str, code: str) -> None:
             began = time.monotonic()
             for _ in range(2):
                 try:
-                    Engine({T5!r})
+                    Engine({str(T5)!r})
                 except ConfigurationError as error:
                     print(error, flush=True)
             print(time.monotonic() - began < 20, flush=True)

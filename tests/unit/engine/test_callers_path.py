@@ -57,11 +57,15 @@ def test_the_sound_of_a_prompt_is_found_in_every_form(whisper: InputProcessor, p
         {"encoder_prompt": None, "multi_modal_data": {"audio": SOUND}}, {"encoder_prompt": "text"}, Refusing(),
     ],
 )  # fmt: skip
-def test_a_prompt_without_sound_is_expected_to_take_no_memory(whisper: InputProcessor, prompt: Any) -> None:
+def test_a_prompt_without_sound_is_expected_to_take_no_memory(
+    whisper: InputProcessor, prompt: Any
+) -> None:
     assert whisper.expected_bytes(prompt) == 0
 
 
-def test_token_ids_that_can_be_read_once_only_are_left_for_the_request(whisper: InputProcessor) -> None:
+def test_token_ids_that_can_be_read_once_only_are_left_for_the_request(
+    whisper: InputProcessor,
+) -> None:
     prompt = {"prompt_token_ids": iter([521, 522, 525, 529]), "multi_modal_data": {"audio": SOUND}}
     assert whisper.expected_bytes(prompt) == 4000
     assert whisper.prepare(prompt, SamplingParams()).prompt_token_ids == [521, 522, 525, 529]
@@ -81,6 +85,8 @@ def test_samples_are_the_engines_own_and_checked_at_any_rate(rate: int) -> None:
 
 
 def test_none_puts_a_parameter_back_to_its_default() -> None:
-    params = dataclasses.replace(SamplingParams(temperature=0.5, max_tokens=3), temperature=None, max_tokens=None)
+    params = dataclasses.replace(
+        SamplingParams(temperature=0.5, max_tokens=3), temperature=None, max_tokens=None
+    )
     assert (params.temperature, params.max_tokens) == (0.0, None)
     assert dataclasses.replace(SamplingParams(), top_p=None).leaves_open("top_p")

@@ -11,16 +11,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import T5
 
 from antiphon.config.errors import ConfigurationError, EngineDeadError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.sync_engine import Engine
 
-MODEL = str(Path(__file__).parents[1] / "examples" / "t5_numbers" / "model")
+MODEL = str(T5)
 PATIENCE = 30.0
 CALLS: dict[str, Callable[[AsyncEngine], Any]] = {
     "generate": lambda engine: engine.generate("12"),
