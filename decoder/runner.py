@@ -281,7 +281,9 @@ class DecoderRunner:
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
+        step = DecoderStep(
+            self.pool, inputs.slot_mapping, self.causal, plans[0], self.cross, plans[1]
+        )
         hidden = self.model(
             token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
         )
