@@ -257,7 +257,7 @@ class DecoderRunner:
     def _write_cross(self, writes: list[CrossWrite]) -> None:
         if not writes:
             return
-        hidden = self.handoff.take([write.key for write in writes])
+        hidden = self.handoff.pop([write.key for write in writes])
         size = self.pool.page_size
         slots = [
             (write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens]
