@@ -10,9 +10,9 @@ from typing import ClassVar
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import ConfigurationError, EngineDeadError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.features import AudioConfig
 from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput

@@ -3,8 +3,8 @@
 import torch
 
 from antiphon.attention.interface import AttentionSpec, Kind
-from antiphon.config.families import Half
 from antiphon.config.options import DecoderOptions
+from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
 from antiphon.runtime.device import Target
 

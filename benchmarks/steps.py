@@ -9,11 +9,11 @@ import numpy as np
 
 from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
-from antiphon.config.families import Half, T5Half
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import Half, T5Half
 from antiphon.layers.linear import Linear
 from antiphon.scheduler.plan import StepPlan
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from antiphon.config.families import Half
 from antiphon.decoder.models.interface import CachedAttention, DecoderModel, RowSource
+from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
 from antiphon.layers.linear import StackedLinear

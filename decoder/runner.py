@@ -12,8 +12,6 @@ import torch
 
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
@@ -32,6 +30,8 @@ from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import BartHalf
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool

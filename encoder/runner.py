@@ -10,11 +10,11 @@ import torch
 from antiphon.attention.interface import FullBatch
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import encoder_specs
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
 from antiphon.encoder.models import build
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import BartHalf
 from antiphon.inputs.features import AudioConfig, LogMel
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights

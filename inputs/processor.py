@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from antiphon.config.errors import CheckpointError, PromptError, SamplingError
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import BartHalf
 from antiphon.inputs.audio import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
 from antiphon.inputs.features import AudioConfig

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
-from antiphon.config.model import ModelConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.language_codes import two_letters
 
 _TOKENS = {  # how the tokens of languages look, by model_type

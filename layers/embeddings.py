@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.config.families import BartHalf
+from antiphon.families.halves import BartHalf
 from antiphon.layers.positions import SinusoidTable
 
 

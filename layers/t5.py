@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from antiphon.config.families import T5Half
+from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Activation, Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 

@@ -1,9 +1,9 @@
 """One file per structure; `build` makes the decoder half that a checkpoint's description names."""
 
-from antiphon.config.families import BartHalf, Half
 from antiphon.decoder.models.bart import BartDecoder
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.t5 import T5Decoder
+from antiphon.families.halves import BartHalf, Half
 
 
 def build(half: Half, tied_head: bool, logits_bias: bool) -> DecoderModel:

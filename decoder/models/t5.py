@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import (
     CachedAttention,
     CrossWriter,
@@ -11,6 +10,7 @@ from antiphon.decoder.models.interface import (
     DecoderStep,
     RowSource,
 )
+from antiphon.families.halves import T5Half
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead

@@ -1,10 +1,10 @@
 """One file per structure; `build` makes the encoder half that a checkpoint's description names."""
 
-from antiphon.config.families import BartHalf, Half
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.models.t5 import T5Encoder
 from antiphon.encoder.models.whisper import WhisperEncoder
+from antiphon.families.halves import BartHalf, Half
 
 
 def build(half: Half) -> EncoderModel:

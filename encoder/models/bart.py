@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import BartHalf
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.halves import BartHalf
 from antiphon.layers.embeddings import TokenEmbedding, embedding_names
 from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import T5Half
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias

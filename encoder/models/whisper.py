@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import BartHalf
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.halves import BartHalf
 from antiphon.layers.linear import Activation, activated_product
 from antiphon.layers.norms import LayerNorm, ResidualStream
 

@@ -179,9 +179,9 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
     """Names and shapes of our halves against transformers' model of that size, without memory for either."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from antiphon.config.families import FAMILIES
     from antiphon.decoder.models import build as build_decoder
     from antiphon.encoder.models import build as build_encoder
+    from antiphon.families.registry import FAMILIES
     from antiphon.layers.linear import StackedLinear
 
     width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]

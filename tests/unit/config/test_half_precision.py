@@ -12,8 +12,8 @@ from plain_engine import PlainEngine
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.families import FAMILIES
 from antiphon.config.options import ModelOptions
+from antiphon.families.registry import FAMILIES
 from antiphon.runtime.device import Target
 
 NARROW = {name for name, family in FAMILIES.items() if family.too_narrow}

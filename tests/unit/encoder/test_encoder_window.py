@@ -10,8 +10,8 @@ import torch
 from plain_engine import PlainEngine
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.processor import InputProcessor
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
-from antiphon.config.families import FAMILIES, Family, Half
 from antiphon.config.generation import GenerationDefaults, generation_settings
 from antiphon.config.locate import locate
 from antiphon.config.options import ModelOptions
+from antiphon.families.halves import Half
+from antiphon.families.registry import FAMILIES, Family
 
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
