@@ -12,8 +12,8 @@ from antiphon.actors.workers import Workers
 from antiphon.config.errors import ConfigurationError, EngineDeadError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.features import AudioConfig
 from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput
 

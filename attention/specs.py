@@ -35,8 +35,8 @@ def _spec(
         scale=half.attention_scale,
         dtype=target.dtype,
         device=target.device,
-        bias=half.structure == "t5" and kind != "cross",
+        bias=half.relative_bias and kind != "cross",
         page_size=page_size,
         kv_dtype=kv_dtype,
-        ragged=kind == "full" and half.structure != "whisper",
+        ragged=kind == "full" and not half.equal_windows,
     )

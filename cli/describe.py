@@ -21,7 +21,7 @@ from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
-from antiphon.families.registry import FAMILIES
+from antiphon.families.registry import families
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import Target
 
@@ -94,7 +94,9 @@ def describe_machine() -> str:
         order = ", ".join(ORDER[device.type, group])
         lines.append(f"  order of 'auto' for {half} on {device.type}: {order}")
     lines += ["", "architectures:"]
-    return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
+    return "\n".join(
+        [*lines, *(f"  {name} ({family.input})" for name, family in families().items())]
+    )
 
 
 def describe_model(name: str, options: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
-from antiphon.families.registry import Family
+from antiphon.families.family import Family
 
 ALIGNMENT = 16  # bytes
 BFLOAT16_CAPABILITY = (8, 0)
