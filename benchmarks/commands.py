@@ -16,8 +16,8 @@ from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.cli.arguments import Output
 from antiphon.cli.flags import ENGINE, PanelledCommand, takes
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
+from antiphon.families.checkpoint import ModelConfig
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines."

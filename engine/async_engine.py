@@ -20,7 +20,6 @@ from antiphon.config.errors import (
     EngineDeadError,
     SamplingError,
 )
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.room import check_room
@@ -29,6 +28,7 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.engine.requests import OpenRequest, OpenRequests
 from antiphon.engine.transcription import Transcriber
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import (
     DETECTION_NAMES,

@@ -9,7 +9,6 @@ import numpy as np
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
-
 FinishReason = Literal["stop", "length"]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from antiphon.config.errors import AudioError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio_arrays import read_array
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import sound_of
