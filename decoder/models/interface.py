@@ -25,9 +25,9 @@ class DecoderStep:
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
     causal: AttentionBackend
-    causal_plan: Any
+    causal_metadata: Any
     cross: AttentionBackend
-    cross_plan: Any
+    cross_metadata: Any
 
 
 class CachedAttention(nn.Module):
