@@ -68,7 +68,9 @@ def leave_unprepared() -> None:
     cpu_paged.make_ready = cpu_int8.make_ready = lambda *_: None
 
 
-def measure(folder: Path, device: str, quantization: str, unprepared: str = "") -> dict[str, list[float]]:
+def measure(
+    folder: Path, device: str, quantization: str, unprepared: str = ""
+) -> dict[str, list[float]]:
     """Seconds of one request after the other for each path, in the order in which they are used first."""
     if unprepared:
         leave_unprepared()
@@ -76,7 +78,14 @@ def measure(folder: Path, device: str, quantization: str, unprepared: str = "") 
     whisper = inputs.whisper
     rules = None if whisper is None else whisper.rules()
     dtype = "float32" if device == "cpu" else "bfloat16"
-    engine = PlainEngine(folder, rules, device=device, dtype=dtype, quantization=quantization, enforce_eager=bool(unprepared))
+    engine = PlainEngine(
+        folder,
+        rules,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        enforce_eager=bool(unprepared),
+    )
     payload = iter(_payloads(inputs))
 
     def request(
@@ -157,7 +166,9 @@ def test_a_first_request_on_a_gpu_takes_no_longer_than_later_ones(
     check_first_requests(folder, "cuda", quantization)
 
 
-def check_that_unprepared_ones_are_seen(folder: Path, device: str, quantization: str, caches: Path) -> None:
+def check_that_unprepared_ones_are_seen(
+    folder: Path, device: str, quantization: str, caches: Path
+) -> None:
     """With empty caches, of a machine that runs it for the first time."""
     empty = {"NUMBA_CACHE_DIR": str(caches / "numba"), "TRITON_CACHE_DIR": str(caches / "triton")}
     with pytest.raises(AssertionError, match=r"timestamps: |greedy: "):
