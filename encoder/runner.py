@@ -15,7 +15,8 @@ from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
 from antiphon.encoder.models import build
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.layers.quantise import check, quantise_encoder
+from antiphon.layers.prepare import prepare_encoder
+from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, to_device, together_to_device
 
@@ -37,7 +38,7 @@ class EncoderRunner:
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         half, self.max_len = model.encoder, model.max_encoder_len
         self.target = Target.resolve(config.model, model.raw, model.family)
-        check(config.model.quantization, self.target)
+        check_quantization(config.model.quantization, self.target)
         (self.attention,) = select(
             "encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target)
         )
@@ -48,7 +49,7 @@ class EncoderRunner:
             checkpoint = Checkpoint(model.path)
             load_weights(self.model, checkpoint, half.checkpoint_names)
             check_unused(checkpoint, "encoder", model.family.ignored)
-        quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
+        prepare_encoder(self.model, config.model.quantization, self.target, half.pre_norm)
         self.vocab_size = half.vocab_size
         self.padding_id = half.padding_id
         self.shortens = config.encoder.encoder_window == "auto"

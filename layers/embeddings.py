@@ -41,7 +41,7 @@ class TokenEmbedding(nn.Module):
         x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(rows)
         return self.layernorm_embedding(x)
 
-    def longest(self) -> float:
+    def max_length(self) -> float:
         """Length that a row can have, before a norm."""
         places = self.embed_positions.weight
         assert isinstance(places, torch.Tensor)

@@ -9,8 +9,9 @@ from antiphon.attention.interface import AttentionBackend
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import ResidualStream, RMSNorm
+from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
+from antiphon.layers.residual import Residual
 from antiphon.layers.t5 import T5FeedForward
 
 
@@ -24,13 +25,11 @@ class SelfAttention(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
-        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
-    ) -> None:
-        q, k, v = (
-            part.unflatten(-1, self.heads)
-            for part in self.qkv.split(stream.normed(self.layer_norm))
-        )
-        stream.add(self.o, attention.run(q, k, v, plan, bias).flatten(1))
+        self, x: LinearInput, attention: AttentionBackend, metadata: Any, bias: RelativeBias
+    ) -> torch.Tensor:
+        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
+        return attention.run(q, k, v, metadata, bias).flatten(1)
 
 
 class EncoderLayer(nn.Module):
@@ -40,10 +39,15 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
-    ) -> None:
-        self.attention(stream, attention, plan, bias)
-        self.feed_forward(stream)
+        self, residual: Residual, attention: AttentionBackend, metadata: Any, bias: RelativeBias
+    ) -> Residual:
+        x, residual = self.attention.layer_norm(residual)
+        x = self.attention(x, attention, metadata, bias)
+        residual = self.attention.o.add_to(residual, x)
+
+        x, residual = self.feed_forward.layer_norm(residual)
+        x = self.feed_forward(x)
+        return self.feed_forward.wo.add_to(residual, x)
 
 
 class T5Encoder(EncoderModel):
@@ -61,10 +65,13 @@ class T5Encoder(EncoderModel):
         token_ids: torch.Tensor,
         positions: torch.Tensor,
         attention: AttentionBackend,
-        plan: Any,
+        metadata: Any,
     ) -> torch.Tensor:
-        """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
-        stream = ResidualStream(self.embed_tokens(token_ids))
+        """Packed [tokens] int64 ids -> hidden states [tokens, hidden].
+
+        `positions` are not used: the bias is relative.
+        """
+        residual = Residual(self.embed_tokens(token_ids))
         for layer in self.layers:
-            layer(stream, attention, plan, self.bias)
-        return stream.final(self.final_layer_norm)
+            residual = layer(residual, attention, metadata, self.bias)
+        return self.final_layer_norm.of_sum(residual)

@@ -1,52 +1,27 @@
-"""Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then pre-norm BART layers."""
+"""Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then
+pre-norm BART layers."""
 
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from antiphon.attention.interface import AttentionBackend
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import WhisperEncoderHalf
-from antiphon.layers.linear import Activation, activated_product
-from antiphon.layers.norms import LayerNorm, ResidualStream
-
-
-class Convolution(nn.Conv1d):
-    """Over three frames, with GELU behind, as one matrix product: frames come with their features side by side, so three frames are a
-    row of it."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1)
-        self.activation = Activation("gelu")
-        self._taps: torch.Tensor | None = (
-            None  # [outputs, 3 * inputs]: the weight as a row of the product has it; made once
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[windows, frames, inputs] -> [windows, frames / stride, outputs]"""
-        padded = F.pad(x, (0, 0, 1, 1))
-        windows, frames, inputs = padded.shape
-        stride = self.stride[0]
-        taps = padded.as_strided(
-            (windows, (frames - 3) // stride + 1, 3 * inputs), (frames * inputs, stride * inputs, 1)
-        )
-        if self._taps is None:
-            self._taps = self.weight.permute(0, 2, 1).flatten(1)
-        found: torch.Tensor = activated_product(
-            taps.flatten(0, 1), self._taps, self.bias, self.activation
-        )
-        return found.unflatten(0, (windows, -1))
+from antiphon.layers.activations import Activation
+from antiphon.layers.convolution import Convolution
+from antiphon.layers.norms import LayerNorm
+from antiphon.layers.residual import Residual
 
 
 class WhisperEncoder(EncoderModel):
     def __init__(self, half: WhisperEncoderHalf) -> None:
         super().__init__()
         size = half.hidden_size
-        self.conv1 = Convolution(half.mel_bins, size, stride=1)
-        self.conv2 = Convolution(size, size, stride=2)
+        self.conv1 = Convolution(half.mel_bins, size, 1, Activation("gelu"))
+        self.conv2 = Convolution(size, size, 2, Activation("gelu"))
         self.embed_positions = nn.Embedding(half.max_positions, size)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(size)
@@ -55,13 +30,16 @@ class WhisperEncoder(EncoderModel):
         self,
         features: torch.Tensor,
         attention: AttentionBackend,
-        plan: Any,
+        metadata: Any,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
+        """[windows, mel_bins, frames] -> packed hidden states [windows * frames / 2, hidden].
+
+        With `rows` [tokens] int64, those rows alone: where windows differ in length.
+        """
         x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]
         packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
-        stream = ResidualStream(packed if rows is None else packed[rows])
+        residual = Residual(packed if rows is None else packed[rows])
         for layer in self.layers:
-            layer(stream, attention, plan)
-        return stream.final(self.layer_norm)
+            residual = layer(residual, attention, metadata)
+        return self.layer_norm.of_sum(residual)
