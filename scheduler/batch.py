@@ -173,11 +173,12 @@ class Batch:
         rows: np.ndarray = np.flatnonzero(is_live)
         return rows
 
-    def settle(self, slots: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """The oldest pending token of `slots` is known: `tokens` at positions `at`. Returns the
-        `StopReason` of each, [slots] int."""
-        self.tokens[slots, at] = tokens
+    def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at `positions` [n]
+        of their sequences. Returns why each stops there: `StopReason` [n] int8."""
+        self.tokens[slots, positions] = tokens
         self.pending[slots] -= 1
-        stopped = (tokens[:, None] == self.stop_ids[slots]).any(1)
-        full = np.where(at + 1 >= self.max_len[slots], StopReason.LENGTH, StopReason.NONE)
-        return np.where(stopped, StopReason.STOP_TOKEN, full)
+        reasons = np.full(len(slots), StopReason.NONE.value, np.int8)
+        reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH
+        reasons[(tokens[:, None] == self.stop_ids[slots]).any(1)] = StopReason.STOP_TOKEN
+        return reasons
