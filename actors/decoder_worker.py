@@ -8,10 +8,10 @@ import torch
 
 from antiphon.actors.encoder_worker import EncodeJob
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import Request, StepOutput

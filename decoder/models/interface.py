@@ -25,9 +25,9 @@ class DecoderStep:
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
     causal: AttentionBackend
-    causal_plan: Any
+    causal_metadata: Any
     cross: AttentionBackend
-    cross_plan: Any
+    cross_metadata: Any
 
 
 class CachedAttention(nn.Module):
@@ -88,8 +88,3 @@ class DecoderModel(nn.Module):
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype"""
-
-    @staticmethod
-    @abstractmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        """Names under which checkpoints hold the tensor at `path`, in order of preference."""

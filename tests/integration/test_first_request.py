@@ -21,9 +21,9 @@ import torch
 from paths import FAKES, T5, WHISPER
 from plain_engine import PlainEngine
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kernels.numba_cache import compiled
 from antiphon.runtime.openmp import let_idle_threads_sleep

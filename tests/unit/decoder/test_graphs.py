@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.attention.specs import encoder_specs
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
@@ -26,6 +25,7 @@ from antiphon.decoder.step_inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.graphs import Captured, Work
 from antiphon.scheduler.plan import StepPlan
 
