@@ -13,7 +13,8 @@ from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Media, Request, StepOutput
+from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.request import Request, StepOutput
 
 Send = Callable[[StepOutput], None]  # where outputs go; must not block
 
@@ -105,7 +106,7 @@ class DecoderWorker(Worker):
         if output := self.replica.step():
             self._send(output)
 
-    def _ask_encoders(self, jobs: list[tuple[Media, int]]) -> None:
+    def _ask_encoders(self, jobs: list[EncodeCommand]) -> None:
         for encoder in {index for _, index in jobs}:
             mine = [
                 EncodeJob(media.key, media.num_tokens, media.payload, self.index)
@@ -114,7 +115,7 @@ class DecoderWorker(Worker):
             ]
             self._encoders[encoder].encode(mine)
 
-    def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
+    def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
             self._encoders[encoder].withdraw(self.index, keys)

@@ -138,8 +138,8 @@ class DecoderRunner:
         probe(self.device)
 
     @property
-    def looks_ahead(self) -> bool:
-        """A step can be launched while the one before it runs."""
+    def overlap(self) -> bool:
+        """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
