@@ -110,8 +110,8 @@ class Request:
         self.state = state
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Who goes first: lower priority number, then earlier arrival."""
+    def sort_key(self) -> tuple[int, int]:
+        """The order of a queue: lower priority number first, then earlier arrival."""
         return self.priority, self.order
 
     @property

@@ -117,7 +117,7 @@ class Scheduler:
             request.priority = 0  # it may be what was wrong, and has no place in a line any more
         if refusal:
             return self.finish(request, RequestState.REFUSED, error=refusal)
-        self._waiting.push(request.place, request)
+        self._waiting.push(request.sort_key, request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.id), request)
@@ -198,7 +198,7 @@ class Scheduler:
                 self.counters["encodes"] += 1
                 self._wait_for(encode, request)
                 jobs.append((media, request.encoder))
-            self._waiting.discard(request.place)
+            self._waiting.discard(request.sort_key)
         return jobs
 
     def _may_encode(self, media: Media) -> bool:
@@ -269,7 +269,7 @@ class Scheduler:
             self._forget_encode(key)
             for request in encode.waiters.values():
                 request.move(RequestState.WAITING)
-                self._waiting.push(request.place, request)
+                self._waiting.push(request.sort_key, request)
 
     def _fail_encode(self, key: str, error: str) -> None:
         for request in list(self._encodes[key].waiters.values()):
@@ -316,7 +316,7 @@ class Scheduler:
 
     def _make_ready(self, request: Request) -> None:
         request.move(RequestState.READY)
-        self._ready.push(request.place, request)
+        self._ready.push(request.sort_key, request)
 
     def take_unwanted(self) -> list[str]:
         """Keys whose hidden states nobody wants any more, since the last call."""
@@ -366,7 +366,7 @@ class Scheduler:
                 self.batch.pending.any()
             ):  # who is preempted must know its tokens, and one that ends may leave its pages
                 return _Growth.MUST_SETTLE
-            self._preempt(max(self.batch.running(), key=lambda request: request.place))
+            self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             growth = _Growth.PREEMPTED
         return growth
 
@@ -388,16 +388,16 @@ class Scheduler:
         tokens = len(self.batch)  # one for each running sequence
         while not self.batch.full and (request := self._ready.first()):
             if request.media.key not in self.pages and not self._arrived(request.media.key):
-                self._ready.discard(request.place)  # evicted while it waited: encode again
+                self._ready.discard(request.sort_key)  # evicted while it waited: encode again
                 request.move(RequestState.WAITING)
-                self._waiting.push(request.place, request)
+                self._waiting.push(request.sort_key, request)
                 continue
             length = len(request.prompt_token_ids) + len(request.generated)
             if tokens + length > max(
                 self.limits.max_batched_tokens, self.limits.max_len
             ) or not self._fits(request, length):
                 break
-            self._ready.discard(request.place)
+            self._ready.discard(request.sort_key)
             admissions.append(self._take_in(request, length, writes))
             tokens += length
         return admissions, writes
@@ -549,7 +549,7 @@ class Scheduler:
         if was is RequestState.RUNNING:
             self._vacate(request)
         for queue in (self._waiting, self._ready):
-            queue.discard(request.place)
+            queue.discard(request.sort_key)
         if request.deadline is not None:
             self._deadlines.discard((request.deadline, request.id))
         encode = self._encodes.get(request.media.key)
