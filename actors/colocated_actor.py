@@ -8,10 +8,10 @@ from antiphon.actors.channel import OutputSender
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.decoder_worker import Send
 from antiphon.actors.encoder_worker import EncoderWorker
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.room import check_room
+from antiphon.families.checkpoint import ModelConfig
 
 
 class ColocatedActor(DecoderActor):

@@ -5,8 +5,8 @@ from typing import Any
 from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.messages import DecoderMessage, EncoderMessage
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
+from antiphon.families.checkpoint import ModelConfig
 
 
 class EncoderActor(WorkerActor):

@@ -21,9 +21,9 @@ from antiphon.actors.messages import (
 )
 from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.runner import Encoded, EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.device import probe
 

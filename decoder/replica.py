@@ -9,10 +9,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.runner import DecoderRunner, LaunchedStep
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.plan import StepPlan

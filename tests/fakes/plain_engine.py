@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Finished, Media, Request
 

@@ -141,7 +141,7 @@ class Decoder:
 @pytest.fixture
 def encoder(checkpoints: Any) -> Any:
     config = resolve(str(checkpoints("t5")[0]), {"device": "cpu"})
-    from antiphon.config.model import ModelConfig
+    from antiphon.families.checkpoint import ModelConfig
 
     worker, decoder = EncoderWorker(ModelConfig.load(config.model), config), Decoder()
     yield worker, decoder
