@@ -36,7 +36,7 @@ class SelfAttention(CachedAttention):
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = step.pool.project(self.layer, step.self_slots, self.qkv, x)
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
+        found = step.causal.run(q, *step.pool.pages(self.layer))
         stream.add(self.out_proj, found.flatten(1))
 
 
@@ -64,7 +64,7 @@ class CrossAttention(CrossWriter):
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q_proj(x).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
+        found = step.cross.run(q, *step.pool.pages(self.layer))
         stream.add(self.out_proj, found.flatten(1))
 
 

@@ -34,7 +34,7 @@ class SelfAttention(CachedAttention):
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
         q = step.pool.project(self.layer, step.self_slots, self.qkv, stream.normed(self.layer_norm))
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
+        found = step.causal.run(q, *step.pool.pages(self.layer), bias)
         stream.add(self.o, found.flatten(1))
 
 
@@ -58,7 +58,7 @@ class CrossAttention(CrossWriter):
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
+        found = step.cross.run(q, *step.pool.pages(self.layer))
         stream.add(self.o, found.flatten(1))
 
 
