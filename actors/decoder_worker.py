@@ -69,8 +69,8 @@ class DecoderWorker(Worker):
     def stop(self, request_id: int) -> None:
         self.inbox.put(lambda: self.replica.scheduler.stop(request_id))
 
-    def take(self, states: HiddenStates) -> None:
-        self.inbox.put(lambda: self.replica.deliver(states))
+    def receive_hidden(self, states: HiddenStates) -> None:
+        self.inbox.put(lambda: self.replica.receive_hidden(states))
 
     def encode_failed(self, key: str, error: str) -> None:
         self.inbox.put(lambda: self.replica.scheduler.encode_failed(key, error))

@@ -259,7 +259,7 @@ class DecoderRunner:
     def _write_cross(self, writes: list[CrossWrite]) -> None:
         if not writes:
             return
-        hidden = self.handoff.take([write.key for write in writes])
+        hidden = self.handoff.pop([write.key for write in writes])
         size = self.pool.page_size
         slots = [
             (write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens]
@@ -283,7 +283,7 @@ class DecoderRunner:
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        step = DecoderStep(self.pool, inputs.write_at, *plans)
+        step = DecoderStep(self.pool, inputs.slot_mapping, *plans)
         hidden = self.model(
             token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
         )

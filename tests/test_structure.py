@@ -1,7 +1,5 @@
-"""The shape of the repository: packaging, direction of imports, the names that the README gives."""
+"""The shape of the repository: direction of imports, circles, sizes, packaging."""
 
-import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
+from source_tree import circles, functions, imports, tracked
 
 LEVELS = [
     {"cli", "benchmarks"},
@@ -28,45 +27,94 @@ CODE = sorted(
     path for name in LEVEL_OF for path in (ROOT / name).rglob("*.py") if SCRIPTS not in path.parents
 )
 
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
+# What is still longer. These lists only shrink: a name that is no longer over must go.
+LONG_FILES = {
+    "tests/unit/inputs/test_declared_length.py",
+    "cli/flags.py",
+    "config/generation.py",
+    "config/sampling.py",
+    "decoder/sampling/sampler.py",
+    "engine/async_engine.py",
+    "engine/sync_engine.py",
+    "engine/transcription.py",
+    "examples/whisper_commands/train.py",
+    "inputs/processor.py",
+    "kernels/paged_attention.py",
+    "scheduler/scheduler.py",
+    "tests/integration/test_engine.py",
+    "tests/integration/test_local_engine.py",
+    "tests/integration/test_natural_use.py",
+    "tests/integration/test_odd_checkpoints.py",
+    "tests/unit/attention/test_backends.py",
+    "tests/unit/cli/test_output_formats.py",
+    "tests/unit/decoder/test_sampling.py",
+    "tests/unit/engine/test_transcription.py",
+    "tests/unit/inputs/test_inputs.py",
+    "tests/unit/inputs/test_languages_text.py",
+    "tests/unit/inputs/test_sound_forms.py",
+    "tests/unit/scheduler/test_scheduler.py",
+    "tests/unit/scheduler/test_withdrawals.py",
+}
+LONG_FUNCTIONS = {  # outside kernels/, where one function is one program of the device
+    "benchmarks/report.py : plot_attention",
+    "examples/t5_numbers/train.py : main",
+    "examples/whisper_commands/train.py : main",
+    "tests/unit/scheduler/test_scheduler.py"
+    " : test_every_request_ends_exactly_once_and_the_pool_ends_full",
+}
+KERNELS_IMPORT = ("kernels", "config")  # `config` for the rules of timestamps, plain numbers
+KNOWN_CIRCLES = [["engine/async_engine.py", "engine/transcription.py"]]
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """(module, only for type checking) of every import in a file."""
-    found = []
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, node in typing_only) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.append((node.module or "", node in typing_only))
-    return found
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", CODE, ids=name)
 def test_imports_point_downwards(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0]
-    for module, typing_only in imports(path):
-        parts = module.split(".")
-        assert parts[0] not in LEVEL_OF, f"bare import of {module}"
-        if parts[0] == "antiphon" and len(parts) > 1 and not typing_only:
-            assert LEVEL_OF[parts[1]] >= LEVEL_OF[own], (
-                f"{own} imports {module}, which lies above it"
-            )
-            assert own != "kernels" or parts[1] in ("kernels", "config"), (
-                "kernels take plain tensors"
-            )
-        if parts[0] == "ray":
+    for item in imports(path):
+        top, *rest = item.module.split(".")
+        assert top not in LEVEL_OF, f"bare import of {item.module}"
+        if top == "antiphon" and rest and not item.typing_only:
+            assert LEVEL_OF[rest[0]] >= LEVEL_OF[own], f"{item.module} lies above {own}"
+            assert own != "kernels" or rest[0] in KERNELS_IMPORT, "kernels take plain tensors"
+        if top == "ray":
             assert own == "actors", "Ray lives in actors alone"
-        if parts[0] == "torch":
-            assert own not in ("scheduler", "config", "families"), f"{own} knows no torch"
+        if top == "torch":
+            assert own not in ("scheduler", "config"), f"{own} knows no torch"
+
+
+def test_files_do_not_import_each_other_in_circles() -> None:
+    """Imports inside functions and under TYPE_CHECKING count: a reader follows them too."""
+    package = [*CODE, *ROOT.glob("*.py")]
+    arrows = {
+        path: {file for item in imports(path) for file in item.files()} - {path} for path in package
+    }
+    assert [[name(path) for path in circle] for circle in circles(arrows)] == KNOWN_CIRCLES
+
+
+def test_only_the_listed_files_are_long() -> None:
+    long = {
+        name(path)
+        for path in tracked("*.py")
+        if len(path.read_text().splitlines()) > MAX_FILE_LINES
+    }
+    assert long - LONG_FILES == set(), f"more than {MAX_FILE_LINES} lines: split by subject"
+    assert LONG_FILES - long == set(), "no longer over: take the name off the list"
+
+
+def test_only_the_listed_functions_are_long() -> None:
+    long = {
+        f"{name(path)} : {function}"
+        for path in tracked("*.py")
+        if path.relative_to(ROOT).parts[0] != "kernels"
+        for function, lines in functions(path)
+        if lines > MAX_FUNCTION_LINES
+    }
+    assert long - LONG_FUNCTIONS == set(), f"more than {MAX_FUNCTION_LINES} lines"
+    assert LONG_FUNCTIONS - long == set(), "no longer over: take the name off the list"
 
 
 def test_every_folder_of_code_is_packaged() -> None:
@@ -88,30 +136,15 @@ def test_no_package_hides_a_standard_module() -> None:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    source = (
-        tmp_path / "source"
-    )  # a copy: setuptools would put what an earlier build left behind into the wheel
-    for path in [
-        *CODE,
-        *ROOT.glob("*.py"),
-        ROOT / "pyproject.toml",
-        ROOT / "README.md",
-        ROOT / "py.typed",
-    ]:
+    # A copy: setuptools would put what an earlier build left behind into the wheel.
+    source = tmp_path / "source"
+    metadata = [ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "py.typed"]
+    for path in [*CODE, *ROOT.glob("*.py"), *metadata]:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        str(tmp_path),
-        str(source),
-    ]
+    options = ["--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -128,25 +161,3 @@ def test_the_installed_package_is_this_one() -> None:
     import antiphon
 
     assert Path(antiphon.__file__).resolve().parent == ROOT
-
-
-def test_the_life_of_a_request_names_what_exists() -> None:
-    """Every `file : function` in the README's table is there; a dotted name is a method."""
-    section = (ROOT / "README.md").read_text().split("## Life of a request")[1].split("\n## ")[0]
-    named = re.findall(r"`([\w/]+\.py) : ([\w.]+)`", section)
-    assert len(named) >= 10
-    for file, name in named:
-        tree: ast.AST = ast.parse((ROOT / file).read_text())
-        for part in name.split("."):
-            body = getattr(tree, "body", [])
-            found = [node for node in body if getattr(node, "name", None) == part]
-            assert found, f"{file} has no {name}"
-            tree = found[0]
-
-
-def test_options_in_the_readme_exist() -> None:
-    from antiphon.config.options import OWNER
-
-    table = (ROOT / "README.md").read_text().split("## Options")[1].split("\n## ")[0]
-    named = set(re.findall(r"^\| `(\w+)`", table, re.M))
-    assert named == set(OWNER) - {"model"}

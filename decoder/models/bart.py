@@ -35,7 +35,7 @@ class SelfAttention(CachedAttention):
         return self.qkv, self.qkv, self.out_proj
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
-        q = step.pool.project(self.layer, step.self_slots, self.qkv, x)
+        q = step.pool.project(self.layer, step.slot_mapping, self.qkv, x)
         found = step.causal.run(q, *step.pool.pages(self.layer))
         stream.add(self.out_proj, found.flatten(1))
 
@@ -58,9 +58,11 @@ class CrossAttention(CrossWriter):
     def projections(self) -> tuple[Linear, StackedLinear, Linear]:
         return self.q_proj, self.kv, self.out_proj
 
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slots, k, v)
+        pool.write(self.layer, slot_mapping, k, v)
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q_proj(x).unflatten(-1, self.heads)

@@ -22,7 +22,7 @@ class DecoderStep:
     """What every layer of one step shares: pages, where to write, and both planned attentions."""
 
     pool: KVPool
-    self_slots: torch.Tensor  # [tokens] where this step's self keys go
+    slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
     causal: PlannedAttention[object]
     cross: PlannedAttention[object]
 
@@ -43,8 +43,10 @@ class CrossWriter(CachedAttention):
     kv: StackedLinear
 
     @abstractmethod
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
-        """Keys and values of encoder states [tokens, hidden] into the pool at `slots` [tokens]."""
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
+        """Keys and values of encoder states [tokens, hidden] into the pool at `slot_mapping` [tokens]."""
 
 
 class DecoderModel(nn.Module):
@@ -74,11 +76,11 @@ class DecoderModel(nn.Module):
         """One per layer."""
         return [each for each in self.layers.modules() if isinstance(each, CrossWriter)]
 
-    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
+    def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:
+        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slot_mapping` [tokens]."""
         given = self.cross_attentions[0].kv.prepared(hidden)  # once for all layers
         for attention in self.cross_attentions:
-            attention.write(given, slots, pool)
+            attention.write(given, slot_mapping, pool)
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,9 @@ class SelfAttention(CachedAttention):
         return self.qkv, self.qkv, self.o
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        q = step.pool.project(self.layer, step.self_slots, self.qkv, stream.normed(self.layer_norm))
+        q = step.pool.project(
+            self.layer, step.slot_mapping, self.qkv, stream.normed(self.layer_norm)
+        )
         found = step.causal.run(q, *step.pool.pages(self.layer), bias)
         stream.add(self.o, found.flatten(1))
 
@@ -52,9 +54,11 @@ class CrossAttention(CrossWriter):
     def projections(self) -> tuple[Linear, StackedLinear, Linear]:
         return self.q, self.kv, self.o
 
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slots, k, v)
+        pool.write(self.layer, slot_mapping, k, v)
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)

@@ -42,7 +42,7 @@ class PlainEngine:
         jobs, self.asked = self.asked, []
         if jobs:
             encoded = self.encoder.encode([media.payload for media in jobs])
-            self.replica.deliver(
+            self.replica.receive_hidden(
                 HiddenStates(
                     tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden
                 )

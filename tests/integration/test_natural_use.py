@@ -285,7 +285,7 @@ def test_what_settings_alone_decide_is_quick(
     ]
     code = (
         f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
-        "try:\n    main()\nfinally:\n    print(not {{'torch', 'transformers', 'tokenizers'}}.isdisjoint(sys.modules))"
+        "try:\n    main()\nfinally:\n    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "False\n")

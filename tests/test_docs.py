@@ -1,0 +1,108 @@
+"""What README and docs/ say, held against the code: names, links, commands, generated parts."""
+
+import ast
+import re
+from pathlib import Path
+
+import draw_architecture
+import draw_throughput
+import make_tables
+import pytest
+from paths import ROOT
+from source_tree import tracked
+
+README = (ROOT / "README.md").read_text()
+PAGES = tracked("*.md")
+OF_USERS = [page for page in PAGES if "results" not in page.parts]  # results are history
+NAMED = re.compile(r"`([\w/]+\.py) : ([\w.]+)`")
+
+
+def section(heading: str) -> str:
+    return README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def has(file: str, name: str) -> bool:
+    """Whether a file defines `name`; a dotted one is a method or an attribute of a class."""
+    body = ast.parse((ROOT / file).read_text()).body
+    for part in name.split("."):
+        nodes = [node for node in body if getattr(node, "name", None) == part]
+        if not nodes:
+            return False
+        body = getattr(nodes[0], "body", [])
+    return True
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED.findall(section("Life of a request")))
+def test_the_life_of_a_request_names_what_exists(file: str, name: str) -> None:
+    assert has(file, name), f"{file} has no {name}"
+
+
+def test_the_life_of_a_request_goes_all_the_way() -> None:
+    names = [name for _, name in NAMED.findall(section("Life of a request"))]
+    assert names[0] == "Engine.generate"
+    assert names[-1] == "OpenRequests.completion"
+    assert len(names) >= 20
+
+
+def test_folders_of_the_layout_exist() -> None:
+    folders = re.findall(r"([a-z]+)/(?= )", section("Layout"))
+    missing = [folder for folder in folders if not list(ROOT.glob(f"**/{folder}"))]
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert missing == []
+    assert packages - set(folders) == set()
+
+
+def test_the_picture_of_the_architecture_is_drawn_from_what_exists() -> None:
+    assert draw_architecture.PICTURE.read_text() == draw_architecture.draw()
+    for box in draw_architecture.BOXES:
+        assert has(*box.source.split(" : ")), f"{box.title}: no {box.source}"
+
+
+def test_the_plot_is_drawn_from_the_results() -> None:
+    assert draw_throughput.PICTURE.read_text() == draw_throughput.draw()
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in make_tables.BLOCKS}))
+def test_tables_are_made_from_the_code(page: str) -> None:
+    remedy = "run `python docs/make_tables.py`"
+    assert (ROOT / "docs" / page).read_text() == make_tables.made(page), remedy
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", target):
+            continue  # another site
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    scripts = re.findall(r"python ([\w/]+\.py)", text)
+    files = [file for file, _ in NAMED.findall(text)]
+    missing = [file for file in [*scripts, *files] if not (ROOT / file).is_file()]
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.M)
+    missing += [target for target in targets if f"\n{target}:" not in makefile]
+    assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = {ROOT / target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", README)}
+    assert {page for page in OF_USERS if page.name != "README.md"} - linked == set()
+
+
+def test_cells_of_the_readme_are_short() -> None:
+    """A table is skimmed: what needs more than 40 words goes to docs/."""
+    cells = [cell for line in README.splitlines() if line[:1] == "|" for cell in line.split("|")]
+    assert [cell for cell in cells if len(cell.split()) > 40] == []
