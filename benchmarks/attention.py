@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.interface import AttentionSpec, FullBatch, PagedAttention, PagedBatch
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
 from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
@@ -35,9 +35,9 @@ def full(
         )
         lengths = FullBatch.of(np.full(batch, length), spec.device)
         operations = 4 * batch * heads * length**2 * size
-        for name, backend in _usable(spec):
-            plan = backend.plan(lengths)
-            took = seconds(partial(backend.run, q, k, v, plan), 40)
+        for name in _usable(spec):
+            backend = BACKENDS[name].full_class()(spec)
+            took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
             rows.append(
                 {
                     "kind": "full", "batch": batch, "tokens": length, "head_size": size, "backend": name, "us": took * 1e6,
@@ -63,15 +63,14 @@ def paged(
                 "cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv
             )
             usable = [
-                (name, made)
-                for name, made in _usable(spec)
-                if (name == "flash_attn") == (page_size == 256)
+                name for name in _usable(spec) if (name == "flash_attn") == (page_size == 256)
             ]
             if not usable:
                 continue
             pools, q, lengths = _paged_problem(spec, batch, length)
             read = 2 * batch * length * heads * size * pools[0].element_size()
-            for name, backend in usable:
+            for name in usable:
+                backend = BACKENDS[name].paged_class()(spec)
                 if not capturable(backend):
                     continue
                 took = _time_decode(backend, q, pools, lengths)
@@ -87,19 +86,17 @@ def paged(
 
 
 def _time_decode(
-    backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
+    backend: PagedAttention[object], q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
 ) -> float:
-    plan = backend.plan(batch)
-    return seconds_in_graph(lambda i: backend.run(q, pools[i][0], pools[i][1], plan), len(pools))
+    metadata = backend.plan(batch)
+    return seconds_in_graph(
+        lambda i: backend.run(q, pools[i][0], pools[i][1], metadata), len(pools)
+    )
 
 
-def _usable(spec: AttentionSpec) -> list[tuple[str, AttentionBackend]]:
+def _usable(spec: AttentionSpec) -> list[str]:
     capability = torch.cuda.get_device_capability()
-    return [
-        (name, row.load()(spec))
-        for name, row in BACKENDS.items()
-        if refusal(name, spec, capability) is None
-    ]
+    return [name for name in BACKENDS if refusal(name, spec, capability) is None]
 
 
 def _paged_problem(
