@@ -20,9 +20,9 @@ from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import architecture_of, stated_generation
-from antiphon.inputs.languages import language_code
-from antiphon.inputs.whisper import check_english_only
-from antiphon.inputs.whisper_tokens import TASKS, added_tokens, language_ids
+from antiphon.inputs.languages.lookup import language_code
+from antiphon.inputs.whisper.format import check_english_only
+from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
