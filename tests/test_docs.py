@@ -85,6 +85,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_scripts_that_docstrings_name_exist() -> None:
+    command = re.compile(r"python3? ((?:benchmarks|docs|examples|tests)/[\w/]+\.py)")
+    named = {(path, file) for path in tracked("*.py") for file in command.findall(path.read_text())}
+    assert [pair for pair in named if not (ROOT / pair[1]).is_file()] == []
+
+
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()

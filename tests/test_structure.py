@@ -85,6 +85,14 @@ def test_imports_point_downwards(path: Path) -> None:
             assert own not in ("scheduler", "config"), f"{own} knows no torch"
 
 
+@pytest.mark.parametrize("path", tracked("*.py"), ids=name)
+def test_imports_of_this_repository_lead_to_files(path: Path) -> None:
+    """mypy does not look at scripts, tests and examples."""
+    for item in imports(path):
+        file = item.file()
+        assert file is None or file.is_file(), f"there is no {item.module}"
+
+
 def test_files_do_not_import_each_other_in_circles() -> None:
     """Imports inside functions and under TYPE_CHECKING count: a reader follows them too."""
     package = [*CODE, *ROOT.glob("*.py")]
