@@ -21,9 +21,9 @@ from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import AntiphonError, EngineDeadError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Request, StepOutput
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ import torch
 
 from antiphon.actors.encoder_worker import EncodeJob
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request, StepOutput
 
@@ -69,8 +69,8 @@ class DecoderWorker(Worker):
     def stop(self, request_id: int) -> None:
         self.inbox.put(lambda: self.replica.scheduler.stop(request_id))
 
-    def take(self, states: HiddenStates) -> None:
-        self.inbox.put(lambda: self.replica.deliver(states))
+    def receive_hidden(self, states: HiddenStates) -> None:
+        self.inbox.put(lambda: self.replica.receive_hidden(states))
 
     def encode_failed(self, key: str, error: str) -> None:
         self.inbox.put(lambda: self.replica.scheduler.encode_failed(key, error))

@@ -12,9 +12,9 @@ import torch
 
 from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.runner import Encoded, EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.device import probe
 
@@ -38,7 +38,7 @@ class DecoderPeer(Protocol):
 
     in_this_process: bool  # takes states that are still computed
 
-    def take(self, states: HiddenStates) -> None: ...
+    def receive_hidden(self, states: HiddenStates) -> None: ...
 
     def encode_failed(self, key: str, error: str) -> None: ...
 
@@ -205,7 +205,7 @@ class EncoderWorker(Worker):
                 packed,
                 ready,
             )
-            self._decoders[decoder].take(states)
+            self._decoders[decoder].receive_hidden(states)
 
     def _fail(self, job: EncodeJob, error: str) -> None:
         self._decoders[job.decoder].encode_failed(job.key, error)

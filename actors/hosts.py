@@ -16,10 +16,10 @@ from antiphon.actors.decoder_worker import DecoderWorker, Send
 from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
 from antiphon.actors.loop import Loop
 from antiphon.actors.worker import set_threads
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.room import check_room
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Request
 
@@ -32,9 +32,9 @@ class RemoteDecoder:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def take(self, states: HiddenStates) -> None:
+    def receive_hidden(self, states: HiddenStates) -> None:
         # A top-level argument travels through the object store; a reference to it is all that the call carries.
-        self._actor.deliver.remote(*states.to_wire())
+        self._actor.receive_hidden.remote(*states.to_wire())
 
     def encode_failed(self, key: str, error: str) -> None:
         self._actor.encode_failed.remote(key, error)
@@ -159,14 +159,14 @@ class DecoderHost(Host):
     def stop(self, request_id: int) -> None:
         self.decoder.stop(request_id)
 
-    def deliver(
+    def receive_hidden(
         self,
         keys: tuple[str, ...],
         lengths: tuple[int, ...],
         packed: np.ndarray,
         dtype: torch.dtype,
     ) -> None:
-        self.decoder.take(HiddenStates.from_wire(keys, lengths, packed, dtype))
+        self.decoder.receive_hidden(HiddenStates.from_wire(keys, lengths, packed, dtype))
 
     def encode_failed(self, key: str, error: str) -> None:
         self.decoder.encode_failed(key, error)

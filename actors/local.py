@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import ConfigurationError, EngineDeadError
-from antiphon.config.model import ModelConfig
-from antiphon.config.options import EngineConfig
+from antiphon.config.errors import EngineDeadError
+from antiphon.config.options import EngineConfig, check_one_process
 from antiphon.config.sampling import TimestampRules
-from antiphon.inputs.features import AudioConfig
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput
 
@@ -36,7 +36,7 @@ class LocalWorkers(Workers):
     ) -> None:
         """Raises ConfigurationError where an option needs more processes, and in a child that was forked off a process which had
         made some: neither OpenMP nor CUDA works in it. Raises what the loading raises."""
-        check(config)
+        check_one_process(config)
         LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
         self._host = ColocatedHost()
@@ -108,24 +108,3 @@ class LocalWorkers(Workers):
         atexit.unregister(self.close)
         if os.getpid() == self._pid:  # a forked child has none of the threads
             self._host.close(CLOSE_SECONDS)
-
-
-def check(config: EngineConfig) -> None:
-    """Raises ConfigurationError for what one process cannot do."""
-    replicas = {
-        "encoder_replicas": config.encoder.encoder_replicas,
-        "decoder_replicas": config.decoder.decoder_replicas,
-    }
-    for name, count in replicas.items():
-        if count != 1:
-            raise ConfigurationError(
-                f"{name}={count} needs a process for each: leave out ray=False"
-            )
-    if config.placement.placement == "disaggregated":
-        raise ConfigurationError(
-            "placement='disaggregated' needs a process for each half: leave out ray=False"
-        )
-    if config.placement.address is not None:
-        raise ConfigurationError(
-            f"ray=False joins no cluster: leave out it or address={config.placement.address!r}"
-        )

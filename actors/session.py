@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.runtime.forks import refuse_in_fork
+from antiphon.runtime.forks import REMEDY, refuse_in_fork
 from antiphon.runtime.threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,12 @@ class RaySession:
                 self._connecting = self._thread.submit(_connect, address)
                 self._connecting.result()
                 self._ours = True
+            elif _inherited():
+                _leave_to_parent()
+                raise ConfigurationError(
+                    f"this process seems to have been forked off one that had called ray.init(): Ray's client has no threads "
+                    f"in it, and an engine would hang; {REMEDY}"
+                )
             elif address is not None:
                 _check_same_cluster(address, ray.get_runtime_context().gcs_address)
             self._engines += 1
@@ -115,6 +121,15 @@ def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+def _inherited() -> bool:
+    """Whether the program's own connection to Ray was made before a fork. Ray doesn't note the process; but of the threads that a
+    driver's client has, a fork leaves dead copies. (In Ray's workers, which run no such thread, nobody forks.)"""
+    from ray._private.worker import global_worker
+
+    listener = getattr(global_worker, "listener_thread", None)
+    return global_worker.connected and listener is not None and not listener.is_alive()
 
 
 def _forget_exit() -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from antiphon.attention.interface import AttentionSpec, Kind
-from antiphon.config.families import Half
 from antiphon.config.options import DecoderOptions
+from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
 from antiphon.runtime.device import Target
 
@@ -35,8 +35,8 @@ def _spec(
         scale=half.attention_scale,
         dtype=target.dtype,
         device=target.device,
-        bias=half.structure == "t5" and kind != "cross",
+        bias=half.relative_bias and kind != "cross",
         page_size=page_size,
         kv_dtype=kv_dtype,
-        ragged=kind == "full" and half.structure != "whisper",
+        ragged=kind == "full" and not half.equal_windows,
     )

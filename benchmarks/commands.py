@@ -16,8 +16,8 @@ from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.cli.arguments import Output
 from antiphon.cli.flags import ENGINE, PanelledCommand, takes
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
+from antiphon.families.checkpoint import ModelConfig
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines."
@@ -46,10 +46,12 @@ Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(number) for number in text.split(",")]
+        numbers = [int(number) for number in text.split(",")]
     except ValueError:
-        message = f"'{text}' must be whole numbers with commas between them"
-        raise ConfigurationError(message) from None
+        numbers = []
+    if not numbers or min(numbers) < 1:  # a load of no callers would never end
+        raise ConfigurationError(f"'{text}' must be whole numbers above 0 with commas between them")
+    return numbers
 
 
 @contextlib.contextmanager
@@ -174,9 +176,9 @@ def steps(
 def throughput(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    requests: Annotated[int, typer.Option()] = 512,
+    requests: Annotated[int, typer.Option(min=1)] = 512,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 30,
-    output_tokens: Annotated[int, typer.Option()] = 64,
+    output_tokens: Annotated[int, typer.Option(min=1)] = 64,
     mixed: Annotated[
         bool,
         typer.Option(
@@ -195,6 +197,7 @@ def throughput(
 
     options = {"load_format": "dummy", **engine}
     load = serving.Load(requests, input_size, output_tokens, mixed)
+    batches = _numbers(peer_batches) if peer_batches else []
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
             own, facts = local.throughput(folder, options, load)
@@ -204,7 +207,7 @@ def throughput(
         config = resolve(folder, options)
         described = ModelConfig.load(config.model)
         target = Target.resolve(config.model, described.raw, described.family)
-        for batch in _numbers(peer_batches) if peer_batches else []:
+        for batch in batches:
             rows.append(
                 peers.throughput(Path(folder), load, batch, target.dtype, target.device.type)
             )
@@ -220,9 +223,9 @@ def latency(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
     concurrency: Annotated[str, typer.Option(help="Requests in flight.")] = "1,8,32,128",
-    requests: Annotated[int, typer.Option(help="At each concurrency.")] = 256,
+    requests: Annotated[int, typer.Option(help="At each concurrency.", min=1)] = 256,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
-    output_tokens: Annotated[int, typer.Option()] = 20,
+    output_tokens: Annotated[int, typer.Option(min=1)] = 20,
     output: Output = None,
     plot_file: Plot = None,
 ) -> None:
@@ -230,14 +233,12 @@ def latency(
     from antiphon.benchmarks import local, serving
 
     options = {"load_format": "dummy", **engine}
-    load = serving.Load(requests, input_size, output_tokens)
+    load, callers = serving.Load(requests, input_size, output_tokens), _numbers(concurrency)
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
-            rows, facts = local.latency(folder, options, load, _numbers(concurrency))
+            rows, facts = local.latency(folder, options, load, callers)
         else:
-            rows, facts = asyncio.run(
-                serving.run_latency(folder, options, load, _numbers(concurrency))
-            )
+            rows, facts = asyncio.run(serving.run_latency(folder, options, load, callers))
     _report_engine("latency", model, facts, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

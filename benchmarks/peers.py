@@ -14,7 +14,8 @@ from transformers import GenerationMixin, StoppingCriteriaList
 from antiphon.benchmarks.machine import PeakMemory, seconds
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, offline_row
-from antiphon.inputs.features import AudioConfig, LogMel
+from antiphon.encoder.frontends.log_mel import LogMel
+from antiphon.families.audio_config import AudioConfig
 
 # Sizes of a batch -> its inputs, and the decoder's prompt.
 Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]

@@ -13,7 +13,7 @@ from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
-from antiphon.inputs.features import AudioConfig
+from antiphon.families.audio_config import AudioConfig
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths

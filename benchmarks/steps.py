@@ -9,11 +9,11 @@ import numpy as np
 
 from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
-from antiphon.config.families import Half, T5Half
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import Half
 from antiphon.layers.linear import Linear
 from antiphon.scheduler.plan import StepPlan
 
@@ -28,8 +28,8 @@ class Work:
     @classmethod
     def of(cls, half: Half, tokens: int) -> "Work":
         inner = half.num_heads * half.head_dim
-        matrices = 3 if isinstance(half, T5Half) and half.gated else 2
-        weights = 4 * half.hidden_size * inner + matrices * half.hidden_size * half.ffn_size
+        feed_forward = half.feed_forward_matrices * half.hidden_size * half.ffn_size
+        weights = 4 * half.hidden_size * inner + feed_forward
         return cls(2 * tokens * weights * half.num_layers, 4 * tokens**2 * inner * half.num_layers)
 
 

@@ -18,9 +18,10 @@ from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER, choose, refusal
 from antiphon.attention.specs import decoder_specs, encoder_specs
 from antiphon.config.errors import AttentionBackendError
-from antiphon.config.families import FAMILIES, Half
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig, resolve
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import Half
+from antiphon.families.registry import families
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import Target
 
@@ -93,7 +94,9 @@ def describe_machine() -> str:
         order = ", ".join(ORDER[device.type, group])
         lines.append(f"  order of 'auto' for {half} on {device.type}: {order}")
     lines += ["", "architectures:"]
-    return "\n".join([*lines, *(f"  {name} ({family.input})" for name, family in FAMILIES.items())])
+    return "\n".join(
+        [*lines, *(f"  {name} ({family.input})" for name, family in families().items())]
+    )
 
 
 def describe_model(name: str, options: Mapping[str, Any]) -> str:

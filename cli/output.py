@@ -32,10 +32,13 @@ class Output:
                 raise ConfigurationError(
                     "--json writes to standard output: use --output-format json"
                 )
-            return cls(OutputFolder(folder, parse_formats(formats or "all")), "")
+            return cls(
+                OutputFolder(folder, parse_formats("all" if formats is None else formats)), ""
+            )
         if skip_existing:
             raise ConfigurationError("--skip-existing needs --output-dir: what would exist?")
-        names = parse_formats(formats) if formats else ["json" if as_json else "txt"]
+        default = "json" if as_json else "txt"
+        names = parse_formats(default if formats is None else formats)
         if len(names) > 1:
             raise ConfigurationError("several output formats need --output-dir")
         if as_json and names != ["json"]:

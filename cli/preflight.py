@@ -17,9 +17,9 @@ from antiphon.config.errors import (
     nearest,
 )
 from antiphon.config.locate import locate
-from antiphon.config.model import architecture_of, stated_generation
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import architecture_of, stated_generation
 from antiphon.inputs.languages import language_code
 from antiphon.inputs.whisper import check_english_only
 from antiphon.inputs.whisper_tokens import TASKS, added_tokens, language_ids
@@ -76,7 +76,7 @@ def _located(config: EngineConfig) -> EngineConfig:
 
 
 def _checkpoint(config: EngineConfig) -> Any:
-    from antiphon.config.model import ModelConfig
+    from antiphon.families.checkpoint import ModelConfig
 
     return ModelConfig.load(config.model)
 

@@ -125,7 +125,31 @@ def resolve(
         name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})
         for name, section in SECTIONS.items()
     }
-    return EngineConfig(**sections)
+    config = EngineConfig(**sections)
+    if not config.placement.ray:
+        check_one_process(config)
+    return config
+
+
+def check_one_process(config: EngineConfig) -> None:
+    """Raises ConfigurationError for what an engine without Ray, in one process, cannot do."""
+    replicas = {
+        "encoder_replicas": config.encoder.encoder_replicas,
+        "decoder_replicas": config.decoder.decoder_replicas,
+    }
+    for name, count in replicas.items():
+        if count != 1:
+            raise ConfigurationError(
+                f"{name}={count} needs a process for each: leave out ray=False"
+            )
+    if config.placement.placement == "disaggregated":
+        raise ConfigurationError(
+            "placement='disaggregated' needs a process for each half: leave out ray=False"
+        )
+    if config.placement.address is not None:
+        raise ConfigurationError(
+            f"ray=False joins no cluster: leave out it or address={config.placement.address!r}"
+        )
 
 
 def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from antiphon.config.families import Half
 from antiphon.decoder.models.interface import CachedAttention, DecoderModel, RowSource
+from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
-from antiphon.layers.embeddings import TokenEmbedding, embedding_names
+from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.weights import Checkpoint
 
@@ -58,7 +58,8 @@ class Rows:
             return cls.normed(torch.ones(size, device=device), None)
         found = {}
         for part in ("weight", "bias"):
-            stored = [name for name in _last_norm(half, part) if name in checkpoint]
+            names = half.checkpoint_names(f"{half.last_norm}.{part}")
+            stored = [name for name in names if name in checkpoint]
             found[part] = checkpoint.read(stored[0], size).to(device) if stored else None
         gain = found["weight"]
         assert gain is not None, "an encoder that was loaded has a last norm"
@@ -103,11 +104,3 @@ def _factor(layer: StackedLinear, part: str, rows: Rows) -> float:
         return 1.0
     most = MOST_DOUBLINGS[weight.dtype]
     return 2.0 ** max(-most, min(most, math.floor(math.log2(FLOAT8_MAX / largest))))
-
-
-def _last_norm(half: Half, part: str) -> tuple[str, ...]:
-    """Names under which checkpoints hold it."""
-    if half.structure == "t5":
-        return (f"encoder.final_layer_norm.{part}",)
-    norm = "layer_norm" if half.pre_norm else f"layers.{half.num_layers - 1}.final_layer_norm"
-    return embedding_names("encoder", f"{norm}.{part}")

@@ -9,10 +9,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.runner import DecoderRunner, LaunchedStep
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.plan import StepPlan
@@ -30,7 +30,7 @@ Withdraw = Callable[
 
 
 class DecoderReplica:
-    """`encode` and `withdraw` must not block. What was asked for comes back through `deliver`, the scheduler's
+    """`encode` and `withdraw` must not block. What was asked for comes back through `receive_hidden`, the scheduler's
     `encode_failed` or, where it was withdrawn in time, its `withdrawn`; in any order."""
 
     def __init__(
@@ -60,7 +60,7 @@ class DecoderReplica:
         self._under_way: list[tuple[StepPlan, LaunchedStep]] = []
         self._coming: deque[HiddenStates] = deque()
 
-    def deliver(self, states: HiddenStates) -> None:
+    def receive_hidden(self, states: HiddenStates) -> None:
         """Hidden states from an encoder, maybe still under way."""
         self._coming.append(states)
         self._take_in()

@@ -3,8 +3,8 @@
 import torch
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import Target

@@ -12,8 +12,6 @@ import torch
 
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import decoder_specs
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
@@ -32,6 +30,8 @@ from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import HeadTensors
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool
@@ -82,9 +82,12 @@ class DecoderRunner:
         if self.device.type == "cuda":
             fuse_few_rows(self.model.layers)
         options, half = config.scheduler, model.decoder
-        padding_id = half.padding_id if isinstance(half, BartHalf) else None
         self.slots = Slots(
-            options.max_num_seqs, model.max_decoder_len, half.vocab_size, self.device, padding_id
+            options.max_num_seqs,
+            model.max_decoder_len,
+            half.vocab_size,
+            self.device,
+            half.padding_id,
         )
         self.pool = (
             self._make_pool()
@@ -152,17 +155,16 @@ class DecoderRunner:
 
     def _random(self) -> DecoderModel:
         half, raw = self.model_config.decoder, self.model_config.raw
-        model = self.target.build(lambda: build(half, raw.get("tie_word_embeddings", True), False))
+        head = HeadTensors(tied=raw.get("tie_word_embeddings", True), bias=False)
+        model = self.target.build(lambda: build(half, head))
         fill_randomly(model)
         return model
 
     def _read(self, checkpoint: Checkpoint) -> DecoderModel:
         half, raw = self.model_config.decoder, self.model_config.raw
-        own_head = "lm_head.weight" in checkpoint or "proj_out.weight" in checkpoint
-        # T5's config says nothing reliable about tying: a head that is stored is used.
-        tied = not own_head or (half.structure != "t5" and raw.get("tie_word_embeddings", True))
-        model = self.target.build(lambda: build(half, tied, "final_logits_bias" in checkpoint))
-        load_weights(model, checkpoint, model.checkpoint_names)
+        head = half.head_tensors(checkpoint, raw.get("tie_word_embeddings", True))
+        model = self.target.build(lambda: build(half, head))
+        load_weights(model, checkpoint, half.checkpoint_names)
         check_unused(checkpoint, "decoder", self.model_config.family.ignored)
         return model
 
@@ -257,7 +259,7 @@ class DecoderRunner:
     def _write_cross(self, writes: list[CrossWrite]) -> None:
         if not writes:
             return
-        hidden = self.handoff.take([write.key for write in writes])
+        hidden = self.handoff.pop([write.key for write in writes])
         size = self.pool.page_size
         slots = [
             (write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens]
@@ -281,7 +283,9 @@ class DecoderRunner:
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        step = DecoderStep(self.pool, inputs.write_at, self.causal, plans[0], self.cross, plans[1])
+        step = DecoderStep(
+            self.pool, inputs.slot_mapping, self.causal, plans[0], self.cross, plans[1]
+        )
         hidden = self.model(
             token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
         )

@@ -40,7 +40,7 @@ class StepInputs:
     last_tokens: torch.Tensor  # [sequences] row of each sequence's last token
     token_slots: torch.Tensor  # [tokens] the slot of each token
     positions: torch.Tensor  # [tokens]
-    write_at: torch.Tensor  # [tokens] where its self keys go: page * page_size + offset
+    slot_mapping: torch.Tensor  # [tokens] where its self keys go: page * page_size + offset
     lengths: torch.Tensor  # [sequences] tokens so far
     causal: PagedBatch
     cross: PagedBatch
@@ -144,7 +144,7 @@ class InputBuffer:
             )
 
         return StepInputs(
-            shape, on_device["slots"], on_device["last_tokens"], on_device["token_slots"], on_device["positions"], on_device["write_at"],
+            shape, on_device["slots"], on_device["last_tokens"], on_device["token_slots"], on_device["positions"], on_device["slot_mapping"],
             on_device["lengths"],
             batch(kv_lens, "lengths", tables[0], self_table, shape.max_kv_len),
             batch(cross_lens, "cross_lens", tables[1], cross_table, shape.max_cross_len),
@@ -165,18 +165,18 @@ class InputBuffer:
         parts["token_slots"][used:] = self.scratch_slot
         parts["positions"][:used] = positions
         parts["positions"][used:] = 0
-        parts["write_at"][:used] = (
+        parts["slot_mapping"][:used] = (
             self_table[sequence, positions // self.page_size] * self.page_size
             + positions % self.page_size
         )
-        parts["write_at"][used:] = self.scratch_page * self.page_size
+        parts["slot_mapping"][used:] = self.scratch_page * self.page_size
 
 
 def _sizes(shape: StepShape, self_pages: int, cross_pages: int) -> dict[str, int]:
     n, tokens = shape.sequences, shape.tokens
     return {
         "slots": n, "query_starts": n + 1, "lengths": n, "cross_lens": n, "last_tokens": n, "token_slots": tokens, "positions": tokens,
-        "write_at": tokens, "self_table": n * self_pages, "cross_table": n * cross_pages,
+        "slot_mapping": tokens, "self_table": n * self_pages, "cross_table": n * cross_pages,
     }  # fmt: skip
 
 

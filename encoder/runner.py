@@ -10,12 +10,11 @@ import torch
 from antiphon.attention.interface import FullBatch
 from antiphon.attention.selection import capturable, select
 from antiphon.attention.specs import encoder_specs
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import EngineConfig
+from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
 from antiphon.encoder.models import build
-from antiphon.inputs.features import AudioConfig, LogMel
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.quantise import check, quantise_encoder
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, to_device, together_to_device
@@ -47,15 +46,14 @@ class EncoderRunner:
             fill_randomly(self.model)
         else:
             checkpoint = Checkpoint(model.path)
-            load_weights(self.model, checkpoint, self.model.checkpoint_names)
+            load_weights(self.model, checkpoint, half.checkpoint_names)
             check_unused(checkpoint, "encoder", model.family.ignored)
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
         self.vocab_size = half.vocab_size
-        self.padding_id = half.padding_id if isinstance(half, BartHalf) else None
+        self.padding_id = half.padding_id
         self.shortens = config.encoder.encoder_window == "auto"
-        self.audio: AudioConfig | None = None
-        if isinstance(half, BartHalf) and half.structure == "whisper":
-            self.audio = AudioConfig.load(model.path, half.mel_bins, half.max_positions)
+        self.audio = model.audio
+        if self.audio is not None:
             self.log_mel = LogMel(self.audio).to(self.target.device)
         self._copies = (
             torch.cuda.Stream(self.target.device) if self.target.device.type == "cuda" else None

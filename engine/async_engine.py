@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, Never, Self, TypeVar
 
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
     SamplingError,
 )
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.room import check_room
@@ -28,6 +28,7 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.engine.requests import OpenRequest, OpenRequests
 from antiphon.engine.transcription import Transcriber
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import (
     DETECTION_NAMES,
@@ -37,7 +38,7 @@ from antiphon.inputs.call_options import (
 )
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
 from antiphon.inputs.prompts import Prompt
-from antiphon.runtime.forks import REMEDY
+from antiphon.runtime.forks import COPIED, REMEDY
 from antiphon.runtime.threads import DaemonThreads
 from antiphon.scheduler.router import Router
 
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INPUT_BYTES = 2 << 30  # of sound that is in memory for open calls: 9 hours
+LOOK_SECONDS = 0.2  # how often who closes from elsewhere looks whether the engine's loop still runs
+CLOSING_SECONDS = 0.01  # how often who waits for the workers' end looks
 INPUT_THREADS = (
     32  # they mostly wait: for the object store, which takes what all of them bring together
 )
@@ -76,6 +79,7 @@ class AsyncEngine:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start_lock = asyncio.Lock()
+        self._ending: Future[None] | None = None  # of workers that are being closed
         self._pid = os.getpid()
 
     @property
@@ -86,6 +90,9 @@ class AsyncEngine:
     def __repr__(self) -> str:
         state = self._dead or self.workers_line()
         return f"{type(self).__name__}({self.config.model.model!r}: {state})"
+
+    def __reduce__(self) -> Never:
+        raise TypeError(COPIED)
 
     # ------------------------------------------------------------------ life
 
@@ -99,6 +106,7 @@ class AsyncEngine:
         if self.workers is not None:
             self.check_caller()
             return self
+        self._pid = os.getpid()  # it may have been made before a fork
         began, given_up = time.monotonic(), threading.Event()
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
@@ -111,10 +119,8 @@ class AsyncEngine:
         self._loop, self._dead = asyncio.get_running_loop(), None
         self._threads = DaemonThreads(INPUT_THREADS, "antiphon-inputs")
         workers.attach(self._loop)
-        self._tasks = [
-            asyncio.create_task(self._supervise(work))
-            for work in (self._receive(workers), workers.watch())
-        ]
+        works = (partial(self._receive, workers), workers.watch)
+        self._tasks = [asyncio.create_task(self._supervise(work)) for work in works]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
@@ -130,18 +136,44 @@ class AsyncEngine:
 
     async def close(self) -> None:
         """Ends open requests with EngineDeadError, stops the workers, leaves Ray if it was the last. May be called twice, and
-        from another event loop once the engine's own is closed."""
-        if self.workers is None or os.getpid() != self._pid:
+        from another event loop."""
+        if self._loop is not asyncio.get_running_loop():
+            await (
+                self._close_in_own_loop()
+            )  # if that still runs, in another thread: what waits there is woken there
+        if os.getpid() != self._pid:
             return
-        workers, self.requests.workers = self.workers, None
-        self._die("the engine was closed")
-        if asyncio.get_running_loop() is self._loop:
+        if self.workers is not None:
+            workers, self.requests.workers = self.workers, None
+            self._die("the engine was closed")
+            try:
+                await self._end_tasks()
+            finally:  # even where the loop ends meanwhile, and cancels this
+                workers.detach()
+                self._threads.shutdown(wait=False, cancel_futures=True)
+                self._ending = _in_own_thread(workers.close)
+        while (
+            self._ending is not None and not self._ending.done()
+        ):  # several may wait, in different loops, or stop waiting
+            await asyncio.sleep(CLOSING_SECONDS)
+        if self._ending is not None:
+            self._ending.result()
+
+    async def _end_tasks(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
             for task in self._tasks:
                 task.cancel()
+        if asyncio.get_running_loop() is self._loop:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        workers.detach()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(_in_own_thread(workers.close))
+
+    async def _close_in_own_loop(self) -> None:
+        if self._loop is None or not self._loop.is_running() or os.getpid() != self._pid:
+            return
+        closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.close(), self._loop))
+        while self._loop.is_running() and not closing.done():
+            await asyncio.wait([closing], timeout=LOOK_SECONDS)
+        if closing.done() and not closing.cancelled():  # else that loop has ended meanwhile
+            await closing
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -178,10 +210,10 @@ class AsyncEngine:
             halves.append("CUDA graphs" if facts["decoder"]["graphs"] else "no CUDA graphs")
         return ", ".join([*halves, *([facts["placement"]] if facts else [])])
 
-    async def _supervise(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A task that ends by itself ends the engine: nobody may wait for what it would have done."""
         try:
-            await work
+            await work()
             self._die("a task of the engine ended")
         except EngineDeadError as error:
             self._die(str(error))
@@ -261,7 +293,10 @@ class AsyncEngine:
                 for sample in range(params.n)
             ]
             try:
-                ends = await asyncio.gather(*(self.requests.end(each) for each in opened))
+                if len(opened) == 1:  # without a task of its own: three turns of the loop less
+                    ends = [await self.requests.end(opened[0])]
+                else:
+                    ends = await asyncio.gather(*(self.requests.end(each) for each in opened))
             except BaseException:
                 for each in opened:
                     self.requests.cancel(each)

@@ -10,12 +10,12 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from types import NoneType
-from typing import Any, Self, TypeVar
+from typing import Any, Never, Self, TypeVar
 
-from antiphon.actors.together import TogetherDone
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     AntiphonError,
+    ConfigurationError,
     EngineDeadError,
     PromptError,
     RequestFailed,
@@ -25,6 +25,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
+from antiphon.engine.progress import TogetherDone
 from antiphon.inputs.audio import AudioInput
 from antiphon.inputs.call_options import (
     NAMES,
@@ -35,7 +36,7 @@ from antiphon.inputs.call_options import (
     refuse_unknown,
 )
 from antiphon.inputs.prompts import Prompt
-from antiphon.runtime.forks import REMEDY
+from antiphon.runtime.forks import COPIED, REMEDY
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -68,6 +69,9 @@ class Engine:
 
     def __repr__(self) -> str:
         return repr(self._async).replace("Async", "", 1)
+
+    def __reduce__(self) -> Never:
+        raise TypeError(COPIED)
 
     @property
     def config(self) -> EngineConfig:
@@ -191,8 +195,11 @@ class Engine:
 
     def close(self) -> None:
         """Stops the workers; open requests end with EngineDeadError. May be called twice, and by several threads: all of them
-        return when the engine is closed."""
-        if os.getpid() != self._pid:
+        return when the engine is closed. A finalizer may call it, at any time and in any thread."""
+        if os.getpid() != self._pid or sys.is_finalizing():  # then the workers were closed at exit
+            return
+        if threading.current_thread() is self._thread:  # it would wait for itself
+            threading.Thread(target=self.close, name="antiphon-close", daemon=True).start()
             return
         with self._closing:
             if not self._stopped:
@@ -221,6 +228,11 @@ class Engine:
             coroutine.close()
             raise EngineDeadError(
                 f"this engine belongs to process {self._pid}, from which this one was forked; {REMEDY}"
+            )
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ConfigurationError(
+                "this is the engine's own thread, in which a finalizer may run: a call would wait for itself"
             )
         with self._gate:
             if (

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
+from antiphon.inputs.amr import AmrFrames
 from antiphon.inputs.audio_arrays import FULL_SCALE, MIDDLE, mix
+from antiphon.inputs.declared_length import declared_seconds
 from antiphon.inputs.ogg_chain import next_link
 from antiphon.inputs.samples import (
     LARGEST,
     MAX_SECONDS,
     RATES,
+    AbsurdSamples,
     Resampler,
     SampleBuffer,
     too_long,
@@ -25,14 +28,13 @@ from antiphon.inputs.sound import Reason, Skipped, Sound, merged
 logger = logging.getLogger(__name__)
 
 MAX_READ_ERRORS = 100  # of a container, one after another; then the rest counts as unreadable
-# Share of samples that may be NaN or absurd. Of floats as they are more are in another unit; what
-# a codec makes of damaged packets is damage, however much it is.
-MAX_ABSURD = {True: 0.01, False: 0.5}
+MAX_DAMAGED = 0.95  # share of samples that may be NaN or absurd
 LONGEST_PACKET = 1.0  # seconds; damaged packets may say anything
 GAP = 0.1  # seconds between two packets' times that are taken for a loss
 MISSING = 0.5  # seconds that a file may end before its header says
 # Containers whose headers and packets know the time. In others (MP3, ADTS) it is estimated.
 WITH_TIMES = {"matroska", "mov", "ogg", "flac", "wav", "w64", "aiff", "caf"}
+AMR = ("amr", "amrnb", "amrwb")
 LEANEST = 60.0  # bytes per second, of speech codecs that send nothing in pauses
 
 
@@ -47,12 +49,14 @@ def read_file(file: str | io.BytesIO, name: str, rate: int) -> Sound:
             if seconds > MAX_SECONDS:
                 raise too_long(name)
             plain = stream.codec_context.name.startswith("pcm_")
-            recording = _Recording(name, rate, seconds, MAX_ABSURD[plain])
+            recording = _Recording(name, rate, seconds, plain)
+            declared = declared_seconds(file, container, stream)
+            if declared is None:
+                declared = seconds if _knows_times(container) else 0.0
             broken_at = _decode(container, stream, recording, seconds)
-            knows_times = _knows_times(container)
         link = None if broken_at is None else next_link(file, broken_at)
         if link is None:
-            return recording.finish(seconds if knows_times else 0.0)
+            return recording.finish(declared)
         _decode_links(link, recording)
         return recording.finish(0.0)
     except av.FFmpegError as error:
@@ -93,19 +97,28 @@ def _decode(container: Any, stream: Any, recording: "_Recording", limit: float) 
     import av
 
     end: float | None = None  # of the packet before
-    packets = _Packets(container, stream)
+    packets, knows_times = _Packets(container, stream), _knows_times(container)
+    amr = AmrFrames(stream.codec_context.name) if container.format.name in AMR else None
     for packet in packets:
         start, seconds = _time(packet.pts, packet), _time(packet.duration or None, packet)
-        if end is not None and start is not None and start - end > GAP and _knows_times(container):
+        if end is not None and start is not None and start - end > GAP and knows_times:
             recording.lose(start - end, "missing", limit)
         end = None if start is None or seconds is None else start + seconds
+        kind = "speech" if amr is None else amr.kind(packet)
+        if kind == "pause":
+            recording.pause(seconds)
+            continue
+        if kind == "junk":
+            recording.skip(seconds, packet.size)
+            continue
         try:
             frames = packet.decode()
         except av.error.EOFError:
             break
         except (av.FFmpegError, NotImplementedError):  # the others decode without it
-            recording.skip(seconds)
+            recording.skip(seconds, None if knows_times else packet.size)
             continue
+        recording.num_bytes += packet.size
         for frame in frames:
             recording.add(frame)
     return packets.position if packets.broken else None
@@ -159,13 +172,14 @@ class _Recording:
     """What has been decoded of one file so far. The stream's rate, channels and sample format may
     change from frame to frame."""
 
-    def __init__(self, name: str, rate: int, expected_seconds: float, max_absurd: float) -> None:
-        self.name, self.rate, self.max_absurd = name, rate, max_absurd
+    def __init__(self, name: str, rate: int, expected_seconds: float, plain: bool) -> None:
+        self.name, self.rate, self.plain = name, rate, plain
         self._resampler = Resampler(rate)
         self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
         self._skipped: list[Skipped] = []
-        self._frames, self._lost_packets, self._bad_samples = 0, 0, 0
-        self._input_samples = 0
+        self._frames, self._lost_packets = 0, 0
+        self._absurd = AbsurdSamples()
+        self.num_bytes, self._seconds = 0, 0.0  # of what has been decoded
         self._last_seconds = (
             0.02  # of a frame, for damaged packets that don't say how long they are
         )
@@ -184,30 +198,38 @@ class _Recording:
         full_scale = 1.0 if kind in ("flt", "dbl") else FULL_SCALE[samples.dtype.name]
         mono = mix(samples, full_scale, MIDDLE.get(samples.dtype.name, 0.0))
         self._frames += 1
-        self._input_samples += count
         self._last_seconds = count / input_rate
+        self._seconds += self._last_seconds
         for piece in self._resampler.feed(self._without_absurd(mono), input_rate):
             self._buffer.append(piece)
 
     def _without_absurd(self, mono: np.ndarray) -> np.ndarray:
-        """Damaged floats may be NaN or 1e38: a few become silence, before they spread."""
-        if np.abs(mono).max() <= LARGEST:  # false for NaN
-            return mono
-        good = np.abs(mono) <= LARGEST
-        self._bad_samples += int((~good).sum())
-        self._note_skipped(len(mono) - int(good.sum()), len(mono))
-        return np.where(good, mono, np.float32(0))
+        mono, lost = self._absurd.silence(mono)
+        if lost:
+            self._note_skipped(lost, len(mono))
+        return mono
 
     def _note_skipped(self, bad: int, count: int) -> None:
         start = self._buffer.length / self.rate + self._resampler.seconds_inside
         end = start + self._last_seconds * bad / count
         self._skipped.append(Skipped(start, end, "undecodable"))
 
-    def skip(self, seconds: float | None) -> None:
-        """A packet that can't be decoded."""
+    def skip(self, seconds: float | None, size: int | None = None) -> None:
+        """A packet that can't be decoded. `size`: its bytes, where they tell its length better than
+        its own word for it: no more than as many have been so far."""
         self._lost_packets += 1
         seconds = self._last_seconds if seconds is None else min(seconds, LONGEST_PACKET)
+        if size is not None and self.num_bytes:
+            seconds = min(seconds, size * self._seconds / self.num_bytes)
         self.lose(seconds, "undecodable")
+
+    def pause(self, seconds: float | None) -> None:
+        """Silence that was recorded as such."""
+        count = round((self._last_seconds if seconds is None else seconds) * self.rate)
+        for piece in self._resampler.drain():
+            self._buffer.append(piece)
+        self._buffer.append(np.zeros(count, np.float32))
+        self._frames += 1
 
     def lose(self, seconds: float, reason: Reason, limit: float = math.inf) -> None:
         """As much silence, so that times behind it stay true; but none that would reach beyond
@@ -220,8 +242,8 @@ class _Recording:
         self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
         self._skipped.append(Skipped(start, self._buffer.length / self.rate, reason))
 
-    def finish(self, claimed_seconds: float) -> Sound:
-        """`claimed_seconds`: by the header. Raises AudioError where hardly anything was decoded."""
+    def finish(self, declared: float) -> Sound:
+        """`declared`: seconds by the header, 0 for none. Raises AudioError where hardly anything was decoded."""
         for piece in self._resampler.drain():
             self._buffer.append(piece)
         if not self._frames and self._lost_packets:
@@ -230,14 +252,16 @@ class _Recording:
             )
         if not self._frames:
             raise AudioError(f"{self.name}: holds no samples")
-        if self._bad_samples > self.max_absurd * self._input_samples:
+        absurd = self._absurd
+        # What a codec makes of damaged packets may have any size.
+        if (self.plain and absurd.other_unit()) or absurd.silenced > MAX_DAMAGED * absurd.count:
             raise AudioError(
-                f"{self.name}: {self._bad_samples} of {self._input_samples} samples are NaN, "
+                f"{self.name}: {absurd.absurd} of {absurd.count} samples are NaN, "
                 f"infinite or beyond {LARGEST:g} where full scale is 1"
             )
         end = self._buffer.length / self.rate
-        if claimed_seconds - end > MISSING:
-            self._skipped.append(Skipped(end, claimed_seconds, "missing"))
+        if declared - end > MISSING and declared <= MAX_SECONDS:  # a longer one is a wrong header
+            self._skipped.append(Skipped(end, declared, "missing"))
         skipped = merged(self._skipped)
         if skipped:
             logger.warning(

@@ -44,10 +44,23 @@ _NAMES = {  # that Whisper's table lacks
     "xhosa": "xh", "zulu": "zu", "persian": "fa", "filipino": "tl", "tagalog": "tl", "norwegian bokmål": "no", "frisian": "fy",
 }  # fmt: skip
 
+OWN_NAMES = {  # of languages in themselves
+    "deutsch": "de", "español": "es", "espanol": "es", "castellano": "es", "français": "fr",
+    "francais": "fr", "italiano": "it", "português": "pt", "portugues": "pt", "nederlands": "nl",
+    "vlaams": "nl", "русский": "ru", "українська": "uk", "中文": "zh", "汉语": "zh", "粤语": "yue",
+    "日本語": "ja", "한국어": "ko", "polski": "pl", "türkçe": "tr", "turkce": "tr", "svenska": "sv",
+    "norsk": "no", "bokmål": "no", "dansk": "da", "suomi": "fi", "íslenska": "is", "čeština": "cs",
+    "slovenčina": "sk", "slovenščina": "sl", "hrvatski": "hr", "srpski": "sr", "magyar": "hu",
+    "română": "ro", "ελληνικά": "el", "български": "bg", "العربية": "ar", "فارسی": "fa", "farsi": "fa",
+    "עברית": "he", "हिन्दी": "hi", "বাংলা": "bn", "தமிழ்": "ta", "ไทย": "th", "tiếng việt": "vi",
+    "bahasa indonesia": "id", "bahasa melayu": "ms", "català": "ca", "euskara": "eu", "galego": "gl",
+    "cymraeg": "cy", "filipino": "tl", "bangla": "bn",
+}  # fmt: skip
+
 
 @cache
 def _table() -> dict[str, str]:
-    return {**CODES_BY_NAME, **_NAMES, **_OLD, **_THREE}
+    return {**CODES_BY_NAME, **OWN_NAMES, **_NAMES, **_OLD, **_THREE}
 
 
 def two_letters(name: str) -> str:

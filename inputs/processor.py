@@ -8,12 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from antiphon.config.errors import CheckpointError, PromptError, SamplingError
-from antiphon.config.families import BartHalf
-from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
-from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.sound import Sound
@@ -62,13 +60,9 @@ class InputProcessor:
     ) -> None:
         self.model, self.encoder_window = model, encoder_window
         self.tokenizer = _load_tokenizer(model)
-        self.audio: AudioConfig | None = None
+        self.audio = model.audio
         self.whisper: WhisperFormat | None = None
-        if model.family.input == "audio":
-            assert isinstance(model.encoder, BartHalf)
-            self.audio = AudioConfig.load(
-                model.path, model.encoder.mel_bins, model.encoder.max_positions
-            )
+        if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
             if encoder_window == "auto" and model.raw.get(WINDOW_KEY) != "auto":
                 logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)

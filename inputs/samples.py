@@ -11,11 +11,42 @@ RATES = (1_000, 768_000)  # Hz; what lies outside is a mistake in the caller's u
 # Full scale is 1. Loud masters and lossy codecs overshoot it a little (1.5 is often seen); what is
 # above this is in other units, 16-bit values as floats for example.
 LARGEST = 8.0
+LARGEST_UNIT = 2.0**33  # of integers of 32 bits as floats
+GARBAGE = 0.25  # share of absurd samples from which on the others of a frame are chance too
+MAX_ABSURD = 0.01  # share of samples of integers' size that may be damage
 GATHERED = 1 << 15  # samples that are resampled at once
 
 
 def too_long(name: str) -> AudioError:
     return AudioError(f"{name}: longer than {MAX_SECONDS / 3600:.0f} hours; split it")
+
+
+class AbsurdSamples:
+    """Silences floats that can't be sound. Damage makes NaN and 1e38 of some; a byte that is lost
+    makes all behind it random; and some files are in another unit from end to end."""
+
+    def __init__(self) -> None:
+        self.count = self.silenced = 0  # samples
+        self.absurd = self.in_larger_unit = 0
+
+    def silence(self, mono: np.ndarray) -> tuple[np.ndarray, int]:
+        """A frame without them, and how many samples it has lost."""
+        self.count += len(mono)
+        if np.abs(mono).max() <= LARGEST:  # false for NaN
+            return mono, 0
+        size = np.abs(mono)
+        good = size <= LARGEST
+        lost = len(mono) - int(good.sum())
+        self.absurd += lost
+        self.in_larger_unit += int((~good & (size <= LARGEST_UNIT)).sum())
+        if lost > GARBAGE * len(mono):
+            good, lost = np.zeros_like(good), len(mono)
+        self.silenced += lost
+        return np.where(good, mono, np.float32(0)), lost
+
+    def other_unit(self) -> bool:
+        """Whether they are too many for damage, and all of a size that integers have."""
+        return self.absurd > MAX_ABSURD * self.count and self.in_larger_unit > 0.9 * self.absurd
 
 
 class SampleBuffer:

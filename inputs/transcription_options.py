@@ -11,8 +11,8 @@ import numpy as np
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
 from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.audio_config import AudioConfig
 from antiphon.inputs.call_options import checked_priority, one_of
-from antiphon.inputs.features import AudioConfig
 from antiphon.inputs.whisper import WhisperFormat
 
 # Names that other tools have. What they ask for is refused by name, never dropped.

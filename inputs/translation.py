@@ -5,17 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
-from antiphon.config.model import ModelConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.language_codes import two_letters
 
-_TOKENS = {  # how the tokens of languages look, by model_type
-    "m2m_100": [
-        re.compile(r"(?P<code>[a-z]{3}_[A-Z][a-z]{3})"),
-        re.compile(r"__(?P<code>[a-z]{2,3})__"),
-    ],
-    "mbart": [re.compile(r"(?P<code>[a-z]{2}_[A-Z]{2})")],
-    "marian": [re.compile(r">>(?P<code>[\w-]+)<<")],
-}
 _PREFERRED = ("zho_Hans", "cmn_Hans")  # of a language in several scripts, where none is named
 
 
@@ -27,7 +19,7 @@ class TranslationFormat:
     """
 
     def __init__(self, model: ModelConfig, tokenizer: Any, codes: Mapping[str, str]) -> None:
-        self.marks_text = model.family.name == "marian"
+        self.marks_text = model.family.marks_target_in_source
         self._model, self._codes = model, dict(codes)
         self.languages: dict[str, int] = {
             code: tokenizer.convert_tokens_to_ids(token) for code, token in codes.items()
@@ -51,11 +43,11 @@ class TranslationFormat:
             *tokenizer.all_special_tokens,
             *getattr(tokenizer, "lang_token_to_id", ()),
         }
-        for pattern in _TOKENS.get(model.family.name, []):
+        for pattern in model.family.language_tokens:
             codes = {
                 match["code"]: token
                 for token in sorted(tokens)
-                if (match := pattern.fullmatch(token))
+                if (match := re.fullmatch(pattern, token))
             }
             if codes:
                 return cls(model, tokenizer, codes)

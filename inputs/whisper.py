@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from antiphon.config.errors import CheckpointError, PromptError, nearest
-from antiphon.config.model import ModelConfig
 from antiphon.config.sampling import TimestampRules
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages import language_code
 from antiphon.inputs.whisper_tokens import (
     SECONDS_PER_TICK,

@@ -10,22 +10,22 @@ from antiphon.kernels.norms import as_kept, row_parts
 
 @triton.jit
 def _write_kernel(
-    k, v, k_pool, v_pool, slots, k_token, v_token, width, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
+    k, v, k_pool, v_pool, slot_mapping, k_token, v_token, width, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
 ):  # fmt: skip
     """A program moves one token's keys and values, rows of two parts (see `norms.py`): all are read before one is
     written, so that their ways through memory overlap."""
     wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     k, v = k + token * k_token, v + token * v_token
-    slot = tl.load(slots + token).to(tl.int64) * width
+    place = tl.load(slot_mapping + token).to(tl.int64) * width
     a, b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
     inside = b < width
     key_a, key_b = tl.load(k + a), tl.load(k + b, mask=inside, other=0.0)
     value_a, value_b = tl.load(v + a), tl.load(v + b, mask=inside, other=0.0)
-    tl.store(k_pool + slot + a, as_kept(key_a, k_pool.dtype.element_ty))
-    tl.store(k_pool + slot + b, as_kept(key_b, k_pool.dtype.element_ty), mask=inside)
-    tl.store(v_pool + slot + a, as_kept(value_a, v_pool.dtype.element_ty))
-    tl.store(v_pool + slot + b, as_kept(value_b, v_pool.dtype.element_ty), mask=inside)
+    tl.store(k_pool + place + a, as_kept(key_a, k_pool.dtype.element_ty))
+    tl.store(k_pool + place + b, as_kept(key_b, k_pool.dtype.element_ty), mask=inside)
+    tl.store(v_pool + place + a, as_kept(value_a, v_pool.dtype.element_ty))
+    tl.store(v_pool + place + b, as_kept(value_b, v_pool.dtype.element_ty), mask=inside)
 
 
 def write_pages(
@@ -33,10 +33,10 @@ def write_pages(
     v: torch.Tensor,
     k_pool: torch.Tensor,
     v_pool: torch.Tensor,
-    slots: torch.Tensor,
+    slot_mapping: torch.Tensor,
 ) -> None:
-    """`k`, `v` [tokens, heads, head_dim], rows contiguous, into pools [slots, heads, head_dim] at `slots` [tokens] int32."""
+    """`k`, `v` [tokens, heads, head_dim], rows contiguous, into pools [positions, heads, head_dim] at `slot_mapping` [tokens] int32."""
     width = k.shape[1] * k.shape[2]
     _write_kernel[(len(k),)](
-        k, v, k_pool, v_pool, slots, k.stride(0), v.stride(0), width, **row_parts(width), **overlapped(k.device)
+        k, v, k_pool, v_pool, slot_mapping, k.stride(0), v.stride(0), width, **row_parts(width), **overlapped(k.device)
     )  # fmt: skip

@@ -67,7 +67,7 @@ class _Batch:
 
 
 class HandoffBuffer:
-    """Hidden states that have arrived at a decoder, by key, until `take` removes them. Holds at most
+    """Hidden states that have arrived at a decoder, by key, until `pop` removes them. Holds at most
     twice the memory of what is here."""
 
     def __init__(self, device: torch.device) -> None:
@@ -87,7 +87,7 @@ class HandoffBuffer:
             self.drop(key)
         self._batches.update(dict.fromkeys(states.keys, batch))
 
-    def take(self, keys: Sequence[str]) -> torch.Tensor:
+    def pop(self, keys: Sequence[str]) -> torch.Tensor:
         """[tokens, hidden] of `keys`, packed in that order; they leave the buffer."""
         batches = [self._batches.pop(key) for key in keys]
         taken = [batch.left.pop(key) for batch, key in zip(batches, keys, strict=True)]

@@ -37,18 +37,22 @@ class KVPool:
         return self.layers[layer][0], self.layers[layer][1]
 
     def project(
-        self, layer: int, slots: torch.Tensor, qkv: StackedLinear, x: Features
+        self, layer: int, slot_mapping: torch.Tensor, qkv: StackedLinear, x: Features
     ) -> torch.Tensor:
-        """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slots` [tokens]."""
+        """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slot_mapping` [tokens]."""
         heads = self.layers[layer].shape[-2:]
         if qkv.fuses(x):
-            return qkv.queries(x, (*self.layers[layer].flatten(1, 2), slots)).unflatten(-1, heads)
+            return qkv.queries(x, (*self.layers[layer].flatten(1, 2), slot_mapping)).unflatten(
+                -1, heads
+            )
         q, k, v = (part.unflatten(-1, heads) for part in qkv.split(x))
-        self.write(layer, slots, k, v)
+        self.write(layer, slot_mapping, k, v)
         return q
 
-    def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Writes `k`, `v` [tokens, heads, head_dim] at `slots` [tokens] int32 = page * page_size + offset in the page.
+    def write(
+        self, layer: int, slot_mapping: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> None:
+        """Writes `k`, `v` [tokens, heads, head_dim] at `slot_mapping` [tokens] int32 = page * page_size + offset in the page.
 
         A float8 pool saturates: what is beyond its largest number becomes that.
         """
@@ -56,15 +60,15 @@ class KVPool:
         if k.device.type == "cuda":
             from antiphon.kernels.page_write import write_pages  # Triton is there where CUDA is
 
-            return write_pages(k, v, k_pool, v_pool, slots)
+            return write_pages(k, v, k_pool, v_pool, slot_mapping)
         for pool, new in ((k_pool, k), (v_pool, v)):
             if self.dtype.itemsize == 1:
                 largest = torch.finfo(self.dtype).max
-                pool.view(torch.uint8)[slots] = (
+                pool.view(torch.uint8)[slot_mapping] = (
                     new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
                 )
             else:
-                pool.index_copy_(0, slots.long(), new.to(self.dtype))
+                pool.index_copy_(0, slot_mapping.long(), new.to(self.dtype))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.config.families import BartHalf
+from antiphon.families.halves import BartHalf
 from antiphon.layers.positions import SinusoidTable
 
 
@@ -69,21 +69,3 @@ class OutputHead(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, vocabulary]"""
         return F.linear(hidden, self._rows)[:, : self.vocab_size]
-
-
-def embedding_names(half: str, path: str) -> tuple[str, ...]:
-    """Checkpoint names of the tensor at `path` in one half. Shared embeddings are stored once, under any of their names."""
-    path = path.removeprefix("embedding.")
-    own = (f"model.{half}.{path}", f"{half}.{path}")
-    if path != "embed_tokens.weight":
-        return own
-    other = "decoder" if half == "encoder" else "encoder"
-    shared = (
-        "model.shared.weight",
-        "shared.weight",
-        f"model.{other}.{path}",
-        f"{other}.{path}",
-        "lm_head.weight",
-        "proj_out.weight",
-    )
-    return (*own, *shared)

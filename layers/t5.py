@@ -1,10 +1,8 @@
-"""What both halves of T5 share: the feed-forward layer and the checkpoint's names."""
-
-import re
+"""What both halves of T5 share: the feed-forward layer."""
 
 from torch import nn
 
-from antiphon.config.families import T5Half
+from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Activation, Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 
@@ -26,19 +24,3 @@ class T5FeedForward(nn.Module):
         stream.add(
             self.wo, self.activation(*self.wi.split(x)) if gated else self.wi(x, self.activation)
         )
-
-
-def block_name(half: str, path: str, sublayers: dict[str, str]) -> str:
-    """`layers.3.attention.q.weight` -> `encoder.block.3.layer.0.SelfAttention.q.weight`; `sublayers` maps ours to theirs.
-
-    A sublayer's norm lies beside the sublayer there, and the bias of all layers inside the first one.
-    """
-    if path == "bias.weight":
-        return f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    match = re.fullmatch(r"layers\.(\d+)\.(\w+)\.(.+)", path)
-    if match is None:
-        return f"{half}.{path}"
-    layer, ours, rest = match.groups()
-    theirs = sublayers[ours]
-    where = theirs.rpartition(".")[0] if rest.startswith("layer_norm") else theirs
-    return f"{half}.block.{layer}.{where}.{rest}"

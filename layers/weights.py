@@ -35,7 +35,7 @@ class Checkpoint:
         self.claimed: set[str] = set()  # names that a module asked for, first choice or not
         self._open: dict[str, TensorFile] = {}
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.files
 
     def read(self, name: str, shape: torch.Size) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.families import Family
 from antiphon.config.options import ModelOptions
+from antiphon.families.family import Family
 
 ALIGNMENT = 16  # bytes
 BFLOAT16_CAPABILITY = (8, 0)

@@ -1,11 +1,27 @@
 """The running sequences as numpy arrays, one row (slot) each: what a step touches, it touches for all rows at once."""
 
+from enum import IntEnum
+
 import numpy as np
 
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import FinishReason, Request
 
 MAX_STOP_IDS = 32
 _NO_TOKEN = -1
+
+
+class StopReason(IntEnum):
+    """Why a sequence ends with a token; numbers, because a step has them for all rows in an array."""
+
+    NONE = 0  # it goes on
+    STOP_TOKEN = 1
+    LENGTH = 2
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """As users see it. Not for NONE."""
+        assert self is not StopReason.NONE
+        return "stop" if self is StopReason.STOP_TOKEN else "length"
 
 
 class Batch:
@@ -128,9 +144,10 @@ class Batch:
         self.pending[slots] += 1
 
     def settle(self, slots: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """The oldest pending token of `slots` is known: `tokens` at positions `at`. Returns which stopped, as [slots] of 0 (goes
-        on), 1 (stop token), 2 (length)."""
+        """The oldest pending token of `slots` is known: `tokens` at positions `at`. Returns the
+        `StopReason` of each, [slots] int."""
         self.tokens[slots, at] = tokens
         self.pending[slots] -= 1
         stopped = (tokens[:, None] == self.stop_ids[slots]).any(1)
-        return np.where(stopped, 1, np.where(at + 1 >= self.max_len[slots], 2, 0))
+        full = np.where(at + 1 >= self.max_len[slots], StopReason.LENGTH, StopReason.NONE)
+        return np.where(stopped, StopReason.STOP_TOKEN, full)

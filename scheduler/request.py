@@ -9,6 +9,8 @@ import numpy as np
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 
+FinishReason = Literal["stop", "length"]
+
 
 class RequestState(StrEnum):
     WAITING = "waiting"  # for encoder work to be asked for
@@ -121,12 +123,12 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `reason`: 'stop' or 'length' when done. `error`: for the other states."""
+    """The end of a request; sent exactly once. `reason` is set when it is DONE, `error` otherwise."""
 
     id: int
     state: RequestState
     token_ids: list[int]
-    reason: str | None
+    reason: FinishReason | None
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics

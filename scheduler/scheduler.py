@@ -15,11 +15,12 @@ from enum import Enum, auto
 import numpy as np
 
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.batch import MAX_STOP_IDS, Batch
+from antiphon.scheduler.batch import MAX_STOP_IDS, Batch, StopReason
 from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
+    FinishReason,
     Media,
     Request,
     RequestState,
@@ -481,7 +482,7 @@ class Scheduler:
             self.finish(
                 self._request_at(slots[row]),
                 RequestState.DONE,
-                reason="stop" if ended[row] == 1 else "length",
+                reason=StopReason(ended[row]).finish_reason,
             )
 
     def _live_rows(self, plan: StepPlan) -> np.ndarray:
@@ -540,7 +541,7 @@ class Scheduler:
         self,
         request: Request,
         state: RequestState,
-        reason: str | None = None,
+        reason: FinishReason | None = None,
         error: str | None = None,
     ) -> None:
         """Every request ends here, whatever its end. Pages are freed here and, on preemption, in `_preempt`."""

@@ -39,9 +39,9 @@ from plain_engine import PlainEngine  # noqa: E402
 
 from antiphon.benchmarks.report import table  # noqa: E402
 from antiphon.config.errors import AntiphonError  # noqa: E402
-from antiphon.config.model import ModelConfig  # noqa: E402
 from antiphon.config.options import ModelOptions  # noqa: E402
 from antiphon.config.sampling import SamplingParams  # noqa: E402
+from antiphon.families.checkpoint import ModelConfig  # noqa: E402
 from antiphon.inputs.processor import InputProcessor  # noqa: E402
 
 Options = dict[str, Any]

@@ -125,8 +125,8 @@ def main() -> None:
         }
         np.savez_compressed(arguments.write_samples, **whole)  # type: ignore[arg-type]
         return
-    from antiphon.config.model import ModelConfig
     from antiphon.config.options import ModelOptions
+    from antiphon.families.checkpoint import ModelConfig
 
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(WHISPER / "model"))))
     rows = []

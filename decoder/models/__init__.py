@@ -1,13 +1,19 @@
 """One file per structure; `build` makes the decoder half that a checkpoint's description names."""
 
-from antiphon.config.families import BartHalf, Half
+from collections.abc import Callable
+from typing import Any
+
 from antiphon.decoder.models.bart import BartDecoder
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.t5 import T5Decoder
+from antiphon.families.halves import Half, HeadTensors
+
+# By `Half.structure`; each takes the half of that structure.
+MODELS: dict[str, Callable[[Any, HeadTensors], DecoderModel]] = {
+    "bart": BartDecoder,
+    "t5": T5Decoder,
+}
 
 
-def build(half: Half, tied_head: bool, logits_bias: bool) -> DecoderModel:
-    """`tied_head`: the output matrix is the embedding's. `logits_bias`: the checkpoint holds final_logits_bias."""
-    if isinstance(half, BartHalf):
-        return BartDecoder(half, tied_head, logits_bias)
-    return T5Decoder(half, tied_head)
+def build(half: Half, head: HeadTensors) -> DecoderModel:
+    return MODELS[half.structure](half, head)

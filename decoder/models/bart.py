@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from antiphon.config.families import BartHalf
 from antiphon.decoder.models.interface import (
     CachedAttention,
     CrossWriter,
@@ -11,9 +10,10 @@ from antiphon.decoder.models.interface import (
     DecoderStep,
     RowSource,
 )
+from antiphon.families.halves import BartHalf, HeadTensors
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.embeddings import OutputHead, TokenEmbedding, embedding_names
+from antiphon.layers.embeddings import OutputHead, TokenEmbedding
 from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
@@ -35,8 +35,8 @@ class SelfAttention(CachedAttention):
         return self.qkv, self.qkv, self.out_proj
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
-        q = step.pool.project(self.layer, step.self_slots, self.qkv, x)
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan)
+        q = step.pool.project(self.layer, step.slot_mapping, self.qkv, x)
+        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata)
         stream.add(self.out_proj, found.flatten(1))
 
 
@@ -58,13 +58,15 @@ class CrossAttention(CrossWriter):
     def projections(self) -> tuple[Linear, StackedLinear, Linear]:
         return self.q_proj, self.kv, self.out_proj
 
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slots, k, v)
+        pool.write(self.layer, slot_mapping, k, v)
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q_proj(x).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
+        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
         stream.add(self.out_proj, found.flatten(1))
 
 
@@ -96,17 +98,17 @@ class DecoderLayer(nn.Module):
 
 
 class BartDecoder(DecoderModel):
-    def __init__(self, half: BartHalf, tied_head: bool, logits_bias: bool) -> None:
+    def __init__(self, half: BartHalf, head: HeadTensors) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
         self.lm_head = OutputHead(
-            half.hidden_size, half.vocab_size, self.embedding.embed_tokens if tied_head else None
+            half.hidden_size, half.vocab_size, self.embedding.embed_tokens if head.tied else None
         )
         self.final_logits_bias = (
             nn.Parameter(torch.zeros(1, half.vocab_size), requires_grad=False)
-            if logits_bias
+            if head.bias
             else None
         )
 
@@ -133,13 +135,3 @@ class BartDecoder(DecoderModel):
             if self.final_logits_bias is None
             else found.float() + self.final_logits_bias.float()
         )
-
-    @staticmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        if path == "lm_head.weight":
-            return (
-                "lm_head.weight",
-                "proj_out.weight",
-                *embedding_names("decoder", "embed_tokens.weight"),
-            )
-        return (path,) if path == "final_logits_bias" else embedding_names("decoder", path)

@@ -23,11 +23,11 @@ class DecoderStep:
     """What every layer of one step shares: pages, where to write, and the plans of both attentions."""
 
     pool: KVPool
-    self_slots: torch.Tensor  # [tokens] where this step's self keys go
+    slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
     causal: AttentionBackend
-    causal_plan: Any
+    causal_metadata: Any
     cross: AttentionBackend
-    cross_plan: Any
+    cross_metadata: Any
 
 
 class CachedAttention(nn.Module):
@@ -46,8 +46,10 @@ class CrossWriter(CachedAttention):
     kv: StackedLinear
 
     @abstractmethod
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
-        """Keys and values of encoder states [tokens, hidden] into the pool at `slots` [tokens]."""
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
+        """Keys and values of encoder states [tokens, hidden] into the pool at `slot_mapping` [tokens]."""
 
 
 class DecoderModel(nn.Module):
@@ -77,17 +79,12 @@ class DecoderModel(nn.Module):
         """One per layer."""
         return [each for each in self.layers.modules() if isinstance(each, CrossWriter)]
 
-    def write_cross(self, hidden: torch.Tensor, slots: torch.Tensor, pool: KVPool) -> None:
-        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slots` [tokens]."""
+    def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:
+        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slot_mapping` [tokens]."""
         given = self.cross_attentions[0].kv.prepared(hidden)  # once for all layers
         for attention in self.cross_attentions:
-            attention.write(given, slots, pool)
+            attention.write(given, slot_mapping, pool)
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype"""
-
-    @staticmethod
-    @abstractmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        """Names under which checkpoints hold the tensor at `path`, in order of preference."""

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from antiphon.config.families import T5Half
 from antiphon.decoder.models.interface import (
     CachedAttention,
     CrossWriter,
@@ -11,13 +10,14 @@ from antiphon.decoder.models.interface import (
     DecoderStep,
     RowSource,
 )
+from antiphon.families.halves import HeadTensors, T5Half
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
-from antiphon.layers.t5 import T5FeedForward, block_name
+from antiphon.layers.t5 import T5FeedForward
 
 
 class SelfAttention(CachedAttention):
@@ -33,8 +33,10 @@ class SelfAttention(CachedAttention):
         return self.qkv, self.qkv, self.o
 
     def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        q = step.pool.project(self.layer, step.self_slots, self.qkv, stream.normed(self.layer_norm))
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_plan, bias)
+        q = step.pool.project(
+            self.layer, step.slot_mapping, self.qkv, stream.normed(self.layer_norm)
+        )
+        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata, bias)
         stream.add(self.o, found.flatten(1))
 
 
@@ -52,13 +54,15 @@ class CrossAttention(CrossWriter):
     def projections(self) -> tuple[Linear, StackedLinear, Linear]:
         return self.q, self.kv, self.o
 
-    def write(self, hidden: torch.Tensor | Quantised, slots: torch.Tensor, pool: KVPool) -> None:
+    def write(
+        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slots, k, v)
+        pool.write(self.layer, slot_mapping, k, v)
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_plan)
+        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
         stream.add(self.o, found.flatten(1))
 
 
@@ -76,7 +80,7 @@ class DecoderLayer(nn.Module):
 
 
 class T5Decoder(DecoderModel):
-    def __init__(self, half: T5Half, tied_head: bool) -> None:
+    def __init__(self, half: T5Half, head: HeadTensors) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
         self.bias = RelativeBias(
@@ -85,7 +89,7 @@ class T5Decoder(DecoderModel):
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
         self.lm_head = OutputHead(
-            half.hidden_size, half.vocab_size, self.embed_tokens if tied_head else None
+            half.hidden_size, half.vocab_size, self.embed_tokens if head.tied else None
         )
         self.logits_scale = half.logits_scale
 
@@ -105,17 +109,3 @@ class T5Decoder(DecoderModel):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.lm_head(hidden * self.logits_scale)
         return out
-
-    @staticmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        shared = ("decoder.embed_tokens.weight", "shared.weight", "encoder.embed_tokens.weight")
-        if path == "embed_tokens.weight":
-            return shared
-        if path == "lm_head.weight":
-            return "lm_head.weight", *shared
-        sublayers = {
-            "attention": "layer.0.SelfAttention",
-            "cross_attention": "layer.1.EncDecAttention",
-            "feed_forward": "layer.2.DenseReluDense",
-        }
-        return (block_name("decoder", path, sublayers),)

@@ -1,13 +1,21 @@
 """One file per structure; `build` makes the encoder half that a checkpoint's description names."""
 
-from antiphon.config.families import BartHalf, Half
+from collections.abc import Callable
+from typing import Any
+
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.models.t5 import T5Encoder
 from antiphon.encoder.models.whisper import WhisperEncoder
+from antiphon.families.halves import Half
+
+# By `Half.structure`; each takes the half of that structure.
+MODELS: dict[str, Callable[[Any], EncoderModel]] = {
+    "bart": BartEncoder,
+    "t5": T5Encoder,
+    "whisper": WhisperEncoder,
+}
 
 
 def build(half: Half) -> EncoderModel:
-    if isinstance(half, BartHalf):
-        return WhisperEncoder(half) if half.structure == "whisper" else BartEncoder(half)
-    return T5Encoder(half)
+    return MODELS[half.structure](half)

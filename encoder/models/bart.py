@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import BartHalf
 from antiphon.encoder.models.interface import EncoderModel
-from antiphon.layers.embeddings import TokenEmbedding, embedding_names
+from antiphon.families.halves import BartHalf
+from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
@@ -82,7 +82,3 @@ class BartEncoder(EncoderModel):
         for layer in self.layers:
             layer(stream, attention, plan)
         return stream.value if self.layer_norm is None else stream.final(self.layer_norm)
-
-    @staticmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        return embedding_names("encoder", path)

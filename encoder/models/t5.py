@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import T5Half
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
 from antiphon.layers.positions import RelativeBias
-from antiphon.layers.t5 import T5FeedForward, block_name
+from antiphon.layers.t5 import T5FeedForward
 
 
 class SelfAttention(nn.Module):
@@ -68,15 +68,3 @@ class T5Encoder(EncoderModel):
         for layer in self.layers:
             layer(stream, attention, plan, self.bias)
         return stream.final(self.final_layer_norm)
-
-    @staticmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        if path == "embed_tokens.weight":
-            return "encoder.embed_tokens.weight", "shared.weight", "decoder.embed_tokens.weight"
-        return (
-            block_name(
-                "encoder",
-                path,
-                {"attention": "layer.0.SelfAttention", "feed_forward": "layer.1.DenseReluDense"},
-            ),
-        )

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from antiphon.attention.interface import AttentionBackend
-from antiphon.config.families import BartHalf
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.halves import WhisperEncoderHalf
 from antiphon.layers.linear import Activation, activated_product
 from antiphon.layers.norms import LayerNorm, ResidualStream
 
@@ -42,7 +42,7 @@ class Convolution(nn.Conv1d):
 
 
 class WhisperEncoder(EncoderModel):
-    def __init__(self, half: BartHalf) -> None:
+    def __init__(self, half: WhisperEncoderHalf) -> None:
         super().__init__()
         size = half.hidden_size
         self.conv1 = Convolution(half.mel_bins, size, stride=1)
@@ -65,7 +65,3 @@ class WhisperEncoder(EncoderModel):
         for layer in self.layers:
             layer(stream, attention, plan)
         return stream.final(self.layer_norm)
-
-    @staticmethod
-    def checkpoint_names(path: str) -> tuple[str, ...]:
-        return f"model.encoder.{path}", f"encoder.{path}"

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Finished, Media, Request
 
@@ -42,7 +42,7 @@ class PlainEngine:
         jobs, self.asked = self.asked, []
         if jobs:
             encoded = self.encoder.encode([media.payload for media in jobs])
-            self.replica.deliver(
+            self.replica.receive_hidden(
                 HiddenStates(
                     tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden
                 )

@@ -14,11 +14,11 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedMode
 
 from antiphon.config.errors import CheckpointError
 from antiphon.config.generation import GenerationDefaults, generation_settings
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder.sampling.sampler import Asked, Sampler
 from antiphon.decoder.state import Slots
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.plan import Admission
 

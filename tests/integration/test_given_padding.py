@@ -12,9 +12,9 @@ import torch
 from plain_engine import PlainEngine
 from transformers import AutoModelForSeq2SeqLM
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]

@@ -20,8 +20,8 @@ from antiphon.cli.pairs import parse_pairs
 from antiphon.cli.preflight import probe
 from antiphon.cli.recordings import expand
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
-from antiphon.config.model import ModelConfig, architecture_of
 from antiphon.config.options import ModelOptions
+from antiphon.families.checkpoint import ModelConfig, architecture_of
 from antiphon.inputs.call_options import all_prompts, check_recordings
 from antiphon.inputs.prompts import token_ids
 
@@ -186,7 +186,7 @@ def test_an_architecture_is_known_before_transformers_is_imported(
         options = ModelOptions(model=str(folder))
         assert architecture_of(options) == (ModelConfig.load(options).architecture, reads)
     code = (
-        "import sys\nfrom antiphon.config.model import architecture_of\nfrom antiphon.config.options import ModelOptions\n"
+        "import sys\nfrom antiphon.families.checkpoint import architecture_of\nfrom antiphon.config.options import ModelOptions\n"
         f"architecture_of(ModelOptions(model={str(t5_folder)!r}))\nassert not {{'torch', 'transformers', 'ray'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -285,7 +285,7 @@ def test_what_settings_alone_decide_is_quick(
     ]
     code = (
         f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
-        "try:\n    main()\nfinally:\n    print(not {{'torch', 'transformers', 'tokenizers'}}.isdisjoint(sys.modules))"
+        "try:\n    main()\nfinally:\n    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "False\n")

@@ -21,9 +21,9 @@ from transformers import AutoModelForSeq2SeqLM
 
 from antiphon.config.errors import CheckpointError
 from antiphon.config.locate import SIZES, locate
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
-from antiphon.inputs.features import AudioConfig
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 
 Tensors = dict[str, torch.Tensor]

@@ -179,9 +179,10 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
     """Names and shapes of our halves against transformers' model of that size, without memory for either."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from antiphon.config.families import FAMILIES
     from antiphon.decoder.models import build as build_decoder
     from antiphon.encoder.models import build as build_encoder
+    from antiphon.families.halves import HeadTensors
+    from antiphon.families.registry import families
     from antiphon.layers.linear import StackedLinear
 
     width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
@@ -189,23 +190,24 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
         vocab_size=vocabulary, num_mel_bins=mels, d_model=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers,
         encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
     )  # fmt: skip
-    family = FAMILIES["WhisperForConditionalGeneration"]
+    family = families()["WhisperForConditionalGeneration"]
     with torch.device("meta"):
         theirs = {
             name: tensor.shape
             for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()
         }
         raw = config.to_dict()
+        encoder, decoder = family.encoder(raw), family.decoder(raw)
         halves = [
-            build_encoder(family.encoder(raw)),
-            build_decoder(family.decoder(raw), tied_head=True, logits_bias=False),
+            (encoder, build_encoder(encoder)),
+            (decoder, build_decoder(decoder, HeadTensors(tied=True, bias=False))),
         ]
     used: set[str] = set()
-    for half in halves:
+    for half, model in halves:
         stacked = {
-            path: child for path, child in half.named_modules() if isinstance(child, StackedLinear)
+            path: child for path, child in model.named_modules() if isinstance(child, StackedLinear)
         }
-        for path, tensor in half.state_dict().items():
+        for path, tensor in model.state_dict().items():
             parent, _, kind = path.rpartition(".")
             if parent in stacked:
                 for part, rows in stacked[parent].parts.items():

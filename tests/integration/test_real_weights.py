@@ -17,9 +17,9 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from antiphon import Engine
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import load_audio
 from antiphon.inputs.cuts import cut_at_quiet
 from antiphon.inputs.processor import InputProcessor

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from antiphon.config.errors import CheckpointError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper import WhisperFormat
 from antiphon.inputs.whisper_tokens import timestamp_ids

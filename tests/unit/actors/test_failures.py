@@ -94,7 +94,7 @@ def test_hidden_states_that_cannot_be_taken_in_fail_who_waits_for_them(engine: P
     bad, good = submit(engine, [5, 6], [7, 8, 9])
     engine.step()
     keys = [media.key for media in engine.asked]
-    engine.replica.deliver(
+    engine.replica.receive_hidden(
         HiddenStates((keys[0],), (2,), torch.zeros(3, engine.model.encoder.hidden_size))
     )  # 2 is not 3
     engine.asked = engine.asked[1:]
@@ -120,7 +120,7 @@ class Decoder:
         self.taken: list[str] = []
         self.failed: dict[str, str] = {}
 
-    def take(self, states: HiddenStates) -> None:
+    def receive_hidden(self, states: HiddenStates) -> None:
         self.taken += states.keys
 
     def encode_failed(self, key: str, error: str) -> None:
@@ -130,7 +130,7 @@ class Decoder:
 @pytest.fixture
 def encoder(checkpoints: Any) -> Any:
     config = resolve(str(checkpoints("t5")[0]), {"device": "cpu"})
-    from antiphon.config.model import ModelConfig
+    from antiphon.families.checkpoint import ModelConfig
 
     worker, decoder = EncoderWorker(ModelConfig.load(config.model), config), Decoder()
     yield worker, decoder
@@ -178,7 +178,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
 
     class Peer:
         def encode(self, asked: list[EncodeJob]) -> None:
-            worker.take(HiddenStates((asked[0].key,), (2,), hidden))
+            worker.receive_hidden(HiddenStates((asked[0].key,), (2,), hidden))
 
     worker.connect({0: Peer()}, lambda output: None)
     worker.submit([request])

@@ -12,9 +12,9 @@ from antiphon.benchmarks.commands import _folder, _numbers
 from antiphon.benchmarks.report import plot, plot_attention, table, write_json
 from antiphon.benchmarks.steps import Work
 from antiphon.config.errors import ConfigurationError, RequestFailed
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 
 SMALL = {
     "whisper": {

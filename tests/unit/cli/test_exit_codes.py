@@ -46,6 +46,10 @@ WRONG = [
     # output
     [*TRANSCRIBE, "-f", "srtt"],
     [*TRANSCRIBE, "-f", "srt,vtt"],
+    [*TRANSCRIBE, "-f", ""],
+    [*TRANSCRIBE, "--no-ray", "--decoder-replicas", "2"],
+    [*TRANSCRIBE, "--no-ray", "--address", "local"],
+    [*TRANSCRIBE, "--no-ray", "--placement", "disaggregated"],
     [*TRANSCRIBE, "--skip-existing"],
     [*TRANSCRIBE, "--json", "-f", "srt"],
     [*TRANSCRIBE, "--output-dir", "/proc/x"],
@@ -74,6 +78,11 @@ WRONG = [
     ["info", "-m", "/no/such"],
     ["info", "-o", "device=tpu", "-m", "T5"],
     ["bench", "latency", "--concurrency", "few", "-m", "T5", "--no-ray"],
+    ["bench", "latency", "--concurrency", "0", "-m", "T5", "--no-ray"],
+    ["bench", "latency", "--concurrency", "", "-m", "T5", "--no-ray"],
+    ["bench", "latency", "--requests", "0", "-m", "T5", "--no-ray"],
+    ["bench", "throughput", "--output-tokens", "0", "-m", "T5", "--no-ray"],
+    ["bench", "throughput", "--peer-batches", "0", "-m", "T5", "--no-ray"],
     ["transcrib", CALL],
     [],
 ]  # fmt: skip

@@ -14,6 +14,8 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 
 from antiphon.cli import preflight
 from antiphon.config.errors import PromptError
+from antiphon.inputs.language_codes import OWN_NAMES
+from antiphon.inputs.languages import MEANT, language_code
 from antiphon.inputs.whisper_languages import CODES_BY_NAME, NAMES
 from antiphon.inputs.whisper_tokens import added_tokens
 
@@ -97,3 +99,39 @@ def test_added_tokens_of_every_form(whisper_folder: Path, tmp_path: Path) -> Non
 def test_broken_files_are_left_to_who_loads_them(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     assert added_tokens(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [("Deutsch", "de"), ("Español", "es"), ("français", "fr"), ("日本語", "ja"), ("Farsi", "fa"), ("english (US)", "en"),
+     ("Greek (modern)", "el"), ("de_DE.UTF-8", "de"), ("haitian_creole", "ht"), ("Tiếng Việt", "vi"), ("norsk", "no")],
+)  # fmt: skip
+def test_names_as_people_type_them(typed: str, code: str) -> None:
+    assert language_code(typed, NAMES) == code
+    assert language_code(typed.upper(), NAMES) == code
+    with pytest.raises(PromptError, match=f"does not know the language .* \\({code}\\)"):
+        language_code(typed, {"sw"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("jp", "ja"),
+        ("cn", "zh"),
+        ("UA", "uk"),
+        ("cz", "cs"),
+        ("detect", "auto"),
+        ("None", "auto"),
+        ("multilingual", "auto"),
+    ],
+)
+def test_what_was_meant_is_suggested(typed: str, meant: str) -> None:
+    with pytest.raises(PromptError, match=f"Did you mean '{meant}'"):
+        language_code(typed, NAMES)
+
+
+def test_own_names_are_of_languages_that_whisper_has() -> None:
+    assert set(OWN_NAMES.values()) <= set(NAMES)
+    assert set(MEANT.values()) <= {"auto", *NAMES}
+    assert not set(MEANT) & set(NAMES)
+    assert all(CODES_BY_NAME.get(name, code) == code for name, code in OWN_NAMES.items())

@@ -12,10 +12,10 @@ import pytest
 from paths import RECORDINGS
 
 from antiphon import AsyncEngine, Engine
-from antiphon.actors.together import TogetherDone
 from antiphon.cli import console as console_module
 from antiphon.cli.console import LONG, Console
 from antiphon.config.errors import AudioError, PromptError, RequestFailed
+from antiphon.engine.progress import TogetherDone
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,24 @@ from plain_engine import PlainEngine
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.families import FAMILIES
 from antiphon.config.options import ModelOptions
+from antiphon.families.registry import families
 from antiphon.runtime.device import Target
 
-NARROW = {name for name, family in FAMILIES.items() if family.too_narrow}
+NARROW = {name for name, family in families().items() if family.too_narrow}
 FLOAT16_LARGEST = 65504
 
 
 def resolve(architecture: str, stored: str | None, **options: Any) -> torch.dtype:
-    return Target.resolve(ModelOptions(**options), {"dtype": stored}, FAMILIES[architecture]).dtype
+    return Target.resolve(
+        ModelOptions(**options), {"dtype": stored}, families()[architecture]
+    ).dtype
 
 
 @pytest.mark.parametrize(
     ("capability", "half"), [((9, 0), torch.bfloat16), ((7, 5), torch.float16)]
 )
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", families())
 @pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32", None])
 def test_auto_on_a_gpu(
     architecture: str,
@@ -45,7 +47,7 @@ def test_auto_on_a_gpu(
     assert resolve(architecture, stored) == wanted
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", families())
 def test_float16_that_was_asked_for(architecture: str) -> None:
     if architecture in NARROW:
         with pytest.raises(
@@ -59,7 +61,7 @@ def test_float16_that_was_asked_for(architecture: str) -> None:
 
 
 def test_which_families_float16_is_too_narrow_for() -> None:
-    assert {FAMILIES[name].name for name in NARROW} == {"t5", "mt5", "pegasus"}
+    assert {families()[name].name for name in NARROW} == {"t5", "mt5", "pegasus"}
 
 
 @pytest.fixture(scope="module")

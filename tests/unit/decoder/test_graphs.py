@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.attention.specs import encoder_specs
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
@@ -26,6 +25,7 @@ from antiphon.decoder.step_inputs import InputBuffer, StepShape
 from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.graphs import Captured, Work
 from antiphon.scheduler.plan import StepPlan
 
@@ -62,7 +62,8 @@ def test_a_mixed_step_with_padding() -> None:
     assert found.token_slots.tolist() == [1, 0, 0, 0] + [SCRATCH_SLOT] * 8
     scratch = SCRATCH_PAGE * PAGE
     assert (
-        found.write_at.tolist() == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
+        found.slot_mapping.tolist()
+        == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
     )
     assert found.causal.query_starts_on_device.tolist() == [0, 1, 4, 5, 6]
     assert found.causal.page_table_on_device[:, :5].tolist() == [
@@ -81,7 +82,7 @@ def test_one_shape_always_lies_at_the_same_place() -> None:
     first = buffer.fill(make_plan([1, 1], [9, 3], [10, 7]), shape)
     buffer.fill(make_plan([1, 3, 1], [9, 3, 1], [1, 1, 1]), StepShape(8, 20, 8, 24, 16))
     again = buffer.fill(make_plan([1, 1, 1], [4, 5, 6], [10, 7, 2]), shape)
-    for name in ("slots", "positions", "write_at", "lengths", "last_tokens"):
+    for name in ("slots", "positions", "slot_mapping", "lengths", "last_tokens"):
         assert getattr(first, name).data_ptr() == getattr(again, name).data_ptr()
     assert first.lengths.tolist() == [4, 5, 6, 1]
 

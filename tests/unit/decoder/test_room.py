@@ -9,12 +9,12 @@ from plain_engine import PlainEngine
 
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import resolve
 from antiphon.decoder import runner as decoder_runner
 from antiphon.decoder.room import num_pages
 from antiphon.encoder import runner as encoder_runner
 from antiphon.engine.async_engine import AsyncEngine
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
 
 TOO_LONG = [

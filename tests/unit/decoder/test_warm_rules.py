@@ -9,12 +9,12 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.decoder import warm_up
 from antiphon.decoder.sampling.sampler import Asked, Sampler
 from antiphon.decoder.state import FIELDS, Slots
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.plan import Admission
 

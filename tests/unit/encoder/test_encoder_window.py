@@ -10,9 +10,9 @@ import torch
 from plain_engine import PlainEngine
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
-from antiphon.inputs.features import AudioConfig
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 
 RATE = 16_000

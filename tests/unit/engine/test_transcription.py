@@ -22,12 +22,12 @@ from antiphon.config.errors import (
     RequestExpired,
     SamplingError,
 )
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
 from antiphon.engine.outputs import CompletionOutput, Logprob, Transcription
 from antiphon.engine.transcription import Recording, Transcriber, Window
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import load_audio
 from antiphon.inputs.languages import language_code
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from transformers import ByT5Tokenizer, NllbTokenizer
 
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.detokenise import DecodedAgain, Streamed, TextStream, backend_of
 from antiphon.inputs.processor import InputProcessor
 

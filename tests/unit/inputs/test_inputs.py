@@ -21,9 +21,9 @@ from antiphon.config.errors import (
     SamplingError,
     UnsupportedModelError,
 )
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.detokenise import TextStream
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import parse

@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from antiphon.config.errors import PromptError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from antiphon.config.errors import AudioError, PromptError
-from antiphon.config.model import ModelConfig
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio import load_audio
 from antiphon.inputs.processor import InputProcessor
 

@@ -23,8 +23,8 @@ pytest.importorskip("triton")
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonAttention
+from antiphon.attention.registry import triton as triton_backend
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_attention as paged_kernels

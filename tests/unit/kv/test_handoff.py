@@ -41,7 +41,7 @@ KEYS = st.sampled_from("abcdef")
     st.lists(
         st.one_of(
             st.tuples(st.just("put"), st.lists(KEYS, min_size=1, max_size=5, unique=True)),
-            st.tuples(st.just("take"), st.lists(KEYS, min_size=1, max_size=3, unique=True)),
+            st.tuples(st.just("pop"), st.lists(KEYS, min_size=1, max_size=3, unique=True)),
             st.tuples(st.just("drop"), KEYS),
         ),
         max_size=40,
@@ -59,7 +59,7 @@ def test_states_are_what_was_put_last_and_hold_little_beside(events: list[Any]) 
             buffer.drop(what)
             kept.pop(what, None)
         elif there := [key for key in what if key in kept]:
-            assert torch.equal(buffer.take(there), torch.cat([kept.pop(key) for key in there]))
+            assert torch.equal(buffer.pop(there), torch.cat([kept.pop(key) for key in there]))
         assert len(buffer) == len(kept)
         held = {id(batch): len(batch.packed) for batch in buffer._batches.values()}
         assert sum(held.values()) <= 2 * sum(len(states) for states in kept.values())
@@ -70,7 +70,7 @@ def test_what_is_taken_at_once_is_not_copied_twice(monkeypatch: pytest.MonkeyPat
     buffer.put(HiddenStates(("a", "b", "c"), (2, 3, 1), torch.randn(6, 4)))
     copies, cat = [], torch.cat
     monkeypatch.setattr(torch, "cat", lambda parts: copies.append(1) or cat(parts))
-    buffer.take(["b", "a", "c"])
+    buffer.pop(["b", "a", "c"])
     assert len(copies) == 1
 
 
@@ -82,7 +82,7 @@ def encode(engine: PlainEngine, event: Any) -> None:
     """All that was asked for, in one batch that is over when `event` is."""
     jobs, engine.asked = engine.asked, []
     encoded = engine.encoder.encode([media.payload for media in jobs])
-    engine.replica.deliver(
+    engine.replica.receive_hidden(
         HiddenStates(
             tuple(media.key for media in jobs), tuple(encoded.lengths), encoded.hidden, event
         )

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
-from antiphon.config.families import FAMILIES, Family, Half
 from antiphon.config.generation import GenerationDefaults, generation_settings
 from antiphon.config.locate import locate
 from antiphon.config.options import ModelOptions
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.family import Family
+from antiphon.families.halves import Half
+from antiphon.families.registry import families
 
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
@@ -34,7 +37,12 @@ class ModelConfig:
 
     @cached_property
     def family(self) -> Family:
-        return FAMILIES[self.architecture]
+        return families()[self.architecture]
+
+    @cached_property
+    def audio(self) -> AudioConfig | None:
+        """How the encoder wants its samples; None for text. Raises CheckpointError."""
+        return self.encoder.audio_config(self.path)
 
     @classmethod
     def load(cls, options: ModelOptions) -> "ModelConfig":
@@ -46,7 +54,7 @@ class ModelConfig:
         stated = _read_json(path / "config.json")
         _check_quantization(stated, options.model)
         architecture = _architecture(stated, options.model)
-        family = FAMILIES[architecture]
+        family = families()[architecture]
         raw = _with_defaults(path, architecture, stated)
         try:
             encoder, decoder = family.encoder(raw), family.decoder(raw)
@@ -61,8 +69,8 @@ class ModelConfig:
         own_settings = _read_json(generation_file) if generation_file.exists() else None
         generation = generation_settings(own_settings, stated)
         family.check_dtype(options.dtype)
-        _check_heads(encoder, "encoder", options.model)
-        _check_heads(decoder, "decoder", options.model)
+        encoder.check(options.model)
+        decoder.check(options.model)
         return cls(
             path=path,
             architecture=architecture,
@@ -96,7 +104,7 @@ def architecture_of(options: ModelOptions) -> tuple[str, str]:
     transformers, which imports torch. Raises CheckpointError or UnsupportedModelError."""
     stated = _read_json(locate(options.model, options.revision) / "config.json")
     architecture = _architecture(stated, options.model)
-    return architecture, FAMILIES[architecture].input
+    return architecture, families()[architecture].input
 
 
 def stated_generation(options: ModelOptions) -> dict[str, Any]:
@@ -118,13 +126,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _architecture(raw: Mapping[str, Any], model: str) -> str:
-    """A row of FAMILIES: the first of config.json's architectures that is one, else by its model_type."""
+    """The first of config.json's architectures that is known, else the default of its model_type."""
     named = raw.get("architectures") or []
     names = [named] if isinstance(named, str) else list(named)
     model_type = raw.get("model_type")
-    by_type = [name for name, family in FAMILIES.items() if family.name == model_type]
+    by_type = [name for name, family in families().items() if family.name == model_type]
     for name in names or by_type:
-        if name in FAMILIES:
+        if name in families():
             return str(name)
     what = (
         f"architecture {', '.join(map(str, names))}"
@@ -132,7 +140,7 @@ def _architecture(raw: Mapping[str, Any], model: str) -> str:
         else f"model_type {model_type!r} without architectures"
     )
     raise UnsupportedModelError(
-        f"{what} of {model} is not supported. Supported: {', '.join(sorted(FAMILIES))}"
+        f"{what} of {model} is not supported. Supported: {', '.join(sorted(families()))}"
     )
 
 
@@ -155,7 +163,7 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     """config.json leaves out what equals the default of its class in some checkpoints; transformers knows the defaults."""
     from transformers import CONFIG_MAPPING
 
-    model_type = FAMILIES[architecture].name
+    model_type = families()[architecture].name
     # null is the default of a size or a flag, and "none" of a token.
     stated = {
         name: value
@@ -174,10 +182,3 @@ def _limit(name: str, asked: int | None, own: int | None, unlimited: int) -> int
     if asked is not None and own is not None and asked > own:
         raise CheckpointError(f"{name}={asked} is more than the {own} positions of this model")
     return asked or own or unlimited
-
-
-def _check_heads(half: Half, name: str, model: str) -> None:
-    if half.structure != "t5" and half.hidden_size % half.num_heads:
-        raise CheckpointError(
-            f"{model}: {name} hidden size {half.hidden_size} is not a multiple of its {half.num_heads} heads"
-        )

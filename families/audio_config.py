@@ -1,17 +1,12 @@
-"""Whisper's log-mel spectrogram in torch, in batches, on whatever device the encoder has."""
+"""How an audio encoder wants its samples: what preprocessor_config.json says of them."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
 from antiphon.config.errors import CheckpointError
 
-HIGHEST = 8000.0  # Hz; of the filters, whatever the sampling rate
 WINDOW_STEP = 25  # tokens; half a second of Whisper's
 # Silence that a shortened window keeps, in tokens (2 s): models trained on full windows hear in it that the speech has ended. The
 # shipped model's word error rate on 120 clips by this margin: none 127 %, 25 9.6 %, 50 0.8 %, 100 and more 0.0 %, as with full windows.
@@ -83,43 +78,3 @@ def _feature_settings(folder: Path) -> dict[str, Any]:
                 raise CheckpointError(f"cannot read {folder / name}: {error}") from None
             return section if isinstance(section, dict) else raw
     return {}
-
-
-class LogMel(nn.Module):
-    """[windows, samples] float32 -> [windows, mel_bins, frames], equal to transformers' WhisperFeatureExtractor."""
-
-    filters: torch.Tensor
-    taper: torch.Tensor
-
-    def __init__(self, config: AudioConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer(
-            "filters", torch.from_numpy(_mel_filters(config)), persistent=False
-        )  # [mel_bins, frequencies]
-        self.register_buffer("taper", torch.hann_window(config.fft_size), persistent=False)
-
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.stft(
-            samples, self.config.fft_size, self.config.hop, window=self.taper, return_complex=True
-        )
-        power = spectrum[..., :-1].abs().square()
-        logs = (self.filters @ power).clamp(min=1e-10).log10()
-        floor = logs.amax((1, 2), keepdim=True) - 8.0
-        return (torch.maximum(logs, floor) + 4.0) / 4.0
-
-
-def _mel_filters(config: AudioConfig) -> np.ndarray:
-    """Slaney's triangles on the mel scale, each of unit area, float32 [mel_bins, frequencies]."""
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(
-        num_frequency_bins=config.fft_size // 2 + 1,
-        num_mel_filters=config.mel_bins,
-        min_frequency=0.0,
-        max_frequency=HIGHEST,
-        sampling_rate=config.sampling_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return np.ascontiguousarray(filters.T, np.float32)

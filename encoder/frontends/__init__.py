@@ -1,0 +1,1 @@
+"""Frontends of encoders, one file per kind of input: raw arrays in, embedded tokens out."""

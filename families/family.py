@@ -1,0 +1,52 @@
+"""`Family`: everything that is known of a family of checkpoints before one of them is read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.families.halves import Half
+from antiphon.families.tensor_names import Side
+
+Config = Mapping[str, Any]  # config.json, with the defaults of transformers filled in
+BFLOAT16_TRAINED = frozenset({"float16"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The checkpoints of one `model_type`. Each file of this folder that defines `FAMILY` adds one.
+
+    `too_narrow`: formats that its activations leave. Published T5 and Pegasus models were trained in
+    bfloat16; their feed-forward layers pass float16's 65504 (transformers keeps such a layer of T5 in
+    float32, and clamps infinite values). The other families were trained in float16, or serve in it.
+    """
+
+    name: str  # transformers' model_type
+    architectures: tuple[str, ...]  # as config.json names them; the first one by default
+    input: Literal["text", "audio"]  # what the encoder takes
+    describe: Callable[[Config, Side], Half]
+    ignored: Mapping[str, str] = field(default_factory=dict)  # see `tensor_names`
+    too_narrow: frozenset[str] = frozenset()
+    # How the tokens of languages look, in translation models: regular expressions with a group
+    # `code`; the first one that fits any token of a checkpoint counts.
+    language_tokens: tuple[str, ...] = ()
+    # A language token before the source text names the target language; otherwise one in the source
+    # names the source language, and the target begins with one.
+    marks_target_in_source: bool = False
+
+    def encoder(self, config: Config) -> Half:
+        """Raises KeyError, TypeError or ValueError for a config.json that lacks or garbles a size."""
+        return self.describe(config, "encoder")
+
+    def decoder(self, config: Config) -> Half:
+        """As `encoder`."""
+        return self.describe(config, "decoder")
+
+    def check_dtype(self, dtype: str) -> None:
+        """Raises ConfigurationError for a format that can't hold this family's activations."""
+        if dtype in self.too_narrow:
+            raise ConfigurationError(
+                f"dtype='{dtype}' can't hold the activations of {self.name} models, which pass its "
+                "largest number and give wrong text: use dtype='bfloat16' or 'float32', or leave it "
+                "to 'auto'"
+            )

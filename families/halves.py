@@ -1,0 +1,159 @@
+"""Descriptions of one half of a checkpoint (its encoder or its decoder), one class per structure.
+
+A half says everything that the rest of the engine may ask about a structure: sizes, facts that
+attention and caches depend on, and the names of its tensors. `structure` itself is read by the
+registries of model classes alone (`encoder/models/__init__.py`, `decoder/models/__init__.py`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from antiphon.config.errors import CheckpointError
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.tensor_names import HEAD_BIAS, HEADS, Side, bart_names, t5_names
+
+
+@dataclass(frozen=True)
+class HeadTensors:
+    """How a checkpoint stores the matrix that turns hidden states into logits."""
+
+    tied: bool  # it is the token embedding's matrix
+    bias: bool  # the checkpoint holds final_logits_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half(ABC):
+    """One half of a checkpoint, whatever its structure."""
+
+    structure: ClassVar[str]  # key of the registries of model classes
+    relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
+    equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
+
+    side: Side
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    attention_scale: float  # factor on the product of a query and a key
+    ffn_size: int
+    vocab_size: int  # 0 for an audio encoder
+    activation: str
+    padding_id: int | None = None  # a token that takes no position, in families that have one
+    pre_norm: (
+        bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
+    )
+    max_positions: int | None  # None: relative positions set no limit
+
+    @property
+    @abstractmethod
+    def feed_forward_matrices(self) -> int:
+        """Matrices of hidden_size by ffn_size in each layer."""
+
+    @property
+    @abstractmethod
+    def last_norm(self) -> str:
+        """Path of the norm whose output the half returns."""
+
+    @abstractmethod
+    def checkpoint_names(self, path: str) -> tuple[str, ...]:
+        """Names under which checkpoints hold the tensor at `path`, in order of preference."""
+
+    def ties_head(self, stored: bool, configured: bool) -> bool:
+        """Whether the head is the embedding's matrix. `stored`: the checkpoint holds one of its own.
+        `configured`: config.json ties them."""
+        return configured or not stored
+
+    def head_tensors(self, tensors: Container[str], configured: bool) -> HeadTensors:
+        """`tensors`: names in the checkpoint. `configured`: config.json ties head and embedding."""
+        stored = any(name in tensors for name in HEADS)
+        return HeadTensors(self.ties_head(stored, configured), HEAD_BIAS in tensors)
+
+    def audio_config(self, folder: Path) -> AudioConfig | None:
+        """How an audio encoder of this checkpoint folder wants its samples; None for text.
+
+        Raises CheckpointError for settings that contradict the model's.
+        """
+        return None
+
+    def check(self, model: str) -> None:  # noqa: B027 (few structures have something to check)
+        """Raises CheckpointError for sizes that contradict each other; `model` is for the message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BartHalf(Half):
+    """BART's structure (Lewis et al. 2019), which Whisper's transformer shares."""
+
+    structure: ClassVar[str] = "bart"
+
+    max_positions: int
+    embedding_norm: bool  # a LayerNorm right after the embeddings (BART, mBART)
+    positions: Literal["learned", "sinusoidal", "fairseq"]  # fairseq: M2M-100's layout of sinusoids
+    position_offset: int  # row of the table that holds position 0
+    embedding_scale: float
+    key_bias: bool = True  # Whisper's key projections have no bias
+
+    @property
+    def feed_forward_matrices(self) -> int:
+        return 2
+
+    @property
+    def last_norm(self) -> str:
+        return "layer_norm" if self.pre_norm else f"layers.{self.num_layers - 1}.final_layer_norm"
+
+    def checkpoint_names(self, path: str) -> tuple[str, ...]:
+        return bart_names(self.side, path)
+
+    def check(self, model: str) -> None:
+        if self.hidden_size % self.num_heads:
+            raise CheckpointError(
+                f"{model}: {self.side} hidden size {self.hidden_size} is not a multiple of its "
+                f"{self.num_heads} heads"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhisperEncoderHalf(BartHalf):
+    """Whisper's encoder (Radford et al. 2022): BART's layers over a spectrogram."""
+
+    structure: ClassVar[str] = "whisper"
+    equal_windows: ClassVar[bool] = True
+
+    mel_bins: int  # channels of the spectrogram
+
+    def audio_config(self, folder: Path) -> AudioConfig:
+        return AudioConfig.load(folder, self.mel_bins, self.max_positions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Half(Half):
+    """T5's structure (Raffel et al. 2020); gated feed-forward layers since v1.1 (Shazeer 2020)."""
+
+    structure: ClassVar[str] = "t5"
+    relative_bias: ClassVar[bool] = True
+
+    pre_norm: bool = True
+    max_positions: None = None
+    attention_scale: float = 1.0  # folded into T5's initialization
+    gated: bool
+    bias_buckets: int
+    bias_max_distance: int
+    norm_eps: float
+    logits_scale: float  # a decoder's hidden states are scaled by this before a tied head
+
+    @property
+    def feed_forward_matrices(self) -> int:
+        return 3 if self.gated else 2
+
+    @property
+    def last_norm(self) -> str:
+        return "final_layer_norm"
+
+    def checkpoint_names(self, path: str) -> tuple[str, ...]:
+        return t5_names(self.side, path)
+
+    def ties_head(self, stored: bool, configured: bool) -> bool:
+        """T5's config.json says nothing reliable about tying: a head that is stored is used."""
+        return not stored
