@@ -35,7 +35,7 @@ class SelfAttention(CachedAttention):
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]; writes self KV."""
         q = self.qkv.queries(x, step.pool.destination(self.layer, step.slot_mapping))
-        heads = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata)
+        heads = step.causal.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 
 
@@ -62,7 +62,7 @@ class CrossAttention(CrossWriter):
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]."""
         q = self.q_proj(x).unflatten(-1, self.heads)
-        heads = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
+        heads = step.cross.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 
 

@@ -3,12 +3,11 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import PlannedAttention
 from antiphon.kv.pool import KVPool
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
@@ -17,14 +16,12 @@ from antiphon.layers.quantization.rows import QuantizedRows
 
 @dataclass(frozen=True)
 class DecoderStep:
-    """What all layers of one step share: pages, where to write, and both attentions' metadata."""
+    """What all layers of one step share: pages, where to write, and both planned attentions."""
 
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] int32: where this step's self keys and values go
-    causal: AttentionBackend
-    causal_metadata: Any
-    cross: AttentionBackend
-    cross_metadata: Any
+    causal: PlannedAttention[object]
+    cross: PlannedAttention[object]
 
 
 class CachedAttention(nn.Module):

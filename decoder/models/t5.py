@@ -35,7 +35,7 @@ class SelfAttention(CachedAttention):
     def forward(self, x: LinearInput, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
         """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]; writes self KV."""
         q = self.qkv.queries(x, step.pool.destination(self.layer, step.slot_mapping))
-        heads = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata, bias)
+        heads = step.causal.run(q, *step.pool.pages(self.layer), bias)
         return heads.flatten(1)
 
 
@@ -61,7 +61,7 @@ class CrossAttention(CrossWriter):
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
         q = self.q(x).unflatten(-1, self.heads)
-        heads = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
+        heads = step.cross.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 
 

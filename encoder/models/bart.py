@@ -1,11 +1,9 @@
 """The encoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB; its layer is Whisper's too."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import BartHalf
 from antiphon.layers.activations import Activation
@@ -25,7 +23,7 @@ class SelfAttention(nn.Module):
         self.qkv = StackedLinear(size, parts, bias=True, unbiased=unbiased)
         self.out_proj = Linear(size, size)
 
-    def forward(self, x: LinearInput, attention: AttentionBackend, metadata: Any) -> torch.Tensor:
+    def forward(self, x: LinearInput, attention: FullAttention[M], metadata: M) -> torch.Tensor:
         """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]."""
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
         return attention.run(q, k, v, metadata).flatten(1)
@@ -42,13 +40,13 @@ class EncoderLayer(nn.Module):
         self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, residual: Residual, attention: AttentionBackend, metadata: Any) -> Residual:
+    def forward(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
         if self.pre_norm:
             return self._norms_before(residual, attention, metadata)
         return self._norms_behind(residual, attention, metadata)
 
     def _norms_before(
-        self, residual: Residual, attention: AttentionBackend, metadata: Any
+        self, residual: Residual, attention: FullAttention[M], metadata: M
     ) -> Residual:
         x, residual = self.self_attn_layer_norm(residual)
         x = self.self_attn(x, attention, metadata)
@@ -59,7 +57,7 @@ class EncoderLayer(nn.Module):
         return self.fc2.add_to(residual, x)
 
     def _norms_behind(
-        self, residual: Residual, attention: AttentionBackend, metadata: Any
+        self, residual: Residual, attention: FullAttention[M], metadata: M
     ) -> Residual:
         x = self.self_attn(residual.x, attention, metadata)
         residual = self.self_attn.out_proj.add_to(residual, x)
@@ -81,8 +79,8 @@ class BartEncoder(EncoderModel):
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
-        attention: AttentionBackend,
-        metadata: Any,
+        attention: FullAttention[M],
+        metadata: M,
     ) -> torch.Tensor:
         """Packed [tokens] int64 ids and positions -> hidden states [tokens, hidden]."""
         residual = Residual(self.embedding(token_ids, positions))

@@ -1,11 +1,9 @@
 """The encoder of T5 (Raffel et al. 2020): RMSNorm before each sublayer, no biases, relative position bias, unscaled scores."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
@@ -25,7 +23,7 @@ class SelfAttention(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
-        self, x: LinearInput, attention: AttentionBackend, metadata: Any, bias: RelativeBias
+        self, x: LinearInput, attention: FullAttention[M], metadata: M, bias: RelativeBias
     ) -> torch.Tensor:
         """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
@@ -39,7 +37,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, residual: Residual, attention: AttentionBackend, metadata: Any, bias: RelativeBias
+        self, residual: Residual, attention: FullAttention[M], metadata: M, bias: RelativeBias
     ) -> Residual:
         x, residual = self.attention.layer_norm(residual)
         x = self.attention(x, attention, metadata, bias)
@@ -64,8 +62,8 @@ class T5Encoder(EncoderModel):
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
-        attention: AttentionBackend,
-        metadata: Any,
+        attention: FullAttention[M],
+        metadata: M,
     ) -> torch.Tensor:
         """Packed [tokens] int64 ids -> hidden states [tokens, hidden].
 

@@ -1,12 +1,10 @@
 """Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then
 pre-norm BART layers."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import WhisperEncoderHalf
@@ -29,8 +27,8 @@ class WhisperEncoder(EncoderModel):
     def forward(
         self,
         features: torch.Tensor,
-        attention: AttentionBackend,
-        metadata: Any,
+        attention: FullAttention[M],
+        metadata: M,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[windows, mel_bins, frames] -> packed hidden states [windows * frames / 2, hidden].

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_checks import check_small_batch, check_projecting, random_slots
+from kernel_checks import check_projecting, check_small_batch, random_slots
 from torch import nn
 from torch.nn import functional as F
 
