@@ -13,6 +13,7 @@ import torch
 from antiphon.attention.interface import PlannedAttention
 from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.graphs import (
@@ -181,7 +182,7 @@ class DecoderRunner:
         )
 
     def _pages_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.config.decoder.kv_page_size)
+        return ceil_div(num_tokens, self.config.decoder.kv_page_size)
 
     @torch.inference_mode()
     def _capture(self) -> DecoderGraphs | None:
