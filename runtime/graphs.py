@@ -47,7 +47,7 @@ class GraphCapture:
     def _compile(self, works: Iterable[Work]) -> None:
         """The kernels that `works` launch, together. One after the other, as they are met, they would be most of a start that finds
         no compiled kernels on disk."""
-        from antiphon.kernels.launch import only_compiling  # Triton is there where CUDA is
+        from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
         layers = self.model.layers
@@ -57,7 +57,7 @@ class GraphCapture:
             torch.cuda.current_stream(self.device)
         )  # what is read was made there
         try:
-            with only_compiling(), torch.cuda.stream(self.stream):
+            with compiling_together(), torch.cuda.stream(self.stream):
                 for work in works:
                     work()
                     self.stream.synchronize()  # what it reads may be overwritten for the next

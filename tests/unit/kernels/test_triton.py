@@ -1,7 +1,6 @@
 """Our Triton kernels in Triton's interpreter, which runs them on the CPU. bfloat16 is left to the GPU: the interpreter's dot
 treats it as integers."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,6 @@ from kernel_checks import FLOAT8, check_projecting, check_small_batch, random_sl
 pytest.importorskip("triton")
 
 import triton.language as tl
-from triton.runtime.jit import JITFunction
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
@@ -29,7 +27,6 @@ from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_attention as paged_kernels
 from antiphon.kernels.full_attention import head_parts
-from antiphon.kernels.launch import only_compiling
 from antiphon.kernels.norms import activation, add_norm
 from antiphon.kernels.page_write import write_pages
 from antiphon.kernels.paged_launch import PagedLaunch, Tile
@@ -239,28 +236,3 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(
     assert found.tolist() == wanted.tolist()
     assert torch.equal(slots.tokens, tokens_wanted)
     assert len(set(wanted.tolist())) > 10
-
-
-def test_only_compiling_runs_no_kernel_of_this_thread_and_leaves_others_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled: list[bool] = []
-    monkeypatch.setattr(
-        JITFunction,
-        "run",
-        lambda kernel, *arguments, grid, warmup, **options: compiled.append(warmup),
-    )
-
-    def launch() -> None:
-        JITFunction.run(None, grid=(1,), warmup=False)
-
-    with only_compiling():
-        launch()
-        other = threading.Thread(target=launch)
-        other.start()
-        other.join()
-    launch()
-    with pytest.raises(ZeroDivisionError), only_compiling():
-        1 / 0  # noqa: B018
-    launch()
-    assert compiled == [True, False, False, False]
