@@ -1,6 +1,7 @@
 """The first request of a kind costs what later ones do: everything is compiled, loaded and allocated before the engine is ready.
 
 Run as a script, this file measures one engine in a process of its own: `python test_first_request.py MODEL DEVICE QUANTIZATION`.
+With `unprepared` behind these, nothing is made ready before its first use.
 """
 
 import json
@@ -56,13 +57,35 @@ def clock(device: str) -> float:
     return time.process_time() if device == "cpu" else time.perf_counter()
 
 
-def measure(folder: Path, device: str, quantization: str) -> dict[str, list[float]]:
+def leave_unprepared() -> None:
+    """As if nobody had thought of first requests."""
+    from antiphon.attention import cpu_paged
+    from antiphon.decoder.runner import DecoderRunner
+    from antiphon.encoder.runner import EncoderRunner
+    from antiphon.layers import cpu_int8
+
+    DecoderRunner.warm_up = EncoderRunner.warm_up = lambda self: None
+    cpu_paged.make_ready = cpu_int8.make_ready = lambda *_: None
+
+
+def measure(
+    folder: Path, device: str, quantization: str, unprepared: str = ""
+) -> dict[str, list[float]]:
     """Seconds of one request after the other for each path, in the order in which they are used first."""
+    if unprepared:
+        leave_unprepared()
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
     whisper = inputs.whisper
     rules = None if whisper is None else whisper.rules()
     dtype = "float32" if device == "cpu" else "bfloat16"
-    engine = PlainEngine(folder, rules, device=device, dtype=dtype, quantization=quantization)
+    engine = PlainEngine(
+        folder,
+        rules,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        enforce_eager=bool(unprepared),
+    )
     payload = iter(_payloads(inputs))
 
     def request(
@@ -120,8 +143,8 @@ def run_script(*arguments: object, **environment: str) -> str:
     return done.stdout
 
 
-def check_first_requests(folder: Path, device: str, quantization: str) -> None:
-    for name, (first, *later) in json.loads(run_script(folder, device, quantization)).items():
+def check_first_requests(*arguments: object, **environment: str) -> None:
+    for name, (first, *later) in json.loads(run_script(*arguments, **environment)).items():
         usual = statistics.median(later)
         assert first <= TIMES * usual + SLACK, f"{name}: {first:.3f} s, later {usual:.3f}"
 
@@ -141,6 +164,24 @@ def test_a_first_request_on_a_gpu_takes_no_longer_than_later_ones(
     folder: Path, quantization: str
 ) -> None:
     check_first_requests(folder, "cuda", quantization)
+
+
+def check_that_unprepared_ones_are_seen(
+    folder: Path, device: str, quantization: str, caches: Path
+) -> None:
+    """With empty caches, of a machine that runs it for the first time."""
+    empty = {"NUMBA_CACHE_DIR": str(caches / "numba"), "TRITON_CACHE_DIR": str(caches / "triton")}
+    with pytest.raises(AssertionError, match=r"timestamps: |greedy: "):
+        check_first_requests(folder, device, quantization, "unprepared", **empty)
+
+
+def test_it_is_seen_where_a_first_request_compiles(tmp_path: Path) -> None:
+    check_that_unprepared_ones_are_seen(T5, "cpu", "none", tmp_path)
+
+
+@pytest.mark.gpu
+def test_it_is_seen_where_a_first_request_on_a_gpu_compiles(tmp_path: Path) -> None:
+    check_that_unprepared_ones_are_seen(T5, "cuda", "none", tmp_path)
 
 
 @pytest.mark.parametrize("folder", [WHISPER, T5])

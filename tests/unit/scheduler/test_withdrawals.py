@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_worker import EncodeJob, JobQueue
+from antiphon.actors.encoder_worker import JobQueue
+from antiphon.actors.messages import EncodeJob
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
@@ -332,7 +333,7 @@ def test_cancelled_calls_leave_the_encoder_idle(
             str(t5_folder), ray=False, max_encoder_batch_tokens=512, num_kv_pages=2000
         )
         await engine.start()
-        runner = engine.workers._host.encoder.runner
+        runner = engine.workers._actor.encoder.runner
         encode, begun, go_on, inputs_seen = runner.encode, threading.Event(), threading.Event(), []
 
         def slow(inputs):
