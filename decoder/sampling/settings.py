@@ -149,11 +149,12 @@ class SettingsTable:
             self.rows[dtype][:, slot] = off[:, 0]
 
     def in_use(self, slots: np.ndarray) -> list[str]:
-        """Names of the settings that any of `slots` [n] has switched on."""
+        """Names of the settings that any of `slots` [n] has switched on; seeds apart, which are
+        always in use."""
         names: list[str] = []
-        for dtype, off in _OFF.items():
-            is_on = (self.rows[dtype][:, slots] != off).any(1).tolist()
-            names += compress(_NAMES[dtype], is_on)
+        for dtype in (np.int64, np.float32):
+            numbers = self.rows[dtype].take(slots, axis=1)  # three times as fast as [:, slots]
+            names += compress(_NAMES[dtype], (numbers != _OFF[dtype]).any(1).tolist())
         return names
 
 
