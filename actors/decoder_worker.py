@@ -23,7 +23,8 @@ from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Media, StepOutput
+from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.request import StepOutput
 
 Send = Callable[[StepOutput], None]  # where outputs go; must not block
 
@@ -109,7 +110,7 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     # ------------------------------------------------------------------ to the encoders
 
-    def _encode(self, work: list[tuple[Media, int]]) -> None:
+    def _encode(self, work: list[EncodeCommand]) -> None:
         """Requests the hidden states of media from the encoders with these indices."""
         for encoder in {index for _, index in work}:
             jobs = [
@@ -119,7 +120,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             ]
             self._encoders[encoder].send(Encode(jobs))
 
-    def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
+    def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from the encoders with these indices."""
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)

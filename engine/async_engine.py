@@ -29,8 +29,8 @@ from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta
 from antiphon.engine.requests import OpenRequest, OpenRequests
 from antiphon.engine.transcription import Transcriber
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import (
+from antiphon.inputs.audio.forms import AudioInput
+from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
     checked_params,
     checked_priority,

@@ -18,7 +18,7 @@ from antiphon.config.errors import (
     RequestRefused,
 )
 from antiphon.engine.outputs import CompletionOutput, Logprob
-from antiphon.inputs.detokenise import TextStream
+from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.processor import InputProcessor, Prepared
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Route, Router

@@ -24,7 +24,7 @@ from antiphon.config.errors import (
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.detokenise import TextStream
+from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import parse
 
