@@ -78,9 +78,7 @@ class DecoderRunner:
         check_room(model, config)
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
-        self.causal, self.cross = select_paged(
-            "decoder", config.decoder.decoder_attention_backend, specs
-        )
+        self.causal, self.cross = select_paged("decoder", config.decoder.attention_backend, specs)
         self.model = self._load()
         quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
         if self.device.type == "cuda":
@@ -213,7 +211,7 @@ class DecoderRunner:
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
+        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
         sizes = cross_write_sizes(model.max_encoder_len, fixed)
         hidden = torch.zeros(
             max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device

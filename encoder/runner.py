@@ -39,7 +39,7 @@ class EncoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         self.attention = select_full(
-            "encoder", config.encoder.encoder_attention_backend, encoder_spec(half, self.target)
+            "encoder", config.encoder.attention_backend, encoder_spec(half, self.target)
         )
         self.model = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":
@@ -51,7 +51,7 @@ class EncoderRunner:
         quantise_encoder(config.model.quantization, self.model.layers, half.pre_norm)
         self.vocab_size = half.vocab_size
         self.padding_id = half.padding_id
-        self.shortens = config.encoder.encoder_window == "auto"
+        self.shortens = config.encoder.window == "auto"
         self.audio = model.audio
         if self.audio is not None:
             self.log_mel = LogMel(self.audio).to(self.target.device)
