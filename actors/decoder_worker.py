@@ -8,8 +8,8 @@ import torch
 
 from antiphon.actors.encoder_worker import EncodeJob
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates

@@ -16,8 +16,8 @@ from antiphon.actors.decoder_worker import DecoderWorker, Send
 from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
 from antiphon.actors.loop import Loop
 from antiphon.actors.worker import set_threads
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from antiphon.actors.hosts import ColocatedHost
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, SamplingError
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 
 Settings = Mapping[str, Any]
 Sequences = tuple[tuple[int, ...], ...]

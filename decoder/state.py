@@ -6,7 +6,8 @@ The host keeps the same settings in numpy, so that a step knows without asking t
 import numpy as np
 import torch
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.masks import MaskTable, checked_ids
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS

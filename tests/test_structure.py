@@ -33,7 +33,6 @@ LONG_FILES = {
     "tests/unit/inputs/audio/test_declared_length.py",
     "cli/flags.py",
     "config/generation.py",
-    "config/sampling.py",
     "decoder/sampling/sampler.py",
     "engine/async_engine.py",
     "engine/sync_engine.py",

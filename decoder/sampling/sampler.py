@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.state import OFF, Slots
 from antiphon.runtime.device import to_device
 from antiphon.scheduler.plan import Logprobs

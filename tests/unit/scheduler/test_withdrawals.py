@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
 from antiphon.actors.encoder_worker import EncodeJob, JobQueue
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.plan import StepResult
