@@ -14,7 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedMode
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import CheckpointError
-from antiphon.config.generation import GenerationDefaults, generation_settings
+from antiphon.config.generation import GenerationDefaults
+from antiphon.config.generation_settings import generation_settings
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.sampler import Asked, Sampler
