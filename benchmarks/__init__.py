@@ -1,1 +1,1 @@
-"""`antiphon bench`: kernels, steps and whole engines, each beside the limit of the machine that it ran on."""
+"""`antiphon bench`: kernels, steps and whole engines, beside the limits of the machine."""

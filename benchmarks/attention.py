@@ -1,4 +1,7 @@
-"""Attention kernels: every backend that is here, by batch, tokens, head size; share of what the machine can do."""
+"""Attention kernels: every usable backend, by sequences, tokens and head size.
+
+Each time stands beside the machine's limit: matmul rate for full attention, copy rate for decodes.
+"""
 
 from functools import partial
 from itertools import product
@@ -6,7 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.interface import AttentionSpec, FullBatch, PagedAttention, PagedBatch
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
 from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
@@ -14,9 +17,7 @@ from antiphon.benchmarks.report import Row
 from antiphon.kernels.formats import FLOAT8
 
 HIDDEN = 1280  # heads times head size
-ROTATED = (
-    1 << 30
-)  # bytes of keys and values that a paged measurement goes through: far more than any cache
+ROTATED = 1 << 30  # bytes of keys and values that a paged measurement reads: beyond any cache
 
 
 def full(
@@ -26,7 +27,8 @@ def full(
     head_sizes: list[int],
     dtype: torch.dtype,
 ) -> list[Row]:
-    rows = []
+    """Encoder attention over `batches` x `tokens` x `head_sizes`, in `dtype`."""
+    rows: list[Row] = []
     for batch, length, size in product(batches, tokens, head_sizes):
         heads = HIDDEN // size
         spec = AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device("cuda"))
@@ -35,15 +37,20 @@ def full(
         )
         lengths = FullBatch.of(np.full(batch, length), spec.device)
         operations = 4 * batch * heads * length**2 * size
-        for name, backend in _usable(spec):
-            plan = backend.plan(lengths)
-            took = seconds(partial(backend.run, q, k, v, plan), 40)
+        for name in _usable(spec):
+            backend = BACKENDS[name].full_class()(spec)
+            took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
+            case = {"kind": "full", "batch": batch, "tokens": length, "head_size": size}
+            rate = operations / took
             rows.append(
                 {
-                    "kind": "full", "batch": batch, "tokens": length, "head_size": size, "backend": name, "us": took * 1e6,
-                    "TFLOP/s": operations / took / 1e12, "of_matmul_%": 100 * operations / took / machine.bf16_flops_per_second,
+                    **case,
+                    "backend": name,
+                    "us": took * 1e6,
+                    "TFLOP/s": rate / 1e12,
+                    "of_matmul_%": 100 * rate / machine.bf16_flops_per_second,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -54,7 +61,8 @@ def paged(
     head_sizes: list[int],
     dtype: torch.dtype,
 ) -> list[Row]:
-    """Decode steps over cross KV, in the model's dtype and as float8."""
+    """Decode steps over cross KV, in the model's dtype and in float8. Pages have 16 tokens, or 256
+    for `flash_attn`, which needs them."""
     rows = []
     for batch, length, size, kv in product(batches, tokens, head_sizes, (None, FLOAT8)):
         heads = HIDDEN // size
@@ -62,49 +70,52 @@ def paged(
             spec = AttentionSpec(
                 "cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv
             )
-            usable = [
-                (name, made)
-                for name, made in _usable(spec)
+            backends = {
+                name: BACKENDS[name].paged_class()(spec)
+                for name in _usable(spec)
                 if (name == "flash_attn") == (page_size == 256)
-            ]
+            }
+            usable = {name: each for name, each in backends.items() if capturable(each)}
             if not usable:
                 continue
             pools, q, lengths = _paged_problem(spec, batch, length)
             read = 2 * batch * length * heads * size * pools[0].element_size()
-            for name, backend in usable:
-                if not capturable(backend):
-                    continue
+            for name, backend in usable.items():
                 took = _time_decode(backend, q, pools, lengths)
+                case = {"kind": "decode", "batch": batch, "tokens": length, "head_size": size}
                 rows.append(
                     {
-                        "kind": "decode", "batch": batch, "tokens": length, "head_size": size, "backend": name,
-                        "kv": "fp8" if kv else str(dtype).removeprefix("torch."), "us": took * 1e6, "TB/s": read / took / 1e12,
+                        **case,
+                        "backend": name,
+                        "kv": "fp8" if kv else str(dtype).removeprefix("torch."),
+                        "us": took * 1e6,
+                        "TB/s": read / took / 1e12,
                         "of_copy_%": 100 * read / took / machine.copy_bytes_per_second,
                     }
-                )  # fmt: skip
+                )
             pools.clear()
     return rows
 
 
 def _time_decode(
-    backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
+    backend: PagedAttention[object], q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
 ) -> float:
-    plan = backend.plan(batch)
-    return seconds_in_graph(lambda i: backend.run(q, pools[i][0], pools[i][1], plan), len(pools))
+    metadata = backend.plan(batch)
+    return seconds_in_graph(
+        lambda i: backend.run(q, pools[i][0], pools[i][1], metadata), len(pools)
+    )
 
 
-def _usable(spec: AttentionSpec) -> list[tuple[str, AttentionBackend]]:
+def _usable(spec: AttentionSpec) -> list[str]:
+    """Names of the backends that can serve `spec` on this device."""
     capability = torch.cuda.get_device_capability()
-    return [
-        (name, row.load()(spec))
-        for name, row in BACKENDS.items()
-        if refusal(name, spec, capability) is None
-    ]
+    return [name for name in BACKENDS if refusal(name, spec, capability) is None]
 
 
 def _paged_problem(
     spec: AttentionSpec, batch: int, length: int
 ) -> tuple[list[torch.Tensor], torch.Tensor, PagedBatch]:
+    """Page pools to rotate through, queries [sequences, heads, head size], and the batch."""
     size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
     pages = -(-length // size)
     shape = (2, batch * pages, size, spec.num_heads, spec.head_dim)
@@ -113,8 +124,5 @@ def _paged_problem(
     pools = [torch.randn(shape, device="cuda", dtype=spec.dtype).to(kv_dtype) for _ in range(count)]
     table = np.random.default_rng(0).permutation(batch * pages).reshape(batch, pages)
     q = torch.randn(batch, spec.num_heads, spec.head_dim, device="cuda", dtype=spec.dtype)
-    return (
-        pools,
-        q,
-        PagedBatch.of(np.ones(batch, np.int64), np.full(batch, length), table, spec.device),
-    )
+    lengths = np.ones(batch, np.int64), np.full(batch, length)
+    return pools, q, PagedBatch.of(*lengths, table, spec.device)

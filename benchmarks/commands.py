@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure kernels, steps and whole engines."
 )
 
-# Weights are random unless the checkpoint's are wanted: what is measured does not depend on them.
+# Weights are random unless the checkpoint's are requested: speed does not depend on them.
 BENCH_ENGINE = replace(
     ENGINE,
     defaults={**ENGINE.defaults, "load_format": "dummy"},
@@ -46,23 +46,24 @@ Peer = Annotated[bool, typer.Option(help="Measure transformers too.")]
 
 def _numbers(text: str) -> list[int]:
     try:
-        numbers = [int(each) for each in text.split(",")]
+        numbers = [int(number) for number in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:  # nobody would ever be done with 0 requests under way
+    if not numbers or min(numbers) < 1:  # a load of no callers would never end
         raise ConfigurationError(f"'{text}' must be whole numbers above 0 with commas between them")
     return numbers
 
 
 @contextlib.contextmanager
 def _folder(model: str, load_format: str) -> Iterator[str]:
-    """A published name becomes a folder with its configuration."""
+    """The folder of a checkpoint; of a published name, a temporary one with its configuration."""
     if model not in PUBLISHED:
         yield model
         return
     if load_format != "dummy":
         raise ConfigurationError(
-            f"{model} is known here by its shapes alone: use --load-format dummy, or give a hub id or folder"
+            f"only the shapes of {model} are known here: "
+            "use --load-format dummy, or give a hub id or a folder"
         )
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(PUBLISHED[model], Path(folder))
@@ -84,7 +85,7 @@ def _report_engine(
     rows: list[Row],
     output: Path | None,
 ) -> None:
-    """What a whole engine ran on, the table, the file."""
+    """Prints what an engine ran on and its table; writes both to `output`."""
     import torch
 
     from antiphon.benchmarks.machine import host
@@ -104,7 +105,7 @@ def attention(
     output: Output = None,
     plot_file: Plot = None,
 ) -> None:
-    """Every attention backend that is here: TFLOP/s and share of the matmul rate; decode steps: TB/s and share of a copy's."""
+    """Every usable attention backend: TFLOP/s and share of the matmul rate, TB/s of decodes."""
     _need_gpu()
     import torch
 
@@ -160,14 +161,14 @@ def steps(
             rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, target.dtype)
             gc.collect()
             torch.cuda.empty_cache()
-        found = measured.decoder(
+        decoder_rows = measured.decoder(
             described, config, machine, _numbers(decodes), cross_tokens, length
         )
     print(machine)
     print(table(rows))
-    print(table(found))
+    print(table(decoder_rows))
     if output is not None:
-        write_json(output, f"steps {model}", machine, options, rows + found)
+        write_json(output, f"steps {model}", machine, options, rows + decoder_rows)
 
 
 @app.command(cls=PanelledCommand)
@@ -181,7 +182,7 @@ def throughput(
     mixed: Annotated[
         bool,
         typer.Option(
-            help="Lengths as traffic has them: outputs log-normal around, texts up to the given size."
+            help="Lengths as in traffic: outputs log-normal around, texts up to the given size."
         ),
     ] = False,
     peer_batches: Annotated[
@@ -199,10 +200,10 @@ def throughput(
     batches = _numbers(peer_batches) if peer_batches else []
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
-            mine, facts = local.throughput(folder, options, load)
+            own, facts = local.throughput(folder, options, load)
         else:
-            mine, facts = asyncio.run(serving.run_throughput(folder, options, load))
-        rows: list[Row] = [{"engine": "antiphon", **mine}]
+            own, facts = asyncio.run(serving.run_throughput(folder, options, load))
+        rows: list[Row] = [{"engine": "antiphon", **own}]
         config = resolve(folder, options)
         described = ModelConfig.load(config.model)
         target = Target.resolve(config.model, described.raw, described.family)
@@ -210,7 +211,7 @@ def throughput(
             rows.append(
                 peers.throughput(Path(folder), load, batch, target.dtype, target.device.type)
             )
-            rows[-1]["ratio"] = mine["requests/s"] / rows[-1]["requests/s"]
+            rows[-1]["ratio"] = own["requests/s"] / rows[-1]["requests/s"]
     _report_engine("throughput", model, facts, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")
@@ -221,14 +222,14 @@ def throughput(
 def latency(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
-    concurrency: Annotated[str, typer.Option(help="Requests under way.")] = "1,8,32,128",
+    concurrency: Annotated[str, typer.Option(help="Requests in flight.")] = "1,8,32,128",
     requests: Annotated[int, typer.Option(help="At each concurrency.", min=1)] = 256,
     input_size: Annotated[float, typer.Option(help="Seconds of sound, or tokens of text.")] = 4.7,
     output_tokens: Annotated[int, typer.Option(min=1)] = 20,
     output: Output = None,
     plot_file: Plot = None,
 ) -> None:
-    """A closed loop: a fixed number of callers, each with one request under way."""
+    """A closed loop: a fixed number of callers, each with one request in flight."""
     from antiphon.benchmarks import local, serving
 
     options = {"load_format": "dummy", **engine}

@@ -1,5 +1,7 @@
-"""Both workers in this process, without Ray, clients or tokenizers: the engine's own work. Beside the same load through Ray it shows
-what the way there and back costs."""
+"""Both workers in this process, without Ray, clients or tokenizers: the engine's own work.
+
+Compared with the same load through Ray, it shows what Ray and the messages cost.
+"""
 
 import itertools
 import queue
@@ -21,11 +23,13 @@ from antiphon.scheduler.request import Finished, Media, Request, RequestState, S
 
 
 class LocalEngine:
+    """Two worker threads under one load; requests are made by hand."""
+
     def __init__(self, folder: str, options: dict[str, Any], load: Load) -> None:
         config = resolve(folder, options)
         self.model, self.load = ModelConfig.load(config.model), load
         self._workers = LocalWorkers(self.model, config, None)
-        self.facts = self._workers.facts
+        self.facts = self._workers.info
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self._workers.audio
@@ -39,9 +43,9 @@ class LocalEngine:
     def steps(self) -> int:
         return self._workers.counters()["steps"]
 
-    def run(self, sizes: list[tuple[float, int]], under_way: int) -> list[float]:
-        """Seconds that each request took, `under_way` at a time. Raises RequestFailed."""
-        left = iter([self._request(*each) for each in sizes])
+    def run(self, sizes: list[tuple[float, int]], in_flight: int) -> list[float]:
+        """Seconds of each request, with `in_flight` of them at a time. Raises RequestFailed."""
+        left = iter([self._request(*size) for size in sizes])
         began: dict[int, float] = {}
         took: list[float] = []
 
@@ -50,7 +54,7 @@ class LocalEngine:
             began.update({request.id: time.perf_counter() for request in requests})
             self._workers.submit(0, requests)
 
-        submit(under_way)
+        submit(in_flight)
         while len(took) < len(sizes):
             ends = [self._next_end()]
             while not self._ended.empty():
@@ -90,7 +94,7 @@ class LocalEngine:
 
 
 def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, dict[str, Any]]:
-    """All requests at once; as `serving.run_throughput`."""
+    """All requests at once, as `serving.run_throughput`: the row, and what the workers are."""
     began = time.perf_counter()
     engine = LocalEngine(folder, options, load)
     ready = time.perf_counter() - began
@@ -113,14 +117,14 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
 def latency(
     folder: str, options: dict[str, Any], load: Load, concurrencies: list[int]
 ) -> tuple[list[Row], dict[str, Any]]:
-    """A closed loop; as `serving.run_latency`."""
+    """A closed loop, as `serving.run_latency`: one row for each concurrency."""
     engine, rows = LocalEngine(folder, options, load), []
     try:
-        for each in concurrencies:
-            _warm(engine, each)
+        for callers in concurrencies:
+            _warm(engine, callers)
             began = time.perf_counter()
-            took = engine.run(load.sizes(engine.audio is not None), each)
-            rows.append(closed_loop_row(each, took, time.perf_counter() - began))
+            took = engine.run(load.sizes(engine.audio is not None), callers)
+            rows.append(closed_loop_row(callers, took, time.perf_counter() - began))
         return rows, engine.facts
     finally:
         engine.close()

@@ -1,4 +1,4 @@
-"""The limits of the machine, measured: what every figure stands beside."""
+"""The measured limits of the machine, which every figure is compared with."""
 
 import platform
 import threading
@@ -41,12 +41,16 @@ def measure() -> Machine:
 
 
 def host() -> str:
-    return f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    """This machine and its software, in one line."""
+    processor = platform.processor() or platform.machine()
+    return f"{processor}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 class PeakMemory:
-    """The largest proportional set size, in bytes, of this process and its descendants (Ray's among them) meanwhile; None without
-    psutil (extra `bench`)."""
+    """A context that samples the memory of this process and its descendants, Ray's included.
+
+    `peak`: the largest sum of proportional set sizes, in bytes; None without psutil.
+    """
 
     def __init__(self) -> None:
         self.peak: int | None = None
@@ -82,16 +86,16 @@ def seconds(work: Callable[[], object], milliseconds: int = 100) -> float:
     """Median time of `work` on the device, by CUDA events, after a warm-up."""
     from triton.testing import do_bench
 
-    found: float = (
-        do_bench(work, warmup=max(10, milliseconds // 4), rep=milliseconds, return_mode="median")
-        / 1e3
-    )
-    return found
+    warm_up = max(10, milliseconds // 4)
+    median: float = do_bench(work, warmup=warm_up, rep=milliseconds, return_mode="median")
+    return median / 1e3
 
 
 def seconds_in_graph(work: Callable[[int], object], count: int) -> float:
-    """Mean time of `work(0)` to `work(count - 1)`, replayed as one graph: without the gaps between launches. Give each its own data
-    where one call's would stay in the cache."""
+    """Mean time of `work(0)` to `work(count - 1)`, replayed as one graph, so without launch gaps.
+
+    Each call should have its own data, or the cache will hold it.
+    """
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         work(0)

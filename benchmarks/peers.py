@@ -1,4 +1,4 @@
-"""transformers on the same configuration, for comparison in the same run."""
+"""transformers with the same configuration, measured in the same run."""
 
 import multiprocessing
 import time
@@ -16,6 +16,9 @@ from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, offline_row
 from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.families.audio_config import AudioConfig
+
+# Sizes of a batch -> its inputs, and the decoder's prompt.
+Make = Callable[[list[float]], tuple[dict[str, Any], list[int]]]
 
 
 def _model(folder: Path, dtype: torch.dtype, device: str) -> Any:
@@ -45,8 +48,11 @@ class OwnLength:
 def throughput(
     folder: Path, load: Load, batch: int, dtype: torch.dtype, device: str = "cuda"
 ) -> Row:
-    """`generate` in batches of `batch`, greedy, in a process of its own; texts sorted by length, so that it pads little; spectrograms by
-    our own code on the device, which is faster than theirs."""
+    """Greedy `generate` in batches of `batch`, in a process of its own.
+
+    In its favor, texts are sorted by length, so that it pads little, and spectrograms are made by
+    our code on the device, which is faster than its own.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_throughput, (folder, load, batch, dtype, device))
 
@@ -57,19 +63,16 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
     model.generation_config.eos_token_id = None  # random weights: rows end by length alone
     whisper = model.config.model_type == "whisper"
     make = (_sound if whisper else _texts)(model, load.input_size, dtype, device)
-    generate = model.generate
-    if (
-        whisper
-    ):  # Whisper's own generate looks for timestamps and languages; the plain one is what it calls
-        generate = lambda **given: GenerationMixin.generate(model, **given)
+    # Whisper's own `generate` adds timestamps and languages around the plain one.
+    generate = partial(GenerationMixin.generate, model) if whisper else model.generate
 
     def run(sizes: list[tuple[float, int]]) -> None:
-        given, prompt = make([size for size, _ in sizes])
+        inputs, prompt = make([size for size, _ in sizes])
         outputs = [tokens for _, tokens in sizes]
         stop = StoppingCriteriaList([OwnLength(len(prompt), outputs, device)])
         decoder_ids = torch.tensor([prompt] * len(sizes), device=device)
         generate(
-            **given,
+            **inputs,
             decoder_input_ids=decoder_ids,
             max_new_tokens=max(outputs),
             do_sample=False,
@@ -90,11 +93,6 @@ def _throughput(folder: Path, load: Load, batch: int, dtype: torch.dtype, device
     return {"engine": f"transformers, batch {batch}", **offline_row(load, sizes, took, memory)}
 
 
-Make = Callable[
-    [list[float]], tuple[dict[str, Any], list[int]]
-]  # inputs of these sizes, and the decoder's prompt
-
-
 def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
     audio = AudioConfig(mel_bins=model.config.num_mel_bins)
     log_mel = LogMel(audio).to(device, torch.float32)
@@ -105,12 +103,8 @@ def _sound(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
         for row, size in zip(samples.numpy(), sizes, strict=True):
             clip = clips.draw(size)[: audio.window]
             row[: len(clip)] = clip
-        return {"input_features": log_mel(samples.to(device)).to(dtype)}, [
-            start,
-            start + 1,
-            start + 2,
-            start + 3,
-        ]
+        features = log_mel(samples.to(device)).to(dtype)
+        return {"input_features": features}, [start, start + 1, start + 2, start + 3]
 
     return make
 
@@ -120,27 +114,27 @@ def _texts(model: Any, largest: float, dtype: torch.dtype, device: str) -> Make:
 
     def make(sizes: list[float]) -> tuple[dict[str, Any], list[int]]:
         drawn = [torch.from_numpy(texts.draw(size)).long() for size in sizes]
-        ids, there = (
-            pad_sequence(each, batch_first=True).to(device)
-            for each in (drawn, [torch.ones_like(one) for one in drawn])
+        ids, mask = (
+            pad_sequence(rows, batch_first=True).to(device)
+            for rows in (drawn, [torch.ones_like(text) for text in drawn])
         )
-        return {"input_ids": ids, "attention_mask": there}, [model.config.decoder_start_token_id]
+        return {"input_ids": ids, "attention_mask": mask}, [model.config.decoder_start_token_id]
 
     return make
 
 
 @torch.inference_mode()
 def encoder(folder: Path, batches: list[int], tokens: int, dtype: torch.dtype) -> list[Row]:
-    """Its encoder alone, from spectrograms or token ids on the device, with torch's attention."""
+    """transformers' encoder alone, from spectrograms or token ids that are on the device."""
     model = _model(folder, dtype, "cuda").get_encoder()
     rows = []
     for batch in batches:
         if model.config.model_type == "whisper":
             shape = (batch, model.config.num_mel_bins, 2 * model.config.max_source_positions)
-            given = torch.randn(shape, device="cuda", dtype=dtype)
+            inputs = torch.randn(shape, device="cuda", dtype=dtype)
         else:
-            given = torch.randint(3, model.config.vocab_size, (batch, tokens), device="cuda")
-        took = seconds(partial(model, given), 400)
+            inputs = torch.randint(3, model.config.vocab_size, (batch, tokens), device="cuda")
+        took = seconds(partial(model, inputs), 400)
         rows.append(
             {
                 "half": "encoder",

@@ -1,4 +1,4 @@
-"""The engine as users run it, through Ray: offline throughput, and latency with a fixed number of requests under way."""
+"""The engine as users run it: offline throughput, and latency with a fixed number of callers."""
 
 import asyncio
 import itertools
@@ -17,15 +17,16 @@ from antiphon.families.audio_config import AudioConfig
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths
-VARIETY = (
-    1 << 17
-)  # requests before an input comes again: each is a window into one long random sequence, moved by one
+VARIETY = 1 << 17  # requests before an input repeats: windows into one sequence, one apart
 
 
 @dataclass(frozen=True)
 class Load:
-    """`input_size`: seconds of sound, or tokens of text. `mixed`: outputs are log-normal around `output_tokens`, as traffic is (most
-    short, some long), and texts of any length up to `input_size`; always the same ones."""
+    """`input_size`: seconds of audio, or tokens of text.
+
+    `mixed`: outputs are log-normal around `output_tokens`, as in traffic (most short, some long),
+    and texts have any length up to `input_size`. The drawn lengths are the same in every run.
+    """
 
     requests: int
     input_size: float
@@ -57,7 +58,10 @@ _serials = itertools.count(1)
 
 
 class RandomInputs:
-    """Encoder inputs that never repeat, made before anything is measured: sound for a model that has `audio`, else token ids."""
+    """Encoder inputs that never repeat, made before anything is measured.
+
+    Samples for a model with `audio`, else token ids.
+    """
 
     def __init__(self, largest: float, vocab_size: int, audio: AudioConfig | None) -> None:
         self._audio = audio
@@ -88,9 +92,11 @@ class Requests:
         if self._audio is None:
             return {"prompt_token_ids": array.tolist()}
         start = self._engine.model.token_id("decoder_start_token_id")
-        prompt = [start, start + 1, start + 2, self._engine.inputs.whisper.no_timestamps_id]  # type: ignore[operator, union-attr]
+        whisper = self._engine.inputs.whisper
+        assert start is not None
+        assert whisper is not None
         return {
-            "prompt_token_ids": prompt,
+            "prompt_token_ids": [start, start + 1, start + 2, whisper.no_timestamps_id],
             "multi_modal_data": {"audio": (array, self._audio.sampling_rate)},
         }
 
@@ -122,7 +128,7 @@ async def throughput(engine: AsyncEngine, load: Load) -> Row:
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:
         began = time.perf_counter()
-        await asyncio.gather(*(requests.one(*each) for each in sizes))
+        await asyncio.gather(*(requests.one(*size) for size in sizes))
         took = time.perf_counter() - began
     steps = (await engine.stats())["steps"] - before["steps"]
     return {**offline_row(load, sizes, took, memory), "steps": steps}
@@ -130,13 +136,18 @@ async def throughput(engine: AsyncEngine, load: Load) -> Row:
 
 def offline_row(load: Load, sizes: list[tuple[float, int]], took: float, memory: PeakMemory) -> Row:
     return {
-        "requests": len(sizes), "input": load.input_size, "output_tokens": load.output_tokens, "seconds": took,
-        "requests/s": len(sizes) / took, "tokens/s": sum(tokens for _, tokens in sizes) / took, "memory_gib": None if memory.peak is None else memory.peak / 2**30,
-    }  # fmt: skip
+        "requests": len(sizes),
+        "input": load.input_size,
+        "output_tokens": load.output_tokens,
+        "seconds": took,
+        "requests/s": len(sizes) / took,
+        "tokens/s": sum(tokens for _, tokens in sizes) / took,
+        "memory_gib": None if memory.peak is None else memory.peak / 2**30,
+    }
 
 
 async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
-    """A closed loop: `concurrency` callers, each with one request under way."""
+    """A closed loop: `concurrency` callers, each with one request in flight."""
     await _warm(engine, load, concurrency)
     requests, took = Requests(engine, load.input_size), []
     left = iter(load.sizes(engine.inputs.audio is not None))
@@ -154,9 +165,12 @@ async def latency(engine: AsyncEngine, load: Load, concurrency: int) -> Row:
 def closed_loop_row(concurrency: int, took: list[float], elapsed: float) -> Row:
     ordered = sorted(took)
     return {
-        "concurrency": concurrency, "requests": len(took), "requests/s": len(took) / elapsed,
-        "median_ms": 1e3 * statistics.median(took), "p95_ms": 1e3 * ordered[int(0.95 * (len(took) - 1))],
-    }  # fmt: skip
+        "concurrency": concurrency,
+        "requests": len(took),
+        "requests/s": len(took) / elapsed,
+        "median_ms": 1e3 * statistics.median(took),
+        "p95_ms": 1e3 * ordered[int(0.95 * (len(took) - 1))],
+    }
 
 
 async def run_throughput(
@@ -172,9 +186,10 @@ async def run_latency(
     model: str, options: dict[str, Any], load: Load, concurrencies: list[int]
 ) -> tuple[list[Row], dict[str, Any]]:
     async with AsyncEngine(model, **options) as engine:
-        return [await latency(engine, load, each) for each in concurrencies], _facts(engine)
+        rows = [await latency(engine, load, callers) for callers in concurrencies]
+        return rows, _facts(engine)
 
 
 def _facts(engine: AsyncEngine) -> dict[str, Any]:
     assert engine.workers is not None
-    return engine.workers.facts
+    return engine.workers.info

@@ -1,6 +1,6 @@
-"""Published configurations by name, so that they can be measured with random weights and without a download.
+"""Published configurations by name, to be measured with random weights and without a download.
 
-Numbers from the config.json files of the checkpoints on huggingface.co.
+The numbers are from the config.json files of the checkpoints on huggingface.co.
 """
 
 import json
@@ -8,34 +8,86 @@ from pathlib import Path
 from typing import Any
 
 _LARGE_V3: dict[str, Any] = {
-    "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "d_model": 1280, "encoder_layers": 32,
-    "decoder_layers": 32, "encoder_attention_heads": 20, "decoder_attention_heads": 20, "encoder_ffn_dim": 5120,
-    "decoder_ffn_dim": 5120, "num_mel_bins": 128, "vocab_size": 51866, "max_source_positions": 1500, "max_target_positions": 448,
-    "suppress_tokens": None, "begin_suppress_tokens": None, "pad_token_id": 50256, "bos_token_id": 50257, "eos_token_id": 50257,
+    "architectures": ["WhisperForConditionalGeneration"],
+    "model_type": "whisper",
+    "d_model": 1280,
+    "encoder_layers": 32,
+    "decoder_layers": 32,
+    "encoder_attention_heads": 20,
+    "decoder_attention_heads": 20,
+    "encoder_ffn_dim": 5120,
+    "decoder_ffn_dim": 5120,
+    "num_mel_bins": 128,
+    "vocab_size": 51866,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "pad_token_id": 50256,
+    "bos_token_id": 50257,
+    "eos_token_id": 50257,
     "decoder_start_token_id": 50258,
-}  # fmt: skip
-_FLAN_T5: dict[str, Any] = {
-    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_kv": 64, "feed_forward_proj": "gated-gelu",
-    "vocab_size": 32128, "tie_word_embeddings": False, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
-}  # fmt: skip
+}
+_WHISPER_BASE: dict[str, Any] = {
+    **_LARGE_V3,
+    "d_model": 512,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+    "num_mel_bins": 80,
+}
+_BART_LARGE_CNN: dict[str, Any] = {
+    "architectures": ["BartForConditionalGeneration"],
+    "model_type": "bart",
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "vocab_size": 50264,
+    "max_position_embeddings": 1024,
+    "activation_function": "gelu",
+    "decoder_start_token_id": 2,
+    "eos_token_id": 2,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+}
+
+
+def _flan_t5(d_model: int, d_ff: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "d_kv": 64,
+        "feed_forward_proj": "gated-gelu",
+        "vocab_size": 32128,
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "d_model": d_model,
+        "d_ff": d_ff,
+        "num_layers": layers,
+        "num_decoder_layers": layers,
+        "num_heads": heads,
+    }
+
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "whisper-large-v3": _LARGE_V3,
     "whisper-large-v3-turbo": {**_LARGE_V3, "decoder_layers": 4},
-    "whisper-base": {
-        **_LARGE_V3, "d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 8,
-        "decoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "num_mel_bins": 80,
-    },
-    "bart-large-cnn": {
-        "architectures": ["BartForConditionalGeneration"], "model_type": "bart", "d_model": 1024, "encoder_layers": 12,
-        "decoder_layers": 12, "encoder_attention_heads": 16, "decoder_attention_heads": 16, "encoder_ffn_dim": 4096,
-        "decoder_ffn_dim": 4096, "vocab_size": 50264, "max_position_embeddings": 1024, "activation_function": "gelu",
-        "decoder_start_token_id": 2, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1, "forced_bos_token_id": None,
-        "forced_eos_token_id": None,
-    },
-    "flan-t5-base": {**_FLAN_T5, "d_model": 768, "d_ff": 2048, "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12},
-    "flan-t5-xl": {**_FLAN_T5, "d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32},
-}  # fmt: skip
+    "whisper-base": _WHISPER_BASE,
+    "bart-large-cnn": _BART_LARGE_CNN,
+    "flan-t5-base": _flan_t5(768, 2048, 12, 12),
+    "flan-t5-xl": _flan_t5(2048, 5120, 24, 32),
+}
 
 
 def write_checkpoint(config: dict[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One encoder forward and one decoder step of a model with random weights, without Ray: what the engine is made of."""
+"""One encoder forward and one decoder step of a model with random weights, without Ray."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from antiphon.scheduler.plan import StepPlan
 
 @dataclass(frozen=True)
 class Work:
-    """Of one encoder input: floating-point operations."""
+    """Floating-point operations for one encoder input."""
 
     linear: float
     attention: float
@@ -36,7 +36,10 @@ class Work:
 def encoder(
     model: ModelConfig, config: EngineConfig, machine: Machine, batches: list[int], tokens: int
 ) -> list[Row]:
-    """From samples or token ids on the host to hidden states; the limit is the arithmetic at the measured matmul rate."""
+    """From samples or token ids on the host to hidden states, for each of `batches`.
+
+    The limit is the arithmetic at the measured matmul rate.
+    """
     began = time.perf_counter()
     runner = EncoderRunner(model, config)
     ready = time.perf_counter() - began
@@ -59,10 +62,16 @@ def encoder(
         limit = machine.bf16_flops_per_second / (work.linear + work.attention)
         rows.append(
             {
-                "half": "encoder", "attention": runner.attention.name, "batch": batch, "ms": took * 1e3, "inputs/s": batch / took,
-                "limit": limit, "of_limit_%": 100 * batch / took / limit, "ready_s": ready,
+                "half": "encoder",
+                "attention": runner.attention.name,
+                "batch": batch,
+                "ms": took * 1e3,
+                "inputs/s": batch / took,
+                "limit": limit,
+                "of_limit_%": 100 * batch / took / limit,
+                "ready_s": ready,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -74,7 +83,10 @@ def decoder(
     cross_len: int,
     length: int,
 ) -> list[Row]:
-    """A decode step by itself; the limit is the bytes that it must read at the measured copy rate."""
+    """A decode step by itself, for each of `batches` sequences.
+
+    The limit is the bytes that the step must read at the measured copy rate.
+    """
     began = time.perf_counter()
     runner = DecoderRunner(model, config)
     ready = time.perf_counter() - began
@@ -90,57 +102,71 @@ def decoder(
         assert shape is not None
         inputs = runner.inputs.fill(plan, shape)
         took = seconds(partial(runner.graphs.replay, inputs), 300)
-        began = time.perf_counter()
-        step = runner.launch(plan)
-        for _ in range(49):  # one step ahead, as the engine runs them
-            following = runner.launch(plan)
-            step.result()
-            step = following
-        step.result()
-        launched = (time.perf_counter() - began) / 50
+        with_host = _seconds_with_host(runner, plan)
         read = weights + batch * (cross_len + length) * token_bytes
+        limit = read / machine.copy_bytes_per_second
         rows.append(
             {
-                "half": "decoder", "attention": runner.cross.name, "kv": str(pool.dtype).removeprefix("torch."), "batch": batch,
-                "ms": took * 1e3, "tokens/s": batch / took, "limit_ms": read / machine.copy_bytes_per_second * 1e3,
-                "times_limit": took * machine.copy_bytes_per_second / read, "ms_with_host": launched * 1e3, "ready_s": ready,
+                "half": "decoder",
+                "attention": runner.cross.name,
+                "kv": str(pool.dtype).removeprefix("torch."),
+                "batch": batch,
+                "ms": took * 1e3,
+                "tokens/s": batch / took,
+                "limit_ms": limit * 1e3,
+                "times_limit": took / limit,
+                "ms_with_host": with_host * 1e3,
+                "ready_s": ready,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
+def _seconds_with_host(runner: DecoderRunner, plan: StepPlan, steps: int = 50) -> float:
+    """Mean time of a step with the host's work, launched one step ahead as the engine does."""
+    began = time.perf_counter()
+    step = runner.launch(plan)
+    for _ in range(steps - 1):
+        following = runner.launch(plan)
+        step.result()
+        step = following
+    step.result()
+    return (time.perf_counter() - began) / steps
+
+
 def _bytes_per_step(runner: DecoderRunner) -> int:
-    """Of weights: all but the embeddings, of which a step reads a few rows, and the cross KV's projections."""
+    """Bytes of weights that a decode step reads.
+
+    Not counted: embeddings, of which a step reads a few rows, and the projections of cross KV,
+    which run once for each input.
+    """
     head = runner.model.get_parameter("lm_head.weight").nbytes
-    skipped = {id(each.kv) for each in runner.model.cross_attentions}
+    skipped = {id(attention.kv) for attention in runner.model.cross_attentions}
     layers = (
-        each
-        for each in runner.model.modules()
-        if isinstance(each, Linear) and id(each) not in skipped
+        module
+        for module in runner.model.modules()
+        if isinstance(module, Linear) and id(module) not in skipped
     )
-    return head + sum(each.nbytes for each in layers)
+    return head + sum(layer.nbytes for layer in layers)
 
 
 def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:
-    """A step of `batch` decodes, each with pages of its own."""
+    """A step of `batch` decodes, each sequence with its own pages."""
     size = runner.pool.page_size
     own, cross = -(-length // size), -(-cross_len // size)
     pages = np.arange(runner.pool.num_pages)
     assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
-    tables = (
-        np.random.default_rng(0)
-        .permutation(pages)[: batch * (own + cross)]
-        .reshape(batch, own + cross)
-    )
+    shuffled = np.random.default_rng(0).permutation(pages)
+    tables = shuffled[: batch * (own + cross)].reshape(batch, own + cross)
     slots, ones = np.arange(batch), np.ones(batch, np.int64)
     return StepPlan(
-        [],
-        [],
-        slots,
-        slots,
-        ones,
-        ones * length,
-        tables[:, :own],
-        tables[:, own:],
-        ones * cross_len,
+        admissions=[],
+        cross_writes=[],
+        slots=slots,
+        ids=slots,
+        query_lens=ones,
+        kv_lens=ones * length,
+        self_table=tables[:, :own],
+        cross_table=tables[:, own:],
+        cross_lens=ones * cross_len,
     )

@@ -130,11 +130,11 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     if not _runs_here(config):
         return
     from antiphon.attention.selection import choose
-    from antiphon.attention.specs import decoder_specs, encoder_specs
+    from antiphon.attention.specs import decoder_specs, encoder_spec
     from antiphon.runtime.device import Target
 
     target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
-    choose("encoder", requested[0], encoder_specs(checkpoint.encoder, target))
+    choose("encoder", requested[0], [encoder_spec(checkpoint.encoder, target)])
     choose("decoder", requested[1], decoder_specs(checkpoint.decoder, target, config.decoder))
 
 

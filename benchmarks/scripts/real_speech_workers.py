@@ -1,9 +1,10 @@
-"""Engines that transcribe on command, each in a process of its own; started by real_speech.py.
+"""Engines that transcribe on command, each in its own process; started by real_speech.py.
 
     python real_speech_workers.py ENGINE MODEL PRECISION STARTED OPTIONS
 
-Reads lines of JSON `{"mode": …, "round": …, "files": […]}` from standard input, writes `{"seconds": …, "texts": […]}`, after a first
-line `{"ready": seconds since STARTED, "versions": {…}}`. faster-whisper's may run under an interpreter without Antiphon.
+Writes a first line of JSON, `{"ready": seconds since STARTED, "versions": {…}}`. Then answers each
+line `{"mode": …, "round": …, "files": […]}` of standard input with `{"seconds": …, "texts": […]}`.
+The engine `faster-whisper` may run under an interpreter without Antiphon.
 """
 
 import itertools
@@ -26,23 +27,20 @@ def antiphon(
     from antiphon.inputs.audio.forms import load_audio
 
     engine = Engine(model, quantization="int8" if precision == "int8" else "none", **options)
-
     calls = itertools.count(1)
 
     def transcribe(mode: str, number: int, files: list[str]) -> list[str]:
-        sounds, change = (
-            [],
-            1e-6 * next(calls),
-        )  # the engine keeps what it has encoded: no mode and no round may find another's
+        # The engine caches what it has encoded: samples change a little from call to call.
+        sounds, change = [], 1e-6 * next(calls)
         for file in files:
             samples = load_audio(file, RATE).copy()
             samples[0] += change
             sounds.append((samples, RATE))
-        found = engine.transcribe_all(sounds, language="en", timestamps=mode == "timestamps")
-        for each in found:
-            if isinstance(each, Exception):
-                raise each
-        return [each.text for each in found]
+        results = engine.transcribe_all(sounds, language="en", timestamps=mode == "timestamps")
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return [result.text for result in results]
 
     return transcribe, {"torch": torch.__version__}
 

@@ -1,9 +1,11 @@
-"""What a user waits for first: help, a usage error, the first text from a cold start, and Ctrl-C.
+"""The first waits of a user: help, a usage error, the first text from a cold start, and Ctrl-C.
 
-    python benchmarks/scripts/start_up.py [--model FOLDER] [--recording FILE] [--runs 3] [--output FILE]
+    python benchmarks/scripts/start_up.py [--model FOLDER] [--recording FILE] [--runs 3]
+        [--output FILE]
 
-Every figure is of a process of its own, from its start to its first line of standard output (or to its end, where
-there is none). CPU seconds are of the process and those that it waited for. Of several runs, the fastest.
+Each figure belongs to one process, from its start to its first line of standard output, or to its
+end if it prints none. CPU seconds include the processes that it waited for. The fastest of several
+runs counts.
 """
 
 import argparse
@@ -37,6 +39,7 @@ class Run:
 
 
 def run(*arguments: str) -> Run:
+    """One command to its end. SystemExit if it fails."""
     before = _cpu_of_children()
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -97,7 +100,9 @@ def main() -> None:
     }
     rows: list[Row] = []
     for what, command in commands.items():
-        best = min((run(*command) for _ in range(arguments.runs)), key=lambda each: each.first_line)
+        best = min(
+            (run(*command) for _ in range(arguments.runs)), key=lambda measured: measured.first_line
+        )
         rows.append(
             {
                 "what": what,

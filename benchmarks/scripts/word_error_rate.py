@@ -1,9 +1,10 @@
-"""Word error rate of the shipped Whisper for attention backends, precisions and float8 settings, in one table.
+"""Word error rate of the shipped Whisper for attention backends and precisions, in one table.
 
-    python benchmarks/scripts/word_error_rate.py [--device cuda] [--limit 120] [--samples FILE.npz] [--json FILE]
+    python benchmarks/scripts/word_error_rate.py [--device cuda] [--limit 120]
+        [--samples FILE.npz] [--json FILE]
 
-Encoder and decoder run in this process, without Ray. `--write-samples FILE.npz` only decodes the recordings into FILE, for a machine
-without PyAV.
+Encoder and decoder run in this process, without Ray. `--write-samples FILE.npz` only decodes the
+recordings into FILE, for a machine without PyAV.
 """
 
 import argparse
@@ -28,40 +29,53 @@ from antiphon.config.sampling import SamplingParams  # noqa: E402
 from antiphon.inputs.processor import InputProcessor  # noqa: E402
 
 FP8_KV, FP8, INT8 = {"kv_cache_dtype": "fp8"}, {"quantization": "fp8"}, {"quantization": "int8"}
+BFLOAT16 = {"dtype": "bfloat16"}
+
+
+def backends(encoder: str, decoder: str) -> dict[str, Any]:
+    return {"encoder_attention_backend": encoder, "decoder_attention_backend": decoder}
+
+
+PAIRS = [
+    backends("flashinfer", "triton"),
+    backends("torch_sdpa", "torch_sdpa"),
+    {**backends("flash_attn", "flash_attn"), "kv_page_size": 256},
+    backends("flash_attn_3", "flash_attn_3"),
+    backends("triton", "flashinfer"),
+    {**backends("xformers", "triton"), "kv_page_size": 64},
+]
 CASES: dict[str, list[dict[str, Any]]] = {
-    "cpu": [{}, {"decoder_attention_backend": "torch_sdpa"}, {**FP8_KV, "decoder_attention_backend": "torch_sdpa"}, FP8, INT8],
+    "cpu": [
+        {},
+        {"decoder_attention_backend": "torch_sdpa"},
+        {**FP8_KV, "decoder_attention_backend": "torch_sdpa"},
+        FP8,
+        INT8,
+    ],
     "cuda": [
-        {"dtype": "float32", "encoder_attention_backend": "torch_sdpa", "decoder_attention_backend": "torch_sdpa"},
-        {"dtype": "float32", "encoder_attention_backend": "triton", "decoder_attention_backend": "triton"},
-        *(
-            {"dtype": dtype, "encoder_attention_backend": encoder, "decoder_attention_backend": decoder, "kv_page_size": page_size}
-            for dtype in ("bfloat16", "float16")
-            for encoder, decoder, page_size in (
-                ("flashinfer", "triton", 16), ("torch_sdpa", "torch_sdpa", 16), ("flash_attn", "flash_attn", 256),
-                ("flash_attn_3", "flash_attn_3", 16),
-                ("triton", "flashinfer", 16), ("xformers", "triton", 64),
-            )
-        ),
-        {"dtype": "bfloat16", "enforce_eager": True},
-        {"dtype": "bfloat16", **FP8_KV},
-        {"dtype": "bfloat16", **FP8_KV, "decoder_attention_backend": "flashinfer"},
-        {"dtype": "bfloat16", **FP8_KV, "decoder_attention_backend": "flash_attn_3"},
-        {"dtype": "bfloat16", **FP8},
-        {"dtype": "bfloat16", **FP8_KV, **FP8},
-        {"dtype": "bfloat16", **INT8},
+        {"dtype": "float32", **backends("torch_sdpa", "torch_sdpa")},
+        {"dtype": "float32", **backends("triton", "triton")},
+        *({"dtype": dtype, **pair} for dtype in ("bfloat16", "float16") for pair in PAIRS),
+        {**BFLOAT16, "enforce_eager": True},
+        {**BFLOAT16, **FP8_KV},
+        {**BFLOAT16, **FP8_KV, "decoder_attention_backend": "flashinfer"},
+        {**BFLOAT16, **FP8_KV, "decoder_attention_backend": "flash_attn_3"},
+        {**BFLOAT16, **FP8},
+        {**BFLOAT16, **FP8_KV, **FP8},
+        {**BFLOAT16, **INT8},
         {"dtype": "float16", **INT8},
     ],
-}  # fmt: skip
+}
 
 
 def read_recordings(
     limit: int, samples: Path | None
 ) -> tuple[list[np.ndarray], list[str], list[str]]:
-    """Samples, expected texts, languages."""
+    """Samples at 16 kHz, expected texts and languages of the first `limit` recordings."""
     with zipfile.ZipFile(WHISPER / "held_out.zip") as archive:
         expected = dict(list(json.loads(archive.read("expected.json")).items())[:limit])
         texts, languages = (
-            [each[name] for each in expected.values()] for name in ("text", "language")
+            [entry[name] for entry in expected.values()] for name in ("text", "language")
         )
         if samples is not None:
             stored = np.load(samples)
@@ -74,18 +88,15 @@ def read_recordings(
 def transcribe(
     inputs: InputProcessor, clips: list[np.ndarray], languages: list[str], options: dict[str, Any]
 ) -> list[str]:
-    engine = PlainEngine(
-        WHISPER / "model", inputs.whisper.rules(), max_num_seqs=32, kv_cache_memory_gib=2, **options
-    )  # type: ignore[union-attr]
+    assert inputs.whisper is not None
+    limits = {"max_num_seqs": 32, "kv_cache_memory_gib": 2}
+    engine = PlainEngine(WHISPER / "model", inputs.whisper.rules(), **limits, **options)
     params = SamplingParams()
     for clip, language in zip(clips, languages, strict=True):
-        prompt = inputs.whisper.prompt(language, "transcribe", False)  # type: ignore[union-attr]
+        prompt = inputs.whisper.prompt(language, "transcribe", False)
         rules = inputs.rules(len(prompt), params, False)
-        engine.submit(
-            engine.request(
-                clip, prompt, inputs.max_tokens(len(prompt), params), rules, params=params
-            )
-        )
+        most = inputs.max_tokens(len(prompt), params)
+        engine.submit(engine.request(clip, prompt, most, rules, params=params))
     ends = engine.run()
     return [inputs.decode(ends[i].token_ids).strip() for i in range(len(clips))]
 
