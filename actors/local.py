@@ -10,9 +10,9 @@ from typing import ClassVar
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.actors.messages import Cancel, Stop, Submit
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork

@@ -14,9 +14,10 @@ from antiphon.actors.local import LocalWorkers
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import RequestFailed
 from antiphon.config.options import resolve
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 

@@ -16,7 +16,8 @@ from oracle import clips, mixed_inputs, oracle, specials, text_rules, texts
 from plain_engine import PlainEngine
 
 from antiphon import Engine
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 
 pytestmark = [
     pytest.mark.gpu,

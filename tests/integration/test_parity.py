@@ -7,7 +7,7 @@ import torch
 from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, text_rules
 from plain_engine import PlainEngine
 
-from antiphon.config.sampling import DecodingRules
+from antiphon.config.decoding_rules import DecodingRules
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 REQUESTS = 64
@@ -63,7 +63,7 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
     folder, model = checkpoints("whisper")
     from transformers import WhisperFeatureExtractor
 
-    from antiphon.config.sampling import TimestampRules
+    from antiphon.config.decoding_rules import TimestampRules
 
     rules = TimestampRules(67, 66, 60, 20) if timestamps else None
     engine = PlainEngine(folder, timestamps=rules, max_num_seqs=16)
