@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Transcription,
     )
     from antiphon.engine.sync_engine import Engine
-    from antiphon.inputs.sound import Skipped
+    from antiphon.inputs.audio.sound import Skipped
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _MODULES = {
     "RequestOutput": "antiphon.engine.outputs",
     "SamplingParams": "antiphon.config.sampling",
     "Segment": "antiphon.engine.outputs",
-    "Skipped": "antiphon.inputs.sound",
+    "Skipped": "antiphon.inputs.audio.sound",
     "StreamDelta": "antiphon.engine.outputs",
     "Transcription": "antiphon.engine.outputs",
 }

@@ -1,41 +1,42 @@
-"""What travels between engine and decoder workers by ZeroMQ: a message for each step's outputs, and commands the other way. A Ray
-call costs a millisecond, and as much again where it carries an array.
+"""ZeroMQ between the engine and decoder workers: commands one way, each step's outputs the other way.
 
-Messages without the receiver's secret token are ignored: anybody can reach a TCP port.
+A Ray call takes a millisecond, and another one where it carries an array. Receivers ignore messages
+without their secret token, as anybody can reach a TCP port.
 """
 
 import pickle
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from antiphon.actors.loop import Loop
+from antiphon.actors.messages import DecoderMessage
+from antiphon.actors.worker import Loop
 from antiphon.scheduler.request import StepOutput
 
 _TOKEN_BYTES = 16
-_LOOK_MS = 200  # how often a receiver looks whether it is to close
+_CLOSING_CHECK_MS = 200  # how often a receiver checks whether it should close
 
 
 def node_address() -> str:
     """This process's address as other nodes of the cluster see it."""
-    import ray  # here alone: without Ray, nothing leaves this process
+    import ray  # not above: without Ray, nothing leaves this process
 
     address: str = ray.util.get_node_ip_address()
     return address
 
 
 class _Sender:
-    """`address` and `token` come from the receiver. For one thread at a time."""
+    """`address` and `token`: the receiver's. For one thread at a time."""
 
-    linger_ms = 0  # how long what is not sent yet may still go out after `close`
+    linger_ms = 0  # how long after `close` queued messages may still be sent
 
     def __init__(self, address: str, token: bytes) -> None:
         self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, 0)  # nothing may be dropped, or block its sender
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # unlimited: drops nothing, never blocks
         self._socket.setsockopt(zmq.LINGER, self.linger_ms)
         self._socket.connect(address)
         self._token = token
@@ -48,7 +49,7 @@ class _Sender:
 
 
 def _listen(socket: zmq.Socket, host: str) -> tuple[str, bytes]:
-    """The address and the secret token that senders need."""
+    """Binds to a free port. Returns the address and the secret token that senders need."""
     socket.setsockopt(zmq.RCVHWM, 0)
     port: int = socket.bind_to_random_port(f"tcp://{host}")
     return f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
@@ -64,7 +65,7 @@ class OutputSender(_Sender):
 
 
 class OutputReceiver:
-    """The engine's end."""
+    """The engine's end, for all decoder workers."""
 
     def __init__(self, host: str) -> None:
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
@@ -82,36 +83,34 @@ class OutputReceiver:
 
 
 class CommandSender(_Sender):
-    """The engine's end, to one worker."""
+    """The engine's end, to one decoder worker."""
 
-    def send(self, command: str, argument: Any) -> None:
-        """Arrays go as they lie in memory; what is in `argument` twice goes once."""
+    def send(self, message: DecoderMessage) -> None:
+        """Sends arrays as they lie in memory, and an array that occurs twice only once."""
         arrays: list[pickle.PickleBuffer] = []
-        head = pickle.dumps((command, argument), protocol=5, buffer_callback=arrays.append)
+        head = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
         self._send(head, *(array.raw() for array in arrays))
 
 
 class CommandReceiver(Loop):
-    """A worker's end: carries out `commands`, by name, in the order in which they were sent."""
+    """A decoder worker's end: gives each message to `handle`, in the order of sending."""
 
-    def __init__(self, host: str, commands: Mapping[str, Callable[[Any], None]]) -> None:
+    def __init__(self, host: str, handle: Callable[[DecoderMessage], None]) -> None:
         super().__init__()
         self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PULL)
         self.address, self.token = _listen(self._socket, host)
-        self._commands = commands
+        self._handle = handle
 
     def loop(self) -> None:
         try:
             while not self.closing.is_set():
-                if self._socket.poll(_LOOK_MS):
-                    self._carry_out(self._socket.recv_multipart(copy=False))
+                if self._socket.poll(_CLOSING_CHECK_MS):
+                    self._receive(self._socket.recv_multipart(copy=False))
         finally:
             self._socket.close(linger=0)
 
-    def _carry_out(self, frames: list[zmq.Frame]) -> None:
+    def _receive(self, frames: list[zmq.Frame]) -> None:
         token, *body = frames
         if secrets.compare_digest(token.bytes, self.token) and body:
-            command, argument = pickle.loads(
-                body[0].buffer, buffers=[each.buffer for each in body[1:]]
-            )
-            self._commands[command](argument)
+            head, *arrays = (frame.buffer for frame in body)
+            self._handle(pickle.loads(head, buffers=arrays))

@@ -15,7 +15,10 @@ import numpy as np
 import ray
 
 from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
-from antiphon.actors.hosts import ColocatedHost, DecoderHost, EncoderHost
+from antiphon.actors.colocated_actor import ColocatedActor
+from antiphon.actors.decoder_actor import DecoderActor
+from antiphon.actors.encoder_actor import EncoderActor
+from antiphon.actors.messages import Cancel, Stop, Submit
 from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
@@ -54,14 +57,14 @@ class RayWorkers(Workers):
             num_gpus=placement.gpu_share,
         )
         encoders = 0 if placement.colocated else config.encoder.encoder_replicas
-        self.encoders = [remote(EncoderHost).remote() for _ in range(encoders)]
-        decoder = remote(ColocatedHost if placement.colocated else DecoderHost)
+        self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
+        decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
         self.decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
-        self.facts = {"placement": "colocated" if placement.colocated else "disaggregated"}
-        self._put_bytes = PUT_BYTES[self.facts["placement"]]
+        self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
+        self._put_bytes = PUT_BYTES[self.info["placement"]]
         self._store = PayloadStore()
         self._receiver: OutputReceiver | None = None
-        self._links: list[CommandSender] = []
+        self._command_senders: list[CommandSender] = []
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
         atexit.register(self.close)  # Ray itself gives workers ten seconds to end by themselves
@@ -86,8 +89,8 @@ class RayWorkers(Workers):
             worker.load.remote(model, config, index, rules, gpu_share)
             for index, worker in enumerate(self.decoders)
         ]
-        facts = wait(loading)
-        self.facts |= {**facts[0], **facts[-1]}
+        info = wait(loading)
+        self.info |= {**info[0], **info[-1]}
 
     def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
         """Tells workers of each other and of `receiver`."""
@@ -97,17 +100,18 @@ class RayWorkers(Workers):
             worker.connect.remote(self.encoders, receiver.address, receiver.token)
             for worker in self.decoders
         ]
-        self._links = [CommandSender(*link) for link in wait(connecting)[len(self.encoders) :]]
+        command_addresses = wait(connecting)[len(self.encoders) :]
+        self._command_senders = [CommandSender(*address) for address in command_addresses]
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """The receiver belongs to the loop that first waits for it."""
 
     def detach(self) -> None:
-        for link in self._links:
-            link.close()
+        for sender in self._command_senders:
+            sender.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._links, self._receiver = [], None
+        self._command_senders, self._receiver = [], None
 
     def close(self) -> None:
         with self._closing:
@@ -134,22 +138,22 @@ class RayWorkers(Workers):
         stored = [request for request in requests if isinstance(request.media.payload, Stored)]
         direct = [request for request in requests if not isinstance(request.media.payload, Stored)]
         if direct:
-            self._links[decoder].send("submit", direct)
-        if stored:  # only Ray knows how to pass a reference on
-            self.decoders[decoder].submit.remote(stored)
+            self._command_senders[decoder].send(Submit(direct))
+        if stored:  # only Ray can pass a reference into its object store on
+            self.decoders[decoder].receive.remote(Submit(stored))
 
     def cancel(self, decoder: int, request: Request) -> None:
-        self._tell("cancel", decoder, request)
+        self._send(decoder, request, Cancel(request.id))
 
     def stop(self, decoder: int, request: Request) -> None:
-        self._tell("stop", decoder, request)
+        self._send(decoder, request, Stop(request.id))
 
-    def _tell(self, command: str, decoder: int, request: Request) -> None:
-        """The way that the request went, so that it comes behind it."""
+    def _send(self, decoder: int, request: Request, message: Cancel | Stop) -> None:
+        """Uses the request's own transport, so the message cannot overtake it."""
         if isinstance(request.media.payload, Stored):
-            getattr(self.decoders[decoder], command).remote(request.id)
+            self.decoders[decoder].receive.remote(message)
         else:
-            self._links[decoder].send(command, request.id)
+            self._command_senders[decoder].send(message)
 
     def forget(self, request: Request) -> None:
         self._store.release(request)

@@ -1,33 +1,36 @@
-"""The decoder worker: a loop over `DecoderReplica`. It runs by itself; calls only bring commands."""
+"""The decoder worker: a loop over `DecoderReplica`. It runs by itself and is told what is new."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, assert_never
 
 import torch
 
-from antiphon.actors.encoder_worker import EncodeJob
+from antiphon.actors.messages import (
+    Cancel,
+    DecoderMessage,
+    Encode,
+    EncodeFailed,
+    EncodeJob,
+    EncoderPeer,
+    Stop,
+    Submit,
+    Withdraw,
+    Withdrawn,
+)
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Media, Request, StepOutput
+from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.request import StepOutput
 
 Send = Callable[[StepOutput], None]  # where outputs go; must not block
 
 
-class EncoderPeer(Protocol):
-    """An encoder worker as a decoder sees it: in this process, or behind an actor."""
-
-    def encode(self, jobs: list[EncodeJob]) -> None: ...
-
-    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None: ...
-
-
-class DecoderWorker(Worker):
-    in_this_process = True  # as an encoder worker that holds it sees it
+class DecoderWorker(Worker[DecoderMessage]):
+    """Decoder replica number `index` of the engine, in a thread."""
 
     def __init__(
         self,
@@ -36,14 +39,15 @@ class DecoderWorker(Worker):
         config: EngineConfig,
         timestamps: TimestampRules | None,
     ) -> None:
-        """Loads the decoder half and makes its page pool. Raises what `DecoderRunner` raises."""
+        """Loads the decoder half and allocates its page pool. Raises what `DecoderRunner` raises."""
         super().__init__()
         self.index = index
         self._encoders: Mapping[int, EncoderPeer] = {}
-        self.replica = DecoderReplica(model, config, self._ask_encoders, self._withdraw, timestamps)
+        self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """What was chosen for this half."""
         runner = self.replica.runner
         return {
             "attention": runner.causal.name,
@@ -53,68 +57,71 @@ class DecoderWorker(Worker):
             "graphs": None if runner.graphs is None else runner.graphs.report,
         }
 
-    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
-        self._encoders, self._send = encoders, send
-        self.start()
-
-    # ------------------------------------------------------------------ commands
-
-    def submit(self, requests: list[Request]) -> None:
-        for request in requests:
-            self.inbox.put(partial(self.replica.scheduler.add, request))
-
-    def cancel(self, request_id: int) -> None:
-        self.inbox.put(lambda: self.replica.scheduler.cancel(request_id))
-
-    def stop(self, request_id: int) -> None:
-        self.inbox.put(lambda: self.replica.scheduler.stop(request_id))
-
-    def receive_hidden(self, states: HiddenStates) -> None:
-        self.inbox.put(lambda: self.replica.receive_hidden(states))
-
-    def encode_failed(self, key: str, error: str) -> None:
-        self.inbox.put(lambda: self.replica.scheduler.encode_failed(key, error))
-
-    def withdrawn(self, keys: tuple[str, ...]) -> None:
-        self.inbox.put(lambda: self.replica.scheduler.withdrawn(keys))
-
     def stats(self) -> dict[str, int]:
-        """Counters since the start, and what is going on now."""
+        """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
-        now = {
+        load = {
             "running": len(scheduler.batch),
             "open": len(scheduler.requests),
             "kv_pages": scheduler.pages.num_pages,
             "kv_pages_available": scheduler.pages.num_available,
         }
-        return {**scheduler.counters, **now}
+        return {**scheduler.counters, **load}
+
+    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
+        """Starts the loop. `encoders`: by the index that requests carry. `send` gets the outputs."""
+        self._encoders, self._send = encoders, send
+        self.start()
 
     # ------------------------------------------------------------------ loop
+
+    def handle(self, message: DecoderMessage) -> None:
+        scheduler = self.replica.scheduler
+        match message:
+            case Submit(requests):
+                for request in requests:
+                    scheduler.add(request)
+            case Cancel(request_id):
+                scheduler.cancel(request_id)
+            case Stop(request_id):
+                scheduler.stop(request_id)
+            case HiddenStates():
+                self.replica.receive_hidden(message)
+            case EncodeFailed(key, error):
+                scheduler.encode_failed(key, error)
+            case Withdrawn(keys):
+                scheduler.withdrawn(keys)
+            case _:
+                assert_never(message)
+
+    def run_once(self) -> None:
+        if output := self.replica.step():
+            self._send(output)
 
     @property
     def device(self) -> torch.device:
         return self.replica.runner.device
 
     @property
-    def patience(self) -> float:
+    def poll_timeout(self) -> float:
         if self.replica.idle:
             return IDLE_SECONDS
         return POLL_SECONDS if self.replica.rests else 0.0
 
-    def turn(self) -> None:
-        if output := self.replica.step():
-            self._send(output)
+    # ------------------------------------------------------------------ to the encoders
 
-    def _ask_encoders(self, jobs: list[tuple[Media, int]]) -> None:
-        for encoder in {index for _, index in jobs}:
-            mine = [
+    def _encode(self, work: list[EncodeCommand]) -> None:
+        """Requests the hidden states of media from the encoders with these indices."""
+        for encoder in {index for _, index in work}:
+            jobs = [
                 EncodeJob(media.key, media.num_tokens, media.payload, self.index)
-                for media, index in jobs
+                for media, index in work
                 if index == encoder
             ]
-            self._encoders[encoder].encode(mine)
+            self._encoders[encoder].send(Encode(jobs))
 
-    def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
+    def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
+        """Withdraws keys from the encoders with these indices."""
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
-            self._encoders[encoder].withdraw(self.index, keys)
+            self._encoders[encoder].send(Withdraw(self.index, keys))

@@ -1,15 +1,24 @@
-"""The encoder worker: a loop over `EncoderRunner`. Batches what is asked for, sends hidden states onwards."""
+"""The encoder worker: a loop over `EncoderRunner` that batches jobs and sends hidden states."""
 
 import logging
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, assert_never
 
 import numpy as np
 import torch
 
+from antiphon.actors.messages import (
+    DecoderPeer,
+    Encode,
+    EncodeFailed,
+    EncodeJob,
+    EncoderMessage,
+    Withdraw,
+    Withdrawn,
+)
 from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.options import EngineConfig
@@ -20,35 +29,14 @@ from antiphon.runtime.device import probe
 
 logger = logging.getLogger(__name__)
 
-UNDER_WAY = 2  # batches on the device at once: one runs while the next is queued
-
-
-@dataclass(frozen=True)
-class EncodeJob:
-    """`payload`: an array, or what stands for it in Ray's object store. `decoder`: who wants it."""
-
-    key: str
-    num_tokens: int
-    payload: Any
-    decoder: int
-
-
-class DecoderPeer(Protocol):
-    """A decoder worker as an encoder sees it: in this process, or behind an actor."""
-
-    in_this_process: bool  # takes states that are still computed
-
-    def receive_hidden(self, states: HiddenStates) -> None: ...
-
-    def encode_failed(self, key: str, error: str) -> None: ...
-
-    def withdrawn(self, keys: tuple[str, ...]) -> None: ...
+MAX_IN_FLIGHT = 2  # batches on the device at once: one runs while the next is queued
 
 
 class JobQueue:
     """Jobs that have not begun, the oldest first."""
 
     def __init__(self, batch_tokens: int) -> None:
+        """`batch_tokens`: at most so many encoder tokens make one batch."""
         self._batch_tokens = batch_tokens
         self._jobs: deque[EncodeJob] = deque()
 
@@ -56,7 +44,7 @@ class JobQueue:
         self._jobs.extend(jobs)
 
     def next_batch(self) -> list[EncodeJob]:
-        """The oldest jobs that fit one forward; at least one where there are any."""
+        """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
         jobs: list[EncodeJob] = []
         tokens = 0
         while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
@@ -65,12 +53,12 @@ class JobQueue:
         return jobs
 
     def withdraw(self, decoder: int, keys: Collection[str]) -> tuple[str, ...]:
-        """Takes a decoder's jobs out of the line. Returns the keys that were still in it."""
-        unwanted = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
+        """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
+        withdrawn = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
         self._jobs = deque(
-            job for job in self._jobs if job.decoder != decoder or job.key not in unwanted
+            job for job in self._jobs if job.decoder != decoder or job.key not in withdrawn
         )
-        return tuple(unwanted)
+        return tuple(withdrawn)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -78,24 +66,31 @@ class JobQueue:
 
 @dataclass(frozen=True)
 class _Launched:
+    """A batch on the device. `done`: recorded behind its forward; None on a CPU."""
+
     jobs: list[EncodeJob]
     encoded: Encoded
-    done: torch.cuda.Event | None  # None where the device is the host
+    done: torch.cuda.Event | None
 
 
-class EncoderWorker(Worker):
-    """On a GPU a batch is queued while the one before it runs; hidden states go to other processes once they are computed."""
+class EncoderWorker(Worker[EncoderMessage]):
+    """Queues a batch on the GPU while the previous one runs.
+
+    Decoders in this process get hidden states when their computation is queued, other decoders when
+    it is done.
+    """
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         """Loads the encoder half. Raises what `EncoderRunner` raises."""
         super().__init__()
         self._jobs = JobQueue(config.encoder.max_encoder_batch_tokens)
-        self._under_way: deque[_Launched] = deque()
+        self._in_flight: deque[_Launched] = deque()
         self._decoders: Mapping[int, DecoderPeer] = {}
         self.runner = EncoderRunner(model, config)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """What was chosen for this half."""
         target, graphs = self.runner.target, self.runner.window_graphs or self.runner.text_graphs
         return {
             "attention": self.runner.attention.name,
@@ -105,69 +100,72 @@ class EncoderWorker(Worker):
         }
 
     def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
+        """Starts the loop. `decoders`: by the index that jobs carry."""
         self._decoders = decoders
         self.start()
 
-    def encode(self, jobs: list[EncodeJob]) -> None:
-        self.inbox.put(lambda: self._jobs.extend(jobs))
+    # ------------------------------------------------------------------ loop
 
-    def withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
-        """Answers with the keys that had not begun; the others' hidden states come as if nobody had asked."""
-        self.inbox.put(lambda: self._withdraw(decoder, keys))
+    def handle(self, message: EncoderMessage) -> None:
+        match message:
+            case Encode(jobs):
+                self._jobs.extend(jobs)
+            case Withdraw(decoder, keys):
+                if withdrawn := self._jobs.withdraw(decoder, set(keys)):
+                    self._decoders[decoder].send(Withdrawn(withdrawn))
+            case _:
+                assert_never(message)
 
-    def _withdraw(self, decoder: int, keys: tuple[str, ...]) -> None:
-        if withdrawn := self._jobs.withdraw(decoder, set(keys)):
-            self._decoders[decoder].withdrawn(withdrawn)
+    def run_once(self) -> None:
+        if len(self._in_flight) < MAX_IN_FLIGHT and (jobs := self._jobs.next_batch()):
+            self._launch(*self._fetch_inputs(jobs))
+        if self._in_flight and self._wait(self._in_flight[0]):
+            self._finish(self._in_flight.popleft())
 
     @property
     def device(self) -> torch.device:
         return self.runner.target.device
 
     @property
-    def patience(self) -> float:
-        return 0.0 if self._jobs or self._under_way else IDLE_SECONDS
-
-    def turn(self) -> None:
-        if len(self._under_way) < UNDER_WAY and (jobs := self._jobs.next_batch()):
-            self._launch(*self._fetch(jobs))
-        if self._under_way and self._wait(self._under_way[0]):
-            self._deliver(self._under_way.popleft())
+    def poll_timeout(self) -> float:
+        return 0.0 if self._jobs or self._in_flight else IDLE_SECONDS
 
     def _wait(self, launched: _Launched) -> bool:
-        """True once the batch is done; False as soon as there is something to queue behind it."""
+        """True once the batch is done; False as soon as another batch could be queued behind it."""
         while launched.done is not None and not launched.done.query():
-            if len(self._under_way) < UNDER_WAY and (self._jobs or not self.inbox.empty()):
+            if len(self._in_flight) < MAX_IN_FLIGHT and (self._jobs or not self.inbox.empty()):
                 return False
             time.sleep(POLL_SECONDS)
         return True
 
-    def _fetch(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
-        """The jobs whose inputs are there, and these; the others fail."""
-        there, inputs = [], []
-        for job, found in zip(jobs, fetch(job.payload for job in jobs), strict=True):
-            if isinstance(found, np.ndarray):
-                there.append(job)
-                inputs.append(found)
+    # ------------------------------------------------------------------ one batch
+
+    def _fetch_inputs(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
+        """Returns the jobs whose inputs could be fetched, and these inputs; fails the other jobs."""
+        fetched, inputs = [], []
+        for job, array in zip(jobs, fetch(job.payload for job in jobs), strict=True):
+            if isinstance(array, np.ndarray):
+                fetched.append(job)
+                inputs.append(array)
             else:
-                self._fail(job, f"its input was lost: {type(found).__name__}")
-        return there, inputs
+                self._fail(job, f"its input was lost: {type(array).__name__}")
+        return fetched, inputs
 
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
-        """Queues one forward. A batch that fails is run again one by one, so that a bad input fails alone."""
+        """Queues one forward. If it raises, runs the jobs one by one, so a bad input fails alone."""
         if not jobs:
             return
         try:
             encoded = self.runner.encode(inputs)
-            done = None
-            if self.device.type == "cuda":
-                done = torch.cuda.Event()
-                done.record()
+            done = self._recorded_event()
         except Exception as error:  # whatever the model or the device raised
-            return self._split(jobs, inputs, error)
-        self._under_way.append(launched := _Launched(jobs, encoded, done))
-        self._send(launched, in_this_process=True)
+            return self._run_one_by_one(jobs, inputs, error)
+        self._in_flight.append(launched := _Launched(jobs, encoded, done))
+        self._send_hidden(launched, in_this_process=True)
 
-    def _split(self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception) -> None:
+    def _run_one_by_one(
+        self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
+    ) -> None:
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
@@ -176,36 +174,43 @@ class EncoderWorker(Worker):
             self._launch([job], [array])
 
     def _probe(self) -> None:
-        """Raises if the device can't go on after an error."""
+        """Raises if the device is unusable after an error."""
         probe(self.device)
 
-    def _deliver(self, launched: _Launched) -> None:
-        """Waits for a batch and sends it to other processes. Raises what the device raised: it is of no more use then."""
+    def _finish(self, launched: _Launched) -> None:
+        """Waits for a batch and sends it to other processes. Raises the device's error, which ends
+        the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        self._send(launched, in_this_process=False)
+        self._send_hidden(launched, in_this_process=False)
 
-    def _send(self, launched: _Launched, in_this_process: bool) -> None:
-        """Hidden states to whoever asked for them, here or elsewhere."""
-        jobs, encoded = launched.jobs, launched.encoded
-        hidden = encoded.hidden.split(encoded.lengths)
-        for decoder in {job.decoder for job in jobs}:
-            if self._decoders[decoder].in_this_process != in_this_process:
-                continue
-            mine = [i for i, job in enumerate(jobs) if job.decoder == decoder]
-            packed, ready = encoded.hidden, launched.done if in_this_process else None
-            if len(mine) < len(jobs):
-                packed = torch.cat([hidden[i] for i in mine])
-                if ready is not None:  # `done` came before this copy
-                    ready = torch.cuda.Event()
-                    ready.record()
-            states = HiddenStates(
-                tuple(jobs[i].key for i in mine),
-                tuple(encoded.lengths[i] for i in mine),
-                packed,
-                ready,
-            )
-            self._decoders[decoder].receive_hidden(states)
+    def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
+        """Sends the hidden states to the decoders in this process, or to those in other processes."""
+        for decoder in {job.decoder for job in launched.jobs}:
+            peer = self._decoders[decoder]
+            if peer.in_this_process == in_this_process:
+                peer.send(self._hidden_for(decoder, launched))
+
+    def _hidden_for(self, decoder: int, launched: _Launched) -> HiddenStates:
+        """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
+        jobs, encoded, ready = launched.jobs, launched.encoded, launched.done
+        rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
+        packed = encoded.hidden
+        if len(rows) < len(jobs):
+            hidden = packed.split(encoded.lengths)
+            packed = torch.cat([hidden[row] for row in rows])
+            ready = self._recorded_event()  # `done` was recorded before this copy
+        keys = tuple(jobs[row].key for row in rows)
+        lengths = tuple(encoded.lengths[row] for row in rows)
+        return HiddenStates(keys, lengths, packed, ready)
+
+    def _recorded_event(self) -> torch.cuda.Event | None:
+        """An event behind all that is queued on this stream; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
 
     def _fail(self, job: EncodeJob, error: str) -> None:
-        self._decoders[job.decoder].encode_failed(job.key, error)
+        self._decoders[job.decoder].send(EncodeFailed(job.key, error))

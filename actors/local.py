@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar
 
-from antiphon.actors.hosts import ColocatedHost
+from antiphon.actors.colocated_actor import ColocatedActor
+from antiphon.actors.messages import Cancel, Stop, Submit
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
@@ -39,15 +40,15 @@ class LocalWorkers(Workers):
         check_one_process(config)
         LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
-        self._host = ColocatedHost()
+        self._actor = ColocatedActor()
         loaded = threading.Event()
         atexit.register(
             loaded.wait, EXIT_SECONDS
         )  # the interpreter must not end under a thread that runs native code
         try:
-            self.facts = {
+            self.info = {
                 "placement": "in this process",
-                **self._host.load(model, config, 0, rules),
+                **self._actor.load(model, config, 0, rules),
             }
         finally:
             loaded.set()
@@ -57,28 +58,28 @@ class LocalWorkers(Workers):
 
     def start(self, deliver: Callable[[StepOutput], None]) -> None:
         """`deliver` gets every output, in the decoder's thread."""
-        self._host.join(deliver)
+        self._actor.start(deliver)
 
     def submit(self, decoder: int, requests: list[Request]) -> None:
-        self._host.submit(requests)
+        self._actor.receive(Submit(requests))
 
     def cancel(self, decoder: int, request: Request) -> None:
-        self._host.cancel(request.id)
+        self._actor.receive(Cancel(request.id))
 
     def stop(self, decoder: int, request: Request) -> None:
-        self._host.stop(request.id)
+        self._actor.receive(Stop(request.id))
 
     @property
     def audio(self) -> AudioConfig | None:
         """Of an encoder of sound."""
-        return self._host.encoder.runner.audio
+        return self._actor.encoder.runner.audio
 
     def failure(self) -> BaseException | None:
         """What ended a worker's thread, if one has ended."""
-        return next((loop.failure for loop in self._host.loops if loop.failure is not None), None)
+        return next((loop.failure for loop in self._actor.loops if loop.failure is not None), None)
 
     def counters(self) -> dict[str, int]:
-        return self._host.stats()
+        return self._actor.stats()
 
     async def stats(self) -> list[dict[str, int]]:
         return [self.counters()]
@@ -107,4 +108,4 @@ class LocalWorkers(Workers):
     def close(self) -> None:
         atexit.unregister(self.close)
         if os.getpid() == self._pid:  # a forked child has none of the threads
-            self._host.close(CLOSE_SECONDS)
+            self._actor.close(CLOSE_SECONDS)

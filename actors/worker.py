@@ -1,54 +1,94 @@
-"""What encoder and decoder workers share: a loop in a thread of its own, fed through a queue of commands.
+"""Threads that work until they are closed, and the loop that encoder and decoder workers share.
 
-These are plain objects; `actors/hosts.py` has the Ray actors that hold one or both of them.
+These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or both workers.
 """
 
+import logging
 import os
 import queue
-from abc import abstractmethod
-from collections.abc import Callable
+import threading
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 import torch
 
-from antiphon.actors.loop import Loop
+logger = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.02  # how long an idle loop sleeps before it looks at its deadlines again
-POLL_SECONDS = 5e-5  # and one that waits for the device
+IDLE_SECONDS = 0.02  # poll timeout of an idle loop: how late it may notice a deadline
+POLL_SECONDS = 5e-5  # poll timeout of a loop that waits for the device
+
+Message = TypeVar("Message")
 
 
-class Worker(Loop):
-    """Commands go into `inbox` from any thread; the loop carries them out between two turns, on a CUDA stream of its own.
+class Loop(ABC):
+    """A thread that runs `loop` until it is closed. `failure`: the error that ended it early."""
 
-    What an error ends: that of a step, of an encoder batch or of hidden states that arrive ends the
-    requests that they were for. Then the device is probed. If it can't go on, the error leaves the
-    loop, and so does any other: the engine sees a worker that died, where one that lived on would
-    fail fast, look idle and draw all traffic.
+    def __init__(self) -> None:
+        self.closing = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Waits up to `timeout` seconds for the thread to finish what it is doing."""
+        self.closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self.loop()
+        except BaseException as error:
+            logger.exception("%s ended", type(self).__name__)
+            self.failure = error
+
+    @abstractmethod
+    def loop(self) -> None:
+        """Runs in the thread, and returns soon after `closing` is set."""
+
+
+class Worker(Loop, Generic[Message]):
+    """Handles messages and computes, in turn, on a CUDA stream of its own.
+
+    An error in a step, an encoder batch or arriving hidden states ends only the requests concerned.
+    The worker then probes its device. If the device is unusable, the error leaves the loop, as does
+    any error outside those places, and the engine sees that the worker died. A worker that stayed
+    alive would fail fast, look idle and draw all traffic.
     """
+
+    in_this_process = True  # as a peer of another worker
 
     def __init__(self) -> None:
         super().__init__()
-        self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def send(self, message: Message) -> None:
+        """Puts a message into the inbox. From any thread."""
+        self.inbox.put(message)
 
     def loop(self) -> None:
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        if stream is not None:  # behind what was loaded and captured on the way here
+        if stream is not None:  # wait for weights and graphs that the default stream still writes
             stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
                 self._drain()
-                self.turn()
+                self.run_once()
 
     def _drain(self) -> None:
-        """Carries out every command that is there; sleeps for the first if there is time."""
+        """Handles every message in the inbox; waits up to `poll_timeout` for the first one."""
+        timeout = self.poll_timeout
         try:
-            command = (
-                self.inbox.get(timeout=patience)
-                if (patience := self.patience)
-                else self.inbox.get_nowait()
-            )
+            message = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
             while True:
-                command()
-                command = self.inbox.get_nowait()
+                self.handle(message)
+                message = self.inbox.get_nowait()
         except queue.Empty:
             return
 
@@ -58,14 +98,18 @@ class Worker(Loop):
 
     @property
     @abstractmethod
-    def patience(self) -> float:
-        """Seconds that there is nothing to do for unless a command comes: 0, POLL_SECONDS or IDLE_SECONDS."""
+    def poll_timeout(self) -> float:
+        """How many seconds the loop may wait for a message: 0, POLL_SECONDS or IDLE_SECONDS."""
 
     @abstractmethod
-    def turn(self) -> None:
-        """One round of work; short when there is none."""
+    def handle(self, message: Message) -> None:
+        """Acts on one message. In the worker's thread."""
+
+    @abstractmethod
+    def run_once(self) -> None:
+        """One round of work; returns soon if there is none."""
 
 
 def set_threads(count: int | None) -> None:
-    """Torch's threads in this process; None: all cores."""
+    """Sets the number of torch's threads in this process; None: all cores."""
     torch.set_num_threads(count or os.cpu_count() or 1)

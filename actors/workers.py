@@ -8,12 +8,12 @@ from antiphon.scheduler.request import Request, StepOutput
 
 
 class Workers(ABC):
-    """`facts`: what the workers say of themselves: placement, and of each half the device, dtype and attention backend.
+    """`info`: what the workers say of themselves: placement, and of each half the device, dtype and attention backend.
 
     Calls come from the engine's event loop, but for `keep`. None of them waits for a worker, but for `stats`.
     """
 
-    facts: dict[str, Any]
+    info: dict[str, Any]
 
     def keep(self, key: str, payload: Any) -> Any:
         """The form in which a request should carry `payload`, whose content has this key. From any thread; may take milliseconds."""

@@ -1,17 +1,19 @@
-"""The interface of every attention backend.
+"""The two interfaces of attention backends.
 
-Three kinds: `full` (an encoder's bidirectional attention over packed sequences), `causal` (a decoder's self-attention over
-paged keys and values) and `cross` (a decoder's attention to the encoder's tokens, paged too). Once a step, `plan` does the
-host's work for a batch; then each layer calls `run`, which neither allocates what a graph can't hold nor waits for the device.
-Keys and values are written by `kv.pool`, never here.
+`FullAttention` is an encoder's bidirectional attention over packed sequences. `PagedAttention` is a
+decoder's: `causal` self-attention and `cross` attention to the encoder's tokens, both over keys and
+values in pages. Once a step, `plan` does the host's work for a batch and returns the backend's
+metadata; then every layer calls `run` with it, which neither allocates what a CUDA graph can't hold
+nor waits for the device. Keys and values are written by `kv.pool`, never here.
 
-A batch comes twice: as numpy arrays for backends that plan on the host, and as tensors on the device for kernels that read
-lengths and page tables themselves. Graphs are captured over the tensors: their contents change, their addresses don't.
+A batch holds its lengths twice: as numpy arrays, for backends that plan on the host, and as tensors on
+the device, for kernels that read lengths and page tables themselves. Graphs are captured over the
+tensors: their contents change from step to step, their addresses don't.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ import torch
 from antiphon.layers.positions import RelativeBias
 
 Kind = Literal["full", "causal", "cross"]
+M = TypeVar("M")  # a backend's metadata: what `plan` returns and `run` reads
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class AttentionSpec:
     dtype: torch.dtype
     device: torch.device
     bias: bool = False  # an additive relative position bias
-    page_size: int | None = None  # of the paged kinds
-    kv_dtype: torch.dtype | None = None  # of the paged kinds, where it is not `dtype`
-    ragged: bool = False  # full: sequences come in any lengths (text), not as equal windows (sound)
+    page_size: int | None = None  # tokens in a page, for the paged kinds
+    kv_dtype: torch.dtype | None = None  # of the pages, where it is not `dtype`
+    ragged: bool = False  # full: sequences have any lengths (text); otherwise equal windows (audio)
 
 
 @dataclass(frozen=True)
@@ -42,30 +45,30 @@ class FullBatch:
     """Sequences packed one after the other."""
 
     lengths: np.ndarray  # [sequences] int
-    starts: torch.Tensor  # [sequences + 1] int32, on the device
+    cu_seqlens: torch.Tensor  # [sequences + 1] int32, on the device
     max_len: int  # at least the longest length
 
     @classmethod
     def of(cls, lengths: np.ndarray, device: torch.device) -> "FullBatch":
-        return cls(lengths, starts_of(lengths).to(device), int(lengths.max()))
+        return cls(lengths, cumulative(lengths).to(device), int(lengths.max()))
 
 
 @dataclass(frozen=True)
 class PagedBatch:
-    """Queries packed one after the other, keys and values in pages.
+    """Queries packed one after the other; keys and values in pages.
 
-    Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross queries see all keys.
-    Entries of the page table past a sequence's last page are any valid page.
+    Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross queries see
+    all keys. Entries of the page table past a sequence's last page are any valid page.
     """
 
     query_lens: np.ndarray  # [sequences] int, at least 1
     kv_lens: np.ndarray  # [sequences] int, after this step's keys are written
     page_table: np.ndarray  # [sequences, pages] int
-    query_starts_on_device: torch.Tensor  # [sequences + 1] int32
+    cu_seqlens_q: torch.Tensor  # [sequences + 1] int32, on the device
     kv_lens_on_device: torch.Tensor  # [sequences] int32
     page_table_on_device: torch.Tensor  # [sequences, pages] int32; rows may be strided
     num_tokens: int  # rows of the queries' tensor: at least the sum of `query_lens`
-    max_query_len: int  # at least the longest; a graph's own bound
+    max_query_len: int  # at least the longest; for a graph, its own bound
     max_kv_len: int  # likewise
 
     @classmethod
@@ -77,14 +80,25 @@ class PagedBatch:
         device: torch.device,
     ) -> "PagedBatch":
         return cls(
-            query_lens, kv_lens, page_table,
-            starts_of(query_lens).to(device), _int32(kv_lens).to(device), _int32(page_table).to(device),
-            int(query_lens.sum()), int(query_lens.max()), int(kv_lens.max()),
-        )  # fmt: skip
+            query_lens=query_lens,
+            kv_lens=kv_lens,
+            page_table=page_table,
+            cu_seqlens_q=cumulative(query_lens).to(device),
+            kv_lens_on_device=_int32(kv_lens).to(device),
+            page_table_on_device=_int32(page_table).to(device),
+            num_tokens=int(query_lens.sum()),
+            max_query_len=int(query_lens.max()),
+            max_kv_len=int(kv_lens.max()),
+        )
+
+    @property
+    def equal_queries(self) -> bool:
+        """Every sequence has `max_query_len` queries."""
+        return self.num_tokens == len(self.query_lens) * self.max_query_len
 
 
-def starts_of(lengths: np.ndarray) -> torch.Tensor:
-    """Where packed sequences begin, and where the last one ends: [sequences + 1] int32, on the host."""
+def cumulative(lengths: np.ndarray) -> torch.Tensor:
+    """cu_seqlens: where packed sequences begin and the last one ends, [sequences + 1] int32, on the host."""
     return _int32(np.concatenate([[0], np.cumsum(lengths)]))
 
 
@@ -93,20 +107,20 @@ def _int32(array: np.ndarray) -> torch.Tensor:
 
 
 class AttentionBackend(ABC):
-    """One backend, made for one `AttentionSpec`; shared by all layers of a half that have that spec."""
+    """One backend, made for one `AttentionSpec`; all layers of a half that have that spec share it."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # its row in `attention/registry.py`
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
 
-    @abstractmethod
-    def plan(self, batch: FullBatch | PagedBatch) -> Any:
-        """The host's work for one step: index tensors, masks, workspace. Returns what `run` needs."""
 
-    def replan(self, plan: Any, batch: FullBatch | PagedBatch) -> None:  # noqa: B027 (most have nothing to do)
-        """Before a captured graph is replayed for `batch`, whose tensors are those that `plan` was made with: whatever the
-        host must do again. Nothing for kernels that read lengths and page tables on the device."""
+class FullAttention(AttentionBackend, Generic[M]):
+    """Bidirectional attention over packed sequences."""
+
+    @abstractmethod
+    def plan(self, batch: FullBatch) -> M:
+        """The host's work for one batch: index tensors, masks, workspace."""
 
     @abstractmethod
     def run(
@@ -114,10 +128,57 @@ class AttentionBackend(ABC):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: Any,
+        metadata: M,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        """Attention output [tokens, heads, head_dim] for queries `q` of that shape.
+        """`q`, `k`, `v` and the result are [tokens, heads, head_dim]."""
 
-        full: `k`, `v` are [tokens, heads, head_dim]. causal, cross: one layer's pages [pages, page_size, heads, head_dim].
-        """
+
+class PagedAttention(AttentionBackend, Generic[M]):
+    """Causal or cross attention over keys and values in pages."""
+
+    @abstractmethod
+    def plan(self, batch: PagedBatch) -> M:
+        """The host's work for one step: index tensors, masks, workspace."""
+
+    def replan(self, metadata: M, batch: PagedBatch) -> None:
+        """Renews `metadata` before a captured graph is replayed for `batch`, whose tensors are those
+        that `plan` saw. Does nothing for kernels that read lengths and page tables on the device."""
+
+    @abstractmethod
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: M,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        """Queries and result [tokens, heads, head_dim]; `k`, `v` are one layer's pages
+        [pages, page_size, heads, head_dim]."""
+
+
+@dataclass(frozen=True)
+class PlannedAttention(Generic[M]):
+    """Paged attention of one kind in one step: a backend with the metadata that it made."""
+
+    backend: PagedAttention[M]
+    metadata: M
+
+    @classmethod
+    def of(cls, backend: PagedAttention[M], batch: PagedBatch) -> "PlannedAttention[M]":
+        return cls(backend, backend.plan(batch))
+
+    def replan(self, batch: PagedBatch) -> None:
+        """See `PagedAttention.replan`."""
+        self.backend.replan(self.metadata, batch)
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        """See `PagedAttention.run`."""
+        return self.backend.run(q, k, v, self.metadata, bias)

@@ -1,7 +1,7 @@
 """Selects an attention backend for one half: called once, before any weight is loaded.
 
-`auto` takes the first backend of the device's order that supports every kind the half needs. An explicit choice is used
-exactly, or refused with the reason and the choices that are valid here.
+`auto` takes the first backend of the device's order that supports every kind the half needs. An explicit
+choice is used exactly, or refused with the reason and the valid choices.
 """
 
 import logging
@@ -10,25 +10,27 @@ from typing import Literal
 
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec
+from antiphon.attention.interface import (
+    AttentionBackend,
+    AttentionSpec,
+    FullAttention,
+    PagedAttention,
+)
 from antiphon.attention.registry import BACKENDS, Row
 from antiphon.config.errors import AttentionBackendError, nearest
 from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 
 logger = logging.getLogger(__name__)
 
-# The order in which `auto` tries them, by device type and by what is attended: equal windows or texts of any lengths in full, or
-# pages. The fastest first, as measured in benchmarks/results.
+# The order in which `auto` tries backends, the fastest first as measured in benchmarks/results: by
+# device type, and by batches of equal windows (full), of texts of any lengths (ragged), or of pages.
 ORDER = {
     ("cpu", "full"): ("torch_sdpa",),
     ("cpu", "ragged"): ("torch_sdpa",),
     ("cpu", "paged"): ("cpu_paged", "torch_sdpa"),
     ("cuda", "full"): ("flashinfer", "triton", "torch_sdpa"),
-    ("cuda", "ragged"): (
-        "triton",
-        "flashinfer",
-        "torch_sdpa",
-    ),  # as fast for short texts, and graphs hold it for any lengths
+    # Triton is as fast for short texts, and its graphs can be replayed for any lengths.
+    ("cuda", "ragged"): ("triton", "flashinfer", "torch_sdpa"),
     ("cuda", "paged"): ("triton", "flashinfer", "torch_sdpa"),
 }
 
@@ -52,14 +54,17 @@ def missing(name: str) -> str | None:
 def refusal(
     name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None
 ) -> str | None:
-    """Why backend `name` cannot serve `spec`, or None when it can. `capability`: of the CUDA device, when there is one."""
+    """Why backend `name` cannot serve `spec`, or None when it can.
+
+    `capability`: of the CUDA device, when there is one.
+    """
     return missing(name) or unsupported(name, spec, capability)
 
 
 def unsupported(
     name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None
 ) -> str | None:
-    """The same for a backend that is installed."""
+    """As `refusal`, for a backend that is installed."""
     row = _row(name)
     support = row.support(spec.kind)
     if support is None:
@@ -81,7 +86,7 @@ def unsupported(
         (spec.dtype in support.dtypes, f"does not take {_short(spec.dtype)}"),
         (
             support.head_dims is None or spec.head_dim in support.head_dims,
-            f"head size {spec.head_dim} is none of {', '.join(map(str, sorted(support.head_dims or ())))}",
+            f"head size {spec.head_dim} is none of {_listed(support.head_dims)}",
         ),
         (
             spec.head_dim % support.head_dim_multiple == 0,
@@ -94,12 +99,14 @@ def unsupported(
         (support.bias or not spec.bias, "takes no additive position bias"),
         (
             spec.page_size is None or spec.page_size % support.page_size_multiple == 0,
-            f"page size {spec.page_size} is not a multiple of {support.page_size_multiple} (kv_page_size)",
+            f"page size {spec.page_size} is not a multiple of {support.page_size_multiple} "
+            "(kv_page_size)",
         ),
         (spec.kv_dtype != FLOAT8 or support.float8, "keeps no float8 keys and values"),
         (
             spec.kv_dtype != FLOAT8 or spec.head_dim % support.float8_head_dim_multiple == 0,
-            f"head size {spec.head_dim} is not a multiple of {support.float8_head_dim_multiple}, as float8 needs it",
+            f"head size {spec.head_dim} is not a multiple of {support.float8_head_dim_multiple}, "
+            "as float8 needs it",
         ),
         (
             spec.kv_dtype != FLOAT8 or capability is None or capability >= FLOAT8_CAPABILITY,
@@ -107,6 +114,10 @@ def unsupported(
         ),
     )
     return next((reason for holds, reason in checks if not holds), None)
+
+
+def _listed(sizes: frozenset[int] | None) -> str:
+    return ", ".join(map(str, sorted(sizes or ())))
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -133,13 +144,9 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
     if requested == "auto":
         order = ORDER[device.type, _group(specs[0])]
         chosen = next(name for name in order if reason(name) is None)
-        better = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
-        logger.info(
-            "%s attention: %s%s",
-            half,
-            chosen,
-            f" (faster, but {'; '.join(better)})" if better else "",
-        )
+        faster = [f"{name}: {reason(name)}" for name in order[: order.index(chosen)]]
+        why_not_faster = f" (faster, but {'; '.join(faster)})" if faster else ""
+        logger.info("%s attention: %s%s", half, chosen, why_not_faster)
         return chosen
     why = reason(requested)
     if why is not None:
@@ -150,24 +157,36 @@ def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
     return requested
 
 
-def select(half: str, requested: str, specs: list[AttentionSpec]) -> list[AttentionBackend]:
-    """One backend object per spec, all of the backend that `choose` names."""
-    backend = BACKENDS[choose(half, requested, specs)].load()
+def select_full(half: str, requested: str, spec: AttentionSpec) -> FullAttention[object]:
+    """The backend that `choose` names, made for an encoder's `spec`."""
+    return BACKENDS[choose(half, requested, [spec])].full_class()(spec)
+
+
+def select_paged(
+    half: str, requested: str, specs: list[AttentionSpec]
+) -> list[PagedAttention[object]]:
+    """One object per spec of a decoder, all of the backend that `choose` names."""
+    backend = BACKENDS[choose(half, requested, specs)].paged_class()
     return [backend(spec) for spec in specs]
 
 
 def _group(spec: AttentionSpec) -> str:
-    """Of ORDER."""
+    """The second key of ORDER."""
     if spec.kind != "full":
         return "paged"
     return "ragged" if spec.ragged else "full"
 
 
 def capturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "any") -> bool:
-    """Whether a CUDA graph can hold what `backend` does, to be replayed for batches of the same lengths, or of any."""
+    """Whether a CUDA graph can hold what `backend` does and be replayed for the same, or any, lengths."""
+    return uncapturable(backend, lengths) is None
+
+
+def uncapturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "any") -> str | None:
+    """Why no CUDA graph can hold what `backend` does, or None when one can; see `capturable`."""
+    if backend.spec.device.type != "cuda":
+        return f"there are no CUDA graphs on {backend.spec.device.type}"
     support = BACKENDS[backend.name].support(backend.spec.kind)
-    return (
-        backend.spec.device.type == "cuda"
-        and support is not None
-        and support.graphs in ("any", lengths)
-    )
+    if support is not None and support.graphs in ("any", lengths):
+        return None
+    return f"attention {backend.name} can't be replayed from CUDA graphs for {lengths} lengths"

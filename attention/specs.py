@@ -1,4 +1,4 @@
-"""Which attention a half needs: what the runners ask the selection for, and what `antiphon info` shows."""
+"""Which attention a half needs: for the runners to select, and for `antiphon info` to show."""
 
 import torch
 
@@ -9,9 +9,9 @@ from antiphon.kernels.formats import FLOAT8
 from antiphon.runtime.device import Target
 
 
-def encoder_specs(half: Half, target: Target) -> list[AttentionSpec]:
+def encoder_spec(half: Half, target: Target) -> AttentionSpec:
     """Full attention."""
-    return [_spec("full", half, target, None)]
+    return _spec("full", half, target, None)
 
 
 def decoder_specs(half: Half, target: Target, options: DecoderOptions) -> list[AttentionSpec]:

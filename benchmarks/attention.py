@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.interface import AttentionSpec, FullBatch, PagedAttention, PagedBatch
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
 from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
@@ -37,9 +37,9 @@ def full(
         )
         lengths = FullBatch.of(np.full(batch, length), spec.device)
         operations = 4 * batch * heads * length**2 * size
-        for name, backend in _usable(spec):
-            plan = backend.plan(lengths)
-            took = seconds(partial(backend.run, q, k, v, plan), 40)
+        for name in _usable(spec):
+            backend = BACKENDS[name].full_class()(spec)
+            took = seconds(partial(backend.run, q, k, v, backend.plan(lengths)), 40)
             case = {"kind": "full", "batch": batch, "tokens": length, "head_size": size}
             rate = operations / took
             rows.append(
@@ -70,16 +70,17 @@ def paged(
             spec = AttentionSpec(
                 "cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv
             )
-            usable = [
-                (name, backend)
-                for name, backend in _usable(spec)
-                if (name == "flash_attn") == (page_size == 256) and capturable(backend)
-            ]
+            backends = {
+                name: BACKENDS[name].paged_class()(spec)
+                for name in _usable(spec)
+                if (name == "flash_attn") == (page_size == 256)
+            }
+            usable = {name: each for name, each in backends.items() if capturable(each)}
             if not usable:
                 continue
             pools, q, lengths = _paged_problem(spec, batch, length)
             read = 2 * batch * length * heads * size * pools[0].element_size()
-            for name, backend in usable:
+            for name, backend in usable.items():
                 took = _time_decode(backend, q, pools, lengths)
                 case = {"kind": "decode", "batch": batch, "tokens": length, "head_size": size}
                 rows.append(
@@ -97,19 +98,18 @@ def paged(
 
 
 def _time_decode(
-    backend: AttentionBackend, q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
+    backend: PagedAttention[object], q: torch.Tensor, pools: list[torch.Tensor], batch: PagedBatch
 ) -> float:
-    plan = backend.plan(batch)
-    return seconds_in_graph(lambda i: backend.run(q, pools[i][0], pools[i][1], plan), len(pools))
+    metadata = backend.plan(batch)
+    return seconds_in_graph(
+        lambda i: backend.run(q, pools[i][0], pools[i][1], metadata), len(pools)
+    )
 
 
-def _usable(spec: AttentionSpec) -> list[tuple[str, AttentionBackend]]:
+def _usable(spec: AttentionSpec) -> list[str]:
+    """Names of the backends that can serve `spec` on this device."""
     capability = torch.cuda.get_device_capability()
-    return [
-        (name, row.load()(spec))
-        for name, row in BACKENDS.items()
-        if refusal(name, spec, capability) is None
-    ]
+    return [name for name in BACKENDS if refusal(name, spec, capability) is None]
 
 
 def _paged_problem(

@@ -28,7 +28,7 @@ class LocalEngine:
         config = resolve(folder, options)
         self.model, self.load = ModelConfig.load(config.model), load
         self._workers = LocalWorkers(self.model, config, None)
-        self.facts = self._workers.facts
+        self.facts = self._workers.info
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self._workers.audio

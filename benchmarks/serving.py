@@ -192,4 +192,4 @@ async def run_latency(
 
 def _facts(engine: AsyncEngine) -> dict[str, Any]:
     assert engine.workers is not None
-    return engine.workers.facts
+    return engine.workers.info

@@ -16,7 +16,7 @@ from antiphon import __version__
 from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER, choose, refusal
-from antiphon.attention.specs import decoder_specs, encoder_specs
+from antiphon.attention.specs import decoder_specs, encoder_spec
 from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.families.checkpoint import ModelConfig
@@ -86,8 +86,8 @@ def describe_machine() -> str:
             verdict = "yes" if why is None else f"no: {why}"
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {verdict}")
     groups = (
-        ("an encoder of sound", "full"),
-        ("an encoder of text", "ragged"),
+        ("an audio encoder", "full"),
+        ("a text encoder", "ragged"),
         ("the decoder", "paged"),
     )
     for half, group in groups:
@@ -115,7 +115,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         (
             "encoder",
             config.encoder.encoder_attention_backend,
-            encoder_specs(model.encoder, target),
+            [encoder_spec(model.encoder, target)],
         ),
         (
             "decoder",

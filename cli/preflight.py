@@ -20,9 +20,9 @@ from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import architecture_of, stated_generation
-from antiphon.inputs.languages import language_code
-from antiphon.inputs.whisper import check_english_only
-from antiphon.inputs.whisper_tokens import TASKS, added_tokens, language_ids
+from antiphon.inputs.languages.lookup import language_code
+from antiphon.inputs.whisper.format import check_english_only
+from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
@@ -130,11 +130,11 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     if not _runs_here(config):
         return
     from antiphon.attention.selection import choose
-    from antiphon.attention.specs import decoder_specs, encoder_specs
+    from antiphon.attention.specs import decoder_specs, encoder_spec
     from antiphon.runtime.device import Target
 
     target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
-    choose("encoder", requested[0], encoder_specs(checkpoint.encoder, target))
+    choose("encoder", requested[0], [encoder_spec(checkpoint.encoder, target)])
     choose("decoder", requested[1], decoder_specs(checkpoint.decoder, target, config.decoder))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from antiphon.attention.interface import PlannedAttention
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphCapture, Work
 from antiphon.scheduler.plan import StepPlan
@@ -28,7 +29,7 @@ LONG_PROMPT_TOKENS = (
 )
 LONG_EVERY = 4  # batch sizes, one has a graph for long prompts
 
-Plans = tuple[object, object]  # of causal and cross attention
+Plans = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal and cross
 Forward = Callable[[StepInputs, Plans], None]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from antiphon.attention.selection import capturable, select
+from antiphon.attention.interface import PlannedAttention
+from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import TimestampRules
@@ -76,7 +77,9 @@ class DecoderRunner:
         check_room(model, config)
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check(config.model.quantization, self.target)
-        self.causal, self.cross = select("decoder", config.decoder.decoder_attention_backend, specs)
+        self.causal, self.cross = select_paged(
+            "decoder", config.decoder.decoder_attention_backend, specs
+        )
         self.model = self._load()
         quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
         if self.device.type == "cuda":
@@ -138,8 +141,8 @@ class DecoderRunner:
         probe(self.device)
 
     @property
-    def looks_ahead(self) -> bool:
-        """A step can be launched while the one before it runs."""
+    def overlap(self) -> bool:
+        """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
 
     def _load(self) -> DecoderModel:
@@ -187,11 +190,8 @@ class DecoderRunner:
         """Graphs for every shape; None on a CPU, with `enforce_eager`, or with a backend that can't be captured."""
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
-        if not capturable(self.causal):
-            logger.warning(
-                "decoder attention %s can't be captured in CUDA graphs: steps run eagerly",
-                self.causal.name,
-            )
+        if reason := uncapturable(self.causal):
+            logger.warning("decoder steps run without CUDA graphs: %s", reason)
             return None
         model = self.model_config
         available = shapes(
@@ -283,17 +283,17 @@ class DecoderRunner:
 
     def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        step = DecoderStep(
-            self.pool, inputs.slot_mapping, self.causal, plans[0], self.cross, plans[1]
-        )
+        step = DecoderStep(self.pool, inputs.slot_mapping, *plans)
         hidden = self.model(
             token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
         )
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> Plans:
-        return self.causal.plan(inputs.causal), self.cross.plan(inputs.cross)
+        causal = PlannedAttention.of(self.causal, inputs.causal)
+        return causal, PlannedAttention.of(self.cross, inputs.cross)
 
     def _replan_attention(self, plans: Plans, inputs: StepInputs) -> None:
-        self.causal.replan(plans[0], inputs.causal)
-        self.cross.replan(plans[1], inputs.cross)
+        causal, cross = plans
+        causal.replan(inputs.causal)
+        cross.replan(inputs.cross)

@@ -108,7 +108,7 @@ class InputBuffer:
         )
         starts = np.concatenate([[0], np.cumsum(query_lens)])
         parts["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
-        parts["query_starts"][:] = starts
+        parts["cu_seqlens_q"][:] = starts
         parts["lengths"][:], parts["cross_lens"][:] = kv_lens, cross_lens
         parts["last_tokens"][:] = starts[1:] - 1
         tables = []
@@ -135,7 +135,7 @@ class InputBuffer:
                 query_lens,
                 lens,
                 table,
-                on_device["query_starts"],
+                on_device["cu_seqlens_q"],
                 on_device[name],
                 device_table,
                 shape.tokens,
@@ -175,7 +175,7 @@ class InputBuffer:
 def _sizes(shape: StepShape, self_pages: int, cross_pages: int) -> dict[str, int]:
     n, tokens = shape.sequences, shape.tokens
     return {
-        "slots": n, "query_starts": n + 1, "lengths": n, "cross_lens": n, "last_tokens": n, "token_slots": tokens, "positions": tokens,
+        "slots": n, "cu_seqlens_q": n + 1, "lengths": n, "cross_lens": n, "last_tokens": n, "token_slots": tokens, "positions": tokens,
         "slot_mapping": tokens, "self_table": n * self_pages, "cross_table": n * cross_pages,
     }  # fmt: skip
 

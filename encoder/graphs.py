@@ -111,12 +111,14 @@ class TextGraphs:
         self._ids, self._positions = (
             torch.zeros(len(hidden), dtype=torch.int64, device=device) for _ in range(2)
         )
-        self._starts = torch.zeros(self.shapes[-1].sequences + 1, dtype=torch.int32, device=device)
+        self._cu_seqlens = torch.zeros(
+            self.shapes[-1].sequences + 1, dtype=torch.int32, device=device
+        )
 
         def batch(shape: TextShape) -> tuple[Any, Work]:
             tokens, longest = shape.tokens, min(shape.tokens, max_len)
             lengths = np.full(shape.sequences, longest)
-            made = plan(FullBatch(lengths, self._starts[: shape.sequences + 1], longest))
+            made = plan(FullBatch(lengths, self._cu_seqlens[: shape.sequences + 1], longest))
             return made, lambda: hidden[:tokens].copy_(
                 forward(self._ids[:tokens], self._positions[:tokens], made)
             )
@@ -137,7 +139,7 @@ class TextGraphs:
             shape.sequences + 1, len(ids), np.int32
         )  # of sequences that are not there: empty, at the end
         starts[: len(lengths)] = np.cumsum(lengths) - lengths
-        places = (self._ids, self._positions, self._starts)
+        places = (self._ids, self._positions, self._cu_seqlens)
         for place, new in zip(
             places, together_to_device([ids, positions, starts], self._hidden.device), strict=True
         ):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import FullBatch
-from antiphon.attention.selection import capturable, select
-from antiphon.attention.specs import encoder_specs
+from antiphon.attention.selection import capturable, select_full
+from antiphon.attention.specs import encoder_spec
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.encoder.graphs import MOST_TOKENS, TextGraphs, WindowGraphs
@@ -38,8 +38,8 @@ class EncoderRunner:
         half, self.max_len = model.encoder, model.max_encoder_len
         self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
-        (self.attention,) = select(
-            "encoder", config.encoder.encoder_attention_backend, encoder_specs(half, self.target)
+        self.attention = select_full(
+            "encoder", config.encoder.encoder_attention_backend, encoder_spec(half, self.target)
         )
         self.model = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":

@@ -29,8 +29,8 @@ from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta
 from antiphon.engine.requests import OpenRequest, OpenRequests
 from antiphon.engine.transcription import Transcriber
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import (
+from antiphon.inputs.audio.forms import AudioInput
+from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
     checked_params,
     checked_priority,
@@ -197,18 +197,18 @@ class AsyncEngine:
 
     def workers_line(self) -> str:
         """What was chosen, in one line."""
-        facts = self.workers.facts if self.workers is not None else {}
+        info = self.workers.info if self.workers is not None else {}
         halves = [
-            f"{half} {facts[half]['attention']} ({facts[half]['dtype'].removeprefix('torch.')}, {facts[half]['device']})"
+            f"{half} {info[half]['attention']} ({info[half]['dtype'].removeprefix('torch.')}, {info[half]['device']})"
             for half in ("encoder", "decoder")
-            if half in facts
+            if half in info
         ]
-        if "decoder" in facts:
+        if "decoder" in info:
             halves.append(
-                f"{facts['decoder']['kv_pages']} KV pages of {self.config.decoder.kv_page_size} tokens"
+                f"{info['decoder']['kv_pages']} KV pages of {self.config.decoder.kv_page_size} tokens"
             )
-            halves.append("CUDA graphs" if facts["decoder"]["graphs"] else "no CUDA graphs")
-        return ", ".join([*halves, *([facts["placement"]] if facts else [])])
+            halves.append("CUDA graphs" if info["decoder"]["graphs"] else "no CUDA graphs")
+        return ", ".join([*halves, *([info["placement"]] if info else [])])
 
     async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A task that ends by itself ends the engine: nobody may wait for what it would have done."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from antiphon.config.errors import RequestExpired
-from antiphon.inputs.transcription_options import checked_timeout
+from antiphon.inputs.calls.transcription import checked_timeout
 
 GRACE_SECONDS = 0.25  # a worker that works says better what became of the request
 

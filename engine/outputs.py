@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from antiphon.config.errors import AntiphonError
-from antiphon.inputs.sound import Skipped
+from antiphon.inputs.audio.sound import Skipped
 from antiphon.scheduler.request import RequestMetrics
 
 

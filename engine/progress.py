@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from antiphon.inputs.transcription_options import Progress
+from antiphon.inputs.calls.transcription import Progress
 
 
 class TogetherDone:

@@ -18,10 +18,10 @@ from antiphon.config.errors import (
     RequestRefused,
 )
 from antiphon.engine.outputs import CompletionOutput, Logprob
-from antiphon.inputs.detokenise import TextStream
+from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.processor import InputProcessor, Prepared
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
-from antiphon.scheduler.router import Router
+from antiphon.scheduler.router import Route, Router
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class OpenRequest:
     """What the engine knows of a request that has not ended."""
 
     request: Request
-    place: tuple[int, int]  # encoder and decoder
+    route: Route
     end: asyncio.Future[Finished]
     text: TextStream | None = None  # of requests that stream or have stop strings
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +83,7 @@ class OpenRequests:
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
-        place = self.router.route(media.key, media.num_tokens)
+        route = self.router.route(media.key, media.num_tokens)
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
@@ -94,14 +94,14 @@ class OpenRequests:
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
             priority=priority,
-            encoder=place[0],
+            encoder=route.encoder,
             timeout=timeout,
         )
-        opened = OpenRequest(request, place, asyncio.get_running_loop().create_future())
+        opened = OpenRequest(request, route, asyncio.get_running_loop().create_future())
         if request.streams:
             opened.text = self.inputs.text_stream(params)
         self._open[request.id] = opened
-        self._outbox[place[1]].append(opened)
+        self._outbox[route.decoder].append(opened)
         self._flush_soon()
         return opened
 
@@ -142,7 +142,7 @@ class OpenRequests:
         """Asks for the end of a request; its result is RequestCancelled unless it ended before."""
         if opened.request.id in self._open and self.workers is not None:
             self._flush()  # a request must be there before it can be cancelled
-            self.workers.cancel(opened.place[1], opened.request)
+            self.workers.cancel(opened.route.decoder, opened.request)
 
     # ------------------------------------------------------------------ from a worker
 
@@ -167,16 +167,16 @@ class OpenRequests:
         except Exception as error:  # whatever a tokenizer raises
             self._fail(opened, error, f"token {token} could not be decoded")
             if self.workers is not None:
-                self.workers.cancel(opened.place[1], opened.request)
+                self.workers.cancel(opened.route.decoder, opened.request)
             return
         opened.news.set()
         if opened.text.stopped and self.workers is not None:
-            self.workers.stop(opened.place[1], opened.request)
+            self.workers.stop(opened.route.decoder, opened.request)
 
     def _close_request(self, opened: OpenRequest) -> None:
         request = opened.request
         del self._open[request.id]
-        self.router.done(opened.place, request.media.num_tokens)
+        self.router.release(opened.route, request.media.num_tokens)
         if self.workers is not None:
             self.workers.forget(request)
 

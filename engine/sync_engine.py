@@ -26,8 +26,8 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.engine.progress import TogetherDone
-from antiphon.inputs.audio import AudioInput
-from antiphon.inputs.call_options import (
+from antiphon.inputs.audio.forms import AudioInput
+from antiphon.inputs.calls.options import (
     NAMES,
     all_prompts,
     check_recordings,

@@ -10,13 +10,13 @@ from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
-from antiphon.inputs.audio import AudioInput, expected_bytes
-from antiphon.inputs.call_options import checked_priority
-from antiphon.inputs.cuts import cut_at_quiet, is_digital_silence
+from antiphon.inputs.audio.cuts import cut_at_quiet, is_digital_silence
+from antiphon.inputs.audio.forms import AudioInput, expected_bytes
+from antiphon.inputs.audio.sound import Skipped, Sound, merged
+from antiphon.inputs.calls.options import checked_priority
+from antiphon.inputs.calls.transcription import Progress, TranscriptionOptions
 from antiphon.inputs.processor import EncoderInput, Prepared
-from antiphon.inputs.sound import Skipped, Sound, merged
-from antiphon.inputs.transcription_options import Progress, TranscriptionOptions
-from antiphon.inputs.whisper import TimedTokens
+from antiphon.inputs.whisper.format import TimedTokens
 
 if TYPE_CHECKING:
     from antiphon.engine.async_engine import AsyncEngine

@@ -10,15 +10,15 @@ import numpy as np
 from antiphon.config.errors import CheckpointError, PromptError, SamplingError
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import AudioInput, expected_bytes, read_sound
-from antiphon.inputs.detokenise import Streamed, TextStream, backend_of
+from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
+from antiphon.inputs.audio.sound import Sound
+from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
+from antiphon.inputs.detokenizer import Streamed, TextStream, backend_of
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, sound_of, with_languages
-from antiphon.inputs.sound import Sound
-from antiphon.inputs.transcription_options import TranscriptionOptions, check_options
 from antiphon.inputs.translation import TranslationFormat
-from antiphon.inputs.whisper import WhisperFormat
-from antiphon.inputs.whisper_tokens import TIMESTAMP
+from antiphon.inputs.whisper.format import WhisperFormat
+from antiphon.inputs.whisper.tokens import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 

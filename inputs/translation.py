@@ -6,7 +6,7 @@ from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.language_codes import two_letters
+from antiphon.inputs.languages.iso639 import two_letters
 
 _PREFERRED = ("zho_Hans", "cmn_Hans")  # of a language in several scripts, where none is named
 

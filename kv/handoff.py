@@ -1,49 +1,49 @@
 """Hidden states on their way from an encoder to a decoder.
 
-The scheduler sees only keys. `HiddenStates` is what travels: one packed tensor for a whole encoder batch. Within a process it goes as
-it is, on the device; between processes as numpy, so that Ray's object store carries it as one buffer (pickling a torch tensor copies
-it). `HandoffBuffer` is where a decoder keeps what has arrived until its cross KV is written.
+The scheduler sees only keys. `HiddenStates` carries the states: one packed tensor for a whole encoder
+batch. Within a process it stays on the device. Between processes it travels as a numpy array, which
+Ray's object store carries as one buffer (pickling a torch tensor would copy it). `HandoffBuffer`
+keeps what has arrived at a decoder until its cross KV is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-Wire = tuple[tuple[str, ...], tuple[int, ...], np.ndarray, torch.dtype]
-
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other."""
+    """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other.
+
+    `ready`: recorded behind their computation, where that may not be done yet. Only states that are
+    computed may be pickled.
+    """
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
     packed: torch.Tensor
-    ready: torch.cuda.Event | None = None  # of states that may still be computed, in this process
+    ready: torch.cuda.Event | None = None
 
     @property
     def computed(self) -> bool:
         return self.ready is None or self.ready.query()
 
-    def to_wire(self) -> Wire:
+    def __reduce__(self) -> tuple[Callable[..., "HiddenStates"], tuple[Any, ...]]:
         host = self.packed.detach().to("cpu").contiguous()
-        carried = (
-            host.view(torch.int16) if host.dtype == torch.bfloat16 else host
-        )  # numpy has no bfloat16
-        return self.keys, self.lengths, carried.numpy(), host.dtype
+        # numpy has no bfloat16.
+        carried = host.view(torch.int16) if host.dtype == torch.bfloat16 else host
+        return _from_numpy, (self.keys, self.lengths, carried.numpy(), host.dtype)
 
-    @classmethod
-    def from_wire(
-        cls, keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype
-    ) -> "HiddenStates":
-        # The object store's buffers are read-only, which torch.from_numpy warns about: copy those.
-        return cls(
-            keys,
-            lengths,
-            torch.from_numpy(array if array.flags.writeable else array.copy()).view(dtype),
-        )
+
+def _from_numpy(
+    keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype
+) -> HiddenStates:
+    # The object store's buffers are read-only, which torch.from_numpy warns about: copy those.
+    writeable = array if array.flags.writeable else array.copy()
+    return HiddenStates(keys, lengths, torch.from_numpy(writeable).view(dtype))
 
 
 @dataclass

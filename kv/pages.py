@@ -10,6 +10,11 @@ from collections import OrderedDict
 import numpy as np
 
 
+def pages_for(num_tokens: int, page_size: int) -> int:
+    """Pages of `page_size` tokens that hold `num_tokens`."""
+    return -(-num_tokens // page_size)
+
+
 class PagePool:
     """Page ids 0 .. num_pages - 1. All methods cost time in proportion to the pages they name."""
 

@@ -4,6 +4,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from antiphon.kv.pages import pages_for
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
 from antiphon.scheduler.request import FinishReason, Request
 
 MAX_STOP_IDS = 32
@@ -45,9 +47,9 @@ class Batch:
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
         self.streams = np.zeros(max_seqs, bool)
         self.num_self_pages = np.zeros(max_seqs, np.int64)
-        self.self_table = np.zeros((max_seqs, -(-max_len // page_size)), np.int32)
+        self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self.cross_len = np.zeros(max_seqs, np.int64)
-        self.cross_table = np.zeros((max_seqs, -(-max_cross_len // page_size)), np.int32)
+        self.cross_table = np.zeros((max_seqs, pages_for(max_cross_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
 
     def __len__(self) -> int:
@@ -56,9 +58,6 @@ class Batch:
     @property
     def full(self) -> bool:
         return not self._free_slots
-
-    def pages_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.page_size)
 
     def admit(
         self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray
@@ -118,6 +117,12 @@ class Batch:
         assert (self.pending >= 0).all()
         assert (self.computed <= self.length).all()
 
+    def request_at(self, slot: int) -> Request:
+        """The request that has `slot`, which is not free."""
+        request = self.requests[slot]
+        assert request is not None
+        return request
+
     def running(self) -> list[Request]:
         return [request for request in self.requests if request is not None]
 
@@ -137,17 +142,43 @@ class Batch:
         self.self_table[slots, self.num_self_pages[slots]] = pages
         self.num_self_pages[slots] += 1
 
-    def launch(self, slots: np.ndarray) -> None:
-        """A step that runs `slots` is under way: their next token is pending."""
-        self.computed[slots] = self.length[slots]
+    def plan(self, admissions: list[Admission], cross_writes: list[CrossWrite]) -> StepPlan | None:
+        """The next step, for all runnable slots: their next token is pending from now on. None when
+        there are none."""
+        slots = self.runnable()
+        if not len(slots):
+            return None
+        query_lens = (self.length - self.computed)[slots]
+        order = np.argsort(query_lens > 1, kind="stable")  # decodes first
+        slots, query_lens = slots[order], query_lens[order]
+        kv_lens, cross_lens = self.length[slots], self.cross_len[slots]
+        self.computed[slots] = kv_lens
         self.length[slots] += 1
         self.pending[slots] += 1
+        return StepPlan(
+            admissions=admissions,
+            cross_writes=cross_writes,
+            slots=slots,
+            ids=self.ids[slots],
+            query_lens=query_lens,
+            kv_lens=kv_lens,
+            self_table=self.self_table[slots, : pages_for(int(kv_lens.max()), self.page_size)],
+            cross_table=self.cross_table[slots, : pages_for(int(cross_lens.max()), self.page_size)],
+            cross_lens=cross_lens,
+        )
 
-    def settle(self, slots: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """The oldest pending token of `slots` is known: `tokens` at positions `at`. Returns the
-        `StopReason` of each, [slots] int."""
-        self.tokens[slots, at] = tokens
+    def live_rows(self, plan: StepPlan) -> np.ndarray:
+        """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""
+        is_live = self.active[plan.slots] & (self.ids[plan.slots] == plan.ids)
+        rows: np.ndarray = np.flatnonzero(is_live)
+        return rows
+
+    def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at `positions` [n]
+        of their sequences. Returns why each stops there: `StopReason` [n] int8."""
+        self.tokens[slots, positions] = tokens
         self.pending[slots] -= 1
-        stopped = (tokens[:, None] == self.stop_ids[slots]).any(1)
-        full = np.where(at + 1 >= self.max_len[slots], StopReason.LENGTH, StopReason.NONE)
-        return np.where(stopped, StopReason.STOP_TOKEN, full)
+        reasons = np.full(len(slots), StopReason.NONE.value, np.int8)
+        reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH
+        reasons[(tokens[:, None] == self.stop_ids[slots]).any(1)] = StopReason.STOP_TOKEN
+        return reasons

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.scheduler.request import Request, TokenLogprobs
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,14 @@ class Admission:
     seed: int
     params: SamplingParams
     rules: DecodingRules
+
+    @classmethod
+    def of(cls, request: Request, token_ids: np.ndarray) -> "Admission":
+        """`token_ids`: of `request` so far; it has a slot."""
+        return cls(
+            request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
+            request.params, request.rules,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,15 @@ class Logprobs:
     chosen_rank: np.ndarray  # [asking]
     top_ids: np.ndarray  # [asking, k]
     top: np.ndarray  # [asking, k]
+
+    def of_token(self, index: int, token: int, count: int) -> TokenLogprobs:
+        """Of row `rows[index]`, whose chosen token is `token`: that one and the `count` likeliest."""
+        count = min(count, self.top_ids.shape[1])  # a vocabulary may have fewer
+        return TokenLogprobs(
+            ids=[token, *self.top_ids[index, :count].tolist()],
+            logprobs=[float(self.chosen[index]), *self.top[index, :count].tolist()],
+            ranks=[int(self.chosen_rank[index]), *range(1, count + 1)],
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One request, its states, and the table of legal transitions between them."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -99,7 +100,7 @@ class Request:
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival
-    deadline: float | None = None  # by the scheduler's own clock
+    deadline: float = math.inf  # seconds of the scheduler's own clock
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -112,9 +113,14 @@ class Request:
         self.state = state
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Who goes first: lower priority number, then earlier arrival."""
+    def sort_key(self) -> tuple[int, int]:
+        """Smallest first: lower priority number, then earlier arrival."""
         return self.priority, self.order
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, prompt included; only while it is not running."""
+        return len(self.prompt_token_ids) + len(self.generated)
 
     @property
     def max_len(self) -> int:
@@ -132,6 +138,12 @@ class Finished:
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+
+    @classmethod
+    def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
+        """The end of `request`, which is in its final state and no longer in the batch."""
+        tokens, logprobs = request.generated, request.logprobs
+        return cls(request.id, request.state, tokens, reason, error, logprobs, request.metrics)
 
 
 @dataclass

@@ -1,12 +1,27 @@
-"""Picks an encoder worker and a decoder replica for each request: least load, and affinity to where its media already is."""
+"""Chooses an encoder worker and a decoder replica for each request.
+
+The least loaded pair, unless another one already has the request's media.
+"""
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 REMEMBERED_MEDIA = 65_536
 
 
+class Route(NamedTuple):
+    """Indices of the workers that a request goes through."""
+
+    encoder: int
+    decoder: int
+
+
 class Router:
-    """Loads are encoder tokens under way. Affinity yields when its replica is far busier than the idlest one."""
+    """A worker's load is the number of encoder tokens of its open requests.
+
+    A request goes where its media was last sent, unless that decoder has over `imbalance_tokens`
+    more load than the least loaded one.
+    """
 
     def __init__(
         self, num_encoders: int, num_decoders: int, imbalance_tokens: int = 65_536
@@ -14,30 +29,32 @@ class Router:
         self.encoder_load = [0] * num_encoders
         self.decoder_load = [0] * num_decoders
         self.imbalance_tokens = imbalance_tokens
-        self._home: OrderedDict[str, tuple[int, int]] = (
-            OrderedDict()
-        )  # media key -> (encoder, decoder)
+        self._last_route: OrderedDict[str, Route] = OrderedDict()  # by media key
 
-    def route(self, key: str, num_tokens: int) -> tuple[int, int]:
-        """(encoder, decoder) for one request; `done` must be told when it has ended."""
-        idlest = min(range(len(self.decoder_load)), key=self.decoder_load.__getitem__)
-        encoder, decoder = self._home.get(key, (-1, idlest))
-        if self.decoder_load[decoder] - self.decoder_load[idlest] > self.imbalance_tokens:
-            encoder, decoder = -1, idlest
-        if encoder < 0:
-            encoder = min(range(len(self.encoder_load)), key=self.encoder_load.__getitem__)
-        self._remember(key, (encoder, decoder))
-        self.encoder_load[encoder] += num_tokens
-        self.decoder_load[decoder] += num_tokens
-        return encoder, decoder
+    def route(self, key: str, num_tokens: int) -> Route:
+        """Adds a request's load to its route. `release` takes it off again when the request ends."""
+        route = self._last_route.get(key)
+        if route is None or self._overloaded(route.decoder):
+            route = Route(_least(self.encoder_load), _least(self.decoder_load))
+        self._remember(key, route)
+        self.encoder_load[route.encoder] += num_tokens
+        self.decoder_load[route.decoder] += num_tokens
+        return route
 
-    def done(self, place: tuple[int, int], num_tokens: int) -> None:
-        encoder, decoder = place
-        self.encoder_load[encoder] -= num_tokens
-        self.decoder_load[decoder] -= num_tokens
+    def release(self, route: Route, num_tokens: int) -> None:
+        self.encoder_load[route.encoder] -= num_tokens
+        self.decoder_load[route.decoder] -= num_tokens
 
-    def _remember(self, key: str, place: tuple[int, int]) -> None:
-        self._home[key] = place
-        self._home.move_to_end(key)
-        if len(self._home) > REMEMBERED_MEDIA:
-            self._home.popitem(last=False)
+    def _overloaded(self, decoder: int) -> bool:
+        return self.decoder_load[decoder] - min(self.decoder_load) > self.imbalance_tokens
+
+    def _remember(self, key: str, route: Route) -> None:
+        self._last_route[key] = route
+        self._last_route.move_to_end(key)
+        if len(self._last_route) > REMEMBERED_MEDIA:
+            self._last_route.popitem(last=False)
+
+
+def _least(loads: list[int]) -> int:
+    """Index of the smallest load; the first of equal ones."""
+    return min(range(len(loads)), key=loads.__getitem__)

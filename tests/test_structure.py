@@ -30,7 +30,7 @@ CODE = sorted(
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 # What is still longer. These lists only shrink: a name that is no longer over must go.
 LONG_FILES = {
-    "tests/unit/inputs/test_declared_length.py",
+    "tests/unit/inputs/audio/test_declared_length.py",
     "cli/flags.py",
     "config/generation.py",
     "config/sampling.py",
@@ -40,7 +40,6 @@ LONG_FILES = {
     "engine/transcription.py",
     "inputs/processor.py",
     "kernels/paged_attention.py",
-    "scheduler/scheduler.py",
     "tests/integration/test_engine.py",
     "tests/integration/test_local_engine.py",
     "tests/integration/test_natural_use.py",
@@ -51,7 +50,7 @@ LONG_FILES = {
     "tests/unit/engine/test_transcription.py",
     "tests/unit/inputs/test_inputs.py",
     "tests/unit/inputs/test_languages_text.py",
-    "tests/unit/inputs/test_sound_forms.py",
+    "tests/unit/inputs/audio/test_sound_forms.py",
     "tests/unit/scheduler/test_scheduler.py",
     "tests/unit/scheduler/test_withdrawals.py",
 }

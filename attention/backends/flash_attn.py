@@ -1,53 +1,75 @@
-"""FlashAttention 2 (Dao 2023) through the package flash-attn: packed sequences, and pages of a multiple of 256 tokens."""
+"""FlashAttention 2 (Dao 2023) from the package flash-attn; its pages are multiples of 256 tokens."""
 
 from dataclasses import dataclass
 
 import torch
 from flash_attn import flash_attn_varlen_func, flash_attn_with_kvcache
 
-from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
+from antiphon.attention.interface import FullAttention, FullBatch, PagedAttention, PagedBatch
 from antiphon.layers.positions import RelativeBias
 
 
-@dataclass(frozen=True)
-class PagedPlan:
-    """`kv_starts`: None where all sequences have equally many queries, which the kernel with split keys takes."""
-
-    batch: PagedBatch
-    kv_starts: torch.Tensor | None  # [sequences + 1] int32
-
-
-class FlashAttention(AttentionBackend):
+class FlashAttentionFull(FullAttention[FullBatch]):
     name = "flash_attn"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedPlan:
-        if isinstance(batch, FullBatch):
-            return batch
-        if batch.num_tokens == len(batch.query_lens) * batch.max_query_len:
-            return PagedPlan(batch, None)
-        plan = PagedPlan(batch, torch.zeros_like(batch.query_starts_on_device))
-        self.replan(plan, batch)
-        return plan
-
-    def replan(self, plan: FullBatch | PagedPlan, batch: FullBatch | PagedBatch) -> None:
-        if isinstance(plan, PagedPlan) and plan.kv_starts is not None:
-            torch.cumsum(plan.batch.kv_lens_on_device, 0, dtype=torch.int32, out=plan.kv_starts[1:])
+    def plan(self, batch: FullBatch) -> FullBatch:
+        return batch
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: FullBatch | PagedPlan,
+        metadata: FullBatch,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        scale, causal = self.spec.scale, self.spec.kind == "causal"
-        if isinstance(plan, FullBatch):
-            lengths = (plan.starts, plan.starts, plan.max_len, plan.max_len)
-            return flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scale)
-        batch = plan.batch
-        if plan.kv_starts is None:
-            found = flash_attn_with_kvcache(
+        return flash_attn_varlen_func(
+            q,
+            k,
+            v,
+            metadata.cu_seqlens,
+            metadata.cu_seqlens,
+            metadata.max_len,
+            metadata.max_len,
+            softmax_scale=self.spec.scale,
+        )
+
+
+@dataclass(frozen=True)
+class FlashPagedMetadata:
+    """`cu_seqlens_k`: None where all sequences have equally many queries, for which there is a kernel
+    that splits the keys."""
+
+    batch: PagedBatch
+    cu_seqlens_k: torch.Tensor | None  # [sequences + 1] int32
+
+
+class FlashAttentionPaged(PagedAttention[FlashPagedMetadata]):
+    name = "flash_attn"
+
+    def plan(self, batch: PagedBatch) -> FlashPagedMetadata:
+        if batch.equal_queries:
+            return FlashPagedMetadata(batch, None)
+        metadata = FlashPagedMetadata(batch, torch.zeros_like(batch.cu_seqlens_q))
+        self.replan(metadata, batch)
+        return metadata
+
+    def replan(self, metadata: FlashPagedMetadata, batch: PagedBatch) -> None:
+        if metadata.cu_seqlens_k is not None:
+            lengths, ends = metadata.batch.kv_lens_on_device, metadata.cu_seqlens_k[1:]
+            torch.cumsum(lengths, 0, dtype=torch.int32, out=ends)
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: FlashPagedMetadata,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        scale, causal, batch = self.spec.scale, self.spec.kind == "causal", metadata.batch
+        if metadata.cu_seqlens_k is None:
+            out = flash_attn_with_kvcache(
                 q.unflatten(0, (-1, batch.max_query_len)),
                 k,
                 v,
@@ -56,13 +78,13 @@ class FlashAttention(AttentionBackend):
                 softmax_scale=scale,
                 causal=causal,
             )
-            return found.flatten(0, 1)
+            return out.flatten(0, 1)
         return flash_attn_varlen_func(
             q,
             k,
             v,
-            batch.query_starts_on_device,
-            plan.kv_starts,
+            batch.cu_seqlens_q,
+            metadata.cu_seqlens_k,
             batch.max_query_len,
             batch.max_kv_len,
             softmax_scale=scale,

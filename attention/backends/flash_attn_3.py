@@ -1,21 +1,19 @@
-"""FlashAttention 3 (Shah et al. 2024) for Hopper, by its package flash_attn_interface: packed sequences, and pages of any size."""
+"""FlashAttention 3 (Shah et al. 2024) for Hopper, from the package flash_attn_interface; any page size."""
 
 from typing import Any
 
 import torch
 from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
-from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
+from antiphon.attention.interface import FullAttention, FullBatch, PagedAttention, PagedBatch
 from antiphon.kernels.formats import FLOAT8, FLOAT8_MAX
 from antiphon.layers.positions import RelativeBias
 
 
-class FlashAttention3(AttentionBackend):
-    """With float8 pages its queries are float8 too, a step's with one scale: it has no product of float8 and half precision."""
-
+class FlashAttention3Full(FullAttention[FullBatch]):
     name = "flash_attn_3"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> FullBatch | PagedBatch:
+    def plan(self, batch: FullBatch) -> FullBatch:
         return batch
 
     def run(
@@ -23,32 +21,55 @@ class FlashAttention3(AttentionBackend):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: FullBatch | PagedBatch,
+        metadata: FullBatch,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        found: torch.Tensor
-        if isinstance(plan, FullBatch):
-            lengths = (plan.starts, plan.starts, plan.max_len, plan.max_len)
-            found = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=self.spec.scale)
-            return found
+        out: torch.Tensor = flash_attn_varlen_func(
+            q,
+            k,
+            v,
+            metadata.cu_seqlens,
+            metadata.cu_seqlens,
+            metadata.max_len,
+            metadata.max_len,
+            softmax_scale=self.spec.scale,
+        )
+        return out
+
+
+class FlashAttention3Paged(PagedAttention[PagedBatch]):
+    """Over float8 pages its queries are float8 too, all of a step with one scale: it has no product of
+    float8 and half precision."""
+
+    name = "flash_attn_3"
+
+    def plan(self, batch: PagedBatch) -> PagedBatch:
+        return batch
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: PagedBatch,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
         options: dict[str, Any] = {
-            "cache_seqlens": plan.kv_lens_on_device,
-            "page_table": plan.page_table_on_device,
+            "cache_seqlens": metadata.kv_lens_on_device,
+            "page_table": metadata.page_table_on_device,
             "softmax_scale": self.spec.scale,
             "causal": self.spec.kind == "causal",
         }
         if k.dtype == FLOAT8:
             scale = (q.abs().amax().float() / FLOAT8_MAX).clamp(min=1e-12)
             q = (q / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
-            options["q_descale"] = scale.expand(len(plan.query_lens), self.spec.num_heads)
-        if plan.num_tokens == len(plan.query_lens) * plan.max_query_len:
-            found = flash_attn_with_kvcache(
-                q.unflatten(0, (-1, plan.max_query_len)), k, v, **options
-            ).flatten(0, 1)
+            options["q_descale"] = scale.expand(len(metadata.query_lens), self.spec.num_heads)
+        out: torch.Tensor
+        if metadata.equal_queries:
+            q = q.unflatten(0, (-1, metadata.max_query_len))
+            out = flash_attn_with_kvcache(q, k, v, **options).flatten(0, 1)
         else:
-            starts = {
-                "cu_seqlens_q": plan.query_starts_on_device,
-                "max_seqlen_q": plan.max_query_len,
-            }
-            found = flash_attn_with_kvcache(q, k, v, **options, **starts)
-        return found.to(self.spec.dtype)
+            options["cu_seqlens_q"] = metadata.cu_seqlens_q
+            options["max_seqlen_q"] = metadata.max_query_len
+            out = flash_attn_with_kvcache(q, k, v, **options)
+        return out.to(self.spec.dtype)

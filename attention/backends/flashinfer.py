@@ -1,7 +1,7 @@
 """FlashInfer (Ye et al. 2025): ragged attention for encoders, paged attention for decoders.
 
-Head sizes of 64, 128 and 256 use FlashInfer's own kernels (FlashAttention 3 on Hopper, 2 elsewhere); an encoder's other sizes
-go through cuDNN, which takes any multiple of 8.
+Head sizes of 64, 128 and 256 use FlashInfer's own kernels (in encoders FlashAttention 3 on Hopper, 2
+elsewhere); an encoder's other sizes go through cuDNN, which takes any multiple of 8.
 """
 
 from dataclasses import dataclass, field
@@ -17,11 +17,12 @@ from flashinfer import (
 from flashinfer.cudnn import cudnn_batch_prefill_with_kv_cache
 
 from antiphon.attention.interface import (
-    AttentionBackend,
     AttentionSpec,
+    FullAttention,
     FullBatch,
+    PagedAttention,
     PagedBatch,
-    starts_of,
+    cumulative,
 )
 from antiphon.layers.positions import RelativeBias
 
@@ -29,134 +30,68 @@ WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
 OWN_HEAD_DIMS = (64, 128, 256)
 
 
+def _workspace(spec: AttentionSpec) -> torch.Tensor:
+    return torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=spec.device)
+
+
+def _types(spec: AttentionSpec) -> dict[str, torch.dtype]:
+    return {"q_data_type": spec.dtype, "kv_data_type": spec.kv_dtype or spec.dtype}
+
+
 @dataclass(frozen=True)
-class CudnnPlan:
-    """Lengths as cuDNN wants them, [sequences, 1, 1, 1] int32, and starts [sequences + 1, 1, 1, 1]."""
+class CudnnMetadata:
+    """Lengths as cuDNN wants them, [sequences, 1, 1, 1] int32, and cu_seqlens [sequences + 1, 1, 1, 1]."""
 
     max_len: int
     lengths: torch.Tensor
-    starts: torch.Tensor
+    cu_seqlens: torch.Tensor
     _offsets: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def offsets(self, packed: torch.Tensor) -> torch.Tensor:
-        """Starts in elements of `packed`; made by the first layer, read by the others."""
+        """Where sequences begin, in elements of `packed`; made by the first layer, read by the others."""
         stride = packed.stride(0)
         if stride not in self._offsets:
-            self._offsets[stride] = self.starts * stride
+            self._offsets[stride] = self.cu_seqlens * stride
         return self._offsets[stride]
 
 
 @dataclass(frozen=True)
-class RaggedPlan:
+class RaggedMetadata:
     wrapper: Any
 
 
-@dataclass(frozen=True)
-class PagedPlan:
-    wrapper: Any
-    decode: bool  # one query each
-    copied: torch.cuda.Event = field(
-        default_factory=torch.cuda.Event
-    )  # the wrapper's last plan, to the device
-
-
-class FlashInfer(AttentionBackend):
+class FlashInferFull(FullAttention[CudnnMetadata | RaggedMetadata]):
     name = "flashinfer"
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
-        self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=spec.device)
+        self._workspace = _workspace(spec)
         hopper = torch.cuda.get_device_capability(spec.device) == (9, 0)
-        self._kernels = "fa3" if hopper and spec.kind == "full" else "fa2"
-        self._types = {"q_data_type": spec.dtype, "kv_data_type": spec.kv_dtype or spec.dtype}
+        self._kernels = "fa3" if hopper else "fa2"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> CudnnPlan | RaggedPlan | PagedPlan:
-        if isinstance(batch, PagedBatch):
-            decode = batch.num_tokens == len(batch.query_lens)
-            plan = PagedPlan(self._paged_wrapper(batch, decode), decode)
-            self.replan(plan, batch)
-            return plan
-        if self.spec.head_dim not in OWN_HEAD_DIMS:
-            lengths = (batch.starts[1:] - batch.starts[:-1]).view(-1, 1, 1, 1)
-            return CudnnPlan(batch.max_len, lengths, batch.starts.view(-1, 1, 1, 1))
+    def plan(self, batch: FullBatch) -> CudnnMetadata | RaggedMetadata:
+        spec = self.spec
+        if spec.head_dim not in OWN_HEAD_DIMS:
+            lengths = (batch.cu_seqlens[1:] - batch.cu_seqlens[:-1]).view(-1, 1, 1, 1)
+            return CudnnMetadata(batch.max_len, lengths, batch.cu_seqlens.view(-1, 1, 1, 1))
         wrapper = BatchPrefillWithRaggedKVCacheWrapper(
             self._workspace, "NHD", backend=self._kernels
         )
-        starts = starts_of(batch.lengths)
-        shape = (self.spec.num_heads, self.spec.num_heads, self.spec.head_dim)
-        wrapper.plan(starts, starts, *shape, sm_scale=self.spec.scale, **self._types)
-        return RaggedPlan(wrapper)
-
-    def _paged_wrapper(self, batch: PagedBatch, decode: bool) -> Any:
-        """Wrappers own tensors that graphs read, so each plan has its own."""
-        sequences, pages = batch.page_table.shape
-        device = self.spec.device
-
-        def buffer(size: int) -> torch.Tensor:
-            return torch.zeros(size, dtype=torch.int32, device=device)
-
-        if decode:
-            return BatchDecodeWithPagedKVCacheWrapper(
-                self._workspace,
-                "NHD",
-                use_cuda_graph=True,
-                paged_kv_indptr_buffer=buffer(sequences + 1),
-                paged_kv_indices_buffer=buffer(sequences * pages),
-                paged_kv_last_page_len_buffer=buffer(sequences),
-            )
-        return BatchPrefillWithPagedKVCacheWrapper(
-            self._workspace,
-            "NHD",
-            use_cuda_graph=True,
-            qo_indptr_buf=buffer(sequences + 1),
-            paged_kv_indptr_buf=buffer(sequences + 1),
-            paged_kv_indices_buf=buffer(sequences * pages),
-            paged_kv_last_page_len_buf=buffer(sequences),
-            backend=self._kernels,
-        )
-
-    def replan(
-        self, plan: CudnnPlan | RaggedPlan | PagedPlan, batch: FullBatch | PagedBatch
-    ) -> None:
-        if not (isinstance(plan, PagedPlan) and isinstance(batch, PagedBatch)):
-            return
-        spec, size = self.spec, self.spec.page_size
-        assert size is not None
-        counts = -(-batch.kv_lens // size)
-        used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
-        indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
-        last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
-        pages = (starts_of(counts), indices, last)
-        # A wrapper writes its plan into one pinned buffer, copies that to the device behind the steps
-        # that are under way, and does not wait: the last plan must be there before it is overwritten.
-        plan.copied.synchronize()
-        shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
-        if plan.decode:
-            plan.wrapper.plan(*pages, *shape, sm_scale=spec.scale, **self._types)
-        else:
-            starts = starts_of(batch.query_lens)
-            plan.wrapper.plan(
-                starts,
-                *pages,
-                *shape,
-                causal=spec.kind == "causal",
-                sm_scale=spec.scale,
-                **self._types,
-            )
-        plan.copied.record()
+        starts = cumulative(batch.lengths)
+        shape = (spec.num_heads, spec.num_heads, spec.head_dim)
+        wrapper.plan(starts, starts, *shape, sm_scale=spec.scale, **_types(spec))
+        return RaggedMetadata(wrapper)
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: CudnnPlan | RaggedPlan | PagedPlan,
+        metadata: CudnnMetadata | RaggedMetadata,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        if isinstance(plan, PagedPlan):
-            return plan.wrapper.run(q.contiguous(), (k, v))
-        if isinstance(plan, RaggedPlan):
-            return plan.wrapper.run(q, k, v)
+        if isinstance(metadata, RaggedMetadata):
+            return metadata.wrapper.run(q, k, v)
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         cudnn_batch_prefill_with_kv_cache(
             q,
@@ -164,17 +99,99 @@ class FlashInfer(AttentionBackend):
             v,
             self.spec.scale,
             self._workspace,
-            max_token_per_sequence=plan.max_len,
-            max_sequence_kv=plan.max_len,
-            actual_seq_lens_q=plan.lengths,
-            actual_seq_lens_kv=plan.lengths,
+            max_token_per_sequence=metadata.max_len,
+            max_sequence_kv=metadata.max_len,
+            actual_seq_lens_q=metadata.lengths,
+            actual_seq_lens_kv=metadata.lengths,
             causal=False,
             return_lse=False,
-            batch_offsets_q=plan.offsets(q),
-            batch_offsets_o=plan.offsets(out),
-            batch_offsets_k=plan.offsets(k),
-            batch_offsets_v=plan.offsets(v),
+            batch_offsets_q=metadata.offsets(q),
+            batch_offsets_o=metadata.offsets(out),
+            batch_offsets_k=metadata.offsets(k),
+            batch_offsets_v=metadata.offsets(v),
             out=out,
             is_cuda_graph_compatible=True,
         )
         return out
+
+
+@dataclass(frozen=True)
+class PagedMetadata:
+    wrapper: Any
+    decode: bool  # one query for each sequence
+    # Recorded when the wrapper's last plan has been copied to the device.
+    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)
+
+
+class FlashInferPaged(PagedAttention[PagedMetadata]):
+    name = "flashinfer"
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        self._workspace = _workspace(spec)
+
+    def plan(self, batch: PagedBatch) -> PagedMetadata:
+        decode = batch.num_tokens == len(batch.query_lens)
+        make = self._decode_wrapper if decode else self._prefill_wrapper
+        metadata = PagedMetadata(make(batch), decode)
+        self.replan(metadata, batch)
+        return metadata
+
+    def _buffer(self, size: int) -> torch.Tensor:
+        """Wrappers own the tensors that graphs read, so each one has buffers of its own."""
+        return torch.zeros(size, dtype=torch.int32, device=self.spec.device)
+
+    def _decode_wrapper(self, batch: PagedBatch) -> Any:
+        sequences, pages = batch.page_table.shape
+        return BatchDecodeWithPagedKVCacheWrapper(
+            self._workspace,
+            "NHD",
+            use_cuda_graph=True,
+            paged_kv_indptr_buffer=self._buffer(sequences + 1),
+            paged_kv_indices_buffer=self._buffer(sequences * pages),
+            paged_kv_last_page_len_buffer=self._buffer(sequences),
+        )
+
+    def _prefill_wrapper(self, batch: PagedBatch) -> Any:
+        sequences, pages = batch.page_table.shape
+        return BatchPrefillWithPagedKVCacheWrapper(
+            self._workspace,
+            "NHD",
+            use_cuda_graph=True,
+            qo_indptr_buf=self._buffer(sequences + 1),
+            paged_kv_indptr_buf=self._buffer(sequences + 1),
+            paged_kv_indices_buf=self._buffer(sequences * pages),
+            paged_kv_last_page_len_buf=self._buffer(sequences),
+            backend="fa2",
+        )
+
+    def replan(self, metadata: PagedMetadata, batch: PagedBatch) -> None:
+        spec, size = self.spec, self.spec.page_size
+        assert size is not None
+        counts = -(-batch.kv_lens // size)
+        used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
+        indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
+        last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
+        pages = (cumulative(counts), indices, last)
+        # A wrapper writes its plan into one pinned buffer, queues its copy to the device behind the
+        # steps in flight, and does not wait: that copy must have ended before the next plan
+        # overwrites the buffer.
+        metadata.copied.synchronize()
+        shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
+        options = {"sm_scale": spec.scale, **_types(spec)}
+        if metadata.decode:
+            metadata.wrapper.plan(*pages, *shape, **options)
+        else:
+            starts, causal = cumulative(batch.query_lens), spec.kind == "causal"
+            metadata.wrapper.plan(starts, *pages, *shape, causal=causal, **options)
+        metadata.copied.record()
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: PagedMetadata,
+        bias: RelativeBias | None = None,
+    ) -> torch.Tensor:
+        return metadata.wrapper.run(q.contiguous(), (k, v))

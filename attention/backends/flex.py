@@ -1,8 +1,9 @@
 """FlexAttention (Dong et al. 2024): torch compiles the mask of packed sequences and T5's bias into one kernel.
 
-What is compiled has a fixed shape: batches are padded to a power of two, and each such size is compiled
-once. (Compiled for any length, the kernel's bias can't be lowered by some versions of torch, and compiled
-for each length, torch gives up after a few.) Blocks of padding are masked out, so they cost no products.
+The compiled kernel has a fixed shape: batches are padded to a power of two, and each such size is
+compiled once. (Compiled for any length, the kernel's bias can't be lowered by some versions of torch, and
+compiled for each length, torch gives up after a few.) Padding is masked out in whole blocks, so it costs
+no products.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from antiphon.attention.interface import AttentionBackend, AttentionSpec, FullBatch, PagedBatch
+from antiphon.attention.interface import AttentionSpec, FullAttention, FullBatch
 from antiphon.layers.positions import RelativeBias
 
 LEAST_TOKENS = 512  # up to 65536 that is eight sizes, as many as torch compiles of one function
@@ -21,59 +22,62 @@ def padded_size(tokens: int) -> int:
     return max(LEAST_TOKENS, 1 << (tokens - 1).bit_length())
 
 
-@dataclass
-class FlexPlan:
+@dataclass(frozen=True)
+class FlexMetadata:
     mask: BlockMask
     position: torch.Tensor  # [padded tokens] of each token in its sequence
 
 
-class FlexAttention(AttentionBackend):
+class FlexFull(FullAttention[FlexMetadata]):
     name = "flex"
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         self._attend: Any = _compiled() if spec.device.type == "cuda" else flex_attention
 
-    def plan(self, batch: FullBatch | PagedBatch) -> FlexPlan:
-        assert isinstance(batch, FullBatch)
+    def plan(self, batch: FullBatch) -> FlexMetadata:
         size = padded_size(int(batch.lengths.sum()))
-        at = torch.arange(size, device=self.spec.device)
-        # Padding is one sequence more: it sees itself, and nobody sees it.
-        sequence = torch.searchsorted(batch.starts[1:].long(), at, right=True)
+        token = torch.arange(size, device=self.spec.device)
+        # Padding forms one more sequence, which sees itself only.
+        sequence = torch.searchsorted(batch.cu_seqlens[1:].long(), token, right=True)
 
         def same_sequence(b: Any, h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
             return sequence[q] == sequence[k]
 
-        mask = create_block_mask(
-            same_sequence, None, None, size, size, device=str(self.spec.device)
-        )
-        return FlexPlan(mask, at - batch.starts.long()[sequence])
+        device = str(self.spec.device)
+        mask = create_block_mask(same_sequence, None, None, size, size, device=device)
+        return FlexMetadata(mask, token - batch.cu_seqlens.long()[sequence])
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: FlexPlan,
+        metadata: FlexMetadata,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        padded = (self._padded(each, len(plan.position)) for each in (q, k, v))
+        size = len(metadata.position)
         out = self._attend(
-            *padded, score_mod=_added(plan, bias), block_mask=plan.mask, scale=self.spec.scale
+            _padded(q, size),
+            _padded(k, size),
+            _padded(v, size),
+            score_mod=_score_mod(metadata, bias),
+            block_mask=metadata.mask,
+            scale=self.spec.scale,
         )
         return out[0].transpose(0, 1)[: len(q)].contiguous()
 
-    @staticmethod
-    def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
-        """[tokens, heads, head_dim] -> [1, heads, size, head_dim], always laid out alike."""
-        padded = x.new_zeros(size, *x.shape[1:])
-        padded[: len(x)] = x
-        return padded.transpose(0, 1)[None]
+
+def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
+    """[tokens, heads, head_dim] -> [1, heads, size, head_dim], always with the same strides."""
+    padded = x.new_zeros(size, *x.shape[1:])
+    padded[: len(x)] = x
+    return padded.transpose(0, 1)[None]
 
 
 def _compiled() -> Any:
-    """torch counts what it compiles by code object. Each backend gets one of its own, so that another
-    engine's sizes in the same process don't count here."""
+    """torch counts compilations by code object. Each backend gets one of its own, so that the sizes of
+    another engine in the same process don't count here."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> Any:
         return flex_attention(q, k, v, **options)
@@ -82,10 +86,11 @@ def _compiled() -> Any:
     return torch.compile(attend, dynamic=False)
 
 
-def _added(plan: FlexPlan, bias: RelativeBias | None) -> Any:
+def _score_mod(metadata: FlexMetadata, bias: RelativeBias | None) -> Any:
+    """The function that adds `bias` to a score, None without one."""
     if bias is None:
         return None
-    table, position = bias.table(), plan.position
+    table, position = bias.table(), metadata.position
     reach = table.shape[1] // 2
 
     def add(

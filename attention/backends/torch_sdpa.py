@@ -1,56 +1,25 @@
 """The reference backend: torch's scaled_dot_product_attention on sequences padded to equal length.
 
-Runs everywhere, for every kind, dtype and head size, with T5's bias materialised. The paged kinds gather their pages
-first; that costs two more passes over the keys and values than a kernel that reads pages needs. Packed sequences of one length
-(all of an audio encoder's) need no padding and no copy.
+Runs everywhere, for every kind, dtype and head size, with T5's bias materialized. The paged kinds gather
+their pages first; that costs two more passes over the keys and values than a kernel that reads pages.
+Packed sequences of one length (all of an audio encoder's) need no padding and no copy.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
+from antiphon.attention.interface import (
+    AttentionSpec,
+    FullAttention,
+    FullBatch,
+    PagedAttention,
+    PagedBatch,
+)
 from antiphon.layers.positions import RelativeBias
-
-
-@dataclass
-class PaddedGroup:
-    """Sequences of a step that are computed together, padded to their longest.
-
-    `query_rows` [sequences, queries] picks packed queries (padding repeats row 0); `out_rows` are the packed rows that
-    this group's valid outputs go to, `out_index` where they are in the padded output.
-    """
-
-    query_rows: torch.Tensor
-    out_rows: torch.Tensor
-    out_index: torch.Tensor
-    pages: (
-        torch.Tensor | None
-    )  # [sequences, pages]; None for packed keys, which `query_rows` picks too
-    mask: (
-        torch.Tensor | None
-    )  # [sequences, 1, queries, keys] bool; None where every query sees every key
-    distance: torch.Tensor  # [sequences or 1, queries, keys] key position - query position
-    keys: int
-    bias: torch.Tensor | None = field(
-        default=None
-    )  # materialised by the first layer, read by the others
-
-
-@dataclass
-class SdpaPlan:
-    groups: list[PaddedGroup]
-
-
-@dataclass(frozen=True)
-class UniformPlan:
-    """All sequences are equally long."""
-
-    sequences: int
-
 
 # Of torch's own kernels, the fastest first (benchmarks/results).
 PREFERENCE = [
@@ -61,122 +30,176 @@ PREFERENCE = [
 ]
 
 
-class TorchSdpa(AttentionBackend):
-    name = "torch_sdpa"
+@dataclass
+class PaddedGroup:
+    """Sequences of a step that are computed together, padded to their longest.
 
-    def plan(self, batch: FullBatch | PagedBatch) -> SdpaPlan | UniformPlan:
-        if isinstance(batch, FullBatch):
-            if not self.spec.bias and (batch.lengths == batch.lengths[0]).all():
-                return UniformPlan(len(batch.lengths))
-            return SdpaPlan(
-                [
-                    self._group(each, batch.lengths, batch.lengths, None)
-                    for each in _of_similar_length(batch.lengths)
-                ]
-            )
-        # Decodes (one query) beside prompts (several): two groups, so that a prompt does not pad every decode.
-        single = batch.query_lens == 1
-        members = [np.flatnonzero(single), np.flatnonzero(~single)]
-        return SdpaPlan(
-            [
-                self._group(each, batch.query_lens, batch.kv_lens, batch.page_table)
-                for each in members
-                if len(each)
-            ]
-        )
+    `query_rows` [sequences, queries] picks packed queries (padding repeats row 0). `out_rows` are the
+    packed rows that this group's valid outputs go to, `out_index` their rows in the padded output.
+    `pages` [sequences, pages] is None for packed keys, which `query_rows` picks too. `mask` [sequences,
+    1, queries, keys] bool is None where every query sees every key. `distance` [sequences or 1, queries,
+    keys] is key position - query position.
+    """
 
-    def _group(
-        self,
+    query_rows: torch.Tensor
+    out_rows: torch.Tensor
+    out_index: torch.Tensor
+    pages: torch.Tensor | None
+    mask: torch.Tensor | None
+    distance: torch.Tensor
+    keys: int
+    bias: torch.Tensor | None = None  # materialized by the first layer, read by the others
+
+    @classmethod
+    def of(
+        cls,
         members: np.ndarray,
         query_lens: np.ndarray,
         kv_lens: np.ndarray,
         table: np.ndarray | None,
-    ) -> PaddedGroup:
+        spec: AttentionSpec,
+    ) -> "PaddedGroup":
+        """The sequences `members` of a batch; `table` is its page table, None for packed keys."""
         starts = (np.cumsum(query_lens) - query_lens)[members]
         queries, kv = query_lens[members], kv_lens[members]
         column = np.arange(queries.max())[None, :]
         valid = column < queries[:, None]  # [sequences, queries]
         query_rows = np.where(valid, starts[:, None] + column, 0)
         keys = int(kv.max())
-        key_at = np.arange(keys)[None, None, :]
-        causal = self.spec.kind == "causal"
-        query_at = (
-            (kv - queries)[:, None] + column if causal else column
-        )  # the same for all sequences unless causal
-        visible = key_at < kv[:, None, None]
+        key_position = np.arange(keys)[None, None, :]
+        causal = spec.kind == "causal"
+        # Unless causal, positions of queries are the same for all sequences.
+        query_position = (kv - queries)[:, None] + column if causal else column
+        visible = key_position < kv[:, None, None]
         if causal:
-            visible = visible & (key_at <= query_at[:, :, None])
+            visible = visible & (key_position <= query_position[:, :, None])
         pages = None
         if table is not None:
-            assert self.spec.page_size is not None
-            pages = table[members, : -(-keys // self.spec.page_size)]
-        return PaddedGroup(
-            query_rows=self._tensor(query_rows),
-            out_rows=self._tensor(query_rows[valid]),
-            out_index=self._tensor(np.flatnonzero(valid)),
-            pages=None if pages is None else self._tensor(pages),
-            mask=None if visible.all() else self._tensor(visible)[:, None],
-            distance=self._tensor(key_at - query_at[:, :, None]),
+            assert spec.page_size is not None
+            pages = table[members, : -(-keys // spec.page_size)]
+        device = spec.device
+        return cls(
+            query_rows=_tensor(query_rows, device),
+            out_rows=_tensor(query_rows[valid], device),
+            out_index=_tensor(np.flatnonzero(valid), device),
+            pages=None if pages is None else _tensor(pages, device),
+            mask=None if visible.all() else _tensor(visible, device)[:, None],
+            distance=_tensor(key_position - query_position[:, :, None], device),
             keys=keys,
         )
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        kept = array if array.dtype == np.bool_ else array.astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(kept)).to(self.spec.device)
+    def gather(self, keys: torch.Tensor) -> torch.Tensor:
+        """[sequences, heads, keys, head_dim] of packed or paged keys (or values)."""
+        if self.pages is None:
+            return keys[self.query_rows].transpose(1, 2)
+        gathered = keys[self.pages].flatten(1, 2)  # [sequences, pages * page_size, heads, head_dim]
+        return gathered[:, : self.keys].transpose(1, 2)
+
+    def additive_mask(self, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
+        """[sequences or 1, heads, queries, keys]: the bias, minus infinity at masked keys."""
+        if self.bias is None:
+            added = bias.materialise(self.distance).to(dtype)
+            if self.mask is not None:
+                added = added.masked_fill(~self.mask, float("-inf"))
+            self.bias = added
+        return self.bias
+
+
+@dataclass(frozen=True)
+class EqualLengths:
+    """Metadata of sequences that are all equally long."""
+
+    sequences: int
+
+
+class SdpaFull(FullAttention[list[PaddedGroup] | EqualLengths]):
+    name = "torch_sdpa"
+
+    def plan(self, batch: FullBatch) -> list[PaddedGroup] | EqualLengths:
+        lengths = batch.lengths
+        if not self.spec.bias and (lengths == lengths[0]).all():
+            return EqualLengths(len(lengths))
+        return [
+            PaddedGroup.of(members, lengths, lengths, None, self.spec)
+            for members in _of_similar_length(lengths)
+        ]
 
     def run(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: SdpaPlan | UniformPlan,
+        metadata: list[PaddedGroup] | EqualLengths,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        if isinstance(plan, UniformPlan):
-            q, k, v = (
-                each.unflatten(0, (plan.sequences, -1)).transpose(1, 2) for each in (q, k, v)
-            )
-            return self._attend(q, k, v, None).transpose(1, 2).flatten(0, 1)
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        for group in plan.groups:
-            padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]
-            padded_k, padded_v = (self._keys(each, group).to(q.dtype) for each in (k, v))
-            mask = group.mask
-            if bias is not None:
-                mask = self._additive(group, bias, q.dtype)
-            found = self._attend(padded_q, padded_k, padded_v, mask)
-            flat = found.transpose(1, 2).reshape(-1, *q.shape[1:])
-            out[group.out_rows] = flat[group.out_index]
-        return out
+        if isinstance(metadata, EqualLengths):
+            shape = (metadata.sequences, -1)
+            q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
+            return _attend(q, k, v, None, self.spec.scale).transpose(1, 2).flatten(0, 1)
+        return _attend_groups(metadata, q, k, v, bias, self.spec.scale)
 
-    def _attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
+
+class SdpaPaged(PagedAttention[list[PaddedGroup]]):
+    name = "torch_sdpa"
+
+    def plan(self, batch: PagedBatch) -> list[PaddedGroup]:
+        # Decodes (one query) and prompts (several) form two groups: a prompt does not pad every decode.
+        single = batch.query_lens == 1
+        groups = (np.flatnonzero(single), np.flatnonzero(~single))
+        return [
+            PaddedGroup.of(members, batch.query_lens, batch.kv_lens, batch.page_table, self.spec)
+            for members in groups
+            if len(members)
+        ]
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: list[PaddedGroup],
+        bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        if q.device.type == "cpu":
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.spec.scale)
-        with sdpa_kernel(PREFERENCE, set_priority=True):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.spec.scale)
+        return _attend_groups(metadata, q, k, v, bias, self.spec.scale)
 
-    def _keys(self, keys: torch.Tensor, group: PaddedGroup) -> torch.Tensor:
-        """[sequences, heads, keys, head_dim] of packed or paged keys (or values)."""
-        if group.pages is None:
-            return keys[group.query_rows].transpose(1, 2)
-        gathered = keys[group.pages].flatten(
-            1, 2
-        )  # [sequences, pages * page_size, heads, head_dim]
-        return gathered[:, : group.keys].transpose(1, 2)
 
-    def _additive(self, group: PaddedGroup, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
-        if group.bias is None:
-            added = bias.materialise(group.distance).to(dtype)
-            group.bias = (
-                added if group.mask is None else added.masked_fill(~group.mask, float("-inf"))
-            )
-        return group.bias
+def _attend_groups(
+    groups: list[PaddedGroup],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: RelativeBias | None,
+    scale: float,
+) -> torch.Tensor:
+    """[tokens, heads, head_dim] for packed `q` of that shape; `k`, `v` packed or in pages."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    for group in groups:
+        padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]
+        padded_k, padded_v = group.gather(k).to(q.dtype), group.gather(v).to(q.dtype)
+        mask = group.mask if bias is None else group.additive_mask(bias, q.dtype)
+        attended = _attend(padded_q, padded_k, padded_v, mask, scale)
+        out[group.out_rows] = attended.transpose(1, 2).reshape(-1, *q.shape[1:])[group.out_index]
+    return out
+
+
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """[sequences, heads, tokens, head_dim]"""
+    if q.device.type == "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    with sdpa_kernel(PREFERENCE, set_priority=True):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A bool mask or int64 indices on `device`."""
+    kept = array if array.dtype == np.bool_ else array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(kept)).to(device)
 
 
 def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Members of each group, so that padding adds a quarter to a sequence's length at most (beyond the shortest ones)."""
+    """Members of each group: padding adds a quarter to a sequence's length at most (beyond the shortest)."""
     order = np.argsort(lengths, kind="stable")
     steps = np.floor(np.log(np.maximum(lengths[order], 16)) / np.log(1.25))
     return np.split(order, np.flatnonzero(np.diff(steps)) + 1)

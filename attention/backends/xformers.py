@@ -1,4 +1,7 @@
-"""xformers' memory-efficient attention (Lefaudeux et al. 2022; Rabe and Staats 2021): packed sequences; with a bias, padded ones."""
+"""xformers' memory-efficient attention (Lefaudeux et al. 2022; Rabe and Staats 2021).
+
+Sequences stay packed; with a bias they are padded to the longest.
+"""
 
 from dataclasses import dataclass
 
@@ -7,15 +10,16 @@ import torch
 from xformers.ops import fmha
 from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
-from antiphon.attention.interface import AttentionBackend, FullBatch, PagedBatch
+from antiphon.attention.interface import FullAttention, FullBatch
 from antiphon.layers.positions import RelativeBias
 
 ALIGNMENT = 8  # of a bias row, in elements
 
 
 @dataclass
-class XformersPlan:
-    """`rows` [sequences, longest] picks packed tokens (padding repeats row 0); `valid` the same shape, bool."""
+class XformersMetadata:
+    """`rows` [sequences, longest] picks packed tokens (padding repeats row 0); `valid` [sequences,
+    longest] bool is false where `rows` is padding."""
 
     mask: BlockDiagonalMask
     rows: torch.Tensor
@@ -23,18 +27,17 @@ class XformersPlan:
     bias: torch.Tensor | None = None  # made by the first layer, read by the others
 
 
-class Xformers(AttentionBackend):
+class XformersFull(FullAttention[XformersMetadata]):
     name = "xformers"
 
-    def plan(self, batch: FullBatch | PagedBatch) -> XformersPlan:
-        assert isinstance(batch, FullBatch)
-        lengths = batch.lengths
+    def plan(self, batch: FullBatch) -> XformersMetadata:
+        lengths, device = batch.lengths, self.spec.device
         column = np.arange(-(-int(lengths.max()) // ALIGNMENT) * ALIGNMENT)[None]
         valid = column < lengths[:, None]
         rows = np.where(valid, (np.cumsum(lengths) - lengths)[:, None] + column, 0)
-        mask = BlockDiagonalMask.from_seqlens(lengths.tolist(), device=self.spec.device)
-        return XformersPlan(
-            mask, *(torch.from_numpy(each).to(self.spec.device) for each in (rows, valid))
+        mask = BlockDiagonalMask.from_seqlens(lengths.tolist(), device=device)
+        return XformersMetadata(
+            mask, torch.from_numpy(rows).to(device), torch.from_numpy(valid).to(device)
         )
 
     def run(
@@ -42,22 +45,35 @@ class Xformers(AttentionBackend):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        plan: XformersPlan,
+        metadata: XformersMetadata,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         if bias is None:
-            packed = (each[None].contiguous() for each in (q, k, v))
-            return fmha.memory_efficient_attention_forward(
-                *packed, attn_bias=plan.mask, scale=self.spec.scale, op=fmha.cutlass.FwOp
-            )[0]
-        if plan.bias is None:
-            at = torch.arange(plan.rows.shape[1], device=q.device)
-            added = bias.materialise((at[None, :] - at[:, None])[None])
-            plan.bias = added.masked_fill(~plan.valid[:, None, None, :], float("-inf")).to(q.dtype)
-        padded = (each[plan.rows] for each in (q, k, v))  # [sequences, longest, heads, head_dim]
-        found = fmha.memory_efficient_attention_forward(
-            *padded, attn_bias=plan.bias, scale=self.spec.scale, op=fmha.cutlass.FwOp
-        )
+            q, k, v = (x[None].contiguous() for x in (q, k, v))
+            return self._attend(q, k, v, metadata.mask)[0]
+        if metadata.bias is None:
+            metadata.bias = _additive(metadata, bias, q)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        out[plan.rows[plan.valid]] = found[plan.valid]
+        q, k, v = (x[metadata.rows] for x in (q, k, v))  # [sequences, longest, heads, head_dim]
+        attended = self._attend(q, k, v, metadata.bias)
+        out[metadata.rows[metadata.valid]] = attended[metadata.valid]
         return out
+
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        bias: BlockDiagonalMask | torch.Tensor,
+    ) -> torch.Tensor:
+        """[batch, tokens, heads, head_dim]"""
+        return fmha.memory_efficient_attention_forward(
+            q, k, v, attn_bias=bias, scale=self.spec.scale, op=fmha.cutlass.FwOp
+        )
+
+
+def _additive(metadata: XformersMetadata, bias: RelativeBias, q: torch.Tensor) -> torch.Tensor:
+    """[sequences, heads, longest, longest] in the dtype of `q`: minus infinity at padded keys."""
+    position = torch.arange(metadata.rows.shape[1], device=q.device)
+    added = bias.materialise((position[None, :] - position[:, None])[None])
+    return added.masked_fill(~metadata.valid[:, None, None, :], float("-inf")).to(q.dtype)

@@ -23,8 +23,8 @@ import real_weights  # noqa: E402
 from real_speech_gpu import Transcriber  # noqa: E402
 from transformers import WhisperForConditionalGeneration  # noqa: E402
 
-from antiphon.inputs.audio import load_audio  # noqa: E402
-from antiphon.inputs.cuts import cut_at_quiet  # noqa: E402
+from antiphon.inputs.audio.cuts import cut_at_quiet  # noqa: E402
+from antiphon.inputs.audio.forms import load_audio  # noqa: E402
 
 RATE, WINDOW, PART = 16_000, 480_000, "36M"
 

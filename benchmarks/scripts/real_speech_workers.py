@@ -24,7 +24,7 @@ def antiphon(
     import torch
 
     from antiphon import Engine
-    from antiphon.inputs.audio import load_audio
+    from antiphon.inputs.audio.forms import load_audio
 
     engine = Engine(model, quantization="int8" if precision == "int8" else "none", **options)
     calls = itertools.count(1)

@@ -80,7 +80,7 @@ def read_recordings(
         if samples is not None:
             stored = np.load(samples)
             return [stored[name].astype(np.float32) / 32768 for name in expected], texts, languages
-        from antiphon.inputs.audio import load_audio
+        from antiphon.inputs.audio.forms import load_audio
 
         return [load_audio(archive.read(name), 16_000) for name in expected], texts, languages
 

@@ -36,7 +36,7 @@ class SelfAttention(CachedAttention):
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = step.pool.project(self.layer, step.slot_mapping, self.qkv, x)
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata)
+        found = step.causal.run(q, *step.pool.pages(self.layer))
         stream.add(self.out_proj, found.flatten(1))
 
 
@@ -66,7 +66,7 @@ class CrossAttention(CrossWriter):
 
     def forward(self, x: Features, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q_proj(x).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
+        found = step.cross.run(q, *step.pool.pages(self.layer))
         stream.add(self.out_proj, found.flatten(1))
 
 

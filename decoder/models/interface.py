@@ -3,12 +3,11 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import PlannedAttention
 from antiphon.kv.pool import KVPool
 from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import TokenEmbedding
@@ -20,14 +19,12 @@ RowSource = nn.LayerNorm | RMSNorm | TokenEmbedding  # of what a projection read
 
 @dataclass(frozen=True)
 class DecoderStep:
-    """What every layer of one step shares: pages, where to write, and the plans of both attentions."""
+    """What every layer of one step shares: pages, where to write, and both planned attentions."""
 
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
-    causal: AttentionBackend
-    causal_metadata: Any
-    cross: AttentionBackend
-    cross_metadata: Any
+    causal: PlannedAttention[object]
+    cross: PlannedAttention[object]
 
 
 class CachedAttention(nn.Module):

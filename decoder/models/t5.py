@@ -36,7 +36,7 @@ class SelfAttention(CachedAttention):
         q = step.pool.project(
             self.layer, step.slot_mapping, self.qkv, stream.normed(self.layer_norm)
         )
-        found = step.causal.run(q, *step.pool.pages(self.layer), step.causal_metadata, bias)
+        found = step.causal.run(q, *step.pool.pages(self.layer), bias)
         stream.add(self.o, found.flatten(1))
 
 
@@ -62,7 +62,7 @@ class CrossAttention(CrossWriter):
 
     def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
         q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer), step.cross_metadata)
+        found = step.cross.run(q, *step.pool.pages(self.layer))
         stream.add(self.o, found.flatten(1))
 
 

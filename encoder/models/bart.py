@@ -1,11 +1,9 @@
 """The encoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB; its layer is Whisper's too."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import BartHalf
 from antiphon.layers.embeddings import TokenEmbedding
@@ -27,12 +25,12 @@ class SelfAttention(nn.Module):
         self.out_proj = Linear(size, size)
 
     def forward(
-        self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any
+        self, x: Features, stream: ResidualStream, attention: FullAttention[M], metadata: M
     ) -> None:
         q, k, v = (
             part.unflatten(-1, self.heads) for part in self.qkv.split(x)
         )  # [tokens, heads, head_dim]
-        stream.add(self.out_proj, attention.run(q, k, v, plan).flatten(1))
+        stream.add(self.out_proj, attention.run(q, k, v, metadata).flatten(1))
 
 
 class EncoderLayer(nn.Module):
@@ -46,19 +44,19 @@ class EncoderLayer(nn.Module):
         self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, stream: ResidualStream, attention: AttentionBackend, plan: Any) -> None:
+    def forward(self, stream: ResidualStream, attention: FullAttention[M], metadata: M) -> None:
         for sublayer, norm in (
             (self.self_attn, self.self_attn_layer_norm),
             (self._feed_forward, self.final_layer_norm),
         ):
             sublayer(
-                stream.normed(norm) if self.pre_norm else stream.value, stream, attention, plan
+                stream.normed(norm) if self.pre_norm else stream.value, stream, attention, metadata
             )
             if not self.pre_norm:
                 stream.renew(norm)
 
     def _feed_forward(
-        self, x: Features, stream: ResidualStream, attention: AttentionBackend, plan: Any
+        self, x: Features, stream: ResidualStream, attention: FullAttention[M], metadata: M
     ) -> None:
         stream.add(self.fc2, self.fc1(x, self.activation))
 
@@ -74,11 +72,11 @@ class BartEncoder(EncoderModel):
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
-        attention: AttentionBackend,
-        plan: Any,
+        attention: FullAttention[M],
+        metadata: M,
     ) -> torch.Tensor:
         """Packed [tokens] ids and positions -> [tokens, hidden]"""
         stream = ResidualStream(self.embedding(token_ids, positions))
         for layer in self.layers:
-            layer(stream, attention, plan)
+            layer(stream, attention, metadata)
         return stream.value if self.layer_norm is None else stream.final(self.layer_norm)

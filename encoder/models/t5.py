@@ -1,11 +1,9 @@
 """The encoder of T5 (Raffel et al. 2020): RMSNorm before each sublayer, no biases, relative position bias, unscaled scores."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
@@ -24,13 +22,13 @@ class SelfAttention(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
-        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
+        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
     ) -> None:
         q, k, v = (
             part.unflatten(-1, self.heads)
             for part in self.qkv.split(stream.normed(self.layer_norm))
         )
-        stream.add(self.o, attention.run(q, k, v, plan, bias).flatten(1))
+        stream.add(self.o, attention.run(q, k, v, metadata, bias).flatten(1))
 
 
 class EncoderLayer(nn.Module):
@@ -40,9 +38,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, stream: ResidualStream, attention: AttentionBackend, plan: Any, bias: RelativeBias
+        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
     ) -> None:
-        self.attention(stream, attention, plan, bias)
+        self.attention(stream, attention, metadata, bias)
         self.feed_forward(stream)
 
 
@@ -60,11 +58,11 @@ class T5Encoder(EncoderModel):
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
-        attention: AttentionBackend,
-        plan: Any,
+        attention: FullAttention[M],
+        metadata: M,
     ) -> torch.Tensor:
         """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
         stream = ResidualStream(self.embed_tokens(token_ids))
         for layer in self.layers:
-            layer(stream, attention, plan, self.bias)
+            layer(stream, attention, metadata, self.bias)
         return stream.final(self.final_layer_norm)

@@ -1,12 +1,10 @@
 """Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then pre-norm BART layers."""
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.attention.interface import AttentionBackend
+from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.bart import EncoderLayer
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.halves import WhisperEncoderHalf
@@ -54,8 +52,8 @@ class WhisperEncoder(EncoderModel):
     def forward(
         self,
         features: torch.Tensor,
-        attention: AttentionBackend,
-        plan: Any,
+        attention: FullAttention[M],
+        metadata: M,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
@@ -63,5 +61,5 @@ class WhisperEncoder(EncoderModel):
         packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
         stream = ResidualStream(packed if rows is None else packed[rows])
         for layer in self.layers:
-            layer(stream, attention, plan)
+            layer(stream, attention, metadata)
         return stream.final(self.layer_norm)

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import (
-    AttentionBackend,
     AttentionSpec,
+    FullAttention,
     FullBatch,
     Kind,
+    PagedAttention,
     PagedBatch,
 )
 from antiphon.layers.positions import RelativeBias
@@ -82,7 +83,7 @@ def paged_spec(
     )
 
 
-def check_full(backend: AttentionBackend, lengths: list[int], seed: int = 0) -> None:
+def check_full(backend: FullAttention[object], lengths: list[int], seed: int = 0) -> None:
     """q, k and v are views of one stacked tensor, as the models make them."""
     spec = backend.spec
     torch.manual_seed(seed)
@@ -91,9 +92,9 @@ def check_full(backend: AttentionBackend, lengths: list[int], seed: int = 0) -> 
     )
     q, k, v = stacked.split(spec.num_heads, dim=1)
     bias = make_bias(spec.num_heads, True, spec.device, spec.dtype) if spec.bias else None
-    plan = backend.plan(FullBatch.of(np.array(lengths), spec.device))
+    metadata = backend.plan(FullBatch.of(np.array(lengths), spec.device))
     poison_free_memory(q)
-    found = backend.run(q, k, v, plan, bias)
+    found = backend.run(q, k, v, metadata, bias)
     start = 0
     for length in lengths:
         rows = slice(start, start := start + length)
@@ -179,14 +180,14 @@ class PagedCase:
 
 
 def check_paged(
-    backend: AttentionBackend, query_lens: list[int], kv_lens: list[int], seed: int = 1
+    backend: PagedAttention[object], query_lens: list[int], kv_lens: list[int], seed: int = 1
 ) -> None:
     case = PagedCase.make(backend.spec, query_lens, kv_lens, seed)
-    plan = backend.plan(case.batch)
+    metadata = backend.plan(case.batch)
     rounded = backend.spec.kv_dtype if backend.name == "flash_attn_3" else None
     for _ in range(2):  # the second layer of a step finds everything as the first one did
         poison_free_memory(case.q)
-        case.check(backend.run(case.q, *case.pool, plan, case.bias), backend.spec, rounded)
+        case.check(backend.run(case.q, *case.pool, metadata, case.bias), backend.spec, rounded)
 
 
 def poison_free_memory(like: torch.Tensor) -> None:

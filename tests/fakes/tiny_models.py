@@ -18,6 +18,8 @@ from transformers import (
     MT5ForConditionalGeneration,
     PegasusConfig,
     PegasusForConditionalGeneration,
+    PLBartConfig,
+    PLBartForConditionalGeneration,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -73,6 +75,10 @@ def pegasus() -> PreTrainedModel:
     return PegasusForConditionalGeneration(
         PegasusConfig(**BART_SHAPE, scale_embedding=True, activation_function="relu")
     )
+
+
+def plbart() -> PreTrainedModel:
+    return PLBartForConditionalGeneration(PLBartConfig(**BART_SHAPE, decoder_start_token_id=5))
 
 
 def marian() -> PreTrainedModel:
@@ -140,6 +146,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "bart_untied": bart_untied,
     "mbart": mbart,
     "pegasus": pegasus,
+    "plbart": plbart,
     "marian": marian,
     "marian_two_vocabularies": marian_two_vocabularies,
     "m2m100": m2m100,

@@ -19,10 +19,11 @@ from attention_cases import (
 )
 
 from antiphon.attention.interface import (
-    AttentionBackend,
     AttentionSpec,
+    FullAttention,
     FullBatch,
     Kind,
+    PagedAttention,
     PagedBatch,
 )
 from antiphon.attention.registry import BACKENDS
@@ -45,11 +46,18 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
-def make(name: str, spec: AttentionSpec) -> AttentionBackend:
+def make_full(name: str, spec: AttentionSpec) -> FullAttention[object]:
     """The backend; a skip only where its package is not installed, with what a user would be told."""
     if why := missing(name):
         pytest.skip(why)
-    return BACKENDS[name].load()(spec)
+    return BACKENDS[name].full_class()(spec)
+
+
+def make_paged(name: str, spec: AttentionSpec) -> PagedAttention[object]:
+    """As `make_full`."""
+    if why := missing(name):
+        pytest.skip(why)
+    return BACKENDS[name].paged_class()(spec)
 
 
 def supported(specs: list[tuple[str, AttentionSpec]]) -> list[Any]:
@@ -89,7 +97,7 @@ PAGED = [
 
 @pytest.mark.parametrize(("name", "spec"), supported(FULL))
 def test_full_attention(name: str, spec: AttentionSpec) -> None:
-    backend = make(name, spec)
+    backend = make_full(name, spec)
     check_full(backend, [1, 13, 700, 64, 257], seed=2)
     check_full(backend, [300, 300, 300], seed=3)
 
@@ -101,7 +109,7 @@ def test_lengths_that_change_with_every_batch(name: str, bias: bool) -> None:
     spec = full_spec(4, 64, torch.bfloat16, bias, "cuda")
     if unsupported(name, spec, torch.cuda.get_device_capability()) is not None:
         pytest.skip(f"{name} has no such attention")
-    backend, rng = make(name, spec), np.random.default_rng(9)
+    backend, rng = make_full(name, spec), np.random.default_rng(9)
     with torch.inference_mode():
         for seed in range(40):
             check_full(
@@ -111,7 +119,7 @@ def test_lengths_that_change_with_every_batch(name: str, bias: bool) -> None:
 
 @pytest.mark.parametrize(("name", "spec"), supported(PAGED))
 def test_paged_attention(name: str, spec: AttentionSpec) -> None:
-    backend = make(name, spec)
+    backend = make_paged(name, spec)
     check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
     check_paged(backend, [4] * 3, [4, 4, 60], seed=5)  # first steps
     check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
@@ -122,7 +130,9 @@ def test_paged_attention(name: str, spec: AttentionSpec) -> None:
 def test_many_float8_sequences(sequences: int, bias: bool) -> None:
     """More than the device takes at once: a program takes several, one after the other."""
     lengths = np.random.default_rng(sequences).integers(1, 300, sequences).tolist()
-    backend = make("triton", paged_spec("causal", 20, 64, torch.bfloat16, bias, 16, "cuda", FLOAT8))
+    backend = make_paged(
+        "triton", paged_spec("causal", 20, 64, torch.bfloat16, bias, 16, "cuda", FLOAT8)
+    )
     check_paged(backend, [1] * sequences, lengths, seed=7)
     check_paged(backend, [1] * (sequences - 1) + [3], [*lengths[:-1], 90], seed=8)
 
@@ -135,25 +145,27 @@ def test_many_float8_sequences(sequences: int, bias: bool) -> None:
 def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
     """The tensors of the batch keep their addresses, their contents change; `replan` does what the host must do again."""
     page_size = 256 if name == "flash_attn" else 16
-    backend = make(name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda"))
+    backend = make_paged(
+        name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda")
+    )
     queries, pages = np.array(query_lens), 2048 // page_size
     table = np.random.default_rng(0).permutation(4 * pages).reshape(4, pages).astype(np.int32)
     pool = torch.randn(2, 4 * pages, page_size, 20, 64, device="cuda", dtype=torch.bfloat16)
     q = torch.randn(int(queries.sum()), 20, 64, device="cuda", dtype=torch.bfloat16)
     bound = np.full(4, 2048)
     static = PagedBatch.of(queries, bound, table, torch.device("cuda"))
-    plan = backend.plan(static)
+    metadata = backend.plan(static)
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        backend.run(q, *pool, plan)
+        backend.run(q, *pool, metadata)
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = backend.run(q, *pool, plan)
+        out = backend.run(q, *pool, metadata)
     for lengths in ([900, 5, 8, 2048], [33, 2048, 1000, 256], [1500, 1500, 1500, 1500]):
         now = PagedBatch.of(queries, np.array(lengths), table, torch.device("cuda"))
         static.kv_lens_on_device.copy_(now.kv_lens_on_device)
-        backend.replan(plan, now)
+        backend.replan(metadata, now)
         graph.replay()
         start = 0
         for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
@@ -170,21 +182,24 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
 
 def test_splits_that_join_themselves_never_race() -> None:
     """The program that arrives last reads what the others wrote: a missing barrier shows as a moving error."""
-    backend = make("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
+    from antiphon.attention.backends.triton import TritonPagedMetadata
+
+    backend = make_paged("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
     pool = torch.randn(2, 94, 16, 20, 64, device="cuda", dtype=torch.bfloat16)
     table = np.arange(94)[None]
     batch = PagedBatch.of(np.array([1]), np.array([1500]), table, torch.device("cuda"))
-    plan = backend.plan(batch)
-    assert plan.launch.splits > 4
+    metadata = backend.plan(batch)
+    assert isinstance(metadata, TritonPagedMetadata)
+    assert metadata.launch.splits > 4
     q = torch.randn(1, 20, 64, device="cuda", dtype=torch.bfloat16)
-    first = backend.run(q, *pool, plan)
+    first = backend.run(q, *pool, metadata)
     for _ in range(2000):
-        assert torch.equal(backend.run(q, *pool, plan), first)
+        assert torch.equal(backend.run(q, *pool, metadata), first)
 
 
 def test_a_strong_bias_decides_which_token_is_read() -> None:
     """T5's bias reaches every tile, near the diagonal and far from it."""
-    backend = make("triton", full_spec(2, 64, torch.float32, True, "cuda"))
+    backend = make_full("triton", full_spec(2, 64, torch.float32, True, "cuda"))
     bias = make_bias(2, True, "cuda")
     bias.weight.data.mul_(8)
     q, k, v = torch.randn(3, 500, 2, 64, device="cuda")

@@ -148,7 +148,7 @@ def test_the_shipped_t5_through_ray(dtype: str, t5_folder: Path, ray_cluster: No
 
     numbers = [train.draw(random.Random(i)) for i in range(300)]
     with Engine(str(t5_folder), dtype=dtype, kv_cache_memory_gib=2) as engine:
-        assert engine.workers.facts["decoder"]["device"] == "cuda"
+        assert engine.workers.info["decoder"]["device"] == "cuda"
         outputs = engine.generate([f"in words: {number}" for number in numbers], use_tqdm=False)
     right = sum(
         output.outputs[0].text == train.in_words(number)

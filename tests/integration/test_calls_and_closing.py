@@ -18,10 +18,10 @@ from antiphon.config.errors import EngineDeadError, PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.sync_engine import Engine
-from antiphon.inputs.audio import load_audio
-from antiphon.inputs.call_options import checked_priority
+from antiphon.inputs.audio.forms import load_audio
+from antiphon.inputs.calls.options import checked_priority
+from antiphon.inputs.calls.transcription import checked_timeout
 from antiphon.inputs.prompts import token_ids
-from antiphon.inputs.transcription_options import checked_timeout
 from antiphon.runtime.threads import DaemonThreads
 
 MODEL = str(T5)

@@ -24,7 +24,7 @@ from antiphon.config.errors import (
     SamplingError,
 )
 from antiphon.config.sampling import DecodingRules
-from antiphon.inputs.audio import load_audio
+from antiphon.inputs.audio.forms import load_audio
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

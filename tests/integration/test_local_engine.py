@@ -46,7 +46,7 @@ def test_both_halves_in_this_process(t5: Engine) -> None:
     outputs = t5.generate([f"in words: {number}" for number in range(40)], use_tqdm=False)
     assert [output.outputs[0].text for output in outputs[:3]] == ["zero", "one", "two"]
     assert t5.workers is not None
-    assert t5.workers.facts["placement"] == "in this process"
+    assert t5.workers.info["placement"] == "in this process"
     assert "".join(delta.text for delta in t5.stream("in words: 7")) == "seven"
     assert t5.stats()["open"] == 0
     assert "in this process" in repr(t5)
@@ -214,8 +214,8 @@ def test_a_task_that_fails_ends_the_engine_and_every_open_request(
         own.generate("in words: 1", use_tqdm=False)
 
 
-def test_a_worker_that_ends_ends_the_engine(own: Engine) -> None:
-    own.workers._host.decoder.inbox.put(lambda: 1 / 0)  # type: ignore[union-attr]
+def test_a_worker_that_ends_ends_the_engine(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own.workers._actor.decoder, "run_once", lambda: 1 / 0)  # type: ignore[union-attr]
     until = time.monotonic() + 10
     while own._async._dead is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -234,8 +234,14 @@ def test_a_dead_engines_errors_do_not_grow(own: Engine) -> None:
     assert len({len(caught.traceback) for error in errors}) == 1
 
 
-def test_a_deadline_holds_though_the_worker_hangs(own: Engine, whisper_folder: Path) -> None:
-    own.workers._host.decoder.inbox.put(lambda: time.sleep(3))  # type: ignore[union-attr]
+def test_a_deadline_holds_though_the_worker_hangs(
+    own: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_once() -> None:
+        monkeypatch.undo()
+        time.sleep(3)
+
+    monkeypatch.setattr(own.workers._actor.decoder, "run_once", hang_once)  # type: ignore[union-attr]
     time.sleep(0.1)
     began = time.monotonic()
     (output,) = own.generate("in words: 1", use_tqdm=False, timeout=0.5)

@@ -22,7 +22,7 @@ from antiphon.cli.recordings import expand
 from antiphon.config.errors import AudioError, ConfigurationError, PromptError, SamplingError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig, architecture_of
-from antiphon.inputs.call_options import all_prompts, check_recordings
+from antiphon.inputs.calls.options import all_prompts, check_recordings
 from antiphon.inputs.prompts import token_ids
 
 CALL = RECORDINGS / "call.wav"

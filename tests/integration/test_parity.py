@@ -237,8 +237,8 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
 def test_the_shipped_whisper_equals_transformers_on_real_sound(whisper_folder) -> None:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-    from antiphon.inputs.audio import load_audio
-    from antiphon.inputs.cuts import cut_at_quiet
+    from antiphon.inputs.audio.cuts import cut_at_quiet
+    from antiphon.inputs.audio.forms import load_audio
 
     model = WhisperForConditionalGeneration.from_pretrained(
         whisper_folder, dtype=torch.float32

@@ -20,8 +20,8 @@ from antiphon import Engine
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import load_audio
-from antiphon.inputs.cuts import cut_at_quiet
+from antiphon.inputs.audio.cuts import cut_at_quiet
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.processor import InputProcessor
 
 jiwer = pytest.importorskip("jiwer")  # a GPU machine may lack it

@@ -17,8 +17,8 @@ from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
-from antiphon.inputs.whisper import WhisperFormat
-from antiphon.inputs.whisper_tokens import timestamp_ids
+from antiphon.inputs.whisper.format import WhisperFormat
+from antiphon.inputs.whisper.tokens import timestamp_ids
 from antiphon.scheduler.plan import Admission
 
 END, START, ENGLISH, GERMAN, TRANSLATE, TRANSCRIBE, NO_TIMES, ZERO = (

@@ -1,86 +1,114 @@
-"""Commands on their way to a worker."""
+"""Messages on their way to a decoder worker."""
 
+import pickle
 import queue
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from antiphon.actors.channel import CommandReceiver, CommandSender
+from antiphon.actors.messages import Cancel, DecoderMessage, Submit
+from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Media, Request
+
+Received = queue.Queue[DecoderMessage]
 
 
 @pytest.fixture
-def received() -> "queue.Queue[tuple[str, Any]]":
+def received() -> Received:
     return queue.Queue()
 
 
 @pytest.fixture
-def receiver(received: "queue.Queue[tuple[str, Any]]") -> Iterator[CommandReceiver]:
-    found = CommandReceiver(
-        "127.0.0.1",
-        {
-            name: lambda argument, name=name: received.put((name, argument))
-            for name in ("submit", "cancel")
-        },
-    )
-    found.start()
-    yield found
-    found.close()
-    assert not found.alive
+def receiver(received: Received) -> Iterator[CommandReceiver]:
+    receiver = CommandReceiver("127.0.0.1", received.put)
+    receiver.start()
+    yield receiver
+    receiver.close()
+    assert not receiver.alive
 
 
-def test_commands_arrive_in_order_and_arrays_are_equal(
-    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
+def request(number: int, samples: np.ndarray) -> Request:
+    media = Media(f"clip {number}", "audio", 1500, samples)
+    return Request(number, np.array([1]), media, SamplingParams(), DecodingRules(), 8, 0)
+
+
+def submitted(received: Received) -> list[Request]:
+    message = received.get(timeout=5)
+    assert isinstance(message, Submit)
+    return message.requests
+
+
+def test_messages_arrive_in_order_and_arrays_are_equal(
+    receiver: CommandReceiver, received: Received
 ) -> None:
     sender = CommandSender(receiver.address, receiver.token)
     arrays = [np.arange(size, dtype=np.float32) for size in (0, 1, 75_000, 300_000)]
     for number, array in enumerate(arrays):
-        sender.send("submit", [(number, array)])
-        sender.send("cancel", number)
+        sender.send(Submit([request(number, array)]))
+        sender.send(Cancel(number))
     for number, array in enumerate(arrays):
-        name, [(found, samples)] = received.get(timeout=5)
-        assert (name, found) == ("submit", number)
-        np.testing.assert_array_equal(samples, array)
-        assert received.get(timeout=5) == ("cancel", number)
+        (arrived,) = submitted(received)
+        assert arrived.id == number
+        np.testing.assert_array_equal(arrived.media.payload, array)
+        assert received.get(timeout=5) == Cancel(number)
     sender.close()
 
 
-def test_what_is_sent_is_what_it_was_then(
-    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
+def test_a_message_keeps_what_it_held_when_it_was_sent(
+    receiver: CommandReceiver, received: Received
 ) -> None:
-    """A caller may use an array again once it was taken; requests of one message that share an array still share it."""
+    """A caller may change an array after sending it; requests of one message that share an array
+    still share it."""
     sender, samples = CommandSender(receiver.address, receiver.token), np.ones(100_000, np.float32)
-    sender.send("submit", [samples, samples])
+    sender.send(Submit([request(0, samples), request(1, samples)]))
     samples[:] = 2
-    _, (first, second) = received.get(timeout=5)
+    first, second = (arrived.media.payload for arrived in submitted(received))
     assert (first == 1).all()
     assert np.shares_memory(first, second)
     sender.close()
 
 
-def test_strangers_are_not_heard(
-    receiver: CommandReceiver, received: "queue.Queue[tuple[str, Any]]"
-) -> None:
-    stranger, sender = (
-        CommandSender(receiver.address, b"x" * 16),
-        CommandSender(receiver.address, receiver.token),
-    )
-    stranger.send("submit", 1)
-    sender.send("submit", 2)
-    assert received.get(timeout=5) == ("submit", 2)
+def test_strangers_are_not_heard(receiver: CommandReceiver, received: Received) -> None:
+    stranger = CommandSender(receiver.address, b"x" * 16)
+    sender = CommandSender(receiver.address, receiver.token)
+    stranger.send(Cancel(1))
+    sender.send(Cancel(2))
+    assert received.get(timeout=5) == Cancel(2)
     stranger.close()
     sender.close()
     assert received.empty()
     assert receiver.alive
 
 
-def test_a_receiver_that_fails_says_why(receiver: CommandReceiver) -> None:
+def test_a_receiver_that_fails_says_why() -> None:
+    def refuse(message: DecoderMessage) -> None:
+        raise KeyError(message)
+
+    receiver = CommandReceiver("127.0.0.1", refuse)
+    receiver.start()
     sender = CommandSender(receiver.address, receiver.token)
-    sender.send("unknown", None)
-    until = time.monotonic() + 5
-    while receiver.alive and time.monotonic() < until:
+    sender.send(Cancel(1))
+    deadline = time.monotonic() + 5
+    while receiver.alive and time.monotonic() < deadline:
         time.sleep(0.01)
     assert isinstance(receiver.failure, KeyError)
     sender.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_hidden_states_travel_as_one_buffer(dtype: torch.dtype) -> None:
+    states = HiddenStates(("a", "b"), (2, 3), torch.randn(5, 4).to(dtype))
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(states, protocol=5, buffer_callback=buffers.append)
+    assert len(head) < 500
+    assert [buffer.raw().nbytes for buffer in buffers] == [states.packed.nbytes]
+    readonly = [bytes(buffer.raw()) for buffer in buffers]  # as Ray's object store gives them
+    arrived = pickle.loads(head, buffers=readonly)
+    assert (arrived.keys, arrived.lengths) == (states.keys, states.lengths)
+    assert arrived.packed.dtype == dtype
+    assert torch.equal(arrived.packed, states.packed)

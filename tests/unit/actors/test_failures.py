@@ -10,7 +10,15 @@ import torch
 from plain_engine import PlainEngine
 
 from antiphon.actors.decoder_worker import DecoderWorker
-from antiphon.actors.encoder_worker import EncodeJob, EncoderWorker
+from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.actors.messages import (
+    DecoderMessage,
+    Encode,
+    EncodeFailed,
+    EncodeJob,
+    EncoderMessage,
+    Submit,
+)
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import RequestState
@@ -112,19 +120,22 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 class Decoder:
-    """What an encoder worker sends to."""
+    """The peer that an encoder worker sends to."""
 
     in_this_process = False
 
     def __init__(self) -> None:
-        self.taken: list[str] = []
+        self.received: list[str] = []
         self.failed: dict[str, str] = {}
 
-    def receive_hidden(self, states: HiddenStates) -> None:
-        self.taken += states.keys
-
-    def encode_failed(self, key: str, error: str) -> None:
-        self.failed[key] = error
+    def send(self, message: DecoderMessage) -> None:
+        match message:
+            case HiddenStates(keys):
+                self.received += keys
+            case EncodeFailed(key, error):
+                self.failed[key] = error
+            case _:
+                raise AssertionError(message)
 
 
 @pytest.fixture
@@ -137,16 +148,16 @@ def encoder(checkpoints: Any) -> Any:
     worker.close()
 
 
-def jobs(*texts: list[int]) -> list[EncodeJob]:
-    return [EncodeJob(str(ids), len(ids), np.array(ids, np.int32), 0) for ids in texts]
+def encode(*texts: list[int]) -> Encode:
+    return Encode([EncodeJob(str(ids), len(ids), np.array(ids, np.int32), 0) for ids in texts])
 
 
 def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     worker, decoder = encoder
     worker.connect({0: decoder})
-    worker.encode(jobs([5, 6], [10**6], [7]))  # outside the vocabulary
-    wait(lambda: len(decoder.taken) + len(decoder.failed) == 3)
-    assert (set(decoder.taken), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
+    worker.send(encode([5, 6], [10**6], [7]))  # outside the vocabulary
+    wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
+    assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
     assert "token ids must be within" in decoder.failed["[1000000]"]
     assert worker.alive
 
@@ -158,7 +169,7 @@ def test_an_encoder_whose_device_cannot_go_on_dies(
     monkeypatch.setattr(worker.runner, "encode", lost)
     monkeypatch.setattr(worker, "_probe", lost)
     worker.connect({0: decoder})
-    worker.encode(jobs([5, 6], [7]))
+    worker.send(encode([5, 6], [7]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
     assert not decoder.failed
@@ -176,11 +187,23 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     request = engine.request(np.array([5, 6], np.int32), [0], 6)
     hidden = engine.encoder.encode([request.media.payload]).hidden
 
-    class Peer:
-        def encode(self, asked: list[EncodeJob]) -> None:
-            worker.receive_hidden(HiddenStates((asked[0].key,), (2,), hidden))
+    class Encoder:
+        in_this_process = True
 
-    worker.connect({0: Peer()}, lambda output: None)
-    worker.submit([request])
+        def send(self, message: EncoderMessage) -> None:
+            assert isinstance(message, Encode)
+            worker.send(HiddenStates((message.jobs[0].key,), (2,), hidden))
+
+    worker.connect({0: Encoder()}, lambda output: None)
+    worker.send(Submit([request]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
+
+
+def test_a_message_that_no_worker_knows_ends_the_worker_and_is_named(encoder: Any) -> None:
+    worker, decoder = encoder
+    worker.connect({0: decoder})
+    worker.send("encode")
+    wait(lambda: not worker.alive)
+    assert isinstance(worker.failure, AssertionError)
+    assert "'encode'" in str(worker.failure)

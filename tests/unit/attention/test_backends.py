@@ -16,10 +16,10 @@ from attention_cases import (
     paged_spec,
 )
 
-from antiphon.attention.backends.flex import FlexAttention, padded_size
+from antiphon.attention.backends.flex import FlexFull, padded_size
 from antiphon.attention.interface import AttentionSpec, PagedBatch
 from antiphon.attention.registry import BACKENDS, Row, Support
-from antiphon.attention.selection import ORDER, choose, refusal, select
+from antiphon.attention.selection import ORDER, choose, refusal, select_full, select_paged
 from antiphon.config.errors import AttentionBackendError
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ SIZES = [8, 64, 72, 80, 128]
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("lengths", FULL_LENGTHS)
 def test_full_attention(dtype: torch.dtype, size: int, bias: bool, lengths: list[int]) -> None:
-    check_full(select("encoder", "torch_sdpa", [full_spec(3, size, dtype, bias)])[0], lengths)
+    check_full(select_full("encoder", "torch_sdpa", full_spec(3, size, dtype, bias)), lengths)
 
 
 PAGED = [
@@ -57,13 +57,15 @@ def test_paged_attention(
     kv_lens: list[int],
 ) -> None:
     check_paged(
-        select("decoder", name, [paged_spec(kind, 3, size, dtype, bias)])[0], query_lens, kv_lens
+        select_paged("decoder", name, [paged_spec(kind, 3, size, dtype, bias)])[0],
+        query_lens,
+        kv_lens,
     )
 
 
 @pytest.mark.parametrize("kind", ["causal", "cross"])
 def test_the_reference_reads_float8_pages(kind: Any) -> None:
-    (backend,) = select(
+    (backend,) = select_paged(
         "decoder", "torch_sdpa", [paged_spec(kind, 3, 64, torch.bfloat16, kv=FLOAT8)]
     )
     check_paged(backend, *PAGED_LENGTHS[2])
@@ -73,14 +75,14 @@ def test_the_reference_reads_float8_pages(kind: Any) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_flex_attention_uncompiled(bias: bool) -> None:
     """Compiled, it runs on the GPU only; the mask and the bias are the same code."""
-    check_full(FlexAttention(full_spec(3, 16, torch.float32, bias)), FULL_LENGTHS[2])
+    check_full(FlexFull(full_spec(3, 16, torch.float32, bias)), FULL_LENGTHS[2])
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("bias", [False, True])
 def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> None:
     """Each is compiled once on a GPU, where torch gives up after eight."""
-    backend, shapes = FlexAttention(full_spec(2, 16, torch.float32, bias)), []
+    backend, shapes = FlexFull(full_spec(2, 16, torch.float32, bias)), []
     attend = backend._attend
 
     def note(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -112,16 +114,16 @@ def test_padded_sizes(tokens: int, size: int) -> None:
 
 
 def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
-    (backend,) = select(
+    (backend,) = select_paged(
         "decoder", "cpu_paged", [paged_spec("causal", 2, 8, torch.float32, bias=True)]
     )
     bias = make_bias(2, False)
-    plan = backend.plan(PagedBatch.of(np.array([1]), np.array([6]), np.array([[0, 1]]), CPU))
+    metadata = backend.plan(PagedBatch.of(np.array([1]), np.array([6]), np.array([[0, 1]]), CPU))
     pages = torch.randn(2, 2, 4, 2, 8)
     q = torch.randn(1, 2, 8)
     torch.testing.assert_close(
-        backend.run(q, pages[0], pages[1], plan, bias),
-        backend.run(q, pages[0], pages[1], plan, bias),
+        backend.run(q, pages[0], pages[1], metadata, bias),
+        backend.run(q, pages[0], pages[1], metadata, bias),
     )
 
 
@@ -130,12 +132,12 @@ def test_a_plan_serves_every_layer_with_the_bias_of_the_step() -> None:
 
 def test_auto_takes_the_first_of_the_order_that_can() -> None:
     paged = [paged_spec("causal", 2, 8, torch.float32), paged_spec("cross", 2, 8, torch.float32)]
-    assert select("decoder", "auto", paged)[0].name == "cpu_paged"
+    assert select_paged("decoder", "auto", paged)[0].name == "cpu_paged"
     assert (
-        select("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name
+        select_paged("decoder", "auto", [paged_spec("causal", 2, 8, torch.bfloat16)])[0].name
         == "torch_sdpa"
     )
-    assert select("encoder", "auto", [full_spec(2, 8, torch.float32)])[0].name == "torch_sdpa"
+    assert select_full("encoder", "auto", full_spec(2, 8, torch.float32)).name == "torch_sdpa"
 
 
 def test_every_order_names_known_backends_and_ends_with_the_reference() -> None:
@@ -147,7 +149,7 @@ def test_every_order_names_known_backends_and_ends_with_the_reference() -> None:
 
 
 EVERYTHING: dict[str, Any] = {
-    "kinds": frozenset({"full", "causal", "cross"}),
+    "implementation": "Nothing",
     "dtypes": frozenset({torch.float32}),
     "devices": frozenset({"cpu"}),
     "bias": True,
@@ -159,7 +161,6 @@ EVERYTHING: dict[str, Any] = {
     ("support", "wanted", "reason"),
     [
         ({"devices": frozenset({"cuda"})}, {}, "does not run on cpu"),
-        ({"kinds": frozenset({"full"})}, {}, "has no causal attention"),
         ({"dtypes": frozenset({torch.float16})}, {}, "does not take float32"),
         ({"head_dims": frozenset({64, 128})}, {"size": 72}, "head size 72 is none of 64, 128"),
         ({"head_dim_multiple": 32}, {"size": 72}, "head size 72 is not a multiple of 32"),
@@ -183,7 +184,7 @@ def test_refusals(
     support: dict[str, Any], wanted: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        BACKENDS, "fake", Row("nowhere:Nothing", (Support(**{**EVERYTHING, **support}),))
+        BACKENDS, "fake", Row("nowhere", paged=Support(**{**EVERYTHING, **support}))
     )
     asked = paged_spec(
         "causal",
@@ -193,15 +194,15 @@ def test_refusals(
         wanted.get("bias", False),
         kv=wanted.get("kv"),
     )
-    found = refusal("fake", asked, wanted.get("capability"))
-    assert found is not None
-    assert re.search(reason, found), found
+    refused = refusal("fake", asked, wanted.get("capability"))
+    assert refused is not None
+    assert re.search(reason, refused), refused
 
 
 def test_a_missing_package_is_named_with_the_extra_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    row = Row("nowhere:Nothing", (Support(**EVERYTHING),), package="no_such_package", extra="fast")
+    row = Row("nowhere", full=Support(**EVERYTHING), package="no_such_package", extra="fast")
     monkeypatch.setitem(BACKENDS, "fake", row)
     found = refusal("fake", full_spec(2, 64, torch.float32))
     assert found == "no_such_package is not installed (pip install 'antiphon[fast]')"

@@ -14,10 +14,10 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 
 from antiphon.cli import preflight
 from antiphon.config.errors import PromptError
-from antiphon.inputs.language_codes import OWN_NAMES
-from antiphon.inputs.languages import MEANT, language_code
-from antiphon.inputs.whisper_languages import CODES_BY_NAME, NAMES
-from antiphon.inputs.whisper_tokens import added_tokens
+from antiphon.inputs.languages.iso639 import OWN_NAMES
+from antiphon.inputs.languages.lookup import MEANT, language_code
+from antiphon.inputs.languages.names import CODES_BY_NAME, NAMES
+from antiphon.inputs.whisper.tokens import added_tokens
 
 CALL = RECORDINGS / "call.wav"
 Make = Callable[..., Path]

@@ -18,7 +18,7 @@ from antiphon.cli.recordings import Recording, expand
 from antiphon.config.errors import AntiphonError, AudioError, ConfigurationError
 from antiphon.engine import sync_engine as engine_module
 from antiphon.engine.outputs import Segment, Transcription
-from antiphon.inputs.sound import Skipped
+from antiphon.inputs.audio.sound import Skipped
 
 SEGMENTS = [
     Segment(0.0, 2.5, " wake me up "),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.attention.specs import encoder_specs
+from antiphon.attention.specs import encoder_spec
 from antiphon.config.options import resolve
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
@@ -65,7 +65,7 @@ def test_a_mixed_step_with_padding() -> None:
         found.slot_mapping.tolist()
         == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
     )
-    assert found.causal.query_starts_on_device.tolist() == [0, 1, 4, 5, 6]
+    assert found.causal.cu_seqlens_q.tolist() == [0, 1, 4, 5, 6]
     assert found.causal.page_table_on_device[:, :5].tolist() == [
         [0, 1, 2, 3, 4],
         [6, 7, 8, 9, 10],
@@ -203,13 +203,13 @@ def test_padded_texts_are_encoded_as_without_padding(
     name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton")
-    from antiphon.attention.backends.triton import TritonAttention  # in Triton's interpreter
+    from antiphon.attention.backends.triton import TritonFull  # in Triton's interpreter
 
     folder, _ = checkpoints(name)
     config = resolve(str(folder), {})
     model = ModelConfig.load(config.model)
     runner = EncoderRunner(model, config)
-    attention = TritonAttention(encoder_specs(model.encoder, runner.target)[0])
+    attention = TritonFull(encoder_spec(model.encoder, runner.target))
     monkeypatch.setattr(encoder_graphs, "GraphCapture", Rerun)
     hidden = torch.zeros(96, model.encoder.hidden_size)
     with torch.inference_mode():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from plain_engine import PlainEngine
 
-from antiphon.actors.hosts import ColocatedHost
+from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.decoder import runner as decoder_runner
@@ -49,7 +49,7 @@ def test_workers_say_so_before_they_read_weights(
     with pytest.raises(ConfigurationError, match=REFUSAL):
         decoder_runner.DecoderRunner(model, config)
     with pytest.raises(ConfigurationError, match=REFUSAL):
-        ColocatedHost().load(model, config, 0, None)
+        ColocatedActor().load(model, config, 0, None)
     assert time.process_time() - began < 1.0
 
 
@@ -71,11 +71,13 @@ def test_the_pool_has_as_many_pages_as_there_is_room_for(t5_folder: Path) -> Non
 def test_a_colocated_worker_claims_its_threads_once(
     t5_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antiphon.actors import hosts
+    from antiphon.actors import colocated_actor
 
     claimed: list[float] = []
-    monkeypatch.setattr(hosts, "claim", lambda config, gpu_share: claimed.append(gpu_share))
+    monkeypatch.setattr(
+        colocated_actor, "claim_resources", lambda config, gpu_share: claimed.append(gpu_share)
+    )
     config = resolve(str(t5_folder), {"device": "cpu", "num_kv_pages": 200})
-    facts = ColocatedHost().load(ModelConfig.load(config.model), config, 0, None, 0.5)
+    info = ColocatedActor().load(ModelConfig.load(config.model), config, 0, None, 0.5)
     assert claimed == [0.5]
-    assert facts.keys() == {"encoder", "decoder"}
+    assert info.keys() == {"encoder", "decoder"}

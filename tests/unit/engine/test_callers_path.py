@@ -12,7 +12,7 @@ from antiphon.config.errors import AudioError
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio_arrays import read_array
+from antiphon.inputs.audio.arrays import read_array
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import sound_of
 

@@ -28,12 +28,12 @@ from antiphon.engine.budget import ByteBudget
 from antiphon.engine.outputs import CompletionOutput, Logprob, Transcription
 from antiphon.engine.transcription import Recording, Transcriber, Window
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import load_audio
-from antiphon.inputs.languages import language_code
+from antiphon.inputs.audio.forms import load_audio
+from antiphon.inputs.audio.sound import Skipped
+from antiphon.inputs.calls.transcription import OTHER_NAMES
+from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
-from antiphon.inputs.sound import Skipped
-from antiphon.inputs.transcription_options import OTHER_NAMES
-from antiphon.inputs.whisper import WhisperFormat
+from antiphon.inputs.whisper.format import WhisperFormat
 
 RATE = 16_000
 

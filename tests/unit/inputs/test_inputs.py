@@ -24,10 +24,9 @@ from antiphon.config.errors import (
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.detokenise import TextStream
+from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import parse
-from antiphon.scheduler.router import Router
 
 SILENCE = (np.zeros(1000, np.float32), 16_000)
 
@@ -344,17 +343,3 @@ def test_unfinished_characters_wait_for_their_bytes() -> None:
     cut = TextStream(lambda ids: bytes(ids).decode(errors="replace"), (), 0, False)
     cut.add(list("é".encode()[:1]))
     assert cut.take(final=True) == "�"
-
-
-def test_routing_balances_load_and_keeps_media_where_they_are() -> None:
-    router = Router(2, 2, imbalance_tokens=100)
-    places = [router.route(key, 40) for key in "abcd"]
-    assert sorted(router.decoder_load) == [80, 80]
-    assert router.route("a", 40) == places[0]
-    for _ in range(4):
-        router.route("a", 40)
-    assert max(router.decoder_load) - min(router.decoder_load) <= 140, "affinity must yield to load"
-    router.done(places[1], 40)
-    assert router.encoder_load == router.decoder_load or sum(router.encoder_load) == sum(
-        router.decoder_load
-    )

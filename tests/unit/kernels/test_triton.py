@@ -23,8 +23,8 @@ pytest.importorskip("triton")
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-from antiphon.attention.backends.triton import TritonAttention
-from antiphon.attention.registry import triton as triton_backend
+from antiphon.attention.backends import triton as triton_backend
+from antiphon.attention.backends.triton import TritonFull, TritonPaged
 from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_attention as paged_kernels
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("size", [8, 72, 80])
 @pytest.mark.parametrize("bias", [False, True])
 def test_full_attention(dtype: torch.dtype, size: int, bias: bool) -> None:
-    check_full(TritonAttention(full_spec(2, size, dtype, bias)), FULL_LENGTHS[2])
+    check_full(TritonFull(full_spec(2, size, dtype, bias)), FULL_LENGTHS[2])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_paged_attention(
     monkeypatch.setattr(
         paged_kernels, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
-    backend = TritonAttention(paged_spec(kind, 2, size, dtype, bias, kv=kv))
+    backend = TritonPaged(paged_spec(kind, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
     check_paged(backend, *PAGED_LENGTHS[2])
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
@@ -150,7 +150,7 @@ def test_a_program_of_the_decode_kernel_takes_several_sequences(
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
     monkeypatch.setattr(paged_kernels, "LEAST_KEYS", tl.constexpr(16))
-    backend = TritonAttention(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
+    backend = TritonPaged(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
     check_paged(backend, [1] * 5, [40, 3, 17, 70, 9])
     check_paged(backend, [1, 4, 1, 1, 1], [40, 8, 17, 70, 9])
 

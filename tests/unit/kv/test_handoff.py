@@ -143,17 +143,17 @@ def test_a_worker_that_waits_for_a_batch_does_not_spin(
         None,
     )
     worker.replica = engine.replica
-    assert worker.patience == IDLE_SECONDS
+    assert worker.poll_timeout == IDLE_SECONDS
     ask(engine, [5, 6, 7], [8, 9])
-    assert worker.patience == 0
+    assert worker.poll_timeout == 0
     engine.step()
-    assert worker.patience == IDLE_SECONDS
+    assert worker.poll_timeout == IDLE_SECONDS
     event = UnderWay()
     encode(engine, event)
-    assert worker.patience == POLL_SECONDS
+    assert worker.poll_timeout == POLL_SECONDS
     event.over = True
     engine.step()
-    assert worker.patience == 0
+    assert worker.poll_timeout == 0
 
 
 def test_tokens_are_the_same(engine: PlainEngine, checkpoints: Any) -> None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.encodes import _Answer
+from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import TRANSITIONS, Finished, Media, Request, RequestState
-from antiphon.scheduler.scheduler import Limits, Scheduler
+from antiphon.scheduler.scheduler import Scheduler
 
 PAGE, END = 4, 1
 
@@ -64,7 +66,7 @@ class Driver:
         per_round: int = 1,
     ) -> None:
         self.scheduler, self.token, self.lag, self.per_round = scheduler, token, lag, per_round
-        self.under_way: deque[list[StepPlan]] = deque()
+        self.in_flight: deque[list[StepPlan]] = deque()
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
@@ -84,16 +86,16 @@ class Driver:
     def step(self) -> None:
         self.ask()
         plan = self.scheduler.step()
-        self.hidden -= set(self.scheduler.take_unwanted())
+        self.hidden -= set(self.scheduler.encodes.pop_unwanted())
         launched: list[StepPlan] = []
         while plan is not None and self.launch(plan):
             launched.append(plan)
             plan = self.scheduler.advance() if len(launched) < self.per_round else None
         if launched:
-            self.under_way.append(launched)
-        if self.under_way and (not launched or len(self.under_way) > self.lag):
-            self.settle(self.under_way.popleft())
-        for end in self.scheduler.take_output().finished:
+            self.in_flight.append(launched)
+        if self.in_flight and (not launched or len(self.in_flight) > self.lag):
+            self.settle(self.in_flight.popleft())
+        for end in self.scheduler.pop_output().finished:
             assert end.id not in self.ended, "ended twice"
             self.ended[end.id] = end
         self.scheduler.pages.check()
@@ -166,25 +168,25 @@ def test_a_request_runs_to_its_length() -> None:
     assert driver.scheduler.pages.num_available == 64
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_a_stop_token_ends_it(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_stop_token_ends_it(overlap: bool) -> None:
     driver = Driver(
-        make_scheduler(), lambda id_, position: END if position == 4 else 9, int(looks_ahead)
+        make_scheduler(), lambda id_, position: END if position == 4 else 9, int(overlap)
     )
     driver.scheduler.add(make_request(0, prompt=2, max_tokens=20))
     end = driver.run()[0]
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_a_round_of_several_steps_gives_the_same_tokens(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_round_of_several_steps_gives_the_same_tokens(overlap: bool) -> None:
     """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and pages run short."""
     ends = []
     for per_round in (1, 3, 8):
         driver = Driver(
             make_scheduler(15),
             lambda id_, position: END if position == 9 + 4 * id_ else 9,
-            int(looks_ahead),
+            int(overlap),
             per_round,
         )
         for i in range(4):
@@ -195,8 +197,8 @@ def test_a_round_of_several_steps_gives_the_same_tokens(looks_ahead: bool) -> No
 
 
 def test_looking_ahead_costs_one_wasted_row_at_a_stop_and_none_at_the_length() -> None:
-    def rows(token: Callable[[int, int], int], looks_ahead: bool) -> int:
-        driver = Driver(make_scheduler(), token, int(looks_ahead))
+    def rows(token: Callable[[int, int], int], overlap: bool) -> int:
+        driver = Driver(make_scheduler(), token, int(overlap))
         driver.scheduler.add(make_request(0, prompt=2, max_tokens=8))
         driver.run()
         return sum(len(plan.slots) for plan in driver.plans)
@@ -244,12 +246,12 @@ def test_equal_content_is_encoded_once() -> None:
     assert driver.scheduler.counters["cross_cache_hits"] == 6
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_a_full_pool_preempts_and_gives_the_same_tokens(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_full_pool_preempts_and_gives_the_same_tokens(overlap: bool) -> None:
     def token(id_: int, position: int) -> int:
         return 2 + (id_ * 31 + position * 7) % 50
 
-    roomy, tight = (Driver(make_scheduler(pages), token, int(looks_ahead)) for pages in (64, 15))
+    roomy, tight = (Driver(make_scheduler(pages), token, int(overlap)) for pages in (64, 15))
     for driver in (roomy, tight):
         for id_ in range(6):
             driver.scheduler.add(make_request(id_, cross=8, max_tokens=20))
@@ -338,7 +340,7 @@ def test_hidden_states_that_nobody_wants_any_more_are_dropped() -> None:
     driver.ask()
     driver.scheduler.cancel(0)
     driver.deliver("media0")
-    assert driver.scheduler.take_unwanted() == ["media0"]
+    assert driver.scheduler.encodes.pop_unwanted() == ["media0"]
     driver.hidden.clear()
     driver.step()
     assert driver.scheduler.idle
@@ -352,7 +354,7 @@ def test_a_failed_step_fails_its_requests_and_forgets_unwritten_cross_kv() -> No
     plan = scheduler.step()
     assert plan is not None
     scheduler.fail_step(plan, "out of memory")
-    assert scheduler.take_output().finished[0].error == "out of memory"
+    assert scheduler.pop_output().finished[0].error == "out of memory"
     assert "clip" not in scheduler.pages
     assert scheduler.pages.num_free == 64
 
@@ -411,12 +413,12 @@ def test_hidden_states_that_come_twice_or_too_late_change_nothing() -> None:
     driver.deliver("clip")
     scheduler.encoded("clip")  # before it is written
     scheduler.encode_failed("clip", "an old complaint")
-    assert scheduler.take_unwanted() == []
+    assert scheduler.encodes.pop_unwanted() == []
     driver.run()
     scheduler.encoded("clip")  # after
     scheduler.encoded("nobody's")
     scheduler.encode_failed("nobody's", "no")
-    assert scheduler.take_unwanted() == ["clip", "nobody's"]
+    assert scheduler.encodes.pop_unwanted() == ["clip", "nobody's"]
     assert driver.ended[0].state is RequestState.DONE
 
 
@@ -439,7 +441,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler._heard[5] = (0, clock.now)  # heard of before any of these
+        scheduler.encodes._answers[5] = _Answer(0, clock.now)  # heard of before any of these
         scheduler.expire()
     assert not driver.ended
     driver.deliver("media1")
@@ -456,9 +458,9 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver.encoding.remove("media0")
     driver.run()
     assert {driver.ended[id_].state for id_ in (1, 2, 3)} == {RequestState.DONE}
-    assert scheduler._encode_tokens == 0
+    assert scheduler.encodes.tokens == 0
     scheduler.encoded("media0")  # after all
-    assert scheduler.take_unwanted() == ["media0"]
+    assert scheduler.encodes.pop_unwanted() == ["media0"]
 
 
 def test_a_silent_encoder_fails_all_that_it_was_asked_for() -> None:
@@ -487,7 +489,7 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         request.media = replace(request.media, payload=sound)
         scheduler.add(request)
         scheduler.cancel(id_)
-    scheduler.take_output()
+    scheduler.pop_output()
     del request, sound
     assert not any(each() is not None for each in sounds)
     assert all(
@@ -593,7 +595,7 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     assert scheduler.pages.num_available == pages
     for key in list(driver.encoding):
         driver.deliver(key)
-    driver.hidden -= set(scheduler.take_unwanted())
+    driver.hidden -= set(scheduler.encodes.pop_unwanted())
     assert not driver.hidden, "hidden states are left behind"
     assert scheduler.idle
     for request in requests:

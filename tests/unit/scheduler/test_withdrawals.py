@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_worker import EncodeJob, JobQueue
+from antiphon.actors.encoder_worker import JobQueue
+from antiphon.actors.messages import EncodeJob
 from antiphon.config.sampling import DecodingRules, SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepResult
 from antiphon.scheduler.request import Finished, Media, Request, RequestState
-from antiphon.scheduler.scheduler import Limits, Scheduler
+from antiphon.scheduler.scheduler import Scheduler
 
 Message = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -65,7 +67,7 @@ class Encoder:
 
     def __init__(self, batch_tokens: int, answers: Wire, system: "System") -> None:
         self.jobs, self.answers, self.system = JobQueue(batch_tokens), answers, system
-        self.under_way: deque[list[EncodeJob]] = deque()
+        self.in_flight: deque[list[EncodeJob]] = deque()
         self.begun: list[str] = []
 
     def withdraw(self, keys: tuple[str, ...]) -> None:
@@ -74,11 +76,11 @@ class Encoder:
 
     def begin(self) -> None:
         if jobs := self.jobs.next_batch():
-            self.under_way.append(jobs)
+            self.in_flight.append(jobs)
             self.begun += [job.key for job in jobs]
 
     def end(self, fails: bool = False) -> None:
-        for job in self.under_way.popleft() if self.under_way else ():
+        for job in self.in_flight.popleft() if self.in_flight else ():
             self.answers.send(self.system.failed if fails else self.system.arrive, job.key)
 
 
@@ -108,9 +110,9 @@ class System:
             job = EncodeJob(media.key, media.num_tokens, None, 0)
             self.asking[encoder].send(self.encoders[encoder].jobs.extend, [job])
         plan = scheduler.step()
-        for key in scheduler.take_unwanted():
+        for key in scheduler.encodes.pop_unwanted():
             self.hidden.discard(key)
-        withdrawals = scheduler.take_withdrawals()
+        withdrawals = scheduler.encodes.pop_withdrawals()
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
             self.asking[encoder].send(self.encoders[encoder].withdraw, keys)
@@ -118,14 +120,14 @@ class System:
             for write in plan.cross_writes:
                 self.hidden.remove(write.key)
             scheduler.postprocess(plan, StepResult(np.full(len(plan.slots), 7)))
-        for end in scheduler.take_output().finished:
+        for end in scheduler.pop_output().finished:
             assert end.id not in self.ended, "ended twice"
             self.ended[end.id] = end
 
     def open_jobs(self) -> list[str]:
         """Keys whose answer is still to come."""
         jobs = [
-            job.key for encoder in self.encoders for batch in encoder.under_way for job in batch
+            job.key for encoder in self.encoders for batch in encoder.in_flight for job in batch
         ]
         jobs += [job.key for encoder in self.encoders for job in encoder.jobs._jobs]
         for wire in self.asking:
@@ -203,8 +205,8 @@ def test_every_request_ends_once_whatever_is_withdrawn(
             assert end.state is RequestState.FAILED
             assert keys[id_] in system.failures
     assert not system.hidden
-    assert not scheduler._encodes
-    assert scheduler._encode_tokens == 0
+    assert not scheduler.encodes._work
+    assert scheduler.encodes.tokens == 0
     assert scheduler.idle
     assert scheduler.pages.num_available == 64
 
@@ -280,7 +282,7 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
         scheduler.add(make_request(id_, key))
     scheduler.next_encodes()
     scheduler.cancel(1)
-    assert scheduler.take_withdrawals() == [("b", 0)]
+    assert scheduler.encodes.pop_withdrawals() == [("b", 0)]
     now[0] = 50.0
     scheduler.withdrawn(("b",))
     now[0] = 100.0
@@ -331,7 +333,7 @@ def test_cancelled_calls_leave_the_encoder_idle(
             str(t5_folder), ray=False, max_encoder_batch_tokens=512, num_kv_pages=2000
         )
         await engine.start()
-        runner = engine.workers._host.encoder.runner
+        runner = engine.workers._actor.encoder.runner
         encode, begun, go_on, inputs_seen = runner.encode, threading.Event(), threading.Event(), []
 
         def slow(inputs):

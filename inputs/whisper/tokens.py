@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError
-from antiphon.inputs.whisper_languages import NAMES
+from antiphon.inputs.languages.names import NAMES
 
 Vocabulary = Mapping[str, int]  # token: id
 Settings = Mapping[str, Any]

@@ -18,7 +18,7 @@ from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.audio import load_audio
+from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.processor import InputProcessor
 
 RATE = 16_000

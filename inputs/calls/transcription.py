@@ -12,8 +12,8 @@ from antiphon.config.errors import ConfigurationError, PromptError, SamplingErro
 from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.audio_config import AudioConfig
-from antiphon.inputs.call_options import checked_priority, one_of
-from antiphon.inputs.whisper import WhisperFormat
+from antiphon.inputs.calls.options import checked_priority, one_of
+from antiphon.inputs.whisper.format import WhisperFormat
 
 # Names that other tools have. What they ask for is refused by name, never dropped.
 OTHER_NAMES = {

@@ -15,8 +15,8 @@ from transformers import WhisperFeatureExtractor
 from antiphon.config.errors import AudioError
 from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.families.audio_config import AudioConfig
-from antiphon.inputs.audio import load_audio
-from antiphon.inputs.cuts import cut_at_quiet
+from antiphon.inputs.audio.cuts import cut_at_quiet
+from antiphon.inputs.audio.forms import load_audio
 
 RATE = 16_000
 

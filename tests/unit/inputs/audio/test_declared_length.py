@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio import read_sound
-from antiphon.inputs.sound import Sound
+from antiphon.inputs.audio.forms import read_sound
+from antiphon.inputs.audio.sound import Sound
 
 av = pytest.importorskip("av")  # a GPU machine may lack it
 

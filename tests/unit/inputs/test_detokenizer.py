@@ -11,7 +11,7 @@ from transformers import ByT5Tokenizer, NllbTokenizer
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.detokenise import DecodedAgain, Streamed, TextStream, backend_of
+from antiphon.inputs.detokenizer import DecodedAgain, Streamed, TextStream, backend_of
 from antiphon.inputs.processor import InputProcessor
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.amr import AmrFrames
-from antiphon.inputs.audio_arrays import FULL_SCALE, MIDDLE, mix
-from antiphon.inputs.declared_length import declared_seconds
-from antiphon.inputs.ogg_chain import next_link
-from antiphon.inputs.samples import (
+from antiphon.inputs.audio.amr import AmrFrames
+from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix
+from antiphon.inputs.audio.declared_length import declared_seconds
+from antiphon.inputs.audio.ogg import next_link
+from antiphon.inputs.audio.samples import (
     LARGEST,
     MAX_SECONDS,
     RATES,
@@ -23,7 +23,7 @@ from antiphon.inputs.samples import (
     SampleBuffer,
     too_long,
 )
-from antiphon.inputs.sound import Reason, Skipped, Sound, merged
+from antiphon.inputs.audio.sound import Reason, Skipped, Sound, merged
 
 logger = logging.getLogger(__name__)
 

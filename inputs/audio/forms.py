@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio_arrays import is_tensor, read_array, whole_rate
-from antiphon.inputs.audio_files import read_file
+from antiphon.inputs.audio.arrays import is_tensor, read_array, whole_rate
+from antiphon.inputs.audio.files import read_file
+from antiphon.inputs.audio.samples import MAX_SECONDS, too_long
+from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.samples import MAX_SECONDS, too_long
-from antiphon.inputs.sound import Sound
 
 # A path; the bytes of a file (bytes, bytearray, memoryview) or an open one; samples alone, which
 # are at the model's rate, or with theirs, either way round: arrays, tensors and lists [n],

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from antiphon.config.errors import PromptError
-from antiphon.inputs.language_codes import OWN_NAMES, two_letters
-from antiphon.inputs.whisper_languages import CODES_BY_NAME, NAMES
+from antiphon.inputs.languages.iso639 import OWN_NAMES, two_letters
+from antiphon.inputs.languages.names import CODES_BY_NAME, NAMES
 
 # BCP-47's codes where Whisper's differ, and codes that BCP-47 has replaced.
 OTHER_CODES = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.samples import (
+from antiphon.inputs.audio.samples import (
     LARGEST,
     MAX_SECONDS,
     RATES,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from antiphon.config.errors import CheckpointError, PromptError, nearest
 from antiphon.config.sampling import TimestampRules
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.languages import language_code
-from antiphon.inputs.whisper_tokens import (
+from antiphon.inputs.languages.lookup import language_code
+from antiphon.inputs.whisper.tokens import (
     SECONDS_PER_TICK,
     forced_ids,
     is_multilingual,

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from antiphon.inputs.whisper_languages import CODES_BY_NAME
+from antiphon.inputs.languages.names import CODES_BY_NAME
 
 # ISO 639-3 (of macrolanguages and of the member that models mean) and 639-2/B: ISO 639-1.
 _THREE = {

@@ -1,0 +1,1 @@
+"""Keywords of the engine's calls, checked before anything runs."""

@@ -1,0 +1,1 @@
+"""Names and codes of languages, in any spelling."""

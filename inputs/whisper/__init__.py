@@ -1,0 +1,1 @@
+"""Whisper's prompt format: which of a checkpoint's tokens mean what."""

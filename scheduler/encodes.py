@@ -1,0 +1,240 @@
+"""Encoder work that one decoder replica has asked for.
+
+Work is keyed by the content of its input, so that an input is encoded once, however many requests
+wait for it. Its life:
+
+    ask               an encoder worker is asked; the work counts against the budget
+      arrive          its hidden states are here; its waiting requests can be admitted
+        take          a step writes their cross KV: the work is done
+      fail            the encoder could not do it: its waiting requests fail
+      drop_overdue    nothing came for too long: likewise
+      leave           its last waiting request ended. Hidden states that are here are unwanted;
+                      work that is not done yet is withdrawn, and its encoder answers with
+                      `confirm_withdrawal`, or with the states all the same
+
+Messages may come twice or late; each method says what it does then.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from antiphon.scheduler.request import Media, Request
+
+CHECK_SECONDS = 1.0  # between two checks for overdue work
+
+
+class EncodeCommand(NamedTuple):
+    """Asks encoder worker number `encoder` for the hidden states of `media`."""
+
+    media: Media
+    encoder: int
+
+
+class Withdrawal(NamedTuple):
+    """Tells encoder worker number `encoder` not to begin the work under `key`."""
+
+    key: str
+    encoder: int
+
+
+@dataclass
+class _Work:
+    """One input that an encoder was asked for, until its cross KV is about to be written."""
+
+    num_tokens: int
+    encoder: int
+    order: int  # of asking, over all encoders
+    since: float  # when it was asked for, or when its encoder last answered earlier work
+    waiters: dict[int, Request] = field(default_factory=dict)  # by request id
+    arrived: bool = False
+    withdrawn: bool = False  # a withdrawal was sent and is not confirmed
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The latest sign of life of an encoder."""
+
+    order: int = 0  # of the latest work that it answered
+    time: float = 0.0
+
+
+class EncodeLedger:
+    """Who waits for which encoder work, within `budget_tokens` asked for ahead of need.
+
+    Tokens are encoder output tokens. `timeout`: seconds after which work without a sign of its
+    encoder is lost. `clock`: seconds, never set back. `counters` gets "encodes", "lost_encodes" and
+    "withdrawn_encodes".
+    """
+
+    def __init__(
+        self,
+        budget_tokens: int,
+        timeout: float,
+        clock: Callable[[], float],
+        counters: Counter[str],
+    ) -> None:
+        self.budget_tokens, self.timeout = budget_tokens, timeout
+        self.tokens = 0  # asked for, and their cross KV not yet written
+        self._clock, self._counters = clock, counters
+        self._work: dict[str, _Work] = {}
+        self._asked = 0  # works since the start
+        self._answers: dict[int, _Answer] = {}  # by encoder
+        self._next_check = -math.inf
+        self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
+        self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._work
+
+    def has_arrived(self, key: str) -> bool:
+        """True while the hidden states of `key` are here and their cross KV is not written."""
+        return key in self._work and self._work[key].arrived
+
+    def allows(self, media: Media) -> bool:
+        """True if the budget has room for `media`; idle encoders may always be asked for one."""
+        return not self.tokens or self.tokens + media.num_tokens <= self.budget_tokens
+
+    # ------------------------------------------------------------------ asking and waiting
+
+    def ask(self, media: Media, encoder: int) -> EncodeCommand:
+        """Opens work for `media`, for which there is none."""
+        assert media.key not in self._work
+        self._asked += 1
+        self._counters["encodes"] += 1
+        self._work[media.key] = _Work(media.num_tokens, encoder, self._asked, self._clock())
+        self.tokens += media.num_tokens
+        return EncodeCommand(media, encoder)
+
+    def join(self, request: Request) -> bool:
+        """Lets `request` wait for the open work of its media; True if that has arrived already."""
+        work = self._work[request.media.key]
+        work.waiters[request.id] = request
+        return work.arrived
+
+    def leave(self, request: Request) -> None:
+        """`request` has ended, and waits no longer if it did."""
+        key = request.media.key
+        work = self._work.get(key)
+        if work is None or work.waiters.pop(request.id, None) is None or work.waiters:
+            return
+        if work.arrived:
+            self._close(key)
+            self._unwanted.append(key)
+        else:
+            self._abandoned.append(key)
+
+    def take(self, key: str) -> None:
+        """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""
+        self._close(key)
+
+    # ------------------------------------------------------------------ answers
+
+    def arrive(self, key: str) -> list[Request]:
+        """Hidden states of `key` are here; returns the requests that waited for them.
+
+        States that come twice change nothing. States that nobody waits for are unwanted.
+        """
+        work = self._work.get(key)
+        if work is None:
+            self._unwanted.append(key)
+            return []
+        if work.arrived:
+            return []
+        self._note_answer(work)
+        work.arrived = True
+        if not work.waiters:
+            self._close(key)
+            self._unwanted.append(key)
+        return list(work.waiters.values())
+
+    def fail(self, key: str) -> list[Request]:
+        """The encoder could not do `key`; closes the work and returns the requests that waited.
+
+        Changes nothing where no work is open, or where the states came another way.
+        """
+        work = self._work.get(key)
+        if work is None or work.arrived:
+            return []
+        self._note_answer(work)
+        return self._close(key)
+
+    def confirm_withdrawal(self, key: str) -> list[Request]:
+        """The encoder had not begun `key`, and will not. Closes the work and returns the requests
+        that joined it meanwhile: it must be asked for again. Changes nothing where no withdrawal
+        is open (a message that came twice or too late)."""
+        work = self._work.get(key)
+        if work is None or not work.withdrawn or work.arrived:
+            return []
+        # The encoder lives, but answered no work: earlier works' turns are not over.
+        latest = self._answers.get(work.encoder, _Answer())
+        self._answers[work.encoder] = _Answer(latest.order, self._clock())
+        self._counters["withdrawn_encodes"] += 1
+        return self._close(key)
+
+    def _note_answer(self, work: _Work) -> None:
+        latest = self._answers.get(work.encoder, _Answer())
+        self._answers[work.encoder] = _Answer(max(latest.order, work.order), self._clock())
+
+    def _close(self, key: str) -> list[Request]:
+        work = self._work.pop(key)
+        self.tokens -= work.num_tokens
+        return list(work.waiters.values())
+
+    # ------------------------------------------------------------------ lost and unwanted work
+
+    def drop_overdue(self) -> list[tuple[str, list[Request]]]:
+        """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
+        Returns an error for each, with the requests that waited.
+
+        An encoder answers in the order in which it was asked, and may rightly have minutes of work
+        queued. So the time of queued work starts anew whenever its encoder answers something that
+        was asked for earlier. Work that the encoder has passed over, or whose encoder says nothing
+        at all, is lost after `timeout`, and its share of the budget is free again.
+        """
+        now = self._clock()
+        if now < self._next_check:
+            return []
+        self._next_check = now + CHECK_SECONDS
+        lost: list[tuple[str, list[Request]]] = []
+        for key, work in list(self._work.items()):
+            latest = self._answers.get(work.encoder, _Answer())
+            if latest.order < work.order:
+                work.since = max(work.since, latest.time)
+            if not work.arrived and now - work.since > self.timeout:
+                self._counters["lost_encodes"] += 1
+                lost.append((self._overdue_error(work), self._close(key)))
+        return lost
+
+    def _overdue_error(self, work: _Work) -> str:
+        return (
+            f"encoder {work.encoder} sent no hidden states within {self.timeout:g} s "
+            f"(encode_timeout): its worker hangs, or the message was lost"
+        )
+
+    def add_unwanted(self, keys: set[str]) -> None:
+        """Hidden states of `keys` may be in the handoff buffer, and no step will take them."""
+        self._unwanted += keys
+
+    def pop_unwanted(self) -> list[str]:
+        """Keys whose hidden states are here for nobody, since the last call."""
+        keys, self._unwanted = self._unwanted, []
+        return [key for key in keys if not self.has_arrived(key)]  # may have been asked for again
+
+    def pop_withdrawals(self) -> list[Withdrawal]:
+        """Work that nobody waits for any more, since the last call.
+
+        Until the encoder answers, the work stays open, and a request for the same content joins it:
+        so there is never more than one answer to come. That is one of `arrive`, `fail` and
+        `confirm_withdrawal`.
+        """
+        keys, self._abandoned = self._abandoned, []
+        withdrawals: list[Withdrawal] = []
+        for key in keys:
+            work = self._work.get(key)
+            if work is not None and not (work.waiters or work.arrived or work.withdrawn):
+                work.withdrawn = True
+                withdrawals.append(Withdrawal(key, work.encoder))
+        return withdrawals

@@ -1,0 +1,88 @@
+"""What one decoder replica can hold, and which requests it refuses at once because they can never run."""
+
+import math
+import operator
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.kv.pages import pages_for
+from antiphon.scheduler.batch import MAX_STOP_IDS
+from antiphon.scheduler.request import Request
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Lengths in tokens. A sequence must fit `max_len`, its media `max_cross_len`, and both
+    together the pool."""
+
+    max_num_seqs: int
+    max_batched_tokens: int  # of one step
+    max_len: int
+    max_cross_len: int
+    encode_ahead_tokens: int  # encoder tokens asked for, and their cross KV not yet written
+    max_waiting: int
+    page_size: int
+    encode_timeout: float = math.inf  # seconds, see `EncodeLedger`
+
+
+def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
+    """Why `request` cannot be served here, or None when it can.
+
+    `num_open`: requests that have not ended, this one included; `num_pages`: pages of the pool.
+    Raises TypeError or ValueError for a field of the wrong type. Callers' values were checked where
+    they came in; here is the last place where one that slipped through ends its own request instead
+    of a step of all requests.
+    """
+    return _bad_value(request) or _over_limit(request, limits, num_open, num_pages)
+
+
+def _bad_value(request: Request) -> str | None:
+    media, params = request.media, request.params
+    for number in (request.max_tokens, request.priority, media.num_tokens, params.logprobs or 0):
+        operator.index(number)
+    np.array([operator.index(token) for token in request.rules.stop_ids], np.int64)
+    prompt = np.asarray(request.prompt_token_ids)
+    if request.timeout is not None and math.isnan(request.timeout):
+        return "timeout must be seconds, not nan"
+    if prompt.ndim != 1 or prompt.dtype.kind not in "iu" or not len(prompt):
+        return (
+            f"the decoder prompt must be token ids in one row, "
+            f"not {prompt.dtype} of shape {prompt.shape}"
+        )
+    if request.max_tokens < 1 or media.num_tokens < 1:
+        return (
+            f"max_tokens={request.max_tokens} and {media.num_tokens} encoder tokens "
+            f"must be at least 1"
+        )
+    return None
+
+
+def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
+    length, cross = request.max_len, request.media.num_tokens
+    pages = pages_for(length, limits.page_size) + pages_for(cross, limits.page_size)
+    stop_ids = request.rules.stop_ids
+    if num_open > limits.max_waiting + limits.max_num_seqs:
+        return (
+            f"{limits.max_waiting} requests are waiting already: "
+            f"try later, or raise max_waiting_requests"
+        )
+    if length > limits.max_len:
+        return (
+            f"{len(request.prompt_token_ids)} prompt tokens + max_tokens={request.max_tokens} "
+            f"are over the decoder's {limits.max_len}: lower max_tokens"
+        )
+    if cross > limits.max_cross_len:
+        return (
+            f"{cross} encoder tokens are over this engine's {limits.max_cross_len}: "
+            f"shorten the input"
+        )
+    if pages > num_pages:
+        return (
+            f"needs {pages} KV pages ({cross} encoder tokens and up to {length} decoder tokens, "
+            f"{limits.page_size} to a page); the pool has {num_pages}: "
+            f"raise num_kv_pages or lower max_tokens"
+        )
+    if len(stop_ids) > MAX_STOP_IDS:
+        return f"{len(stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
+    return None

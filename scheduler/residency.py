@@ -1,0 +1,57 @@
+"""What a request has while it runs: a slot of the batch, pages of its own, and a share in cross pages."""
+
+from antiphon.kv.pages import PagePool, pages_for
+from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.plan import Admission, CrossWrite
+from antiphon.scheduler.request import Request
+
+
+class Residency:
+    """Gives requests their slot and pages, and takes them back."""
+
+    def __init__(self, batch: Batch, pages: PagePool) -> None:
+        self.batch, self.pages = batch, pages
+
+    def fits(self, request: Request) -> bool:
+        """True if enough pages are free, beside a reserve that the running sequences will soon ask
+        for."""
+        key, page_size = request.media.key, self.batch.page_size
+        reserve = -(-len(self.batch) // 4)
+        need = pages_for(request.length, page_size) + reserve
+        if key in self.pages:
+            return need <= self.pages.available_beside(key)
+        return need + pages_for(request.media.num_tokens, page_size) <= self.pages.num_available
+
+    def enter(self, request: Request) -> tuple[Admission, CrossWrite | None]:
+        """Admits `request`, which fits. Returns also its cross KV if that is not cached: the step
+        that runs the request must write it."""
+        media, page_size, write = request.media, self.batch.page_size, None
+        if media.key in self.pages:
+            cross_pages = self.pages.share(media.key)
+        else:
+            count = pages_for(media.num_tokens, page_size)
+            allocated = self.pages.allocate_keyed(media.key, count)
+            assert allocated is not None
+            cross_pages = allocated
+            write = CrossWrite(media.key, media.num_tokens, cross_pages)
+        self_pages = self.pages.allocate(pages_for(request.length, page_size))
+        assert self_pages is not None
+        tokens = self.batch.admit(request, self_pages, cross_pages)
+        return Admission.of(request, tokens), write
+
+    def leave(self, request: Request) -> None:
+        """Frees the slot and the pages; the request keeps its tokens. Its cross KV stays cached
+        until its pages are needed."""
+        self.pages.release(self.batch.remove(request))
+        self.pages.release_keyed(request.media.key)
+
+    def grow(self) -> bool:
+        """Gives a page to every running sequence that needs one for its next token. False, and
+        nothing done, if there are too few."""
+        short = self.batch.slots_short_of_pages()
+        if not len(short):
+            return True
+        pages = self.pages.allocate(len(short))
+        if pages is not None:
+            self.batch.add_pages(short, pages)
+        return pages is not None
