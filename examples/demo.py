@@ -38,7 +38,8 @@ def transcribe_recordings() -> None:
     right = sum(text == said for text, said in zip(heard, expected.values(), strict=True))
     print(
         f"\nWhisper: {right} of {len(files)} recordings right to the word, "
-        f"{seconds:.1f} s of sound in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+        f"{seconds:.1f} s of sound in {done - ready:.2f} s "
+        f"(engine ready after {ready - began:.1f} s)"
     )
 
 

@@ -142,7 +142,7 @@ def check(
     held_out: list[corpus.Utterance],
     audio: list[np.ndarray],
 ) -> None:
-    """Prints transformers' word error rate on held-out speech; evaluate.py measures the engine's."""
+    """Prints transformers' word error rate on held-out speech. The engine's: evaluate.py."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     heard = []
     for spoken, samples in zip(held_out, audio, strict=True):
