@@ -26,11 +26,20 @@ def has(file: str, name: str) -> bool:
     """Whether a file defines `name`; a dotted one is a method or an attribute of a class."""
     body = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
-        nodes = [node for node in body if getattr(node, "name", None) == part]
+        nodes = [node for node in body if part in names(node)]
         if not nodes:
             return False
         body = getattr(nodes[0], "body", [])
     return True
+
+
+def names(node: ast.AST) -> set[str]:
+    """What a statement defines: a function, a class or a variable."""
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    return {getattr(node, "name", "")}
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED.findall(section("Life of a request")))
@@ -95,9 +104,10 @@ def test_scripts_that_docstrings_name_exist() -> None:
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
-    scripts = re.findall(r"python ([\w/]+\.py)", text)
-    files = [file for file, _ in NAMED.findall(text)]
-    missing = [file for file in [*scripts, *files] if not (ROOT / file).is_file()]
+    files = re.findall(r"python ([\w/]+\.py)", text)
+    files += re.findall(r"`([\w/]+/[\w.]+\.(?:py|md|yml|json))`", text)
+    missing = [file for file in files if "NAME" not in file and not (ROOT / file).is_file()]
+    missing += [f"{file} : {name}" for file, name in NAMED.findall(text) if not has(file, name)]
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.M)
     missing += [target for target in targets if f"\n{target}:" not in makefile]
