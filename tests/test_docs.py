@@ -4,13 +4,18 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import draw_architecture
 import draw_throughput
 import make_tables
 import pytest
+import typer.main
 from paths import RECORDINGS, ROOT
 from source_tree import tracked
+
+import antiphon
+from antiphon.cli.app import app
 
 README = (ROOT / "README.md").read_text()
 PAGES = tracked("*.md")
@@ -112,6 +117,29 @@ def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     targets = re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.M)
     missing += [target for target in targets if f"\n{target}:" not in makefile]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_antiphon_have_the_flags_that_are_shown(page: Path) -> None:
+    shown = re.findall(r"(?:^ {4}|\| |`)antiphon ([^`\n]+)", page.read_text(), re.M)
+    for line in shown:
+        words = line.split(" #")[0].split()
+        command: Any = typer.main.get_command(app)
+        while words and (inner := getattr(command, "commands", {}).get(words[0])) is not None:
+            command, words = inner, words[1:]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        flags |= {flag for parameter in command.params for flag in parameter.secondary_opts}
+        given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= flags | {"--help"}, f"antiphon {line}"
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_in_python_import_what_exists(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module == "antiphon"
+                assert {alias.name for alias in node.names} <= set(antiphon.__all__)
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
