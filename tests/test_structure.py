@@ -33,7 +33,6 @@ LONG_FILES = {
     "engine/async_engine.py",
     "engine/sync_engine.py",
     "engine/transcription.py",
-    "examples/whisper_commands/train.py",
     "inputs/processor.py",
     "kernels/paged_attention.py",
     "tests/integration/test_engine.py",
@@ -52,8 +51,6 @@ LONG_FILES = {
     "tests/unit/scheduler/test_withdrawals.py",
 }
 LONG_FUNCTIONS = {  # outside kernels/, where one function is one program of the device
-    "examples/t5_numbers/train.py : main",
-    "examples/whisper_commands/train.py : main",
     "tests/unit/scheduler/test_scheduler.py"
     " : test_every_request_ends_exactly_once_and_the_pool_ends_full",
 }
