@@ -1,6 +1,5 @@
 """CUDA graphs of an encoder, one for each shape that its frontend pads batches to."""
 
-import logging
 from dataclasses import dataclass
 from typing import Generic
 
@@ -10,9 +9,7 @@ from antiphon.attention.interface import FullAttention
 from antiphon.attention.selection import uncapturable
 from antiphon.encoder.frontends.interface import B, Frontend, GraphInputs, S
 from antiphon.encoder.models.interface import EncoderModel
-from antiphon.runtime.graphs import GraphCapture, Work
-
-logger = logging.getLogger(__name__)
+from antiphon.runtime.graphs import GraphSet, Work
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,8 @@ class EncoderGraphs(Generic[B, S]):
             metadata, rows = attention.plan(inputs.attention_batch(shape)), hidden[: shape.tokens]
             return metadata, lambda: rows.copy_(model(inputs.embed(shape), attention, metadata))
 
-        capture = GraphCapture(hidden.device, model)
-        self._captured = capture.each(inputs.shapes, forward)
-        self.report = capture.report
-        logger.info("encoder: %s", self.report)
+        self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward)
+        self.report = self._graphs.report
 
     def choose(self, batch: B) -> S | NoGraph:
         """The shape whose graph holds `batch`, or why none does."""
@@ -50,7 +45,7 @@ class EncoderGraphs(Generic[B, S]):
     def replay(self, shape: S, batch: B) -> torch.Tensor:
         """Hidden states [tokens of the batch, hidden size], a copy of their own."""
         self._inputs.fill(shape, batch)
-        self._captured[shape].graph.replay()
+        self._graphs.replay(shape)
         return self._hidden[: int(batch.lengths.sum())].clone()
 
 

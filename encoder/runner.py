@@ -45,7 +45,7 @@ class EncoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         check(config.model.quantization, self.target)
         self.attention = select_full(
-            "encoder", options.encoder_attention_backend, encoder_spec(half, self.target)
+            "encoder", options.attention_backend, encoder_spec(half, self.target)
         )
         self.model = self._load(model, config)
         self.frontend = frontends.build(model, self.model, self.target, options)

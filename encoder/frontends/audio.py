@@ -53,7 +53,7 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         assert isinstance(encoder, AudioEncoder)
         assert config.audio is not None
         self._encoder, self._target, self._audio = encoder, target, config.audio
-        self._shortens = options.encoder_window == "auto"
+        self._shortens = options.window == "auto"
         self._log_mel = LogMel(config.audio).to(target.device)
         on_gpu = target.device.type == "cuda"
         self._copies = torch.cuda.Stream(target.device) if on_gpu else None

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from antiphon.config.errors import ConfigurationError, SamplingError
-from antiphon.config.options import OWNER, resolve
+from antiphon.config.options import OPTIONS, resolve
 from antiphon.config.sampling import SamplingParams
 
 NAN, INF = float("nan"), float("inf")
@@ -262,7 +262,7 @@ def test_models_are_named_by_text(model: Any) -> None:
 
 
 def test_none_is_every_options_default() -> None:
-    assert resolve("m", dict.fromkeys(set(OWNER) - {"model"}), {}) == resolve("m", {}, {})
+    assert resolve("m", dict.fromkeys(set(OPTIONS) - {"model"}), {}) == resolve("m", {}, {})
 
 
 def test_foreign_names_and_values_are_taken() -> None:
@@ -270,7 +270,7 @@ def test_foreign_names_and_values_are_taken() -> None:
         "m", {"mm_encoder_attn_backend": "FLASHINFER", "dtype": torch.float16, "block_size": np.int64(8), "kv_cache_dtype": "fp8_e4m3",
               "tensor_parallel_size": 1, "trust_remote_code": False}, {},
     )  # fmt: skip
-    assert config.encoder.encoder_attention_backend == "flashinfer"
+    assert config.encoder.attention_backend == "flashinfer"
     assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
         "float16",
         8,

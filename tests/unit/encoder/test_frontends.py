@@ -24,6 +24,7 @@ from antiphon.encoder.frontends.text import FREE_PADDING_TOKENS, choose_shape, t
 from antiphon.encoder.graphs import EncoderGraphs, NoGraph
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime import graphs as runtime_graphs
 from antiphon.runtime.graphs import Captured, Work
 
 
@@ -53,7 +54,7 @@ def with_graphs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Gives `runner` the graphs that it would have on a GPU."""
-    monkeypatch.setattr(graphs, "GraphCapture", Rerun)
+    monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
     monkeypatch.setattr(graphs, "uncapturable", lambda attention, lengths: None)
     runner.graphs = graphs.capture_graphs(
         runner.frontend, runner.model, attention, model.encoder.hidden_size, max_batch_tokens
