@@ -91,7 +91,8 @@ def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
     config = resolve(
         str(folder), {"load_format": "dummy", "device": "cpu", "max_encoder_len": None}
     )
-    runner = EncoderRunner(ModelConfig.load(config.model), config)
+    model = ModelConfig.load(config.model)
+    runner = EncoderRunner(model, config)
     norms = [
         each
         for path, each in runner.model.named_parameters()
@@ -101,7 +102,7 @@ def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
     assert all((each == 1).all() for each in norms)
     assert (
         runner.model.layers[0]
-        .get_parameter("self_attn.qkv.weight" if runner.audio else "attention.qkv.weight")
+        .get_parameter("self_attn.qkv.weight" if model.audio else "attention.qkv.weight")
         .std()
         < 0.03
     )
