@@ -14,8 +14,8 @@ from antiphon.attention.interface import PlannedAttention
 from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.arithmetic import ceil_div
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     CrossWriteGraphs,
@@ -27,7 +27,8 @@ from antiphon.decoder.graphs import (
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.room import check_room, num_pages
-from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
+from antiphon.decoder.sampling.logprobs import DeviceLogprobs
+from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
@@ -78,9 +79,7 @@ class DecoderRunner:
         check_room(model, config)
         specs = decoder_specs(model.decoder, self.target, config.decoder)
         check_quantization(config.model.quantization, self.target)
-        self.causal, self.cross = select_paged(
-            "decoder", config.decoder.decoder_attention_backend, specs
-        )
+        self.causal, self.cross = select_paged("decoder", config.decoder.attention_backend, specs)
         self.model = self._load()
         options, half = config.scheduler, model.decoder
         self.slots = Slots(
@@ -211,7 +210,7 @@ class DecoderRunner:
         if self.device.type != "cuda" or self.config.model.enforce_eager:
             return None
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
+        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
         sizes = cross_write_sizes(model.max_encoder_len, fixed)
         hidden = torch.zeros(
             max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device
@@ -237,7 +236,7 @@ class DecoderRunner:
             self.graphs.replay(inputs)
         else:
             self._run_model(inputs, self._plan_attention(inputs))
-        if shape is None or not (asked := self.sampler.asked(plan.slots)).fits_graph:
+        if shape is None or not (asked := self.sampler.features(plan.slots)).fit_graph:
             tokens, logprobs = self.sampler(logits, plan.slots, plan.kv_lens)
         elif asked.logprobs:
             logprobs = self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import BartHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.embeddings import TokenEmbedding
@@ -68,22 +68,19 @@ class EncoderLayer(nn.Module):
         return self.final_layer_norm.renew(residual)
 
 
-class BartEncoder(EncoderModel):
+class BartEncoder(TextEncoder):
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
 
-    def forward(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-    ) -> torch.Tensor:
-        """Packed [tokens] int64 ids and positions -> hidden states [tokens, hidden]."""
-        residual = Residual(self.embedding(token_ids, positions))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.embedding(token_ids, positions)
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, attention, metadata)
         return residual.x if self.layer_norm is None else self.layer_norm.of_sum(residual)

@@ -6,7 +6,7 @@ from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.bart import EncoderLayer
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import AudioEncoder
 from antiphon.families.halves import WhisperEncoderHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.convolution import Convolution
@@ -14,7 +14,7 @@ from antiphon.layers.norms import LayerNorm
 from antiphon.layers.residual import Residual
 
 
-class WhisperEncoder(EncoderModel):
+class WhisperEncoder(AudioEncoder):
     def __init__(self, half: WhisperEncoderHalf) -> None:
         super().__init__()
         size = half.hidden_size
@@ -24,20 +24,13 @@ class WhisperEncoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(size)
 
-    def forward(
-        self,
-        features: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-        rows: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """[windows, mel_bins, frames] -> packed hidden states [windows * frames / 2, hidden].
-
-        With `rows` [tokens] int64, those rows alone: where windows differ in length.
-        """
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
         x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]
-        packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
-        residual = Residual(packed if rows is None else packed[rows])
+        embedded: torch.Tensor = x + self.embed_positions.weight[: x.shape[1]]
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, attention, metadata)
         return self.layer_norm.of_sum(residual)

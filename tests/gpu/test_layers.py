@@ -13,7 +13,7 @@ from kernel_checks import check_projecting, check_small_batch, random_slots
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool

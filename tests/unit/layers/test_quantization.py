@@ -11,8 +11,8 @@ import torch
 from oracle import mixed_inputs
 from plain_engine import PlainEngine
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.sampling import DecodingRules
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.float8 import to_float8
 from antiphon.layers.quantization.int8 import to_int8
