@@ -25,7 +25,7 @@ from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.kernels import paged_attention as paged_kernels
+from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
 from antiphon.kernels.page_write import write_pages
@@ -68,7 +68,7 @@ def test_paged_attention(
         lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)),
     )
     monkeypatch.setattr(
-        paged_kernels, "LEAST_KEYS", tl.constexpr(16)
+        paged_splits, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
     backend = TritonPaged(paged_spec(kind, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
@@ -147,7 +147,7 @@ def test_a_program_of_the_decode_kernel_takes_several_sequences(
     """One that has several queries is among them: it is the other kernel's."""
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
-    monkeypatch.setattr(paged_kernels, "LEAST_KEYS", tl.constexpr(16))
+    monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
     backend = TritonPaged(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
     check_paged(backend, [1] * 5, [40, 3, 17, 70, 9])
     check_paged(backend, [1, 4, 1, 1, 1], [40, 8, 17, 70, 9])
