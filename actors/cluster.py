@@ -23,9 +23,9 @@ from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Request, StepOutput
 
@@ -56,10 +56,10 @@ class RayWorkers(Workers):
             num_cpus=placement.cpus,
             num_gpus=placement.gpu_share,
         )
-        encoders = 0 if placement.colocated else config.encoder.encoder_replicas
+        encoders = 0 if placement.colocated else config.encoder.replicas
         self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
         decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
+        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
         self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
         self._put_bytes = PUT_BYTES[self.info["placement"]]
         self._store = PayloadStore()
@@ -204,7 +204,7 @@ def launch(
     was set; nothing is left running then.
     """
     with ExitStack() as undo:
-        session.join(config.placement.address)
+        session.join(config.workers.address)
         undo.callback(session.leave)
         with _starting:
             if given_up.is_set():
@@ -222,7 +222,7 @@ def launch(
 
 def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -> list[Any]:
     """What all calls return. Raises what one of them raised."""
-    timeout = config.placement.startup_timeout
+    timeout = config.workers.startup_timeout
     deadline = time.monotonic() + timeout
     pending = calls
     while pending:

@@ -61,9 +61,7 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         )
     free = sum(math.floor(node.free_gpus) for node in nodes)
     colocated = _colocates(config, free if on_gpus else 0)
-    processes = config.decoder.decoder_replicas + (
-        0 if colocated else config.encoder.encoder_replicas
-    )
+    processes = config.decoder.replicas + (0 if colocated else config.encoder.replicas)
     cpus = (
         1.0 if sum(node.free_cpus for node in nodes) >= processes else 0.0
     )  # too few must not keep an engine from starting
@@ -71,8 +69,8 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         return Placement(colocated, processes, 0.0, cpus)
     if not free:
         raise ConfigurationError(
-            f"{processes} worker{'s' * (processes > 1)} (encoder_replicas={config.encoder.encoder_replicas}, decoder_replicas="
-            f"{config.decoder.decoder_replicas}) need a free GPU, and this Ray cluster has none: {_gpus_by_node(nodes)}. "
+            f"{processes} worker{'s' * (processes > 1)} (encoder_replicas={config.encoder.replicas}, decoder_replicas="
+            f"{config.decoder.replicas}) need a free GPU, and this Ray cluster has none: {_gpus_by_node(nodes)}. "
             "Close another engine, add a GPU node, or use device='cpu'"
         )
     on_one_gpu = math.ceil(processes / free)
@@ -88,8 +86,8 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
 
 def _colocates(config: EngineConfig, free_gpus: int) -> bool:
     """Whether encoder and decoder share processes. 'auto': when there are GPUs, but not one for each worker."""
-    encoders, decoders = config.encoder.encoder_replicas, config.decoder.decoder_replicas
-    match config.placement.placement:
+    encoders, decoders = config.encoder.replicas, config.decoder.replicas
+    match config.workers.placement:
         case "auto":
             return 0 < free_gpus < encoders + decoders and encoders == decoders
         case "colocated" if encoders != decoders:

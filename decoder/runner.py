@@ -16,8 +16,8 @@ import torch
 from antiphon.attention.interface import PlannedAttention
 from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
@@ -93,7 +93,7 @@ class DecoderRunner:
         check(config.model.quantization, self.target)
         self.causal, self.cross = select_paged(
             "decoder",
-            config.decoder.decoder_attention_backend,
+            config.decoder.attention_backend,
             decoder_specs(model.decoder, self.target, config.decoder),
         )
         # Weights.
@@ -240,7 +240,7 @@ class DecoderRunner:
         if not self._uses_graphs:
             return None
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
+        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
         sizes = cross_write_sizes(model.max_encoder_len, fixed)
         shape = (max(sizes), model.encoder.hidden_size)
         hidden = torch.zeros(shape, dtype=self.target.dtype, device=self.device)

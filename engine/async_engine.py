@@ -69,11 +69,9 @@ class AsyncEngine:
             self.config.model.device == "cpu"
         ):  # what other devices have free, only their workers know
             check_room(self.model, self.config)
-        self.inputs = InputProcessor(self.model, self.config.encoder.encoder_window)
-        self.router = Router(
-            self.config.encoder.encoder_replicas, self.config.decoder.decoder_replicas
-        )
-        self.requests = OpenRequests(self.inputs, self.router, self.config.decoder.decoder_replicas)
+        self.inputs = InputProcessor(self.model, self.config.encoder.window)
+        self.router = Router(self.config.encoder.replicas, self.config.decoder.replicas)
+        self.requests = OpenRequests(self.inputs, self.router, self.config.decoder.replicas)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self.memory = ByteBudget(INPUT_BYTES)
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,7 +124,7 @@ class AsyncEngine:
 
     def _launch(self, given_up: threading.Event) -> Workers:
         rules = self.inputs.whisper.rules() if self.inputs.whisper else None
-        if not self.config.placement.ray:
+        if not self.config.workers.ray:
             from antiphon.actors.local import LocalWorkers  # neither needs what the other imports
 
             return LocalWorkers(self.model, self.config, rules)

@@ -155,7 +155,7 @@ def test_rules_come_from_the_generation_config(tmp_path: Path, checkpoints) -> N
 
 def test_options_resolve_into_sections() -> None:
     config = resolve("m", {"kv_page_size": 8, "encoder_attention_backend": "torch_sdpa"}, {})
-    assert (config.decoder.kv_page_size, config.encoder.encoder_attention_backend) == (
+    assert (config.decoder.kv_page_size, config.encoder.attention_backend) == (
         8,
         "torch_sdpa",
     )
@@ -163,11 +163,9 @@ def test_options_resolve_into_sections() -> None:
 
 def test_environment_variables_serve_for_attention_backends() -> None:
     environment = {"ANTIPHON_DECODER_ATTENTION_BACKEND": "torch_sdpa"}
-    assert resolve("m", {}, environment).decoder.decoder_attention_backend == "torch_sdpa"
+    assert resolve("m", {}, environment).decoder.attention_backend == "torch_sdpa"
     assert (
-        resolve(
-            "m", {"decoder_attention_backend": "auto"}, environment
-        ).decoder.decoder_attention_backend
+        resolve("m", {"decoder_attention_backend": "auto"}, environment).decoder.attention_backend
         == "auto"
     )
 
