@@ -155,7 +155,7 @@ class RayWorkers(Workers):
         else:
             self._command_senders[decoder].send(message)
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         self._store.release(request)
 
     async def receive(self) -> StepOutput:

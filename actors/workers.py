@@ -31,7 +31,7 @@ class Workers(ABC):
     def stop(self, decoder: int, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string: it is done."""
 
-    def forget(self, request: Request) -> None:  # noqa: B027 (where requests hold nothing, nothing is to be done)
+    def release(self, request: Request) -> None:  # noqa: B027 (where requests hold nothing, nothing is to be done)
         """The request has ended: what was kept for it may go."""
 
     @abstractmethod
