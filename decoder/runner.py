@@ -27,7 +27,8 @@ from antiphon.decoder.graphs import (
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.room import check_room, num_pages
-from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
+from antiphon.decoder.sampling.logprobs import DeviceLogprobs
+from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
@@ -236,7 +237,7 @@ class DecoderRunner:
             self.graphs.replay(inputs)
         else:
             self._run_model(inputs, self._plan_attention(inputs))
-        if shape is None or not (asked := self.sampler.asked(plan.slots)).fits_graph:
+        if shape is None or not (asked := self.sampler.features(plan.slots)).fit_graph:
             tokens, logprobs = self.sampler(logits, plan.slots, plan.kv_lens)
         elif asked.logprobs:
             logprobs = self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)

@@ -1,7 +1,6 @@
 """CUDA graphs of an encoder: for sound one for each number of windows, all equally long; for text one for each number of tokens that
 batches are padded to."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,7 @@ from torch import nn
 
 from antiphon.attention.interface import FullBatch
 from antiphon.runtime.device import together_to_device
-from antiphon.runtime.graphs import GraphCapture, Work
-
-logger = logging.getLogger(__name__)
+from antiphon.runtime.graphs import GraphSet, Work
 
 MOST_TOKENS = (
     8192  # of a text graph; a larger batch takes the device longer than the host needs to launch it
@@ -46,18 +43,17 @@ class WindowGraphs:
                 lambda: hidden[:windows].flatten(0, 1).copy_(forward(samples[:windows], made)),
             )
 
-        capture = GraphCapture(samples.device, model)
-        self._captured = capture.each(range(len(samples), 0, -1), batch)
-        self.report = capture.report
-        logger.info("encoder: %s", self.report)
+        counts = range(len(samples), 0, -1)
+        self._graphs = GraphSet("encoder", samples.device, model, counts, batch)
+        self.report = self._graphs.report
 
     def replay(self, samples: torch.Tensor) -> torch.Tensor | None:
         """Hidden states of `samples` [windows, samples], a copy of their own; None for more windows than there is a graph for."""
         windows = len(samples)
-        if windows not in self._captured:
+        if windows not in self._graphs.shapes:
             return None
         self.samples[:windows].copy_(samples)
-        self._captured[windows].graph.replay()
+        self._graphs.replay(windows)
         return self.hidden[:windows].flatten(0, 1).clone()
 
 
@@ -123,10 +119,8 @@ class TextGraphs:
                 forward(self._ids[:tokens], self._positions[:tokens], made)
             )
 
-        capture = GraphCapture(device, model)
-        self._captured = capture.each(self.shapes[::-1], batch)
-        self.report = capture.report
-        logger.info("encoder: %s", self.report)
+        self._graphs = GraphSet("encoder", device, model, self.shapes[::-1], batch)
+        self.report = self._graphs.report
 
     def replay(
         self, ids: np.ndarray, positions: np.ndarray, lengths: np.ndarray
@@ -144,5 +138,5 @@ class TextGraphs:
             places, together_to_device([ids, positions, starts], self._hidden.device), strict=True
         ):
             place[: len(new)].copy_(new)
-        self._captured[shape].graph.replay()
+        self._graphs.replay(shape)
         return self._hidden[: len(ids)].clone()

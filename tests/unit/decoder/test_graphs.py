@@ -26,6 +26,7 @@ from antiphon.encoder import graphs as encoder_graphs
 from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime import graphs as runtime_graphs
 from antiphon.runtime.graphs import Captured, Work
 from antiphon.scheduler.plan import StepPlan
 
@@ -210,7 +211,7 @@ def test_padded_texts_are_encoded_as_without_padding(
     model = ModelConfig.load(config.model)
     runner = EncoderRunner(model, config)
     attention = TritonFull(encoder_spec(model.encoder, runner.target))
-    monkeypatch.setattr(encoder_graphs, "GraphCapture", Rerun)
+    monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
     hidden = torch.zeros(96, model.encoder.hidden_size)
     with torch.inference_mode():
         graphs = TextGraphs(
