@@ -34,7 +34,6 @@ LONG_FILES = {
     "config/generation.py",
     "config/sampling.py",
     "decoder/sampling/sampler.py",
-    "engine/sync_engine.py",
     "examples/whisper_commands/train.py",
     "inputs/processor.py",
     "kernels/paged_attention.py",

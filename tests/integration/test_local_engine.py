@@ -253,7 +253,7 @@ def test_a_deadline_holds_though_the_worker_hangs(
 
 
 def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
-    results = own._as_completed(
+    results = own._loop_thread.as_completed(
         iter(
             [SamplingParams(ignore_eos=True, max_tokens=2)]
             + [SamplingParams(ignore_eos=True, max_tokens=400)] * 5
@@ -272,7 +272,7 @@ def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
 def test_inputs_are_taken_as_the_engine_gets_to_them(
     t5: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.engine.sync_engine.IN_FLIGHT", 4)
+    monkeypatch.setattr("antiphon.engine.loop_thread.MAX_IN_FLIGHT", 4)
     taken: list[int] = []
 
     def numbers() -> Iterator[str]:
@@ -280,7 +280,7 @@ def test_inputs_are_taken_as_the_engine_gets_to_them(
             taken.append(number)
             yield f"in words: {number}"
 
-    results = t5._as_completed(numbers(), lambda prompt: t5._async.generate(prompt))
+    results = t5._loop_thread.as_completed(numbers(), lambda prompt: t5._async.generate(prompt))
     next(results)
     assert len(taken) <= 6
     assert len(list(results)) == 49
