@@ -23,9 +23,9 @@ from antiphon.actors.payloads import PayloadStore, Stored
 from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Request, StepOutput
 

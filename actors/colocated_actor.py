@@ -8,8 +8,8 @@ from antiphon.actors.channel import OutputSender
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.decoder_worker import Send
 from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
 

@@ -6,8 +6,8 @@ from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources
 from antiphon.actors.channel import CommandReceiver, OutputSender, node_address
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.messages import DecoderMessage, EncoderMessage
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.checkpoint import ModelConfig
 
 

@@ -18,8 +18,8 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates

@@ -22,6 +22,7 @@ from antiphon.actors.messages import (
 from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.options import EngineConfig
+from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
@@ -91,12 +92,12 @@ class EncoderWorker(Worker[EncoderMessage]):
     @property
     def info(self) -> dict[str, Any]:
         """What was chosen for this half."""
-        target, graphs = self.runner.target, self.runner.window_graphs or self.runner.text_graphs
+        target, graphs = self.runner.target, self.runner.graphs
         return {
             "attention": self.runner.attention.name,
             "device": str(target.device),
             "dtype": str(target.dtype),
-            "graphs": None if graphs is None else graphs.report,
+            "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
     def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:

@@ -10,10 +10,9 @@ from typing import ClassVar
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.actors.messages import Cancel, Stop, Submit
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
-from antiphon.config.sampling import TimestampRules
-from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput
@@ -68,11 +67,6 @@ class LocalWorkers(Workers):
 
     def stop(self, decoder: int, request: Request) -> None:
         self._actor.receive(Stop(request.id))
-
-    @property
-    def audio(self) -> AudioConfig | None:
-        """Of an encoder of sound."""
-        return self._actor.encoder.runner.audio
 
     def failure(self) -> BaseException | None:
         """What ended a worker's thread, if one has ended."""

@@ -14,9 +14,10 @@ from antiphon.actors.local import LocalWorkers
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import RequestFailed
 from antiphon.config.options import resolve
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 
@@ -31,7 +32,7 @@ class LocalEngine:
         self.facts = self._workers.info
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
-        self.audio = self._workers.audio
+        self.audio = self.model.audio
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
         self._workers.start(self._take)
 

@@ -47,16 +47,16 @@ def encoder(
     rows = []
     for batch in batches:
         inputs: list[Any]
-        if runner.audio is not None:
+        if model.audio is not None:
             inputs = [
-                rng.standard_normal(runner.audio.window).astype(np.float32) for _ in range(batch)
+                rng.standard_normal(model.audio.window).astype(np.float32) for _ in range(batch)
             ]
         else:
             inputs = [
                 rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32)
                 for _ in range(batch)
             ]
-        length = runner.audio.tokens if runner.audio is not None else tokens
+        length = model.audio.tokens if model.audio is not None else tokens
         work = Work.of(model.encoder, length)
         took = seconds(partial(runner.encode, inputs), 600)
         limit = machine.bf16_flops_per_second / (work.linear + work.attention)

@@ -100,7 +100,7 @@ class DecoderGraphs:
 
     def replay(self, inputs: StepInputs) -> None:
         captured = self._captured[inputs.shape]
-        self._replan(captured.plan, inputs)
+        self._replan(captured.metadata, inputs)
         captured.graph.replay()
 
 

@@ -11,8 +11,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.runner import DecoderRunner, LaunchedStep
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates

@@ -13,8 +13,8 @@ import torch
 from antiphon.attention.interface import PlannedAttention
 from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.config.sampling import TimestampRules
 from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
 
 KEY = "warm-up"  # of the hidden states whose cross KV is written

@@ -178,7 +178,7 @@ BLOCKS = {
 
 
 def made(page: str) -> str:
-    """The text of a page with its tables replaced by what the code says. ValueError: no such place."""
+    """The text of a page with new tables. ValueError: the page has no place for one."""
     text = (DOCS / page).read_text()
     for (file, name), make in BLOCKS.items():
         if file == page:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
-from antiphon.config.generation import GenerationDefaults, generation_settings
+from antiphon.config.generation import GenerationDefaults
+from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
 from antiphon.config.options import ModelOptions
 from antiphon.families.audio_config import AudioConfig

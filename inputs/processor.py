@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import CheckpointError, PromptError, SamplingError
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound

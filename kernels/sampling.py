@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.kernels.launch import overlapped, wait_for_previous
 
 MINUS_INF = tl.constexpr(float("-inf"))

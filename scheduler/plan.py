@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request, TokenLogprobs
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length"]
 

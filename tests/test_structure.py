@@ -30,11 +30,6 @@ CODE = sorted(
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 # What is still longer. These lists only shrink: a name that is no longer over must go.
 LONG_FILES = {
-    "tests/unit/inputs/audio/test_declared_length.py",
-    "config/generation.py",
-    "config/sampling.py",
-    "decoder/sampling/sampler.py",
-    "examples/whisper_commands/train.py",
     "inputs/processor.py",
     "kernels/paged_attention.py",
     "tests/integration/test_engine.py",
@@ -45,15 +40,14 @@ LONG_FILES = {
     "tests/unit/cli/test_output_formats.py",
     "tests/unit/decoder/test_sampling.py",
     "tests/unit/engine/test_transcription.py",
+    "tests/unit/inputs/audio/test_declared_length.py",
+    "tests/unit/inputs/audio/test_sound_forms.py",
     "tests/unit/inputs/test_inputs.py",
     "tests/unit/inputs/test_languages_text.py",
-    "tests/unit/inputs/audio/test_sound_forms.py",
     "tests/unit/scheduler/test_scheduler.py",
     "tests/unit/scheduler/test_withdrawals.py",
 }
 LONG_FUNCTIONS = {  # outside kernels/, where one function is one program of the device
-    "examples/t5_numbers/train.py : main",
-    "examples/whisper_commands/train.py : main",
     "tests/unit/scheduler/test_scheduler.py"
     " : test_every_request_ends_exactly_once_and_the_pool_ends_full",
 }

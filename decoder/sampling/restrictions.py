@@ -7,7 +7,7 @@ Each takes logits [rows, vocabulary] float32 and returns new ones, unless it say
 
 import torch
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.rows import SampledRows
 from antiphon.decoder.sampling.settings import OFF
 

@@ -8,7 +8,7 @@ ask; which do is known on the host, so nothing waits for the device.
 import numpy as np
 import torch
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.drawing import draw
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs, compute_logprobs
 from antiphon.decoder.sampling.penalties import (

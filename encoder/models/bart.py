@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import BartHalf
 from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
@@ -61,22 +61,19 @@ class EncoderLayer(nn.Module):
         stream.add(self.fc2, self.fc1(x, self.activation))
 
 
-class BartEncoder(EncoderModel):
+class BartEncoder(TextEncoder):
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
 
-    def forward(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-    ) -> torch.Tensor:
-        """Packed [tokens] ids and positions -> [tokens, hidden]"""
-        stream = ResidualStream(self.embedding(token_ids, positions))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.embedding(token_ids, positions)
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        stream = ResidualStream(x)
         for layer in self.layers:
             layer(stream, attention, metadata)
         return stream.value if self.layer_norm is None else stream.final(self.layer_norm)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import ResidualStream, RMSNorm
@@ -44,7 +44,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward(stream)
 
 
-class T5Encoder(EncoderModel):
+class T5Encoder(TextEncoder):
     def __init__(self, half: T5Half) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
@@ -54,15 +54,13 @@ class T5Encoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-    ) -> torch.Tensor:
-        """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
-        stream = ResidualStream(self.embed_tokens(token_ids))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Positions are unused: the bias is relative."""
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        stream = ResidualStream(x)
         for layer in self.layers:
             layer(stream, attention, metadata, self.bias)
         return stream.final(self.final_layer_norm)

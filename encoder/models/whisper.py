@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.bart import EncoderLayer
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import AudioEncoder
 from antiphon.families.halves import WhisperEncoderHalf
 from antiphon.layers.linear import Activation, activated_product
 from antiphon.layers.norms import LayerNorm, ResidualStream
@@ -39,7 +39,7 @@ class Convolution(nn.Conv1d):
         return found.unflatten(0, (windows, -1))
 
 
-class WhisperEncoder(EncoderModel):
+class WhisperEncoder(AudioEncoder):
     def __init__(self, half: WhisperEncoderHalf) -> None:
         super().__init__()
         size = half.hidden_size
@@ -49,17 +49,13 @@ class WhisperEncoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(size)
 
-    def forward(
-        self,
-        features: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-        rows: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """[windows, mel_bins, frames] -> packed [windows * frames / 2, hidden], or of those only `rows`, where windows differ."""
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
         x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]
-        packed = (x + self.embed_positions.weight[: x.shape[1]]).flatten(0, 1)
-        stream = ResidualStream(packed if rows is None else packed[rows])
+        embedded: torch.Tensor = x + self.embed_positions.weight[: x.shape[1]]
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        stream = ResidualStream(x)
         for layer in self.layers:
             layer(stream, attention, metadata)
         return stream.final(self.layer_norm)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import CheckpointError, PromptError, nearest
-from antiphon.config.sampling import TimestampRules
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.tokens import (

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
 from antiphon.layers.few_rows import fuse_few_rows

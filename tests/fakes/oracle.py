@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from antiphon.config.sampling import DecodingRules
+from antiphon.config.decoding_rules import DecodingRules
 
 LOGPROB_TOLERANCE, TOLERANCE = 1e-3, 1e-4
 TEXTS = 10

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.options import resolve
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig

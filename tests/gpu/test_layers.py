@@ -12,7 +12,7 @@ import torch
 from kernel_checks import check_few_rows, check_projecting, random_slots
 from torch import nn
 
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool

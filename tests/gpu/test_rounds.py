@@ -12,7 +12,8 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,6 +12,7 @@ from paths import RECORDINGS
 from plain_engine import PlainEngine
 
 from antiphon import AsyncEngine, Engine, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import (
     AttentionBackendError,
     CheckpointError,
@@ -23,7 +24,6 @@ from antiphon.config.errors import (
     RequestRefused,
     SamplingError,
 )
-from antiphon.config.sampling import DecodingRules
 from antiphon.inputs.audio.forms import load_audio
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

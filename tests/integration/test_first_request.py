@@ -22,8 +22,9 @@ import torch
 from paths import FAKES, T5, WHISPER
 from plain_engine import PlainEngine
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import ModelOptions
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kernels.numba_cache import compiled

@@ -12,10 +12,12 @@ import torch
 from plain_engine import PlainEngine
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import CheckpointError
-from antiphon.config.generation import GenerationDefaults, generation_settings
+from antiphon.config.generation import GenerationDefaults
+from antiphon.config.generation_settings import generation_settings
 from antiphon.config.options import ModelOptions
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig

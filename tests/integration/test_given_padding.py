@@ -12,8 +12,9 @@ import torch
 from plain_engine import PlainEngine
 from transformers import AutoModelForSeq2SeqLM
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import ModelOptions
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 

@@ -7,7 +7,8 @@ import pytest
 from transformers import GenerationConfig
 
 from antiphon.config.errors import CheckpointError
-from antiphon.config.generation import GenerationDefaults, generation_settings
+from antiphon.config.generation import GenerationDefaults
+from antiphon.config.generation_settings import generation_settings
 
 BASE = {"decoder_start_token_id": 0, "eos_token_id": 1}
 SIZE = 77

@@ -7,7 +7,7 @@ import torch
 from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, text_rules
 from plain_engine import PlainEngine
 
-from antiphon.config.sampling import DecodingRules
+from antiphon.config.decoding_rules import DecodingRules
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 REQUESTS = 64
@@ -63,12 +63,12 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
     folder, model = checkpoints("whisper")
     from transformers import WhisperFeatureExtractor
 
-    from antiphon.config.sampling import TimestampRules
+    from antiphon.config.decoding_rules import TimestampRules
 
     rules = TimestampRules(67, 66, 60, 20) if timestamps else None
     engine = PlainEngine(folder, timestamps=rules, max_num_seqs=16)
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
-    sounds = clips(REQUESTS, engine.encoder.audio.window)
+    sounds = clips(REQUESTS, engine.model.audio.window)
     prompt = [61, 63, 65] if timestamps else [61, 63, 65, 66]
     lengths = np.random.default_rng(6).integers(1, 40, REQUESTS).tolist()
     decoding = DecodingRules(
@@ -107,7 +107,7 @@ def test_logits_equal_transformers(name: str, checkpoints, monkeypatch: pytest.M
     rng = np.random.default_rng(2)
     tokens = rng.integers(3, 59, 9).tolist()  # below Whisper's special tokens
     if name == "whisper":
-        payload = clips(1, engine.encoder.audio.window)[0]
+        payload = clips(1, engine.model.audio.window)[0]
         from transformers import WhisperFeatureExtractor
 
         inputs = WhisperFeatureExtractor.from_pretrained(folder)(
@@ -130,7 +130,7 @@ def test_whisper_encoder_output_equals_transformers(checkpoints) -> None:
     engine = PlainEngine(folder)
     from transformers import WhisperFeatureExtractor
 
-    sounds = clips(5, engine.encoder.audio.window)
+    sounds = clips(5, engine.model.audio.window)
     features = WhisperFeatureExtractor.from_pretrained(folder)(
         sounds, sampling_rate=16_000, return_tensors="pt"
     ).input_features

@@ -8,7 +8,8 @@ from oracle import LOGPROB_TOLERANCE, TOLERANCE, oracle, specials, texts
 from plain_engine import PlainEngine
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 

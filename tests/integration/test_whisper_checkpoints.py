@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.errors import CheckpointError
 from antiphon.config.options import ModelOptions
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig

@@ -11,7 +11,8 @@ import torch
 
 from antiphon.actors.channel import CommandReceiver, CommandSender
 from antiphon.actors.messages import Cancel, DecoderMessage, Submit
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 

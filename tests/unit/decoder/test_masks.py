@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.masks import MaskTable
 from antiphon.decoder.state import Slots
 from antiphon.scheduler.plan import Admission

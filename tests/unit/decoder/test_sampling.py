@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.errors import SamplingError
-from antiphon.config.sampling import DecodingRules, SamplingParams, TimestampRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.drawing import uniforms
 from antiphon.decoder.sampling.masks import MaskTable
 from antiphon.decoder.sampling.sampler import Sampler

@@ -9,8 +9,9 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import ModelOptions
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import warm_up
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.settings import (

@@ -25,7 +25,7 @@ from triton.runtime.jit import JITFunction
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
-from antiphon.config.sampling import TimestampRules
+from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_attention as paged_kernels
 from antiphon.kernels.full_attention import head_parts

@@ -11,8 +11,8 @@ import torch
 from oracle import mixed_inputs
 from plain_engine import PlainEngine
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.sampling import DecodingRules
 from antiphon.layers import quantise as quantisation
 from antiphon.layers.eight_bit import INT8, Float8Weight, Int8Weight, Quantised
 from antiphon.layers.linear import StackedLinear

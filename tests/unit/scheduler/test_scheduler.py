@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.encodes import _Answer
 from antiphon.scheduler.limits import Limits

@@ -15,7 +15,8 @@ from plain_engine import PlainEngine
 
 from antiphon.actors.encoder_worker import JobQueue
 from antiphon.actors.messages import EncodeJob
-from antiphon.config.sampling import DecodingRules, SamplingParams
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.limits import Limits

@@ -1,4 +1,4 @@
-"""Wrong values of sampling parameters and engine options: refused at once, by name, rule and value. And right ones."""
+"""Sampling parameters: wrong values are refused by name, rule and value; right ones become plain."""
 
 import dataclasses
 import pickle
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.config.errors import ConfigurationError, SamplingError
-from antiphon.config.options import OPTIONS, resolve
+from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import SamplingParams
 
 NAN, INF = float("nan"), float("inf")
@@ -106,7 +105,7 @@ def test_wrong_sampling_parameters_name_field_rule_and_value(
     assert len(message) < 250
 
 
-@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(SamplingParams)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SamplingParams)])
 def test_none_is_the_default(name: str) -> None:
     assert SamplingParams(**{name: None}) == SamplingParams()
 
@@ -193,107 +192,38 @@ def test_params_remember_what_was_set() -> None:
     ]
 
 
-# ---------------------------------------------------------------------- engine options
-
-
-NUMBERS = [
-    "max_num_seqs",
-    "kv_page_size",
-    "num_kv_pages",
-    "max_model_len",
-    "encoder_replicas",
-    "num_threads",
-    "encode_ahead_tokens",
-]
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", ["8", True, 2.5, NAN, [1], 0, -1, 2**31, {"a": 1}])
-def test_whole_numbers_of_options(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} must be a whole number above 0, not "):
-        resolve("m", {name: value})
-
-
-@pytest.mark.parametrize("name", ["kv_cache_memory_gib", "startup_timeout"])
-@pytest.mark.parametrize("value", ["8", True, NAN, INF, [1], 0, -1, 10**400])
-def test_numbers_of_options(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} must be a number above 0, not "):
-        resolve("m", {name: value})
-
-
 @pytest.mark.parametrize(
-    "name",
+    ("name", "value", "plain"),
     [
-        "dtype",
-        "device",
-        "quantization",
-        "load_format",
-        "encoder_window",
-        "kv_cache_dtype",
-        "placement",
+        ("stop_token_ids", np.array([1, 2]), (1, 2)),
+        ("allowed_token_ids", np.array([3]), (3,)),
+        ("logprob_token_ids", torch.tensor([3, 4]), (3, 4)),
+        ("logit_bias", {"5": np.float32(1.0)}, {5: 1.0}),
+        ("temperature", np.float64(0.5), 0.5),
     ],
 )
-@pytest.mark.parametrize("value", ["purple", 1, True, ["auto"], ""])
-def test_choices_of_options(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} must be one of "):
-        resolve("m", {name: value})
+def test_copies_take_the_same_values_as_the_constructor(name: str, value: Any, plain: Any) -> None:
+    replaced = dataclasses.replace(SamplingParams(top_p=0.5), **{name: value})
+    assert replaced == SamplingParams(**{"top_p": 0.5, name: plain})
+    assert not replaced.leaves_open(name)
+    assert getattr(dataclasses.replace(replaced, min_p=0.1), name) == plain
 
 
-@pytest.mark.parametrize("name", ["enforce_eager", "ray"])
-@pytest.mark.parametrize("value", ["yes", 1, 0.0, []])
-def test_flags_of_options(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} must be true or false"):
-        resolve("m", {name: value})
+def test_copies_refuse_what_the_constructor_refuses() -> None:
+    params = SamplingParams(top_p=0.5)
+    with pytest.raises(SamplingError, match=r"temperature must be a number .*, not array"):
+        dataclasses.replace(params, temperature=np.array([1.0, 2.0]))
+    with pytest.raises(SamplingError, match="Did you mean 'temperature'"):
+        dataclasses.replace(params, temprature=1.0)
+    with pytest.raises(SamplingError, match="give logprobs or logprob_token_ids, not both"):
+        SamplingParams(logprobs=np.array([1, 2]), logprob_token_ids=[1, 2, 3])
 
 
-@pytest.mark.parametrize(
-    "name", ["revision", "encoder_attention_backend", "decoder_attention_backend", "address"]
-)
-@pytest.mark.parametrize("value", [5, "", ["triton"], True])
-def test_texts_of_options(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} must be a text that is not empty"):
-        resolve("m", {name: value})
+def test_an_empty_array_in_a_copy_leaves_the_default() -> None:
+    params = SamplingParams(top_p=0.5)
+    assert dataclasses.replace(params, stop_token_ids=np.array([], np.int64)) == params
 
 
-@pytest.mark.parametrize("model", [None, 5, "", [], b"tiny"])
-def test_models_are_named_by_text(model: Any) -> None:
-    with pytest.raises(ConfigurationError, match="model must be a folder, a hub id or a size"):
-        resolve(model, {})
-
-
-def test_none_is_every_options_default() -> None:
-    assert resolve("m", dict.fromkeys(set(OPTIONS) - {"model"}), {}) == resolve("m", {}, {})
-
-
-def test_foreign_names_and_values_are_taken() -> None:
-    config = resolve(
-        "m", {"mm_encoder_attn_backend": "FLASHINFER", "dtype": torch.float16, "block_size": np.int64(8), "kv_cache_dtype": "fp8_e4m3",
-              "tensor_parallel_size": 1, "trust_remote_code": False}, {},
-    )  # fmt: skip
-    assert config.encoder.attention_backend == "flashinfer"
-    assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
-        "float16",
-        8,
-        "fp8",
-    )
-    assert type(config.decoder.kv_page_size) is int
-    with pytest.raises(ConfigurationError, match="'block_size' is another name of 'kv_page_size'"):
-        resolve("m", {"kv_page_size": 8, "block_size": 8})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"tensor_parallel_size": 2}, "tensor_parallel_size=2 cannot be honored: not there yet"),
-        ({"gpu_memory_utilization": 0.9}, "give kv_cache_memory_gib"),
-        ({"limit_mm_per_prompt": {"audio": 1}}, "a prompt takes one recording"),
-        ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),
-        ({"model": "x"}, "unknown option 'model'"),
-        ({"beam_size": 5}, "beam_size=5 cannot be honored: beam search"),
-        ({"max_num_seq": 5}, "Did you mean 'max_num_seqs'"),
-        ({"colour": 5}, "unknown option 'colour'. Valid names: address, "),
-    ],
-)
-def test_foreign_names_that_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        resolve("m", options)
+def test_none_in_a_copy_leaves_a_parameter_open_again() -> None:
+    params = SamplingParams(temperature=0.5, top_p=0.5)
+    assert dataclasses.replace(params, temperature=None) == SamplingParams(top_p=0.5)

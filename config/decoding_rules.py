@@ -1,0 +1,37 @@
+"""What a checkpoint demands of decoding, whatever a caller asks: plain numbers for every layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+LAST_ID = 2**31 - 1  # above every token id
+
+
+@dataclass(frozen=True)
+class TimestampRules:
+    """Whisper's rules for timestamp tokens (Radford et al. 2022; openai/whisper
+    `ApplyTimestampRules`)."""
+
+    first_id: int  # <|0.00|>
+    no_timestamps_id: int
+    end_id: int  # ids below it are text
+    max_initial: int | None  # the first timestamp is at most this many ticks
+    last_id: int = LAST_ID  # the window's end; tokens above it were added to the vocabulary: text
+
+    def holds(self, ids: Any) -> Any:
+        """Which of `ids`, a tensor or an array, are timestamps: booleans of the same shape."""
+        return (ids >= self.first_id) & (ids <= self.last_id)
+
+
+@dataclass(frozen=True)
+class DecodingRules:
+    """The rules of one request, from the checkpoint's generation config and its parameters."""
+
+    stop_ids: tuple[int, ...] = ()
+    suppress: tuple[int, ...] = ()  # never generated
+    begin_suppress: tuple[int, ...] = ()  # not generated as the first token
+    forced_first: int | None = None  # the first generated token
+    forced_last: int | None = None  # the token at the length limit
+    min_tokens: int = 0  # generated before a stop token may come
+    no_repeat_ngram: int = 0  # no sequence of this length comes twice; 0 is off
+    bad_words: tuple[tuple[int, ...], ...] = ()  # sequences of two or more tokens, never completed
+    timestamps: TimestampRules | None = None

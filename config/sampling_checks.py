@@ -1,0 +1,193 @@
+"""The range of every sampling parameter, and the plain form that its values take."""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from antiphon.config.errors import SamplingError
+from antiphon.config.foreign import shown
+
+MAX_LOGPROBS = 20
+LARGEST = 2**31 - 1  # of whole numbers: they are stored and added in int64 arrays
+# Dividing logits by a lower temperature overflows float32; the likeliest token is certain anyway.
+GREEDY_BELOW = 1e-5
+
+Check = Callable[[str, Any], Any]  # (name, value) -> plain value; raises SamplingError
+
+
+def plain_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks the values of `options`, all of known names, and leaves out those that are None.
+
+    The result holds Python's own numbers, strings and tuples. `logprobs` becomes the number of
+    `logprob_token_ids` where these are named. Raises SamplingError.
+    """
+    values = {name: value for name, value in options.items() if value is not None}
+    count = values.pop("logprobs", None) if "logprob_token_ids" in values else None
+    plain = {name: check(name, values[name]) for name, check in CHECKS.items() if name in values}
+    if "logprob_token_ids" in plain:
+        plain["logprobs"] = len(plain["logprob_token_ids"])
+        if count is not None and _index(count) != plain["logprobs"]:
+            raise SamplingError("give logprobs or logprob_token_ids, not both")
+    return plain
+
+
+def _wrong(name: str, rule: str, value: Any) -> SamplingError:
+    return SamplingError(f"{name} must be {rule}, not {shown(value)}")
+
+
+# ---------------------------------------------------------------------- numbers
+
+
+def _whole(low: int, high: int, rule: str) -> Check:
+    def check(name: str, value: Any) -> int:
+        number = _index(value)
+        if number is None:
+            raise _wrong(name, f"a whole number {rule}", value)
+        if not low <= number <= high:
+            raise _wrong(name, rule, value)
+        return number
+
+    return check
+
+
+def _number(holds: Callable[[float], bool], rule: str) -> Check:
+    """A check for real numbers of any type, which become floats. NaN passes no range."""
+
+    def check(name: str, value: Any) -> float:
+        try:
+            number = float(value) if isinstance(value, Real) and not _is_flag(value) else None
+        except OverflowError:
+            number = None
+        if number is None:
+            raise _wrong(name, f"a number {rule}", value)
+        if not holds(number):
+            raise _wrong(name, rule, value)
+        return number
+
+    return check
+
+
+def _between(low: float, high: float, rule: str) -> Check:
+    return _number(lambda number: low <= number <= high, rule)
+
+
+def _temperature(name: str, value: Any) -> float:
+    number: float = _between(0.0, 1e4, "at least 0 (greedy) and at most 10000")(name, value)
+    return 0.0 if number < GREEDY_BELOW else number
+
+
+def _seed(name: str, value: Any) -> int:
+    number = _index(value)
+    if number is None:
+        raise _wrong(name, "a whole number or None", value)
+    return number % 2**63
+
+
+def _index(value: Any) -> int | None:
+    """An integer of any type (Python's, numpy's, a tensor's) as int; None for anything else,
+    booleans and floats included."""
+    try:
+        return None if _is_flag(value) else operator.index(value)
+    except Exception:  # a caller's own type may raise anything
+        return None
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # Python's and numpy's
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not _is_flag(value):
+        raise _wrong(name, "True or False", value)
+    return bool(value)
+
+
+# ---------------------------------------------------------------------- strings and token ids
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else _items(value)
+    if values is None or not all(isinstance(text, str) and text for text in values):
+        raise _wrong(name, "a string that is not empty, or a list of such", value)
+    return tuple(str(text) for text in values)
+
+
+def _token_ids(name: str, value: Any) -> tuple[int, ...]:
+    rule = "a list of token ids, which are whole numbers from 0 on"
+    values = _items(value)
+    if values is None:
+        raise _wrong(name, rule, value)
+    return tuple(_token_id(name, rule, token, value) for token in values)
+
+
+def _allowed_ids(name: str, value: Any) -> tuple[int, ...]:
+    ids = _token_ids(name, value)
+    if not ids:
+        raise _wrong(name, "None or a list of token ids that is not empty", value)
+    return ids
+
+
+def _distinct_ids(name: str, value: Any) -> tuple[int, ...]:
+    ids = _allowed_ids(name, value)
+    if len(set(ids)) < len(ids):
+        raise _wrong(name, "None or a list of distinct token ids", value)
+    return ids
+
+
+def _bias(name: str, value: Any) -> dict[int, float]:
+    """Biases by token id. Keys may be strings of digits, since JSON has no other keys."""
+    rule = "a mapping from token ids to numbers between -10000 and 10000"
+    if not isinstance(value, Mapping):
+        raise _wrong(name, rule, value)
+    number = _between(-1e4, 1e4, "between -10000 and 10000")
+    biases: dict[int, float] = {}
+    for key, bias in value.items():
+        is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10
+        # The check against the vocabulary refuses negative ids: it can say which ids exist.
+        token = _token_id(name, rule, int(key) if is_digits else key, value, least=-LARGEST)
+        if token in biases:
+            raise _wrong(name, f"{rule}, each once (token {token} is there twice)", value)
+        biases[token] = number(f"{name} of token {token}", bias)
+    return biases
+
+
+def _token_id(name: str, rule: str, token: Any, value: Any, least: int = 0) -> int:
+    id_ = _index(token)
+    if id_ is None or not least <= id_ <= LARGEST:
+        raise _wrong(name, f"{rule} (here {shown(token)})", value)
+    return id_
+
+
+def _items(value: Any) -> list[Any] | None:
+    """The items of a list, tuple, set or array; None for a value that is no such collection."""
+    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
+        return None
+    try:
+        return list(value)
+    except Exception:  # arrays of no dimension raise here; callers' own types raise anything
+        return None
+
+
+CHECKS: dict[str, Check] = {
+    "n": _whole(1, 1024, "between 1 and 1024"),
+    "temperature": _temperature,
+    "top_p": _number(lambda number: 0.0 < number <= 1.0, "in (0, 1]"),
+    "top_k": _whole(-1, LARGEST, "at least -1 (0 and -1 turn it off)"),
+    "min_p": _between(0.0, 1.0, "in [0, 1]"),
+    "seed": _seed,
+    "max_tokens": _whole(1, LARGEST, "at least 1, or None"),
+    "min_tokens": _whole(0, LARGEST, "at least 0"),
+    "stop": _strings,
+    "stop_token_ids": _token_ids,
+    "include_stop_str_in_output": _flag,
+    "ignore_eos": _flag,
+    "repetition_penalty": _between(0.01, 100.0, "in [0.01, 100] (1 is off)"),
+    "presence_penalty": _between(-2.0, 2.0, "in [-2, 2]"),
+    "frequency_penalty": _between(-2.0, 2.0, "in [-2, 2]"),
+    "logprobs": _whole(0, MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}, or None"),
+    "logit_bias": _bias,
+    "allowed_token_ids": _allowed_ids,
+    "skip_special_tokens": _flag,
+    "logprob_token_ids": _distinct_ids,
+}

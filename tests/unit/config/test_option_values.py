@@ -1,0 +1,113 @@
+"""Engine options: wrong values are refused by name, rule and value; other tools' spellings taken."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import OPTIONS, resolve
+
+NAN, INF = float("nan"), float("inf")
+NUMBERS = [
+    "max_num_seqs",
+    "kv_page_size",
+    "num_kv_pages",
+    "max_model_len",
+    "encoder_replicas",
+    "num_threads",
+    "encode_ahead_tokens",
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["8", True, 2.5, NAN, [1], 0, -1, 2**31, {"a": 1}])
+def test_whole_numbers_of_options(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a whole number above 0, not "):
+        resolve("m", {name: value})
+
+
+@pytest.mark.parametrize("name", ["kv_cache_memory_gib", "startup_timeout"])
+@pytest.mark.parametrize("value", ["8", True, NAN, INF, [1], 0, -1, 10**400])
+def test_numbers_of_options(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a number above 0, not "):
+        resolve("m", {name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dtype",
+        "device",
+        "quantization",
+        "load_format",
+        "encoder_window",
+        "kv_cache_dtype",
+        "placement",
+    ],
+)
+@pytest.mark.parametrize("value", ["purple", 1, True, ["auto"], ""])
+def test_choices_of_options(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be one of "):
+        resolve("m", {name: value})
+
+
+@pytest.mark.parametrize("name", ["enforce_eager", "ray"])
+@pytest.mark.parametrize("value", ["yes", 1, 0.0, []])
+def test_flags_of_options(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be true or false"):
+        resolve("m", {name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["revision", "encoder_attention_backend", "decoder_attention_backend", "address"]
+)
+@pytest.mark.parametrize("value", [5, "", ["triton"], True])
+def test_texts_of_options(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a text that is not empty"):
+        resolve("m", {name: value})
+
+
+@pytest.mark.parametrize("model", [None, 5, "", [], b"tiny"])
+def test_models_are_named_by_text(model: Any) -> None:
+    with pytest.raises(ConfigurationError, match="model must be a folder, a hub id or a size"):
+        resolve(model, {})
+
+
+def test_none_is_every_options_default() -> None:
+    assert resolve("m", dict.fromkeys(set(OPTIONS) - {"model"}), {}) == resolve("m", {}, {})
+
+
+def test_foreign_names_and_values_are_taken() -> None:
+    config = resolve(
+        "m", {"mm_encoder_attn_backend": "FLASHINFER", "dtype": torch.float16, "block_size": np.int64(8), "kv_cache_dtype": "fp8_e4m3",
+              "tensor_parallel_size": 1, "trust_remote_code": False}, {},
+    )  # fmt: skip
+    assert config.encoder.attention_backend == "flashinfer"
+    assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
+        "float16",
+        8,
+        "fp8",
+    )
+    assert type(config.decoder.kv_page_size) is int
+    with pytest.raises(ConfigurationError, match="'block_size' is another name of 'kv_page_size'"):
+        resolve("m", {"kv_page_size": 8, "block_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size=2 cannot be honored: not there yet"),
+        ({"gpu_memory_utilization": 0.9}, "give kv_cache_memory_gib"),
+        ({"limit_mm_per_prompt": {"audio": 1}}, "a prompt takes one recording"),
+        ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),
+        ({"model": "x"}, "unknown option 'model'"),
+        ({"beam_size": 5}, "beam_size=5 cannot be honored: beam search"),
+        ({"max_num_seq": 5}, "Did you mean 'max_num_seqs'"),
+        ({"colour": 5}, "unknown option 'colour'. Valid names: address, "),
+    ],
+)
+def test_foreign_names_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        resolve("m", options)
