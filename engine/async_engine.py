@@ -36,9 +36,9 @@ T = TypeVar("T")
 class AsyncEngine(EngineLife):
     """`async with AsyncEngine(model) as engine`, or `await start()` and `await close()`.
 
-    `model` is a hub id or a folder in transformers format; options are those of docs/options.md. The
-    constructor checks options and reads the checkpoint's descriptions; weights load in `start`. An
-    engine belongs to the process and the event loop that started it: calls from others raise
+    `model` is a hub id or a folder in transformers format; options are those of docs/options.md.
+    The constructor checks options and reads the checkpoint's descriptions; weights load in `start`.
+    An engine belongs to the process and the event loop that started it: calls from others raise
     EngineDeadError.
     """
 
@@ -195,7 +195,7 @@ class AsyncEngine(EngineLife):
         priority: int,
         deadline: Deadline,
     ) -> AsyncIterator[tuple[Prepared, list[int]]]:
-        """A prompt's parts and its token ids. Detects the language if a Whisper prompt names none."""
+        """A prompt's parts and token ids. Detects the language if a Whisper prompt names none."""
         async with self.preparation.prepared(prompt, params, languages) as prepared:
             prompt_ids = prepared.prompt_token_ids
             if prompt_ids is None:
@@ -204,7 +204,7 @@ class AsyncEngine(EngineLife):
             yield prepared, prompt_ids
 
     async def _wait_for_all(self, samples: list[OpenRequest]) -> list[Finished]:
-        """The ends of a prompt's samples. If one fails, or the caller leaves, cancels the others."""
+        """The ends of a prompt's samples. If one fails or the caller leaves, cancels the others."""
         try:
             if len(samples) == 1:  # without a task of its own: saves three turns of the loop
                 return [await self.requests.wait(samples[0])]

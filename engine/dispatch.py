@@ -26,7 +26,7 @@ class Dispatcher:
         self._flush_scheduled = False
 
     def stored(self, media: EncoderInput) -> EncoderInput:
-        """`media` in the form in which it travels: large inputs are stored, and a reference is sent.
+        """`media` in the form in which it travels: a large input as a reference into Ray's store.
 
         Call it in a thread: it may take milliseconds, and the event loop could receive a thousand
         tokens in that time.
@@ -66,7 +66,7 @@ class Dispatcher:
                 self._send(decoder, requests)
 
     def _send(self, decoder: int, requests: list[Request]) -> None:
-        """Where a message fails, its requests are sent one by one, so that a bad one fails alone."""
+        """If a message fails, sends its requests one by one, so that a bad one fails alone."""
         if self.workers is None:
             return
         try:

@@ -83,8 +83,8 @@ class EngineLife:
     async def start(self) -> Self:
         """Starts the workers and loads their weights; with Ray, joins or starts a cluster before.
 
-        May be called again, and by several tasks at once. Raises ConfigurationError, CheckpointError
-        or EngineDeadError if the workers cannot start.
+        May be called again, and by several tasks at once. Raises ConfigurationError,
+        CheckpointError or EngineDeadError if the workers cannot start.
         """
         async with self._start_lock:
             return await self._start()

@@ -49,8 +49,8 @@ class LoopThread:
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Starts `coroutine` in the loop. Raises EngineDeadError after the loop's end and in a forked
-        process, and ConfigurationError in the loop's own thread."""
+        """Starts `coroutine` in the loop. Raises EngineDeadError after the loop's end and in a
+        forked process, and ConfigurationError in the loop's own thread."""
         try:
             self._check_caller()
             with self._gate:

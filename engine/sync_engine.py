@@ -94,8 +94,8 @@ class Engine:
     ) -> Iterator[tuple[int, RequestOutput]]:
         """Each prompt's number and result, as it completes; a failed one has its error in it.
 
-        Prompts are read as the engine gets to them. Leaving the loop early cancels the rest. Options:
-        as `AsyncEngine.generate`.
+        Prompts are read as the engine gets to them. Leaving the loop early cancels the rest.
+        Options: as `AsyncEngine.generate`.
         """
         _refuse_unknown("generate_as_completed()", options)
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
@@ -140,8 +140,8 @@ class Engine:
     def transcribe_all(
         self, recordings: Iterable[AudioInput], **options: Any
     ) -> list[Transcription | AntiphonError]:
-        """Many recordings at once, in their order; a failed one's error stands in its place. Options:
-        as `AsyncEngine.transcribe`."""
+        """Many recordings at once, in their order; a failed one's error stands in its place.
+        Options: as `AsyncEngine.transcribe`."""
         results = self.transcribe_as_completed(recordings, **options)
         return [result for _, result in sorted(results, key=lambda pair: pair[0])]
 

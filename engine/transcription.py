@@ -1,4 +1,4 @@
-"""Transcription of whole recordings: every window is a request of its own; texts and times are joined."""
+"""Transcription of whole recordings: each window is a request; texts and times are joined."""
 
 import asyncio
 import math
@@ -71,16 +71,16 @@ class Transcriber:
     ) -> Transcription:
         """A recording of any length.
 
-        `language`: code or name; None detects it in the first window with sound. `task`: 'transcribe',
-        or 'translate' into English. `timestamps`: segments as the model marks them, else one per
-        window. `chunk_seconds`: longest piece between two cuts; None is the model's window.
-        `params`: n is 1; `logprobs` come with the segments. `priority`: lower runs first.
+        `language`: code or name; None detects it in the first window with sound. `task`:
+        'transcribe', or 'translate' into English. `timestamps`: segments as the model marks them,
+        else one per window. `chunk_seconds`: longest piece between two cuts; None is the model's
+        window. `params`: n is 1; `logprobs` come with the segments. `priority`: lower runs first.
         `timeout`: seconds for the whole call: reading, language detection and all windows.
         `progress`: called in the engine's event loop with the seconds of sound done and those in
         all, when the recording has been read and after each window; what it raises ends the call.
 
-        Raises ConfigurationError for an unknown keyword, InputError before anything runs, AudioError,
-        or RequestError.
+        Raises ConfigurationError for an unknown keyword, InputError before anything runs,
+        AudioError, or RequestError.
         """
         options = self.inputs.check_transcription(
             language=language,
@@ -146,8 +146,8 @@ class Transcriber:
     async def _languages(
         self, media: EncoderInput, priority: int, deadline: Deadline
     ) -> dict[str, float]:
-        """The probabilities of the token after the start. The window's cross KV stays cached for its
-        transcription."""
+        """The probabilities of the token after the start. The window's cross KV stays cached for
+        its transcription."""
         if not self.format.multilingual:
             return {"en": 1.0}
         codes = {id_: code for code, id_ in self.format.languages.items()}
