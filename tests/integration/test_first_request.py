@@ -60,10 +60,10 @@ def clock(device: str) -> float:
 
 def leave_unprepared() -> None:
     """As if nobody had thought of first requests."""
-    from antiphon.attention import cpu_paged
+    from antiphon.attention.backends import cpu_paged
     from antiphon.decoder.runner import DecoderRunner
     from antiphon.encoder.runner import EncoderRunner
-    from antiphon.layers import cpu_int8
+    from antiphon.kernels import cpu_int8
 
     DecoderRunner.warm_up = EncoderRunner.warm_up = lambda self: None
     cpu_paged.make_ready = cpu_int8.make_ready = lambda *_: None
