@@ -32,7 +32,6 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 LONG_FILES = {
     "decoder/runner.py",
     "inputs/processor.py",
-    "kernels/paged_attention.py",
     "tests/integration/test_engine.py",
     "tests/integration/test_local_engine.py",
     "tests/integration/test_natural_use.py",
