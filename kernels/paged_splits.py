@@ -1,4 +1,4 @@
-"""What the two kernels for paged attention share: how keys are split, and how the splits are joined.
+"""What both kernels for paged attention share: how keys are split and how splits are joined.
 
 A launch is a grid of programs, one for each head, split and block of queries:
 
