@@ -55,9 +55,9 @@ class KVPool:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because a masked key's weight of zero still multiplies its value, which must not be NaN.
-
-    On a CPU they come from calloc: a page costs memory once it is written, so a roomy pool is cheap.
+    """Zeros, because a masked key's weight of zero still multiplies its value, which must not be
+    NaN. On a CPU they come from calloc: a page costs memory once it is written, so a roomy pool is
+    cheap.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
