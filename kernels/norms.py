@@ -81,10 +81,10 @@ def _add_norm_kernel(
         a, b = a - mean, tl.where(inside, b - mean, 0.0)
     scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / width + eps)
     if MEAN:
-        bias_a = tl.load(bias + cols_a)
-        a = a * scale * gain_a.to(tl.float32) + bias_a.to(tl.float32)
-        bias_b = tl.load(bias + cols_b, mask=inside, other=0.0)
-        b = b * scale * gain_b.to(tl.float32) + bias_b.to(tl.float32)
+        a = a * scale * gain_a.to(tl.float32)
+        a += tl.load(bias + cols_a).to(tl.float32)
+        b = b * scale * gain_b.to(tl.float32)
+        b += tl.load(bias + cols_b, mask=inside, other=0.0).to(tl.float32)
     else:  # RMSNorm, rounded before the gain as in T5
         a = (a * scale).to(x.dtype.element_ty) * gain_a
         b = (b * scale).to(x.dtype.element_ty) * gain_b

@@ -217,7 +217,7 @@ def test_greedy_sampling(seed: int) -> None:
 
 
 def test_capturing_waits_for_what_the_work_reads() -> None:
-    """Ids still being made on another stream must not be read before: they would index past a table."""
+    """Ids still being made on another stream must not be read: they would index past a table."""
     from antiphon.runtime.graphs import GraphCapture
 
     table, out = torch.arange(64.0, device="cuda")[:, None], torch.empty(2048, 1, device="cuda")
