@@ -88,10 +88,10 @@ def _paged_kernel(
         keys = start + tl.arange(0, BLOCK_N)
         is_key = keys < end
         offsets = key_offsets(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
-        k_tile = k + offsets[None, :] + dims[:, None]
-        block_k = tl.load(k_tile, mask=is_key[None, :] & in_head[:, None], other=0.0)
-        v_tile = v + offsets[:, None] + dims[None, :]
-        block_v = tl.load(v_tile, mask=is_key[:, None] & in_head[None, :], other=0.0)
+        k_mask = is_key[None, :] & in_head[:, None]
+        block_k = tl.load(k + offsets[None, :] + dims[:, None], mask=k_mask, other=0.0)
+        v_mask = is_key[:, None] & in_head[None, :]
+        block_v = tl.load(v + offsets[:, None] + dims[None, :], mask=v_mask, other=0.0)
         scores = tl.dot(block_q, block_k.to(compute), input_precision="ieee") * factor
         if BIAS:
             distance = tl.minimum(tl.maximum(position[:, None] - keys[None, :], 0), last_distance)
@@ -106,8 +106,8 @@ def _paged_kernel(
         shrink = tl.exp2(highest - safe)
         total = total * shrink + tl.sum(weights, 1)
         highest = top
-        values = tl.dot(weights.to(compute), block_v.to(compute), input_precision="ieee")
-        acc = acc * shrink[:, None] + values
+        acc = acc * shrink[:, None]
+        acc += tl.dot(weights.to(compute), block_v.to(compute), input_precision="ieee")
 
     finish(
         acc, highest, total,

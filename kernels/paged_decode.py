@@ -75,11 +75,13 @@ def _decode_sequence(
     row = tl.arange(0, BLOCK_N)
     columns = (head * KV_HEAD + dims)[None, :]
     for start in range(begin, end, TILES * BLOCK_N):
-        keys0, keys1 = start + row, start + BLOCK_N + row
-        keys2, keys3 = start + 2 * BLOCK_N + row, start + 3 * BLOCK_N + row
+        keys0 = start + row
         k0, v0 = _load_tile(k, v, table, keys0, end, columns, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        keys1 = start + BLOCK_N + row
         k1, v1 = _load_tile(k, v, table, keys1, end, columns, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        keys2 = start + 2 * BLOCK_N + row
         k2, v2 = _load_tile(k, v, table, keys2, end, columns, in_head, PAGE, KV_PAGE, KV_TOKEN)
+        keys3 = start + 3 * BLOCK_N + row
         k3, v3 = _load_tile(k, v, table, keys3, end, columns, in_head, PAGE, KV_PAGE, KV_TOKEN)
         s0 = _score_tile(k0, query, keys0, kv_len, end, factor, bias, head, last_distance, BIAS)
         s1 = _score_tile(k1, query, keys1, kv_len, end, factor, bias, head, last_distance, BIAS)
