@@ -69,8 +69,11 @@ def finish(
     elif SPLITS > 1:
         row = (split * num_tokens + tokens) * HEADS + head
         tl.store(partial + row[:, None] * D + dims[None, :], acc, mask=is_output)
-        lse = tl.where(has_keys, highest + tl.log2(total), MINUS_INF)
-        tl.store(partial_lse + row, lse, mask=is_query)
+        tl.store(
+            partial_lse + row,
+            tl.where(has_keys, highest + tl.log2(total), MINUS_INF),
+            mask=is_query,
+        )
         tl.debug_barrier()  # every thread has written its part before this program has arrived
         if tl.atomic_add(arrivals, 1, sem="acq_rel") == splits - 1:
             tl.store(arrivals, 0)  # ready for the next launch
