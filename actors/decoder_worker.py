@@ -66,7 +66,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             "kv_pages": scheduler.pages.num_pages,
             "kv_pages_available": scheduler.pages.num_available,
         }
-        return {**scheduler.counters, **load}
+        return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
         """Starts the loop. `encoders`: by the index in requests. `send` gets the outputs."""

@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0  # for a cluster's port to answer
 EXIT_SECONDS = 3.0  # for Ray to shut down when the program ends
+SIGACTION_BYTES = 512  # over the size of C's struct sigaction (152 or fewer)
 
 
 class RaySession:
@@ -173,12 +176,29 @@ def _connect(address: str | None) -> None:
         logger.info("joining the Ray cluster at %s", named)
         local = {}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+        with _own_handler_of(signal.SIGTERM):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
     except ValueError:  # it found a running cluster, for which local options are refused
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with _own_handler_of(signal.SIGTERM):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
         hint = "if it uses token authentication, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         raise ConfigurationError(f"no Ray cluster at {named}: {error}; {hint}") from None
+
+
+@contextlib.contextmanager
+def _own_handler_of(signum: int) -> Iterator[None]:
+    """Leaves a signal to the program. Ray's C++ side puts a handler of its own before whatever there
+    is, which writes a stack trace of twenty lines; Python can put it back in the main thread alone."""
+    libc = ctypes.CDLL(None)
+    action = ctypes.create_string_buffer(SIGACTION_BYTES)
+    before = signal.getsignal(signum)
+    libc.sigaction(signum, None, action)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signum) is before:  # else the program has set another one meanwhile
+            libc.sigaction(signum, action, None)
 
 
 def _check_same_cluster(address: str, joined: str) -> None:
