@@ -88,8 +88,8 @@ class Output:
         return recordings
 
     def write(self, recording: Recording, result: "Transcription") -> str | None:
-        """Writes a result's files. Returns the error's message if that fails: a full disk, a deleted
-        folder."""
+        """Writes a result's files. Returns the error's message if that fails: a full disk, a
+        deleted folder."""
         assert self.folder is not None
         for name, path in self.folder.paths(recording).items():
             try:

@@ -103,7 +103,7 @@ def _run(
     engine: dict[str, Any],
     options: dict[str, Any],
 ) -> bool:
-    """Shows each result as it is made. True if any recording failed."""
+    """Transcribes, and shows each result as it is made. True if any recording failed."""
     from antiphon.engine.sync_engine import Engine
 
     def sources() -> Iterator[Path | bytes]:
@@ -129,7 +129,7 @@ def _run(
 def _show(
     console: Console, output: Output, recording: Recording, result: Any, several: bool
 ) -> str | None:
-    """A transcription, in its file or on standard output. The message where that fails."""
+    """Writes a transcription to its files or standard output. Returns the message if that fails."""
     if loss := lost(result):
         logger.warning("%s: %s", recording.name, loss)
     if output.folder is not None:
@@ -139,6 +139,6 @@ def _show(
 
 
 def _named(recording: Recording, error: AntiphonError) -> str:
-    """The message, with the recording's name in front unless it is there."""
+    """The message, with the recording's name in front unless it begins with it."""
     message = str(error)
     return message if message.startswith(recording.name) else f"{recording.name}: {message}"

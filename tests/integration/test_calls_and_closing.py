@@ -177,7 +177,7 @@ def test_absent_parameters_among_others(engine):
 
 
 class Raising:
-    """What a caller may hand over, and which raises an error of its own wherever it is looked at."""
+    """A caller's object that raises an error of its own whenever it is read."""
 
     def __index__(self) -> int:
         raise RuntimeError("no index")

@@ -1,4 +1,4 @@
-"""Through real Ray actors: the same tokens as the plain objects, many callers at once, bad ones among them, and an orderly end."""
+"""Through real Ray actors: the tokens of the plain objects, many callers, errors, orderly ends."""
 
 import asyncio
 import json
@@ -333,7 +333,7 @@ def test_what_the_loading_raises_comes_through_unchanged(t5_folder: Path, tmp_pa
 
 
 def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> None:
-    """A payload that breaks the model itself is run again alone; its neighbours in the batch are not touched."""
+    """A payload that breaks the model is run again alone; the others of its batch succeed."""
 
     async def run() -> None:
         engine = whisper._async

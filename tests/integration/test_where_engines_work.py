@@ -1,4 +1,4 @@
-"""Engines in other threads and event loops, copied, closed twice or late: each works, or says at once why not."""
+"""Engines in other threads and loops, copied, closed twice or late: they work, or say why not."""
 
 import asyncio
 import copy

@@ -48,7 +48,8 @@ MODEL = WHISPER
         ),
         (
             "tsv",
-            "start\tend\ttext\n0\t2500\twake me up\n60000\t61250\ta --> b and more\n3661007\t3662000\tStraße\n",
+            "start\tend\ttext\n0\t2500\twake me up\n"
+            "60000\t61250\ta --> b and more\n3661007\t3662000\tStraße\n",
         ),
     ],
 )

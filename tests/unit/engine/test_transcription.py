@@ -307,10 +307,12 @@ KNOWN = ["de", "en", "es", "he", "jw", "my", "no", "pt", "tl", "yue", "zh"]
 @pytest.mark.parametrize(
     ("language", "code"),
     [
-        ("de", "de"), ("DE", "de"), ("German", "de"), ("german", "de"), (" GERMAN ", "de"), ("de-DE", "de"), ("de_AT", "de"),
-        ("<|de|>", "de"), ("<|DE|>", "de"), ("english", "en"), ("en-GB", "en"), ("zh-Hans", "zh"), ("zh-Hant-TW", "zh"),
-        ("Mandarin", "zh"), ("cmn", "zh"), ("cantonese", "yue"), ("yue", "yue"), ("Castilian", "es"), ("burmese", "my"),
-        ("pt-BR", "pt"), ("nb-NO", "no"), ("fil", "tl"), ("jv", "jw"), ("Javanese", "jw"), ("iw", "he"),
+        ("de", "de"), ("DE", "de"), ("German", "de"), ("german", "de"), (" GERMAN ", "de"),
+        ("de-DE", "de"), ("de_AT", "de"), ("<|de|>", "de"), ("<|DE|>", "de"), ("english", "en"),
+        ("en-GB", "en"), ("zh-Hans", "zh"), ("zh-Hant-TW", "zh"), ("Mandarin", "zh"),
+        ("cmn", "zh"), ("cantonese", "yue"), ("yue", "yue"), ("Castilian", "es"), ("burmese", "my"),
+        ("pt-BR", "pt"), ("nb-NO", "no"), ("fil", "tl"), ("jv", "jw"),
+        ("Javanese", "jw"), ("iw", "he"),
         (None, None), ("auto", None),
     ],
 )  # fmt: skip
@@ -407,8 +409,13 @@ def test_options_are_checked_before_any_sound_is_read(
 
 def test_options_in_their_plain_form(engine: LocalEngine) -> None:
     options = engine.inputs.check_transcription(
-        language="German", task="Translate", chunk_seconds=np.float32(3), timestamps=np.True_, priority=np.int64(2), timeout=5,
-    )  # fmt: skip
+        language="German",
+        task="Translate",
+        chunk_seconds=np.float32(3),
+        timestamps=np.True_,
+        priority=np.int64(2),
+        timeout=5,
+    )
     assert (options.language, options.task, options.longest) == ("de", "translate", 48_000)
     assert (options.timestamps, options.priority, options.timeout) == (True, 2, 5.0)
 
