@@ -139,12 +139,12 @@ class FlagGroup:
         for name, kind in self.types.items():
             default = self.defaults[name]
             choices = get_args(_scalar(kind)) if get_origin(_scalar(kind)) is Literal else ()
-            facts = [
+            notes = [
                 *([f"default {_shown(default)}"] if default not in (None, (), {}) else []),
                 *([f"one of {', '.join(choices)}"] if choices else []),
             ]
             meaning = self.meanings.get(name, "")
-            text = f"{meaning} ({'; '.join(facts)})" if facts else meaning
+            text = f"{meaning} ({'; '.join(notes)})" if notes else meaning
             columns = max(40, get_terminal_size().columns) - width - 2
             first, *others = textwrap.wrap(text, columns) or [""]
             lines.append(f"{name:{width}}  {first}")

@@ -239,8 +239,8 @@ def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Pat
         assert small.stats()["preemptions"] > 0
         assert small.stats()["kv_pages_available"] == 12
     wanted = t5.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
-    assert [each.outputs[0].token_ids for each in outputs] == [
-        each.outputs[0].token_ids for each in wanted
+    assert [output.outputs[0].token_ids for output in outputs] == [
+        output.outputs[0].token_ids for output in wanted
     ]
 
 
@@ -348,9 +348,9 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         broken = replace(
             good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32))
         )
-        opened = [engine.submit(each, each.prompt_token_ids) for each in (good, broken)]
+        opened = [engine.submit(prepared, prepared.prompt_token_ids) for prepared in (good, broken)]
         results = await asyncio.gather(
-            *(engine.result(each) for each in opened), return_exceptions=True
+            *(engine.result(request) for request in opened), return_exceptions=True
         )
         assert not isinstance(results[0], BaseException)
         assert isinstance(results[1], RequestFailed)

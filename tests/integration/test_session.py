@@ -170,7 +170,9 @@ def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) ->
     assert time.monotonic() - began < 8  # 2 on a machine that does nothing else
     time.sleep(0.5)
     assert not [
-        each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+        process
+        for process in started
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     ]
 
 

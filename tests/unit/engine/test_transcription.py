@@ -250,13 +250,13 @@ def test_detection_equals_transformers(
         with torch.no_grad():
             logits = oracle(input_features=features, decoder_input_ids=start).logits[0, -1, ids]
         wanted = dict(zip(ids.tolist(), logits.softmax(-1).tolist(), strict=True))
-        found = engine.detect(samples)
-        assert list(found) == sorted(found, key=lambda code: -found[code])
-        assert next(iter(found)) == ("de" if name == "wecker.wav" else "en")
-        for code, probability in found.items():
+        languages = engine.detect(samples)
+        assert list(languages) == sorted(languages, key=lambda code: -languages[code])
+        assert next(iter(languages)) == ("de" if name == "wecker.wav" else "en")
+        for code, probability in languages.items():
             token = engine.inputs.whisper.languages[code]  # type: ignore[union-attr]
             assert probability == pytest.approx(wanted[token], abs=1e-4)
-        assert sum(found.values()) == pytest.approx(1.0)
+        assert sum(languages.values()) == pytest.approx(1.0)
 
 
 def test_probabilities_of_99_tokens_equal_transformers(checkpoints: Any) -> None:
