@@ -1,4 +1,7 @@
-"""Attention problems with their answers: ragged lengths, pages out of order, everything outside them poisoned."""
+"""Attention problems with their answers.
+
+Lengths are ragged, pages out of order, and whatever no query may see is poisoned.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +32,8 @@ PAGED_LENGTHS = [
     ([1, 1, 5, 3], [16, 2, 5, 21]),
     ([6, 2], [6, 30]),
 ]
-POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite in the reference backend
+# In keys that no query may see; finite, so that a masked product stays finite in the reference.
+POISON = 1e4
 
 
 def make_bias(
@@ -191,7 +195,7 @@ def check_paged(
 
 
 def poison_free_memory(like: torch.Tensor) -> None:
-    """The allocator gives the block that was freed last to the next request of its size: the output starts as NaN."""
+    """Makes the next output of this size start as NaN: the allocator reuses the block freed last."""
     torch.full(like.shape, float("nan"), dtype=like.dtype, device=like.device)
 
 

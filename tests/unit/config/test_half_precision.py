@@ -1,4 +1,4 @@
-"""Formats that a family's activations leave: what `dtype='auto'` takes instead, and what is refused."""
+"""Formats that a family's activations leave: what 'auto' takes instead, and what is refused."""
 
 from pathlib import Path
 from typing import Any

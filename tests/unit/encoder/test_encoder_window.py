@@ -55,7 +55,7 @@ def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, Plai
 
 
 def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -> None:
-    """Spectrograms agree where the window reaches; only attention to the silence behind it is left out."""
+    """Spectrograms agree within the window; only attention to the silence behind it is left out."""
     sound = clip(2.3)
     heard = []
     for name, encoder in ((name, engine.encoder) for name, engine in engines.items()):
