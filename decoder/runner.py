@@ -13,9 +13,9 @@ import torch
 from antiphon.attention.interface import PlannedAttention
 from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     CrossWriteGraphs,
@@ -37,8 +37,9 @@ from antiphon.families.halves import HeadTensors
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pool import KVPool
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.quantise import check, quantise_decoder
+from antiphon.layers.prepare import prepare_decoder
+from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
@@ -77,12 +78,9 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config)
         specs = decoder_specs(model.decoder, self.target, config.decoder)
-        check(config.model.quantization, self.target)
+        check_quantization(config.model.quantization, self.target)
         self.causal, self.cross = select_paged("decoder", config.decoder.attention_backend, specs)
         self.model = self._load()
-        quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
-        if self.device.type == "cuda":
-            fuse_few_rows(self.model.layers)
         options, half = config.scheduler, model.decoder
         self.slots = Slots(
             options.max_num_seqs,
@@ -149,10 +147,11 @@ class DecoderRunner:
             None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
         )
         model = self._random() if checkpoint is None else self._read(checkpoint)
+        states = None
         if self.cross.spec.kv_dtype == FLOAT8:
-            fit_to_float8(
-                model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device)
-            )
+            half = self.model_config.encoder
+            states = ProjectionInput.of_encoder(half, checkpoint, self.device)
+        prepare_decoder(model, self.config.model.quantization, self.target, states)
         return model
 
     def _random(self) -> DecoderModel:
@@ -182,7 +181,7 @@ class DecoderRunner:
         )
 
     def _pages_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.config.decoder.kv_page_size)
+        return ceil_div(num_tokens, self.config.decoder.kv_page_size)
 
     @torch.inference_mode()
     def _capture(self) -> DecoderGraphs | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import PagedBatch
+from antiphon.config.arithmetic import round_up
 from antiphon.scheduler.plan import StepPlan
 
 ALIGNMENT = 32  # elements
@@ -185,7 +186,7 @@ def _places(sizes: dict[str, int]) -> dict[str, slice]:
     places, at = {}, 0
     for name, size in sizes.items():
         places[name] = slice(at, at + size)
-        at += -(-size // ALIGNMENT) * ALIGNMENT
+        at += round_up(size, ALIGNMENT)
     return places
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from antiphon.config.arithmetic import ceil_div, round_up
 from antiphon.config.errors import CheckpointError
 
 WINDOW_STEP = 25  # tokens; half a second of Whisper's
@@ -38,8 +39,8 @@ class AudioConfig:
 
         A multiple of WINDOW_STEP, at most those of a full window.
         """
-        needed = -(-samples // (2 * self.hop)) + WINDOW_MARGIN
-        return min(self.tokens, -(-needed // WINDOW_STEP) * WINDOW_STEP)
+        needed = ceil_div(samples, 2 * self.hop) + WINDOW_MARGIN
+        return min(self.tokens, round_up(needed, WINDOW_STEP))
 
     @classmethod
     def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":

@@ -143,7 +143,7 @@ def test_many_float8_sequences(sequences: int, bias: bool) -> None:
 )
 @pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
 def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
-    """The batch's tensors keep their addresses, with new contents; `replan` does the host's part."""
+    """The tensors keep their addresses, with new contents; `replan` does the work of the host."""
     page_size = 256 if name == "flash_attn" else 16
     backend = make_paged(
         name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda")
