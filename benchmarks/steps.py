@@ -99,7 +99,7 @@ def decoder(
         plan = _plan(runner, batch, cross_len, length)
         runner.launch(plan).result()
         assert runner.graphs is not None
-        shape = runner.graphs.fitting(plan)
+        shape = runner.choose_graph(plan).shape
         assert shape is not None
         inputs = runner.inputs.fill(plan, shape)
         took = seconds(partial(runner.graphs.replay, inputs), 300)
