@@ -86,7 +86,7 @@ PAGED = [
     (name, paged_spec(kind, 5, size, dtype, bias, 256 if name == "flash_attn" else 16, "cuda", kv))
     for name in NAMES
     for dtype, kv in [
-        *((each, None) for each in DTYPES),
+        *((dtype, None) for dtype in DTYPES),
         (torch.bfloat16, FLOAT8),
         (torch.float16, FLOAT8),
     ]
@@ -171,7 +171,7 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
         for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
             rows = slice(start, start := start + count)
             k, v = (
-                each[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for each in pool
+                pages[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for pages in pool
             )
             close(
                 out[rows],
@@ -206,7 +206,7 @@ def test_a_strong_bias_decides_which_token_is_read() -> None:
     bias = make_bias(2, True, "cuda")
     bias.weight.data.mul_(8)
     q, k, v = torch.randn(3, 500, 2, 64, device="cuda")
-    found = backend.run(
+    out = backend.run(
         q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias
     )
-    close(found, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)
+    close(out, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)

@@ -88,7 +88,7 @@ def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> Non
         shapes.append(
             (
                 tensors[0].shape,
-                *(each.stride() for each in tensors),
+                *(tensor.stride() for tensor in tensors),
                 mask.shape,
                 mask.kv_indices.shape,
             )
@@ -101,7 +101,7 @@ def test_flex_attention_meets_few_shapes_whatever_the_lengths(bias: bool) -> Non
         check_full(backend, rng.integers(1, 20 + 20 * seed, int(rng.integers(1, 6))).tolist(), seed)
     check_full(backend, [512], seed=1)
     check_full(backend, [513], seed=1)
-    assert len(set(shapes)) == len({each[0] for each in shapes}) <= 3
+    assert len(set(shapes)) == len({shape[0] for shape in shapes}) <= 3
 
 
 @pytest.mark.parametrize(
