@@ -9,6 +9,7 @@ import numpy as np
 
 from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
@@ -153,7 +154,7 @@ def _bytes_per_step(runner: DecoderRunner) -> int:
 def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:
     """A step of `batch` decodes, each sequence with its own pages."""
     size = runner.pool.page_size
-    own, cross = -(-length // size), -(-cross_len // size)
+    own, cross = ceil_div(length, size), ceil_div(cross_len, size)
     pages = np.arange(runner.pool.num_pages)
     assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
     shuffled = np.random.default_rng(0).permutation(pages)

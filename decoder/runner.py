@@ -18,7 +18,6 @@ from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     CrossWriteGraphs,
@@ -43,8 +42,9 @@ from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.quantise import check, quantise_decoder
+from antiphon.layers.prepare import prepare_decoder
+from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
@@ -90,7 +90,7 @@ class DecoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         check_room(model, config)
-        check(config.model.quantization, self.target)
+        check_quantization(config.model.quantization, self.target)
         self.causal, self.cross = select_paged(
             "decoder",
             config.decoder.attention_backend,
@@ -98,9 +98,6 @@ class DecoderRunner:
         )
         # Weights.
         self.model = self._load()
-        quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
-        if self.device.type == "cuda":
-            fuse_few_rows(self.model.layers)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._tokens = self._make_outputs()
@@ -145,10 +142,11 @@ class DecoderRunner:
             None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
         )
         model = self._random() if checkpoint is None else self._read(checkpoint)
+        states = None
         if self.cross.spec.kv_dtype == FLOAT8:
-            fit_to_float8(
-                model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device)
-            )
+            half = self.model_config.encoder
+            states = ProjectionInput.of_encoder(half, checkpoint, self.device)
+        prepare_decoder(model, self.config.model.quantization, self.target, states)
         return model
 
     def _random(self) -> DecoderModel:

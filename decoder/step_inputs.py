@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import PagedBatch
+from antiphon.config.arithmetic import ceil_div
 from antiphon.scheduler.plan import StepPlan
 
 ALIGNMENT = 32  # elements
@@ -206,7 +207,7 @@ def _spans(sizes: dict[str, int]) -> dict[str, slice]:
     spans, start = {}, 0
     for name, size in sizes.items():
         spans[name] = slice(start, start + size)
-        start += -(-size // ALIGNMENT) * ALIGNMENT
+        start += ceil_div(size, ALIGNMENT) * ALIGNMENT
     return spans
 
 
