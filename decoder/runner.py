@@ -28,8 +28,8 @@ from antiphon.decoder.graphs import (
     cross_write_sizes,
     step_shapes,
 )
-from antiphon.decoder.models import build
-from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.decoder.loading import load_decoder
+from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
@@ -37,15 +37,10 @@ from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.halves import HeadTensors
-from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
-from antiphon.layers.prepare import prepare_decoder
-from antiphon.layers.quantization.kv_scales import ProjectionInput
 from antiphon.layers.quantization.quantize import check_quantization
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
 
@@ -97,7 +92,7 @@ class DecoderRunner:
             decoder_specs(model.decoder, self.target, config.decoder),
         )
         # Weights.
-        self.model = self._load()
+        self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._tokens = self._make_outputs()
@@ -136,33 +131,6 @@ class DecoderRunner:
     def overlap(self) -> bool:
         """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
-
-    def _load(self) -> DecoderModel:
-        checkpoint = (
-            None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
-        )
-        model = self._random() if checkpoint is None else self._read(checkpoint)
-        states = None
-        if self.cross.spec.kv_dtype == FLOAT8:
-            half = self.model_config.encoder
-            states = ProjectionInput.of_encoder(half, checkpoint, self.device)
-        prepare_decoder(model, self.config.model.quantization, self.target, states)
-        return model
-
-    def _random(self) -> DecoderModel:
-        half, raw = self.model_config.decoder, self.model_config.raw
-        head = HeadTensors(tied=raw.get("tie_word_embeddings", True), bias=False)
-        model = self.target.build(lambda: build(half, head))
-        fill_randomly(model)
-        return model
-
-    def _read(self, checkpoint: Checkpoint) -> DecoderModel:
-        half, raw = self.model_config.decoder, self.model_config.raw
-        head = half.head_tensors(checkpoint, raw.get("tie_word_embeddings", True))
-        model = self.target.build(lambda: build(half, head))
-        load_weights(model, checkpoint, half.checkpoint_names)
-        check_unused(checkpoint, "decoder", self.model_config.family.ignored)
-        return model
 
     # ------------------------------------------------------------------ construction
 
