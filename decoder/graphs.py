@@ -12,7 +12,6 @@ from enum import StrEnum
 from functools import partial
 
 import numpy as np
-import torch
 from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
@@ -146,56 +145,3 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     slots = np.full(shape.sequences, buffer.scratch_slot)
     table = np.full((shape.sequences, 1), buffer.scratch_page)
     return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))
-
-
-class CrossWriteGraphs:
-    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that admits
-    new clips would spend longer on launching the projections of every layer than the device on
-    computing them."""
-
-    def __init__(
-        self,
-        write: Callable[[torch.Tensor, torch.Tensor], None],
-        hidden: torch.Tensor,
-        sizes: list[int],
-        scratch: int,
-        model: nn.Module,
-    ) -> None:
-        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The graphs read
-        states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the position in the KV pool
-        that padding goes to."""
-        self._hidden, self._scratch = hidden, scratch
-        self._slot_mapping = torch.full(
-            (len(hidden),), scratch, dtype=torch.int32, device=hidden.device
-        )
-
-        def prepare(size: int) -> tuple[None, Work]:
-            return None, partial(write, hidden[:size], self._slot_mapping[:size])
-
-        largest_first = sorted(sizes, reverse=True)
-        self._graphs = GraphSet("cross KV", hidden.device, model, largest_first, prepare)
-        self.report = self._graphs.report
-
-    def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the largest
-        graph's size."""
-        largest = len(self._hidden)
-        pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
-        for states, positions in pieces:
-            self._replay(states, positions)
-
-    def _replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        tokens = len(hidden)
-        size = min(size for size in self._graphs.shapes if size >= tokens)
-        self._hidden[:tokens].copy_(hidden)
-        self._slot_mapping[:tokens].copy_(slot_mapping)
-        self._slot_mapping[tokens:size].fill_(self._scratch)
-        self._graphs.replay(size)
-
-
-def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
-    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third
-    at most."""
-    if fixed:
-        return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
-    return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]

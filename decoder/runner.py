@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from antiphon.attention.interface import PlannedAttention
@@ -18,14 +17,13 @@ from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
-    CrossWriteGraphs,
     DecoderGraphs,
     GraphChoice,
     PlannedAttentions,
     choose_graph,
-    cross_write_sizes,
     step_shapes,
 )
 from antiphon.decoder.loading import load_decoder
@@ -41,8 +39,8 @@ from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
 from antiphon.layers.quantization.quantize import check_quantization
-from antiphon.runtime.device import Target, probe, to_device
-from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
+from antiphon.runtime.device import Target, probe
+from antiphon.scheduler.plan import StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +100,7 @@ class DecoderRunner:
         self.sampler = Sampler(self.slots, timestamps)
         self.inputs = self._make_inputs()
         self.graphs = self._capture_steps()
-        self.cross_graphs = self._capture_cross_writes()
+        self.cross_kv = self._make_cross_kv()
         self.eager_steps: Counter[str] = Counter()
         self.warm_up()
         self.eager_steps.clear()
@@ -200,22 +198,14 @@ class DecoderRunner:
             self.model,
         )
 
-    @torch.inference_mode()
-    def _capture_cross_writes(self) -> CrossWriteGraphs | None:
-        """None where steps have no graphs, except that any attention backend will do."""
-        if not self._uses_graphs:
-            return None
+    def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
-        sizes = cross_write_sizes(model.max_encoder_len, fixed)
-        shape = (max(sizes), model.encoder.hidden_size)
-        hidden = torch.zeros(shape, dtype=self.target.dtype, device=self.device)
-
-        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-            self.model.write_cross(states, slot_mapping, self.pool)
-
-        scratch = self.pool.scratch_page * self.pool.page_size
-        return CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+        cross_kv = CrossKV(self.model, self.pool, self.handoff)
+        if self._uses_graphs:
+            fixed = model.family.input == "audio" and self.config.encoder.window == "full"
+            sizes = cross_write_sizes(model.max_encoder_len, fixed)
+            cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
+        return cross_kv
 
     # ------------------------------------------------------------------ one step
 
@@ -223,7 +213,7 @@ class DecoderRunner:
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step on the device; the host does not wait for it."""
         refused = self.slots.admit(plan.admissions)  # tokens and settings of new sequences
-        self._write_cross(plan.cross_writes)  # cross KV of their media, where it is not cached
+        self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
         if choice.reason is not None and self.graphs is not None:
             self.eager_steps[choice.reason.counter] += 1
@@ -263,22 +253,6 @@ class DecoderRunner:
         done = torch.cuda.Event()
         done.record()
         return LaunchedStep(host, copied, done, refused)
-
-    def _write_cross(self, writes: list[CrossWrite]) -> None:
-        """Writes the cross KV of `writes`, whose hidden states leave the handoff buffer."""
-        if not writes:
-            return
-        hidden = self.handoff.pop([write.key for write in writes])
-        offsets = np.arange(self.pool.page_size)
-        positions = [
-            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
-            for write in writes
-        ]
-        slot_mapping = to_device(np.concatenate(positions).astype(np.int32), self.device)
-        if self.cross_graphs is not None:
-            self.cross_graphs.replay(hidden, slot_mapping)
-        else:
-            self.model.write_cross(hidden, slot_mapping, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold
 

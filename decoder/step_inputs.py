@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import PagedBatch
-from antiphon.config.arithmetic import ceil_div
+from antiphon.config.arithmetic import round_up
 from antiphon.scheduler.plan import StepPlan
 
 ALIGNMENT = 32  # elements
@@ -207,7 +207,7 @@ def _spans(sizes: dict[str, int]) -> dict[str, slice]:
     spans, start = {}, 0
     for name, size in sizes.items():
         spans[name] = slice(start, start + size)
-        start += ceil_div(size, ALIGNMENT) * ALIGNMENT
+        start += round_up(size, ALIGNMENT)
     return spans
 
 
