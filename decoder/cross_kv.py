@@ -52,9 +52,9 @@ class CrossKV:
 
 
 class CrossWriteGraphs:
-    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that admits
-    new clips would spend longer on launching the projections of every layer than the device on
-    computing them."""
+    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that
+    admits new clips would spend longer on launching the projections of every layer than the
+    device on computing them."""
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class CrossWriteGraphs:
         self.report = self._graphs.report
 
     def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the largest
-        graph's size."""
+        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the
+        largest graph's size."""
         largest = len(self._hidden)
         pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
         for states, positions in pieces:

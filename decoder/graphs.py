@@ -1,4 +1,4 @@
-"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and the choice among them.
+"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and their choice.
 
 A step of decodes only has as many tokens as sequences. A mixed step has room for the prompts of new
 sequences, so that admitting one lets the running sequences keep using CUDA graphs. Most prompts are
@@ -109,8 +109,8 @@ def choose_graph(
 
 
 class DecoderGraphs:
-    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews it,
-    `forward` is what is captured."""
+    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews
+    it, and `forward` is captured."""
 
     def __init__(
         self,
@@ -138,8 +138,8 @@ class DecoderGraphs:
 
 
 def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
-    """A step of scratch sequences that fills `shape`: some backends size what they keep by the first
-    step that they plan."""
+    """A step of scratch sequences that fills `shape`. (Some backends size what they keep by the
+    first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
     slots = np.full(shape.sequences, buffer.scratch_slot)

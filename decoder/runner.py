@@ -63,11 +63,11 @@ class LaunchedStep:
 
 
 class DecoderRunner:
-    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the running
-    sequences.
+    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the
+    running sequences.
 
-    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if there
-    are graphs.
+    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if
+    there are graphs.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Lengths that no cache holds are refused before weights are read, and before tables are made for them."""
+"""Lengths that no cache holds are refused before weights are read, and before tables are made for
+them."""
 
 import time
 from pathlib import Path
