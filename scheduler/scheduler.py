@@ -294,7 +294,5 @@ class Scheduler:
             return False
         waiting = self._waiting.first()
         return waiting is None or not (
-            waiting.media.key in self.pages
-            or waiting.media.key in self.encodes
-            or self.encodes.allows(waiting.media)
+            waiting.media.key in self.pages or self.encodes.allows(waiting.media)
         )
