@@ -30,7 +30,6 @@ CODE = sorted(
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 # What is still longer. These lists only shrink: a name that is no longer over must go.
 LONG_FILES = {
-    "decoder/runner.py",
     "inputs/processor.py",
     "kernels/paged_attention.py",
     "tests/integration/test_engine.py",
