@@ -14,8 +14,9 @@ from antiphon.attention.interface import (
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
-from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
+from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
+from antiphon.kernels.paged_splits import Workspace
 from antiphon.layers.positions import RelativeBias
 
 
