@@ -129,7 +129,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _architecture(raw: Mapping[str, Any], model: str) -> str:
     """The first of config.json's architectures that is known, else the default of its model_type."""
     named = raw.get("architectures") or []
-    names = [named] if isinstance(named, str) else list(named)
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"architectures of {model} must be a list of names, not {named!r:.60}"
+        )
     model_type = raw.get("model_type")
     by_type = [name for name, family in families().items() if family.name == model_type]
     for name in names or by_type:
