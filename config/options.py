@@ -16,8 +16,8 @@ from antiphon.config.option_values import checked
 
 
 def _option(default: Any, meaning: str, *, prefixed: bool = False) -> Any:
-    """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users type
-    the section's name in front (`encoder_replicas` for `config.encoder.replicas`)."""
+    """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users
+    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`)."""
     return field(default=default, metadata={"meaning": meaning, "prefixed": prefixed})
 
 

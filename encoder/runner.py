@@ -21,7 +21,8 @@ from antiphon.encoder.graphs import EncoderGraphs, NoGraph, capture_graphs
 from antiphon.encoder.models import build
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.layers.quantise import check, quantise_encoder
+from antiphon.layers.prepare import prepare_encoder
+from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target
 
@@ -43,7 +44,7 @@ class EncoderRunner:
         """Raises CheckpointError, ConfigurationError or AttentionBackendError."""
         half, options = model.encoder, config.encoder
         self.target = Target.resolve(config.model, model.raw, model.family)
-        check(config.model.quantization, self.target)
+        check_quantization(config.model.quantization, self.target)
         self.attention = select_full(
             "encoder", options.attention_backend, encoder_spec(half, self.target)
         )
@@ -69,7 +70,7 @@ class EncoderRunner:
             checkpoint = Checkpoint(model.path)
             load_weights(encoder, checkpoint, half.checkpoint_names)
             check_unused(checkpoint, "encoder", model.family.ignored)
-        quantise_encoder(config.model.quantization, encoder.layers, half.pre_norm)
+        prepare_encoder(encoder, config.model.quantization, self.target, half.pre_norm)
         return encoder
 
     @torch.inference_mode()

@@ -56,11 +56,11 @@ class GraphCapture:
     def _compile(self, works: Iterable[Work]) -> None:
         """Compiles the kernels that `works` launch, several at a time. Compiled one after the other,
         when first launched, they would take most of a start that finds none of them on disk."""
-        from antiphon.kernels.launch import only_compiling  # Triton is there where CUDA is
+        from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))  # it made what is read
-        with only_typical_layers(self.model), only_compiling(), torch.cuda.stream(self.stream):
+        with only_typical_layers(self.model), compiling_together(), torch.cuda.stream(self.stream):
             for work in works:
                 work()
                 self.stream.synchronize()  # the next `prepare` may overwrite what this work reads

@@ -55,7 +55,7 @@ def test_the_life_of_a_request_names_what_exists(file: str, name: str) -> None:
 def test_the_life_of_a_request_goes_all_the_way() -> None:
     names = [name for _, name in NAMED.findall(section("Life of a request"))]
     assert names[0] == "Engine.generate"
-    assert names[-1] == "OpenRequests.completion"
+    assert names[-1] == "completion_output"
     assert len(names) >= 20
 
 

@@ -7,8 +7,9 @@ from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import ResidualStream, RMSNorm
+from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
+from antiphon.layers.residual import Residual
 from antiphon.layers.t5 import T5FeedForward
 
 
@@ -22,13 +23,11 @@ class SelfAttention(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
-        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
-    ) -> None:
-        q, k, v = (
-            part.unflatten(-1, self.heads)
-            for part in self.qkv.split(stream.normed(self.layer_norm))
-        )
-        stream.add(self.o, attention.run(q, k, v, metadata, bias).flatten(1))
+        self, x: LinearInput, attention: FullAttention[M], metadata: M, bias: RelativeBias
+    ) -> torch.Tensor:
+        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
+        return attention.run(q, k, v, metadata, bias).flatten(1)
 
 
 class EncoderLayer(nn.Module):
@@ -38,10 +37,15 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
-    ) -> None:
-        self.attention(stream, attention, metadata, bias)
-        self.feed_forward(stream)
+        self, residual: Residual, attention: FullAttention[M], metadata: M, bias: RelativeBias
+    ) -> Residual:
+        x, residual = self.attention.layer_norm(residual)
+        x = self.attention(x, attention, metadata, bias)
+        residual = self.attention.o.add_to(residual, x)
+
+        x, residual = self.feed_forward.layer_norm(residual)
+        x = self.feed_forward(x)
+        return self.feed_forward.wo.add_to(residual, x)
 
 
 class T5Encoder(TextEncoder):
@@ -60,7 +64,7 @@ class T5Encoder(TextEncoder):
         return embedded
 
     def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
-        stream = ResidualStream(x)
+        residual = Residual(x)
         for layer in self.layers:
-            layer(stream, attention, metadata, self.bias)
-        return stream.final(self.final_layer_norm)
+            residual = layer(residual, attention, metadata, self.bias)
+        return self.final_layer_norm.of_sum(residual)

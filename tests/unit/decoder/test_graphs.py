@@ -9,11 +9,13 @@ from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     MAX_QUERY_LEN,
     PROMPT_TOKENS,
+    EagerReason,
     batch_sizes,
-    fitting,
-    shapes,
+    choose_graph,
+    step_shapes,
 )
-from antiphon.decoder.step_inputs import InputBuffer, StepShape
+from antiphon.decoder.sampling.settings import SamplingFeatures
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepShape
 from antiphon.scheduler.plan import StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
@@ -36,7 +38,11 @@ def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) 
 
 
 def make_buffer() -> InputBuffer:
-    return InputBuffer(16, 64, 6, 4, PAGE, (SCRATCH_SLOT, SCRATCH_PAGE), torch.device("cpu"))
+    limits = InputLimits(
+        sequences=16, tokens=64, self_pages=6, cross_pages=4, page_size=PAGE,
+        scratch_slot=SCRATCH_SLOT, scratch_page=SCRATCH_PAGE,
+    )  # fmt: skip
+    return InputBuffer(limits, torch.device("cpu"))
 
 
 def test_a_mixed_step_with_padding() -> None:
@@ -117,11 +123,13 @@ def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20))
 def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
-    available = shapes(16, 24, 16)
+    available = step_shapes(16, 24, 16)
     plan = make_plan(query_lens, query_lens, [1] * len(query_lens))
-    shape = fitting(plan, available)
+    choice = choose_graph(plan, SamplingFeatures(), available)
+    shape = choice.shape
     if shape is None:
         assert len(query_lens) > 16
+        assert choice.reason is EagerReason.MANY_PROMPT_TOKENS
     else:
         padding = shape.sequences - len(query_lens)
         assert padding >= 0
@@ -132,12 +140,11 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
 
 
 def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
-    available = shapes(64, 448, 1500)
+    available = step_shapes(64, 448, 1500)
 
     def found(*query_lens: int) -> tuple[int, int] | None:
-        shape = fitting(
-            make_plan(list(query_lens), list(query_lens), [1] * len(query_lens)), available
-        )
+        plan = make_plan(list(query_lens), list(query_lens), [1] * len(query_lens))
+        shape = choose_graph(plan, SamplingFeatures(), available).shape
         return None if shape is None else (shape.sequences, shape.tokens)
 
     assert found(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
@@ -145,3 +152,24 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
     assert found(*[1] * 30, 4, 200) == (32, 32 + LONG_PROMPT_TOKENS)
     assert found(*[4] * 40) == (64, 64 + LONG_PROMPT_TOKENS)
     assert found(1, LONG_PROMPT_TOKENS + 1) is None
+
+
+def test_the_reason_for_running_outside_graphs_is_given() -> None:
+    available = step_shapes(64, 448, 1500)
+    decodes, drawn = make_plan([1] * 4, [9] * 4, [1] * 4), SamplingFeatures(random=True)
+    long = make_plan([1, LONG_PROMPT_TOKENS + 1], [9, 300], [1, 1])
+    many = make_plan([100] * 4, [100] * 4, [1] * 4)
+
+    choice = choose_graph(decodes, SamplingFeatures(masks=True, logprobs=True), available)
+    assert choice.samples
+    assert choice.shape == StepShape(4, 4, 1, 448, 1500)
+    choice = choose_graph(decodes, drawn, available)
+    assert (choice.reason, choice.samples) == (EagerReason.SAMPLING, False)
+    assert choice.shape is not None, "the model runs in a graph all the same"
+    for plan, shapes, reason in (
+        (long, available, EagerReason.LONG_PROMPT),
+        (many, available, EagerReason.MANY_PROMPT_TOKENS),
+        (decodes, (), EagerReason.NO_GRAPHS),
+    ):
+        choice = choose_graph(plan, drawn, shapes)
+        assert (choice.shape, choice.reason, choice.samples) == (None, reason, False)
