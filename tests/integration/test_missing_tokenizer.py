@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from paths import T5, WHISPER
 
 from antiphon.config.errors import CheckpointError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
-from tests.fakes.paths import T5, WHISPER
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-
-from tests.fakes.paths import RECORDINGS, T5, WHISPER
+from paths import RECORDINGS, T5, WHISPER
 
 CALL = str(RECORDINGS / "call.wav")
 REPORTING = """
