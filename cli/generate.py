@@ -53,7 +53,7 @@ def generate(
     with logs_on_stderr(quiet):
         logger.info("reading the configuration of %s", model)
         preflight.check_generation(model, engine, params, options)
-        texts = prompts or [line.rstrip("\n") for line in sys.stdin]
+        texts = prompts or [line.rstrip("\r\n") for line in sys.stdin]
         if not texts:
             logger.info("nothing to do: standard input holds no prompts")
             return

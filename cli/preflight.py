@@ -19,6 +19,7 @@ from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import architecture_of, stated_generation
+from antiphon.families.registry import families
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.format import check_english_only
 from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
@@ -41,6 +42,10 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     _check_address(config)
     _check_task(options.get("task"))
     _check_language(config, options.get("language"), options.get("task"))
+    if options.get("params") is not None:
+        from antiphon.inputs.calls.transcription import one_sample  # imports numpy
+
+        one_sample(options["params"])
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
@@ -58,6 +63,10 @@ def check_generation(
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
         raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
+    if languages and not families()[architecture].language_tokens:
+        raise PromptError(
+            f"this {architecture} knows no languages: leave out {' and '.join(languages)}"
+        )
     _check_address(config)
     from antiphon.inputs.processor import InputProcessor
 

@@ -138,7 +138,11 @@ def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half, H
 def _architecture(raw: Mapping[str, Any], model: str) -> str:
     """The first of config.json's architectures that is known; else its model_type's default."""
     named = raw.get("architectures") or []
-    names = [named] if isinstance(named, str) else list(named)
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"architectures of {model} must be a list of names, not {named!r:.60}"
+        )
     model_type = raw.get("model_type")
     of_type = [name for name, family in families().items() if family.name == model_type]
     for name in names or of_type:

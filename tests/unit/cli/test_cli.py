@@ -116,7 +116,7 @@ def test_generate_from_standard_input(t5_folder: Path) -> None:
         "max_tokens=20",
         "-o",
         "max_num_seqs=4",
-        stdin="in words: 12\nin words: 90\n",
+        stdin="in words: 12\r\nin words: 90\n",
     )
     assert done.stdout.splitlines() == ["twelve", "ninety"]
     assert done.returncode == 0
