@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -324,10 +325,24 @@ def _load_tokenizer(model: ModelConfig) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.path)
+        tokenizer = AutoTokenizer.from_pretrained(model.path)
     except (
         Exception
     ) as error:  # tokenizer libraries raise many unrelated types for broken or missing files
         raise CheckpointError(
             f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}"
         ) from error
+    _check_vocabulary(tokenizer, model.path)
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Raises CheckpointError where no file of its vocabulary is there: transformers makes a tokenizer
+    all the same, of special tokens alone, which turns every text into unknown tokens."""
+    kinds = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
+    files = [name for kind, name in tokenizer.vocab_files_names.items() if kind.startswith(kinds)]
+    if files and not any((folder / name).exists() for name in files):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(files)} is there. Fetch it from where the "
+            "weights come from, or save it beside them with the tokenizer's save_pretrained()"
+        )

@@ -136,7 +136,7 @@ def check_options(
         task=task,
         timestamps=bool(timestamps),
         longest=_window(chunk_seconds, audio),
-        params=_one_sample(one_of(params, sampling_params)),
+        params=one_sample(one_of(params, sampling_params)),
         priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
         progress=progress,
@@ -173,7 +173,8 @@ def _window(chunk_seconds: Any, audio: AudioConfig) -> int:
     return int(chunk_seconds * audio.sampling_rate)
 
 
-def _one_sample(params: Any) -> SamplingParams:
+def one_sample(params: Any) -> SamplingParams:
+    """None is the defaults. Raises SamplingError for several samples, and for what is no SamplingParams."""
     if params is None:
         return SamplingParams()
     if not isinstance(params, SamplingParams):

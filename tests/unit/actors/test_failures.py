@@ -1,4 +1,5 @@
-"""Errors of steps, encoder batches and handoffs: they end what they were for; a device that can't go on ends its worker."""
+"""Errors of steps, encoder batches and handoffs end the requests concerned; those of an unusable
+device end its worker."""
 
 import time
 from collections.abc import Callable
