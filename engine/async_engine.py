@@ -36,7 +36,8 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
-from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED, REMEDY
 from antiphon.runtime.threads import DaemonThreads

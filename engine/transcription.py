@@ -15,7 +15,7 @@ from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.audio.sound import Skipped, Sound, merged
 from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.transcription import Progress, TranscriptionOptions
-from antiphon.inputs.processor import EncoderInput, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.whisper.format import TimedTokens
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.audio.sound import Skipped
 from antiphon.inputs.calls.transcription import OTHER_NAMES
 from antiphon.inputs.languages.lookup import language_code
-from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import WhisperFormat
 
 RATE = 16_000
