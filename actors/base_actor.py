@@ -61,6 +61,6 @@ def claim_resources(config: EngineConfig, gpu_share: float) -> None:
 
     `gpu_share`: a fraction of one GPU; 0.0 without one, 1.0 for all of it.
     """
-    set_threads(config.placement.num_threads)
+    set_threads(config.workers.num_threads)
     if 0.0 < gpu_share < 1.0:
         torch.cuda.set_per_process_memory_fraction(gpu_share)

@@ -1,7 +1,7 @@
-"""ZeroMQ between the engine and decoder workers: commands one way, each step's outputs the other way.
+"""ZeroMQ between engine and decoder workers: messages one way, each step's outputs the other.
 
-A Ray call takes a millisecond, and another one where it carries an array. Receivers ignore messages
-without their secret token, as anybody can reach a TCP port.
+A Ray call takes a millisecond, and another one where it carries an array. Receivers ignore
+messages without their secret token, as anybody can reach a TCP port.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""Starts the workers of one engine as Ray actors, talks to them, and takes them down again."""
+"""Starts the workers of one engine as Ray actors, sends them messages, and ends them."""
 
 import asyncio
 import atexit
@@ -31,24 +31,25 @@ from antiphon.scheduler.request import Request, StepOutput
 
 logger = logging.getLogger(__name__)
 
-# Larger inputs go through Ray's object store, smaller ones with their request: to a decoder, and from there to an encoder that is elsewhere.
-PUT_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
-LOOK_SECONDS = 0.2  # how often a start looks whether it was given up
+# Inputs above this size travel through Ray's object store; smaller ones travel inside the request.
+STORE_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
+CHECK_SECONDS = 0.2  # how often a start checks whether it was given up
 
-_starting = (
-    threading.Lock()
-)  # each engine of a process asks for the CPUs and GPUs that the ones before have left
+# One start at a time: each engine asks for the CPUs and GPUs that the ones before have left.
+_starting = threading.Lock()
 
 
 class StartGivenUp(Exception):
-    """Nobody waits for these workers any more."""
+    """No caller waits for these workers any more."""
 
 
 class RayWorkers(Workers):
-    """Use `launch` to start them. They hold this process's connection to Ray open until they are closed."""
+    """Workers as Ray actors, made by `launch`. They keep this process connected to Ray until they
+    are closed."""
 
     def __init__(self, placement: Placement, config: EngineConfig) -> None:
-        # Two OpenMP pools (torch's and Numba's) share a worker's cores: threads that spin while they wait starve each other.
+        # PASSIVE: two OpenMP pools (torch's and Numba's) share a worker's cores, and threads that
+        # spin while they wait would starve each other.
         remote = ray.remote(
             runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             concurrency_groups={"watch": 1},
@@ -56,18 +57,18 @@ class RayWorkers(Workers):
             num_cpus=placement.cpus,
             num_gpus=placement.gpu_share,
         )
-        encoders = 0 if placement.colocated else config.encoder.encoder_replicas
+        encoders = 0 if placement.colocated else config.encoder.replicas
         self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
         decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.decoder_replicas)]
+        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
         self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
-        self._put_bytes = PUT_BYTES[self.info["placement"]]
+        self._store_bytes = STORE_BYTES[self.info["placement"]]
         self._store = PayloadStore()
         self._receiver: OutputReceiver | None = None
         self._command_senders: list[CommandSender] = []
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
-        atexit.register(self.close)  # Ray itself gives workers ten seconds to end by themselves
+        atexit.register(self.close)  # Ray's own exit would wait ten seconds for the workers
 
     @property
     def all(self) -> list[Any]:
@@ -83,7 +84,7 @@ class RayWorkers(Workers):
         gpu_share: float,
         wait: Callable[[list[Any]], list[Any]],
     ) -> None:
-        """Loads all weights in parallel."""
+        """Loads all weights in parallel. `wait` returns the results of calls."""
         loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
         loading += [
             worker.load.remote(model, config, index, rules, gpu_share)
@@ -93,7 +94,7 @@ class RayWorkers(Workers):
         self.info |= {**info[0], **info[-1]}
 
     def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
-        """Tells workers of each other and of `receiver`."""
+        """Connects the workers with each other and with `receiver`, and starts them."""
         self._receiver = receiver
         connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
         connecting += [
@@ -104,7 +105,7 @@ class RayWorkers(Workers):
         self._command_senders = [CommandSender(*address) for address in command_addresses]
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The receiver belongs to the loop that first waits for it."""
+        """Nothing to do: the receiver belongs to the loop that first waits for it."""
 
     def detach(self) -> None:
         for sender in self._command_senders:
@@ -120,8 +121,8 @@ class RayWorkers(Workers):
             self._closed = True
         atexit.unregister(self.close)
         if os.getpid() != self._pid:
-            return  # a forked child's copy: the workers are its parent's
-        if ray.is_initialized():  # else the program has left it, and a call would start another one
+            return  # a copy in a forked child: the workers belong to its parent
+        if ray.is_initialized():  # a call after the program left Ray would start another one
             for worker in self.all:
                 ray.kill(worker, no_restart=True)
         session.leave()
@@ -129,7 +130,7 @@ class RayWorkers(Workers):
     # ------------------------------------------------------------------ requests
 
     def keep(self, key: str, payload: Any) -> Any:
-        large = isinstance(payload, np.ndarray) and payload.nbytes >= self._put_bytes
+        large = isinstance(payload, np.ndarray) and payload.nbytes >= self._store_bytes
         return self._store.put_once(key, payload) if large else payload
 
     def submit(self, decoder: int, requests: list[Request]) -> None:
@@ -155,7 +156,7 @@ class RayWorkers(Workers):
         else:
             self._command_senders[decoder].send(message)
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         self._store.release(request)
 
     async def receive(self) -> StepOutput:
@@ -169,12 +170,12 @@ class RayWorkers(Workers):
         try:
             await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for each in watches:
-                each.cancel()
+            for watch in watches:
+                watch.cancel()
         raise next(
-            EngineDeadError(each.result())
-            for each in watches
-            if each.done() and not each.cancelled()
+            EngineDeadError(watch.result())
+            for watch in watches
+            if watch.done() and not watch.cancelled()
         )
 
     async def stats(self) -> list[dict[str, int]]:
@@ -182,7 +183,7 @@ class RayWorkers(Workers):
 
 
 async def _ending(worker: Any) -> str:
-    """Waits for a worker to end, which it never does while all is well; says what ended it."""
+    """Waits until a worker ends, and returns a sentence that says why."""
     try:
         await worker.watch.options(concurrency_group="watch").remote()
     except ray.exceptions.RayTaskError as failure:
@@ -200,11 +201,11 @@ def launch(
 ) -> RayWorkers:
     """Joins or starts Ray, starts all workers and loads them.
 
-    Raises ConfigurationError where they don't fit the cluster, what their loading raised, and StartGivenUp soon after `given_up`
-    was set; nothing is left running then.
+    Raises ConfigurationError if they don't fit the cluster, what their loading raised, and
+    StartGivenUp soon after `given_up` was set. Nothing is left running then.
     """
     with ExitStack() as undo:
-        session.join(config.placement.address)
+        session.join(config.workers.address)
         undo.callback(session.leave)
         with _starting:
             if given_up.is_set():
@@ -221,8 +222,9 @@ def launch(
 
 
 def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -> list[Any]:
-    """What all calls return. Raises what one of them raised."""
-    timeout = config.placement.startup_timeout
+    """The results of Ray calls, in their order. Raises the first error, EngineDeadError after
+    `startup_timeout`, and StartGivenUp."""
+    timeout = config.workers.startup_timeout
     deadline = time.monotonic() + timeout
     pending = calls
     while pending:
@@ -230,9 +232,10 @@ def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -
             raise StartGivenUp
         if time.monotonic() > deadline:
             raise EngineDeadError(
-                f"the workers did not start within {timeout:g} s: raise startup_timeout, or free resources in the cluster"
+                f"the workers did not start within {timeout:g} s: "
+                "raise startup_timeout, or free resources in the cluster"
             )
-        done, pending = ray.wait(pending, num_returns=1, timeout=LOOK_SECONDS)
+        done, pending = ray.wait(pending, num_returns=1, timeout=CHECK_SECONDS)
         _get(done)
     return _get(calls)
 
@@ -241,7 +244,7 @@ def _get(calls: list[Any]) -> list[Any]:
     try:
         values: list[Any] = ray.get(calls)
         return values
-    except AntiphonError as error:  # Ray raises a mixture of its own class and ours: unwrap ours
+    except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
         raise getattr(error, "cause", error) from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"a worker failed while it started: {error}") from error

@@ -15,8 +15,10 @@ from antiphon.families.checkpoint import ModelConfig
 
 
 class ColocatedActor(DecoderActor):
-    """An encoder and a decoder worker in one process, each on its own CUDA stream: one half computes
-    while the other reads memory. Two processes on one GPU would only run in turn."""
+    """An encoder and a decoder worker in one process, each on its own CUDA stream.
+
+    One half computes while the other reads memory. Two processes on one GPU would only take turns.
+    """
 
     def load(
         self,

@@ -39,7 +39,7 @@ class DecoderWorker(Worker[DecoderMessage]):
         config: EngineConfig,
         timestamps: TimestampRules | None,
     ) -> None:
-        """Loads the decoder half and allocates its page pool. Raises what `DecoderRunner` raises."""
+        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
         super().__init__()
         self.index = index
         self._encoders: Mapping[int, EncoderPeer] = {}
@@ -66,10 +66,10 @@ class DecoderWorker(Worker[DecoderMessage]):
             "kv_pages": scheduler.pages.num_pages,
             "kv_pages_available": scheduler.pages.num_available,
         }
-        return {**scheduler.counters, **load}
+        return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
-        """Starts the loop. `encoders`: by the index that requests carry. `send` gets the outputs."""
+        """Starts the loop. `encoders`: by the index in requests. `send` gets the outputs."""
         self._encoders, self._send = encoders, send
         self.start()
 

@@ -22,6 +22,7 @@ from antiphon.actors.messages import (
 from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.options import EngineConfig
+from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
@@ -91,12 +92,12 @@ class EncoderWorker(Worker[EncoderMessage]):
     @property
     def info(self) -> dict[str, Any]:
         """What was chosen for this half."""
-        target, graphs = self.runner.target, self.runner.window_graphs or self.runner.text_graphs
+        target, graphs = self.runner.target, self.runner.graphs
         return {
             "attention": self.runner.attention.name,
             "device": str(target.device),
             "dtype": str(target.dtype),
-            "graphs": None if graphs is None else graphs.report,
+            "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
     def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
@@ -141,7 +142,7 @@ class EncoderWorker(Worker[EncoderMessage]):
     # ------------------------------------------------------------------ one batch
 
     def _fetch_inputs(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
-        """Returns the jobs whose inputs could be fetched, and these inputs; fails the other jobs."""
+        """Returns the jobs whose inputs could be fetched, and the inputs; fails the others."""
         fetched, inputs = [], []
         for job, array in zip(jobs, fetch(job.payload for job in jobs), strict=True):
             if isinstance(array, np.ndarray):
@@ -152,7 +153,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         return fetched, inputs
 
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
-        """Queues one forward. If it raises, runs the jobs one by one, so a bad input fails alone."""
+        """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         if not jobs:
             return
         try:
@@ -185,7 +186,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._send_hidden(launched, in_this_process=False)
 
     def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
-        """Sends the hidden states to the decoders in this process, or to those in other processes."""
+        """Sends the hidden states to the decoders in this process, or to the other ones."""
         for decoder in {job.decoder for job in launched.jobs}:
             peer = self._decoders[decoder]
             if peer.in_this_process == in_this_process:

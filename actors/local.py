@@ -1,4 +1,4 @@
-"""Both halves in this process, without Ray: for one file, a notebook, a test, or to see what Ray costs."""
+"""Both halves in this process, without Ray: for one file, a notebook, a test, or a benchmark."""
 
 import asyncio
 import atexit
@@ -13,38 +13,34 @@ from antiphon.actors.workers import Workers
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
-from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork
 from antiphon.scheduler.request import Request, StepOutput
 
-LOOK_SECONDS = 0.2  # how often the threads are looked after
-EXIT_SECONDS = 5.0  # for weights that are being loaded
-CLOSE_SECONDS = (
-    1.0  # for the batch under way; an encoder's may take longer on a CPU, and nobody waits for it
-)
+CHECK_SECONDS = 0.2  # how often `watch` checks the threads
+EXIT_SECONDS = 5.0  # how long the program's exit waits for weights that are being loaded
+CLOSE_SECONDS = 1.0  # for the step in flight; an encoder's batch on a CPU may take longer
 
 
 class LocalWorkers(Workers):
-    """An encoder and a decoder worker, each a thread. The constructor loads their weights; `start` lets them work."""
+    """An encoder and a decoder worker, each a thread. The constructor loads their weights."""
 
-    _first_pid: ClassVar[int | None] = (
-        None  # of the process in which the first of them was made: forked children inherit it
-    )
+    # The process in which the first of them was made: forked children inherit it.
+    _first_pid: ClassVar[int | None] = None
 
     def __init__(
         self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None
     ) -> None:
-        """Raises ConfigurationError where an option needs more processes, and in a child that was forked off a process which had
-        made some: neither OpenMP nor CUDA works in it. Raises what the loading raises."""
+        """Raises ConfigurationError if an option needs more processes, and in a child forked from a
+        process that had made workers: neither OpenMP nor CUDA works in it. Raises what the loading
+        raises."""
         check_one_process(config)
         LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
         self._actor = ColocatedActor()
         loaded = threading.Event()
-        atexit.register(
-            loaded.wait, EXIT_SECONDS
-        )  # the interpreter must not end under a thread that runs native code
+        # The interpreter must not end while a thread runs native code.
+        atexit.register(loaded.wait, EXIT_SECONDS)
         try:
             self.info = {
                 "placement": "in this process",
@@ -54,11 +50,11 @@ class LocalWorkers(Workers):
             loaded.set()
             atexit.unregister(loaded.wait)
         self._pid = os.getpid()
-        atexit.register(self.close)  # likewise
+        atexit.register(self.close)  # for the same reason
 
-    def start(self, deliver: Callable[[StepOutput], None]) -> None:
-        """`deliver` gets every output, in the decoder's thread."""
-        self._actor.start(deliver)
+    def start(self, send: Callable[[StepOutput], None]) -> None:
+        """Starts the workers. `send` gets every output, in the decoder's thread."""
+        self._actor.start(send)
 
     def submit(self, decoder: int, requests: list[Request]) -> None:
         self._actor.receive(Submit(requests))
@@ -69,13 +65,8 @@ class LocalWorkers(Workers):
     def stop(self, decoder: int, request: Request) -> None:
         self._actor.receive(Stop(request.id))
 
-    @property
-    def audio(self) -> AudioConfig | None:
-        """Of an encoder of sound."""
-        return self._actor.encoder.runner.audio
-
     def failure(self) -> BaseException | None:
-        """What ended a worker's thread, if one has ended."""
+        """The error that ended a worker's thread, if one has ended."""
         return next((loop.failure for loop in self._actor.loops if loop.failure is not None), None)
 
     def counters(self) -> dict[str, int]:
@@ -89,21 +80,21 @@ class LocalWorkers(Workers):
 
     async def watch(self) -> None:
         while (failure := self.failure()) is None:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
         raise EngineDeadError(f"a worker ended: {type(failure).__name__}: {failure}") from failure
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Starts the workers; `receive` gives their outputs in `loop`."""
+        """Starts the workers; `receive` returns their outputs in `loop`."""
         self._outputs: asyncio.Queue[StepOutput] = asyncio.Queue()
 
-        def deliver(output: StepOutput) -> None:
+        def send(output: StepOutput) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
-        self.start(deliver)
+        self.start(send)
 
     def detach(self) -> None:
-        """Outputs that still come are nobody's."""
+        """Nothing to do: outputs that still come stay in the queue."""
 
     def close(self) -> None:
         atexit.unregister(self.close)

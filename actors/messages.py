@@ -1,8 +1,8 @@
 """The messages between the engine, decoder workers and encoder workers.
 
 Each worker has one inbox and one `handle(message)`, which tells them apart with `match`. The same
-objects travel within a process, as Ray calls and over ZeroMQ. Outputs of a decoder worker go back to
-the engine as `antiphon.scheduler.request.StepOutput`.
+objects travel within a process, in Ray calls and over ZeroMQ. A decoder worker's outputs go back
+to the engine as `antiphon.scheduler.request.StepOutput`.
 """
 
 from dataclasses import dataclass
@@ -54,15 +54,17 @@ class EncodeJob:
 
 @dataclass(frozen=True)
 class Encode:
-    """Answered for each job by `HiddenStates`, `EncodeFailed` or, after a `Withdraw`, `Withdrawn`."""
+    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
 
     jobs: list[EncodeJob]
 
 
 @dataclass(frozen=True)
 class Withdraw:
-    """A decoder no longer wants these keys. Answered by `Withdrawn` for jobs that had not begun; the
-    hidden states of the others still come."""
+    """A decoder no longer wants these keys.
+
+    Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
+    """
 
     decoder: int
     keys: tuple[str, ...]

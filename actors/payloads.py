@@ -1,5 +1,8 @@
-"""How inputs travel: large ones in Ray's object store, those that come at the same time as one object. An object costs more than a
-millisecond, however small it is; thirty clips of five seconds cost little more together than one."""
+"""Large inputs in Ray's object store; those that come at the same time are stored as one object.
+
+Storing an object takes over a millisecond, however small it is: thirty clips of five seconds take
+little longer together than one.
+"""
 
 import threading
 from collections import deque
@@ -12,12 +15,12 @@ import numpy as np
 
 from antiphon.scheduler.request import Request
 
-LARGEST_OBJECT = 16 << 20  # bytes: the first of a batch should not wait for many others
+MAX_OBJECT_BYTES = 16 << 20  # so that the first input of a batch does not wait for many others
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An input in the object store: number `index` of the arrays that `reference` stands for."""
+    """An input in the object store: number `index` of the arrays in the object `reference`."""
 
     reference: Any
     index: int
@@ -25,34 +28,34 @@ class Stored:
 
 @dataclass
 class _Kept:
-    """An input in the store while any open request may need it encoded."""
+    """A stored input, and the ids of the open requests that may need it encoded."""
 
     stored: Stored
-    users: set[int] = field(default_factory=set)  # ids of requests
+    users: set[int] = field(default_factory=set)
 
 
 class PayloadStore:
-    """While one thread puts what has come so far, more comes: the next puts all of that."""
+    """Stores arrays in batches: what arrives while one thread stores a batch is the next batch."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}  # by content
         self._waiting: deque[tuple[np.ndarray, Future[Stored]]] = deque()
-        self._putting = threading.Lock()
+        self._storing = threading.Lock()
 
     def put_once(self, key: str, array: np.ndarray) -> Stored:
-        """As `put`; content that an open request has stored already is not stored again."""
+        """As `put`, but content that an open request has stored is not stored again."""
         kept = self._kept.get(key)
         return self.put(array) if kept is None else kept.stored
 
     def use(self, request: Request) -> None:
-        """Notes one more user of the request's input; equal content is kept once, whoever stored it first."""
+        """Adds a user of the request's input. Equal content is kept once, as first stored."""
         if isinstance(request.media.payload, Stored):
             kept = self._kept.setdefault(request.media.key, _Kept(request.media.payload))
             kept.users.add(request.id)
             request.media = replace(request.media, payload=kept.stored)
 
     def release(self, request: Request) -> None:
-        """The request has ended."""
+        """The request has ended: its input may go unless another request uses it."""
         kept = self._kept.get(request.media.key)
         if kept is not None:
             kept.users.discard(request.id)
@@ -60,25 +63,28 @@ class PayloadStore:
                 del self._kept[request.media.key]
 
     def put(self, array: np.ndarray) -> Stored:
-        """From any thread; returns once `array` is in the store. Raises what Ray raises for the object that it was to be part of."""
+        """Returns once `array` is in the store. From any thread.
+
+        Raises Ray's error if the batch holding `array` could not be stored.
+        """
         stored: Future[Stored] = Future()
         self._waiting.append((array, stored))
-        with self._putting:
+        with self._storing:
             while not stored.done():
-                self._put_some()
+                self._put_batch()
         return stored.result()
 
-    def _put_some(self) -> None:
+    def _put_batch(self) -> None:
         batch = [self._waiting.popleft()]
         size = batch[0][0].nbytes
-        while self._waiting and size + self._waiting[0][0].nbytes <= LARGEST_OBJECT:
+        while self._waiting and size + self._waiting[0][0].nbytes <= MAX_OBJECT_BYTES:
             batch.append(self._waiting.popleft())
             size += batch[-1][0].nbytes
         import ray
 
         try:
             reference = ray.put([array for array, _ in batch])
-        except Exception as error:  # each of these threads raises it
+        except Exception as error:  # every thread of this batch raises it
             for _, stored in batch:
                 stored.set_exception(error)
         else:
@@ -87,22 +93,23 @@ class PayloadStore:
 
 
 def fetch(payloads: Iterable[Any]) -> list[np.ndarray | Exception]:
-    """The arrays that `payloads` are or stand for, or Ray's error where one can't be had. What shares an object is fetched together."""
+    """The array of each payload, itself or stored; Ray's error in place of one that was lost.
+    Fetches each object once."""
     objects: dict[Any, Any] = {}
-    found: list[np.ndarray | Exception] = []
+    arrays: list[np.ndarray | Exception] = []
     for payload in payloads:
         if not isinstance(payload, Stored):
-            found.append(payload)
+            arrays.append(payload)
             continue
         if payload.reference not in objects:
             objects[payload.reference] = _get(payload.reference)
-        there = objects[payload.reference]
-        found.append(there if isinstance(there, Exception) else there[payload.index])
-    return found
+        stored = objects[payload.reference]
+        arrays.append(stored if isinstance(stored, Exception) else stored[payload.index])
+    return arrays
 
 
 def _get(reference: Any) -> Any:
-    import ray  # here and above: without Ray, inputs go with their requests
+    import ray  # not at the top: without Ray, inputs travel inside their requests
 
     try:
         return ray.get(reference)

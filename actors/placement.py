@@ -1,6 +1,7 @@
-"""Where the workers of an engine go: whether halves share processes, and what each process asks of Ray.
+"""Decides whether the halves of an engine share processes, and what each process asks of Ray.
 
-Decided from what is free before anything starts: a worker that can never be placed would keep the engine waiting in silence.
+Decided before anything starts, from what the cluster has free: Ray would wait in silence for a
+worker that can never be placed.
 """
 
 import logging
@@ -13,14 +14,12 @@ from antiphon.config.options import EngineConfig
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = (
-    5.0  # Ray notices that an ended worker's resources are free again some time after it has ended
-)
+SETTLE_SECONDS = 5.0  # Ray frees the resources of an ended worker some time after its end
 
 
 @dataclass(frozen=True)
 class Node:
-    """GPUs of one machine: all of them, and what nobody has reserved."""
+    """One machine: its GPUs, and the GPUs and CPUs that are not reserved."""
 
     name: str
     gpus: float
@@ -30,7 +29,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Placement:
-    """`processes`: how many. `gpu_share`: of one GPU, for each; 0.0 on CPUs."""
+    """`processes`: how many. `gpu_share`, `cpus`: what each process asks for; `gpu_share` is a
+    fraction of one GPU, 0.0 on CPUs."""
 
     colocated: bool
     processes: int
@@ -39,7 +39,7 @@ class Placement:
 
 
 def place(config: EngineConfig) -> Placement:
-    """Raises ConfigurationError where the workers don't fit what the cluster has free."""
+    """Raises ConfigurationError if the workers don't fit what the cluster has free."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         nodes = cluster_nodes()
@@ -61,18 +61,17 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         )
     free = sum(math.floor(node.free_gpus) for node in nodes)
     colocated = _colocates(config, free if on_gpus else 0)
-    processes = config.decoder.decoder_replicas + (
-        0 if colocated else config.encoder.encoder_replicas
-    )
-    cpus = (
-        1.0 if sum(node.free_cpus for node in nodes) >= processes else 0.0
-    )  # too few must not keep an engine from starting
+    processes = config.decoder.replicas + (0 if colocated else config.encoder.replicas)
+    enough_cpus = sum(node.free_cpus for node in nodes) >= processes
+    cpus = 1.0 if enough_cpus else 0.0  # an engine starts even with too few CPUs
     if not on_gpus:
         return Placement(colocated, processes, 0.0, cpus)
     if not free:
         raise ConfigurationError(
-            f"{processes} worker{'s' * (processes > 1)} (encoder_replicas={config.encoder.encoder_replicas}, decoder_replicas="
-            f"{config.decoder.decoder_replicas}) need a free GPU, and this Ray cluster has none: {_gpus_by_node(nodes)}. "
+            f"{processes} worker{'s' * (processes > 1)} "
+            f"(encoder_replicas={config.encoder.replicas}, "
+            f"decoder_replicas={config.decoder.replicas}) need a free GPU, and this Ray cluster "
+            f"has none: {_gpus_by_node(nodes)}. "
             "Close another engine, add a GPU node, or use device='cpu'"
         )
     on_one_gpu = math.ceil(processes / free)
@@ -87,9 +86,10 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
 
 
 def _colocates(config: EngineConfig, free_gpus: int) -> bool:
-    """Whether encoder and decoder share processes. 'auto': when there are GPUs, but not one for each worker."""
-    encoders, decoders = config.encoder.encoder_replicas, config.decoder.decoder_replicas
-    match config.placement.placement:
+    """Whether encoder and decoder share processes. 'auto': if there are GPUs, but not one for each
+    worker."""
+    encoders, decoders = config.encoder.replicas, config.decoder.replicas
+    match config.workers.placement:
         case "auto":
             return 0 < free_gpus < encoders + decoders and encoders == decoders
         case "colocated" if encoders != decoders:

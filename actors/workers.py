@@ -1,4 +1,4 @@
-"""The workers of one engine as the engine sees them, wherever they are: behind Ray, or in this process."""
+"""The workers of one engine as the engine sees them: Ray actors, or threads of this process."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -8,31 +8,33 @@ from antiphon.scheduler.request import Request, StepOutput
 
 
 class Workers(ABC):
-    """`info`: what the workers say of themselves: placement, and of each half the device, dtype and attention backend.
+    """Calls come from the engine's event loop, except `keep` and `close`. Only `stats` waits for an
+    answer of the workers.
 
-    Calls come from the engine's event loop, but for `keep`. None of them waits for a worker, but for `stats`.
+    `info`: the placement, and for each half its device, dtype and attention backend.
     """
 
     info: dict[str, Any]
 
     def keep(self, key: str, payload: Any) -> Any:
-        """The form in which a request should carry `payload`, whose content has this key. From any thread; may take milliseconds."""
+        """The form in which a request carries `payload`, whose content has this key. From any
+        thread; may take milliseconds."""
         return payload
 
     @abstractmethod
     def submit(self, decoder: int, requests: list[Request]) -> None:
-        """Sends requests to a decoder worker. Raises what keeps them from being sent; then none of them was."""
+        """Sends requests to a decoder worker. If it raises, none of them was sent."""
 
     @abstractmethod
     def cancel(self, decoder: int, request: Request) -> None:
-        """Asks for the end of a request that was submitted."""
+        """Asks a decoder to end a request that was submitted."""
 
     @abstractmethod
     def stop(self, decoder: int, request: Request) -> None:
-        """As `cancel`, for a request whose text met a stop string: it is done."""
+        """As `cancel`, for a request that is done: its text met a stop string."""
 
-    def forget(self, request: Request) -> None:  # noqa: B027 (where requests hold nothing, nothing is to be done)
-        """The request has ended: what was kept for it may go."""
+    def release(self, request: Request) -> None:  # noqa: B027
+        """The request has ended: its stored input may go. Nothing to do if none is stored."""
 
     @abstractmethod
     async def receive(self) -> StepOutput:
@@ -40,7 +42,7 @@ class Workers(ABC):
 
     @abstractmethod
     async def watch(self) -> None:
-        """Raises EngineDeadError when a worker has ended, which none does while all is well."""
+        """Waits until a worker ends; raises EngineDeadError then."""
 
     @abstractmethod
     async def stats(self) -> list[dict[str, int]]:
@@ -48,12 +50,13 @@ class Workers(ABC):
 
     @abstractmethod
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on `receive` gives the workers' outputs in `loop`, which is running."""
+        """Lets `receive` return the workers' outputs in `loop`, which is running."""
 
     @abstractmethod
     def detach(self) -> None:
-        """Nobody receives outputs any more. In the loop that was attached, unless it is closed."""
+        """Ends receiving. Called in the loop that was attached, unless that is closed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the workers, at once. May be called twice, from any thread; takes seconds where Ray ends too."""
+        """Ends the workers at once. May be called twice, from any thread; takes seconds if Ray ends
+        too."""

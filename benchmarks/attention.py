@@ -14,6 +14,7 @@ from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import capturable, refusal
 from antiphon.benchmarks.machine import Machine, seconds, seconds_in_graph
 from antiphon.benchmarks.report import Row
+from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 
 HIDDEN = 1280  # heads times head size
@@ -117,7 +118,7 @@ def _paged_problem(
 ) -> tuple[list[torch.Tensor], torch.Tensor, PagedBatch]:
     """Page pools to rotate through, queries [sequences, heads, head size], and the batch."""
     size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
-    pages = -(-length // size)
+    pages = ceil_div(length, size)
     shape = (2, batch * pages, size, spec.num_heads, spec.head_dim)
     bytes_each = int(np.prod(shape)) * kv_dtype.itemsize
     count = max(2, min(32, ROTATED // bytes_each))

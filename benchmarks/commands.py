@@ -14,7 +14,8 @@ import typer
 from antiphon.benchmarks.report import Row, plot, plot_attention, table, write_json
 from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.cli.arguments import Output
-from antiphon.cli.flags import ENGINE, PanelledCommand, takes
+from antiphon.cli.command import PanelledCommand
+from antiphon.cli.flags import ENGINE, takes
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.families.checkpoint import ModelConfig

@@ -32,7 +32,7 @@ class LocalEngine:
         self.facts = self._workers.info
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
-        self.audio = self._workers.audio
+        self.audio = self.model.audio
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
         self._workers.start(self._take)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
@@ -47,16 +48,16 @@ def encoder(
     rows = []
     for batch in batches:
         inputs: list[Any]
-        if runner.audio is not None:
+        if model.audio is not None:
             inputs = [
-                rng.standard_normal(runner.audio.window).astype(np.float32) for _ in range(batch)
+                rng.standard_normal(model.audio.window).astype(np.float32) for _ in range(batch)
             ]
         else:
             inputs = [
                 rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32)
                 for _ in range(batch)
             ]
-        length = runner.audio.tokens if runner.audio is not None else tokens
+        length = model.audio.tokens if model.audio is not None else tokens
         work = Work.of(model.encoder, length)
         took = seconds(partial(runner.encode, inputs), 600)
         limit = machine.bf16_flops_per_second / (work.linear + work.attention)
@@ -98,7 +99,7 @@ def decoder(
         plan = _plan(runner, batch, cross_len, length)
         runner.launch(plan).result()
         assert runner.graphs is not None
-        shape = runner.graphs.fitting(plan)
+        shape = runner.choose_graph(plan).shape
         assert shape is not None
         inputs = runner.inputs.fill(plan, shape)
         took = seconds(partial(runner.graphs.replay, inputs), 300)
@@ -153,7 +154,7 @@ def _bytes_per_step(runner: DecoderRunner) -> int:
 def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:
     """A step of `batch` decodes, each sequence with its own pages."""
     size = runner.pool.page_size
-    own, cross = -(-length // size), -(-cross_len // size)
+    own, cross = ceil_div(length, size), ceil_div(cross_len, size)
     pages = np.arange(runner.pool.num_pages)
     assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
     shuffled = np.random.default_rng(0).permutation(pages)

@@ -7,7 +7,7 @@ def main() -> None:
     from antiphon.runtime.openmp import let_idle_threads_sleep
 
     interrupt.install()
-    let_idle_threads_sleep()  # with --no-ray torch runs in this process; Ray's workers are told so too
+    let_idle_threads_sleep()  # with --no-ray, torch runs in this process
     try:
         from antiphon.cli.app import run
 

@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from antiphon import __version__
 from antiphon.benchmarks.commands import app as bench
+from antiphon.cli.command import PanelledCommand
 from antiphon.cli.exit_codes import FAILED, exit_code
-from antiphon.cli.flags import PanelledCommand
 from antiphon.cli.generate import generate
 from antiphon.cli.info import info
 from antiphon.cli.recordings import SUFFIXES

@@ -114,12 +114,12 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
     halves = (
         (
             "encoder",
-            config.encoder.encoder_attention_backend,
+            config.encoder.attention_backend,
             [encoder_spec(model.encoder, target)],
         ),
         (
             "decoder",
-            config.decoder.decoder_attention_backend,
+            config.decoder.attention_backend,
             decoder_specs(model.decoder, target, config.decoder),
         ),
     )

@@ -10,48 +10,20 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from difflib import get_close_matches
 from shutil import get_terminal_size
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
 
-from antiphon.cli import meanings
 from antiphon.cli.pairs import parse_pairs
+from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
 from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import SECTIONS
+from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
 
 SCALARS = (bool, int, float, str)
-OTHER_FLAGS = {  # of other tools' command lines, beside the options of other engines
-    "append_punctuations": "words have no times yet",
-    "batch_size": "everything is batched together; see --max-num-seqs",
-    "chunk_length": "it is called --chunk-seconds here",
-    "clip_timestamps": "cut the recording and give the pieces",
-    "compute_type": "give --dtype or --quantization",
-    "condition_on_previous_text": "windows are decoded independently of each other",
-    "cpu_threads": "it is called -o num_threads here",
-    "diarize": "speakers are not told apart yet",
-    "fp16": "give --dtype",
-    "hallucination_silence_threshold": "words have no times yet; digital silence alone is left out",
-    "highlight_words": "words have no times yet",
-    "initial_prompt": "text before the window is not there yet",
-    "logprob_threshold": "decoding again at another temperature is not there yet",
-    "model_dir": "give the folder as --model, or set HF_HOME",
-    "no_timestamps": "it belongs to `antiphon transcribe`",
-    "prepend_punctuations": "words have no times yet",
-    "print_progress": "it is shown by itself; --quiet turns it off",
-    "prompt": "text before the window is not there yet",
-    "temperature_increment_on_fallback": "decoding again is not there yet",
-    "threads": "it is called -o num_threads here",
-    "vad": "voice activity is not detected yet; digital silence alone is left out",
-    "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
-    "verbose": "it says what it does by itself; --quiet turns that off",
-    "without_timestamps": "it is called --no-timestamps here",
-}
 
 
 @dataclass(frozen=True)
@@ -148,57 +120,6 @@ class FlagGroup:
         return "\n".join(lines)
 
 
-class PanelledCommand(TyperCommand):
-    """Lists flags under the headings of their groups, and values by words instead of types."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panel = getattr(parameter, "rich_help_panel", None) or heading
-                panels.setdefault(panel, []).append((_in_words(record[0]), record[1]))
-        for panel, records in panels.items():
-            with formatter.section(panel):
-                formatter.write_dl(records)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except (
-            Exception
-        ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
-            option = getattr(error, "option_name", None)
-            if type(error).__name__ != "NoSuchOption" or option is None:
-                raise
-            ctx.fail(_unknown_flag(option, ctx))
-            raise AssertionError("unreachable") from error
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [
-            piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
-        ]
-
-
-def _unknown_flag(option: str, ctx: Any) -> str:
-    """What a flag of another tool is here; else what is near, where something is: click's own
-    suggestions are often far away."""
-    name = option.lstrip("-").replace("-", "_")
-    table = foreign.OPTIONS.get(name) or foreign.SAMPLING.get(name)
-    reason = OTHER_FLAGS.get(name) or (table and table[1])
-    if reason:
-        return f"No option {option}: {reason}."
-    flags = [
-        flag
-        for parameter in ctx.command.params
-        for flag in (*parameter.opts, *parameter.secondary_opts)
-    ]
-    near = get_close_matches(option, flags, n=1, cutoff=0.75)
-    hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
-    return f"No such option: {option}. {hint}"
-
-
 def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator of commands that have one parameter for each group, a dictionary."""
 
@@ -264,14 +185,6 @@ def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _in_words(signature: str) -> str:
-    """`--seed N` for typer's `--seed <int>`; nothing for the type of an argument."""
-    words = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", " <list[str]>": ""}
-    for kind, word in words.items():
-        signature = signature.replace(kind, word)
-    return signature
-
-
 def _sentence(meaning: str, default: Any) -> str:
     """A capital letter and a full stop; a value or code that comes first stays as it is."""
     code_first = meaning.startswith("`") or meaning.split(" ")[0].endswith(":")
@@ -288,25 +201,17 @@ def _default(option: "Field[Any]") -> Any:
     return option.default_factory() if option.default_factory is not MISSING else option.default
 
 
-_ENGINE_FIELDS = {
-    option.name: (get_type_hints(section)[option.name], _default(option))
-    for section in SECTIONS.values()
-    for option in fields(section)
-    if option.name != "model"
-}
-_SAMPLING_FIELDS = {
-    option.name: (get_type_hints(SamplingParams)[option.name], _default(option))
-    for option in fields(SamplingParams)
-    if option.repr  # what is hidden there is not for callers
-}
+_ENGINE_OPTIONS = {name: option for name, option in OPTIONS.items() if name != "model"}
+_SAMPLING_TYPES = get_type_hints(SamplingParams)
+_SAMPLING_FIELDS = [option for option in fields(SamplingParams) if option.repr]  # public ones
 
 ENGINE = FlagGroup(
     parameter="engine",
     panel="Engine",
     pairs=("--option", "-o"),
-    types={name: kind for name, (kind, _) in _ENGINE_FIELDS.items()},
-    defaults={name: default for name, (_, default) in _ENGINE_FIELDS.items()},
-    meanings=meanings.ENGINE,
+    types={name: option.annotation for name, option in _ENGINE_OPTIONS.items()},
+    defaults={name: option.default for name, option in _ENGINE_OPTIONS.items()},
+    meanings={name: option.meaning for name, option in _ENGINE_OPTIONS.items()},
     listed=(
         "device",
         "dtype",
@@ -331,9 +236,9 @@ SAMPLING = FlagGroup(
     parameter="sampling",
     panel="Sampling",
     pairs=("--sampling", "-s"),
-    types={name: kind for name, (kind, _) in _SAMPLING_FIELDS.items()},
-    defaults={name: default for name, (_, default) in _SAMPLING_FIELDS.items()},
-    meanings=meanings.SAMPLING,
+    types={option.name: _SAMPLING_TYPES[option.name] for option in _SAMPLING_FIELDS},
+    defaults={option.name: _default(option) for option in _SAMPLING_FIELDS},
+    meanings=SAMPLING_MEANINGS,
     listed=("max_tokens", "temperature", "top_p", "seed"),
     aliases={},
 )

@@ -72,7 +72,7 @@ def _watch(reading: int) -> None:
 
 
 def _announce(signum: int) -> None:
-    """One line. What libraries have to say from here on is about being interrupted: nobody needs it."""
+    """Prints one line. What libraries print after it is only about the interruption: silenced."""
     _State.signum = signum
     name = "interrupted" if signum == signal.SIGINT else "terminated"
     start_of_line = (

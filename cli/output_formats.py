@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from antiphon.config.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
-    from antiphon.engine.outputs import Transcription
+    from antiphon.engine.outputs import Segment, Transcription
 
 
 def as_txt(result: "Transcription") -> str:
@@ -23,7 +23,7 @@ def as_txt(result: "Transcription") -> str:
 def as_srt(result: "Transcription") -> str:
     """SubRip: numbered blocks, hours always, a comma before the milliseconds."""
     return "".join(
-        f"{number}\n{_clock(segment.start, ',', True)} --> {_clock(segment.end, ',', True)}\n{_cue(segment.text)}\n\n"
+        f"{number}\n{_span(segment, ',', always_hours=True)}\n{_cue(segment.text)}\n\n"
         for number, segment in enumerate(result.segments, 1)
     )
 
@@ -31,7 +31,7 @@ def as_srt(result: "Transcription") -> str:
 def as_vtt(result: "Transcription") -> str:
     """WebVTT: a header line, hours only from the first hour on, a point before the milliseconds."""
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(segment.start, '.', False)} --> {_clock(segment.end, '.', False)}\n{_cue(segment.text)}\n\n"
+        f"{_span(segment, '.', always_hours=False)}\n{_cue(segment.text)}\n\n"
         for segment in result.segments
     )
 
@@ -39,7 +39,14 @@ def as_vtt(result: "Transcription") -> str:
 def as_tsv(result: "Transcription") -> str:
     """Start and end in whole milliseconds, then the text."""
     return "start\tend\ttext\n" + "".join(
-        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{' '.join(segment.text.split())}\n"
+        "\t".join(
+            [
+                str(_milliseconds(segment.start)),
+                str(_milliseconds(segment.end)),
+                " ".join(segment.text.split()),
+            ]
+        )
+        + "\n"
         for segment in result.segments
     )
 
@@ -95,6 +102,11 @@ def _umask() -> int:
 
 def _milliseconds(seconds: float) -> int:
     return round(1000 * seconds)
+
+
+def _span(segment: "Segment", decimal_mark: str, *, always_hours: bool) -> str:
+    start = _clock(segment.start, decimal_mark, always_hours)
+    return f"{start} --> {_clock(segment.end, decimal_mark, always_hours)}"
 
 
 def _clock(seconds: float, decimal_mark: str, always_hours: bool) -> str:

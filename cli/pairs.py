@@ -9,7 +9,8 @@ _AS_PYTHON_WRITES = {"True": "true", "False": "false", "None": "null"}
 
 
 def parse_pairs(pairs: list[str], flag: str) -> dict[str, Any]:
-    """Values are JSON where they can be (numbers, true, null, lists), or as Python writes these three; else text."""
+    """Values by name. Each is read as JSON (numbers, true, null, lists) or as Python writes true,
+    false and null; any other is text."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -45,7 +45,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    inputs = InputProcessor(checkpoint, config.encoder.window)
     checked = inputs.check_transcription(**options)
     _check_length(checked.params, checkpoint)
     _check_machine(config, checkpoint)
@@ -63,7 +63,7 @@ def check_generation(
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.encoder_window)
+    inputs = InputProcessor(checkpoint, config.encoder.window)
     inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
     _check_length(params, checkpoint)
     _check_machine(config, checkpoint)
@@ -82,8 +82,8 @@ def _checkpoint(config: EngineConfig) -> Any:
 
 
 def _check_address(config: EngineConfig) -> None:
-    address = config.placement.address or os.environ.get("RAY_ADDRESS")
-    if config.placement.ray and address not in (None, "", "local"):
+    address = config.workers.address or os.environ.get("RAY_ADDRESS")
+    if config.workers.ray and address not in (None, "", "local"):
         from antiphon.actors.session import check_reachable
 
         check_reachable(str(address))
@@ -118,7 +118,7 @@ def _check_length(params: SamplingParams, checkpoint: Any) -> None:
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     """A device or an attention backend that was asked for by name, where the workers will run on
     this machine. Looking needs torch."""
-    requested = (config.encoder.encoder_attention_backend, config.decoder.decoder_attention_backend)
+    requested = (config.encoder.attention_backend, config.decoder.attention_backend)
     explicit = any(name != "auto" for name in requested)
     if not explicit and config.model.device != "cuda":
         return
@@ -140,9 +140,9 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
 
 def _runs_here(config: EngineConfig) -> bool:
     """Whether no Ray cluster will be joined, whose machines may be others."""
-    if not config.placement.ray:
+    if not config.workers.ray:
         return True
-    cluster = config.placement.address or os.environ.get("RAY_ADDRESS")
+    cluster = config.workers.address or os.environ.get("RAY_ADDRESS")
     return cluster is None and not RUNNING_CLUSTER.exists()
 
 

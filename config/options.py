@@ -1,89 +1,120 @@
-"""Engine options: frozen dataclasses by composition, resolved from flat keyword arguments by one pure function."""
+"""Engine options: frozen dataclasses by composition, resolved from flat keyword arguments.
 
-import math
-import operator
+`OPTIONS` is the one table of them: `resolve`, the flags of the command line and the tables of
+docs/options.md are made from it.
+"""
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Real
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError, nearest
 from antiphon.config.foreign import shown
+from antiphon.config.option_values import checked
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+def _option(default: Any, meaning: str, *, prefixed: bool = False) -> Any:
+    """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users
+    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`)."""
+    return field(default=default, metadata={"meaning": meaning, "prefixed": prefixed})
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which checkpoint, and how its weights are held. dtype 'auto': float32 on a CPU, the checkpoint's own on a GPU."""
+    """Which checkpoint, and how its weights are held."""
 
-    model: str = ""
-    revision: str | None = None
-    dtype: Dtype = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    quantization: Literal["none", "fp8", "int8"] = "none"  # of linear layers
-    load_format: Literal["auto", "dummy"] = (
-        "auto"  # dummy: random weights of the configuration's shapes, for measuring
+    model: str = _option("", "hub id, folder, or the size of a Whisper checkpoint")
+    revision: str | None = _option(None, "branch, tag or commit of a hub checkpoint")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
+        "auto", "of weights and activations; auto: float32 on a CPU, the checkpoint's on a GPU"
     )
-    enforce_eager: bool = False  # on a GPU: no CUDA graphs
-    max_model_len: int | None = (
-        None  # decoder positions; None: the model's own, or 512 where it has no limit
+    device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto: a GPU where there is one")
+    quantization: Literal["none", "fp8", "int8"] = _option(
+        "none", "of linear layers: fp8 on a GPU of capability 8.9 or newer, int8 anywhere"
     )
-    max_encoder_len: int | None = (
-        None  # encoder tokens; None: the model's own, or 1024 where it has no limit
+    load_format: Literal["auto", "dummy"] = _option(
+        "auto", "dummy: random weights of the configuration's shapes, for measuring"
     )
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    encoder_attention_backend: str = "auto"
-    encoder_window: Literal["full", "auto"] = (
-        "full"  # audio: auto encodes only as many positions as a clip fills
+    enforce_eager: bool = _option(False, "on a GPU: no CUDA graphs")
+    max_model_len: int | None = _option(
+        None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
-    encoder_replicas: int = 1
-    max_encoder_batch_tokens: int = 16_384  # tokens of one packed forward
+    max_encoder_len: int | None = _option(
+        None, "encoder tokens; by default the model's own, 1024 where it has no limit"
+    )
 
 
 @dataclass(frozen=True)
-class DecoderOptions:
-    decoder_attention_backend: str = "auto"
-    decoder_replicas: int = 1
-    kv_cache_dtype: Literal["auto", "fp8"] = "auto"  # auto: the model's
-    kv_page_size: int = 16  # tokens in a page
-    num_kv_pages: int | None = (
-        None  # None: as many as max_num_seqs full sequences need, within kv_cache_memory_gib
+class HalfOptions:
+    """What the encoder and the decoder have in common."""
+
+    attention_backend: str = _option(
+        "auto", "`antiphon info` lists those that are usable here", prefixed=True
     )
-    kv_cache_memory_gib: float | None = None  # None: 4 on a CPU, 85 % of what is free on a GPU
+    replicas: int = _option(1, "workers of this half", prefixed=True)
+
+
+@dataclass(frozen=True)
+class EncoderOptions(HalfOptions):
+    window: Literal["full", "auto"] = _option(
+        "full",
+        "auto: encode only as many positions of Whisper's window as a clip fills",
+        prefixed=True,
+    )
+    max_encoder_batch_tokens: int = _option(16_384, "tokens of one packed encoder forward")
+
+
+@dataclass(frozen=True)
+class DecoderOptions(HalfOptions):
+    kv_cache_dtype: Literal["auto", "fp8"] = _option(
+        "auto", "fp8: keys and values in float8, half the memory and traffic"
+    )
+    kv_page_size: int = _option(16, "tokens in a page of the KV cache")
+    num_kv_pages: int | None = _option(
+        None, "pages of the KV cache; by default as many as kv_cache_memory_gib holds"
+    )
+    kv_cache_memory_gib: float | None = _option(
+        None, "by default 4 on a CPU, 85 % of what is free on a GPU"
+    )
 
 
 @dataclass(frozen=True)
 class SchedulerOptions:
-    max_num_seqs: int = 64  # sequences that decode together
-    max_num_batched_tokens: int = 4096  # tokens of one decoder step
-    num_scheduler_steps: int = 1  # decoder steps launched per round of the scheduler
-    max_waiting_requests: int = 100_000
-    encode_timeout: float = (
-        600.0  # seconds until encoder work fails that its encoder is silent about
+    """Limits of each decoder replica's scheduler."""
+
+    max_num_seqs: int = _option(64, "sequences that decode together")
+    max_num_batched_tokens: int = _option(4096, "tokens of one decoder step")
+    num_scheduler_steps: int = _option(1, "decoder steps launched per round of the scheduler")
+    max_waiting_requests: int = _option(100_000, "more are refused")
+    encode_timeout: float = _option(
+        600.0, "seconds without an answer from its encoder until an input fails"
     )
-    encode_ahead_tokens: int | None = (
-        None  # encoder tokens asked for but not yet in the KV cache; None: max_num_seqs full inputs
+    encode_ahead_tokens: int | None = _option(
+        None,
+        "encoder tokens requested but not yet in the KV cache; by default max_num_seqs full inputs",
     )
 
 
 @dataclass(frozen=True)
-class PlacementOptions:
-    ray: bool = True  # False: both halves in this process, without Ray
-    address: str | None = (
-        None  # of a Ray cluster, as in ray.init; None: the running one, or a local one
+class WorkerOptions:
+    """The workers' processes: where they run, and what they may use."""
+
+    ray: bool = _option(
+        True, "without Ray both halves run in this process: a quicker start for one-off use"
     )
-    placement: Literal["auto", "colocated", "disaggregated"] = (
-        "auto"  # both halves in one process, or each in its own
+    address: str | None = _option(
+        None,
+        "of a Ray cluster, HOST:PORT; by default the running one, else one on this machine",
     )
-    num_threads: int | None = None  # torch threads of each worker on a CPU; None: all cores
-    startup_timeout: float = 300.0  # seconds
+    placement: Literal["auto", "colocated", "disaggregated"] = _option(
+        "auto", "colocated: both halves in one process; disaggregated: each in its own"
+    )
+    num_threads: int | None = _option(
+        None, "torch threads of each worker on a CPU; by default all cores"
+    )
+    startup_timeout: float = _option(300.0, "seconds for all workers to load")
 
 
 @dataclass(frozen=True)
@@ -92,11 +123,44 @@ class EngineConfig:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
-    placement: PlacementOptions = field(default_factory=PlacementOptions)
+    workers: WorkerOptions = field(default_factory=WorkerOptions)
 
 
-SECTIONS: dict[str, Any] = {each.name: each.default_factory for each in fields(EngineConfig)}
-OWNER = {option.name: name for name, section in SECTIONS.items() for option in fields(section)}
+@dataclass(frozen=True)
+class Option:
+    """One option: the name that users type, and the field of `EngineConfig` that it sets."""
+
+    name: str
+    section: str
+    field: str
+    annotation: Any
+    default: Any
+    meaning: str
+
+
+_SECTIONS: dict[str, Any] = {part.name: part.default_factory for part in fields(EngineConfig)}
+
+
+def _table() -> dict[str, Option]:
+    options = []
+    for section, options_class in _SECTIONS.items():
+        annotations = get_type_hints(options_class)
+        for entry in fields(options_class):
+            prefix = f"{section}_" if entry.metadata["prefixed"] else ""
+            options.append(
+                Option(
+                    name=prefix + entry.name,
+                    section=section,
+                    field=entry.name,
+                    annotation=annotations[entry.name],
+                    default=entry.default,
+                    meaning=entry.metadata["meaning"],
+                )
+            )
+    return {option.name: option for option in options}
+
+
+OPTIONS = _table()  # by the name that users type; "model" is an argument of its own
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
 
 
@@ -105,28 +169,27 @@ def resolve(
     options: Mapping[str, Any],
     environment: Mapping[str, str] = os.environ,
 ) -> EngineConfig:
-    """Flat options to an EngineConfig. None is an option's default; other engines' names for the same are taken.
+    """Flat options to an EngineConfig. None stands for the default; other engines' names for the
+    same option are taken.
 
-    Environment variables ANTIPHON_<OPTION> serve for the attention backends. Raises ConfigurationError for an unknown
-    name (with the nearest valid one) and for a value of the wrong type or out of range.
+    Environment variables ANTIPHON_<OPTION> give defaults for the attention backends. Raises
+    ConfigurationError for an unknown name (with the nearest valid one), for a value of the wrong
+    type or out of range, and for options that exclude each other.
     """
-    defaults = {
-        name: environment[key]
+    values = {
+        name: environment[variable]
         for name in FROM_ENVIRONMENT
-        if (key := f"ANTIPHON_{name.upper()}") in environment
+        if (variable := f"ANTIPHON_{name.upper()}") in environment
     }
-    flat = {
-        name: _checked(name, value)
-        for name, value in {**defaults, **_by_own_names(options)}.items()
-        if value is not None
-    }
-    flat["model"] = _model_name(model)
-    sections = {
-        name: section(**{option: value for option, value in flat.items() if OWNER[option] == name})
-        for name, section in SECTIONS.items()
-    }
-    config = EngineConfig(**sections)
-    if not config.placement.ray:
+    values |= _by_own_names(options)
+    sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    sections["model"]["model"] = _model_name(model)
+    for name, value in values.items():
+        if value is not None:
+            option = OPTIONS[name]
+            sections[option.section][option.field] = checked(name, option.annotation, value)
+    config = EngineConfig(**{name: _SECTIONS[name](**given) for name, given in sections.items()})
+    if not config.workers.ray:
         check_one_process(config)
     return config
 
@@ -134,34 +197,36 @@ def resolve(
 def check_one_process(config: EngineConfig) -> None:
     """Raises ConfigurationError for what an engine without Ray, in one process, cannot do."""
     replicas = {
-        "encoder_replicas": config.encoder.encoder_replicas,
-        "decoder_replicas": config.decoder.decoder_replicas,
+        "encoder_replicas": config.encoder.replicas,
+        "decoder_replicas": config.decoder.replicas,
     }
     for name, count in replicas.items():
         if count != 1:
             raise ConfigurationError(
                 f"{name}={count} needs a process for each: leave out ray=False"
             )
-    if config.placement.placement == "disaggregated":
+    if config.workers.placement == "disaggregated":
         raise ConfigurationError(
             "placement='disaggregated' needs a process for each half: leave out ray=False"
         )
-    if config.placement.address is not None:
+    if config.workers.address is not None:
         raise ConfigurationError(
-            f"ray=False joins no cluster: leave out it or address={config.placement.address!r}"
+            f"ray=False joins no cluster: leave out it or address={config.workers.address!r}"
         )
 
 
 def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
-    for given, value in options.items():
-        name = foreign.OPTION_ALIASES.get(given, given)
+    for spelling, value in options.items():
+        name = foreign.OPTION_ALIASES.get(spelling, spelling)
         if name in own:
-            raise ConfigurationError(f"'{given}' is another name of '{name}': give one of them")
-        if name in OWNER and name != "model":
+            raise ConfigurationError(f"'{spelling}' is another name of '{name}': give one of them")
+        if name in OPTIONS and name != "model":
             own[name] = value
         elif name not in foreign.OPTIONS:
-            raise ConfigurationError(f"unknown option '{given}'.{nearest(str(given), list(OWNER))}")
+            raise ConfigurationError(
+                f"unknown option '{spelling}'.{nearest(str(spelling), list(OPTIONS))}"
+            )
         elif (reason := foreign.refusal(name, value, foreign.OPTIONS)) is not None:
             raise ConfigurationError(reason)
     return own
@@ -177,56 +242,3 @@ def _model_name(model: Any) -> str:
             f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}"
         )
     return name
-
-
-def _checked(name: str, value: Any) -> Any:
-    """The value in the plain form that the option's annotation asks for. All numbers must be above 0."""
-    annotation = _HINTS[name]
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    given, value = value, foreign.option_value(name, value)
-    if get_origin(annotation) is Literal:
-        choices = get_args(annotation)
-        if not isinstance(value, str) or value not in choices:
-            remedy = foreign.remedy(name, value)
-            raise ConfigurationError(
-                f"{name} must be one of {', '.join(choices)}, not {shown(given)}{remedy}"
-            )
-        return value
-    if bool in kinds:
-        return _flag(name, value)
-    if str in kinds:
-        if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"{name} must be a text that is not empty, not {shown(value)}")
-        return value
-    return _whole_number(name, value) if int in kinds else _number(name, value)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
-        raise ConfigurationError(f"{name} must be true or false, not {shown(value)}")
-    return bool(value)
-
-
-def _whole_number(name: str, value: Any) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if not 0 < number < 2**31:
-        raise ConfigurationError(f"{name} must be a whole number above 0, not {shown(value)}")
-    return number
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
-    except OverflowError:
-        number = 0.0
-    if not 0.0 < number < math.inf:
-        raise ConfigurationError(f"{name} must be a number above 0, not {shown(value)}")
-    return number
-
-
-_HINTS: dict[str, Any] = {
-    name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()
-}

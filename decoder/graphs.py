@@ -1,12 +1,14 @@
-"""CUDA graphs of decoder steps, one for each shape that steps are padded to.
+"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and the choice among them.
 
-A step of only decodes has as many tokens as sequences; a mixed step has room for the prompts of new sequences, so that admitting a clip
-does not throw the running ones out of graphs. Most prompts are short (Whisper's has four tokens); those that carry earlier text are
-not, and have graphs of their own, for fewer batch sizes.
+A step of decodes only has as many tokens as sequences. A mixed step has room for the prompts of new
+sequences, so that admitting one lets the running sequences keep using CUDA graphs. Most prompts are
+short (Whisper's has four tokens); prompts that carry earlier text are not, and have graphs of their
+own, for fewer batch sizes.
 """
 
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 
 import numpy as np
@@ -14,99 +16,142 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
+from antiphon.decoder.sampling.settings import SamplingFeatures
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
-from antiphon.runtime.graphs import GraphCapture, Work
+from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.scheduler.plan import StepPlan
 
-logger = logging.getLogger(__name__)
+# Room in a mixed step beyond one token for each sequence, and the longest query of a sequence.
+PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
+# Both, in a step with a long prompt. What is longer still runs without a graph.
+LONG_PROMPT_TOKENS = 256
+LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 
-PROMPT_TOKENS, MAX_QUERY_LEN = (
-    64,
-    8,
-)  # room in a mixed step beyond one token for each sequence, and for each sequence
-LONG_PROMPT_TOKENS = (
-    256  # likewise, both, in a step with a long prompt; what is longer still runs without a graph
-)
-LONG_EVERY = 4  # batch sizes, one has a graph for long prompts
-
-Plans = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal and cross
-Forward = Callable[[StepInputs, Plans], None]
+PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal, cross
+Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 
 def batch_sizes(max_seqs: int) -> list[int]:
-    """1, 2, 4, 8, then steps that waste a fifth at most, up to `max_seqs`."""
+    """1, 2, 4, 8, then sizes that waste a fifth at most, up to `max_seqs`."""
     sizes = [1, 2, 4, 8]
     while sizes[-1] < max_seqs:
         sizes.append(sizes[-1] + max(8, sizes[-1] // 4 // 8 * 8))
     return [size for size in sizes if size < max_seqs] + [max_seqs]
 
 
-def shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape]:
-    """Largest first: the memory that the first graph takes serves the others."""
-    found = []
+def step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape]:
+    """All shapes with a graph, largest first: the memory of the first graph serves the others."""
+    shapes = []
     for i, size in enumerate(reversed(batch_sizes(max_seqs))):
         rooms = [(PROMPT_TOKENS, MAX_QUERY_LEN), (0, 1)]
         if i % LONG_EVERY == 0:
             rooms.insert(0, (LONG_PROMPT_TOKENS, LONG_PROMPT_TOKENS))
         for room, query_len in rooms:
             longest = min(query_len, max_kv_len)
-            found.append(
-                StepShape(
-                    size, min(size + room, size * longest), longest, max_kv_len, max_cross_len
-                )
-            )
-    return found
+            tokens = min(size + room, size * longest)
+            shapes.append(StepShape(size, tokens, longest, max_kv_len, max_cross_len))
+    return shapes
 
 
-def fitting(plan: StepPlan, available: Iterable[StepShape]) -> StepShape | None:
-    """The smallest of `available` that holds `plan` with its padding: one token for each sequence that is not there."""
+class EagerReason(StrEnum):
+    """Why a step, or the choice of its tokens, is launched kernel by kernel."""
+
+    NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
+    LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
+    MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
+    SAMPLING = "sampling"  # the model runs in a graph; a row asks for rules that graphs lack
+
+    @property
+    def counter(self) -> str:
+        """Its name among a decoder's counters."""
+        return f"eager_steps_{self.value}"
+
+
+@dataclass(frozen=True)
+class GraphChoice:
+    """How one step runs.
+
+    shape:     of the graph that runs the model; None: without a graph
+    features:  what the rows of the step ask of sampling
+    reason:    why not all of it is in a graph; None: it is
+    """
+
+    shape: StepShape | None
+    features: SamplingFeatures
+    reason: EagerReason | None
+
+    @property
+    def samples(self) -> bool:
+        """True if the graph also chooses the tokens."""
+        return self.reason is None
+
+
+def choose_graph(
+    plan: StepPlan, features: SamplingFeatures, shapes: Collection[StepShape]
+) -> GraphChoice:
+    """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
+    sequence that the step has less than the graph."""
+    if not shapes:
+        return GraphChoice(None, features, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
-    fits = (
+    fitting = [
         shape
-        for shape in available
+        for shape in shapes
         if shape.sequences >= sequences
         and shape.tokens - tokens >= shape.sequences - sequences
         and shape.max_query_len >= longest
-    )
-    return min(fits, key=lambda shape: (shape.tokens, shape.sequences), default=None)
+    ]
+    if not fitting:
+        is_long = longest > max(shape.max_query_len for shape in shapes)
+        reason = EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS
+        return GraphChoice(None, features, reason)
+    smallest = min(fitting, key=lambda shape: (shape.tokens, shape.sequences))
+    return GraphChoice(smallest, features, None if features.fit_graph else EagerReason.SAMPLING)
 
 
 class DecoderGraphs:
-    """`plan` makes the attention's plans for a step's inputs, `replan` renews them, `forward` is what is captured."""
+    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews it,
+    `forward` is what is captured."""
 
     def __init__(
         self,
         forward: Forward,
-        plan: Callable[[StepInputs], Plans],
-        replan: Callable[[Plans, StepInputs], None],
+        plan: Callable[[StepInputs], PlannedAttentions],
+        replan: Callable[[PlannedAttentions, StepInputs], None],
         buffer: InputBuffer,
-        available: list[StepShape],
+        shapes: list[StepShape],
         model: nn.Module,
     ) -> None:
         self._replan = replan
 
-        def step(shape: StepShape) -> tuple[Plans, Work]:
-            inputs = buffer.fill(_dummy(shape, buffer), shape)
-            plans = plan(inputs)
-            return plans, partial(forward, inputs, plans)
+        def prepare(shape: StepShape) -> tuple[PlannedAttentions, Work]:
+            inputs = buffer.fill(_full_step(shape, buffer), shape)
+            attentions = plan(inputs)
+            return attentions, partial(forward, inputs, attentions)
 
-        capture = GraphCapture(buffer.device, model)
-        self._captured = capture.each(available, step)
-        self.report = capture.report
-        logger.info("decoder: %s", self.report)
-
-    def fitting(self, plan: StepPlan) -> StepShape | None:
-        return fitting(plan, self._captured)
+        self._graphs = GraphSet("decoder", buffer.device, model, shapes, prepare)
+        self.shapes, self.report = self._graphs.shapes, self._graphs.report
 
     def replay(self, inputs: StepInputs) -> None:
-        captured = self._captured[inputs.shape]
-        self._replan(captured.plan, inputs)
-        captured.graph.replay()
+        """Runs the graph of `inputs.shape`, which reads inputs where `InputBuffer` puts them."""
+        self._replan(self._graphs.metadata(inputs.shape), inputs)
+        self._graphs.replay(inputs.shape)
+
+
+def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
+    """A step of scratch sequences that fills `shape`: some backends size what they keep by the first
+    step that they plan."""
+    extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
+    query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
+    slots = np.full(shape.sequences, buffer.scratch_slot)
+    table = np.full((shape.sequences, 1), buffer.scratch_page)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))
 
 
 class CrossWriteGraphs:
-    """Graphs that write cross KV of so many encoder tokens: else a step that takes in new clips spends longer on launching the
-    projections of every layer than the device on computing them."""
+    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that admits
+    new clips would spend longer on launching the projections of every layer than the device on
+    computing them."""
 
     def __init__(
         self,
@@ -116,45 +161,41 @@ class CrossWriteGraphs:
         scratch: int,
         model: nn.Module,
     ) -> None:
-        """`write` takes states [tokens, hidden] and slots [tokens]; `hidden` is what the graphs read, as long as the largest size;
-        `scratch` is the slot that padding goes to."""
-        self._hidden = hidden
-        self._slots = torch.full((len(hidden),), scratch, dtype=torch.int32, device=hidden.device)
-        self._scratch = scratch
-        capture = GraphCapture(hidden.device, model)
-        self._captured = capture.each(
-            sorted(sizes, reverse=True),
-            lambda size: (None, partial(write, hidden[:size], self._slots[:size])),
+        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The graphs read
+        states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the position in the KV pool
+        that padding goes to."""
+        self._hidden, self._scratch = hidden, scratch
+        self._slot_mapping = torch.full(
+            (len(hidden),), scratch, dtype=torch.int32, device=hidden.device
         )
-        self.report = capture.report
-        logger.info("cross KV: %s", self.report)
 
-    def replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
-        """`hidden` [tokens, hidden], `slots` [tokens] int32; in as many pieces as the largest graph makes of them."""
+        def prepare(size: int) -> tuple[None, Work]:
+            return None, partial(write, hidden[:size], self._slot_mapping[:size])
+
+        largest_first = sorted(sizes, reverse=True)
+        self._graphs = GraphSet("cross KV", hidden.device, model, largest_first, prepare)
+        self.report = self._graphs.report
+
+    def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the largest
+        graph's size."""
         largest = len(self._hidden)
-        for piece, places in zip(hidden.split(largest), slots.split(largest), strict=True):
-            self._replay(piece, places)
+        pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
+        for states, positions in pieces:
+            self._replay(states, positions)
 
-    def _replay(self, hidden: torch.Tensor, slots: torch.Tensor) -> None:
+    def _replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
         tokens = len(hidden)
-        size = min(size for size in self._captured if size >= tokens)
+        size = min(size for size in self._graphs.shapes if size >= tokens)
         self._hidden[:tokens].copy_(hidden)
-        self._slots[:tokens].copy_(slots)
-        self._slots[tokens:size].fill_(self._scratch)
-        self._captured[size].graph.replay()
+        self._slot_mapping[:tokens].copy_(slot_mapping)
+        self._slot_mapping[tokens:size].fill_(self._scratch)
+        self._graphs.replay(size)
 
 
 def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
-    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third at most."""
+    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third
+    at most."""
     if fixed:
         return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
     return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
-
-
-def _dummy(shape: StepShape, buffer: InputBuffer) -> StepPlan:
-    """A full step of scratch sequences: some backends size what they keep by the first plan they see."""
-    extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
-    query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
-    slots = np.full(shape.sequences, buffer.scratch_slot)
-    table = np.full((shape.sequences, 1), buffer.scratch_page)
-    return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))

@@ -2,6 +2,7 @@
 
 import torch
 
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
@@ -26,7 +27,7 @@ def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
         half.num_layers, decoder.kv_page_size, half.num_heads, half.head_dim, dtype
     )
     per_sequence = sum(
-        -(-length // decoder.kv_page_size)
+        ceil_div(length, decoder.kv_page_size)
         for length in (model.max_decoder_len, model.max_encoder_len)
     )
     budget = _budget(config, target.device)

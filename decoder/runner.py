@@ -1,11 +1,14 @@
-"""Runs a decoder: a step plan in, one sampled token per sequence out. The plan decides everything; nothing here schedules.
+"""Runs a decoder: a step plan in, one sampled token per sequence out. The plan decides everything;
+nothing here schedules.
 
-On a GPU nothing waits for the device: `launch` queues a step, `LaunchedStep.result` waits for its tokens. Tokens also stay on the
-device, where the next step reads them, so it can be launched before they are known here.
+On a GPU nothing waits for the device: `launch` queues a step, `LaunchedStep.result` waits for its
+tokens. Tokens also stay on the device, where the next step reads them, so it can be launched before
+they are known here.
 """
 
 import logging
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,29 +18,33 @@ from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.float8_range import Rows, fit_to_float8
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     CrossWriteGraphs,
     DecoderGraphs,
-    Plans,
+    GraphChoice,
+    PlannedAttentions,
+    choose_graph,
     cross_write_sizes,
-    shapes,
+    step_shapes,
 )
 from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel, DecoderStep
 from antiphon.decoder.room import check_room, num_pages
-from antiphon.decoder.sampling.sampler import DeviceLogprobs, Sampler
+from antiphon.decoder.sampling.logprobs import DeviceLogprobs
+from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
-from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import HeadTensors
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.quantise import check, quantise_decoder
+from antiphon.layers.prepare import prepare_decoder
+from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
 from antiphon.runtime.device import Target, probe, to_device
 from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
@@ -47,97 +54,82 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LaunchedStep:
-    """A step under way. `done` is None where the device is the host."""
+    """A step in flight."""
 
-    tokens: torch.Tensor  # on the host once `done`
+    tokens: torch.Tensor  # [sequences] int64, on the host once `done`
     logprobs: DeviceLogprobs | None
-    done: torch.cuda.Event | None
-    refused: dict[int, Exception] = field(
-        default_factory=dict
-    )  # by slot: settings that could not be taken
+    done: torch.cuda.Event | None  # None where the device is the host
+    refused: dict[int, Exception]  # by slot: settings that the device could not take
 
     def result(self) -> StepResult:
         """Waits for the step."""
         if self.done is not None:
             self.done.synchronize()
-        return StepResult(
-            self.tokens.numpy(), None if self.logprobs is None else self.logprobs.on_host()
-        )
+        logprobs = None if self.logprobs is None else self.logprobs.on_host()
+        return StepResult(self.tokens.numpy(), logprobs)
 
 
 class DecoderRunner:
-    """Holds the decoder half of a checkpoint, its page pool, and what the device knows of the running sequences."""
+    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the running
+    sequences.
+
+    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if there
+    are graphs.
+    """
 
     def __init__(
         self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None
     ) -> None:
+        """Loads the decoder, takes memory for its KV pool, captures graphs and warms up.
+
+        `timestamps`: Whisper's rules. Raises ConfigurationError, AttentionBackendError or
+        CheckpointError for what cannot run here; where possible before any weight is read.
+        """
         self.model_config, self.config = model, config
+        # What runs where is decided before weights are read.
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         check_room(model, config)
-        specs = decoder_specs(model.decoder, self.target, config.decoder)
-        check(config.model.quantization, self.target)
+        check_quantization(config.model.quantization, self.target)
         self.causal, self.cross = select_paged(
-            "decoder", config.decoder.decoder_attention_backend, specs
+            "decoder",
+            config.decoder.attention_backend,
+            decoder_specs(model.decoder, self.target, config.decoder),
         )
+        # Weights.
         self.model = self._load()
-        quantise_decoder(config.model.quantization, self.model.layers, self.model.cross_attentions)
-        if self.device.type == "cuda":
-            fuse_few_rows(self.model.layers)
-        options, half = config.scheduler, model.decoder
-        self.slots = Slots(
-            options.max_num_seqs,
-            model.max_decoder_len,
-            half.vocab_size,
-            self.device,
-            half.padding_id,
-        )
-        self.pool = (
-            self._make_pool()
-        )  # behind what else is large: it takes its share of what is left
-        self.sampler = Sampler(self.slots, timestamps)
+        # State of the running sequences. The pool comes last: it takes a share of what is left.
+        self.slots = self._make_slots()
+        self._logits, self._tokens = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
-        pages = (self._pages_for(model.max_decoder_len), self._pages_for(model.max_encoder_len))
-        most_tokens = (
-            max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
-            + options.max_num_seqs
-        )
-        scratch = (self.slots.scratch, self.pool.scratch_page)
-        under_way = 2 * options.num_scheduler_steps  # steps: a round looks one round ahead
-        self.inputs = InputBuffer(
-            options.max_num_seqs,
-            most_tokens,
-            *pages,
-            self.pool.page_size,
-            scratch,
-            self.device,
-            under_way + 1,
-        )
-        self._logits = torch.zeros(options.max_num_seqs, half.vocab_size, device=self.device)
-        self._tokens = torch.zeros(options.max_num_seqs, dtype=torch.int64, device=self.device)
-        self.graphs = self._capture()
-        self.cross_graphs = self._capture_cross()
+        self.pool = self._make_pool()
+        # What a step needs.
+        self.sampler = Sampler(self.slots, timestamps)
+        self.inputs = self._make_inputs()
+        self.graphs = self._capture_steps()
+        self.cross_graphs = self._capture_cross_writes()
+        self.eager_steps: Counter[str] = Counter()
         self.warm_up()
+        self.eager_steps.clear()
 
     def warm_up(self) -> None:
-        """Goes once through every rule of sampling and both kinds of steps, so that what is loaded, compiled or allocated at first use
-        is so before the first request."""
+        """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
+        compiled or allocated at first use is so before the first request."""
         sequence = ScratchSequence(
             self.slots.scratch,
             self.pool.scratch_page,
             self.pool.page_size,
             self.model_config.max_decoder_len,
         )
-        states = torch.zeros(
-            1, self.model_config.encoder.hidden_size, dtype=self.target.dtype, device=self.device
-        )
+        hidden_size = self.model_config.encoder.hidden_size
+        states = torch.zeros(1, hidden_size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
                 self.handoff.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
 
     def probe(self) -> None:
-        """Raises if the device can't go on after an error."""
+        """Raises if the device cannot go on after an error."""
         probe(self.device)
 
     @property
@@ -150,10 +142,11 @@ class DecoderRunner:
             None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
         )
         model = self._random() if checkpoint is None else self._read(checkpoint)
+        states = None
         if self.cross.spec.kv_dtype == FLOAT8:
-            fit_to_float8(
-                model, Rows.of_encoder(self.model_config.encoder, checkpoint, self.device)
-            )
+            half = self.model_config.encoder
+            states = ProjectionInput.of_encoder(half, checkpoint, self.device)
+        prepare_decoder(model, self.config.model.quantization, self.target, states)
         return model
 
     def _random(self) -> DecoderModel:
@@ -171,78 +164,125 @@ class DecoderRunner:
         check_unused(checkpoint, "decoder", self.model_config.family.ignored)
         return model
 
+    # ------------------------------------------------------------------ construction
+
+    def _make_slots(self) -> Slots:
+        half = self.model_config.decoder
+        return Slots(
+            self.config.scheduler.max_num_seqs,
+            self.model_config.max_decoder_len,
+            half.vocab_size,
+            self.device,
+            half.padding_id,
+        )
+
+    def _make_outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [sequences, vocabulary] and tokens [sequences] of a step, which graphs write."""
+        rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
+        logits = torch.zeros(rows, vocab_size, device=self.device)
+        return logits, torch.zeros(rows, dtype=torch.int64, device=self.device)
+
     def _make_pool(self) -> KVPool:
-        half, decoder = self.model_config.decoder, self.config.decoder
-        dtype = self.cross.spec.kv_dtype or self.target.dtype
-        shape = (decoder.kv_page_size, half.num_heads, half.head_dim, dtype)
+        half = self.model_config.decoder
         return KVPool(
             half.num_layers,
             num_pages(self.model_config, self.config, self.target),
-            *shape,
+            self.config.decoder.kv_page_size,
+            half.num_heads,
+            half.head_dim,
+            self.cross.spec.kv_dtype or self.target.dtype,
             self.device,
         )
 
-    def _pages_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.config.decoder.kv_page_size)
+    def _make_inputs(self) -> InputBuffer:
+        model, options, page_size = self.model_config, self.config.scheduler, self.pool.page_size
+        longest = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
+        limits = InputLimits(
+            sequences=options.max_num_seqs,
+            tokens=longest + options.max_num_seqs,
+            self_pages=pages_for(model.max_decoder_len, page_size),
+            cross_pages=pages_for(model.max_encoder_len, page_size),
+            page_size=page_size,
+            scratch_slot=self.slots.scratch,
+            scratch_page=self.pool.scratch_page,
+        )
+        in_flight = 2 * options.num_scheduler_steps  # with overlap: two rounds
+        return InputBuffer(limits, self.device, in_flight + 1)
+
+    @property
+    def _uses_graphs(self) -> bool:
+        return self.device.type == "cuda" and not self.config.model.enforce_eager
 
     @torch.inference_mode()
-    def _capture(self) -> DecoderGraphs | None:
-        """Graphs for every shape; None on a CPU, with `enforce_eager`, or with a backend that can't be captured."""
-        if self.device.type != "cuda" or self.config.model.enforce_eager:
+    def _capture_steps(self) -> DecoderGraphs | None:
+        """Graphs for every shape; None on a CPU, with `enforce_eager`, or with an attention backend
+        that cannot be captured."""
+        if not self._uses_graphs:
             return None
         if reason := uncapturable(self.causal):
             logger.warning("decoder steps run without CUDA graphs: %s", reason)
             return None
-        model = self.model_config
-        available = shapes(
-            self.config.scheduler.max_num_seqs, model.max_decoder_len, model.max_encoder_len
-        )
+        model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         return DecoderGraphs(
-            self._forward,
+            self._run_and_sample,
             self._plan_attention,
             self._replan_attention,
             self.inputs,
-            available,
+            step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len),
             self.model,
         )
 
     @torch.inference_mode()
-    def _capture_cross(self) -> CrossWriteGraphs | None:
-        """Needs nothing of the attention backend."""
-        if self.device.type != "cuda" or self.config.model.enforce_eager:
+    def _capture_cross_writes(self) -> CrossWriteGraphs | None:
+        """None where steps have no graphs, except that any attention backend will do."""
+        if not self._uses_graphs:
             return None
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.encoder_window == "full"
+        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
         sizes = cross_write_sizes(model.max_encoder_len, fixed)
-        hidden = torch.zeros(
-            max(sizes), model.encoder.hidden_size, dtype=self.target.dtype, device=self.device
-        )
+        shape = (max(sizes), model.encoder.hidden_size)
+        hidden = torch.zeros(shape, dtype=self.target.dtype, device=self.device)
 
-        def write(states: torch.Tensor, slots: torch.Tensor) -> None:
-            self.model.write_cross(states, slots, self.pool)
+        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+            self.model.write_cross(states, slot_mapping, self.pool)
 
-        return CrossWriteGraphs(
-            write, hidden, sizes, self.pool.scratch_page * self.pool.page_size, self.model
-        )
+        scratch = self.pool.scratch_page * self.pool.page_size
+        return CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+
+    # ------------------------------------------------------------------ one step
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
-        """Queues one step: takes in new sequences, writes their cross KV, one forward, one token per sequence."""
-        refused = self.slots.admit(plan.admissions)
-        self._write_cross(plan.cross_writes)
-        shape = self.graphs.fitting(plan) if self.graphs is not None else None
-        inputs = self.inputs.fill(plan, shape or StepShape.of(plan))
-        count = len(plan.slots)
-        tokens, logits, logprobs = self._tokens[:count], self._logits[:count], None
-        if shape is not None and self.graphs is not None:
-            self.graphs.replay(inputs)
+        """Queues one step on the device; the host does not wait for it."""
+        refused = self.slots.admit(plan.admissions)  # tokens and settings of new sequences
+        self._write_cross(plan.cross_writes)  # cross KV of their media, where it is not cached
+        choice = self.choose_graph(plan)
+        if choice.reason is not None and self.graphs is not None:
+            self.eager_steps[choice.reason.counter] += 1
+        inputs = self.inputs.fill(plan, choice.shape or StepShape.of(plan))
+        if choice.shape is not None and self.graphs is not None:
+            self.graphs.replay(inputs)  # the model, and the tokens under the graphs' rules
         else:
             self._run_model(inputs, self._plan_attention(inputs))
-        if shape is None or not (asked := self.sampler.asked(plan.slots)).fits_graph:
-            tokens, logprobs = self.sampler(logits, plan.slots, plan.kv_lens)
-        elif asked.logprobs:
-            logprobs = self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
+        tokens, logprobs = self._sample(plan, choice)
         return self._send_back(tokens, logprobs, refused)
+
+    def choose_graph(self, plan: StepPlan) -> GraphChoice:
+        """The graph for `plan`, whose admissions the slots have taken in."""
+        features = self.sampler.features(plan.slots)
+        shapes = () if self.graphs is None else self.graphs.shapes
+        return choose_graph(plan, features, shapes)
+
+    def _sample(
+        self, plan: StepPlan, choice: GraphChoice
+    ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
+        """Tokens [sequences] of the step on the device, and log-probabilities if any row asks."""
+        tokens, logits = self._tokens[: len(plan.slots)], self._logits[: len(plan.slots)]
+        if not choice.samples:
+            return self.sampler(logits, plan.slots, plan.kv_lens)
+        if choice.features.logprobs:
+            return tokens, self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
+        return tokens, None
 
     def _send_back(
         self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
@@ -257,43 +297,44 @@ class DecoderRunner:
         return LaunchedStep(host, copied, done, refused)
 
     def _write_cross(self, writes: list[CrossWrite]) -> None:
+        """Writes the cross KV of `writes`, whose hidden states leave the handoff buffer."""
         if not writes:
             return
         hidden = self.handoff.pop([write.key for write in writes])
-        size = self.pool.page_size
-        slots = [
-            (write.pages[:, None] * size + np.arange(size)).reshape(-1)[: write.num_tokens]
+        offsets = np.arange(self.pool.page_size)
+        positions = [
+            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
             for write in writes
         ]
-        where = to_device(np.concatenate(slots).astype(np.int32), self.device)
+        slot_mapping = to_device(np.concatenate(positions).astype(np.int32), self.device)
         if self.cross_graphs is not None:
-            self.cross_graphs.replay(hidden, where)
+            self.cross_graphs.replay(hidden, slot_mapping)
         else:
-            self.model.write_cross(hidden, where, self.pool)
+            self.model.write_cross(hidden, slot_mapping, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold
 
-    def _forward(self, inputs: StepInputs, plans: Plans) -> None:
+    def _run_and_sample(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
-        self._run_model(inputs, plans)
+        self._run_model(inputs, attentions)
         count = inputs.shape.sequences
         self.sampler.greedy(
             self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count]
         )
 
-    def _run_model(self, inputs: StepInputs, plans: Plans) -> None:
+    def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
+        """Logits of each sequence's last token, into `_logits`."""
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        step = DecoderStep(self.pool, inputs.slot_mapping, *plans)
-        hidden = self.model(
-            token_ids, self.slots.positions_of(inputs.token_slots, inputs.positions), step
-        )
+        positions = self.slots.positions_of(inputs.token_slots, inputs.positions)
+        step = DecoderStep(self.pool, inputs.slot_mapping, *attentions)
+        hidden = self.model(token_ids, positions, step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
-    def _plan_attention(self, inputs: StepInputs) -> Plans:
+    def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
         causal = PlannedAttention.of(self.causal, inputs.causal)
         return causal, PlannedAttention.of(self.cross, inputs.cross)
 
-    def _replan_attention(self, plans: Plans, inputs: StepInputs) -> None:
-        causal, cross = plans
+    def _replan_attention(self, attentions: PlannedAttentions, inputs: StepInputs) -> None:
+        causal, cross = attentions
         causal.replan(inputs.causal)
         cross.replan(inputs.cross)

@@ -1,53 +1,35 @@
-"""What the device knows of each running sequence: its tokens and its sampling settings, one row per slot.
+"""What the device knows of each running sequence: its tokens and its sampling settings, one row per
+slot.
 
-The host keeps the same settings in numpy, so that a step knows without asking the device which rules any of its rows need.
+The host's mirror is `scheduler/batch.py`, which has the same slots: the scheduler's lengths, page
+tables and stop ids, and the tokens as far as they are known there. Sampling settings are kept here
+on both sides, so that a step knows without asking the device which rules any of its rows need.
 """
 
 import numpy as np
 import torch
 
-from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.sampling.masks import MaskTable, checked_ids
+from antiphon.decoder.sampling.masks import MaskTable
+from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTable, checked_ids
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission
 
-OFF = -1
-FIELDS: dict[str, tuple[type, float]] = {  # type, and the value that asks for nothing
-    "prompt_len": (np.int64, 0),
-    "max_len": (np.int64, 0),
-    "min_tokens": (np.int64, 0),
-    "temperature": (np.float32, 0),
-    "top_k": (np.int64, 0),
-    "top_p": (np.float32, 1),
-    "min_p": (np.float32, 0),
-    "repetition_penalty": (np.float32, 1),
-    "presence_penalty": (np.float32, 0),
-    "frequency_penalty": (np.float32, 0),
-    "forced_first": (np.int64, OFF),
-    "forced_last": (np.int64, OFF),
-    "mask": (np.int64, 0),
-    "begin_mask": (np.int64, 0),
-    "timestamps": (np.int64, 0),
-    "no_repeat_ngram": (np.int64, 0),
-    "bad_words": (np.int64, 0),
-    "logprobs": (np.int64, OFF),
-    "seed": (np.uint64, 0),
-}
-
-
-_TORCH = {np.int64: torch.int64, np.float32: torch.float32}
-
-
-def _names(dtype: type) -> list[str]:
-    return [name for name, (each, _) in FIELDS.items() if each is dtype]
+_TORCH_DTYPES: dict[Dtype, torch.dtype] = {np.int64: torch.int64, np.float32: torch.float32}
 
 
 class Slots:
-    """`tokens` [slots, max_len] on the device is the only copy a step reads: decodes need no token from the host.
+    """Device state by slot. One slot more than sequences (`scratch`) takes what the padding of a
+    graph writes, and one column more the token after the last.
 
-    One slot more than sequences (`scratch`) takes what a graph's padding writes, and one column more the token after the last.
+        tokens       [slots, max_len + 1] int64; the only copy that a step reads, so decodes need no
+                     token from the host
+        stop_ids     [slots, MAX_STOP_IDS] int64, OFF where unused
+        on_device    by name of a setting [slots], int64 or float32
+        host         the same on the host, and the seeds
+        positions    [slots, max_len + 1] int64, for models whose padding token takes no position
+        bad_words    by slot, on the host alone: few checkpoints have any
+        logprob_ids  by slot, the token ids whose log-probabilities were asked for by name
     """
 
     def __init__(
@@ -58,135 +40,112 @@ class Slots:
         device: torch.device,
         padding_id: int | None = None,
     ) -> None:
-        """`padding_id`: the model's token that takes no position, where it has one."""
+        """`padding_id`: the token that takes no position, for models that have one."""
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
-        rows = max_seqs + 1
-        self.tokens = torch.zeros(rows, max_len + 1, dtype=torch.int64, device=device)
-        self.stop_ids = torch.full((rows, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
-        self.host: dict[str, np.ndarray] = {
-            name: np.full(rows, off, dtype) for name, (dtype, off) in FIELDS.items()
-        }
-        self._tables = {
-            dtype: torch.zeros(len(_names(dtype)), rows, dtype=_TORCH[dtype], device=device)
-            for dtype in (np.int64, np.float32)
+        num_slots = max_seqs + 1
+        self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int64, device=device)
+        self.stop_ids = torch.full((num_slots, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
+        self.host = SettingsTable(num_slots)
+        self._device_rows = {
+            dtype: torch.zeros(self.host.rows[dtype].shape, dtype=torch_dtype, device=device)
+            for dtype, torch_dtype in _TORCH_DTYPES.items()
         }
         self.on_device = {
             name: row
-            for dtype, table in self._tables.items()
-            for name, row in zip(_names(dtype), table, strict=True)
+            for dtype, rows in self._device_rows.items()
+            for name, row in zip(self.host.names(dtype), rows, strict=True)
         }
-        self.bad_words: list[tuple[tuple[int, ...], ...]] = [
-            ()
-        ] * rows  # on the host alone: few checkpoints have any
-        self.padding_id = padding_id
-        self.positions = (
-            None if padding_id is None else torch.arange(max_len + 1, device=device).repeat(rows, 1)
-        )
         self.masks = MaskTable(vocab_size, max_seqs, device)
-        self.logprob_ids: dict[int, torch.Tensor] = {}  # of slots that name the tokens they ask for
+        self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * num_slots
+        self.logprob_ids: dict[int, torch.Tensor] = {}
+        self.padding_id = padding_id
+        self.positions: torch.Tensor | None = None
+        if padding_id is not None:
+            self.positions = torch.arange(max_len + 1, device=device).repeat(num_slots, 1)
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
-        """Takes in new sequences; whoever had these slots before is gone. One copy, however many they are.
+        """Overwrites the state of the admitted slots, in one host-to-device copy.
 
-        Returns by slot what was wrong with those whose settings can't be taken. They run as empty
-        sequences that ask for nothing, until their requests are ended; the others don't notice.
+        Returns by slot what was wrong with the settings of a sequence. Such a sequence runs empty
+        and asks for nothing, until its request is ended; the others don't notice.
         """
         if not admissions:
             return {}
         refused: dict[int, Exception] = {}
-        rows = np.array([admission.slot for admission in admissions])
-        tokens = np.zeros(
-            (len(rows), max(len(admission.token_ids) for admission in admissions)), np.int64
-        )
-        stops = np.full((len(rows), MAX_STOP_IDS), OFF, np.int64)
+        slots = np.array([admission.slot for admission in admissions])
+        longest = max(len(admission.token_ids) for admission in admissions)
+        tokens = np.zeros((len(slots), longest), np.int64)
+        stop_ids = np.full((len(slots), MAX_STOP_IDS), OFF, np.int64)
         for i, admission in enumerate(admissions):
             self._release(admission.slot)
             try:
-                self._set(admission, admission.params, admission.rules)
+                self._set(admission)
                 ids = checked_ids(admission.token_ids, self.vocab_size)
-                ends = [token for token in admission.rules.stop_ids if 0 <= token < self.vocab_size]
+                stops = [id_ for id_ in admission.rules.stop_ids if 0 <= id_ < self.vocab_size]
             except Exception as error:  # one caller's value: it must not end the step of all
                 self._clear(admission.slot)
                 refused[admission.slot] = error
             else:
                 tokens[i, : len(ids)] = ids
-                stops[i, : len(ends)] = ends
-        self._copy(rows, tokens, stops)
+                stop_ids[i, : len(stops)] = stops
+        self._copy(slots, tokens, stop_ids)
         return refused
 
-    def _copy(self, rows: np.ndarray, tokens: np.ndarray, stops: np.ndarray) -> None:
-        settings = [
-            np.stack([self.host[name][rows] for name in _names(dtype)]) for dtype in self._tables
-        ]
-        where, new_tokens, new_stops, *new_settings = together_to_device(
-            [rows, tokens, stops, *settings], self.device
-        )
-        self.tokens[where, : tokens.shape[1]] = new_tokens
-        self.stop_ids[where] = new_stops
-        for table, new in zip(self._tables.values(), new_settings, strict=True):
-            table[:, where] = new
-        if self.positions is not None:
-            self._count_positions(where, self.on_device["prompt_len"][where])
-
-    def positions_of(self, slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Positions [tokens] of the tokens at `places` of sequences `slots`, as the model counts them."""
-        return places if self.positions is None else self.positions[slots, places]
-
-    def _count_positions(self, rows: torch.Tensor, prompt_lens: torch.Tensor) -> None:
-        """Padding tokens of a prompt are not counted. Generated ones are: what comes after the prompt
-        has its place in the sequence for a position, since transformers counts what is in its cache."""
-        assert self.positions is not None
-        assert self.padding_id is not None
-        places = torch.arange(self.tokens.shape[1], device=self.device)
-        counted = self.tokens[rows].ne(self.padding_id).cumsum(1) - 1
-        self.positions[rows] = torch.where(
-            places < prompt_lens[:, None], counted.clamp(min=0), places
-        )
+    def _set(self, admission: Admission) -> None:
+        """Writes all settings of a slot. Raises TypeError or ValueError for a value that no setting
+        can have; the slot is then half written."""
+        slot, params, rules = admission.slot, admission.params, admission.rules
+        suppressed = {
+            "mask": rules.suppress,
+            "begin_mask": (*rules.suppress, *rules.begin_suppress),
+        }
+        for name, setting in SETTINGS.items():
+            if setting.value is None:
+                self.host[name][slot] = self.masks.acquire(
+                    suppressed[name], params.allowed_token_ids, dict(params.logit_bias)
+                )
+            else:
+                self.host[name][slot] = setting.value(admission, self.vocab_size)
+        self.bad_words[slot] = rules.bad_words
+        if params.logprob_token_ids is not None:
+            ids = np.array(params.logprob_token_ids, np.int64)
+            self.logprob_ids[slot] = to_device(ids, self.device)
 
     def _release(self, slot: int) -> None:
-        """What a slot holds elsewhere. Its numbers stay: `_set` writes all of them."""
+        """Gives up what a slot holds outside the table of settings."""
         for name in ("mask", "begin_mask"):
             self.masks.release(int(self.host[name][slot]))
             self.host[name][slot] = 0
         self.logprob_ids.pop(slot, None)
+        self.bad_words[slot] = ()
 
     def _clear(self, slot: int) -> None:
         self._release(slot)
-        for name, (_, off) in FIELDS.items():
-            self.host[name][slot] = off
-        self.bad_words[slot] = ()
+        self.host.clear(slot)
 
-    def _set(self, admission: Admission, params: SamplingParams, rules: DecodingRules) -> None:
-        slot, bias = admission.slot, dict(params.logit_bias)
-        suppress = {"mask": rules.suppress, "begin_mask": (*rules.suppress, *rules.begin_suppress)}
-        for name, ids in suppress.items():
-            self.host[name][slot] = self.masks.acquire(ids, params.allowed_token_ids, bias)
-        forced = {"forced_first": rules.forced_first, "forced_last": rules.forced_last}
-        for name, token in forced.items():
-            self.host[name][slot] = (
-                OFF if token is None else checked_ids([token], self.vocab_size)[0]
-            )
-        values = {
-            "prompt_len": admission.prompt_len,
-            "max_len": admission.max_len,
-            "min_tokens": max(params.min_tokens, rules.min_tokens),
-            "temperature": params.temperature,
-            "top_k": params.top_k if params.top_k > 0 else 0,
-            "top_p": params.top_p,
-            "min_p": params.min_p,
-            "repetition_penalty": params.repetition_penalty,
-            "presence_penalty": params.presence_penalty,
-            "frequency_penalty": params.frequency_penalty,
-            "timestamps": rules.timestamps is not None,
-            "no_repeat_ngram": rules.no_repeat_ngram,
-            "bad_words": bool(rules.bad_words),
-            "logprobs": OFF if params.logprobs is None else min(params.logprobs, self.vocab_size),
-            "seed": admission.seed,
-        }
-        self.bad_words[slot] = rules.bad_words
-        for name, value in values.items():
-            self.host[name][slot] = value
-        if params.logprob_token_ids is not None:
-            self.logprob_ids[slot] = to_device(
-                np.array(params.logprob_token_ids, np.int64), self.device
-            )
+    def _copy(self, slots: np.ndarray, tokens: np.ndarray, stop_ids: np.ndarray) -> None:
+        settings = [self.host.rows[dtype][:, slots] for dtype in self._device_rows]
+        index, new_tokens, new_stop_ids, *new_settings = together_to_device(
+            [slots, tokens, stop_ids, *settings], self.device
+        )
+        self.tokens[index, : tokens.shape[1]] = new_tokens
+        self.stop_ids[index] = new_stop_ids
+        for rows, new in zip(self._device_rows.values(), new_settings, strict=True):
+            rows[:, index] = new
+        if self.positions is not None:
+            self._count_positions(index, self.on_device["prompt_len"][index])
+
+    def positions_of(self, slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Positions [tokens], as the model counts them, of the tokens at `places` [tokens] of the
+        sequences in `slots` [tokens]."""
+        return places if self.positions is None else self.positions[slots, places]
+
+    def _count_positions(self, slots: torch.Tensor, prompt_lens: torch.Tensor) -> None:
+        """Padding tokens of a prompt take no position. Generated ones do: the position of a token
+        behind the prompt is its place, since transformers counts what is in its cache."""
+        assert self.positions is not None
+        assert self.padding_id is not None
+        places = torch.arange(self.tokens.shape[1], device=self.device)
+        counted = self.tokens[slots].ne(self.padding_id).cumsum(1) - 1
+        in_prompt = places < prompt_lens[:, None]
+        self.positions[slots] = torch.where(in_prompt, counted.clamp(min=0), places)

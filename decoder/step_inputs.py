@@ -1,7 +1,9 @@
-"""What one step reads beside tokens and weights: slots, lengths, positions and page tables, as one copied buffer.
+"""What one step reads beside tokens and weights: slots, lengths, positions and page tables, as one
+copied buffer.
 
-The host fills a pinned buffer with numpy and copies it to the device at once. Tensors on the device are views whose places depend
-only on the step's shape, so a graph captured for a shape finds every later step's inputs where it expects them.
+The host fills a pinned buffer with numpy and copies it to the device at once. Tensors on the device
+are views whose addresses depend only on the step's shape, so a graph captured for a shape finds
+every later step's inputs where it expects them.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.attention.interface import PagedBatch
+from antiphon.config.arithmetic import round_up
 from antiphon.scheduler.plan import StepPlan
 
 ALIGNMENT = 32  # elements
@@ -17,72 +20,69 @@ ALIGNMENT = 32  # elements
 
 @dataclass(frozen=True)
 class StepShape:
-    """`max_query_len` bounds every sequence's; `max_kv_len` and `max_cross_len` likewise. Graphs are captured per shape."""
+    """What a graph is captured for: sizes of a step with its padding, and bounds of its lengths."""
 
     sequences: int
     tokens: int
-    max_query_len: int
+    max_query_len: int  # of each sequence
     max_kv_len: int
     max_cross_len: int
 
     @classmethod
     def of(cls, plan: StepPlan) -> "StepShape":
-        longest = (int(each.max()) for each in (plan.query_lens, plan.kv_lens, plan.cross_lens))
+        """The shape of `plan` itself, without padding."""
+        longest = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, plan.cross_lens))
         return cls(len(plan.slots), plan.num_tokens, *longest)
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """On the device, all int32. Rows past the step's own are padding: a sequence of one token on the scratch page."""
+    """On the device, all int32. Rows past the step's own are padding: a sequence of one token on the
+    scratch page."""
 
     shape: StepShape
-    slots: torch.Tensor  # [sequences] rows of the batch
-    last_tokens: torch.Tensor  # [sequences] row of each sequence's last token
+    slots: torch.Tensor  # [sequences] rows of the running batch
+    last_tokens: torch.Tensor  # [sequences] index of each sequence's last token in the step
     token_slots: torch.Tensor  # [tokens] the slot of each token
-    positions: torch.Tensor  # [tokens]
-    slot_mapping: torch.Tensor  # [tokens] where its self keys go: page * page_size + offset
+    positions: torch.Tensor  # [tokens] places in their sequence
+    slot_mapping: torch.Tensor  # [tokens] where self keys go: page * page_size + offset
     lengths: torch.Tensor  # [sequences] tokens so far
     causal: PagedBatch
     cross: PagedBatch
 
 
+@dataclass(frozen=True)
+class InputLimits:
+    """The largest step, and the slot and page that belong to no sequence, for padding."""
+
+    sequences: int
+    tokens: int
+    self_pages: int  # of one sequence
+    cross_pages: int
+    page_size: int
+    scratch_slot: int
+    scratch_page: int
+
+
 class InputBuffer:
-    """Pinned host buffers and their twin on the device. `scratch_slot` and `scratch_page` belong to nobody.
+    """Pinned host buffers, and their twin on the device.
 
     On a GPU a copy waits in line behind the steps before it, and the host fills the next buffer
-    meanwhile. `buffers`: as many as there are steps under way and the one that is filled, so that the
-    host seldom waits for a copy (`waits` counts how often). That it never overwrites a buffer that is
-    still to be copied is the events' doing.
+    meanwhile. With one buffer more than steps in flight, the host seldom waits for a copy (`waits`
+    counts how often). Events make sure that no buffer is filled again before it was copied.
     """
 
-    def __init__(
-        self,
-        max_seqs: int,
-        max_tokens: int,
-        self_pages: int,
-        cross_pages: int,
-        page_size: int,
-        scratch: tuple[int, int],
-        device: torch.device,
-        buffers: int = 3,
-    ) -> None:
-        self.self_pages, self.cross_pages, self.page_size, self.device = (
-            self_pages,
-            cross_pages,
-            page_size,
-            device,
-        )
-        self.scratch_slot, self.scratch_page = scratch
-        parts = _sizes(StepShape(max_seqs, max_tokens, 1, 1, 1), self_pages, cross_pages)
-        size = _places(parts)["cross_table"].stop
+    def __init__(self, limits: InputLimits, device: torch.device, num_buffers: int = 3) -> None:
+        self.limits, self.device = limits, device
+        self.scratch_slot, self.scratch_page = limits.scratch_slot, limits.scratch_page
+        largest = StepShape(limits.sequences, limits.tokens, 1, 1, 1)
+        size = _spans(_sizes(largest, limits))["cross_table"].stop
         on_gpu = device.type == "cuda"
-        count = buffers if on_gpu else 1
         self._hosts = [
-            torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu) for _ in range(count)
+            torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu)
+            for _ in range(num_buffers if on_gpu else 1)
         ]
-        self._copied = (
-            [torch.cuda.Event() for _ in self._hosts] if on_gpu else []
-        )  # the last copy of each
+        self._copied = [torch.cuda.Event() for _ in self._hosts] if on_gpu else []
         self._device = (
             torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
         )
@@ -98,95 +98,117 @@ class InputBuffer:
         return self._hosts[self._turn]
 
     def fill(self, plan: StepPlan, shape: StepShape) -> StepInputs:
-        """The inputs of `plan` on the device, padded to `shape`; copied behind whatever the stream does now."""
+        """The inputs of `plan`, padded to `shape`, on the device: copied behind whatever its stream
+        does now."""
         host = self._next_host()
-        at = _places(_sizes(shape, self.self_pages, self.cross_pages))
-        parts = {name: host.numpy()[place] for name, place in at.items()}
+        spans = _spans(_sizes(shape, self.limits))
+        fields = {name: host.numpy()[span] for name, span in spans.items()}
         padding = shape.sequences - len(plan.slots)
         query_lens, kv_lens, cross_lens = (
-            _padded(each, padding, 1) for each in (plan.query_lens, plan.kv_lens, plan.cross_lens)
+            _padded(lens, padding, 1) for lens in (plan.query_lens, plan.kv_lens, plan.cross_lens)
         )
-        starts = np.concatenate([[0], np.cumsum(query_lens)])
-        parts["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
-        parts["cu_seqlens_q"][:] = starts
-        parts["lengths"][:], parts["cross_lens"][:] = kv_lens, cross_lens
-        parts["last_tokens"][:] = starts[1:] - 1
-        tables = []
-        for name, table in (("self_table", plan.self_table), ("cross_table", plan.cross_table)):
-            rows = parts[name].reshape(shape.sequences, -1)
-            rows[: len(plan.slots), : table.shape[1]] = table
-            rows[: len(plan.slots), table.shape[1] :] = self.scratch_page
-            rows[len(plan.slots) :] = self.scratch_page
-            tables.append(rows)
-        self._fill_tokens(parts, query_lens, kv_lens, starts, tables[0])
-        if self._device is not host:
-            used = at["cross_table"].stop
-            self._device[:used].copy_(host[:used], non_blocking=True)
-            self._copied[self._turn].record()
-        on_device = {name: self._device[place] for name, place in at.items()}
+        cu_seqlens_q = np.concatenate([[0], np.cumsum(query_lens)])
+        fields["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
+        fields["cu_seqlens_q"][:] = cu_seqlens_q
+        fields["lengths"][:], fields["cross_lens"][:] = kv_lens, cross_lens
+        fields["last_tokens"][:] = cu_seqlens_q[1:] - 1
         self_table, cross_table = (
-            on_device[name].view(shape.sequences, -1) for name in ("self_table", "cross_table")
+            self._fill_table(fields[name].reshape(shape.sequences, -1), table)
+            for name, table in (("self_table", plan.self_table), ("cross_table", plan.cross_table))
+        )
+        self._fill_tokens(fields, query_lens, kv_lens, cu_seqlens_q, self_table)
+        device = self._copy(host, spans)
+        causal, cross = (
+            PagedBatch(
+                query_lens=query_lens,
+                kv_lens=lens,
+                page_table=table,
+                cu_seqlens_q=device["cu_seqlens_q"],
+                kv_lens_on_device=device[lens_name],
+                page_table_on_device=device[table_name].view(shape.sequences, -1),
+                num_tokens=shape.tokens,
+                max_query_len=shape.max_query_len,
+                max_kv_len=max_len,
+            )
+            for lens, lens_name, table, table_name, max_len in (
+                (kv_lens, "lengths", self_table, "self_table", shape.max_kv_len),
+                (cross_lens, "cross_lens", cross_table, "cross_table", shape.max_cross_len),
+            )
+        )
+        return StepInputs(
+            shape=shape,
+            slots=device["slots"],
+            last_tokens=device["last_tokens"],
+            token_slots=device["token_slots"],
+            positions=device["positions"],
+            slot_mapping=device["slot_mapping"],
+            lengths=device["lengths"],
+            causal=causal,
+            cross=cross,
         )
 
-        def batch(
-            lens: np.ndarray, name: str, table: np.ndarray, device_table: torch.Tensor, longest: int
-        ) -> PagedBatch:
-            return PagedBatch(
-                query_lens,
-                lens,
-                table,
-                on_device["cu_seqlens_q"],
-                on_device[name],
-                device_table,
-                shape.tokens,
-                shape.max_query_len,
-                longest,
-            )
-
-        return StepInputs(
-            shape, on_device["slots"], on_device["last_tokens"], on_device["token_slots"], on_device["positions"], on_device["slot_mapping"],
-            on_device["lengths"],
-            batch(kv_lens, "lengths", tables[0], self_table, shape.max_kv_len),
-            batch(cross_lens, "cross_lens", tables[1], cross_table, shape.max_cross_len),
-        )  # fmt: skip
+    def _fill_table(self, rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """`rows` [padded sequences, most pages] with `table` [sequences, pages] in its corner."""
+        sequences, pages = table.shape
+        rows[:sequences, :pages] = table
+        rows[:sequences, pages:] = self.scratch_page
+        rows[sequences:] = self.scratch_page
+        return rows
 
     def _fill_tokens(
         self,
-        parts: dict[str, np.ndarray],
+        fields: dict[str, np.ndarray],
         query_lens: np.ndarray,
         kv_lens: np.ndarray,
-        starts: np.ndarray,
+        cu_seqlens_q: np.ndarray,
         self_table: np.ndarray,
     ) -> None:
-        used = int(starts[-1])
+        """What a step knows of each token. Padding tokens write to the scratch page."""
+        page_size, used = self.limits.page_size, int(cu_seqlens_q[-1])
         sequence = np.repeat(np.arange(len(query_lens)), query_lens)
-        positions = np.arange(used) + (kv_lens - starts[1:])[sequence]
-        parts["token_slots"][:used] = parts["slots"][sequence]
-        parts["token_slots"][used:] = self.scratch_slot
-        parts["positions"][:used] = positions
-        parts["positions"][used:] = 0
-        parts["slot_mapping"][:used] = (
-            self_table[sequence, positions // self.page_size] * self.page_size
-            + positions % self.page_size
-        )
-        parts["slot_mapping"][used:] = self.scratch_page * self.page_size
+        positions = np.arange(used) + (kv_lens - cu_seqlens_q[1:])[sequence]
+        pages = self_table[sequence, positions // page_size]
+        fields["token_slots"][:used] = fields["slots"][sequence]
+        fields["token_slots"][used:] = self.scratch_slot
+        fields["positions"][:used] = positions
+        fields["positions"][used:] = 0
+        fields["slot_mapping"][:used] = pages * page_size + positions % page_size
+        fields["slot_mapping"][used:] = self.scratch_page * page_size
+
+    def _copy(self, host: torch.Tensor, spans: dict[str, slice]) -> dict[str, torch.Tensor]:
+        """Copies `host` to the device; returns views of the copy."""
+        if self._device is not host:
+            used = spans["cross_table"].stop
+            self._device[:used].copy_(host[:used], non_blocking=True)
+            self._copied[self._turn].record()
+        return {name: self._device[span] for name, span in spans.items()}
 
 
-def _sizes(shape: StepShape, self_pages: int, cross_pages: int) -> dict[str, int]:
-    n, tokens = shape.sequences, shape.tokens
+def _sizes(shape: StepShape, limits: InputLimits) -> dict[str, int]:
+    """Numbers of each field, in the order of the buffer."""
+    sequences, tokens = shape.sequences, shape.tokens
     return {
-        "slots": n, "cu_seqlens_q": n + 1, "lengths": n, "cross_lens": n, "last_tokens": n, "token_slots": tokens, "positions": tokens,
-        "slot_mapping": tokens, "self_table": n * self_pages, "cross_table": n * cross_pages,
-    }  # fmt: skip
+        "slots": sequences,
+        "cu_seqlens_q": sequences + 1,
+        "lengths": sequences,
+        "cross_lens": sequences,
+        "last_tokens": sequences,
+        "token_slots": tokens,
+        "positions": tokens,
+        "slot_mapping": tokens,
+        "self_table": sequences * limits.self_pages,
+        "cross_table": sequences * limits.cross_pages,
+    }
 
 
-def _places(sizes: dict[str, int]) -> dict[str, slice]:
-    """Each part begins at a multiple of ALIGNMENT: kernels are compiled anew for pointers that are aligned otherwise."""
-    places, at = {}, 0
+def _spans(sizes: dict[str, int]) -> dict[str, slice]:
+    """Where each field is. It begins at a multiple of ALIGNMENT: kernels are compiled anew for
+    pointers with another alignment."""
+    spans, start = {}, 0
     for name, size in sizes.items():
-        places[name] = slice(at, at + size)
-        at += -(-size // ALIGNMENT) * ALIGNMENT
-    return places
+        spans[name] = slice(start, start + size)
+        start += round_up(size, ALIGNMENT)
+    return spans
 
 
 def _padded(array: np.ndarray, count: int, value: int) -> np.ndarray:

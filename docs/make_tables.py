@@ -16,8 +16,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from antiphon.attention.registry import BACKENDS, Row, Support
 from antiphon.attention.selection import ORDER
-from antiphon.cli import meanings
-from antiphon.config.options import SECTIONS
+from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
+from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
 
 DOCS = Path(__file__).parent
@@ -27,7 +27,7 @@ HEADINGS = {
     "encoder": "Encoder",
     "decoder": "Decoder and KV cache",
     "scheduler": "Scheduler",
-    "placement": "Placement and processes",
+    "workers": "Placement and processes",
 }
 
 
@@ -39,15 +39,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def engine_options() -> str:
     parts = []
-    for name, section in SECTIONS.items():
-        hints = get_type_hints(section)
+    for section, heading in HEADINGS.items():
         rows = [
-            [f"`{option.name}`", _values(hints[option.name]), _default(option), meaning]
-            for option in fields(section)
-            if option.name != "model"
-            for meaning in [meanings.ENGINE[option.name]]
+            [f"`{option.name}`", _values(option.annotation), _words(option.default), option.meaning]
+            for option in OPTIONS.values()
+            if option.section == section and option.name != "model"
         ]
-        parts.append(f"### {HEADINGS[name]}\n\n{_described(rows)}")
+        parts.append(f"### {heading}\n\n{_described(rows)}")
     return "\n\n".join(parts)
 
 
@@ -57,7 +55,7 @@ def sampling_parameters() -> str:
         [f"`{parameter.name}`", _values(hints[parameter.name]), _default(parameter), meaning]
         for parameter in fields(SamplingParams)
         if parameter.repr  # the others are not for callers
-        for meaning in [meanings.SAMPLING[parameter.name]]
+        for meaning in [SAMPLING_MEANINGS[parameter.name]]
     ]
     return _described(rows)
 
@@ -80,7 +78,10 @@ def _values(annotation: Any) -> str:
 
 def _default(option: "Field[Any]") -> str:
     factory = option.default_factory
-    default = factory() if factory is not MISSING else option.default
+    return _words(factory() if factory is not MISSING else option.default)
+
+
+def _words(default: Any) -> str:
     if default in (None, (), {}, "") and not isinstance(default, bool):
         return ""
     words = str(default).lower() if isinstance(default, bool) else str(default)
@@ -177,7 +178,7 @@ BLOCKS = {
 
 
 def made(page: str) -> str:
-    """The text of a page with its tables replaced by what the code says. ValueError: no such place."""
+    """The text of a page with new tables. ValueError: the page has no place for one."""
     text = (DOCS / page).read_text()
     for (file, name), make in BLOCKS.items():
         if file == page:

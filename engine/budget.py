@@ -1,4 +1,4 @@
-"""How much sound is in memory at a time."""
+"""A limit on the bytes of audio that are in memory at a time."""
 
 import asyncio
 from collections import deque
@@ -6,14 +6,14 @@ from typing import Self
 
 
 class Hold:
-    """A part of a budget, from entering it to leaving it. What was expected may be corrected once it is known."""
+    """A part of a budget, held inside `async with`. `set` corrects an estimate once it is known."""
 
     def __init__(self, budget: "ByteBudget", count: int) -> None:
         self._budget, self._expected, self.count = budget, count, 0
 
     async def __aenter__(self) -> Self:
-        """Waits until as many bytes are free. None are asked for where none are expected."""
-        await self._budget.take(self._expected)
+        """Waits until the expected bytes are free. Does not wait for 0 bytes."""
+        await self._budget.acquire(self._expected)
         self.count = self._expected
         return self
 
@@ -27,7 +27,7 @@ class Hold:
 
 
 class ByteBudget:
-    """`limit` bytes. Who asks first goes first; one may always go, however much it needs."""
+    """`limit` bytes, given out in the order of asking. If nothing is held, any amount is given."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
@@ -37,16 +37,16 @@ class ByteBudget:
         """For `async with`."""
         return Hold(self, count)
 
-    async def take(self, count: int) -> None:
+    async def acquire(self, count: int) -> None:
         if not count or (not self._waiting and self._fits(count)):
             self.held += count
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, turn))
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((count, granted))
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had its turn at the same moment
+            if granted.done() and not granted.cancelled():  # it was granted at the same moment
                 self.held -= count
             self.wake()
             raise
@@ -55,9 +55,9 @@ class ByteBudget:
         return not self.held or self.held + count <= self.limit
 
     def wake(self) -> None:
-        """Lets in whoever fits now, in order."""
+        """Grants what fits now, in order."""
         while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            count, turn = self._waiting.popleft()
-            if not turn.done():
+            count, granted = self._waiting.popleft()
+            if not granted.done():
                 self.held += count
-                turn.set_result(None)
+                granted.set_result(None)

@@ -1,4 +1,4 @@
-"""How long a caller waits. Workers have deadlines of their own, but a worker that hangs keeps none."""
+"""How long a caller waits. Workers keep deadlines too, but not a worker that hangs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from antiphon.config.errors import RequestExpired
 from antiphon.inputs.calls.transcription import checked_timeout
 
-GRACE_SECONDS = 0.25  # a worker that works says better what became of the request
+GRACE_SECONDS = 0.25  # for the worker to end the request, as its error says more
 
 
 class Deadline:
-    """`timeout` seconds from now; None is never. Raises PromptError for what is no number of seconds."""
+    """`timeout` seconds from now; None: never. Raises PromptError for other values."""
 
     def __init__(self, timeout: float | None) -> None:
         timeout = checked_timeout(timeout)
@@ -20,13 +20,13 @@ class Deadline:
 
     @property
     def seconds_left(self) -> float | None:
-        """For a request that is sent now: not less than a millisecond."""
+        """For a request that is sent now: at least a millisecond; None: no limit."""
         return (
             None if self._end is None else max(1e-3, self._end - asyncio.get_running_loop().time())
         )
 
     def limit(self) -> AbstractAsyncContextManager[None]:
-        """What is awaited inside is cancelled soon after the deadline: raises RequestExpired then."""
+        """Cancels what is awaited inside soon after the deadline, and raises RequestExpired."""
         return nullcontext() if self._end is None else self._limit(self._end)
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ class Logprob:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """One sample. `finish_reason`: 'stop' or 'length'. `logprobs`: per token, when they were asked for."""
+    """One sample. `finish_reason`: 'stop' or 'length'. `logprobs`: per token, if requested."""
 
     index: int
     text: str
@@ -29,7 +29,7 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """The end of one prompt. Where it failed, `error` says why and `outputs` raises it: nothing is lost silently."""
+    """The end of one prompt. If it failed, `error` says why, and reading `outputs` raises it."""
 
     request_id: str
     prompt_token_ids: list[int]
@@ -56,7 +56,7 @@ class StreamDelta:
 @dataclass(frozen=True)
 class Segment:
     """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
-    are those of the text alone, `logprobs` theirs, when they were asked for."""
+    are those of the text alone; `logprobs` belong to them, if requested."""
 
     start: float
     end: float
@@ -69,8 +69,8 @@ class Segment:
 class Transcription:
     """`text` joins all segments as their tokens say: with blanks only where the language has them.
 
-    `language_probability`: of `language` among the checkpoint's, where it was found by itself.
-    `skipped`: spans that gave no text, because they could not be decoded or nothing was recorded.
+    `language_probability`: of `language` among the checkpoint's languages, if it was detected.
+    `skipped`: spans without text, because they could not be decoded or hold digital silence.
     """
 
     text: str

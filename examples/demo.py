@@ -1,6 +1,7 @@
-"""What `make demo` runs: the shipped recordings through the shipped Whisper, then numbers through the shipped T5.
+"""`make demo`: shipped recordings through the shipped Whisper, then numbers through the shipped T5.
 
-Starts Ray on this machine (or joins a running cluster) and prints what was heard beside what was said.
+Starts Ray on this machine, or joins a running cluster, and prints each result above the expected
+text.
 """
 
 import json
@@ -23,7 +24,7 @@ def transcribe_recordings() -> None:
     began = time.perf_counter()
     with Engine(str(HERE / "whisper_commands" / "model")) as engine:
         ready = time.perf_counter()
-        # Commands are spoken with pauses: pieces of 3 s hold one each, which this small model likes better than several.
+        # A piece of 3 s holds one command; this small model errs more with several in a window.
         results = engine.transcribe_all(files, chunk_seconds=3.0)
         done = time.perf_counter()
     heard, seconds = [], 0.0
@@ -36,14 +37,15 @@ def transcribe_recordings() -> None:
         print(f"{'expected':28} {'':12}  {said}")
     right = sum(text == said for text, said in zip(heard, expected.values(), strict=True))
     print(
-        f"\nWhisper: {right} of {len(files)} recordings right to the word, {seconds:.1f} s of sound "
-        f"in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+        f"\nWhisper: {right} of {len(files)} recordings right to the word, "
+        f"{seconds:.1f} s of sound in {done - ready:.2f} s "
+        f"(engine ready after {ready - began:.1f} s)"
     )
 
 
 def write_numbers() -> None:
     numbers = [7, 42, 300, 1_984, 20_026, 365_250, 999_999]
-    print("\nT5: the same for a model of text, numbers into words ...", flush=True)
+    print("\nT5: the same for a text model, numbers into words ...", flush=True)
     began = time.perf_counter()
     with Engine(str(HERE / "t5_numbers" / "model")) as engine:
         ready = time.perf_counter()
@@ -53,7 +55,8 @@ def write_numbers() -> None:
     for number, output in zip(numbers, outputs, strict=True):
         print(f"{number:>28}  {output.outputs[0].text}")
     print(
-        f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s (engine ready after {ready - began:.1f} s)"
+        f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s "
+        f"(engine ready after {ready - began:.1f} s)"
     )
 
 

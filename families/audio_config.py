@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from antiphon.config.arithmetic import ceil_div, round_up
 from antiphon.config.errors import CheckpointError
 
 WINDOW_STEP = 25  # tokens; half a second of Whisper's
@@ -34,8 +35,8 @@ class AudioConfig:
 
     def tokens_of(self, samples: int) -> int:
         """The encoder's output of a window that holds a clip and the silence it keeps, in steps of WINDOW_STEP."""
-        needed = -(-samples // (2 * self.hop)) + WINDOW_MARGIN
-        return min(self.tokens, -(-needed // WINDOW_STEP) * WINDOW_STEP)
+        needed = ceil_div(samples, 2 * self.hop) + WINDOW_MARGIN
+        return min(self.tokens, round_up(needed, WINDOW_STEP))
 
     @classmethod
     def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":

@@ -14,7 +14,7 @@ LARGEST, LEAST = (
 
 
 @compiled(parallel=True, fastmath=True)
-def _quantise(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
+def _quantize(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
     for row in numba.prange(x.shape[0]):
         largest = LEAST
         for i in range(x.shape[1]):
@@ -39,11 +39,11 @@ def _rescale(
             out[row, i] = np.float32(found[row, i]) * (scale * weight_scales[i]) + bias[i]
 
 
-def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] float32 as int8 rows and their scales [tokens, 1]."""
     values = torch.empty(x.shape, dtype=INT8)
     scales = torch.empty((len(x), 1), dtype=torch.float32)
-    _quantise(x.numpy(), values.numpy(), scales.numpy())
+    _quantize(x.numpy(), values.numpy(), scales.numpy())
     return values, scales
 
 
@@ -69,5 +69,5 @@ def rescale(
 def make_kernels_ready() -> None:
     """Compiled or read from disk: before the first product, not in its way."""
     x, scales = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
-    make_ready(_quantise, x, np.zeros((1, 1), np.int8), scales)
+    make_ready(_quantize, x, np.zeros((1, 1), np.int8), scales)
     make_ready(_rescale, np.zeros((1, 1), np.int32), scales, scales[0], scales[0], x)

@@ -28,10 +28,10 @@ def as_kept(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE: tl.constexpr):
+def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTIZE: tl.constexpr):
     """Both parts of a row, as they are or as float8 with the scale that makes the largest element the largest float8. `b` is zero
     beyond the row."""
-    if QUANTISE:
+    if QUANTIZE:
         a, b = a.to(tl.float32), b.to(tl.float32)
         scale = tl.maximum(tl.maximum(tl.max(tl.abs(a), 0), tl.max(tl.abs(b), 0)), 1e-12) / LARGEST
         tl.store(scales + row, scale)
@@ -45,7 +45,7 @@ def _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE: tl.constexpr
 def _add_norm_kernel(
     x, delta, delta_bias, weight, bias, total, out, scales, eps, width, x_row, delta_row, delta_part,
     FIRST: tl.constexpr, REST: tl.constexpr, PARTS: tl.constexpr, BIASED: tl.constexpr, MEAN: tl.constexpr,
-    QUANTISE: tl.constexpr, OVERLAP: tl.constexpr,
+    QUANTIZE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """PARTS of `delta` [parts, rows, width] to add, 0 to 4, and `delta_bias` where it is BIASED."""
     at_a, at_b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
@@ -82,7 +82,7 @@ def _add_norm_kernel(
             (a * scale).to(x.dtype.element_ty) * gain_a,
             (b * scale).to(x.dtype.element_ty) * gain_b,
         )
-    _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTISE)
+    _store_row(a, b, out, scales, row, at_a, at_b, width, QUANTIZE)
 
 
 def row_parts(width: int, reductions: int = 1) -> dict[str, int]:
@@ -109,7 +109,7 @@ def add_norm(
     return _add_norm(x, delta, delta_bias, weight, bias, eps, out, None), out
 
 
-def add_norm_quantised(
+def add_norm_quantized(
     x: torch.Tensor,
     delta: torch.Tensor | None,
     delta_bias: torch.Tensor | None,
@@ -139,7 +139,7 @@ def _add_norm(
     _add_norm_kernel[(rows,)](
         x, more, weight if delta_bias is None else delta_bias, weight, weight if bias is None else bias, total, out,
         out if scales is None else scales, eps, width, x.stride(0), more.stride(1), more.stride(0),
-        PARTS=parts, BIASED=delta_bias is not None, MEAN=bias is not None, QUANTISE=scales is not None,
+        PARTS=parts, BIASED=delta_bias is not None, MEAN=bias is not None, QUANTIZE=scales is not None,
         **row_parts(width, 2 + (scales is not None)), **overlapped(x.device),
     )  # fmt: skip
     return total
@@ -151,7 +151,7 @@ def _float8_rows(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @triton.jit
-def _quantise_kernel(
+def _quantize_kernel(
     x, out, scales, width, x_row, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
 ):
     wait_for_previous(OVERLAP)
@@ -164,10 +164,10 @@ def _quantise_kernel(
     _store_row(a, b, out, scales, row, at_a, at_b, width, True)
 
 
-def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, features] as float8 rows and their scales [tokens, 1]."""
     out, scales = _float8_rows(x)
-    _quantise_kernel[(len(x),)](
+    _quantize_kernel[(len(x),)](
         x, out, scales, x.shape[1], x.stride(0), **row_parts(x.shape[1]), **overlapped(x.device)
     )
     return out, scales
@@ -261,7 +261,7 @@ def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.T
     return out
 
 
-def activation_quantised(
+def activation_quantized(
     kind: str, x: torch.Tensor, gate: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `activation`, as float8 rows and their scales [tokens, 1]."""

@@ -8,6 +8,8 @@ were measured on an H200.
 import math
 from dataclasses import dataclass
 
+from antiphon.config.arithmetic import ceil_div
+
 MOST_SPLITS = 16
 LEAST_KEYS = 128  # of a split: below, joining costs more than it gains
 
@@ -57,7 +59,7 @@ class PagedLaunch:
         programs = sequences * q_blocks * heads
         wanted = max(1, (10 if float8 else 5) * multiprocessors // programs)
         # Powers of two make few kernels to compile; a program knows how many splits its keys are worth.
-        useful = _power_of_two(-(-max_kv_len // LEAST_KEYS))
+        useful = _power_of_two(ceil_div(max_kv_len, LEAST_KEYS))
         splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
         each = programs * splits / multiprocessors
         tile = _tile(kind, each, head_dim, short=max_kv_len <= splits * LEAST_KEYS)

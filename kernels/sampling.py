@@ -1,6 +1,6 @@
 """Triton kernel for greedy decoding under the rules that most requests use: one program a row, one pass over its logits.
 
-The same rules in torch are in `decoder/sampling/sampler.py`, which is the reference; there they are some sixty launches.
+The same rules in torch are in `decoder/sampling/restrictions.py`, which is the reference; there they are some sixty launches.
 """
 
 # ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)
@@ -15,9 +15,6 @@ from antiphon.kernels.launch import overlapped, wait_for_previous
 
 MINUS_INF = tl.constexpr(float("-inf"))
 NONE = tl.constexpr(-1)  # of a setting: off
-SETTINGS = (
-    "prompt_len", "max_len", "min_tokens", "mask", "begin_mask", "timestamps", "forced_first", "forced_last",
-)  # fmt: skip
 
 
 @triton.jit
@@ -134,7 +131,7 @@ def greedy(
     """Writes the next token of every row into `out` [rows] int64, and behind its sequence in `tokens`.
 
     `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32. By slot: `tokens` [slots, columns] int64,
-    `stop_ids` [slots, n] int64, and the `settings` named in SETTINGS [slots] int64. `masks` [masks, vocabulary] float32 are
+    `stop_ids` [slots, n] int64, and `settings` [slots] int64 under the names of the kernel's parameters. `masks` [masks, vocabulary] float32 are
     added to the logits.
     """
     rows, vocabulary = logits.shape
@@ -142,11 +139,10 @@ def greedy(
     first = rules.first_id if rules is not None else 0
     initial = rules.max_initial if rules is not None else None
     _greedy_kernel[(rows,)](
-        logits, masks, slots, lengths, tokens, stop_ids, out, *(settings[name] for name in SETTINGS),
-        vocabulary, tokens.shape[1],
+        logits, masks, slots, lengths, tokens, stop_ids, out, vocabulary=vocabulary, columns=tokens.shape[1],
         LOGITS_ROW=logits.stride(0), MASK_ROW=masks.stride(0), STOPS=stop_ids.shape[1],
         BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
         LAST_TIME=min(rules.last_id, vocabulary) if rules is not None else 0,
         NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,
-        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8, **overlapped(logits.device),
+        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8, **settings, **overlapped(logits.device),
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Hidden states on their way from an encoder to a decoder.
 
-The scheduler sees only keys. `HiddenStates` carries the states: one packed tensor for a whole encoder
-batch. Within a process it stays on the device. Between processes it travels as a numpy array, which
-Ray's object store carries as one buffer (pickling a torch tensor would copy it). `HandoffBuffer`
-keeps what has arrived at a decoder until its cross KV is written.
+The scheduler sees only keys. `HiddenStates` carries the states: one packed tensor for a whole
+encoder batch. Within a process it stays on the device. Between processes it travels as a numpy
+array, which Ray's object store carries as one buffer (pickling a torch tensor would copy it).
+`HandoffBuffer` keeps what has arrived at a decoder until its cross KV is written.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,8 +48,8 @@ def _from_numpy(
 
 @dataclass
 class _Batch:
-    """One encoder batch, and which of its states are still here. They are views: as long as one is
-    here, so is the memory of all."""
+    """One encoder batch, and those of its states that are still in the buffer. These are views:
+    while one exists, the memory of the whole batch is held."""
 
     packed: torch.Tensor
     left: dict[str, torch.Tensor]
@@ -59,8 +59,8 @@ class _Batch:
         return 2 * sum(len(states) for states in self.left.values()) < len(self.packed)
 
     def shrink(self) -> None:
-        """A copy of what is left. Each copy is less than half of the last, so all of them together
-        move less than the batch; none is made where all keys are taken at once."""
+        """Copies what is left. Each copy is less than half of the last one, so all copies together
+        move less than the batch; none is made if all keys are popped at once."""
         self.packed = torch.cat(list(self.left.values()))
         views = self.packed.split([len(states) for states in self.left.values()])
         self.left = dict(zip(self.left, views, strict=True))
@@ -68,15 +68,17 @@ class _Batch:
 
 class HandoffBuffer:
     """Hidden states that have arrived at a decoder, by key, until `pop` removes them. Holds at most
-    twice the memory of what is here."""
+    twice the memory of the states in it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._batches: dict[str, _Batch] = {}  # by key
 
     def put(self, states: HiddenStates) -> None:
-        """What this thread queues on the device from now on comes behind their computation. States of a
-        key that is here already (a message that came twice) replace them."""
+        """Adds hidden states, and makes the current stream wait for their computation.
+
+        States of a key that is in the buffer already (a message that came twice) replace the old.
+        """
         if states.ready is not None and self.device.type == "cuda":
             torch.cuda.current_stream(self.device).wait_event(states.ready)
         hidden = states.packed.to(self.device)
@@ -88,30 +90,31 @@ class HandoffBuffer:
         self._batches.update(dict.fromkeys(states.keys, batch))
 
     def pop(self, keys: Sequence[str]) -> torch.Tensor:
-        """[tokens, hidden] of `keys`, packed in that order; they leave the buffer."""
+        """Removes the states of `keys`. Returns them packed in that order, [tokens, hidden]."""
         batches = [self._batches.pop(key) for key in keys]
-        taken = [batch.left.pop(key) for batch, key in zip(batches, keys, strict=True)]
-        for states in taken:
-            self._used_here(states)
-        packed = torch.cat(taken)
+        popped = [batch.left.pop(key) for batch, key in zip(batches, keys, strict=True)]
+        for states in popped:
+            self._record_use(states)
+        packed = torch.cat(popped)
         for batch in {id(batch): batch for batch in batches}.values():
-            self._tidy(batch)
+            self._shrink(batch)
         return packed
 
     def drop(self, key: str) -> None:
-        """For a key that nobody waits for any more."""
+        """Removes the states of a key that no request waits for any more, if they are here."""
         batch = self._batches.pop(key, None)
         if batch is not None:
             del batch.left[key]
-            self._tidy(batch)
+            self._shrink(batch)
 
-    def _tidy(self, batch: _Batch) -> None:
+    def _shrink(self, batch: _Batch) -> None:
         if batch.left and batch.mostly_gone:
-            self._used_here(batch.packed)
+            self._record_use(batch.packed)
             batch.shrink()
 
-    def _used_here(self, states: torch.Tensor) -> None:
-        """An encoder's stream may have made them: their memory must not be reused before this one has read it."""
+    def _record_use(self, states: torch.Tensor) -> None:
+        """Keeps their memory, which an encoder's stream may have allocated, until the current
+        stream has read it."""
         if self.device.type == "cuda":
             states.record_stream(torch.cuda.current_stream(self.device))
 

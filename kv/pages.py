@@ -9,10 +9,12 @@ from collections import OrderedDict
 
 import numpy as np
 
+from antiphon.config.arithmetic import ceil_div
+
 
 def pages_for(num_tokens: int, page_size: int) -> int:
     """Pages of `page_size` tokens that hold `num_tokens`."""
-    return -(-num_tokens // page_size)
+    return ceil_div(num_tokens, page_size)
 
 
 class PagePool:

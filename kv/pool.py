@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from antiphon.layers.linear import Features, StackedLinear
+from antiphon.layers.kv_destination import KVDestination
 
 
 class KVPool:
@@ -36,39 +36,19 @@ class KVPool:
         """Keys and values of one layer, each [pages, page_size, heads, head_dim]."""
         return self.layers[layer][0], self.layers[layer][1]
 
-    def project(
-        self, layer: int, slot_mapping: torch.Tensor, qkv: StackedLinear, x: Features
-    ) -> torch.Tensor:
-        """Queries [tokens, heads, head_dim] of `x` [tokens, hidden]; keys and values are written at `slot_mapping` [tokens]."""
-        heads = self.layers[layer].shape[-2:]
-        if qkv.fuses(x):
-            return qkv.queries(x, (*self.layers[layer].flatten(1, 2), slot_mapping)).unflatten(
-                -1, heads
-            )
-        q, k, v = (part.unflatten(-1, heads) for part in qkv.split(x))
-        self.write(layer, slot_mapping, k, v)
-        return q
+    def destination(self, layer: int, slot_mapping: torch.Tensor) -> KVDestination:
+        """Where one layer's keys and values of some tokens go.
+
+        `slot_mapping` [tokens] int32 = page * page_size + offset in the page.
+        """
+        k_pages, v_pages = self.layers[layer].flatten(1, 2)
+        return KVDestination(k_pages, v_pages, slot_mapping)
 
     def write(
         self, layer: int, slot_mapping: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> None:
-        """Writes `k`, `v` [tokens, heads, head_dim] at `slot_mapping` [tokens] int32 = page * page_size + offset in the page.
-
-        A float8 pool saturates: what is beyond its largest number becomes that.
-        """
-        k_pool, v_pool = self.layers[layer].flatten(1, 2)
-        if k.device.type == "cuda":
-            from antiphon.kernels.page_write import write_pages  # Triton is there where CUDA is
-
-            return write_pages(k, v, k_pool, v_pool, slot_mapping)
-        for pool, new in ((k_pool, k), (v_pool, v)):
-            if self.dtype.itemsize == 1:
-                largest = torch.finfo(self.dtype).max
-                pool.view(torch.uint8)[slot_mapping] = (
-                    new.clamp(-largest, largest).to(self.dtype).view(torch.uint8)
-                )
-            else:
-                pool.index_copy_(0, slot_mapping.long(), new.to(self.dtype))
+        """Writes `k`, `v` [tokens, heads, head_dim] at `slot_mapping` [tokens] of one layer."""
+        self.destination(layer, slot_mapping).write(k, v)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from antiphon.config.arithmetic import round_up
 from antiphon.families.halves import BartHalf
 from antiphon.layers.positions import SinusoidTable
 
@@ -41,7 +42,7 @@ class TokenEmbedding(nn.Module):
         x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(rows)
         return self.layernorm_embedding(x)
 
-    def longest(self) -> float:
+    def max_length(self) -> float:
         """Length that a row can have, before a norm."""
         places = self.embed_positions.weight
         assert isinstance(places, torch.Tensor)
@@ -61,7 +62,7 @@ class OutputHead(nn.Module):
     def __init__(self, hidden_size: int, vocab_size: int, tied: nn.Embedding | None) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self._rows = torch.zeros(-(-vocab_size // 8) * 8, hidden_size)
+        self._rows = torch.zeros(round_up(vocab_size, 8), hidden_size)
         self.weight = nn.Parameter(self._rows[:vocab_size])
         if tied is not None:
             tied.weight = self.weight

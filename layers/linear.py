@@ -1,172 +1,88 @@
-"""Linear layers, in the model's precision or quantised, and activations."""
+"""Linear layers: what they are, and the interface of the ways to compute them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.kernels.formats import SMALL_BATCH
-from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
+from antiphon.layers.activations import Activation
+from antiphon.layers.kv_destination import KVDestination
+from antiphon.layers.norms import DeferredNorm, LinearInput
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import Residual
 
-
-@dataclass(frozen=True)
-class Normed:
-    """`norm` of `x` [tokens, features], left to the linear layer that reads it."""
-
-    x: torch.Tensor
-    norm: Any  # LayerNorm or RMSNorm
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A linear layer's output, over parts of its inputs, without its bias: whoever reads it sums that up."""
-
-    sums: torch.Tensor  # [parts, tokens, features] float32
-    bias: torch.Tensor | None
-
-    def total(self, dtype: torch.dtype) -> torch.Tensor:
-        found = self.sums.sum(0)
-        return (found if self.bias is None else found + self.bias).to(dtype)
-
-
-Added = torch.Tensor | Parts | None  # what a norm adds to its input before: [tokens, hidden]
-SOME_ROWS = 256  # up to which a product of many inputs is cut into PARTS: there are too few tiles of outputs to fill the device
-PARTS, MANY_INPUTS = 4, 5120
-Features = torch.Tensor | Quantised | Normed  # [tokens, features], as a linear layer takes them
+Read = Callable[[str, torch.Size], torch.Tensor]  # a checkpoint's tensor, by path and shape
 
 
 class Linear(nn.Module):
-    """`x @ weight.T + bias`. After `quantise` the weight is an eight-bit one in place of the parameter."""
+    """`x @ weight.T + bias`; `method` says how it is computed.
 
-    fuses_few_rows = False  # with what lies around it, in a kernel of our own
+    The method is chosen once, after loading (`prepare.py`). A fresh layer is one plain product.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight: torch.Tensor | Float8Weight | Int8Weight
-        self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
+        weight = torch.empty(out_features, in_features)
+        self.weight = nn.Parameter(weight, requires_grad=False)  # [out, in], as `method` stores it
+        self.weight_scale: torch.Tensor | None = None  # of a quantized weight
         self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
+        self.method: LinearMethod = PlainProduct()
 
-    def forward(self, x: Features, activation: "Activation | None" = None) -> Any:
-        """[tokens, in] -> [tokens, out]; with an `activation`, what that makes of it."""
-        if self.fuses(x):
-            return self._few_rows(x, activation=activation)
-        given = x.norm(x.x) if isinstance(x, Normed) else x
-        if isinstance(self.weight, torch.Tensor):
-            assert isinstance(given, torch.Tensor)
-            return activated_product(given, self.weight, self.bias, activation)
-        found = self.weight.product(given, self.bias)
-        return found if activation is None else activation(found)
+    def forward(self, x: LinearInput) -> torch.Tensor:
+        """[tokens, in] -> [tokens, out]"""
+        return self.method.product(self, x)
 
-    def plus(self, x: Features, residual: torch.Tensor) -> torch.Tensor:
-        """`residual` [tokens, out] plus this layer's output; only where `fuses(x)`."""
-        return self._few_rows(x, residual=residual)
+    def activated(self, x: LinearInput, activation: Activation) -> torch.Tensor | QuantizedRows:
+        """[tokens, in] -> `activation` of this layer's output [tokens, out]."""
+        return self.method.activated(self, x, activation)
 
-    def in_parts(self, x: torch.Tensor) -> Parts:
-        """This layer's output, for a norm to sum; only where `divides(x)`. cuBLAS would cut the product up too, but needs a kernel
-        more to sum (1280 of 5120 features, 32 rows: 9.2 us together, this 6.4, on an H200)."""
-        assert isinstance(self.weight, torch.Tensor)
-        size = x.shape[1] // PARTS
-        left, right = (
-            x.unflatten(1, (PARTS, size)).transpose(0, 1),
-            self.weight.unflatten(1, (PARTS, size)).permute(1, 2, 0),
-        )
-        return Parts(torch.bmm(left, right, out_dtype=torch.float32), self.bias)
+    def add_to(self, residual: Residual, x: LinearInput) -> Residual:
+        """The stream `residual` [tokens, out] plus this layer's output for `x` [tokens, in]."""
+        return self.method.add_to(self, residual, x)
 
-    def queries(
-        self, x: Features, pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
-        """Of a layer that makes queries, keys and values: the first [tokens, out / 3]; the others go into `pages` (keys and values
-        [slots, heads, head_dim], and slots [tokens]). Only where `fuses(x)`."""
-        return self._few_rows(x, pages=pages)
-
-    def prepared(self, x: torch.Tensor) -> torch.Tensor | Quantised:
-        """`x` in the form that this layer would bring it into: for several layers like it to read."""
-        return x if isinstance(self.weight, torch.Tensor) else self.weight.prepared(x)
-
-    def fuses(self, x: Features) -> bool:
-        """Goes through the kernel for few rows."""
-        return self.fuses_few_rows and not isinstance(x, Quantised) and len(x) <= SMALL_BATCH
-
-    def divides(self, x: Features) -> bool:
-        """Is better computed `in_parts`."""
-        if not (
-            self.fuses_few_rows
-            and isinstance(self.weight, torch.Tensor)
-            and isinstance(x, torch.Tensor)
-        ):
-            return False
-        return (
-            self.shape[1] >= max(MANY_INPUTS, 2 * self.shape[0])
-            and SMALL_BATCH < len(x) <= SOME_ROWS
-        )
-
-    def _few_rows(
-        self, x: Features, activation: "Activation | None" = None, **around: Any
-    ) -> torch.Tensor:
-        from antiphon.kernels.few_rows_linear import linear  # Triton is there where CUDA is
-
-        assert not isinstance(x, Quantised)
-        assert not isinstance(self.weight, Float8Weight)
-        scales = None if isinstance(self.weight, torch.Tensor) else self.weight.scales
-        given, norm = (x.x, x.norm) if isinstance(x, Normed) else (x, None)
-        before = None if norm is None else (norm.weight, getattr(norm, "bias", None), norm.eps)
-        kind = None if activation is None else activation.kind
-        return linear(
-            given, self._stored, self.bias, scales=scales, norm=before, activation=kind, **around
-        )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the output."""
-        return self.weight.dtype
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
+        """`x` [tokens, in] in the form that this layer reads, for several layers like it."""
+        return self.method.quantize_input(x)
 
     @property
     def shape(self) -> torch.Size:
         """[out, in]"""
-        return self._stored.shape
+        return self.weight.shape
 
     @property
     def device(self) -> torch.device:
-        return self._stored.device
+        return self.weight.device
 
     @property
     def nbytes(self) -> int:
         """Of the weight as it is stored."""
-        return self._stored.nbytes
-
-    @property
-    def _stored(self) -> torch.Tensor:
-        return self.weight if isinstance(self.weight, torch.Tensor) else self.weight.values
+        return self.weight.nbytes
 
     def scale_inputs(self, factor: float) -> None:
-        """As if its input came multiplied by `factor`. Before `quantise`."""
-        assert isinstance(self.weight, nn.Parameter)
+        """As if its input came multiplied by `factor`. Before quantization."""
+        assert self.weight_scale is None
         self.weight.data.mul_(factor)
 
     def scale_outputs(self, factor: float) -> None:
-        """Its output comes multiplied by `factor`. Before `quantise`."""
+        """Its output comes multiplied by `factor`. Before quantization."""
         self.scale_inputs(factor)
         if self.bias is not None:
             self.bias.data.mul_(factor)
 
-    def quantise(self, kind: type[Float8Weight] | type[Int8Weight]) -> None:
-        assert isinstance(self.weight, torch.Tensor)
-        weight = self.weight.data
-        del self.weight  # the parameter
-        self.weight = kind.of(weight)
+    def quantize(self, values: torch.Tensor, scale: torch.Tensor, method: "LinearMethod") -> None:
+        """Stores the weight as `values` [out, in] with `scale`, which `method` computes with."""
+        assert self.weight_scale is None
+        self.weight = nn.Parameter(values, requires_grad=False)
+        self.weight_scale, self.method = scale, method
 
 
 class StackedLinear(Linear):
-    """Several projections of the same input as one matrix product: query, key and value, or gate and up.
+    """Several projections of the same input as one matrix product: q, k and v, or gate and up.
 
-    A checkpoint stores them apart as `<parent>.<part>.weight`; the loader stacks them row by row, in order of `parts`.
-    `unbiased` parts have no bias there and get zeros (Whisper's key projection).
+    A checkpoint stores them apart as `<parent>.<part>.weight`; here they are stacked row by row, in
+    the order of `parts`. `unbiased` parts have no bias there and get zeros (Whisper's keys).
     """
 
     def __init__(
@@ -179,87 +95,92 @@ class StackedLinear(Linear):
         super().__init__(in_features, sum(out_features.values()), bias)
         self.parts, self.unbiased = out_features, unbiased
 
-    def split(self, x: Features) -> tuple[torch.Tensor, ...]:
+    def split(self, x: LinearInput) -> tuple[torch.Tensor, ...]:
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
-        found: torch.Tensor = self(x)
-        return found.split(list(self.parts.values()), dim=-1)
+        return self.split_outputs(self(x))
+
+    def queries(self, x: LinearInput, destination: KVDestination) -> torch.Tensor:
+        """Of queries, keys and values: the queries [tokens, heads, head_dim].
+
+        Keys and values are written to `destination`.
+        """
+        return self.method.queries(self, x, destination)
+
+    def split_outputs(self, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[tokens, sum of the parts] -> one [tokens, out] per part."""
+        return outputs.split(list(self.parts.values()), dim=-1)
 
     def tensors_of(self, part: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight and bias of one part, views. Before `quantise`."""
-        assert isinstance(self.weight, nn.Parameter)
+        """Weight and bias of one part, as views. Before quantization."""
+        assert self.weight_scale is None
+        weights = self.weight.data.split(list(self.parts.values()))
         names = list(self.parts)
-        rows = slice(
-            start := sum(self.parts[name] for name in names[: names.index(part)]),
-            start + self.parts[part],
-        )
-        return self.weight.data[rows], None if self.bias is None else self.bias.data[rows]
+        if self.bias is None:
+            return weights[names.index(part)], None
+        biases = self.bias.data.split(list(self.parts.values()))
+        return weights[names.index(part)], biases[names.index(part)]
 
     def scale_part(self, part: str, factor: float) -> None:
-        """One part's output comes multiplied by `factor`. Before `quantise`."""
-        for each in self.tensors_of(part):
-            if each is not None:
-                each.mul_(factor)
+        """One part's output comes multiplied by `factor`. Before quantization."""
+        for tensor in self.tensors_of(part):
+            if tensor is not None:
+                tensor.mul_(factor)
+
+    def load(self, path: str, read: Read) -> None:
+        """Fills the layer at `path` of the model with the tensors that `read` gives."""
+        parent = path.rpartition(".")[0]
+        for part in self.parts:
+            weight, bias = self.tensors_of(part)
+            weight.copy_(read(f"{parent}.{part}.weight", weight.shape))
+            if bias is not None and part in self.unbiased:
+                bias.zero_()
+            elif bias is not None:
+                bias.copy_(read(f"{parent}.{part}.bias", bias.shape))
 
 
-KINDS = {
-    "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu", "swish": "silu",
-}  # fmt: skip
-_IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
+class LinearMethod(ABC):
+    """How linear layers are computed. Holds no weights: several layers may share one.
 
-
-def activated_product(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: "Activation | None",
-) -> Any:
-    """`activation(x @ weight.T + bias)` [tokens, out] for `x` [tokens, in].
-
-    In half precision on a GPU, cuBLAS applies it where it has the product in registers. Its GELU is the tanh form, within 5e-4 of
-    the exact one: less than what rounding the product to half precision first does.
+    `product` alone must be given. The others are what may be fused with it; here they are apart.
     """
-    if activation is None:
-        return F.linear(x, weight, bias)
-    half = x.device.type == "cuda" and x.dtype != torch.float32
-    if (
-        half
-        and bias is not None
-        and activation.kind in ("relu", "gelu", "gelu_tanh")
-        and not activation.quantises
-    ):
-        return torch._addmm_activation(bias, x, weight.t(), use_gelu=activation.kind != "relu")
-    return activation(F.linear(x, weight, bias))
+
+    @abstractmethod
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        """As `Linear.forward`."""
+
+    def activated(
+        self, layer: Linear, x: LinearInput, activation: Activation
+    ) -> torch.Tensor | QuantizedRows:
+        """As `Linear.activated`."""
+        activated: torch.Tensor | QuantizedRows = activation(self.product(layer, x))
+        return activated
+
+    def add_to(self, layer: Linear, residual: Residual, x: LinearInput) -> Residual:
+        """As `Linear.add_to`."""
+        return residual.plus(self.product(layer, x))
+
+    def queries(
+        self, layer: StackedLinear, x: LinearInput, destination: KVDestination
+    ) -> torch.Tensor:
+        """As `StackedLinear.queries`."""
+        outputs = layer.split_outputs(self.product(layer, x))
+        q, k, v = (part.unflatten(-1, destination.heads) for part in outputs)
+        destination.write(k, v)
+        return q
+
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
+        """As `Linear.quantize_input`."""
+        return x
 
 
-class Activation(nn.Module):
-    """By transformers' name; with a gate, the product of both (Shazeer 2020)."""
+class PlainProduct(LinearMethod):
+    """One product in the model's precision; what surrounds it are operations of their own."""
 
-    quantises = False  # its output goes into a quantised linear layer
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        return F.linear(as_tensor(x), layer.weight, layer.bias)
 
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.kind = KINDS[name]
 
-    def forward(
-        self, x: torch.Tensor, gate: torch.Tensor | None = None
-    ) -> torch.Tensor | Quantised:
-        """[tokens, features], rows contiguous."""
-        if x.device.type == "cuda" and x.dtype != torch.float32:
-            from antiphon.kernels.norms import (  # Triton is there where CUDA is
-                activation,
-                activation_quantised,
-            )
-
-            if not self.quantises:
-                return activation(self.kind, x, gate)
-            # The tanh form is cheaper and within 5e-4 of the exact one: far less than a step of float8.
-            return Quantised(
-                *activation_quantised("gelu_tanh" if self.kind == "gelu" else self.kind, x, gate)
-            )
-        found = _IN_TORCH[self.kind](x)
-        return found if gate is None else found * gate
+def as_tensor(x: LinearInput) -> torch.Tensor:
+    """`x` for a method that neither norms nor takes quantized rows."""
+    assert not isinstance(x, QuantizedRows), "a norm quantizes only what quantized layers read"
+    return x.norm.in_torch(x.x) if isinstance(x, DeferredNorm) else x

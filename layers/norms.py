@@ -1,118 +1,154 @@
-"""Normalisation, and the residual stream that it stands in."""
+"""Norms of the residual stream: what they are, and the ways to compute them."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from antiphon.kernels.formats import SMALL_BATCH
-from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.linear import Added, Features, Linear, Normed, Parts
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import PendingResidual, Residual, SplitK
 
 
-class LayerNorm(nn.LayerNorm):
-    """With `after`, which takes in a residual: on a GPU in the same pass over memory."""
+class Norm(nn.Module):
+    """A norm over the features of the stream; `method` says how it is computed.
 
-    quantises = False  # its output goes into a quantised linear layer
-    deferred = False  # of few rows, it is left to the linear layer that reads it
+    The method is chosen once, after loading (`prepare.py`). A fresh norm runs in plain torch.
+    """
 
-    def after(self, x: torch.Tensor, delta: Added) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
-        """`x + delta` and its norm, both [tokens, hidden]."""
-        return _after(self, x, delta, self.bias)
+    weight: nn.Parameter  # [hidden]
+    bias: nn.Parameter | None  # [hidden]
+    eps: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.method: NormMethod = TorchNorm()
+
+    def forward(self, residual: Residual) -> tuple["LinearInput", Residual]:
+        """The norm of the stream, for the linear layers behind it; and the stream, summed."""
+        return self.method.norm(self, residual)
+
+    def of_sum(self, residual: Residual) -> torch.Tensor:
+        """The norm of the stream as a tensor [tokens, hidden], where no linear layer follows."""
+        return self.method.norm_in_full(self, residual)
+
+    def renew(self, residual: Residual) -> Residual:
+        """The stream that begins with the norm of this one (post-norm)."""
+        return Residual(self.of_sum(residual))
+
+    @abstractmethod
+    def in_torch(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm of `x` [tokens, hidden] in plain torch: the reference."""
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm without mean or bias (Zhang and Sennrich 2019), as T5 has it; statistics in float32."""
+class LayerNorm(Norm):
+    """Layer norm with gain and bias (Ba et al. 2016)."""
 
-    quantises = False
-    deferred = False
+    def __init__(self, size: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(size), requires_grad=False)
+        self.eps = eps
+
+    def in_torch(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Norm):
+    """Root-mean-square norm without mean or bias (Zhang and Sennrich 2019), as in T5.
+
+    Statistics are float32; the normed row is rounded to the model's precision before the gain.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
+        self.bias = None
         self.eps = eps
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def in_torch(self, x: torch.Tensor) -> torch.Tensor:
         return self.weight * F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(self.weight.dtype)
 
-    def after(self, x: torch.Tensor, delta: Added) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
-        """As `LayerNorm.after`."""
-        return _after(self, x, delta, None)
+
+@dataclass(frozen=True)
+class DeferredNorm:
+    """`norm` of `x` [tokens, hidden], left to the linear layer that reads it."""
+
+    x: torch.Tensor
+    norm: Norm
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
-Norm = LayerNorm | RMSNorm
+LinearInput = torch.Tensor | QuantizedRows | DeferredNorm  # [tokens, features]
 
 
-def _after(
-    norm: Norm, x: torch.Tensor, delta: Added, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
-    if x.device.type == "cuda":
-        from antiphon.kernels.norms import (  # Triton is there where CUDA is
-            add_norm,
-            add_norm_quantised,
-        )
+class NormMethod(ABC):
+    """How norms are computed."""
 
-        parts, parts_bias = as_parts(delta)
-        if norm.quantises:
-            total, values, scales = add_norm_quantised(
-                x, parts, parts_bias, norm.weight, bias, norm.eps
-            )
-            return total, Quantised(values, scales)
-        return add_norm(x, parts, parts_bias, norm.weight, bias, norm.eps)
-    total = _sum(x, delta)
-    return total, norm(total)
+    @abstractmethod
+    def norm(self, norm: Norm, residual: Residual) -> tuple[LinearInput, Residual]:
+        """As `Norm.forward`."""
+
+    @abstractmethod
+    def norm_in_full(self, norm: Norm, residual: Residual) -> torch.Tensor:
+        """As `Norm.of_sum`."""
 
 
-def as_parts(delta: Added) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """[parts, tokens, hidden] and their bias, as the kernel takes them."""
-    if isinstance(delta, Parts):
-        return delta.sums, delta.bias
-    return None if delta is None else delta[None], None
+class TorchNorm(NormMethod):
+    """The sum, then the norm, in torch's own operations."""
+
+    def norm(self, norm: Norm, residual: Residual) -> tuple[LinearInput, Residual]:
+        total = residual.total()
+        return norm.in_torch(total), Residual(total)
+
+    def norm_in_full(self, norm: Norm, residual: Residual) -> torch.Tensor:
+        return norm.in_torch(residual.total())
 
 
-def _sum(x: torch.Tensor, delta: Added) -> torch.Tensor:
-    if delta is None:
-        return x
-    return x + (delta.total(x.dtype) if isinstance(delta, Parts) else delta)
+class FusedNorm(NormMethod):
+    """The sum and the norm in one Triton kernel, one pass over memory."""
+
+    def norm(self, norm: Norm, residual: Residual) -> tuple[LinearInput, Residual]:
+        x, total = self._add_norm(norm, residual)
+        return x, Residual(total)
+
+    def norm_in_full(self, norm: Norm, residual: Residual) -> torch.Tensor:
+        return self._add_norm(norm, residual)[0]
+
+    def _add_norm(self, norm: Norm, residual: Residual) -> tuple[torch.Tensor, torch.Tensor]:
+        from antiphon.kernels.norms import add_norm  # Triton exists where CUDA does
+
+        sums, bias = pending_terms(residual.pending)
+        total, normed = add_norm(residual.x, sums, bias, norm.weight, norm.bias, norm.eps)
+        return normed, total
 
 
-class ResidualStream:
-    """What the sublayers of a transformer read from and add to. What one adds is summed when the next norm reads it, so that
-    sum and norm pass over memory once. Few rows are summed by the linear layer itself."""
+class DeferringNorm(NormMethod):
+    """Leaves the norm of a small batch to the linear layer behind it; otherwise as `larger`.
 
-    def __init__(self, x: torch.Tensor) -> None:
-        self._x = x  # [tokens, hidden]
-        self._added: Added = None
+    A stream with a pending sum is not deferred: the sum must be stored, and the norm comes with it.
+    """
 
-    def normed(self, norm: Norm) -> Features:
-        """`norm` of the stream, which stays as it is (pre-norm), for a linear layer."""
-        if norm.deferred and self._added is None and len(self._x) <= SMALL_BATCH:
-            return Normed(self._x, norm)
-        self._x, found = norm.after(self._x, self._added)
-        self._added = None
-        return found
+    def __init__(self, larger: NormMethod) -> None:
+        self.larger = larger
 
-    def final(self, norm: Norm) -> torch.Tensor:
-        """`norm` of the stream, where no linear layer follows."""
-        self._x, found = norm.after(self._x, self._added)
-        self._added = None
-        assert isinstance(found, torch.Tensor), "only what a linear layer reads may be quantised"
-        return found
+    def norm(self, norm: Norm, residual: Residual) -> tuple[LinearInput, Residual]:
+        if residual.pending is None and len(residual.x) <= SMALL_BATCH:
+            return DeferredNorm(residual.x, norm), residual
+        return self.larger.norm(norm, residual)
 
-    def renew(self, norm: Norm) -> None:
-        """The stream becomes `norm` of itself (post-norm)."""
-        self._x = self.final(norm)
+    def norm_in_full(self, norm: Norm, residual: Residual) -> torch.Tensor:
+        return self.larger.norm_in_full(norm, residual)
 
-    def add(self, linear: Linear, x: Features) -> None:
-        """The stream grows by `linear` of `x`."""
-        assert self._added is None, "two sublayers in a row without a norm between them"
-        if linear.fuses(x):
-            self._x = linear.plus(x, self._x)
-        elif linear.divides(x):
-            assert isinstance(x, torch.Tensor)
-            self._added = linear.in_parts(x)
-        else:
-            self._added = linear(x)
 
-    @property
-    def value(self) -> torch.Tensor:
-        return _sum(self._x, self._added)
+def pending_terms(
+    pending: PendingResidual | None,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """`pending` as the kernels take it: [terms, tokens, hidden] to sum, and a bias [hidden]."""
+    if isinstance(pending, SplitK):
+        return pending.sums, pending.bias
+    return None if pending is None else pending[None], None

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from antiphon.config.arithmetic import round_up
+
 
 def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Tensor:
     """A [positions, size] float32 table of sines (first half) and cosines (second half).
@@ -95,7 +97,7 @@ class RelativeBias(nn.Module):
         """
         if (rows, columns) not in self._tiles:
             step = max(rows, columns)
-            reach = -(-(self.max_distance + step) // step) * step
+            reach = round_up(self.max_distance + step, step)
             at = torch.arange(2 * reach + columns, device=self.weight.device) - reach
             distance = at[None] - torch.arange(rows, device=self.weight.device)[:, None]
             self._tiles[rows, columns] = (

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.layers.convolution import Convolution
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.positions import SinusoidTable
 from antiphon.layers.tensor_files import TensorFile, files_by_tensor, open_tensors
@@ -105,27 +106,35 @@ def _pattern(name: str) -> str:
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
-    """Fills every parameter and persistent buffer of `module`; `names(path)` gives the checkpoint's names to try, in order.
+    """Fills every parameter and persistent buffer of `module`.
 
-    Raises CheckpointError for a missing tensor or a wrong shape; names the tensor and both shapes.
+    `names(path)` gives the checkpoint's names for the tensor at `path`, in order of preference.
+    Raises CheckpointError for a missing tensor or a wrong shape, with the name and both shapes.
     """
-    stacked = {
-        path: child for path, child in module.named_modules() if isinstance(child, StackedLinear)
-    }
+
+    def read(path: str, shape: torch.Size) -> torch.Tensor:
+        return _read(checkpoint, names(path), shape)
+
+    modules = dict(module.named_modules())
     with torch.no_grad():
-        for path, layer in stacked.items():
-            _load_stacked(path, layer, checkpoint, names)
+        self_loading = []
+        for path, layer in modules.items():
+            if isinstance(layer, StackedLinear | Convolution):  # stored in another form
+                layer.load(path, read)
+                self_loading.append(f"{path}.")
         for path, target in _tensors(module):
-            if path.rpartition(".")[0] not in stacked:
-                target.copy_(_read(checkpoint, names(path), target.shape))
-        for path, child in module.named_modules():
-            if isinstance(
-                child, SinusoidTable
-            ):  # computed, unless the checkpoint stores a table of its own
-                stored = names(f"{path}.weight")
-                checkpoint.claimed.update(stored)
-                if any(name in checkpoint for name in stored):
-                    child.weight.copy_(_read(checkpoint, stored, child.weight.shape))
+            if not path.startswith(tuple(self_loading)):
+                target.copy_(read(path, target.shape))
+        for path, layer in modules.items():
+            if isinstance(layer, SinusoidTable):
+                _load_table(checkpoint, names(f"{path}.weight"), layer)
+
+
+def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: SinusoidTable) -> None:
+    """The table is computed, unless the checkpoint stores one of its own."""
+    checkpoint.claimed.update(stored)
+    if any(name in checkpoint for name in stored):
+        layer.weight.copy_(_read(checkpoint, stored, layer.weight.shape))
 
 
 def fill_randomly(module: nn.Module) -> None:
@@ -139,22 +148,6 @@ def fill_randomly(module: nn.Module) -> None:
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.state_dict(keep_vars=True).items()
-
-
-def _load_stacked(path: str, layer: StackedLinear, checkpoint: Checkpoint, names: Names) -> None:
-    parent = path.rpartition(".")[0]
-    row, weight = 0, layer.weight
-    assert isinstance(weight, torch.Tensor), "weights are quantised once they are loaded"
-    for part, size in layer.parts.items():
-        rows = slice(row, row := row + size)
-        weight[rows].copy_(_read(checkpoint, names(f"{parent}.{part}.weight"), weight[rows].shape))
-        if layer.bias is not None:
-            if part in layer.unbiased:
-                layer.bias[rows].zero_()
-            else:
-                layer.bias[rows].copy_(
-                    _read(checkpoint, names(f"{parent}.{part}.bias"), layer.bias[rows].shape)
-                )
 
 
 def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], shape: torch.Size) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from antiphon.config.arithmetic import round_up
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 from antiphon.families.family import Family
@@ -81,7 +82,7 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
     """As `to_device`, all in one copy: each costs more to start than these few bytes to move."""
-    ends = np.cumsum([-(-each.nbytes // ALIGNMENT) * ALIGNMENT for each in arrays]).tolist()
+    ends = np.cumsum([round_up(each.nbytes, ALIGNMENT) for each in arrays]).tolist()
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     starts = [0, *ends[:-1]]
     for start, each in zip(starts, arrays, strict=True):

@@ -1,28 +1,33 @@
-"""Captures CUDA graphs that share one pool of memory, and counts what that cost."""
+"""Captures CUDA graphs that share one pool of memory, and reports what that cost."""
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-TYPICAL_LAYERS = 2  # launch every kernel that a model's layers do: the first has nothing before it, the others have
+logger = logging.getLogger(__name__)
+
+TYPICAL_LAYERS = 2
 
 Shape = TypeVar("Shape")
-Plan = TypeVar("Plan")
+Metadata = TypeVar("Metadata")
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Captured(Generic[Plan]):
+class Captured(Generic[Metadata]):
     graph: torch.cuda.CUDAGraph
-    plan: Plan  # kept alive: the graph reads its tensors
+    metadata: Metadata  # of the attention; kept alive, because the graph reads its tensors
 
 
 class GraphCapture:
-    """Graphs of `model` captured here are replayed one after the other on one stream, so they may use the same memory."""
+    """Captures graphs of `model` that are replayed one after the other on one stream, so that they
+    may use the same memory."""
 
     def __init__(self, device: torch.device, model: nn.Module) -> None:
         self.device, self.model = device, model
@@ -32,41 +37,37 @@ class GraphCapture:
         self._free_before = torch.cuda.mem_get_info(device)[0]
 
     def each(
-        self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Plan, Work]]
-    ) -> dict[Shape, Captured[Plan]]:
-        """A graph for each of `shapes`, best largest first: the memory that the largest takes serves the others. `prepare` gives a
-        shape's plan and its work, which reads and writes tensors that outlive the graph; it is asked twice, so that it may put what
-        the work reads where the next shape's will be."""
+        self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Metadata, Work]]
+    ) -> dict[Shape, Captured[Metadata]]:
+        """Captures a graph for each of `shapes`; largest first is best, because the memory of the
+        first graph then serves the others.
+
+        `prepare` returns a shape's metadata and its work, which reads and writes tensors that
+        outlive the graph. It is called twice for a shape: it may put what the work reads where the
+        work of the next shape reads.
+        """
         self._compile(prepare(shape)[1] for shape in shapes)
         captured = {}
         for shape in shapes:
-            plan, work = prepare(shape)
-            captured[shape] = Captured(self._capture(work), plan)
+            metadata, work = prepare(shape)
+            captured[shape] = Captured(self._capture(work), metadata)
         return captured
 
     def _compile(self, works: Iterable[Work]) -> None:
-        """The kernels that `works` launch, together. One after the other, as they are met, they would be most of a start that finds
-        no compiled kernels on disk."""
-        from antiphon.kernels.launch import only_compiling  # Triton is there where CUDA is
+        """Compiles the kernels that `works` launch, several at a time. Compiled one after the other,
+        when first launched, they would take most of a start that finds none of them on disk."""
+        from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
-        layers = self.model.layers
-        assert isinstance(layers, nn.ModuleList)
-        self.model.layers = layers[:TYPICAL_LAYERS]
-        self.stream.wait_stream(
-            torch.cuda.current_stream(self.device)
-        )  # what is read was made there
-        try:
-            with only_compiling(), torch.cuda.stream(self.stream):
-                for work in works:
-                    work()
-                    self.stream.synchronize()  # what it reads may be overwritten for the next
-        finally:
-            self.model.layers = layers
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))  # it made what is read
+        with only_typical_layers(self.model), compiling_together(), torch.cuda.stream(self.stream):
+            for work in works:
+                work()
+                self.stream.synchronize()  # the next `prepare` may overwrite what this work reads
         self.compiled_in = time.perf_counter() - began
 
     def _capture(self, work: Work) -> torch.cuda.CUDAGraph:
-        """`work` runs once for real, which loads its kernels and fills its caches, and once more while it is captured."""
+        """Runs `work` once, which loads its kernels and fills its caches, then captures it."""
         began = time.perf_counter()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
@@ -83,5 +84,54 @@ class GraphCapture:
 
     @property
     def report(self) -> str:
+        """Seconds, number of graphs and GPU memory so far, as one line."""
         used = max(0, self._free_before - torch.cuda.mem_get_info(self.device)[0]) / 2**30
-        return f"kernels compiled in {self.compiled_in:.1f} s, {self.count} graphs captured in {self.seconds:.1f} s, {used:.2f} GiB"
+        return (
+            f"kernels compiled in {self.compiled_in:.1f} s, "
+            f"{self.count} graphs captured in {self.seconds:.1f} s, {used:.2f} GiB"
+        )
+
+
+@contextmanager
+def only_typical_layers(model: nn.Module) -> Iterator[None]:
+    """Inside, `model.layers` holds its first two layers only. These launch every distinct kernel:
+    the first layer's norm has no residual to add, the norms of later layers do."""
+    layers = model.layers
+    assert isinstance(layers, nn.ModuleList)
+    model.layers = layers[:TYPICAL_LAYERS]
+    try:
+        yield
+    finally:
+        model.layers = layers
+
+
+class GraphSet(Generic[Shape, Metadata]):
+    """One captured graph for each shape that the inputs of some work are padded to. What the capture
+    cost is in `report`, and logged under `name`."""
+
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        model: nn.Module,
+        shapes: Sequence[Shape],
+        prepare: Callable[[Shape], tuple[Metadata, Work]],
+    ) -> None:
+        """Captures them all; see `GraphCapture.each`."""
+        capture = GraphCapture(device, model)
+        self._captured = capture.each(shapes, prepare)
+        self.report = capture.report
+        logger.info("%s: %s", name, self.report)
+
+    @property
+    def shapes(self) -> Collection[Shape]:
+        """In the order of capture."""
+        return self._captured.keys()
+
+    def metadata(self, shape: Shape) -> Metadata:
+        """That of the graph of `shape`, to be renewed before a replay where its backend asks."""
+        return self._captured[shape].metadata
+
+    def replay(self, shape: Shape) -> None:
+        """Queues the graph of `shape` on the current stream."""
+        self._captured[shape].graph.replay()

@@ -1,5 +1,6 @@
 """What a request has while it runs: a slot of the batch, pages of its own, and a share in cross pages."""
 
+from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.plan import Admission, CrossWrite
@@ -16,7 +17,7 @@ class Residency:
         """True if enough pages are free, beside a reserve that the running sequences will soon ask
         for."""
         key, page_size = request.media.key, self.batch.page_size
-        reserve = -(-len(self.batch) // 4)
+        reserve = ceil_div(len(self.batch), 4)
         need = pages_for(request.length, page_size) + reserve
         if key in self.pages:
             return need <= self.pages.available_beside(key)

@@ -32,7 +32,7 @@ class Router:
         self._last_route: OrderedDict[str, Route] = OrderedDict()  # by media key
 
     def route(self, key: str, num_tokens: int) -> Route:
-        """Adds a request's load to its route. `release` takes it off again when the request ends."""
+        """Adds a request's load to its route. `release` removes it when the request ends."""
         route = self._last_route.get(key)
         if route is None or self._overloaded(route.decoder):
             route = Route(_least(self.encoder_load), _least(self.decoder_load))

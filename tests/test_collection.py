@@ -17,7 +17,7 @@ MISSING_ON_SOME_GPU_MACHINES = {
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_modules_of_tests_import_nothing_that_a_gpu_machine_may_lack(path: Path) -> None:
-    """pytest -m gpu imports every module before it leaves out the tests that it was not asked for."""
+    """`pytest -m gpu` imports every module before it deselects tests."""
     names: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):

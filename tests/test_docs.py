@@ -4,13 +4,18 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import draw_architecture
 import draw_throughput
 import make_tables
 import pytest
+import typer.main
 from paths import RECORDINGS, ROOT
 from source_tree import tracked
+
+import antiphon
+from antiphon.cli.app import app
 
 README = (ROOT / "README.md").read_text()
 PAGES = tracked("*.md")
@@ -26,11 +31,20 @@ def has(file: str, name: str) -> bool:
     """Whether a file defines `name`; a dotted one is a method or an attribute of a class."""
     body = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
-        nodes = [node for node in body if getattr(node, "name", None) == part]
+        nodes = [node for node in body if part in names(node)]
         if not nodes:
             return False
         body = getattr(nodes[0], "body", [])
     return True
+
+
+def names(node: ast.AST) -> set[str]:
+    """What a statement defines: a function, a class or a variable."""
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    return {getattr(node, "name", "")}
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED.findall(section("Life of a request")))
@@ -41,7 +55,7 @@ def test_the_life_of_a_request_names_what_exists(file: str, name: str) -> None:
 def test_the_life_of_a_request_goes_all_the_way() -> None:
     names = [name for _, name in NAMED.findall(section("Life of a request"))]
     assert names[0] == "Engine.generate"
-    assert names[-1] == "OpenRequests.completion"
+    assert names[-1] == "completion_output"
     assert len(names) >= 20
 
 
@@ -95,13 +109,37 @@ def test_scripts_that_docstrings_name_exist() -> None:
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text()
-    scripts = re.findall(r"python ([\w/]+\.py)", text)
-    files = [file for file, _ in NAMED.findall(text)]
-    missing = [file for file in [*scripts, *files] if not (ROOT / file).is_file()]
+    files = re.findall(r"python ([\w/]+\.py)", text)
+    files += re.findall(r"`([\w/]+/[\w.]+\.(?:py|md|yml|json))`", text)
+    missing = [file for file in files if "NAME" not in file and not (ROOT / file).is_file()]
+    missing += [f"{file} : {name}" for file, name in NAMED.findall(text) if not has(file, name)]
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.M)
     missing += [target for target in targets if f"\n{target}:" not in makefile]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_antiphon_have_the_flags_that_are_shown(page: Path) -> None:
+    shown = re.findall(r"(?:^ {4}|\| |`)antiphon ([^`\n]+)", page.read_text(), re.M)
+    for line in shown:
+        words = line.split(" #")[0].split()
+        command: Any = typer.main.get_command(app)
+        while words and (inner := getattr(command, "commands", {}).get(words[0])) is not None:
+            command, words = inner, words[1:]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        flags |= {flag for parameter in command.params for flag in parameter.secondary_opts}
+        given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= flags | {"--help"}, f"antiphon {line}"
+
+
+@pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_in_python_import_what_exists(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module == "antiphon"
+                assert {alias.name for alias in node.names} <= set(antiphon.__all__)
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

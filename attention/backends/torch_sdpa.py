@@ -19,6 +19,7 @@ from antiphon.attention.interface import (
     PagedAttention,
     PagedBatch,
 )
+from antiphon.config.arithmetic import ceil_div
 from antiphon.layers.positions import RelativeBias
 
 # Of torch's own kernels, the fastest first (benchmarks/results).
@@ -76,7 +77,7 @@ class PaddedGroup:
         pages = None
         if table is not None:
             assert spec.page_size is not None
-            pages = table[members, : -(-keys // spec.page_size)]
+            pages = table[members, : ceil_div(keys, spec.page_size)]
         device = spec.device
         return cls(
             query_rows=_tensor(query_rows, device),

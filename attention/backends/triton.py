@@ -11,6 +11,7 @@ from antiphon.attention.interface import (
     PagedAttention,
     PagedBatch,
 )
+from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
@@ -58,7 +59,7 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
 
     def plan(self, batch: PagedBatch) -> TritonPagedMetadata:
         spec = self.spec
-        sequences, q_blocks = len(batch.query_lens), -(-batch.max_query_len // BLOCK_M)
+        sequences, q_blocks = len(batch.query_lens), ceil_div(batch.max_query_len, BLOCK_M)
         launch = PagedLaunch.choose(
             spec.kind,
             sequences,

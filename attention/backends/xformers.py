@@ -11,6 +11,7 @@ from xformers.ops import fmha
 from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
 from antiphon.attention.interface import FullAttention, FullBatch
+from antiphon.config.arithmetic import round_up
 from antiphon.layers.positions import RelativeBias
 
 ALIGNMENT = 8  # of a bias row, in elements
@@ -32,7 +33,7 @@ class XformersFull(FullAttention[XformersMetadata]):
 
     def plan(self, batch: FullBatch) -> XformersMetadata:
         lengths, device = batch.lengths, self.spec.device
-        column = np.arange(-(-int(lengths.max()) // ALIGNMENT) * ALIGNMENT)[None]
+        column = np.arange(round_up(int(lengths.max()), ALIGNMENT))[None]
         valid = column < lengths[:, None]
         rows = np.where(valid, (np.cumsum(lengths) - lengths)[:, None] + column, 0)
         mask = BlockDiagonalMask.from_seqlens(lengths.tolist(), device=device)

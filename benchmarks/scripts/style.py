@@ -1,7 +1,7 @@
 """Measure how Python code reads: sizes, nesting, comments, names and line widths, one row each.
 
-    python benchmarks/scripts/style.py                  # this package, then each of its folders
-    python benchmarks/scripts/style.py ../nano-vllm/nanovllm ../mini-sglang/python
+    python benchmarks/scripts/style.py                    # this package, then each of its folders
+    python benchmarks/scripts/style.py nano-vllm=../nano-vllm/nanovllm own
 
 Prints a Markdown table. Needs nothing but Python: files are read by `ast` and `tokenize` and are
 never imported.
@@ -175,16 +175,22 @@ def own_folders() -> dict[str, list[Path]]:
     }
 
 
-def named_folder(argument: str) -> tuple[str, list[Path]]:
-    folder = Path(argument)
+def rows_of(argument: str) -> dict[str, list[Path]]:
+    """`own`, `FOLDER` or `NAME=FOLDER`: names of rows and their files."""
+    if argument == "own":
+        return own_folders()
+    name, _, path = argument.rpartition("=")
+    folder = Path(path)
     paths = sorted(
         path for path in folder.rglob("*.py") if not set(path.parts) & {".venv", "build"}
     )
     if not paths:
         raise SystemExit(f"no Python file in {folder}")
-    return folder.resolve().name, paths
+    return {name or folder.resolve().name: paths}
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    print(table(dict(map(named_folder, arguments)) if arguments else own_folders()))
+    rows: dict[str, list[Path]] = {}
+    for argument in sys.argv[1:] or ["own"]:
+        rows |= rows_of(argument)
+    print(table(rows))

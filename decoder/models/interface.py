@@ -9,79 +9,80 @@ from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
 from antiphon.kv.pool import KVPool
-from antiphon.layers.eight_bit import Quantised
-from antiphon.layers.embeddings import TokenEmbedding
-from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import RMSNorm
-
-RowSource = nn.LayerNorm | RMSNorm | TokenEmbedding  # of what a projection reads
+from antiphon.layers.linear import StackedLinear
+from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.quantization.rows import QuantizedRows
 
 
 @dataclass(frozen=True)
 class DecoderStep:
-    """What every layer of one step shares: pages, where to write, and both planned attentions."""
+    """What all layers of one step share: pages, where to write, and both planned attentions."""
 
     pool: KVPool
-    slot_mapping: torch.Tensor  # [tokens] where this step's self keys go
+    slot_mapping: torch.Tensor  # [tokens] int32: where this step's self keys and values go
     causal: PlannedAttention[object]
     cross: PlannedAttention[object]
 
 
 class CachedAttention(nn.Module):
-    """An attention sublayer whose keys and values are kept."""
+    """An attention sublayer whose keys and values are kept in pages."""
 
-    @property
     @abstractmethod
-    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
-        """What makes queries; what makes keys and values, as its last two parts; what reads the attention's output. The first two may
-        be the same layer."""
+    def projections(self) -> CachedProjections:
+        """The linear layers that make queries, keys and values, and that read the output."""
 
 
 class CrossWriter(CachedAttention):
-    """A cross-attention layer, seen as the writer of its own cache."""
+    """A cross-attention sublayer, seen as the writer of its own cache."""
 
     kv: StackedLinear
 
     @abstractmethod
     def write(
-        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
     ) -> None:
-        """Keys and values of encoder states [tokens, hidden] into the pool at `slot_mapping` [tokens]."""
+        """Writes keys and values of encoder states [tokens, hidden] to `pool`.
+
+        `slot_mapping` [tokens] int32 are their positions in it.
+        """
 
 
 class DecoderModel(nn.Module):
+    """A decoder without its attention backends and its cache, which come with each step."""
+
     layers: nn.ModuleList
 
     @abstractmethod
     def forward(
         self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
     ) -> torch.Tensor:
-        """Packed [tokens] -> hidden [tokens, hidden]; writes the tokens' self KV."""
+        """Packed [tokens] int64 ids and positions -> hidden [tokens, hidden].
 
-    @cached_property
-    def self_attentions(self) -> list[CachedAttention]:
-        """One per layer."""
-        return [
-            each
-            for each in self.layers.modules()
-            if isinstance(each, CachedAttention) and not isinstance(each, CrossWriter)
-        ]
+        Writes the tokens' self KV.
+        """
 
     @abstractmethod
-    def self_attention_inputs(self) -> list[RowSource]:
-        """Where the rows that each layer's self-attention reads come from."""
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype."""
 
     @cached_property
     def cross_attentions(self) -> list[CrossWriter]:
         """One per layer."""
-        return [each for each in self.layers.modules() if isinstance(each, CrossWriter)]
+        return [module for module in self.layers.modules() if isinstance(module, CrossWriter)]
 
     def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:
-        """Encoder states [tokens, hidden] -> every layer's cross keys and values at `slot_mapping` [tokens]."""
-        given = self.cross_attentions[0].kv.prepared(hidden)  # once for all layers
+        """Writes every layer's cross keys and values of encoder states [tokens, hidden].
+
+        `slot_mapping` [tokens] int32 are their positions in `pool`.
+        """
+        states = self.cross_attentions[0].kv.quantize_input(hidden)  # once for all layers
         for attention in self.cross_attentions:
-            attention.write(given, slot_mapping, pool)
+            attention.write(states, slot_mapping, pool)
 
     @abstractmethod
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype"""
+    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
+        """Each layer's projections around self-attention, with the rows that they read."""
+
+    def cross_projections(self) -> list[CachedProjections]:
+        """Each layer's projections around cross-attention."""
+        return [attention.projections() for attention in self.cross_attentions]

@@ -8,15 +8,16 @@ from antiphon.decoder.models.interface import (
     CrossWriter,
     DecoderModel,
     DecoderStep,
-    RowSource,
 )
 from antiphon.families.halves import HeadTensors, T5Half
 from antiphon.kv.pool import KVPool
-from antiphon.layers.eight_bit import Quantised
 from antiphon.layers.embeddings import OutputHead
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import ResidualStream, RMSNorm
+from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
+from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import Residual
 from antiphon.layers.t5 import T5FeedForward
 
 
@@ -28,16 +29,14 @@ class SelfAttention(CachedAttention):
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    @property
-    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
-        return self.qkv, self.qkv, self.o
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.qkv, self.qkv, self.o)
 
-    def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        q = step.pool.project(
-            self.layer, step.slot_mapping, self.qkv, stream.normed(self.layer_norm)
-        )
-        found = step.causal.run(q, *step.pool.pages(self.layer), bias)
-        stream.add(self.o, found.flatten(1))
+    def forward(self, x: LinearInput, step: DecoderStep, bias: RelativeBias) -> torch.Tensor:
+        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]; writes self KV."""
+        q = self.qkv.queries(x, step.pool.destination(self.layer, step.slot_mapping))
+        heads = step.causal.run(q, *step.pool.pages(self.layer), bias)
+        return heads.flatten(1)
 
 
 class CrossAttention(CrossWriter):
@@ -50,20 +49,20 @@ class CrossAttention(CrossWriter):
         self.o = Linear(inner, half.hidden_size, bias=False)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    @property
-    def projections(self) -> tuple[Linear, StackedLinear, Linear]:
-        return self.q, self.kv, self.o
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.q, self.kv, self.o)
 
     def write(
-        self, hidden: torch.Tensor | Quantised, slot_mapping: torch.Tensor, pool: KVPool
+        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
     ) -> None:
         k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
         pool.write(self.layer, slot_mapping, k, v)
 
-    def forward(self, stream: ResidualStream, step: DecoderStep) -> None:
-        q = self.q(stream.normed(self.layer_norm)).unflatten(-1, self.heads)
-        found = step.cross.run(q, *step.pool.pages(self.layer))
-        stream.add(self.o, found.flatten(1))
+    def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
+        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
+        q = self.q(x).unflatten(-1, self.heads)
+        heads = step.cross.run(q, *step.pool.pages(self.layer))
+        return heads.flatten(1)
 
 
 class DecoderLayer(nn.Module):
@@ -73,10 +72,18 @@ class DecoderLayer(nn.Module):
         self.cross_attention = CrossAttention(half, layer)
         self.feed_forward = T5FeedForward(half)
 
-    def forward(self, stream: ResidualStream, step: DecoderStep, bias: RelativeBias) -> None:
-        self.attention(stream, step, bias)
-        self.cross_attention(stream, step)
-        self.feed_forward(stream)
+    def forward(self, residual: Residual, step: DecoderStep, bias: RelativeBias) -> Residual:
+        x, residual = self.attention.layer_norm(residual)
+        x = self.attention(x, step, bias)
+        residual = self.attention.o.add_to(residual, x)
+
+        x, residual = self.cross_attention.layer_norm(residual)
+        x = self.cross_attention(x, step)
+        residual = self.cross_attention.o.add_to(residual, x)
+
+        x, residual = self.feed_forward.layer_norm(residual)
+        x = self.feed_forward(x)
+        return self.feed_forward.wo.add_to(residual, x)
 
 
 class T5Decoder(DecoderModel):
@@ -88,24 +95,25 @@ class T5Decoder(DecoderModel):
         )
         self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
-        self.lm_head = OutputHead(
-            half.hidden_size, half.vocab_size, self.embed_tokens if head.tied else None
-        )
+        tied = self.embed_tokens if head.tied else None
+        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, tied)
         self.logits_scale = half.logits_scale
 
     def forward(
         self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
     ) -> torch.Tensor:
-        stream = ResidualStream(self.embed_tokens(token_ids))
+        residual = Residual(self.embed_tokens(token_ids))
         for layer in self.layers:
-            layer(stream, step, self.bias)
-        return stream.final(self.final_layer_norm)
+            residual = layer(residual, step, self.bias)
+        return self.final_layer_norm.of_sum(residual)
 
-    def self_attention_inputs(self) -> list[RowSource]:
+    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
+        attentions = [layer.attention for layer in self.layers if isinstance(layer, DecoderLayer)]
         return [
-            layer.attention.layer_norm for layer in self.layers if isinstance(layer, DecoderLayer)
+            (attention.projections(), ProjectionInput.of_norm(attention.layer_norm.weight, None))
+            for attention in attentions
         ]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.lm_head(hidden * self.logits_scale)
-        return out
+        logits: torch.Tensor = self.lm_head(hidden * self.logits_scale)
+        return logits

@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from antiphon.decoder.sampling.settings import checked_ids
 from antiphon.runtime.device import to_device
 
 Key = tuple[object, ...]
-MASKS_PER_SEQUENCE = 2  # of the first token, and of the later ones
+MASKS_PER_SEQUENCE = 2  # for its first token, and for the later ones
 
 
 class MaskTable:
     """One row for each distinct mask in use; row 0 adds nothing.
 
-    The table neither grows nor moves, because captured graphs read it where it was. Every slot holds
-    two masks at most and gives them up before its next owner takes two, so two rows a slot are enough
-    in any order of admissions. Most requests want the masks of those before them (all of a Whisper
-    do): a row that nobody uses keeps its mask until another mask needs the row.
+    `rows` is [masks, vocabulary] float32, added to logits. It neither grows nor moves, because
+    captured graphs read it at its address. Every slot holds two masks at most and gives them up
+    before its next owner takes two, so two rows a slot are enough in any order of admissions. Most
+    requests want the masks of earlier ones (all requests of a Whisper do), so a row that nobody
+    uses keeps its mask until another mask needs the row.
 
-    Memory: 4 bytes * vocabulary * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots. On
-    a CPU it comes from calloc, where a row costs memory once it is written.
+    Memory: 4 bytes * vocabulary * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots.
+    On a CPU it comes from calloc: a row costs memory once it is written.
     """
 
     def __init__(self, vocab_size: int, max_seqs: int, device: torch.device) -> None:
@@ -40,8 +42,11 @@ class MaskTable:
     def acquire(
         self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]
     ) -> int:
-        """The row of a mask, for one more user. Raises what a value of the wrong kind raises, before
-        anything has changed; SamplingParams has checked what comes from a caller."""
+        """The row of the mask that `suppress` and `bias` and `allowed` ids make, for one more user.
+
+        Raises TypeError or ValueError for ids or biases of the wrong type, before anything has
+        changed; values from callers were checked by SamplingParams.
+        """
         key = (
             tuple(suppress),
             None if allowed is None else tuple(allowed),
@@ -57,7 +62,7 @@ class MaskTable:
         return row
 
     def release(self, row: int) -> None:
-        """One user less."""
+        """The mask of `row` has one user less."""
         if row == 0:
             return
         self._users[row] -= 1
@@ -82,20 +87,6 @@ class MaskTable:
             mask[checked_ids(allowed, size)] = 0.0
         for token, value in zip(checked_ids(list(bias), size).tolist(), bias.values(), strict=True):
             mask[token] += value
-        # Checkpoints list ids that their model has no logit for: those are suppressed anyway.
+        # Checkpoints list ids for which their model has no logit: nothing to suppress there.
         mask[[token for token in suppress if 0 <= token < size]] = -np.inf
         return mask
-
-
-def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
-    """[ids] int64. Raises ValueError for what is no token of the vocabulary: on a GPU, reading out of
-    bounds ends the whole process."""
-    array = np.asarray(ids) if len(ids) else np.empty(0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"token ids must be whole numbers, not {array.dtype}")
-    outside = array[(array < 0) | (array >= vocab_size)]
-    if len(outside):
-        raise ValueError(
-            f"token id {outside[0]} is outside the vocabulary of 0 to {vocab_size - 1}"
-        )
-    return array.astype(np.int64)

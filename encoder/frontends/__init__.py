@@ -1,1 +1,27 @@
 """Frontends of encoders, one file per kind of input: raw arrays in, embedded tokens out."""
+
+from collections.abc import Callable
+from typing import Any
+
+from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.audio import AudioFrontend
+from antiphon.encoder.frontends.interface import Frontend
+from antiphon.encoder.frontends.text import TextFrontend
+from antiphon.encoder.models.interface import EncoderModel
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.device import Target
+
+# By `Family.input`.
+FRONTENDS: dict[
+    str, Callable[[ModelConfig, EncoderModel, Target, EncoderOptions], Frontend[Any, Any]]
+] = {
+    "text": TextFrontend,
+    "audio": AudioFrontend,
+}
+
+
+def build(
+    config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+) -> Frontend[Any, Any]:
+    """The frontend for what `config`'s family takes."""
+    return FRONTENDS[config.family.input](config, encoder, target, options)

@@ -4,11 +4,13 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import BartHalf
+from antiphon.layers.activations import Activation
 from antiphon.layers.embeddings import TokenEmbedding
-from antiphon.layers.linear import Activation, Features, Linear, StackedLinear
-from antiphon.layers.norms import LayerNorm, ResidualStream
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.norms import LayerNorm, LinearInput
+from antiphon.layers.residual import Residual
 
 
 class SelfAttention(nn.Module):
@@ -16,21 +18,15 @@ class SelfAttention(nn.Module):
         super().__init__()
         size = half.hidden_size
         self.heads = (half.num_heads, half.head_dim)
-        self.qkv = StackedLinear(
-            size,
-            dict.fromkeys(("q_proj", "k_proj", "v_proj"), size),
-            True,
-            () if half.key_bias else ("k_proj",),
-        )
+        parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), size)
+        unbiased = () if half.key_bias else ("k_proj",)
+        self.qkv = StackedLinear(size, parts, bias=True, unbiased=unbiased)
         self.out_proj = Linear(size, size)
 
-    def forward(
-        self, x: Features, stream: ResidualStream, attention: FullAttention[M], metadata: M
-    ) -> None:
-        q, k, v = (
-            part.unflatten(-1, self.heads) for part in self.qkv.split(x)
-        )  # [tokens, heads, head_dim]
-        stream.add(self.out_proj, attention.run(q, k, v, metadata).flatten(1))
+    def forward(self, x: LinearInput, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]."""
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
+        return attention.run(q, k, v, metadata).flatten(1)
 
 
 class EncoderLayer(nn.Module):
@@ -44,39 +40,47 @@ class EncoderLayer(nn.Module):
         self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, stream: ResidualStream, attention: FullAttention[M], metadata: M) -> None:
-        for sublayer, norm in (
-            (self.self_attn, self.self_attn_layer_norm),
-            (self._feed_forward, self.final_layer_norm),
-        ):
-            sublayer(
-                stream.normed(norm) if self.pre_norm else stream.value, stream, attention, metadata
-            )
-            if not self.pre_norm:
-                stream.renew(norm)
+    def forward(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
+        if self.pre_norm:
+            return self._norms_before(residual, attention, metadata)
+        return self._norms_behind(residual, attention, metadata)
 
-    def _feed_forward(
-        self, x: Features, stream: ResidualStream, attention: FullAttention[M], metadata: M
-    ) -> None:
-        stream.add(self.fc2, self.fc1(x, self.activation))
+    def _norms_before(
+        self, residual: Residual, attention: FullAttention[M], metadata: M
+    ) -> Residual:
+        x, residual = self.self_attn_layer_norm(residual)
+        x = self.self_attn(x, attention, metadata)
+        residual = self.self_attn.out_proj.add_to(residual, x)
+
+        x, residual = self.final_layer_norm(residual)
+        x = self.fc1.activated(x, self.activation)
+        return self.fc2.add_to(residual, x)
+
+    def _norms_behind(
+        self, residual: Residual, attention: FullAttention[M], metadata: M
+    ) -> Residual:
+        x = self.self_attn(residual.x, attention, metadata)
+        residual = self.self_attn.out_proj.add_to(residual, x)
+        residual = self.self_attn_layer_norm.renew(residual)
+
+        x = self.fc1.activated(residual.x, self.activation)
+        residual = self.fc2.add_to(residual, x)
+        return self.final_layer_norm.renew(residual)
 
 
-class BartEncoder(EncoderModel):
+class BartEncoder(TextEncoder):
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(half)
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
 
-    def forward(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-    ) -> torch.Tensor:
-        """Packed [tokens] ids and positions -> [tokens, hidden]"""
-        stream = ResidualStream(self.embedding(token_ids, positions))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.embedding(token_ids, positions)
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
-            layer(stream, attention, metadata)
-        return stream.value if self.layer_norm is None else stream.final(self.layer_norm)
+            residual = layer(residual, attention, metadata)
+        return residual.x if self.layer_norm is None else self.layer_norm.of_sum(residual)

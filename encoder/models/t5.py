@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import TextEncoder
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import ResidualStream, RMSNorm
+from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
+from antiphon.layers.residual import Residual
 from antiphon.layers.t5 import T5FeedForward
 
 
@@ -22,13 +23,11 @@ class SelfAttention(nn.Module):
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
-        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
-    ) -> None:
-        q, k, v = (
-            part.unflatten(-1, self.heads)
-            for part in self.qkv.split(stream.normed(self.layer_norm))
-        )
-        stream.add(self.o, attention.run(q, k, v, metadata, bias).flatten(1))
+        self, x: LinearInput, attention: FullAttention[M], metadata: M, bias: RelativeBias
+    ) -> torch.Tensor:
+        """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
+        q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
+        return attention.run(q, k, v, metadata, bias).flatten(1)
 
 
 class EncoderLayer(nn.Module):
@@ -38,13 +37,18 @@ class EncoderLayer(nn.Module):
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, stream: ResidualStream, attention: FullAttention[M], metadata: M, bias: RelativeBias
-    ) -> None:
-        self.attention(stream, attention, metadata, bias)
-        self.feed_forward(stream)
+        self, residual: Residual, attention: FullAttention[M], metadata: M, bias: RelativeBias
+    ) -> Residual:
+        x, residual = self.attention.layer_norm(residual)
+        x = self.attention(x, attention, metadata, bias)
+        residual = self.attention.o.add_to(residual, x)
+
+        x, residual = self.feed_forward.layer_norm(residual)
+        x = self.feed_forward(x)
+        return self.feed_forward.wo.add_to(residual, x)
 
 
-class T5Encoder(EncoderModel):
+class T5Encoder(TextEncoder):
     def __init__(self, half: T5Half) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
@@ -54,15 +58,13 @@ class T5Encoder(EncoderModel):
         self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
         self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
-    def forward(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        attention: FullAttention[M],
-        metadata: M,
-    ) -> torch.Tensor:
-        """Packed [tokens] ids -> [tokens, hidden]; positions are unused, the bias is relative."""
-        stream = ResidualStream(self.embed_tokens(token_ids))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Positions are unused: the bias is relative."""
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded
+
+    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
-            layer(stream, attention, metadata, self.bias)
-        return stream.final(self.final_layer_norm)
+            residual = layer(residual, attention, metadata, self.bias)
+        return self.final_layer_norm.of_sum(residual)

@@ -12,25 +12,25 @@ from antiphon import Engine
 
 
 def held_out(count: int) -> list[int]:
+    """The same `count` numbers in every run; none of them was trained on."""
     rng = random.Random(99)
-    found: list[int] = []
-    while len(found) < count:
+    numbers: list[int] = []
+    while len(numbers) < count:
         number = draw(rng)
         if is_held_out(number):
-            found.append(number)
-    return found
+            numbers.append(number)
+    return numbers
 
 
 def accuracy(engine: Engine, count: int) -> float:
+    """The share of `count` held-out numbers that are written exactly right, from 0 to 1."""
     numbers = held_out(count)
     outputs = engine.generate([f"{PREFIX}{number}" for number in numbers], use_tqdm=False)
-    return (
-        sum(
-            output.outputs[0].text == in_words(number)
-            for number, output in zip(numbers, outputs, strict=True)
-        )
-        / count
+    right = sum(
+        output.outputs[0].text == in_words(number)
+        for number, output in zip(numbers, outputs, strict=True)
     )
+    return right / count
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def encode(
     container: str | None = None,
     bit_rate: int = 24_000,
 ) -> None:
-    """Writes mono samples [n] in [-1, 1] at `rate` Hz; Opus is written at 48 kHz, the others at `rate`."""
+    """Writes mono samples [n] in [-1, 1] at `rate` Hz. Opus is written at 48 kHz."""
     coded_rate = 48_000 if codec == "libopus" else rate
     with av.open(file if isinstance(file, io.BytesIO) else str(file), "w", format=container) as out:
         stream = out.add_stream(codec, rate=coded_rate, layout="mono")
@@ -50,7 +50,10 @@ def decode(file: io.BytesIO, rate: int) -> np.ndarray:
 def noisy(
     samples: np.ndarray, rate: int, rng: random.Random, quietest: float = 15, loudest: float = 40
 ) -> np.ndarray:
-    """Some silence around it, a random loudness, and white noise `quietest` to `loudest` dB below the speech."""
+    """Adds silence at both ends, a random loudness, and white noise.
+
+    The noise is `quietest` to `loudest` dB below the speech.
+    """
     padded = np.concatenate(
         [np.zeros(int(rate * rng.uniform(0.1, 0.6))), samples, np.zeros(int(rate * 0.3))]
     )

@@ -1,4 +1,4 @@
-"""The sentences and voices of the small Whisper model: what may be said, who says it, and how it is synthesised.
+"""The sentences and voices of the small Whisper model, and how they are synthesized.
 
 Training and evaluation share this file; they differ only in the voices, which never overlap.
 Speech comes from espeak-ng (`apt-get install espeak-ng`).
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SAMPLE_RATE = 22_050  # what espeak-ng writes
+SAMPLE_RATE = 22_050  # of espeak-ng
 
 DIGITS = {
     "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
@@ -66,67 +66,19 @@ ACCENTS = {
     "de": ["de"],
 }
 TRAINING_VARIANTS = [
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m5",
-    "m8",
-    "f1",
-    "f3",
-    "f5",
-    "adam",
-    "Alex",
-    "Alicia",
-    "Andrea",
-    "Andy",
-    "Annie",
-    "antonio",
-    "belinda",
-    "benjamin",
-    "boris",
-    "caleb",
-    "david",
-    "Denis",
-    "Diogo",
-    "ed",
-    "edward2",
-    "Gene",
-    "Gustave",
-    "Henrique",
-    "Hugo",
-    "Jacky",
-    "john",
-    "Lee",
-    "linda",
-    "marcelo",
-    "Marco",
-    "Mario",
-    "Michael",
-    "michel",
-    "miguel",
-    "Mike",
-    "pablo",
-    "paul",
-    "pedro",
-    "quincy",
-    "rob",
-    "steph3",
-    "travis",
-    "Tweaky",
-    "victor",
-    "Zac",
-    "shelby",
-    "sandro",
-    "klatt",
-    "klatt3",
-]
+    "m1", "m2", "m3", "m4", "m5", "m8", "f1", "f3", "f5", "adam", "Alex", "Alicia", "Andrea",
+    "Andy", "Annie", "antonio", "belinda", "benjamin", "boris", "caleb", "david", "Denis",
+    "Diogo", "ed", "edward2", "Gene", "Gustave", "Henrique", "Hugo", "Jacky", "john", "Lee",
+    "linda", "marcelo", "Marco", "Mario", "Michael", "michel", "miguel", "Mike", "pablo",
+    "paul", "pedro", "quincy", "rob", "steph3", "travis", "Tweaky", "victor", "Zac", "shelby",
+    "sandro", "klatt", "klatt3",
+]  # fmt: skip
 HELD_OUT_VARIANTS = ["m6", "m7", "f2", "f4", "Gene2", "edward", "max", "robert", "steph", "norbert"]
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence as one voice says it. `text` is what is said, `english` its translation (itself for English)."""
+    """One sentence in one voice. `english` translates `text`, or equals it in English."""
 
     language: str
     text: str
@@ -183,23 +135,11 @@ def utterance(rng: random.Random, variants: list[str]) -> Utterance:
     return Utterance(language, text, english, voice, rng.randint(130, 200), rng.randint(25, 75))
 
 
-def synthesise(spoken: Utterance) -> np.ndarray:
-    """Samples [n] float32 in [-1, 1] at SAMPLE_RATE, silence at both ends cut off."""
-    wav = subprocess.run(
-        [
-            "espeak-ng",
-            "-v",
-            spoken.voice,
-            "-s",
-            str(spoken.speed),
-            "-p",
-            str(spoken.pitch),
-            "--stdout",
-            spoken.text,
-        ],
-        check=True,
-        capture_output=True,
-    ).stdout
+def synthesize(spoken: Utterance) -> np.ndarray:
+    """Samples [n] float32 in [-1, 1] at SAMPLE_RATE, without the silence at both ends."""
+    voice = ["-v", spoken.voice, "-s", str(spoken.speed), "-p", str(spoken.pitch)]
+    command = ["espeak-ng", *voice, "--stdout", spoken.text]
+    wav = subprocess.run(command, check=True, capture_output=True).stdout
     with wave.open(io.BytesIO(wav)) as file:
         samples = np.frombuffer(file.readframes(10**9), np.int16).astype(np.float32) / 32768
     loud = np.flatnonzero(np.abs(samples) > 0.01)

@@ -1,6 +1,8 @@
-"""Word error rate of the shipped Whisper on the held-out set (240 utterances, voices unheard in training), through the engine.
+"""Word error rate of the shipped Whisper on the held-out set, through the engine.
 
-python examples/whisper_commands/evaluate.py [OPTION=VALUE ...]
+The set has 240 utterances by voices that training never heard.
+
+    python examples/whisper_commands/evaluate.py [OPTION=VALUE ...]
 """
 
 import json
@@ -19,33 +21,28 @@ HERE = Path(__file__).parent
 
 
 def evaluate(engine: Engine, limit: int | None = None, **options: Any) -> dict[str, float]:
-    """Word error rates in per cent: transcription without and with timestamps, translation; and languages found."""
+    """Word error rates in percent of each task, and the share of languages that were detected."""
     with zipfile.ZipFile(HERE / "held_out.zip") as archive:
         expected = dict(list(json.loads(archive.read("expected.json")).items())[:limit])
         recordings = [archive.read(name) for name in expected]
-    texts = [each["text"] for each in expected.values()]
+    texts = [entry["text"] for entry in expected.values()]
+    translations = [entry["english"] for entry in expected.values()]
+    languages = [entry["language"] for entry in expected.values()]
     figures = {}
-    for name, wanted, extra in (
+    for name, references, extra in (
         ("transcribe", texts, {"timestamps": False}),
         ("transcribe, timestamps", texts, {"timestamps": True}),
-        (
-            "translate",
-            [each["english"] for each in expected.values()],
-            {"timestamps": False, "task": "translate"},
-        ),
+        ("translate", translations, {"timestamps": False, "task": "translate"}),
     ):
-        results = engine.transcribe_all(recordings, **extra, **options)
-        for result in results:
+        results = []
+        for result in engine.transcribe_all(recordings, **extra, **options):
             if isinstance(result, AntiphonError):
                 raise result
-        heard = [result.text for result in results if not isinstance(result, AntiphonError)]
-        figures[name] = 100 * wer(wanted, heard)
-        found = sum(
-            r.language == e["language"]
-            for r, e in zip(results, expected.values(), strict=True)
-            if not isinstance(r, AntiphonError)
-        )
-        figures["languages found"] = 100 * found / len(expected)
+            results.append(result)
+        figures[name] = 100 * wer(references, [result.text for result in results])
+        detected = [result.language for result in results]
+        right = sum(a == b for a, b in zip(detected, languages, strict=True))
+        figures["languages found"] = 100 * right / len(expected)
     return figures
 
 

@@ -1,6 +1,8 @@
-"""Makes the shipped recordings and the held-out set: voices that training never heard. Needs espeak-ng.
+"""Make the shipped recordings and the held-out set, by voices that training never heard.
 
-python examples/whisper_commands/record.py
+Needs espeak-ng.
+
+    python examples/whisper_commands/record.py
 """
 
 import io
@@ -15,27 +17,37 @@ from codec import encode, noisy
 
 HERE = Path(__file__).parent
 HELD_OUT = 240
-# name -> (codec, container format): a few of the many that PyAV reads
-RECORDINGS = {
-    "call.wav": "pcm_s16le", "light.flac": "flac", "door.mp3": "mp3", "timer.webm": "libopus", "flight.opus": "libopus",
-    "weather.m4a": "aac", "wecker.wav": "pcm_s16le", "long.opus": "libopus",
-}  # fmt: skip
+RECORDINGS = {  # name -> codec: a few of the many that PyAV reads
+    "call.wav": "pcm_s16le",
+    "light.flac": "flac",
+    "door.mp3": "mp3",
+    "timer.webm": "libopus",
+    "flight.opus": "libopus",
+    "weather.m4a": "aac",
+    "wecker.wav": "pcm_s16le",
+    "long.opus": "libopus",
+}
 
 
-def main() -> None:
-    rng = random.Random(2026)
+FIRST_WORDS = (  # of the seven kinds of sentence, in English
+    ("call",),
+    ("turn",),
+    ("open", "close"),
+    ("set",),
+    ("fly",),
+    ("what",),
+    ("wake",),
+)
+
+
+def write_held_out(rng: random.Random) -> None:
     with zipfile.ZipFile(HERE / "held_out.zip", "w") as archive:
         expected = {}
         for index in range(HELD_OUT):
             spoken = corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
+            samples = noisy(corpus.synthesize(spoken), corpus.SAMPLE_RATE, rng)
             buffer = io.BytesIO()
-            encode(
-                noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng),
-                corpus.SAMPLE_RATE,
-                buffer,
-                "libopus",
-                "ogg",
-            )
+            encode(samples, corpus.SAMPLE_RATE, buffer, "libopus", "ogg")
             expected[f"{index:03}.opus"] = {
                 "language": spoken.language,
                 "text": spoken.text,
@@ -45,41 +57,35 @@ def main() -> None:
             archive.writestr(f"{index:03}.opus", buffer.getvalue())
         archive.writestr("expected.json", json.dumps(expected, indent=1, ensure_ascii=False))
 
+
+def write_recordings(rng: random.Random) -> None:
+    """One sentence of each kind in a file of its own, and nine of any kind in the last one."""
     folder = HERE / "recordings"
     folder.mkdir(exist_ok=True)
     texts = {}
-    for (name, codec), kind in zip(RECORDINGS.items(), [0, 1, 2, 3, 4, 5, 6, None], strict=True):
-        languages = ["en", "de", "de"][: 1 if name != "wecker.wav" else 3]
-        count = 9 if kind is None else 1
-        spoken_texts, pieces = [], []
+    for (name, codec), kind in zip(RECORDINGS.items(), [*FIRST_WORDS, None], strict=True):
+        language = "de" if name == "wecker.wav" else "en"
         voice = rng.choice(corpus.HELD_OUT_VARIANTS)
-        while len(pieces) < count:
+        sentences: list[str] = []
+        pieces: list[np.ndarray] = []
+        while len(pieces) < (9 if kind is None else 1):
             spoken = corpus.utterance(rng, [voice])
-            wanted = spoken.language == languages[-1] and (
-                kind is None or _kind(spoken.english) == kind
-            )
-            if wanted:
-                spoken_texts.append(spoken.text)
-                pieces.append(noisy(corpus.synthesise(spoken), corpus.SAMPLE_RATE, rng))
-        encode(
-            np.concatenate(pieces),
-            corpus.SAMPLE_RATE,
-            folder / name,
-            codec,
-            bit_rate=24_000 if codec == "libopus" else 48_000,
-        )
-        texts[name] = " ".join(spoken_texts)
+            if spoken.language != language:
+                continue
+            if kind is None or spoken.english.split()[0] in kind:
+                sentences.append(spoken.text)
+                pieces.append(noisy(corpus.synthesize(spoken), corpus.SAMPLE_RATE, rng))
+        bit_rate = 24_000 if codec == "libopus" else 48_000
+        samples = np.concatenate(pieces)
+        encode(samples, corpus.SAMPLE_RATE, folder / name, codec, bit_rate=bit_rate)
+        texts[name] = " ".join(sentences)
     (folder / "expected.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False))
 
 
-def _kind(english: str) -> int:
-    return ["call", "turn", "open close", "set", "fly", "what", "wake"].index(
-        next(
-            starts
-            for starts in ["call", "turn", "open close", "set", "fly", "what", "wake"]
-            if english.split()[0] in starts.split()
-        )
-    )
+def main() -> None:
+    rng = random.Random(2026)
+    write_held_out(rng)
+    write_recordings(rng)
 
 
 if __name__ == "__main__":

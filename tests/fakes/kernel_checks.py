@@ -8,73 +8,72 @@ from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.linear import Activation, Linear, StackedLinear
-from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
+from antiphon.layers.activations import Activation
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.linear_methods import SmallBatch
+from antiphon.layers.norms import DeferredNorm, LayerNorm, Norm, RMSNorm
+from antiphon.layers.prepare import fuse_small_batches
+from antiphon.layers.residual import Residual
+from antiphon.runtime.device import Target
 from antiphon.scheduler.plan import Admission
 
 FLOAT8 = torch.float8_e4m3fn
 
 
-def check_few_rows(
+def check_small_batch(
     rows: int,
-    norm: nn.Module | None,
+    norm: Norm | None,
     sizes: tuple[int, int],
     activation: str | None,
     device: str,
     dtype: torch.dtype,
 ) -> None:
-    """A linear layer with what lies around it, against the same in kernels of their own on the CPU in float32."""
+    """A linear layer with what lies around it, in one kernel, against torch in float32."""
     inputs, outputs = sizes
-    layers = nn.ModuleDict({"linear": Linear(inputs, outputs, bias=not isinstance(norm, RMSNorm))})
-    if norm is not None:
-        layers["norm"] = norm
+    layer = Linear(inputs, outputs, bias=not isinstance(norm, RMSNorm))
+    layers = nn.ModuleList([layer] if norm is None else [layer, norm])
     for parameter in layers.parameters():
         nn.init.normal_(parameter, std=0.05, mean=1.0 if parameter.shape == (inputs,) else 0.0)
-    layers.to(dtype).requires_grad_(False)
-    layer, x, residual = (
-        layers["linear"],
-        torch.randn(rows, inputs).to(dtype) + 0.5,
-        torch.randn(rows, outputs).to(dtype),
-    )
+    layers.to(dtype)
+    x = torch.randn(rows, inputs).to(dtype) + 0.5
+    before = torch.randn(rows, outputs).to(dtype)
+    normed = x if norm is None else norm.in_torch(x)
+    bias = None if layer.bias is None else layer.bias.float()
+    wanted = nn.functional.linear(normed.float(), layer.weight.float(), bias)
     act = None if activation is None else Activation(activation)
-    normed = x if norm is None else norm(x)
-    wanted = nn.functional.linear(
-        normed.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float()
-    )
     wanted = wanted if act is None else act(wanted)
-    fuse_few_rows(layers.to(device))
-    given = x.to(device) if norm is None else ResidualStream(x.to(device)).normed(norm)
+
+    fuse_small_batches(layers.to(device), Target(torch.device("cuda"), dtype))
+    assert isinstance(layer.method, SmallBatch)
+    features = x.to(device) if norm is None else norm(Residual(x.to(device)))[0]
+    assert norm is None or isinstance(features, DeferredNorm)
+    assert layer.method.takes(features)
+    out = layer(features) if act is None else layer.activated(features, act)
     tolerance = (
         {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
     )
-    assert layer.fuses(given)
-    torch.testing.assert_close(layer(given, act).float().cpu(), wanted, **tolerance)
+    torch.testing.assert_close(out.float().cpu(), wanted, **tolerance)
     if act is None:
-        stream = ResidualStream(residual.to(device))
-        stream.add(layer, given)
-        torch.testing.assert_close(
-            stream.value.float().cpu(), residual.float() + wanted, **tolerance
-        )
+        residual = layer.add_to(Residual(before.to(device)), features)
+        assert residual.pending is None
+        torch.testing.assert_close(residual.x.float().cpu(), before.float() + wanted, **tolerance)
 
 
 @torch.inference_mode()
 def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
-    """Queries come back, keys and values are in their pages, as they are when each is a kernel of its own."""
+    """Queries come back, keys and values are in their pages, as when each is a kernel of its own."""
     pools = [KVPool(1, 4, 8, 2, 64, kv_dtype, torch.device(device)) for _ in range(2)]
     layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
     nn.init.normal_(layer.weight, std=1.0)
     layers = nn.ModuleList([layer, norm]).to(device, dtype)
-    x, slots = (
-        torch.randn(rows, 256, device=device, dtype=dtype),
-        torch.tensor([17, 3, 30, 8][:rows], device=device).int(),
-    )
+    x = torch.randn(rows, 256, device=device, dtype=dtype)
+    slot_mapping = torch.tensor([17, 3, 30, 8][:rows], device=device).int()
     x[0] *= 30
-    wanted = pools[0].project(0, slots, layer, ResidualStream(x).normed(norm))
-    fuse_few_rows(layers)
-    given = ResidualStream(x).normed(norm)
-    assert layer.fuses(given)
-    found = pools[1].project(0, slots, layer, given)
+    wanted = layer.queries(norm(Residual(x))[0], pools[0].destination(0, slot_mapping))
+    fuse_small_batches(layers, Target(torch.device("cuda"), dtype))
+    features, _ = norm(Residual(x))
+    assert isinstance(features, DeferredNorm)
+    found = layer.queries(features, pools[1].destination(0, slot_mapping))
     tolerance = (
         {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
     )

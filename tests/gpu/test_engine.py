@@ -18,6 +18,7 @@ from plain_engine import PlainEngine
 from antiphon import Engine
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.encoder.graphs import NoGraph
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,7 +65,7 @@ def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
         engine = PlainEngine(
             folder, device=device, dtype="float32", max_num_seqs=8, kv_cache_memory_gib=1
         )
-        for i, clip in enumerate(clips(16, engine.encoder.audio.window)):
+        for i, clip in enumerate(clips(16, engine.model.audio.window)):
             prompt = (
                 [61, 63, 65, 66] if i % 3 else [*range(3, 20), 61, 63, 65, 66]
             )  # some with earlier text: graphs of their own
@@ -105,7 +106,7 @@ def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, ch
             encoder_attention_backend=encoder, **options,
         )  # fmt: skip
         assert (engine.replica.runner.graphs is None) == (options in eager)
-        assert (engine.encoder.text_graphs is None) == (
+        assert isinstance(engine.encoder.graphs, NoGraph) == (
             "enforce_eager" in options or encoder != "triton"
         )
         for ids, max_new in mixed_inputs(24, model.config.vocab_size, seed=12):

@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_checks import check_few_rows, check_projecting, random_slots
+from kernel_checks import check_projecting, check_small_batch, random_slots
 from torch import nn
+from torch.nn import functional as F
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
-from antiphon.layers.eight_bit import Float8Weight, Int8Weight, Quantised
-from antiphon.layers.few_rows import fuse_few_rows
-from antiphon.layers.linear import KINDS, Activation, Linear
-from antiphon.layers.norms import LayerNorm, ResidualStream, RMSNorm
+from antiphon.layers.activations import KINDS, Activation, FusedActivation
+from antiphon.layers.linear import Linear
+from antiphon.layers.linear_methods import SmallBatch, SplitKProduct
+from antiphon.layers.norms import FusedNorm, LayerNorm, RMSNorm
+from antiphon.layers.prepare import fuse_small_batches
+from antiphon.layers.quantization.float8 import Float8Activation, Float8Norm, to_float8
+from antiphon.layers.quantization.int8 import to_int8
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import Residual, SplitK
+from antiphon.runtime.device import Target
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,26 +36,27 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 def values(x: Any) -> torch.Tensor:
-    return (x.values.float() * x.scales if isinstance(x, Quantised) else x.float()).cpu()
+    return (x.values.float() * x.scales if isinstance(x, QuantizedRows) else x.float()).cpu()
 
 
 @pytest.mark.parametrize(
     "make", [lambda: LayerNorm(1280), lambda: RMSNorm(1280, 1e-6), lambda: LayerNorm(48)]
 )
-@pytest.mark.parametrize("quantises", [False, True])
+@pytest.mark.parametrize("quantizes", [False, True])
 @pytest.mark.parametrize("with_delta", [False, True])
-def test_the_norm_of_a_sum(make: Any, quantises: bool, with_delta: bool) -> None:
+def test_the_norm_of_a_sum(make: Any, quantizes: bool, with_delta: bool) -> None:
     norm = make().bfloat16()
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter, mean=1.0)
     size = norm.weight.shape[0]
     x, delta = torch.randn(2, 77, size).bfloat16()
-    wanted_total, wanted = norm.after(x, delta if with_delta else None)
-    norm.cuda().quantises = quantises
-    total, found = norm.after(x.cuda(), delta.cuda() if with_delta else None)
-    assert torch.equal(total.cpu(), wanted_total)
+    wanted, total = norm(Residual(x, delta if with_delta else None))
+    norm.cuda().method = Float8Norm() if quantizes else FusedNorm()
+    found, on_gpu = norm(Residual(x.cuda(), delta.cuda() if with_delta else None))
+    assert torch.equal(on_gpu.x.cpu(), total.x)
+    assert isinstance(found, QuantizedRows) == quantizes
     torch.testing.assert_close(
-        values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantises else 2e-2
+        values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantizes else 2e-2
     )
 
 
@@ -63,60 +71,62 @@ def test_a_product_of_many_inputs_is_summed_by_the_norm_behind_it(
     torch.nn.init.normal_(layer.weight, std=0.05)
     for parameter in (*norm.parameters(), *(() if layer.bias is None else (layer.bias,))):
         torch.nn.init.normal_(parameter, mean=1.0)
-    on_gpu = nn.ModuleList([layer, norm]).to(dtype).cuda().requires_grad_(False)
+    model = nn.ModuleList([layer, norm]).to(dtype).cuda()
     x, before = torch.randn(rows, inputs).to(dtype), torch.randn(rows, outputs).to(dtype)
-    fuse_few_rows(on_gpu)
-    assert layer.divides(x.cuda())
-    stream = ResidualStream(before.cuda())
-    stream.add(layer, x.cuda())
-    found = stream.final(norm)
-    on_cpu = on_gpu.cpu().float()
-    total = before.float() + on_cpu[0](x.float())
+    norm.method = FusedNorm()
+    fuse_small_batches(model, Target(torch.device("cuda"), dtype))
+    assert isinstance(layer.method, SmallBatch)
+    assert isinstance(layer.method.larger, SplitKProduct)
+    residual = layer.add_to(Residual(before.cuda()), x.cuda())
+    assert isinstance(residual.pending, SplitK)
+    found = norm.of_sum(residual)
+    model.cpu().float()
+    total = before.float() + F.linear(x.float(), layer.weight, layer.bias)
     tolerance = 2e-2 if dtype == torch.bfloat16 else 3e-3
     torch.testing.assert_close(
-        found.float().cpu(), on_cpu[1](total), atol=2 * tolerance, rtol=tolerance
+        found.float().cpu(), norm.in_torch(total), atol=2 * tolerance, rtol=tolerance
     )
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("quantises", [False, True])
-def test_activations(name: str, gated: bool, quantises: bool) -> None:
+@pytest.mark.parametrize("quantizes", [False, True])
+def test_activations(name: str, gated: bool, quantizes: bool) -> None:
     both = (torch.randn(33, 2 * 5120) * 3).bfloat16()
     x, gate = both[:, :5120], both[:, 5120:] if gated else None
     layer = Activation(name)
     wanted = layer(x, gate)
-    layer.quantises = quantises
+    layer.method = Float8Activation() if quantizes else FusedActivation()
     on_gpu = both.cuda()
     found = layer(on_gpu[:, :5120], on_gpu[:, 5120:] if gated else None)
     torch.testing.assert_close(
         values(found),
         wanted.float(),
-        atol=6e-2 if quantises else 1e-2,
-        rtol=7e-2 if quantises else 2e-2,
+        atol=6e-2 if quantizes else 1e-2,
+        rtol=7e-2 if quantizes else 2e-2,
     )
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 300])
-def test_a_quantised_layer(tokens: int) -> None:
+def test_a_float8_layer(tokens: int) -> None:
     layer = Linear(1280, 640)
     torch.nn.init.normal_(layer.weight, std=0.05)
     torch.nn.init.normal_(layer.bias)
     layer.bfloat16()
-    there = copy.deepcopy(layer).cuda()
-    for each in (layer, there):
-        each.quantise(Float8Weight)
+    on_gpu = copy.deepcopy(layer).cuda()
+    to_float8(layer)
+    to_float8(on_gpu)
     x = torch.randn(tokens, 1280).bfloat16()
     wanted = layer(x).float()
-    for given in (x.cuda(), Quantised.of(x.cuda())):
-        found = there(given).float().cpu()
+    for features in (x.cuda(), QuantizedRows.float8(x.cuda())):
+        found = on_gpu(features).float().cpu()
         assert (found - wanted).norm() / wanted.norm() < 0.01
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 5, 300])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
-    """Only the weight is int8 there: few rows in our kernel, more through a weight made full again."""
+    """Only the weight is int8: few rows in our kernel, more through a weight multiplied out."""
     layers = nn.ModuleList([Linear(1280, 640)]).to(dtype)
     layer = layers[0]
     nn.init.normal_(layer.weight, std=0.05)
@@ -124,12 +134,12 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
     x, before = torch.randn(tokens, 1280).to(dtype), layer.weight.data.float()
     bias = layer.bias.float().clone()  # the layer moves its own to the device
     layers.cuda()
-    layer.quantise(Int8Weight)
-    fuse_few_rows(layers)
-    stored = (layer.weight.values.float() * layer.weight.scales.float()).cpu()
+    to_int8(layer)
+    fuse_small_batches(layers, Target(torch.device("cuda"), dtype))
+    stored = (layer.weight.float() * layer.weight_scale.float()).cpu()
     assert (stored - before).norm() / before.norm() < 0.01
     wanted = x.float() @ stored.t() + bias
-    assert layer.fuses(x) == (tokens <= 4 and dtype != torch.float32)
+    assert isinstance(layer.method, SmallBatch) == (dtype != torch.float32)
     found = layer(x.cuda()).float().cpu()
     assert (found - wanted).norm() / wanted.norm() < {
         torch.float16: 1e-3,
@@ -147,16 +157,16 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
         (None, (5120, 1280), None), (lambda: RMSNorm(2048, 1e-6), (2048, 6144), "relu"), (lambda: LayerNorm(384), (384, 1536), "gelu_new"),
     ],
 )  # fmt: skip
-def test_linear_layers_of_few_rows(
+def test_linear_layers_of_a_small_batch(
     rows: int, dtype: torch.dtype, norm: Any, sizes: tuple[int, int], activation: str | None
 ) -> None:
-    check_few_rows(rows, norm and norm(), sizes, activation, "cuda", dtype)
+    check_small_batch(rows, norm and norm(), sizes, activation, "cuda", dtype)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_keys_and_values_of_few_rows_go_into_pages(
+def test_keys_and_values_of_a_small_batch_go_into_pages(
     rows: int, fp8: bool, dtype: torch.dtype
 ) -> None:
     check_projecting(rows, FLOAT8 if fp8 else dtype, dtype, "cuda")

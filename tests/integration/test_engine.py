@@ -356,4 +356,4 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         assert isinstance(results[1], RequestFailed)
         assert "the encoder failed" in str(results[1])
 
-    whisper._run(run())
+    whisper._loop_thread.run(run())

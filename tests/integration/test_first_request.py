@@ -60,10 +60,10 @@ def clock(device: str) -> float:
 
 def leave_unprepared() -> None:
     """As if nobody had thought of first requests."""
-    from antiphon.attention import cpu_paged
+    from antiphon.attention.backends import cpu_paged
     from antiphon.decoder.runner import DecoderRunner
     from antiphon.encoder.runner import EncoderRunner
-    from antiphon.layers import cpu_int8
+    from antiphon.kernels import cpu_int8
 
     DecoderRunner.warm_up = EncoderRunner.warm_up = lambda self: None
     cpu_paged.make_ready = cpu_int8.make_ready = lambda *_: None
@@ -239,12 +239,13 @@ def test_idle_threads_sleep_unless_the_environment_says_otherwise(said: dict[str
 def load_kernels() -> None:
     from antiphon.attention.backends.cpu_paged import CpuPaged
     from antiphon.attention.interface import AttentionSpec
-    from antiphon.layers.eight_bit import Int8Weight
+    from antiphon.layers.linear import Linear
+    from antiphon.layers.quantization.int8 import to_int8
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("numba").setLevel(logging.WARNING)
     CpuPaged(AttentionSpec("cross", 2, 8, 1.0, torch.float32, torch.device("cpu"), page_size=4))
-    Int8Weight.of(torch.ones(4, 4))
+    to_int8(Linear(4, 4))
 
 
 if __name__ == "__main__":

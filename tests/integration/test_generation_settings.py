@@ -18,7 +18,7 @@ from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.sampling.sampler import Asked, Sampler
+from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
@@ -279,5 +279,5 @@ def test_bad_words_bar_rows_that_ask_alone() -> None:
     order = torch.arange(4).numpy()
     lengths = torch.tensor([len(history) for history, _ in rows.values()]).numpy()
     assert sampler(logits, order, lengths)[0].tolist() == [3, 1, 2, 1]
-    assert not Asked.by(slots.host, order).fits_graph
-    assert Asked.by(slots.host, order[1:2]).fits_graph
+    assert not sampler.features(order).fit_graph
+    assert sampler.features(order[1:2]).fit_graph

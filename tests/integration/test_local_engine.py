@@ -146,14 +146,14 @@ def test_a_timeout_is_a_number_of_seconds(t5: Engine, timeout: Any) -> None:
 def test_an_error_of_any_kind_is_that_inputs_alone(
     t5: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    read = t5._async._read
+    read = t5._async.preparation._read
 
     def odd(prompt: Any, *others: Any) -> Any:
         if prompt == "in words: 13":
             raise error
         return read(prompt, *others)
 
-    monkeypatch.setattr(t5._async, "_read", odd)
+    monkeypatch.setattr(t5._async.preparation, "_read", odd)
     outputs = t5.generate([f"in words: {number}" for number in (12, 13, 14)], use_tqdm=False)
     assert [output.error is None for output in outputs] == [True, False, True]
     assert isinstance(outputs[1].error, RequestFailed)
@@ -185,16 +185,16 @@ def test_a_request_that_cannot_be_sent_fails_alone(
 def test_text_that_cannot_be_decoded_ends_its_request_alone(
     t5: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = OpenRequests.__dict__["_take_token"]
+    add = OpenRequests.__dict__["_receive_token"]
     broken: list[int] = []
 
-    def take(requests: OpenRequests, opened: Any, token: int) -> None:
+    def receive(requests: OpenRequests, opened: Any, token: int) -> None:
         if opened.request.max_tokens == 13:
             broken.append(token)
             monkeypatch.setattr(opened.text, "add", lambda tokens: 1 / 0)
         add(requests, opened, token)
 
-    monkeypatch.setattr(OpenRequests, "_take_token", take)
+    monkeypatch.setattr(OpenRequests, "_receive_token", receive)
     params = [SamplingParams(max_tokens=count, stop=["xyz"]) for count in (12, 13)]
     outputs = t5.generate(["in words: 5"] * 2, params, use_tqdm=False)
     assert broken
@@ -207,7 +207,7 @@ def test_text_that_cannot_be_decoded_ends_its_request_alone(
 def test_a_task_that_fails_ends_the_engine_and_every_open_request(
     own: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own._async.requests, "take", lambda output: 1 / 0)
+    monkeypatch.setattr(own._async.requests, "receive", lambda output: 1 / 0)
     with pytest.raises(EngineDeadError, match="the engine failed: ZeroDivisionError"):
         own.generate("in words: 1", use_tqdm=False)
     with pytest.raises(EngineDeadError, match="the engine failed"):
@@ -253,7 +253,7 @@ def test_a_deadline_holds_though_the_worker_hangs(
 
 
 def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
-    results = own._as_completed(
+    results = own._loop_thread.as_completed(
         iter(
             [SamplingParams(ignore_eos=True, max_tokens=2)]
             + [SamplingParams(ignore_eos=True, max_tokens=400)] * 5
@@ -272,7 +272,7 @@ def test_an_interrupted_call_cancels_what_it_began(own: Engine) -> None:
 def test_inputs_are_taken_as_the_engine_gets_to_them(
     t5: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.engine.sync_engine.IN_FLIGHT", 4)
+    monkeypatch.setattr("antiphon.engine.loop_thread.MAX_IN_FLIGHT", 4)
     taken: list[int] = []
 
     def numbers() -> Iterator[str]:
@@ -280,7 +280,7 @@ def test_inputs_are_taken_as_the_engine_gets_to_them(
             taken.append(number)
             yield f"in words: {number}"
 
-    results = t5._as_completed(numbers(), lambda prompt: t5._async.generate(prompt))
+    results = t5._loop_thread.as_completed(numbers(), lambda prompt: t5._async.generate(prompt))
     next(results)
     assert len(taken) <= 6
     assert len(list(results)) == 49

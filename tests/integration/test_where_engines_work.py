@@ -100,7 +100,7 @@ def test_an_engine_is_closed_from_another_threads_loop_while_its_own_runs() -> N
 
     async def serve() -> None:
         engine = await AsyncEngine(MODEL, ray=False).start()
-        engine.workers._host.encoder.runner.encode = lambda inputs: time.sleep(1.0)
+        engine.workers._actor.encoder.runner.encode = lambda inputs: time.sleep(1.0)
         calls = [asyncio.ensure_future(engine.generate(str(i))) for i in range(3)]
         await asyncio.sleep(0.1)
         engines.append(engine)
@@ -132,7 +132,7 @@ def test_an_engine_is_closed_from_another_loop_while_its_own_rests() -> None:
 def test_a_finalizer_in_the_engines_own_thread_waits_for_nobody() -> None:
     """Where the garbage collector happens to run it."""
     engine = Engine(MODEL, ray=False)
-    thread = engine._thread
+    thread = engine._loop_thread.thread
     refused: list[Exception] = []
 
     def finalize() -> None:
@@ -142,7 +142,7 @@ def test_a_finalizer_in_the_engines_own_thread_waits_for_nobody() -> None:
             refused.append(error)
         engine.close()
 
-    engine._loop.call_soon_threadsafe(finalize)
+    engine._loop_thread.loop.call_soon_threadsafe(finalize)
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert "own thread" in str(refused[0])

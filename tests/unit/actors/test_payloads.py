@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from antiphon.actors.payloads import LARGEST_OBJECT, PayloadStore, Stored, fetch
+from antiphon.actors.payloads import MAX_OBJECT_BYTES, PayloadStore, Stored, fetch
 
 
 class Objects:
@@ -45,7 +45,7 @@ def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> li
     store = PayloadStore()
     with ThreadPoolExecutor(len(arrays)) as threads:
         stored = [threads.submit(store.put, arrays[0])]
-        while not store._putting.locked():
+        while not store._storing.locked():
             time.sleep(0.001)
         time.sleep(0.05)
         stored += [threads.submit(store.put, each) for each in arrays[1:]]
@@ -65,7 +65,7 @@ def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects)
 
 
 def test_an_object_grows_no_larger_than_its_bound(objects: Objects) -> None:
-    arrays = [np.zeros(LARGEST_OBJECT // 4 // 3, np.float32) for _ in range(8)]
+    arrays = [np.zeros(MAX_OBJECT_BYTES // 4 // 3, np.float32) for _ in range(8)]
     for each in put_while_one_is_under_way(objects, arrays):
         each.result(10)
     assert sorted(len(each) for each in objects.held.values()) == [1, 1, 3, 3]

@@ -16,13 +16,20 @@ from antiphon.config.options import ModelOptions, resolve
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 
+SMALL_WHISPER = {
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+}
+SMALL_T5 = {"d_model": 64, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
 SMALL = {
-    "whisper": {
-        **shapes.PUBLISHED["whisper-base"], "d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-    },
-    "t5": {**shapes.PUBLISHED["flan-t5-base"], "d_model": 64, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2},
-}  # fmt: skip
+    "whisper": {**shapes.PUBLISHED["whisper-base"], **SMALL_WHISPER},
+    "t5": {**shapes.PUBLISHED["flan-t5-base"], **SMALL_T5},
+}
 
 
 @pytest.fixture(params=["whisper", "t5"])
@@ -42,7 +49,7 @@ def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: N
     assert facts["decoder"]["device"] == "cpu"
     assert row["tokens/s"] == pytest.approx(24 / row["seconds"])
     rows, _ = asyncio.run(serving.run_latency(str(folder), options, load, [1, 2]))
-    assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
+    assert [(row["concurrency"], row["requests"]) for row in rows] == [(1, 6), (2, 6)]
     assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
     assert row["memory_gib"] > 0.1
 
@@ -55,7 +62,7 @@ def test_the_same_loads_without_ray(folder: Path) -> None:
     assert (row["requests"], row["tokens/s"]) == (6, pytest.approx(24 / row["seconds"]))
     assert row["steps"] >= 12  # three pairs of four tokens
     rows, _ = local.latency(str(folder), options, load, [1, 2])
-    assert [(each["concurrency"], each["requests"]) for each in rows] == [(1, 6), (2, 6)]
+    assert [(row["concurrency"], row["requests"]) for row in rows] == [(1, 6), (2, 6)]
     assert 0 < rows[0]["median_ms"] <= rows[0]["p95_ms"]
 
 
@@ -84,7 +91,8 @@ def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
     config = resolve(
         str(folder), {"load_format": "dummy", "device": "cpu", "max_encoder_len": None}
     )
-    runner = EncoderRunner(ModelConfig.load(config.model), config)
+    model = ModelConfig.load(config.model)
+    runner = EncoderRunner(model, config)
     norms = [
         each
         for path, each in runner.model.named_parameters()
@@ -94,7 +102,7 @@ def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
     assert all((each == 1).all() for each in norms)
     assert (
         runner.model.layers[0]
-        .get_parameter("self_attn.qkv.weight" if runner.audio else "attention.qkv.weight")
+        .get_parameter("self_attn.qkv.weight" if model.audio else "attention.qkv.weight")
         .std()
         < 0.03
     )

@@ -52,6 +52,12 @@ def test_a_file_is_measured(style: ModuleType, tmp_path: Path) -> None:
     assert cells["columns p50 / p90 / max (> 100)"].endswith("/ 71 (0 %)")
 
 
+def test_rows_have_names(style: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "thing.py").write_text(SAMPLE)
+    assert style.rows_of(f"a name={tmp_path}") == {"a name": [tmp_path / "thing.py"]}
+    assert "scheduler" in style.rows_of("own")
+
+
 def test_a_folder_without_python_is_said(style: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no Python file"):
-        style.named_folder(str(tmp_path))
+        style.rows_of(str(tmp_path))

@@ -8,7 +8,7 @@ import torch
 
 from antiphon.cli.flags import ENGINE
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import resolve
+from antiphon.config.options import OPTIONS, EngineConfig, HalfOptions, resolve
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,13 @@ def test_kv_cache_dtypes(value: Any) -> None:
 )
 def test_choices_in_any_case(name: str, value: str) -> None:
     config = resolve("m", {name: value})
-    assert [getattr(part, name) for part in vars(config).values() if hasattr(part, name)] == [
-        value.lower()
-    ]
+    option = OPTIONS[name]
+    assert getattr(getattr(config, option.section), option.field) == value.lower()
 
 
 def test_what_is_no_choice_keeps_its_case() -> None:
     config = resolve("Org/Model", {"revision": "Main", "address": "Head:6379"})
-    assert (config.model.model, config.model.revision, config.placement.address) == (
+    assert (config.model.model, config.model.revision, config.workers.address) == (
         "Org/Model",
         "Main",
         "Head:6379",
@@ -173,3 +172,29 @@ def test_flags_take_the_same_spellings() -> None:
         assert resolve("m", {name: flags[name](value)}) == resolve("m", {name: value})
     with pytest.raises(Exception, match="CUDA_VISIBLE_DEVICES=1"):
         flags["device"]("cuda:1")
+
+
+def test_both_halves_have_the_same_kind_of_options() -> None:
+    """Users type the half in front of the name; code asks the half for it."""
+    config = resolve(
+        "m",
+        {"encoder_attention_backend": "triton", "decoder_replicas": 2, "encoder_window": "auto"},
+        {},
+    )
+    assert isinstance(config.encoder, HalfOptions)
+    assert isinstance(config.decoder, HalfOptions)
+    assert (config.encoder.attention_backend, config.decoder.attention_backend) == (
+        "triton",
+        "auto",
+    )
+    assert (config.encoder.replicas, config.decoder.replicas) == (1, 2)
+    assert config.encoder.window == "auto"
+    with pytest.raises(ConfigurationError, match="unknown option 'replicas'"):
+        resolve("m", {"replicas": 2}, {})
+
+
+def test_the_table_leads_to_the_fields_of_the_configuration() -> None:
+    config = EngineConfig()
+    for option in OPTIONS.values():
+        assert getattr(getattr(config, option.section), option.field) == option.default
+        assert option.meaning

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import OWNER, resolve
+from antiphon.config.options import OPTIONS, resolve
 
 NAN, INF = float("nan"), float("inf")
 NUMBERS = [
@@ -76,7 +76,7 @@ def test_models_are_named_by_text(model: Any) -> None:
 
 
 def test_none_is_every_options_default() -> None:
-    assert resolve("m", dict.fromkeys(set(OWNER) - {"model"}), {}) == resolve("m", {}, {})
+    assert resolve("m", dict.fromkeys(set(OPTIONS) - {"model"}), {}) == resolve("m", {}, {})
 
 
 def test_foreign_names_and_values_are_taken() -> None:
@@ -84,7 +84,7 @@ def test_foreign_names_and_values_are_taken() -> None:
         "m", {"mm_encoder_attn_backend": "FLASHINFER", "dtype": torch.float16, "block_size": np.int64(8), "kv_cache_dtype": "fp8_e4m3",
               "tensor_parallel_size": 1, "trust_remote_code": False}, {},
     )  # fmt: skip
-    assert config.encoder.encoder_attention_backend == "flashinfer"
+    assert config.encoder.attention_backend == "flashinfer"
     assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
         "float16",
         8,
@@ -115,7 +115,7 @@ def test_foreign_names_that_are_refused(options: dict[str, Any], message: str) -
 
 def test_options_resolve_into_sections() -> None:
     config = resolve("m", {"kv_page_size": 8, "encoder_attention_backend": "torch_sdpa"}, {})
-    assert (config.decoder.kv_page_size, config.encoder.encoder_attention_backend) == (
+    assert (config.decoder.kv_page_size, config.encoder.attention_backend) == (
         8,
         "torch_sdpa",
     )
@@ -123,11 +123,9 @@ def test_options_resolve_into_sections() -> None:
 
 def test_environment_variables_serve_for_attention_backends() -> None:
     environment = {"ANTIPHON_DECODER_ATTENTION_BACKEND": "torch_sdpa"}
-    assert resolve("m", {}, environment).decoder.decoder_attention_backend == "torch_sdpa"
+    assert resolve("m", {}, environment).decoder.attention_backend == "torch_sdpa"
     assert (
-        resolve(
-            "m", {"decoder_attention_backend": "auto"}, environment
-        ).decoder.decoder_attention_backend
+        resolve("m", {"decoder_attention_backend": "auto"}, environment).decoder.attention_backend
         == "auto"
     )
 

@@ -1,32 +1,21 @@
 """What graphs read, and the shapes that they are captured for. Captured they are on a GPU only: see test_gpu.py."""
 
-import itertools
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.attention.specs import encoder_spec
-from antiphon.config.options import resolve
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     MAX_QUERY_LEN,
     PROMPT_TOKENS,
+    EagerReason,
     batch_sizes,
-    fitting,
-    shapes,
+    choose_graph,
+    step_shapes,
 )
-from antiphon.decoder.step_inputs import InputBuffer, StepShape
-from antiphon.encoder import graphs as encoder_graphs
-from antiphon.encoder.graphs import SMALL, TextGraphs, text_shapes
-from antiphon.encoder.runner import EncoderRunner
-from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.graphs import Captured, Work
+from antiphon.decoder.sampling.settings import SamplingFeatures
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepShape
 from antiphon.scheduler.plan import StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
@@ -49,7 +38,11 @@ def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) 
 
 
 def make_buffer() -> InputBuffer:
-    return InputBuffer(16, 64, 6, 4, PAGE, (SCRATCH_SLOT, SCRATCH_PAGE), torch.device("cpu"))
+    limits = InputLimits(
+        sequences=16, tokens=64, self_pages=6, cross_pages=4, page_size=PAGE,
+        scratch_slot=SCRATCH_SLOT, scratch_page=SCRATCH_PAGE,
+    )  # fmt: skip
+    return InputBuffer(limits, torch.device("cpu"))
 
 
 def test_a_mixed_step_with_padding() -> None:
@@ -130,11 +123,13 @@ def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20))
 def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
-    available = shapes(16, 24, 16)
+    available = step_shapes(16, 24, 16)
     plan = make_plan(query_lens, query_lens, [1] * len(query_lens))
-    shape = fitting(plan, available)
+    choice = choose_graph(plan, SamplingFeatures(), available)
+    shape = choice.shape
     if shape is None:
         assert len(query_lens) > 16
+        assert choice.reason is EagerReason.MANY_PROMPT_TOKENS
     else:
         padding = shape.sequences - len(query_lens)
         assert padding >= 0
@@ -145,12 +140,11 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
 
 
 def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
-    available = shapes(64, 448, 1500)
+    available = step_shapes(64, 448, 1500)
 
     def found(*query_lens: int) -> tuple[int, int] | None:
-        shape = fitting(
-            make_plan(list(query_lens), list(query_lens), [1] * len(query_lens)), available
-        )
+        plan = make_plan(list(query_lens), list(query_lens), [1] * len(query_lens))
+        shape = choose_graph(plan, SamplingFeatures(), available).shape
         return None if shape is None else (shape.sequences, shape.tokens)
 
     assert found(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
@@ -160,82 +154,22 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
     assert found(1, LONG_PROMPT_TOKENS + 1) is None
 
 
-# ---------------------------------------------------------------------- an encoder's texts
+def test_the_reason_for_running_outside_graphs_is_given() -> None:
+    available = step_shapes(64, 448, 1500)
+    decodes, drawn = make_plan([1] * 4, [9] * 4, [1] * 4), SamplingFeatures(random=True)
+    long = make_plan([1, LONG_PROMPT_TOKENS + 1], [9, 300], [1, 1])
+    many = make_plan([100] * 4, [100] * 4, [1] * 4)
 
-
-@given(st.lists(st.integers(1, 600), min_size=1, max_size=60), st.integers(32, 9000))
-def test_the_text_shape_chosen_holds_the_batch(lengths: list[int], most: int) -> None:
-    available, tokens = text_shapes(most), sum(lengths)
-    assert available[-1].tokens == most
-    assert all(
-        b.tokens - a.tokens <= max(32, a.tokens // 8) for a, b in itertools.pairwise(available)
-    )
-    shape = encoder_graphs.fitting(np.array(lengths), available)
-    if shape is not None:
-        assert shape.tokens >= tokens
-        assert shape.sequences >= len(lengths)
-        assert shape.tokens <= max(SMALL, 2 * tokens)
-    elif len(lengths) <= 8:
-        assert tokens > most
-
-
-class Rerun:
-    """Stands for a capture where there is no GPU: a replay does the work again, on what its tensors hold by then."""
-
-    report = ""
-
-    def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
-
-    def each(
-        self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]
-    ) -> dict[Any, Any]:
-        captured = {}
-        for shape in shapes:
-            plan, work = prepare(shape)
-            work()
-            captured[shape] = Captured(SimpleNamespace(replay=work), plan)  # type: ignore[arg-type]
-        return captured
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see test_gpu.py")
-@pytest.mark.parametrize("name", ["bart", "t5"])
-def test_padded_texts_are_encoded_as_without_padding(
-    name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("triton")
-    from antiphon.attention.backends.triton import TritonFull  # in Triton's interpreter
-
-    folder, _ = checkpoints(name)
-    config = resolve(str(folder), {})
-    model = ModelConfig.load(config.model)
-    runner = EncoderRunner(model, config)
-    attention = TritonFull(encoder_spec(model.encoder, runner.target))
-    monkeypatch.setattr(encoder_graphs, "GraphCapture", Rerun)
-    hidden = torch.zeros(96, model.encoder.hidden_size)
-    with torch.inference_mode():
-        graphs = TextGraphs(
-            lambda *inputs: runner.model(*inputs[:2], attention, inputs[2]),
-            attention.plan,
-            hidden,
-            model.max_encoder_len,
-            runner.model,
-        )
-        assert [shape.tokens for shape in graphs.shapes] == [32, 64, 96]
-        for lengths in (
-            [40, 3, 30],
-            [7],
-            [1, 20, 2],
-            [5] * 8,
-        ):  # long ones first: what they leave behind must not matter
-            texts = [
-                np.random.default_rng(length).integers(3, 90, length).astype(np.int32)
-                for length in lengths
-            ]
-            wanted = runner.encode(texts)
-            positions = np.concatenate([np.arange(length) for length in lengths])
-            found = graphs.replay(
-                np.concatenate(texts).astype(np.int64), positions, np.array(lengths)
-            )
-            assert found is not None
-            torch.testing.assert_close(found, wanted.hidden, atol=1e-4, rtol=1e-4)
-        assert graphs.replay(np.zeros(97, np.int64), np.arange(97), np.array([97])) is None
+    choice = choose_graph(decodes, SamplingFeatures(masks=True, logprobs=True), available)
+    assert choice.samples
+    assert choice.shape == StepShape(4, 4, 1, 448, 1500)
+    choice = choose_graph(decodes, drawn, available)
+    assert (choice.reason, choice.samples) == (EagerReason.SAMPLING, False)
+    assert choice.shape is not None, "the model runs in a graph all the same"
+    for plan, shapes, reason in (
+        (long, available, EagerReason.LONG_PROMPT),
+        (many, available, EagerReason.MANY_PROMPT_TOKENS),
+        (decodes, (), EagerReason.NO_GRAPHS),
+    ):
+        choice = choose_graph(plan, drawn, shapes)
+        assert (choice.shape, choice.reason, choice.samples) == (None, reason, False)

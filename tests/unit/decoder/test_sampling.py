@@ -7,8 +7,10 @@ import torch
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.sampling.sampler import Sampler, uniforms
-from antiphon.decoder.state import MaskTable, Slots
+from antiphon.decoder.sampling.drawing import uniforms
+from antiphon.decoder.sampling.masks import MaskTable
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.state import Slots
 from antiphon.runtime.device import together_to_device
 from antiphon.scheduler.plan import Admission
 

@@ -13,8 +13,14 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import warm_up
-from antiphon.decoder.sampling.sampler import Asked, Sampler
-from antiphon.decoder.state import FIELDS, Slots
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.settings import (
+    GRAPH_FEATURES,
+    SETTINGS,
+    SamplingFeatures,
+    SettingsTable,
+)
+from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.plan import Admission
@@ -28,8 +34,8 @@ LENGTHS_AND_SEEDS = {"prompt_len", "max_len", "seed"}
 
 
 def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
-    """What some step of a warm-up asked for (`Asked`), which settings were not off in its slot, and whether it named
-    the tokens whose log-probabilities it wants."""
+    """Features that some step of a warm-up asked for, settings that it switched on, and whether it
+    named the tokens whose log-probabilities it wants."""
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))
     engine = PlainEngine(
         folder, None if inputs.whisper is None else inputs.whisper.rules(), max_num_seqs=2
@@ -40,13 +46,9 @@ def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
     def watched(plan: Any) -> Any:
         nonlocal named
         launched = launch(plan)
-        flags = vars(runner.sampler.asked(plan.slots))
+        flags = vars(runner.sampler.features(plan.slots))
         asked.update(name for name, value in flags.items() if value)
-        on.update(
-            name
-            for name, (_, off) in FIELDS.items()
-            if (runner.slots.host[name][plan.slots] != off).any()
-        )
+        on.update(runner.slots.host.in_use(plan.slots))
         named = named or bool(runner.slots.logprob_ids)
         return launched
 
@@ -56,10 +58,10 @@ def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
 
 
 def test_warming_up_asks_for_every_rule(whisper_folder: Path) -> None:
-    """A rule that is new in `Asked` or in the slots' table must be in `warm_up`."""
+    """A rule that is new in `SamplingFeatures` or in `SETTINGS` must be in `warm_up`."""
     asked, on, named = warmed(whisper_folder)
-    assert asked == {each.name for each in fields(Asked)}
-    assert on | LENGTHS_AND_SEEDS == set(FIELDS)
+    assert asked == {each.name for each in fields(SamplingFeatures)}
+    assert on | LENGTHS_AND_SEEDS == set(SETTINGS)
     assert named
 
 
@@ -74,6 +76,31 @@ def test_every_rule_and_parameter_is_among_those_of_warming_up() -> None:
         assert parameter.name in OF_THE_HOST or any(value != default for value in values), (
             parameter.name
         )
+
+
+def test_each_setting_switches_its_own_feature_on() -> None:
+    table = SettingsTable(4)
+    assert table.in_use(np.arange(4)) == []
+    for name, setting in SETTINGS.items():
+        table[name][2] = 3
+        assert table.in_use(np.array([2, 1])) == [name] * (name != "seed")
+        assert table.in_use(np.array([0, 1, 3])) == []
+        features = vars(SamplingFeatures.of(table, np.arange(4)))
+        assert [each for each, on in features.items() if on] == (
+            [] if setting.feature is None else [setting.feature]
+        )
+        table.clear(2)
+        assert table[name][2] == np.array(setting.off, setting.dtype)
+    named = {setting.feature for setting in SETTINGS.values()} - {None}
+    assert named == {each.name for each in fields(SamplingFeatures)}
+
+
+def test_a_graphs_features_are_those_whose_settings_its_kernel_reads() -> None:
+    in_graph = {name for name, on in vars(GRAPH_FEATURES).items() if on}
+    for name, setting in SETTINGS.items():
+        if setting.feature is not None:
+            assert setting.in_graph == (setting.feature in in_graph), name
+    assert GRAPH_FEATURES.fit_graph
 
 
 def test_a_rule_left_out_would_be_seen(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +131,7 @@ def test_log_probabilities_of_a_graphs_tokens_are_those_of_the_whole_sampler() -
     """Which a step would run once more behind the graph: 99 languages' probabilities cost a mask less."""
     logits = torch.randn(len(ASKING), 20, generator=torch.Generator().manual_seed(5))
     sampler, slots, lengths = sampler_of(ASKING)
-    assert sampler.asked(slots).fits_graph
+    assert sampler.features(slots).fit_graph
     tokens, expected = sampler(logits.clone(), slots, lengths)
     chosen = torch.zeros(len(ASKING), dtype=torch.int64)
     sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), chosen)

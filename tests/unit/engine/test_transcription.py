@@ -26,7 +26,9 @@ from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
 from antiphon.engine.outputs import CompletionOutput, Logprob, Transcription
-from antiphon.engine.transcription import Recording, Transcriber, Window
+from antiphon.engine.segments import joined as join
+from antiphon.engine.transcription import Transcriber
+from antiphon.engine.windows import Recording, Window
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.audio.sound import Skipped
@@ -49,7 +51,7 @@ class LocalEngine:
         self.plain = PlainEngine(folder, timestamps=self.inputs.whisper.rules())
         self.asked: list[dict[str, Any]] = []
         self.delay = 0.0
-        self.memory = ByteBudget(1 << 40)
+        self.hold_memory = ByteBudget(1 << 40).hold
 
     def submit(self, prepared: Prepared, prompt: list[int], **options: Any) -> Any:
         self.asked.append({"prompt": prompt, **options})
@@ -85,10 +87,10 @@ class LocalEngine:
         return await asyncio.to_thread(function, *arguments)
 
     def transcribe(self, audio: Any, **options: Any) -> Transcription:
-        return asyncio.run(Transcriber(self).transcribe(audio, **options))  # type: ignore[arg-type]
+        return asyncio.run(Transcriber(self).transcribe(audio, **options))
 
     def detect(self, audio: Any, **options: Any) -> dict[str, float]:
-        return asyncio.run(Transcriber(self).detect_languages(audio, **options))  # type: ignore[arg-type]
+        return asyncio.run(Transcriber(self).detect_languages(audio, **options))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def test_a_stop_string_ends_the_text_before_it(engine: LocalEngine, call: np.nda
         params = SamplingParams(stop="in", include_stop_str_in_output=kept)
         options = engine.inputs.check_transcription(params=params, timestamps=False)
         recording = Recording([Window(0.0, 2.0, media)], [], 2.0)
-        joined = Transcriber(engine)._joined(recording, [output], options, "en", None)  # type: ignore[arg-type]
+        joined = join(engine.inputs, recording, [output], options, "en", None)
         assert joined.text == text
         assert joined.segments[0].text == text
 
@@ -155,9 +157,8 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     windows = [Window(float(i), i + 1.0, None) for i in range(len(pieces))]  # type: ignore[arg-type]
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
     options = SimpleNamespace(timestamps=False, params=SamplingParams())
-    transcriber = Transcriber(SimpleNamespace(inputs=inputs))  # type: ignore[arg-type]
     recording = Recording(windows, [], float(len(pieces)))
-    return transcriber._joined(recording, outputs, options, "zh", None)  # type: ignore[arg-type]
+    return join(inputs, recording, outputs, options, "zh", None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

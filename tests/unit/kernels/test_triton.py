@@ -1,7 +1,6 @@
 """Our Triton kernels in Triton's interpreter, which runs them on the CPU. bfloat16 is left to the GPU: the interpreter's dot
 treats it as integers."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +15,11 @@ from attention_cases import (
     full_spec,
     paged_spec,
 )
-from kernel_checks import FLOAT8, check_few_rows, check_projecting, random_slots
+from kernel_checks import FLOAT8, check_projecting, check_small_batch, random_slots
 
 pytest.importorskip("triton")
 
 import triton.language as tl
-from triton.runtime.jit import JITFunction
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
@@ -29,13 +27,13 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_attention as paged_kernels
 from antiphon.kernels.full_attention import head_parts
-from antiphon.kernels.launch import only_compiling
 from antiphon.kernels.norms import activation, add_norm
 from antiphon.kernels.page_write import write_pages
 from antiphon.kernels.paged_launch import PagedLaunch, Tile
 from antiphon.kv.pool import KVPool
-from antiphon.layers.linear import KINDS, Activation, Parts
-from antiphon.layers.norms import LayerNorm, RMSNorm, as_parts
+from antiphon.layers.activations import KINDS, Activation
+from antiphon.layers.norms import LayerNorm, RMSNorm, pending_terms
+from antiphon.layers.residual import Residual, SplitK
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py"
@@ -79,13 +77,13 @@ def test_paged_attention(
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_keys_and_values_of_few_rows_go_into_pages(
+def test_keys_and_values_of_a_small_batch_go_into_pages(
     rows: int,
 ) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
     check_projecting(rows, torch.float16, torch.float16, "cpu")
 
 
-FEW_ROWS: list[tuple[Any, tuple[int, int], str | None]] = [
+SMALL_BATCHES: list[tuple[Any, tuple[int, int], str | None]] = [
     (None, (256, 64), None),
     (None, (1024, 64), None),
     (lambda: LayerNorm(384), (384, 128), None),
@@ -95,11 +93,11 @@ FEW_ROWS: list[tuple[Any, tuple[int, int], str | None]] = [
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize(("norm", "sizes", "activation"), FEW_ROWS)
-def test_linear_layers_of_few_rows(
+@pytest.mark.parametrize(("norm", "sizes", "activation"), SMALL_BATCHES)
+def test_linear_layers_of_a_small_batch(
     rows: int, norm: Any, sizes: tuple[int, int], activation: str | None
 ) -> None:
-    check_few_rows(rows, norm and norm(), sizes, activation, "cpu", torch.float16)
+    check_small_batch(rows, norm and norm(), sizes, activation, "cpu", torch.float16)
 
 
 def test_splits_fill_the_device_but_are_never_tiny() -> None:
@@ -162,8 +160,8 @@ def test_head_sizes_are_taken_apart_without_waste() -> None:
 
 
 ADDED: list[Callable[[], Any]] = [
-    lambda: None, lambda: torch.randn(5, 80)[:, 40:], lambda: Parts(torch.randn(4, 5, 40), None),
-    lambda: Parts(torch.randn(2, 5, 40), torch.randn(40)),
+    lambda: None, lambda: torch.randn(5, 80)[:, 40:], lambda: SplitK(torch.randn(4, 5, 40), None),
+    lambda: SplitK(torch.randn(2, 5, 40), torch.randn(40)),
 ]  # fmt: skip
 
 
@@ -173,9 +171,9 @@ def test_the_norm_of_a_sum(make: Any, added: Callable[[], Any]) -> None:
     norm, x, delta = make(), torch.randn(5, 40) * 3 + 1, added()
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
-    total, found = add_norm(x, *as_parts(delta), norm.weight, getattr(norm, "bias", None), norm.eps)
-    wanted_total, wanted = norm.after(x, delta)
-    torch.testing.assert_close(total, wanted_total)
+    total, found = add_norm(x, *pending_terms(delta), norm.weight, norm.bias, norm.eps)
+    wanted, stream = norm(Residual(x, delta))
+    torch.testing.assert_close(total, stream.x)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -238,28 +236,3 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(
     assert found.tolist() == wanted.tolist()
     assert torch.equal(slots.tokens, tokens_wanted)
     assert len(set(wanted.tolist())) > 10
-
-
-def test_only_compiling_runs_no_kernel_of_this_thread_and_leaves_others_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled: list[bool] = []
-    monkeypatch.setattr(
-        JITFunction,
-        "run",
-        lambda kernel, *arguments, grid, warmup, **options: compiled.append(warmup),
-    )
-
-    def launch() -> None:
-        JITFunction.run(None, grid=(1,), warmup=False)
-
-    with only_compiling():
-        launch()
-        other = threading.Thread(target=launch)
-        other.start()
-        other.join()
-    launch()
-    with pytest.raises(ZeroDivisionError), only_compiling():
-        1 / 0  # noqa: B018
-    launch()
-    assert compiled == [True, False, False, False]

@@ -12,9 +12,9 @@ from oracle import mixed_inputs
 from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
 
-from antiphon.decoder.float8_range import Rows, _factor, fit_to_float8
 from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.linear import StackedLinear
+from antiphon.layers.quantization.kv_scales import ProjectionInput, fit_kv_scales, power_of_two
 from antiphon.layers.weights import Checkpoint
 
 FLOAT8_KV = {"kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"}
@@ -59,10 +59,10 @@ def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints:
         "decoder_attention_backend": "torch_sdpa",
     }
     plain, fitted = (PlainEngine(folder, **options) for _ in range(2))
-    fit_to_float8(
-        fitted.replica.runner.model,
-        Rows.of_encoder(fitted.model.encoder, Checkpoint(folder), fitted.replica.runner.device),
-    )
+    decoder, device = fitted.replica.runner.model, fitted.replica.runner.device
+    states = ProjectionInput.of_encoder(fitted.model.encoder, Checkpoint(folder), device)
+    fit_kv_scales(decoder.self_projections())
+    fit_kv_scales((projections, states) for projections in decoder.cross_projections())
     vocab = model.config.vocab_size
     assert answers(requests(plain, name, vocab)) == answers(
         requests(fitted, name, vocab)
@@ -109,7 +109,7 @@ def test_a_model_with_keys_and_values_of_any_size(
 def test_a_model_of_zeros_is_left_alone() -> None:
     layer = StackedLinear(8, {"k": 8, "v": 8}, bias=True)
     torch.nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-    assert _factor(layer, "k", Rows.normed(torch.ones(8), None)) == 1.0
+    assert power_of_two(layer, "k", ProjectionInput.of_norm(torch.ones(8), None)) == 1.0
 
 
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 2.0**27), (torch.float16, 2.0**6)])
@@ -117,5 +117,5 @@ def test_half_precision_weights_stay_in_their_own_range(dtype: torch.dtype, fact
     layer = StackedLinear(4, {"k": 4, "v": 4}, bias=False).to(dtype)
     torch.nn.init.constant_(layer.weight, 2.0**-21)  # type: ignore[arg-type]
     assert (
-        _factor(layer, "k", Rows.normed(torch.ones(4), None)) == factor
+        power_of_two(layer, "k", ProjectionInput.of_norm(torch.ones(4), None)) == factor
     )  # 448 / (2 * 2 * 2^-21) is 2^27.8

@@ -13,55 +13,57 @@ from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import ConfigurationError
-from antiphon.layers import quantise as quantisation
-from antiphon.layers.eight_bit import INT8, Float8Weight, Int8Weight, Quantised
 from antiphon.layers.linear import StackedLinear
+from antiphon.layers.quantization.float8 import to_float8
+from antiphon.layers.quantization.int8 import to_int8
+from antiphon.layers.quantization.quantize import check_quantization, quantize_to_float8
+from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.runtime.device import Target
 
 
 def test_rows_are_scaled_by_their_own_largest_element() -> None:
     x = torch.randn(6, 32) * torch.tensor([1e-3, 1.0, 50.0, 1e4, 0.0, 1.0])[:, None]
-    found = Quantised.of(x)
+    found = QuantizedRows.float8(x)
     assert found.values.float().abs().amax(1)[:4].tolist() == [448.0] * 4
     torch.testing.assert_close(found.values.float() * found.scales, x, rtol=0.07, atol=1e-6)
 
 
 def test_int8_rounds_to_the_nearest() -> None:
     x = torch.randn(6, 32)
-    found = Quantised.of(x, INT8)
+    found = QuantizedRows.int8(x)
     assert found.values.abs().amax(1).tolist() == [127] * 6
     assert ((found.values * found.scales - x).abs() <= found.scales / 2 * 1.0001).all()
 
 
-@pytest.mark.parametrize("kind", [Float8Weight, Int8Weight])
+@pytest.mark.parametrize("quantize", [to_float8, to_int8])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_quantised_layer_is_close_to_the_layer(kind: Any, bias: bool) -> None:
+def test_a_quantized_layer_is_close_to_the_layer(quantize: Any, bias: bool) -> None:
     torch.manual_seed(0)
     layer = StackedLinear(64, {"a": 48, "b": 16}, bias)
     torch.nn.init.normal_(layer.weight)
     x = torch.randn(20, 64)
     wanted = torch.cat(layer.split(x), 1)
-    layer.quantise(kind)
-    for given in (x, layer.prepared(x)):
-        found = torch.cat(layer.split(given), 1)
+    quantize(layer)
+    for features in (x, layer.quantize_input(x)):
+        found = torch.cat(layer.split(features), 1)
         assert found.dtype == torch.float32
         assert (
-            0 < (found - wanted).norm() / wanted.norm() < (0.05 if kind is Float8Weight else 0.015)
+            0 < (found - wanted).norm() / wanted.norm() < (0.05 if quantize is to_float8 else 0.015)
         )
 
 
 @pytest.mark.parametrize("name", ["bart", "pegasus"])
 @pytest.mark.parametrize("quantization", ["fp8", "int8"])
-def test_a_quantised_encoder_gives_nearly_the_same_states(
+def test_a_quantized_encoder_gives_nearly_the_same_states(
     name: str, quantization: str, checkpoints: Any
 ) -> None:
     folder, model = checkpoints(name)
     inputs = [ids for ids, _ in mixed_inputs(6, model.config.vocab_size, seed=3)]
-    plain, quantised = (
+    plain, quantized = (
         PlainEngine(folder, quantization=each, max_model_len=100).encoder.encode(inputs).hidden
         for each in ("none", quantization)
     )
-    error = (plain - quantised).norm() / plain.norm()
+    error = (plain - quantized).norm() / plain.norm()
     assert 0.001 < error < 0.25  # lively random weights; a trained model's are below
 
 
@@ -72,7 +74,7 @@ def test_a_quantised_encoder_gives_nearly_the_same_states(
         {"quantization": "int8"},
     ],
 )
-def test_the_shipped_t5_quantised(options: dict[str, Any], t5_folder: Path) -> None:
+def test_the_shipped_t5_quantized(options: dict[str, Any], t5_folder: Path) -> None:
     """Both halves, in float8 the KV cache too: numbers are still spelt out right."""
     sys.path.insert(0, str(t5_folder.parent))
     import train
@@ -100,20 +102,20 @@ def test_what_a_gpu_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(
         ConfigurationError, match=r"needs compute capability \(8, 9\), this device has \(8, 0\)"
     ):
-        quantisation.check("fp8", Target(cuda, torch.bfloat16))
+        check_quantization("fp8", Target(cuda, torch.bfloat16))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     with pytest.raises(ConfigurationError, match="needs dtype='bfloat16' on a GPU, not float16"):
-        quantisation.check("fp8", Target(cuda, torch.float16))
-    quantisation.check("fp8", Target(cuda, torch.bfloat16))
+        check_quantization("fp8", Target(cuda, torch.float16))
+    check_quantization("fp8", Target(cuda, torch.bfloat16))
     for anywhere in ("none", "int8"):
-        quantisation.check(anywhere, Target(cuda, torch.float16))
+        check_quantization(anywhere, Target(cuda, torch.float16))
 
 
 def test_sizes_that_float8_products_cannot_have_are_refused() -> None:
     with pytest.raises(
         ConfigurationError, match=r"layer fc1 is \[24, 32\]; both must be multiples of 16"
     ):
-        quantisation.to_float8({"fc1": FakeLayer()}, [])  # type: ignore[dict-item]
+        quantize_to_float8({"fc1": FakeLayer()}, [])  # type: ignore[dict-item]
 
 
 class FakeLayer:

@@ -39,16 +39,16 @@ def _vector(values, K: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _centred(value, mean, K: tl.constexpr, CHUNK: tl.constexpr):
+def _centered(value, mean, K: tl.constexpr, CHUNK: tl.constexpr):
     return value - mean if CHUNK * value.shape[0] < K else value
 
 
 @triton.jit
-def _normed(centred, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr):
+def _normed(centered, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr):
     """A chunk, rounded as the norm alone would give it."""
     if NORM == "layer":
-        return (centred * scale * gain + shift).to(TYPE).to(tl.float32)
-    return ((centred * scale).to(TYPE).to(tl.float32) * gain).to(TYPE).to(tl.float32)
+        return (centered * scale * gain + shift).to(TYPE).to(tl.float32)
+    return ((centered * scale).to(TYPE).to(tl.float32) * gain).to(TYPE).to(tl.float32)
 
 
 @triton.jit
@@ -106,11 +106,11 @@ def _linear_kernel(
                 if NORM == "layer":
                     mean = tl.sum(((x0 + x1) + (x2 + x3)) + x4, 0) / K
                     x0, x1, x2 = (
-                        _centred(x0, mean, K, 0),
-                        _centred(x1, mean, K, 1),
-                        _centred(x2, mean, K, 2),
+                        _centered(x0, mean, K, 0),
+                        _centered(x1, mean, K, 1),
+                        _centered(x2, mean, K, 2),
                     )
-                    x3, x4 = _centred(x3, mean, K, 3), _centred(x4, mean, K, 4)
+                    x3, x4 = _centered(x3, mean, K, 3), _centered(x4, mean, K, 4)
                 scale = tl.rsqrt(
                     tl.sum(((x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)) + x4 * x4, 0) / K + eps
                 )

@@ -1,0 +1,95 @@
+"""How the commands list their flags and answer unknown ones."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from typer.core import TyperCommand
+
+from antiphon.config import foreign
+
+# Flags of other tools, beside the options of other engines in `config/foreign.py`.
+OTHER_FLAGS = {
+    "append_punctuations": "words have no times yet",
+    "batch_size": "everything is batched together; see --max-num-seqs",
+    "chunk_length": "it is called --chunk-seconds here",
+    "clip_timestamps": "cut the recording and give the pieces",
+    "compute_type": "give --dtype or --quantization",
+    "condition_on_previous_text": "windows are decoded independently of each other",
+    "cpu_threads": "it is called -o num_threads here",
+    "diarize": "speakers are not told apart yet",
+    "fp16": "give --dtype",
+    "hallucination_silence_threshold": "words have no times yet; digital silence alone is left out",
+    "highlight_words": "words have no times yet",
+    "initial_prompt": "text before the window is not there yet",
+    "logprob_threshold": "decoding again at another temperature is not there yet",
+    "model_dir": "give the folder as --model, or set HF_HOME",
+    "no_timestamps": "it belongs to `antiphon transcribe`",
+    "prepend_punctuations": "words have no times yet",
+    "print_progress": "it is shown by itself; --quiet turns it off",
+    "prompt": "text before the window is not there yet",
+    "temperature_increment_on_fallback": "decoding again is not there yet",
+    "threads": "it is called -o num_threads here",
+    "vad": "voice activity is not detected yet; digital silence alone is left out",
+    "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
+    "verbose": "it says what it does by itself; --quiet turns that off",
+    "without_timestamps": "it is called --no-timestamps here",
+}
+
+
+class PanelledCommand(TyperCommand):
+    """Lists flags under the headings of their groups, and values by words instead of types."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                heading = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panel = getattr(parameter, "rich_help_panel", None) or heading
+                panels.setdefault(panel, []).append((_in_words(record[0]), record[1]))
+        for panel, records in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except (
+            Exception
+        ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
+            option = getattr(error, "option_name", None)
+            if type(error).__name__ != "NoSuchOption" or option is None:
+                raise
+            ctx.fail(_unknown_flag(option, ctx))
+            raise AssertionError("unreachable") from error
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [
+            piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)
+        ]
+
+
+def _unknown_flag(option: str, ctx: Any) -> str:
+    """What a flag of another tool is here; else what is near, where something is: click's own
+    suggestions are often far away."""
+    name = option.lstrip("-").replace("-", "_")
+    table = foreign.OPTIONS.get(name) or foreign.SAMPLING.get(name)
+    reason = OTHER_FLAGS.get(name) or (table and table[1])
+    if reason:
+        return f"No option {option}: {reason}."
+    flags = [
+        flag
+        for parameter in ctx.command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    ]
+    near = get_close_matches(option, flags, n=1, cutoff=0.75)
+    hint = f"Did you mean {near[0]}?" if near else f"`{ctx.command_path} --help` lists them."
+    return f"No such option: {option}. {hint}"
+
+
+def _in_words(signature: str) -> str:
+    """`--seed N` for typer's `--seed <int>`; nothing for the type of an argument."""
+    words = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", " <list[str]>": ""}
+    for kind, word in words.items():
+        signature = signature.replace(kind, word)
+    return signature

@@ -1,0 +1,62 @@
+"""Checks the value of an engine option against the type that its annotation asks for."""
+
+import math
+import operator
+from numbers import Real
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from antiphon.config import foreign
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.foreign import shown
+
+
+def checked(name: str, annotation: Any, value: Any) -> Any:
+    """The value as a plain str, bool, int or float. Numbers must be above 0.
+
+    Takes other engines' spellings (`foreign.option_value`) and numpy's scalars. Raises
+    ConfigurationError for a value of another type or outside the choices of a Literal.
+    """
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    own = foreign.option_value(name, value)
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+        if not isinstance(own, str) or own not in choices:
+            raise ConfigurationError(
+                f"{name} must be one of {', '.join(choices)}, not {shown(value)}"
+                f"{foreign.remedy(name, own)}"
+            )
+        return own
+    if bool in kinds:
+        return _flag(name, own)
+    if str in kinds:
+        if not isinstance(own, str) or not own:
+            raise ConfigurationError(f"{name} must be a text that is not empty, not {shown(own)}")
+        return own
+    return _whole_number(name, own) if int in kinds else _number(name, own)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
+        raise ConfigurationError(f"{name} must be true or false, not {shown(value)}")
+    return bool(value)
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if not 0 < number < 2**31:
+        raise ConfigurationError(f"{name} must be a whole number above 0, not {shown(value)}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
+    except OverflowError:
+        number = 0.0
+    if not 0.0 < number < math.inf:
+        raise ConfigurationError(f"{name} must be a number above 0, not {shown(value)}")
+    return number

@@ -1,0 +1,85 @@
+"""Rules that say which tokens are possible, whatever was written: masks, least lengths, Whisper's
+timestamps, forced tokens. They read settings on the device alone, so that a captured graph can hold
+them; on a GPU it holds the same rules as one kernel, `kernels/sampling.py`.
+
+Each takes logits [rows, vocabulary] float32 and returns new ones, unless it says otherwise.
+"""
+
+import torch
+
+from antiphon.config.decoding_rules import TimestampRules
+from antiphon.decoder.sampling.rows import SampledRows
+from antiphon.decoder.sampling.settings import OFF
+
+MINUS_INF = float("-inf")
+
+
+def apply_masks(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
+    """Suppressed, allowed and biased tokens. The first token that is not forced has a mask of its
+    own, as in transformers."""
+    first_free = (rows.setting("forced_first") != OFF).long()
+    is_first = rows.generated == first_free
+    mask = torch.where(is_first, rows.setting("begin_mask"), rows.setting("mask"))
+    return logits + rows.state.masks.rows[mask]
+
+
+def bar_stop_tokens(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
+    """No stop token before `min_tokens` are generated."""
+    early = (rows.generated < rows.setting("min_tokens"))[:, None]
+    stop_ids = rows.state.stop_ids[rows.slots]
+    barred = torch.where(early & (stop_ids != OFF), MINUS_INF, 0.0)
+    return logits.scatter_add(1, stop_ids.clamp(min=0), barred)  # unused ids add 0 to token 0
+
+
+def apply_timestamp_rules(
+    logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
+) -> torch.Tensor:
+    """Timestamps come in pairs, never decrease, and are taken when they are together likelier than
+    any text token. For the rows that ask for it."""
+    is_time = rules.holds(torch.arange(logits.shape[1], device=rows.device)[None])
+    ruled = logits.masked_fill(_barred_by_timestamps(logits, rows, rules, is_time), MINUS_INF)
+    logprobs = ruled.log_softmax(-1)
+    any_time = logprobs.masked_fill(~is_time, MINUS_INF).logsumexp(-1)
+    likeliest_text = logprobs.masked_fill(is_time, MINUS_INF).amax(-1)
+    ruled = ruled.masked_fill((any_time > likeliest_text)[:, None] & ~is_time, MINUS_INF)
+    return torch.where((rows.setting("timestamps") > 0)[:, None], ruled, logits)
+
+
+def _barred_by_timestamps(
+    logits: torch.Tensor, rows: SampledRows, rules: TimestampRules, is_time: torch.Tensor
+) -> torch.Tensor:
+    """[rows, vocabulary] bool: tokens that cannot come next, by the timestamps so far."""
+    generated = rows.generated
+    history, lengths = rows.history(torch.arange(len(logits), device=rows.device))
+    ids = torch.arange(logits.shape[1], device=rows.device)[None]
+
+    def token_before(back: int) -> torch.Tensor:
+        return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]
+
+    last_is_time = (generated >= 1) & rules.holds(token_before(1))
+    pair_is_closed = (generated < 2) | rules.holds(token_before(2))
+    # The end of a segment may be said again, as the start of the next one.
+    may_repeat = last_is_time & ~pair_is_closed
+    position = torch.arange(history.shape[1], device=rows.device)[None]
+    is_output = (position < lengths[:, None]) & (position >= (lengths - generated)[:, None])
+    latest = torch.where(is_output & rules.holds(history), history, rules.first_id - 1).amax(1)
+    next_time = torch.where(may_repeat, latest, latest + 1)
+    earliest = torch.where(latest < rules.first_id, rules.first_id, next_time)
+
+    barred = ids == rules.no_timestamps_id
+    barred = barred | (is_time & (last_is_time & pair_is_closed)[:, None])
+    barred = barred | (((ids < rules.end_id) | (ids > rules.last_id)) & may_repeat[:, None])
+    barred = barred | (is_time & (ids < earliest[:, None]))
+    is_first = (generated == 0)[:, None]
+    barred = barred | (is_first & ~is_time)
+    if rules.max_initial is not None:
+        barred = barred | (is_first & (ids > rules.first_id + rules.max_initial))
+    return barred
+
+
+def force_tokens(tokens: torch.Tensor, rows: SampledRows) -> torch.Tensor:
+    """`tokens` [rows], with the first and the last one replaced where the model prescribes them."""
+    first, last = rows.setting("forced_first"), rows.setting("forced_last")
+    is_last = rows.lengths == rows.setting("max_len") - 1
+    tokens = torch.where((rows.generated == 0) & (first != OFF), first, tokens)
+    return torch.where(is_last & (last != OFF), last, tokens)

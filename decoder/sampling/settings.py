@@ -1,0 +1,188 @@
+"""The one table of what a sequence can ask of sampling: a number per slot for each setting.
+
+`Slots` keeps the numbers, on the device for the rules and on the host for `SamplingFeatures`, which
+says what any row of a step asks for. A new setting is one line here, and a rule that reads it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from antiphon.scheduler.plan import Admission
+
+Dtype = type[np.generic]
+OFF = -1  # of settings for which 0 would ask for something
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One number of each slot.
+
+    dtype:     of the number; uint64 stays on the host
+    off:       the number that asks for nothing
+    value:     (admission, vocabulary size) -> the number for a new sequence; None where it is the
+               row of a mask, which `Slots` acquires
+    feature:   field of `SamplingFeatures` that any other number than `off` switches on
+    in_graph:  whether the kernel that captured graphs hold reads it, under this name
+    """
+
+    dtype: Dtype
+    off: float
+    value: Callable[[Admission, int], float] | None
+    feature: str | None = None
+    in_graph: bool = False
+
+
+def checked_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
+    """[ids] int64. Raises ValueError for what is no token of the vocabulary: on a GPU, reading out
+    of bounds ends the whole process."""
+    array = np.asarray(ids) if len(ids) else np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"token ids must be whole numbers, not {array.dtype}")
+    outside = array[(array < 0) | (array >= vocab_size)]
+    if len(outside):
+        raise ValueError(
+            f"token id {outside[0]} is outside the vocabulary of 0 to {vocab_size - 1}"
+        )
+    return array.astype(np.int64)
+
+
+def _param(name: str) -> Callable[[Admission, int], float]:
+    def value(admission: Admission, vocab_size: int) -> Any:
+        return getattr(admission.params, name)
+
+    return value
+
+
+def _min_tokens(admission: Admission, vocab_size: int) -> int:
+    return max(admission.params.min_tokens, admission.rules.min_tokens)
+
+
+def _forced_first(admission: Admission, vocab_size: int) -> int:
+    return _token_or_off(admission.rules.forced_first, vocab_size)
+
+
+def _forced_last(admission: Admission, vocab_size: int) -> int:
+    return _token_or_off(admission.rules.forced_last, vocab_size)
+
+
+def _token_or_off(token: int | None, vocab_size: int) -> int:
+    return OFF if token is None else int(checked_ids([token], vocab_size)[0])
+
+
+def _logprobs(admission: Admission, vocab_size: int) -> int:
+    count = admission.params.logprobs
+    return OFF if count is None else min(count, vocab_size)
+
+
+# fmt: off
+SETTINGS: dict[str, Setting] = {
+    "prompt_len": Setting(np.int64, 0, lambda seq, _: seq.prompt_len, in_graph=True),
+    "max_len": Setting(np.int64, 0, lambda seq, _: seq.max_len, in_graph=True),
+    "seed": Setting(np.uint64, 0, lambda seq, _: seq.seed),
+    # restrictions.py
+    "mask": Setting(np.int64, 0, None, "masks", in_graph=True),
+    "begin_mask": Setting(np.int64, 0, None, "masks", in_graph=True),
+    "min_tokens": Setting(np.int64, 0, _min_tokens, "min_tokens", in_graph=True),
+    "timestamps": Setting(
+        np.int64, 0, lambda seq, _: seq.rules.timestamps is not None, "timestamps", in_graph=True
+    ),
+    "forced_first": Setting(np.int64, OFF, _forced_first, "forced", in_graph=True),
+    "forced_last": Setting(np.int64, OFF, _forced_last, "forced", in_graph=True),
+    # penalties.py
+    "repetition_penalty": Setting(np.float32, 1, _param("repetition_penalty"), "penalties"),
+    "presence_penalty": Setting(np.float32, 0, _param("presence_penalty"), "penalties"),
+    "frequency_penalty": Setting(np.float32, 0, _param("frequency_penalty"), "penalties"),
+    "no_repeat_ngram": Setting(np.int64, 0, lambda seq, _: seq.rules.no_repeat_ngram, "ngrams"),
+    "bad_words": Setting(np.int64, 0, lambda seq, _: bool(seq.rules.bad_words), "bad_words"),
+    # drawing.py
+    "temperature": Setting(np.float32, 0, _param("temperature"), "random"),
+    "top_k": Setting(np.int64, 0, lambda seq, _: max(seq.params.top_k, 0)),
+    "top_p": Setting(np.float32, 1, _param("top_p")),
+    "min_p": Setting(np.float32, 0, _param("min_p")),
+    # logprobs.py
+    "logprobs": Setting(np.int64, OFF, _logprobs, "logprobs"),
+}
+# fmt: on
+GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)
+
+
+_DTYPES: tuple[Dtype, ...] = (np.int64, np.float32, np.uint64)
+_NAMES: dict[Dtype, tuple[str, ...]] = {
+    dtype: tuple(name for name, setting in SETTINGS.items() if setting.dtype is dtype)
+    for dtype in _DTYPES
+}
+_OFF: dict[Dtype, np.ndarray] = {
+    dtype: np.array([[SETTINGS[name].off] for name in names], dtype)
+    for dtype, names in _NAMES.items()
+}
+
+
+class SettingsTable:
+    """The numbers of every slot, on the host.
+
+    `rows[dtype]` is [settings, slots], with the settings of that dtype in the order of
+    `names(dtype)`; `table[name]` [slots] is a view of one row.
+    """
+
+    def __init__(self, num_slots: int) -> None:
+        self.rows = {dtype: np.repeat(off, num_slots, axis=1) for dtype, off in _OFF.items()}
+        self._by_name = {
+            name: row
+            for dtype, names in _NAMES.items()
+            for name, row in zip(names, self.rows[dtype], strict=True)
+        }
+
+    @staticmethod
+    def names(dtype: Dtype) -> tuple[str, ...]:
+        return _NAMES[dtype]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._by_name[name]
+
+    def clear(self, slot: int) -> None:
+        """Switches every setting of `slot` off."""
+        for dtype, off in _OFF.items():
+            self.rows[dtype][:, slot] = off[:, 0]
+
+    def in_use(self, slots: np.ndarray) -> list[str]:
+        """Names of the settings that any of `slots` [n] has switched on; seeds apart, which are
+        always in use."""
+        names: list[str] = []
+        for dtype in (np.int64, np.float32):
+            numbers = self.rows[dtype].take(slots, axis=1)  # three times as fast as [:, slots]
+            names += compress(_NAMES[dtype], (numbers != _OFF[dtype]).any(1).tolist())
+        return names
+
+
+@dataclass(frozen=True)
+class SamplingFeatures:
+    """What any row of a step asks for. A rule that no row asks for costs nothing."""
+
+    masks: bool = False
+    min_tokens: bool = False
+    timestamps: bool = False
+    forced: bool = False
+    penalties: bool = False
+    ngrams: bool = False
+    bad_words: bool = False
+    random: bool = False
+    logprobs: bool = False
+
+    @classmethod
+    def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
+        """Those of `slots` [rows]."""
+        in_use = (SETTINGS[name].feature for name in table.in_use(slots))
+        return cls(**{feature: True for feature in in_use if feature is not None})
+
+    @property
+    def fit_graph(self) -> bool:
+        """True if a captured graph can choose the tokens. It ignores the settings outside
+        GRAPH_SETTINGS; log-probabilities are computed behind it, from its logits."""
+        return not (self.penalties or self.ngrams or self.bad_words or self.random)
+
+
+GRAPH_FEATURES = SamplingFeatures(masks=True, min_tokens=True, timestamps=True, forced=True)

@@ -1,0 +1,153 @@
+"""The audio frontend: samples in; their spectrogram, convolved, is the sequence of embedded tokens.
+
+Its graphs are captured for numbers of full windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from antiphon.attention.interface import FullBatch
+from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.interface import Frontend, GraphInputs
+from antiphon.encoder.frontends.log_mel import LogMel
+from antiphon.encoder.models.interface import AudioEncoder, EncoderModel
+from antiphon.families.audio_config import AudioConfig
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.device import Target, to_device
+
+WARM_UP_TOKENS = 16
+# Tokens of silence behind a short window: at its end, convolutions see what they see in a full one.
+MARGIN = 2
+
+
+@dataclass(frozen=True)
+class AudioBatch:
+    """Clips in equally long windows of samples, padded with silence, on the device.
+
+    `window_tokens` are computed for each clip, of which the first `lengths` are kept.
+    """
+
+    samples: torch.Tensor  # [clips, samples] float32
+    lengths: np.ndarray  # [clips] int, in tokens
+    window_tokens: int
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """Full windows."""
+
+    windows: int
+    tokens: int  # of all of them
+
+
+class AudioFrontend(Frontend[AudioBatch, WindowShape]):
+    graph_lengths: ClassVar[Literal["same", "any"]] = "same"
+
+    def __init__(
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+    ) -> None:
+        assert isinstance(encoder, AudioEncoder)
+        assert config.audio is not None
+        self._encoder, self._target, self._audio = encoder, target, config.audio
+        self._shortens = options.window == "auto"
+        self._log_mel = LogMel(config.audio).to(target.device)
+        on_gpu = target.device.type == "cuda"
+        self._copies = torch.cuda.Stream(target.device) if on_gpu else None
+
+    def pack(self, inputs: Sequence[np.ndarray]) -> AudioBatch:
+        """`inputs`: float32 samples [samples] at the model's rate, at most one window each."""
+        full = self._audio.tokens
+        if self._shortens:
+            lengths = np.array([self._audio.tokens_of(len(clip)) for clip in inputs])
+            if (lengths < full).any():
+                return self._short_windows(inputs, lengths)
+        samples = self._windows(inputs, self._audio.window)
+        return AudioBatch(samples, np.full(len(inputs), full), full)
+
+    def _short_windows(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> AudioBatch:
+        """Each clip attends to a window of its own length, not to all the silence of a full one."""
+        tokens = min(int(lengths.max()) + MARGIN, self._audio.tokens)
+        samples = self._windows(inputs, 2 * (tokens + MARGIN) * self._audio.hop)
+        return AudioBatch(samples, lengths, tokens)
+
+    def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
+        """[clips, size] float32 samples on the device, padded with silence.
+
+        On a GPU they are copied on a stream of their own, while the batch before is computed.
+        """
+        windows = torch.empty(len(inputs), size, pin_memory=self._copies is not None)
+        for row, clip in zip(windows.numpy(), inputs, strict=True):
+            row[: len(clip)] = clip
+            row[len(clip) :] = 0.0
+        if self._copies is None:
+            return windows
+        with torch.cuda.stream(self._copies):
+            on_device = windows.to(self._target.device, non_blocking=True)
+        compute = torch.cuda.current_stream(self._target.device)
+        compute.wait_stream(self._copies)
+        on_device.record_stream(compute)
+        return on_device
+
+    def embed(self, batch: AudioBatch) -> torch.Tensor:
+        features = self._log_mel(batch.samples)[..., : 2 * batch.window_tokens]
+        features = features.to(self._target.dtype)
+        rows = kept_rows(batch.lengths, batch.window_tokens)
+        if rows is None:
+            return self._encoder.embed(features).flatten(0, 1)
+        on_device = to_device(rows, self._target.device)
+        return self._encoder.embed(features).flatten(0, 1)[on_device]
+
+    def graph_inputs(self, max_batch_tokens: int) -> "WindowGraphInputs":
+        windows = max(1, max_batch_tokens // self._audio.tokens)
+        samples = torch.zeros(windows, self._audio.window, device=self._target.device)
+        return WindowGraphInputs(self, self._audio, samples)
+
+    def warm_up_batches(self) -> list[AudioBatch]:
+        if self._target.device.type == "cuda":
+            return [self.pack([np.zeros(self._audio.hop, np.float32)])]
+        # On a CPU, where a full window of a large model takes a second, a window as short as this.
+        tokens = min(WARM_UP_TOKENS, self._audio.tokens)
+        clip, lengths = np.zeros(2 * tokens * self._audio.hop, np.float32), np.array([tokens])
+        batches = [AudioBatch(self._windows([clip], len(clip)), lengths, tokens)]
+        if self._shortens:
+            batches.append(self._short_windows([clip], lengths))
+        return batches
+
+
+class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
+    def __init__(self, frontend: AudioFrontend, audio: AudioConfig, samples: torch.Tensor) -> None:
+        """`samples` [most windows, samples]: what the graphs read."""
+        self._frontend, self._audio, self._samples = frontend, audio, samples
+        counts = range(len(samples), 0, -1)
+        self.shapes = [WindowShape(count, count * audio.tokens) for count in counts]
+
+    def choose(self, batch: AudioBatch) -> WindowShape | str:
+        windows = len(batch.lengths)
+        if not (batch.lengths == self._audio.tokens).all():
+            return "short windows have no graphs"
+        if windows > len(self._samples):
+            return f"{windows} windows are more than the largest graph's {len(self._samples)}"
+        return WindowShape(windows, windows * self._audio.tokens)
+
+    def attention_batch(self, shape: WindowShape) -> FullBatch:
+        return FullBatch.of(np.full(shape.windows, self._audio.tokens), self._samples.device)
+
+    def embed(self, shape: WindowShape) -> torch.Tensor:
+        lengths = np.full(shape.windows, self._audio.tokens)
+        batch = AudioBatch(self._samples[: shape.windows], lengths, self._audio.tokens)
+        return self._frontend.embed(batch)
+
+    def fill(self, shape: WindowShape, batch: AudioBatch) -> None:
+        self._samples[: shape.windows].copy_(batch.samples)
+
+
+def kept_rows(lengths: np.ndarray, window_tokens: int) -> np.ndarray | None:
+    """[sum of lengths] int: rows of the first `lengths` tokens of each window, packed windows of
+    `window_tokens`. None for all rows."""
+    if (lengths == window_tokens).all():
+        return None
+    return np.flatnonzero(np.arange(window_tokens)[None] < lengths[:, None])

@@ -1,0 +1,76 @@
+"""What the runner needs of a frontend, whatever the kind of its input."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from antiphon.attention.interface import FullBatch
+
+
+class EncoderBatch(Protocol):
+    """Inputs of one forward."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[inputs] int: the encoder tokens that each input becomes."""
+
+
+class GraphShape(Protocol):
+    """What a CUDA graph is captured for; hashable."""
+
+    @property
+    def tokens(self) -> int:
+        """Rows of hidden states that the graph writes."""
+
+
+B = TypeVar("B", bound=EncoderBatch)
+S = TypeVar("S", bound=GraphShape)
+
+
+class GraphInputs(ABC, Generic[B, S]):
+    """What graphs read: tensors that keep their addresses, refilled before each replay."""
+
+    shapes: list[S]  # to capture, the largest first
+
+    @abstractmethod
+    def choose(self, batch: B) -> S | str:
+        """The shape whose graph holds `batch`, or why none does."""
+
+    @abstractmethod
+    def attention_batch(self, shape: S) -> FullBatch:
+        """What attention plans for, when the graph of `shape` is captured."""
+
+    @abstractmethod
+    def embed(self, shape: S) -> torch.Tensor:
+        """Embedded tokens [shape.tokens, hidden]; captured."""
+
+    @abstractmethod
+    def fill(self, shape: S, batch: B) -> None:
+        """Queues the copies after which the graph of `shape` reads `batch`."""
+
+
+class Frontend(ABC, Generic[B, S]):
+    """Turns raw arrays of one kind of input into embedded tokens."""
+
+    # Graphs are replayed for batches whose sequences have the lengths of the capture, or any.
+    graph_lengths: ClassVar[Literal["same", "any"]]
+
+    @abstractmethod
+    def pack(self, inputs: Sequence[np.ndarray]) -> B:
+        """Checks `inputs` and packs them, in their order. Raises ValueError for one that the model
+        can't take."""
+
+    @abstractmethod
+    def embed(self, batch: B) -> torch.Tensor:
+        """Embedded tokens [sum of lengths, hidden] on the device."""
+
+    @abstractmethod
+    def graph_inputs(self, max_batch_tokens: int) -> GraphInputs[B, S]:
+        """For batches of up to about `max_batch_tokens` encoder tokens."""
+
+    @abstractmethod
+    def warm_up_batches(self) -> list[B]:
+        """Small batches that together load, compile and allocate what a first request needs."""

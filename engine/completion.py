@@ -1,0 +1,41 @@
+"""From the end of a request to the output that its caller gets."""
+
+from antiphon.engine.outputs import CompletionOutput, Logprob
+from antiphon.engine.requests import OpenRequest
+from antiphon.inputs.processor import InputProcessor
+from antiphon.scheduler.request import Finished, TokenLogprobs
+
+
+def completion_output(
+    inputs: InputProcessor, opened: OpenRequest, finished: Finished, index: int
+) -> CompletionOutput:
+    """The output of a request that is done. `index`: of the sample among those of its prompt."""
+    params = opened.request.params
+    reason: str | None
+    if opened.text is not None and opened.text.stopped:
+        token_ids, text, reason = list(opened.text.token_ids), opened.text.text, "stop"
+    else:
+        token_ids, reason = finished.token_ids, finished.reason
+        text = inputs.decode(_without_stop_token(opened, finished), params.skip_special_tokens)
+    logprobs = None
+    if params.logprobs is not None:
+        logprobs = [_named(inputs, token) for token in finished.logprobs[: len(token_ids)]]
+    return CompletionOutput(index, text, token_ids, reason, logprobs)
+
+
+def _without_stop_token(opened: OpenRequest, finished: Finished) -> list[int]:
+    """The tokens to show: the one that ended the output is dropped like a special token."""
+    token_ids = finished.token_ids
+    ended_by_token = finished.reason == "stop" and token_ids[-1] in opened.request.rules.stop_ids
+    if ended_by_token and opened.request.params.skip_special_tokens:
+        return token_ids[:-1]
+    return token_ids
+
+
+def _named(inputs: InputProcessor, token: TokenLogprobs) -> dict[int, Logprob]:
+    """By token id. In reverse, so that the chosen token's entry wins if an id occurs twice."""
+    rows = list(zip(token.ids, token.logprobs, token.ranks, strict=True))
+    return {
+        id_: Logprob(value, rank, inputs.decode([id_], skip_special_tokens=False))
+        for id_, value, rank in reversed(rows)
+    }

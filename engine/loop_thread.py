@@ -1,0 +1,148 @@
+"""An event loop in a thread of its own, and calls into it from other threads."""
+
+import asyncio
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any, TypeVar
+
+from antiphon.config.errors import (
+    AntiphonError,
+    ConfigurationError,
+    EngineDeadError,
+    RequestFailed,
+)
+from antiphon.runtime.forks import REMEDY
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+MAX_IN_FLIGHT = 2048  # inputs of one `as_completed` that are in the loop at a time
+CLOSED = "the engine was closed"
+
+
+class LoopThread:
+    """For any number of calling threads. Calls after `stop` raise EngineDeadError."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        # Held while a call is submitted: one behind the loop's end would wait for ever.
+        self._gate = threading.Lock()
+        self.stopped = False
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="antiphon-engine", daemon=True
+        )
+        self.thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What `coroutine` returns or raises. An interrupted call cancels it."""
+        future = self.submit(coroutine)
+        try:
+            return _result(future)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Starts `coroutine` in the loop. Raises EngineDeadError after the loop's end and in a
+        forked process, and ConfigurationError in the loop's own thread."""
+        try:
+            self._check_caller()
+            with self._gate:
+                # While the interpreter ends, daemon threads have stopped.
+                if not self.stopped and not sys.is_finalizing():
+                    return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except AntiphonError:
+            coroutine.close()
+            raise
+        coroutine.close()
+        raise EngineDeadError(CLOSED)
+
+    def _check_caller(self) -> None:
+        if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
+            raise EngineDeadError(
+                f"this engine belongs to process {self._pid}, "
+                f"from which this one was forked; {REMEDY}"
+            )
+        if threading.current_thread() is self.thread:
+            raise ConfigurationError(
+                "this is the engine's own thread, in which a finalizer may run: "
+                "a call would wait for itself"
+            )
+
+    def as_completed(
+        self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
+    ) -> Iterator[tuple[int, T | AntiphonError]]:
+        """Runs `call` on every item, at most MAX_IN_FLIGHT at a time, and yields each item's number
+        and result as it completes.
+
+        Whatever a call raises becomes that item's result. Raises EngineDeadError for a dead engine.
+        Leaving the loop early cancels the calls in flight.
+        """
+        completed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        in_flight: dict[int, Future[T]] = {}
+        numbered = enumerate(items)
+        more = True
+        try:
+            while more or in_flight:
+                while more and len(in_flight) < MAX_IN_FLIGHT and completed.empty():
+                    if more := (pair := next(numbered, None)) is not None:
+                        index, item = pair
+                        in_flight[index] = future = self.submit(call(item))
+                        future.add_done_callback(partial(_put, completed, index))
+                if in_flight:
+                    index = completed.get()
+                    outcome: T | AntiphonError = _outcome(in_flight.pop(index))
+                    yield index, outcome
+        finally:
+            for future in in_flight.values():
+                future.cancel()
+
+    def stop(self) -> None:
+        """Cancels what runs in the loop, and ends the thread."""
+        with self._gate:
+            self.stopped = True
+            cancelling = asyncio.run_coroutine_threadsafe(_cancel_others(), self.loop)
+        cancelling.result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+def _put(completed: "queue.SimpleQueue[int]", index: int, _: Future[Any]) -> None:
+    completed.put(index)
+
+
+def _result(future: "Future[T]") -> T:
+    """What a call returned or raised; EngineDeadError if closing the engine cancelled it."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise EngineDeadError(CLOSED) from None
+
+
+def _outcome(future: "Future[T]") -> T | AntiphonError:
+    """As `_result`, but returns an error that concerns this call alone."""
+    try:
+        return _result(future)
+    except EngineDeadError:
+        raise
+    except AntiphonError as error:
+        return error
+    except Exception as error:
+        failure = RequestFailed(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+
+
+async def _cancel_others() -> None:
+    """Cancels every other task of this loop, and waits for their ends."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

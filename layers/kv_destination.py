@@ -1,0 +1,41 @@
+"""Where the keys and values of a step's tokens go."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class KVDestination:
+    """One layer's pages, and the position in them of each token of a step."""
+
+    k_pages: torch.Tensor  # [positions, heads, head_dim]: pages one after the other
+    v_pages: torch.Tensor  # the same
+    slot_mapping: torch.Tensor  # [tokens] int32 = page * page_size + offset in the page
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Number of heads, and head_dim."""
+        _, heads, head_dim = self.k_pages.shape
+        return heads, head_dim
+
+    def write(self, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Writes `k`, `v` [tokens, heads, head_dim], rows contiguous, in one launch on a GPU.
+
+        float8 pages saturate: what lies beyond the largest number becomes that number.
+        """
+        if k.device.type == "cuda":
+            from antiphon.kernels.page_write import write_pages  # Triton exists where CUDA does
+
+            return write_pages(k, v, self.k_pages, self.v_pages, self.slot_mapping)
+        _write_in_torch(self.k_pages, self.slot_mapping, k)
+        _write_in_torch(self.v_pages, self.slot_mapping, v)
+
+
+def _write_in_torch(pages: torch.Tensor, slot_mapping: torch.Tensor, rows: torch.Tensor) -> None:
+    if pages.dtype.itemsize == 1:
+        largest = torch.finfo(pages.dtype).max
+        kept = rows.clamp(-largest, largest).to(pages.dtype)
+        pages.view(torch.uint8)[slot_mapping] = kept.view(torch.uint8)
+    else:
+        pages.index_copy_(0, slot_mapping.long(), rows.to(pages.dtype))

@@ -1,0 +1,111 @@
+"""What happens to a loaded model before it runs: every pass, in order.
+
+A fresh model computes in plain torch. These passes change its weights and choose, for each layer,
+the method that computes it; nothing chooses again later.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from antiphon.layers.activations import Activation, FusedActivation
+from antiphon.layers.linear import Linear
+from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
+from antiphon.layers.norms import DeferringNorm, FusedNorm, Norm
+from antiphon.layers.quantization.float8 import Float8Product
+from antiphon.layers.quantization.kv_scales import (
+    CachedProjections,
+    ProjectionInput,
+    fit_kv_scales,
+)
+from antiphon.layers.quantization.quantize import quantize_decoder, quantize_encoder
+from antiphon.runtime.device import Target
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class Model(Protocol):
+    """An encoder or a decoder, as far as these passes ask."""
+
+    @property
+    def layers(self) -> nn.ModuleList: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+class CachedModel(Model, Protocol):
+    """A decoder: its attentions keep keys and values."""
+
+    def self_projections(self) -> Sequence[tuple[CachedProjections, ProjectionInput]]:
+        """Those around each layer's self-attention, with what they read."""
+
+    def cross_projections(self) -> Sequence[CachedProjections]:
+        """Those around each layer's cross-attention."""
+
+
+def prepare_encoder(model: Model, quantization: str, target: Target, pre_norm: bool) -> None:
+    """Raises ConfigurationError for layers whose size `quantization` can't have."""
+    choose_kernels(model, target)
+    quantize_encoder(quantization, model.layers, pre_norm)
+
+
+def prepare_decoder(
+    model: CachedModel,
+    quantization: str,
+    target: Target,
+    float8_kv_of: ProjectionInput | None,
+) -> None:
+    """`float8_kv_of`: the encoder states that are cached as float8; None for a cache of `target`'s.
+
+    Raises ConfigurationError for layers whose size `quantization` can't have.
+    """
+    cross = model.cross_projections()
+    if float8_kv_of is not None:  # changes weights, so before they are quantized
+        fit_kv_scales(model.self_projections())
+        fit_kv_scales((projections, float8_kv_of) for projections in cross)
+    choose_kernels(model, target)
+    written = {f"{i}.kv": projections.keys_values for i, projections in enumerate(cross)}
+    quantize_decoder(quantization, model.layers, written)
+    fuse_small_batches(model.layers, target)  # around whatever was chosen above
+
+
+def choose_kernels(model: Model, target: Target) -> None:
+    """On a GPU: our fused kernels, and cuBLAS's epilogues, in place of torch's operations."""
+    if target.device.type != "cuda":
+        return
+    for module in model.modules():
+        if isinstance(module, Norm):
+            module.method = FusedNorm()
+        elif isinstance(module, Activation) and target.dtype in HALF_PRECISION:
+            module.method = FusedActivation()
+        elif isinstance(module, Linear) and target.dtype in HALF_PRECISION:
+            module.method = CublasProduct()
+
+
+def fuse_small_batches(layers: nn.Module, target: Target) -> None:
+    """On a GPU, in half precision: a linear layer takes few rows through one kernel.
+
+    The norm before it and the residual sum behind it are computed in the same kernel. Layers of
+    which that kernel can't have the size, and float8 ones, keep their method.
+    """
+    if target.device.type != "cuda" or target.dtype not in HALF_PRECISION:
+        return
+    from antiphon.kernels.small_batch_linear import fits  # Triton exists where CUDA does
+
+    fused = [
+        module
+        for module in layers.modules()
+        if isinstance(module, Linear)
+        and not isinstance(module.method, Float8Product)
+        and fits(*reversed(module.shape))
+    ]
+    for layer in fused:
+        full_precision = layer.weight_scale is None
+        splits = full_precision and SplitKProduct.suits(layer)
+        layer.method = SmallBatch(SplitKProduct() if splits else layer.method)
+    if fused:
+        for module in layers.modules():
+            if isinstance(module, Norm):
+                module.method = DeferringNorm(module.method)

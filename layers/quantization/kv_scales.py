@@ -1,0 +1,123 @@
+"""Brings a decoder's keys and values into the range of a float8 cache.
+
+float8 numbers reach from 2^-9 to 448; what a model makes need not. A cache could keep a scale for
+each layer; here the scale goes into the weights instead. Keys meet only queries, and values only
+the output projection: a factor on the rows that make keys, and its inverse on those that make
+queries, changes no score. Factors are powers of two, so nothing is rounded either, and no attention
+kernel has to know of them.
+
+How large keys and values can become is known without any input: they are projections of rows that
+a norm has left, of length sqrt(size) at most, times the norm's gain, plus its bias.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from antiphon.families.halves import Half
+from antiphon.kernels.formats import FLOAT8_MAX
+from antiphon.layers.embeddings import TokenEmbedding
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.weights import Checkpoint
+
+# What one side gains the other loses: more would leave the range of the weights' own format.
+MOST_DOUBLINGS = {torch.float16: 6, torch.bfloat16: 60, torch.float32: 60}
+
+
+@dataclass(frozen=True)
+class CachedProjections:
+    """The projections around an attention whose keys and values are cached."""
+
+    queries: Linear  # may be `keys_values` itself: then as its first part
+    keys_values: StackedLinear  # makes keys and values, as its last two parts
+    output: Linear  # reads what attention makes of the values
+
+
+@dataclass(frozen=True)
+class ProjectionInput:
+    """Rows that a projection reads: `gain * x + shift` for some `x` no longer than `length`."""
+
+    gain: torch.Tensor  # [features] float32
+    shift: torch.Tensor  # [features] float32
+    length: float
+
+    @classmethod
+    def of_norm(cls, gain: torch.Tensor, shift: torch.Tensor | None) -> "ProjectionInput":
+        """The output of a norm with this weight and bias, both [features]."""
+        no_shift = torch.zeros_like(gain, dtype=torch.float32)
+        shift = no_shift if shift is None else shift.float()
+        return cls(gain.float(), shift, math.sqrt(len(gain)))
+
+    @classmethod
+    def of_embedding(cls, embedding: TokenEmbedding) -> "ProjectionInput":
+        """Embedded tokens with their positions, and the norm behind them where there is one."""
+        norm = embedding.layernorm_embedding
+        if isinstance(norm, nn.LayerNorm):
+            return cls.of_norm(norm.weight, norm.bias)
+        weight = embedding.embed_tokens.weight
+        ones = torch.ones(weight.shape[1], device=weight.device)
+        return cls(ones, torch.zeros_like(ones), embedding.max_length())
+
+    @classmethod
+    def of_encoder(
+        cls, half: Half, checkpoint: Checkpoint | None, device: torch.device
+    ) -> "ProjectionInput":
+        """An encoder's states, as its last norm leaves them.
+
+        Without a checkpoint weights are random, and that norm's gains are 1.
+        """
+        size = torch.Size([half.hidden_size])
+        if checkpoint is None:
+            return cls.of_norm(torch.ones(size, device=device), None)
+        tensors = {}
+        for part in ("weight", "bias"):
+            names = half.checkpoint_names(f"{half.last_norm}.{part}")
+            stored = [name for name in names if name in checkpoint]
+            tensors[part] = checkpoint.read(stored[0], size).to(device) if stored else None
+        gain = tensors["weight"]
+        assert gain is not None, "an encoder that was loaded has a last norm"
+        return cls.of_norm(gain, tensors["bias"])
+
+    def largest(self, weight: torch.Tensor, bias: torch.Tensor | None) -> float:
+        """Bound of the elements of `weight @ row + bias`, by Cauchy and Schwarz."""
+        weight = weight.float()
+        fixed = weight @ self.shift
+        if bias is not None:
+            fixed = fixed + bias.float()
+        return float(((weight * self.gain).norm(dim=1) * self.length + fixed.abs()).max())
+
+
+def fit_kv_scales(attentions: Iterable[tuple[CachedProjections, ProjectionInput]]) -> None:
+    """Scales the projections of every attention, each with what its keys and values are made of.
+
+    Before they are quantized.
+    """
+    for projections, rows in attentions:
+        _fit(projections, rows)
+
+
+def _fit(projections: CachedProjections, rows: ProjectionInput) -> None:
+    queries, keys_values = projections.queries, projections.keys_values
+    keys, values = list(keys_values.parts)[-2:]
+    factor = power_of_two(keys_values, keys, rows)
+    keys_values.scale_part(keys, factor)
+    if isinstance(queries, StackedLinear):
+        queries.scale_part(next(iter(queries.parts)), 1 / factor)
+    else:
+        queries.scale_outputs(1 / factor)
+    factor = power_of_two(keys_values, values, rows)
+    keys_values.scale_part(values, factor)
+    projections.output.scale_inputs(1 / factor)
+
+
+def power_of_two(layer: StackedLinear, part: str, rows: ProjectionInput) -> float:
+    """The largest power of two that keeps this part's outputs, times it, within float8."""
+    weight, bias = layer.tensors_of(part)
+    largest = rows.largest(weight, bias)
+    if not 0 < largest < math.inf:
+        return 1.0
+    most = MOST_DOUBLINGS[weight.dtype]
+    return 2.0 ** max(-most, min(most, math.floor(math.log2(FLOAT8_MAX / largest))))
