@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from antiphon.config import foreign
+from antiphon.config import foreign_sampling
 from antiphon.config.errors import SamplingError, nearest
+from antiphon.config.foreign import refusal
 from antiphon.config.sampling_checks import CHECKS, plain_values
 
 Class = TypeVar("Class", bound=type)
@@ -63,9 +64,9 @@ def _values_of_copy(
 def _refuse(name: str, value: Any) -> None:
     """Raises SamplingError for an unknown name, and for a name of another tool whose value asks
     for something that is not done here."""
-    if name not in foreign.SAMPLING:
+    if name not in foreign_sampling.NOT_HONORED:
         raise SamplingError(f"unknown sampling parameter '{name}'.{nearest(name, list(CHECKS))}")
-    if (reason := foreign.refusal(name, value, foreign.SAMPLING)) is not None:
+    if (reason := refusal(name, value, foreign_sampling.NOT_HONORED)) is not None:
         raise SamplingError(reason)
 
 
