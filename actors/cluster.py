@@ -189,7 +189,8 @@ async def _ending(worker: Any) -> str:
     except ray.exceptions.RayTaskError as failure:
         return f"a worker ended: {failure.cause}"
     except ray.exceptions.RayError as failure:
-        return f"a worker process is gone: {str(failure).strip().splitlines()[-1]}"
+        reason = str(failure).strip().splitlines()[-1]
+        return f"a worker process is gone: {reason.partition(' Some common causes')[0]}"
     return "a worker stopped"
 
 

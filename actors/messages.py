@@ -88,8 +88,9 @@ class Withdrawn:
     keys: tuple[str, ...]
 
 
+Command = Submit | Cancel | Stop
 EncoderMessage = Encode | Withdraw
-DecoderMessage = Submit | Cancel | Stop | HiddenStates | EncodeFailed | Withdrawn
+DecoderMessage = Command | HiddenStates | EncodeFailed | Withdrawn
 
 Message = TypeVar("Message", contravariant=True)
 

@@ -188,8 +188,8 @@ def _connect(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_handler_of(signum: int) -> Iterator[None]:
-    """Leaves a signal to the program. Ray's C++ side puts a handler of its own before whatever there
-    is, which writes a stack trace of twenty lines; Python can put it back in the main thread alone."""
+    """Keeps the program's handler of a signal. Ray's C++ side installs its own, which writes a
+    stack trace of twenty lines; Python can restore a handler only in the main thread."""
     libc = ctypes.CDLL(None)
     action = ctypes.create_string_buffer(SIGACTION_BYTES)
     before = signal.getsignal(signum)

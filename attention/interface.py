@@ -1,14 +1,14 @@
 """The two interfaces of attention backends.
 
-`FullAttention` is an encoder's bidirectional attention over packed sequences. `PagedAttention` is a
-decoder's: `causal` self-attention and `cross` attention to the encoder's tokens, both over keys and
-values in pages. Once a step, `plan` does the host's work for a batch and returns the backend's
-metadata; then every layer calls `run` with it, which neither allocates what a CUDA graph can't hold
-nor waits for the device. Keys and values are written by `kv.pool`, never here.
+`FullAttention` is an encoder's bidirectional attention over packed sequences. `PagedAttention` is
+a decoder's: `causal` self-attention and `cross` attention to the encoder's tokens, both over keys
+and values in pages. Once a step, `plan` does the host's work for a batch and returns the
+backend's metadata. Then every layer calls `run` with it, which neither allocates what a CUDA
+graph can't hold nor waits for the device. Keys and values are written by `kv.pool`, never here.
 
-A batch holds its lengths twice: as numpy arrays, for backends that plan on the host, and as tensors on
-the device, for kernels that read lengths and page tables themselves. Graphs are captured over the
-tensors: their contents change from step to step, their addresses don't.
+A batch holds its lengths twice: as numpy arrays, for backends that plan on the host, and as
+tensors on the device, for kernels that read lengths and page tables themselves. Graphs are
+captured over the tensors: their contents change from step to step, their addresses don't.
 """
 
 from abc import ABC, abstractmethod
@@ -57,8 +57,9 @@ class FullBatch:
 class PagedBatch:
     """Queries packed one after the other; keys and values in pages.
 
-    Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross queries see
-    all keys. Entries of the page table past a sequence's last page are any valid page.
+    Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross
+    queries see all keys. Entries of the page table past a sequence's last page are any valid
+    page.
     """
 
     query_lens: np.ndarray  # [sequences] int, at least 1
@@ -98,7 +99,10 @@ class PagedBatch:
 
 
 def cumulative(lengths: np.ndarray) -> torch.Tensor:
-    """cu_seqlens: where packed sequences begin and the last one ends, [sequences + 1] int32, on the host."""
+    """cu_seqlens on the host: where packed sequences begin, and where the last one ends.
+
+    [sequences + 1] int32.
+    """
     return _int32(np.concatenate([[0], np.cumsum(lengths)]))
 
 
@@ -107,7 +111,7 @@ def _int32(array: np.ndarray) -> torch.Tensor:
 
 
 class AttentionBackend(ABC):
-    """One backend, made for one `AttentionSpec`; all layers of a half that have that spec share it."""
+    """One backend, made for one `AttentionSpec`. All layers of a half with that spec share it."""
 
     name: ClassVar[str]  # its row in `attention/registry.py`
 
@@ -142,8 +146,11 @@ class PagedAttention(AttentionBackend, Generic[M]):
         """The host's work for one step: index tensors, masks, workspace."""
 
     def replan(self, metadata: M, batch: PagedBatch) -> None:
-        """Renews `metadata` before a captured graph is replayed for `batch`, whose tensors are those
-        that `plan` saw. Does nothing for kernels that read lengths and page tables on the device."""
+        """Renews `metadata` before a captured graph is replayed for `batch`.
+
+        `batch` has the tensors that `plan` saw, with new contents. Kernels that read lengths and
+        page tables on the device need nothing more.
+        """
 
     @abstractmethod
     def run(

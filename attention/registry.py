@@ -21,7 +21,7 @@ Graphs = Literal["none", "same", "any"]
 
 @dataclass(frozen=True)
 class Support:
-    """What one class of a backend can do; the selection reads nothing else. None: no restriction."""
+    """What one class of a backend can do. The selection reads nothing else. None: unrestricted."""
 
     implementation: str  # name of the class
     dtypes: frozenset[torch.dtype]
@@ -40,7 +40,7 @@ class Support:
 
 @dataclass(frozen=True)
 class Row:
-    """One backend: what it does in an encoder (`full`) and in a decoder (`paged`: causal and cross)."""
+    """One backend: its attention in encoders (`full`) and in decoders (`paged`), if it has it."""
 
     module: str  # in attention/backends/
     full: Support | None = None

@@ -1,7 +1,7 @@
 """Selects an attention backend for one half: called once, before any weight is loaded.
 
-`auto` takes the first backend of the device's order that supports every kind the half needs. An explicit
-choice is used exactly, or refused with the reason and the valid choices.
+`auto` takes the first backend of the device's order that supports every kind the half needs. An
+explicit choice is used exactly, or refused with the reason and the valid choices.
 """
 
 import logging
@@ -23,7 +23,7 @@ from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 logger = logging.getLogger(__name__)
 
 # The order in which `auto` tries backends, the fastest first as measured in benchmarks/results: by
-# device type, and by batches of equal windows (full), of texts of any lengths (ragged), or of pages.
+# device type, and by batches of equal windows (full), texts of any lengths (ragged), or pages.
 ORDER = {
     ("cpu", "full"): ("torch_sdpa",),
     ("cpu", "ragged"): ("torch_sdpa",),
@@ -131,9 +131,10 @@ def _remedy(row: Row) -> str:
 
 
 def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:
-    """The name of the backend that serves every spec. `half` ('encoder' or 'decoder') is for messages.
+    """The name of the backend that serves every spec.
 
-    Raises AttentionBackendError when an explicit choice cannot.
+    `half` ('encoder' or 'decoder') is for messages. Raises AttentionBackendError for an explicit
+    choice that can't.
     """
     device = specs[0].device
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
@@ -178,7 +179,7 @@ def _group(spec: AttentionSpec) -> str:
 
 
 def capturable(backend: AttentionBackend, lengths: Literal["same", "any"] = "any") -> bool:
-    """Whether a CUDA graph can hold what `backend` does and be replayed for the same, or any, lengths."""
+    """Whether CUDA graphs can hold `backend`, for replays with the same lengths or with any."""
     return uncapturable(backend, lengths) is None
 
 

@@ -32,7 +32,7 @@ MISTAKEN = {
 
 
 class Commands(TyperGroup):
-    """Says what was meant when something else stands where a command should."""
+    """Suggests a command for a word that is none."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
@@ -97,7 +97,7 @@ def run() -> None:
     except AntiphonError as error:
         print(f"antiphon: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
-    except BrokenPipeError:  # whoever read standard output (`| head`) has enough
+    except BrokenPipeError:  # the reader of standard output (`| head`) has ended
         _discard_output()
         sys.exit(FAILED)
     except OSError as error:  # a full disk under standard output
@@ -107,5 +107,5 @@ def run() -> None:
 
 
 def _discard_output() -> None:
-    """So that flushing standard output at exit is no error."""
+    """Redirects standard output, so that flushing it at exit is no error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

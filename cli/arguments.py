@@ -1,4 +1,4 @@
-"""Arguments that several commands share: the same flag means the same everywhere."""
+"""Arguments that several commands share."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""How the commands list their flags and answer unknown ones."""
+"""How commands list their flags and what they say about unknown ones."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -37,7 +37,7 @@ OTHER_FLAGS = {
 
 
 class PanelledCommand(TyperCommand):
-    """Lists flags under the headings of their groups, and values by words instead of types."""
+    """Lists flags under the headings of their groups, with words (N, TEXT) for their types."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
@@ -70,8 +70,8 @@ class PanelledCommand(TyperCommand):
 
 
 def _unknown_flag(option: str, ctx: Any) -> str:
-    """What a flag of another tool is here; else what is near, where something is: click's own
-    suggestions are often far away."""
+    """What another tool's flag is called here, else the nearest flag if one is near: click's own
+    suggestions are often unrelated."""
     name = option.lstrip("-").replace("-", "_")
     table = foreign_options.NOT_HONORED.get(name) or foreign_sampling.NOT_HONORED.get(name)
     reason = OTHER_FLAGS.get(name) or (table and table[1])
@@ -88,7 +88,7 @@ def _unknown_flag(option: str, ctx: Any) -> str:
 
 
 def _in_words(signature: str) -> str:
-    """`--seed N` for typer's `--seed <int>`; nothing for the type of an argument."""
+    """`--seed N` for typer's `--seed <int>`; drops the type of an argument."""
     words = {"<int>": "N", "<float>": "NUMBER", "<str>": "TEXT", " <list[str]>": ""}
     for kind, word in words.items():
         signature = signature.replace(kind, word)

@@ -1,4 +1,4 @@
-"""What the commands say: results on standard output, all else on standard error."""
+"""What commands print: results on standard output, all else on standard error."""
 
 import logging
 import os
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-LONG = 60.0  # seconds of sound from which on a single recording has a bar of its own
+LONG = 60.0  # seconds of sound above which a single recording has a progress bar
 SECONDS_OF_SOUND = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of sound [{elapsed}<{remaining}]"
 
 
 class Console:
-    """Prints around a progress bar, which is drawn on a terminal alone: of inputs done where there
-    are several, of seconds of sound where there is a single long one."""
+    """Prints around a progress bar, which is drawn only on a terminal: of inputs if there are
+    several, of seconds of sound for a single long recording."""
 
     def __init__(self, quiet: bool, total: int, unit: str) -> None:
         from tqdm import tqdm
@@ -27,7 +27,7 @@ class Console:
         )
 
     def result(self, text: str) -> None:
-        """Written out at once: a reader of the pipe sees each result as it is made."""
+        """Prints and flushes: the reader of a pipe sees each result as it is made."""
         self._tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
@@ -40,7 +40,7 @@ class Console:
             self._bar.update()
 
     def progress(self, done: float, in_all: float) -> None:
-        """Seconds of sound, of the recordings that have been read. May be called in any thread."""
+        """Seconds of sound done and in all, of the recordings read so far. From any thread."""
         if self._several:
             self._bar.set_postfix_str(f"{done:.0f} s of sound")
             return
@@ -63,7 +63,7 @@ class Console:
 
 
 class _Handler(logging.Handler):
-    """Shows a message once: the checks before the engine choose and warn as the engine does."""
+    """Shows each message once: the engine logs again what the checks before it have logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def logs_on_stderr(quiet: bool) -> Iterator[None]:
-    """Shows what the engine logs: what it is doing and what it chose, or warnings alone."""
+    """Shows what the engine logs on standard error; only warnings if `quiet`."""
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logger, handler = logging.getLogger("antiphon"), _Handler()

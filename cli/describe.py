@@ -30,16 +30,16 @@ LIBRARIES = ("torch", "transformers", "ray")
 
 
 def summary() -> str:
-    """What there is, and which attention backends it would use."""
+    """This machine, and the attention backends that an engine would choose on it."""
     device, dtype, capability = _device()
     halves = (
-        ("encoder of sound", AttentionSpec("full", 8, 64, 0.125, dtype, device, False)),
-        ("encoder of text", AttentionSpec("full", 8, 64, 0.125, dtype, device, True, ragged=True)),
+        ("audio encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, False)),
+        ("text encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, True, ragged=True)),
         ("decoder", AttentionSpec("causal", 8, 64, 0.125, dtype, device, False, page_size=16)),
     )
     chosen = {half: choose(half, "auto", [spec]) for half, spec in halves}
-    if chosen["encoder of sound"] == chosen["encoder of text"]:
-        chosen = {"encoder": chosen.pop("encoder of text"), "decoder": chosen["decoder"]}
+    if chosen["audio encoder"] == chosen["text encoder"]:
+        chosen = {"encoder": chosen.pop("text encoder"), "decoder": chosen["decoder"]}
     backends = ", ".join(f"{half} -> {backend}" for half, backend in chosen.items())
     versions = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     return (
@@ -70,7 +70,7 @@ def _version(name: str) -> str:
 
 
 def describe_machine() -> str:
-    """Every attention backend and why it is or isn't usable, and the architectures."""
+    """Every attention backend, with the reason if it isn't usable here, and every architecture."""
     device, dtype, capability = _device()
     lines = ["attention backends (full: encoder; causal, cross: decoder; bias: T5's):"]
     kinds: list[tuple[Kind, bool]] = [
@@ -133,7 +133,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
-    """Of the weights, unquantized, and of the keys and values of one sequence at full length."""
+    """Bytes of the weights, unquantized, and of the KV cache of one sequence of full length."""
     page_size = config.decoder.kv_page_size
     fp8 = config.decoder.kv_cache_dtype == "fp8"
     page_bytes = KVPool.bytes_per_page(
@@ -154,7 +154,7 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """From the headers of the safetensors files; None where the checkpoint has none."""
+    """From the headers of the safetensors files; None if the checkpoint has none."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         files = {folder / file for file in json.loads(index.read_text())["weight_map"].values()}
@@ -166,7 +166,8 @@ def count_parameters(folder: Path) -> int | None:
 
 
 def _elements(file: Path) -> int:
-    """A safetensors file begins with the length of its header (64 bits) and the header, JSON."""
+    """Elements of all tensors. A safetensors file begins with the length of its header (64 bits)
+    and the header itself, JSON."""
     with file.open("rb") as content:
         (length,) = struct.unpack("<Q", content.read(8))
         header = json.loads(content.read(length))

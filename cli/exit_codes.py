@@ -1,8 +1,7 @@
-"""The exit code of an error that ends a command. This is the one place that decides.
+"""The exit code of an error that ends a command.
 
-0 all is done; 1 something failed: a recording, a prompt, an engine; 2 wrong usage: flags, values
-of options, a model or a language that cannot be what was meant, all told before an engine starts;
-128 + N a signal.
+0: all is done. 1: a recording, a prompt or the engine failed. 2: wrong usage (flags, options, a
+model or a language), always reported before an engine starts. 128 + N: signal N.
 """
 
 from collections.abc import Iterator
@@ -20,12 +19,12 @@ USAGE_ERRORS = (CheckpointError, ConfigurationError, InputError)
 
 
 class EngineFailed(AntiphonError):
-    """An engine that was about to start, or ran, could not go on."""
+    """An engine could not start, or could not go on."""
 
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Around an engine's life: whatever it raises is a failure, as the usage was found right."""
+    """Around an engine's life: any error is a failure, as the usage was checked before."""
     try:
         yield
     except AntiphonError as error:

@@ -1,8 +1,8 @@
 """Flags that many commands share, made from the tables of engine options and sampling parameters.
 
 `@takes(ENGINE)` above a command replaces its parameter `engine` by one flag per option and
-`-o NAME=VALUE`, and hands the command what was given as one dictionary. Flags that few people need
-are accepted, but listed by `-o help` alone.
+`-o NAME=VALUE`, and passes the values that were typed as one dictionary. Rarely needed flags are
+accepted, but only `-o help` lists them.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from shutil import get_terminal_size
 from types import NoneType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -26,9 +26,41 @@ from antiphon.config.sampling import SamplingParams
 SCALARS = (bool, int, float, str)
 
 
+class Flags(Protocol):
+    """Flags that replace one parameter of a command."""
+
+    @property
+    def parameter(self) -> str: ...
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """One for each flag, for the signature that typer reads."""
+
+    def collect(self, arguments: dict[str, Any]) -> Any:
+        """Removes the values of these flags from a command's arguments, and returns them as one."""
+
+
+@dataclass(frozen=True)
+class DataclassFlags:
+    """The fields of a dataclass, annotated for typer, as flags. The command gets an instance."""
+
+    parameter: str
+    fields_of: type
+
+    def parameters(self) -> list[inspect.Parameter]:
+        annotations = get_type_hints(self.fields_of, include_extras=True)
+        return [
+            _keyword(entry.name, annotations[entry.name], entry.default)
+            for entry in fields(self.fields_of)
+        ]
+
+    def collect(self, arguments: dict[str, Any]) -> Any:
+        values = {entry.name: arguments.pop(entry.name) for entry in fields(self.fields_of)}
+        return self.fields_of(**values)
+
+
 @dataclass(frozen=True)
 class FlagGroup:
-    """A table of options as flags. `parameter`: of the command, which receives the given values."""
+    """A table of options as flags. The command gets a dictionary of the values that were typed."""
 
     parameter: str
     panel: str  # heading in --help
@@ -44,7 +76,7 @@ class FlagGroup:
         return f"{self.parameter}_pairs"
 
     def parameters(self) -> list[inspect.Parameter]:
-        """For the signature that typer reads. None stands for "not given"."""
+        """As `Flags.parameters`. The default None stands for "not typed"."""
         scalars = {name: kind for name in self.types if (kind := _scalar(self.types[name]))}
         order = [*self.listed, *(name for name in scalars if name not in self.listed)]
         flags = [self._flag(name, scalars[name]) for name in order if name in scalars]
@@ -81,7 +113,7 @@ class FlagGroup:
         )
 
     def collect(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Takes this group's values out of a command's arguments."""
+        """As `Flags.collect`. Raises ConfigurationError for an option that was typed twice."""
         pairs = parse_pairs(arguments.pop(self._pairs_parameter) or [], self.pairs[0])
         for name in [name for name in arguments if name in self.types]:
             value = arguments.pop(name)
@@ -107,12 +139,12 @@ class FlagGroup:
         for name, kind in self.types.items():
             default = self.defaults[name]
             choices = get_args(_scalar(kind)) if get_origin(_scalar(kind)) is Literal else ()
-            facts = [
+            notes = [
                 *([f"default {_shown(default)}"] if default not in (None, (), {}) else []),
                 *([f"one of {', '.join(choices)}"] if choices else []),
             ]
             meaning = self.meanings.get(name, "")
-            text = f"{meaning} ({'; '.join(facts)})" if facts else meaning
+            text = f"{meaning} ({'; '.join(notes)})" if notes else meaning
             columns = max(40, get_terminal_size().columns) - width - 2
             first, *others = textwrap.wrap(text, columns) or [""]
             lines.append(f"{name:{width}}  {first}")
@@ -120,8 +152,8 @@ class FlagGroup:
         return "\n".join(lines)
 
 
-def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator of commands that have one parameter for each group, a dictionary."""
+def takes(*groups: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator of commands that have one parameter for each group."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
@@ -131,8 +163,8 @@ def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., N
             collected = {group.parameter: group.collect(arguments) for group in groups}
             command(**arguments, **collected)
 
-        ours = {group.parameter for group in groups}
-        kept = [parameter for name, parameter in own.parameters.items() if name not in ours]
+        replaced = {group.parameter for group in groups}
+        kept = [parameter for name, parameter in own.parameters.items() if name not in replaced]
         added = [parameter for group in groups for parameter in group.parameters()]
         with_flags.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
         return with_flags
@@ -140,9 +172,9 @@ def takes(*groups: FlagGroup) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
 
 

@@ -53,7 +53,7 @@ def generate(
     with logs_on_stderr(quiet):
         logger.info("reading the configuration of %s", model)
         preflight.check_generation(model, engine, params, options)
-        texts = prompts or [line.rstrip("\n") for line in sys.stdin]
+        texts = prompts or [line.rstrip("\r\n") for line in sys.stdin]
         if not texts:
             logger.info("nothing to do: standard input holds no prompts")
             return
@@ -71,11 +71,11 @@ def _run(
     quiet: bool,
     **options: Any,
 ) -> bool:
-    """Shows each result as soon as those before it are there. True if any prompt failed."""
+    """Shows the results in the order of the prompts. True if any prompt failed."""
     from antiphon.engine.sync_engine import Engine
 
     failed = False
-    waiting: dict[int, RequestOutput] = {}  # results that came before those of earlier prompts
+    waiting: dict[int, RequestOutput] = {}  # results whose predecessors are missing
     shown = 0
     with (
         engine_errors(),
@@ -92,7 +92,7 @@ def _run(
 
 
 def _show(console: Console, text: str, result: "RequestOutput", as_json: bool) -> bool:
-    """True if this prompt failed."""
+    """Prints one result. True if this prompt failed."""
     if result.error is not None:
         console.error(f"{text[:40]!r}: {result.error}")
         return True

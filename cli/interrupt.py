@@ -1,11 +1,11 @@
 """Ctrl-C and SIGTERM end the command within two seconds, whatever it is doing.
 
-The first signal unwinds the main thread (open files are closed, temporary ones removed). A thread
-that the interpreter's signal handler wakes keeps the time: the main thread may be inside a C
-library that does not return. Either way the process ends by `os._exit`, so nothing that a library
-left behind (threads, atexit hooks) can hold it. A second signal does not wait.
+The first signal unwinds the main thread (open files are closed, temporary ones removed). A second
+thread, woken by the interpreter's signal handler, ends the process if that takes too long: the main
+thread may be inside a C library that does not return. Either way the process ends by `os._exit`, so
+no thread or atexit hook of a library can hold it. A second signal ends it at once.
 
-Imports nothing but the standard library: the handlers must stand before anything heavy is imported.
+Imports only the standard library: handlers must be installed before heavy imports.
 """
 
 import atexit
@@ -17,8 +17,8 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-UNWIND_SECONDS = 1.0  # for the main thread, from the first signal
-ABANDON_SECONDS = 0.5  # for Ray's processes and ours
+UNWIND_SECONDS = 1.0  # for the main thread to unwind, from the first signal
+ABANDON_SECONDS = 0.5  # for killing the processes of Ray and of the engine
 
 
 class Interrupted(KeyboardInterrupt):
@@ -29,14 +29,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """What the handler has seen. One process has one set of signal handlers."""
+    """The first signal. A process has one set of signal handlers."""
 
     signum: int | None = None
 
 
 def install() -> None:
-    """Handles SIGINT and SIGTERM from now on, except where the parent has this process ignore them
-    (`nohup`, background jobs of a script). Call it in the main thread, once."""
+    """Handles SIGINT and SIGTERM, unless the parent lets this process ignore them (`nohup`,
+    background jobs of a script). Call it once, in the main thread."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -48,8 +48,8 @@ def install() -> None:
 
 
 def _ignore() -> None:
-    """All is done, and the exit code stands: while the interpreter takes itself apart it would give
-    signals back their defaults, and one that comes then would kill the process without a word."""
+    """The work is done and the exit code stands. While the interpreter ends it would restore the
+    default handlers, and a late signal would kill the process."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 
@@ -62,11 +62,11 @@ def _handle(signum: int, _: FrameType | None) -> None:
 
 
 def _watch(reading: int) -> None:
-    """Ends the process if the main thread has not, a while after the first signal."""
+    """Ends the process if the main thread has not, UNWIND_SECONDS after the first signal."""
     while (signum := os.read(reading, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
         pass
     time.sleep(UNWIND_SECONDS)
-    if _State.signum is None:  # the main thread has not come back to Python since
+    if _State.signum is None:  # the main thread has not returned to Python since
         _announce(signum)
     finish(signum)
 
@@ -75,22 +75,21 @@ def _announce(signum: int) -> None:
     """Prints one line. What libraries print after it is only about the interruption: silenced."""
     _State.signum = signum
     name = "interrupted" if signum == signal.SIGINT else "terminated"
-    start_of_line = (
-        "\n" if os.isatty(2) else ""
-    )  # the terminal has echoed ^C, or shows a progress bar
+    # A terminal has echoed ^C, or shows a progress bar.
+    start_of_line = "\n" if os.isatty(2) else ""
     os.write(2, f"{start_of_line}antiphon: {name}\n".encode())
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
 
 
 def finish_if_interrupted() -> None:
-    """Does not return if a signal has come."""
+    """Does not return if a signal has arrived."""
     if _State.signum is not None:
         finish(_State.signum)
 
 
 def finish(signum: int) -> NoReturn:
-    """Ends this process now, and whatever it started. The exit code is the shell's for `signum`."""
+    """Ends this process now, and all that it started, with the shell's exit code for `signum`."""
     abandoning = threading.Thread(target=_abandon, daemon=True)
     abandoning.start()
     abandoning.join(ABANDON_SECONDS)
@@ -98,7 +97,7 @@ def finish(signum: int) -> NoReturn:
 
 
 def _abandon() -> None:
-    """Ray's session and the worker processes, where the engine's module was ever imported."""
+    """Kills Ray and the worker processes, if the module that starts them was imported."""
     session = sys.modules.get("antiphon.actors.session")
     abandon = getattr(session, "abandon", None)  # the module may be half imported
     if abandon is not None:

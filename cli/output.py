@@ -1,10 +1,13 @@
-"""Where the results of `antiphon transcribe` go, and how they look there."""
+"""Where the results of `antiphon transcribe` go, and in which format."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from antiphon.cli.arguments import Json
 from antiphon.cli.output_formats import WRITERS, parse_formats, write_atomically
 from antiphon.cli.recordings import OutputFolder, Recording
 from antiphon.config.errors import ConfigurationError
@@ -16,42 +19,68 @@ ONE_STREAM = ("txt", "json")  # formats of which several results can follow each
 
 
 @dataclass(frozen=True)
+class OutputFlags:
+    """Where the results go."""
+
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write one file per recording and format here."),
+    ] = None
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--output-format",
+            "-f",
+            metavar="FORMATS",
+            help=f"{', '.join(WRITERS)}, several with commas between, or all "
+            "(the default with --output-dir).",
+        ),
+    ] = None
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Leave out recordings whose files are in --output-dir already."
+        ),
+    ] = False
+    as_json: Json = False
+
+
+@dataclass(frozen=True)
 class Output:
     """Files of a folder, or standard output in one format."""
 
     folder: OutputFolder | None
     format: str
+    skip_existing: bool
 
     @classmethod
-    def of(
-        cls, folder: Path | None, formats: str | None, skip_existing: bool, as_json: bool
-    ) -> "Output":
-        """From flags. Raises ConfigurationError for those that exclude each other."""
-        if folder is not None:
-            if as_json:
+    def of(cls, flags: OutputFlags) -> "Output":
+        """Raises ConfigurationError for flags that exclude each other."""
+        formats = flags.output_format
+        if flags.output_dir is not None:
+            if flags.as_json:
                 raise ConfigurationError(
                     "--json writes to standard output: use --output-format json"
                 )
-            return cls(
-                OutputFolder(folder, parse_formats("all" if formats is None else formats)), ""
-            )
-        if skip_existing:
+            names = parse_formats("all" if formats is None else formats)
+            return cls(OutputFolder(flags.output_dir, names), "", flags.skip_existing)
+        if flags.skip_existing:
             raise ConfigurationError("--skip-existing needs --output-dir: what would exist?")
-        default = "json" if as_json else "txt"
+        default = "json" if flags.as_json else "txt"
         names = parse_formats(default if formats is None else formats)
         if len(names) > 1:
             raise ConfigurationError("several output formats need --output-dir")
-        if as_json and names != ["json"]:
+        if flags.as_json and names != ["json"]:
             raise ConfigurationError(f"--json and --output-format {names[0]} exclude each other")
-        return cls(None, names[0])
+        return cls(None, names[0], False)
 
-    def wanted(self, recordings: list[Recording], skip_existing: bool) -> list[Recording]:
-        """Those whose results are not there yet. Raises ConfigurationError where results would
-        overwrite each other, or can't be told apart."""
+    def wanted(self, recordings: list[Recording]) -> list[Recording]:
+        """The recordings to transcribe: with --skip-existing, those without results. Raises
+        ConfigurationError if results would overwrite each other, or could not be told apart."""
         if self.folder is not None:
             self.folder.check(recordings)
-            if skip_existing:
-                return [each for each in recordings if not self.folder.holds(each)]
+            if self.skip_existing:
+                return [item for item in recordings if not self.folder.holds(item)]
         elif len(recordings) > 1 and self.format not in ONE_STREAM:
             raise ConfigurationError(
                 f"--output-format {self.format} of several recordings needs --output-dir"
@@ -59,8 +88,8 @@ class Output:
         return recordings
 
     def write(self, recording: Recording, result: "Transcription") -> str | None:
-        """Into the folder; an error's message where that fails: a full disk, a folder that has
-        gone."""
+        """Writes a result's files. Returns the error's message if that fails: a full disk, a
+        deleted folder."""
         assert self.folder is not None
         for name, path in self.folder.paths(recording).items():
             try:
@@ -79,7 +108,8 @@ class Output:
 
 
 def lost(result: "Transcription") -> str:
-    """What of the recording could not be read; silence that was left out is no loss."""
+    """A sentence about the parts that could not be read; empty if there are none. Silence that was
+    left out is no loss."""
     spans = [span for span in result.skipped if span.reason != "digital silence"]
     if not spans:
         return ""

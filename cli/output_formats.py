@@ -1,5 +1,5 @@
-"""Transcriptions as text, subtitles, tables and JSON, in the forms that openai/whisper's command
-writes, so that what reads those files reads these."""
+"""Transcriptions as text, subtitles, tables and JSON, in the formats that openai/whisper's command
+writes."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def as_tsv(result: "Transcription") -> str:
 
 
 def as_json(result: "Transcription") -> str:
-    """One object with everything that is known."""
+    """One object with all fields of `Transcription`."""
     return json.dumps(asdict(result), ensure_ascii=False) + "\n"
 
 
@@ -66,7 +66,7 @@ WRITERS: dict[str, Callable[["Transcription"], str]] = {
 
 
 def parse_formats(text: str) -> list[str]:
-    """'srt,json' or 'all'. Raises ConfigurationError for a format that is not written."""
+    """Reads 'srt,json' or 'all'. Raises ConfigurationError for an unknown format."""
     names = [name.strip().lower().lstrip(".") for name in text.split(",") if name.strip()]
     if "all" in names:
         return list(WRITERS)
@@ -81,7 +81,7 @@ def parse_formats(text: str) -> list[str]:
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """The whole file or none: a run that is interrupted leaves nothing half written behind."""
+    """Writes the whole file or none: an interrupted run leaves no half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,6 +1,5 @@
-"""What can be decided before an engine starts, which takes long: options, the kind of model,
-languages, devices, attention backends, kinds of files.
-"""
+"""Checks before an engine starts, which takes long: options, the kind of model, languages, devices,
+attention backends, kinds of files."""
 
 import os
 from collections.abc import Mapping
@@ -20,16 +19,17 @@ from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import architecture_of, stated_generation
+from antiphon.families.registry import families
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.format import check_english_only
 from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
 
 PROBED_FILES = 32  # opening more would delay the first result
-RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # Ray's own note of it
+RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by Ray
 
 
 def check_options(model: str, engine: Mapping[str, Any]) -> None:
-    """Raises ConfigurationError for what is wrong with engine options whatever the model is."""
+    """Raises ConfigurationError for engine options that are wrong for any model."""
     resolve(model, engine)
 
 
@@ -42,6 +42,10 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     _check_address(config)
     _check_task(options.get("task"))
     _check_language(config, options.get("language"), options.get("task"))
+    if options.get("params") is not None:
+        from antiphon.inputs.calls.transcription import one_sample  # imports numpy
+
+        one_sample(options["params"])
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
@@ -54,23 +58,27 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
 def check_generation(
     model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]
 ) -> None:
-    """Raises AntiphonError if this model cannot generate from text so."""
+    """Raises AntiphonError if this model cannot generate from text with these options."""
     config = _located(resolve(model, engine))
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
         raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
+    if languages and not families()[architecture].language_tokens:
+        raise PromptError(
+            f"this {architecture} knows no languages: leave out {' and '.join(languages)}"
+        )
     _check_address(config)
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
     inputs = InputProcessor(checkpoint, config.encoder.window)
-    inputs.prepare("any text", params, **languages)  # what is wrong with this one is with all
+    inputs.prepare("any text", params, **languages)  # an error for this text is one for all
     _check_length(params, checkpoint)
     _check_machine(config, checkpoint)
 
 
 def _located(config: EngineConfig) -> EngineConfig:
-    """With the checkpoint's folder for its name: the hub is asked once."""
+    """Replaces the checkpoint's name by its folder, so that the hub is asked once."""
     folder = locate(config.model.model, config.model.revision)
     return replace(config, model=replace(config.model, model=str(folder)))
 
@@ -95,8 +103,8 @@ def _check_task(task: str | None) -> None:
 
 
 def _check_language(config: EngineConfig, language: str | None, task: str | None) -> None:
-    """By what the checkpoint's files state, as far as they do. The rest of its description takes
-    transformers' configurations and tokenizers, which take seconds to import."""
+    """Checks what the checkpoint's JSON files state. The full check needs transformers, which takes
+    seconds to import."""
     settings = stated_generation(config.model)
     if settings.get("is_multilingual") is False:
         check_english_only(language, "transcribe" if task is None else task.strip().lower())
@@ -107,7 +115,8 @@ def _check_language(config: EngineConfig, language: str | None, task: str | None
 
 
 def _check_length(params: SamplingParams, checkpoint: Any) -> None:
-    """The engine would refuse every request: the prompt has a token at least."""
+    """Raises SamplingError if the engine would refuse every request: a prompt has at least one
+    token."""
     if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
         raise SamplingError(
             f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
@@ -116,8 +125,8 @@ def _check_length(params: SamplingParams, checkpoint: Any) -> None:
 
 
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
-    """A device or an attention backend that was asked for by name, where the workers will run on
-    this machine. Looking needs torch."""
+    """Checks a device or an attention backend that was chosen by name, if the workers will run on
+    this machine. Imports torch only for such a choice."""
     requested = (config.encoder.attention_backend, config.decoder.attention_backend)
     explicit = any(name != "auto" for name in requested)
     if not explicit and config.model.device != "cuda":
@@ -139,7 +148,7 @@ def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
 
 
 def _runs_here(config: EngineConfig) -> bool:
-    """Whether no Ray cluster will be joined, whose machines may be others."""
+    """Whether the workers will run on this machine: no Ray cluster will be joined."""
     if not config.workers.ray:
         return True
     cluster = config.workers.address or os.environ.get("RAY_ADDRESS")
@@ -147,7 +156,8 @@ def _runs_here(config: EngineConfig) -> bool:
 
 
 def probe(recordings: list[Recording]) -> tuple[list[Recording], list[AudioError]]:
-    """Those that hold sound, and an error for each other one, if they are few."""
+    """The recordings that hold sound, and an error for each other one. Does not look into more than
+    PROBED_FILES."""
     if len(recordings) > PROBED_FILES:
         return recordings, []
     usable, errors = [], []

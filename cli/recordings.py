@@ -1,5 +1,5 @@
-"""From what was typed (files, folders, patterns, lists, `-`) to recordings, checked before an
-engine starts."""
+"""From arguments (files, folders, patterns, lists, `-`) to recordings, checked before an engine
+starts."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from antiphon.config.errors import AudioError, ConfigurationError
 
 STANDARD_INPUT = "-"
-# What a folder is searched for. A file that is named outright may be called anything.
+# Files that are taken from a folder. A file that is named itself may have any suffix.
 SUFFIXES = frozenset(
     [
         *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b"),
@@ -25,15 +25,15 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Recording:
-    """`name`: as messages and results call it. `stem`: of its output files, relative to the output
-    folder: a file found in a folder keeps its place below it."""
+    """`name`: in messages and results. `stem`: of its output files, relative to the output folder;
+    a file from a folder keeps its path below it."""
 
     name: str
     stem: Path
 
     def source(self) -> Path | bytes:
-        """What the engine reads. A pipe is read here, as it has no end that could be sought; what
-        cannot be read is left to the engine, whose error is that of this recording alone."""
+        """What the engine gets: a path, or the bytes of a pipe, which cannot be sought in. A file
+        that cannot be read is left to the engine, whose error concerns this recording alone."""
         if self.name == STANDARD_INPUT:
             return sys.stdin.buffer.read()
         path = Path(self.name).expanduser()
@@ -44,7 +44,7 @@ class Recording:
 
 
 def expand(arguments: Iterable[str], recursive: bool) -> tuple[list[Recording], list[AudioError]]:
-    """Recordings in the order given, each once, and an error for every argument that is none."""
+    """Recordings in the order of the arguments, each once, and an error for each wrong argument."""
     recordings: dict[str, Recording] = {}
     errors: list[AudioError] = []
     for argument in _with_lists(arguments, errors):
@@ -57,7 +57,7 @@ def expand(arguments: Iterable[str], recursive: bool) -> tuple[list[Recording], 
 
 
 def _with_lists(arguments: Iterable[str], errors: list[AudioError]) -> Iterator[str]:
-    """`@list.txt` stands for the lines of that file."""
+    """Replaces `@list.txt` by the lines of that file."""
     for argument in arguments:
         if not argument.startswith("@") or Path(argument).exists():
             yield argument
@@ -133,7 +133,7 @@ class OutputFolder:
         return all(path.exists() for path in self.paths(recording).values())
 
     def check(self, recordings: list[Recording]) -> None:
-        """Creates the folder. Raises ConfigurationError when it cannot be written to, or two
+        """Creates the folder. Raises ConfigurationError if it cannot be written to, or if two
         recordings would have the same output file."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,23 +2,43 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from antiphon.cli import preflight
-from antiphon.cli.arguments import Json, Model, Quiet, Timeout
+from antiphon.cli.arguments import Model, Quiet, Timeout
 from antiphon.cli.console import Console, logs_on_stderr
 from antiphon.cli.exit_codes import FAILED, engine_errors
-from antiphon.cli.flags import ENGINE, SAMPLING, takes
-from antiphon.cli.output import Output, lost
-from antiphon.cli.output_formats import WRITERS
+from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, takes
+from antiphon.cli.output import Output, OutputFlags, lost
 from antiphon.cli.recordings import Recording, expand
 from antiphon.config.errors import AntiphonError
 from antiphon.config.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpeechFlags:
+    """Options of the engine's transcribe()."""
+
+    language: Annotated[
+        str | None, typer.Option(help="What is spoken; detected when left out.")
+    ] = None
+    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe"
+    timestamps: Annotated[bool, typer.Option(help="Let the model mark its segments.")] = True
+    chunk_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Longest piece between two cuts; the model's window when left out.",
+        ),
+    ] = None
+    timeout: Timeout = None
+
 
 Files = Annotated[
     list[str],
@@ -28,57 +48,22 @@ Files = Annotated[
         "or - for standard input.",
     ),
 ]
-Language = Annotated[
-    str | None, typer.Option(help="What is spoken; found by itself when left out.")
-]
-Task = Annotated[str, typer.Option(help="transcribe, or translate into English.")]
-Timestamps = Annotated[bool, typer.Option(help="Let the model mark its segments.")]
-ChunkSeconds = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS", help="Longest piece between two cuts; the model's window when left out."
-    ),
-]
 Recursive = Annotated[
     bool, typer.Option("--recursive", "-r", help="Search folders within folders too.")
 ]
-OutputDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Write one file per recording and format here.")
-]
-OutputFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--output-format",
-        "-f",
-        metavar="FORMATS",
-        help=f"{', '.join(WRITERS)}, several with commas between, or all "
-        "(the default with --output-dir).",
-    ),
-]
-SkipExisting = Annotated[
-    bool,
-    typer.Option(
-        "--skip-existing", help="Leave out recordings whose files are in --output-dir already."
-    ),
-]
+SPEECH = DataclassFlags("speech", SpeechFlags)
+OUTPUT = DataclassFlags("output_flags", OutputFlags)
 
 
-@takes(ENGINE, SAMPLING)
+@takes(SPEECH, OUTPUT, ENGINE, SAMPLING)
 def transcribe(
     files: Files,
     model: Model,
+    speech: SpeechFlags,
+    output_flags: OutputFlags,
     engine: dict[str, Any],
     sampling: dict[str, Any],
-    language: Language = None,
-    task: Task = "transcribe",
-    timestamps: Timestamps = True,
-    chunk_seconds: ChunkSeconds = None,
-    timeout: Timeout = None,
     recursive: Recursive = False,
-    output_dir: OutputDir = None,
-    output_format: OutputFormat = None,
-    skip_existing: SkipExisting = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Transcribe recordings of any length. The exit code is 1 if any of them failed.
@@ -88,19 +73,13 @@ def transcribe(
     antiphon transcribe calls/ -m openai/whisper-small --output-dir texts -f srt,txt
     ffmpeg ... | antiphon transcribe - -m openai/whisper-base --language de --json
     """
-    output = Output.of(output_dir, output_format, skip_existing, as_json)
-    options = {
-        "language": language,
-        "task": task,
-        "timestamps": timestamps,
-        "chunk_seconds": chunk_seconds,
-        "params": SamplingParams.of(sampling) if sampling else None,
-        "timeout": timeout,
-    }
-    preflight.check_timeout(timeout)
+    output = Output.of(output_flags)
+    params = SamplingParams.of(sampling) if sampling else None
+    options = {**vars(speech), "params": params}
+    preflight.check_timeout(speech.timeout)
     preflight.check_options(model, engine)
     recordings, errors = expand(files, recursive)
-    recordings, unreadable = preflight.probe(output.wanted(recordings, skip_existing))
+    recordings, unreadable = preflight.probe(output.wanted(recordings))
     errors += unreadable
     with logs_on_stderr(quiet), Console(quiet, len(recordings), "file") as console:
         for error in errors:
@@ -124,7 +103,7 @@ def _run(
     engine: dict[str, Any],
     options: dict[str, Any],
 ) -> bool:
-    """Shows each result as it is made. True if any recording failed."""
+    """Transcribes, and shows each result as it is made. True if any recording failed."""
     from antiphon.engine.sync_engine import Engine
 
     def sources() -> Iterator[Path | bytes]:
@@ -150,7 +129,7 @@ def _run(
 def _show(
     console: Console, output: Output, recording: Recording, result: Any, several: bool
 ) -> str | None:
-    """A transcription, in its file or on standard output. The message where that fails."""
+    """Writes a transcription to its files or standard output. Returns the message if that fails."""
     if loss := lost(result):
         logger.warning("%s: %s", recording.name, loss)
     if output.folder is not None:
@@ -160,6 +139,6 @@ def _show(
 
 
 def _named(recording: Recording, error: AntiphonError) -> str:
-    """The message, with the recording's name in front unless it is there."""
+    """The message, with the recording's name in front unless it begins with it."""
     message = str(error)
     return message if message.startswith(recording.name) else f"{recording.name}: {message}"

@@ -188,7 +188,7 @@ def resolve(
         if value is not None:
             option = OPTIONS[name]
             sections[option.section][option.field] = checked(name, option.annotation, value)
-    config = EngineConfig(**{name: _SECTIONS[name](**given) for name, given in sections.items()})
+    config = EngineConfig(**{name: _SECTIONS[name](**part) for name, part in sections.items()})
     if not config.workers.ray:
         check_one_process(config)
     return config

@@ -31,6 +31,8 @@ def _checked_constructor(cls: Class) -> Class:
         for name in [name for name in options if name not in defaults]:
             _refuse(name, options.pop(name))
         before = options.pop("given", None)
+        if before is not None and not isinstance(before, frozenset):  # not by dataclasses.replace
+            _refuse("given", before)
         if before is None:
             values = plain_values(options)
         else:

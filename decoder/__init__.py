@@ -1,1 +1,1 @@
-"""Decoders: hidden states in, tokens out, from paged self and cross KV. Knows nothing of Ray or of text."""
+"""Decoders: hidden states in, tokens out, from paged self and cross KV. No Ray, no text."""

@@ -1,4 +1,4 @@
-"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and the choice among them.
+"""CUDA graphs of decoder steps, one for each shape that steps are padded to, and their choice.
 
 A step of decodes only has as many tokens as sequences. A mixed step has room for the prompts of new
 sequences, so that admitting one lets the running sequences keep using CUDA graphs. Most prompts are
@@ -12,7 +12,6 @@ from enum import StrEnum
 from functools import partial
 
 import numpy as np
-import torch
 from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
@@ -110,8 +109,8 @@ def choose_graph(
 
 
 class DecoderGraphs:
-    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews it,
-    `forward` is what is captured."""
+    """Captured steps. `plan` makes the attentions' metadata for a step's inputs, `replan` renews
+    it, and `forward` is captured."""
 
     def __init__(
         self,
@@ -139,63 +138,10 @@ class DecoderGraphs:
 
 
 def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
-    """A step of scratch sequences that fills `shape`: some backends size what they keep by the first
-    step that they plan."""
+    """A step of scratch sequences that fills `shape`. (Some backends size what they keep by the
+    first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
     slots = np.full(shape.sequences, buffer.scratch_slot)
     table = np.full((shape.sequences, 1), buffer.scratch_page)
     return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))
-
-
-class CrossWriteGraphs:
-    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that admits
-    new clips would spend longer on launching the projections of every layer than the device on
-    computing them."""
-
-    def __init__(
-        self,
-        write: Callable[[torch.Tensor, torch.Tensor], None],
-        hidden: torch.Tensor,
-        sizes: list[int],
-        scratch: int,
-        model: nn.Module,
-    ) -> None:
-        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The graphs read
-        states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the position in the KV pool
-        that padding goes to."""
-        self._hidden, self._scratch = hidden, scratch
-        self._slot_mapping = torch.full(
-            (len(hidden),), scratch, dtype=torch.int32, device=hidden.device
-        )
-
-        def prepare(size: int) -> tuple[None, Work]:
-            return None, partial(write, hidden[:size], self._slot_mapping[:size])
-
-        largest_first = sorted(sizes, reverse=True)
-        self._graphs = GraphSet("cross KV", hidden.device, model, largest_first, prepare)
-        self.report = self._graphs.report
-
-    def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the largest
-        graph's size."""
-        largest = len(self._hidden)
-        pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
-        for states, positions in pieces:
-            self._replay(states, positions)
-
-    def _replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        tokens = len(hidden)
-        size = min(size for size in self._graphs.shapes if size >= tokens)
-        self._hidden[:tokens].copy_(hidden)
-        self._slot_mapping[:tokens].copy_(slot_mapping)
-        self._slot_mapping[tokens:size].fill_(self._scratch)
-        self._graphs.replay(size)
-
-
-def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
-    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third
-    at most."""
-    if fixed:
-        return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
-    return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]

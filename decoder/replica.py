@@ -72,8 +72,8 @@ class DecoderReplica:
     def _run_round(
         self, plan: StepPlan | None, in_flight: list[StepInFlight]
     ) -> list[StepInFlight]:
-        """Launches the round that begins with `plan` behind the steps `in_flight`; returns the steps
-        in flight afterwards.
+        """Launches the round that begins with `plan` behind the steps `in_flight`; returns the
+        steps in flight afterwards.
 
         With overlap, those are the new ones: the device runs them while the host takes in the
         results of the old ones. Without, nothing stays in flight.

@@ -1,4 +1,4 @@
-"""How many pages of keys and values a decoder's machine has room for. Known before any weight is read."""
+"""How many pages of keys and values a decoder has room for; known before any weight is read."""
 
 import torch
 
@@ -11,13 +11,15 @@ from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import Target
 
 GIB = 1 << 30
-CPU_CACHE_GIB, FREE_GPU_SHARE = 4.0, 0.85
+CPU_CACHE_GIB = 4.0
+FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
 
 def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
-    """As asked; else what max_num_seqs full sequences need twice over (so that content stays cached), within memory.
+    """`num_kv_pages` if given. Else twice what `max_num_seqs` full sequences need, so that content
+    stays cached, as far as memory allows.
 
-    Raises ConfigurationError where the memory doesn't hold one full sequence.
+    Raises ConfigurationError if memory does not hold one full sequence.
     """
     decoder, half = config.decoder, model.decoder
     if decoder.num_kv_pages is not None:
@@ -34,15 +36,19 @@ def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
     pages = min(budget // page_bytes, 2 * config.scheduler.max_num_seqs * per_sequence)
     if pages < per_sequence:
         raise ConfigurationError(
-            f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of {page_bytes} bytes; one full sequence "
-            f"needs {per_sequence}: raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
+            f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of "
+            f"{page_bytes} bytes; one full sequence needs {per_sequence}: "
+            f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
     return pages
 
 
 def check_room(model: ModelConfig, config: EngineConfig) -> None:
-    """Raises ConfigurationError where not one full sequence can fit this machine, before tables are made for its length and weights
-    are read. What these take of a GPU is not yet taken: `num_pages` looks again."""
+    """Raises ConfigurationError if not even one full sequence can fit this machine.
+
+    Called before weights are read and tables of a sequence's length are made. These take GPU memory
+    too, so `num_pages` decides again afterwards.
+    """
     num_pages(model, config, Target.resolve(config.model, model.raw, model.family))
 
 
@@ -56,7 +62,8 @@ def _budget(config: EngineConfig, device: torch.device) -> int:
 
 
 def _free_gpu_memory(device: torch.device) -> int:
-    """Bytes that this process may still take: of a GPU that it shares, no more than its share, whatever is free there now."""
+    """Bytes that this process may still take. On a shared GPU that is the rest of its share,
+    however much is free there now."""
     free, total = torch.cuda.mem_get_info(device)
     share = int(torch.cuda.get_per_process_memory_fraction() * total)
     return min(free, share - torch.cuda.memory_reserved(device))

@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from antiphon.attention.interface import PlannedAttention
@@ -18,18 +17,17 @@ from antiphon.attention.selection import select_paged, uncapturable
 from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
-    CrossWriteGraphs,
     DecoderGraphs,
     GraphChoice,
     PlannedAttentions,
     choose_graph,
-    cross_write_sizes,
     step_shapes,
 )
-from antiphon.decoder.models import build
-from antiphon.decoder.models.interface import DecoderModel, DecoderStep
+from antiphon.decoder.loading import load_decoder
+from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
@@ -37,17 +35,12 @@ from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.halves import HeadTensors
-from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
-from antiphon.layers.prepare import prepare_decoder
-from antiphon.layers.quantization.kv_scales import ProjectionInput
 from antiphon.layers.quantization.quantize import check_quantization
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
-from antiphon.runtime.device import Target, probe, to_device
-from antiphon.scheduler.plan import CrossWrite, StepPlan, StepResult
+from antiphon.runtime.device import Target, probe
+from antiphon.scheduler.plan import StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +63,11 @@ class LaunchedStep:
 
 
 class DecoderRunner:
-    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the running
-    sequences.
+    """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the
+    running sequences.
 
-    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if there
-    are graphs.
+    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if
+    there are graphs.
     """
 
     def __init__(
@@ -97,7 +90,7 @@ class DecoderRunner:
             decoder_specs(model.decoder, self.target, config.decoder),
         )
         # Weights.
-        self.model = self._load()
+        self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._tokens = self._make_outputs()
@@ -107,7 +100,7 @@ class DecoderRunner:
         self.sampler = Sampler(self.slots, timestamps)
         self.inputs = self._make_inputs()
         self.graphs = self._capture_steps()
-        self.cross_graphs = self._capture_cross_writes()
+        self.cross_kv = self._make_cross_kv()
         self.eager_steps: Counter[str] = Counter()
         self.warm_up()
         self.eager_steps.clear()
@@ -136,33 +129,6 @@ class DecoderRunner:
     def overlap(self) -> bool:
         """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
-
-    def _load(self) -> DecoderModel:
-        checkpoint = (
-            None if self.config.model.load_format == "dummy" else Checkpoint(self.model_config.path)
-        )
-        model = self._random() if checkpoint is None else self._read(checkpoint)
-        states = None
-        if self.cross.spec.kv_dtype == FLOAT8:
-            half = self.model_config.encoder
-            states = ProjectionInput.of_encoder(half, checkpoint, self.device)
-        prepare_decoder(model, self.config.model.quantization, self.target, states)
-        return model
-
-    def _random(self) -> DecoderModel:
-        half, raw = self.model_config.decoder, self.model_config.raw
-        head = HeadTensors(tied=raw.get("tie_word_embeddings", True), bias=False)
-        model = self.target.build(lambda: build(half, head))
-        fill_randomly(model)
-        return model
-
-    def _read(self, checkpoint: Checkpoint) -> DecoderModel:
-        half, raw = self.model_config.decoder, self.model_config.raw
-        head = half.head_tensors(checkpoint, raw.get("tie_word_embeddings", True))
-        model = self.target.build(lambda: build(half, head))
-        load_weights(model, checkpoint, half.checkpoint_names)
-        check_unused(checkpoint, "decoder", self.model_config.family.ignored)
-        return model
 
     # ------------------------------------------------------------------ construction
 
@@ -232,22 +198,14 @@ class DecoderRunner:
             self.model,
         )
 
-    @torch.inference_mode()
-    def _capture_cross_writes(self) -> CrossWriteGraphs | None:
-        """None where steps have no graphs, except that any attention backend will do."""
-        if not self._uses_graphs:
-            return None
+    def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        fixed = model.family.input == "audio" and self.config.encoder.window == "full"
-        sizes = cross_write_sizes(model.max_encoder_len, fixed)
-        shape = (max(sizes), model.encoder.hidden_size)
-        hidden = torch.zeros(shape, dtype=self.target.dtype, device=self.device)
-
-        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-            self.model.write_cross(states, slot_mapping, self.pool)
-
-        scratch = self.pool.scratch_page * self.pool.page_size
-        return CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+        cross_kv = CrossKV(self.model, self.pool, self.handoff)
+        if self._uses_graphs:
+            fixed = model.family.input == "audio" and self.config.encoder.window == "full"
+            sizes = cross_write_sizes(model.max_encoder_len, fixed)
+            cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
+        return cross_kv
 
     # ------------------------------------------------------------------ one step
 
@@ -255,7 +213,7 @@ class DecoderRunner:
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step on the device; the host does not wait for it."""
         refused = self.slots.admit(plan.admissions)  # tokens and settings of new sequences
-        self._write_cross(plan.cross_writes)  # cross KV of their media, where it is not cached
+        self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
         if choice.reason is not None and self.graphs is not None:
             self.eager_steps[choice.reason.counter] += 1
@@ -295,22 +253,6 @@ class DecoderRunner:
         done = torch.cuda.Event()
         done.record()
         return LaunchedStep(host, copied, done, refused)
-
-    def _write_cross(self, writes: list[CrossWrite]) -> None:
-        """Writes the cross KV of `writes`, whose hidden states leave the handoff buffer."""
-        if not writes:
-            return
-        hidden = self.handoff.pop([write.key for write in writes])
-        offsets = np.arange(self.pool.page_size)
-        positions = [
-            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
-            for write in writes
-        ]
-        slot_mapping = to_device(np.concatenate(positions).astype(np.int32), self.device)
-        if self.cross_graphs is not None:
-            self.cross_graphs.replay(hidden, slot_mapping)
-        else:
-            self.model.write_cross(hidden, slot_mapping, self.pool)
 
     # ------------------------------------------------------------------ what graphs hold
 

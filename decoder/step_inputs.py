@@ -37,8 +37,8 @@ class StepShape:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """On the device, all int32. Rows past the step's own are padding: a sequence of one token on the
-    scratch page."""
+    """On the device, all int32. Rows past the step's own are padding: a sequence of one token on
+    the scratch page."""
 
     shape: StepShape
     slots: torch.Tensor  # [sequences] rows of the running batch

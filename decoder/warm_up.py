@@ -1,4 +1,5 @@
-"""Step plans of a made-up sequence that asks for every rule, for a runner to go through before its first request."""
+"""Step plans of a made-up sequence that asks for every rule of sampling. A runner goes through them
+before its first request."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,24 +14,38 @@ from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
 KEY = "warm-up"  # of the hidden states whose cross KV is written
 PROMPT_TOKENS = 2
 RULES = DecodingRules(
-    stop_ids=(1,), suppress=(0,), begin_suppress=(1,), forced_first=0, forced_last=0, min_tokens=1, no_repeat_ngram=2,
+    stop_ids=(1,),
+    suppress=(0,),
+    begin_suppress=(1,),
+    forced_first=0,
+    forced_last=0,
+    min_tokens=1,
+    no_repeat_ngram=2,
     bad_words=((0, 1),),
-)  # fmt: skip
+)
 PLAIN = SamplingParams()
 ASKING = (
     SamplingParams(
-        temperature=0.5, top_k=2, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1,
-        logprobs=1, logit_bias={0: 0.5},
+        temperature=0.5,
+        top_k=2,
+        top_p=0.9,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        presence_penalty=0.1,
+        frequency_penalty=0.1,
+        logprobs=1,
+        logit_bias={0: 0.5},
     ),
     SamplingParams(temperature=0.5),  # drawn without filters
     SamplingParams(allowed_token_ids=(0, 1), logprob_token_ids=(0, 1), min_tokens=1),
     PLAIN,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class ScratchSequence:
-    """A sequence in the slot and on the page that belong to nobody: nothing that requests see is written."""
+    """A sequence in the scratch slot and on the scratch page: it overwrites nothing that a request
+    reads. Together, its plans switch every setting of `SETTINGS` on (a test says so)."""
 
     slot: int
     page: int
@@ -38,8 +53,8 @@ class ScratchSequence:
     max_len: int
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
-        """A prompt that also writes cross KV of one encoder token, then single tokens, for each of `ASKING`; at last
-        everything is off again."""
+        """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
+        single token. The last plan switches every setting off again."""
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:

@@ -57,7 +57,7 @@ def capture_graphs(
     hidden_size: int,
     max_batch_tokens: int,
 ) -> EncoderGraphs[B, S] | NoGraph:
-    """Graphs for batches of up to `max_batch_tokens`, unless the attention backend rules them out."""
+    """Graphs for batches of up to `max_batch_tokens`, if the attention backend allows them."""
     if reason := uncapturable(attention, frontend.graph_lengths):
         return NoGraph(reason)
     inputs, spec = frontend.graph_inputs(max_batch_tokens), attention.spec

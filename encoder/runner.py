@@ -59,6 +59,8 @@ class EncoderRunner:
                 half.hidden_size,
                 options.max_encoder_batch_tokens,
             )
+        if isinstance(self.graphs, NoGraph) and self.target.device.type == "cuda":
+            logger.info("encoder batches run without CUDA graphs: %s", self.graphs.reason)
         self.warm_up()
 
     def _load(self, model: ModelConfig, config: EngineConfig) -> EncoderModel:
@@ -81,8 +83,11 @@ class EncoderRunner:
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
-        """One packed forward of all `inputs`: int token ids [tokens] of texts, or float32 samples
-        [samples] of clips, at most one window each. Raises ValueError for ids out of the vocabulary."""
+        """One packed forward of all `inputs`.
+
+        Texts are int token ids [tokens]; clips are float32 samples [samples], at most one window.
+        Raises ValueError for ids outside the vocabulary.
+        """
         batch = self.frontend.pack(inputs)
         return Encoded(batch.lengths.tolist(), self._run(batch))
 

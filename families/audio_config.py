@@ -9,14 +9,15 @@ from antiphon.config.arithmetic import ceil_div, round_up
 from antiphon.config.errors import CheckpointError
 
 WINDOW_STEP = 25  # tokens; half a second of Whisper's
-# Silence that a shortened window keeps, in tokens (2 s): models trained on full windows hear in it that the speech has ended. The
-# shipped model's word error rate on 120 clips by this margin: none 127 %, 25 9.6 %, 50 0.8 %, 100 and more 0.0 %, as with full windows.
+# Silence that a shortened window keeps, in tokens (2 s): models trained on full windows hear in it
+# that the speech has ended. Word error rate of the shipped model on 120 clips, by this margin: none
+# 127 %, 25 tokens 9.6 %, 50 0.8 %, 100 and more 0.0 %, as with full windows.
 WINDOW_MARGIN = 100
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """Of preprocessor_config.json: how a model wants its sound. Lengths are in samples, rates in Hz."""
+    """How a model wants its audio. Lengths are in samples, rates in Hz."""
 
     sampling_rate: int = 16_000
     window: int = 480_000  # samples of one encoder input
@@ -30,17 +31,20 @@ class AudioConfig:
 
     @property
     def tokens(self) -> int:
-        """The encoder's output of one window: it halves the frames."""
+        """Encoder tokens of a full window: one for two frames."""
         return self.window // self.hop // 2
 
     def tokens_of(self, samples: int) -> int:
-        """The encoder's output of a window that holds a clip and the silence it keeps, in steps of WINDOW_STEP."""
+        """Encoder tokens of a shortened window: a clip of `samples` with the silence it keeps.
+
+        A multiple of WINDOW_STEP, at most those of a full window.
+        """
         needed = ceil_div(samples, 2 * self.hop) + WINDOW_MARGIN
         return min(self.tokens, round_up(needed, WINDOW_STEP))
 
     @classmethod
     def load(cls, folder: Path, mel_bins: int, max_positions: int) -> "AudioConfig":
-        """From a checkpoint folder; the encoder's positions decide the window (two frames each).
+        """From a checkpoint folder; the encoder's positions set the window (two frames each).
 
         Raises CheckpointError where the feature extractor's settings contradict the model's.
         """
@@ -50,14 +54,16 @@ class AudioConfig:
             value = default if raw.get(name) is None else raw[name]
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise CheckpointError(
-                    f"{folder}: {name} of the feature extractor must be a whole number above 0, not {value!r}"
+                    f"{folder}: {name} of the feature extractor must be a whole number above 0, "
+                    f"not {value!r}"
                 )
             return value
 
         hop, bins = number("hop_length", 160), number("feature_size", mel_bins)
         if bins != mel_bins:
             raise CheckpointError(
-                f"{folder}: the feature extractor makes {bins} mel bins, the encoder takes {mel_bins}"
+                f"{folder}: the feature extractor makes {bins} mel bins, the encoder takes "
+                f"{mel_bins}"
             )
         return cls(
             sampling_rate=number("sampling_rate", 16_000),
@@ -69,7 +75,7 @@ class AudioConfig:
 
 
 def _feature_settings(folder: Path) -> dict[str, Any]:
-    """transformers writes preprocessor_config.json, or since v5 a section of processor_config.json."""
+    """transformers writes preprocessor_config.json; since v5, part of processor_config.json."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).exists():
             try:

@@ -26,10 +26,8 @@ class ModelConfig:
 
     path: Path
     architecture: str
-    raw: Mapping[str, Any] = field(repr=False)
-    generation: Mapping[str, Any] = field(
-        repr=False
-    )  # of generation_config.json, or of an old config.json
+    raw: Mapping[str, Any] = field(repr=False)  # config.json, with transformers' defaults
+    generation: Mapping[str, Any] = field(repr=False)  # generation_config.json, or old config.json
     defaults: GenerationDefaults = field(repr=False)
     encoder: Half
     decoder: Half
@@ -49,7 +47,8 @@ class ModelConfig:
     def load(cls, options: ModelOptions) -> "ModelConfig":
         """Reads config.json and generation_config.json of a local folder or hub id.
 
-        Raises CheckpointError or UnsupportedModelError.
+        Raises CheckpointError, UnsupportedModelError, or ConfigurationError for a dtype that the
+        family can't use.
         """
         path = locate(options.model, options.revision)
         stated = _read_json(path / "config.json")
@@ -57,15 +56,7 @@ class ModelConfig:
         architecture = _architecture(stated, options.model)
         family = families()[architecture]
         raw = _with_defaults(path, architecture, stated)
-        try:
-            encoder, decoder = family.encoder(raw), family.decoder(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = (
-                f"lacks {error}"
-                if isinstance(error, KeyError)
-                else f"has a value of the wrong type: {error}"
-            )
-            raise CheckpointError(f"config.json of {options.model} {what}") from None
+        encoder, decoder = _halves(family, raw, options.model)
         generation_file = path / "generation_config.json"
         own_settings = _read_json(generation_file) if generation_file.exists() else None
         generation = generation_settings(own_settings, stated)
@@ -92,33 +83,38 @@ class ModelConfig:
         )
 
     def token_id(self, name: str) -> int | None:
-        """A special token's id from the generation config, else from config.json; the first where there are several.
+        """A special token's id from the generation config, else from config.json.
 
-        null in the generation config means that there is none.
+        The first of several; None where the generation config says null.
         """
         value = self.generation.get(name, self.raw.get(name))
         return next(iter(value), None) if isinstance(value, list) else value
 
 
 def architecture_of(options: ModelOptions) -> tuple[str, str]:
-    """The architecture of a local folder or hub id and what it takes ('text' or 'audio'), from config.json alone: without
-    transformers, which imports torch. Raises CheckpointError or UnsupportedModelError."""
+    """The architecture of a local folder or hub id, and what it takes ('text' or 'audio').
+
+    Reads config.json alone, without transformers, which imports torch. Raises CheckpointError or
+    UnsupportedModelError.
+    """
     stated = _read_json(locate(options.model, options.revision) / "config.json")
     architecture = _architecture(stated, options.model)
     return architecture, families()[architecture].input
 
 
 def stated_generation(options: ModelOptions) -> dict[str, Any]:
-    """generation_config.json as it stands, empty where there is none: without transformers. Raises CheckpointError."""
+    """generation_config.json without any defaults; empty where the checkpoint has none.
+
+    Reads it without transformers. Raises CheckpointError.
+    """
     path = locate(options.model, options.revision) / "generation_config.json"
     return _read_json(path) if path.exists() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(
-            path.read_text("utf-8-sig")
-        )  # editors on Windows begin files with a mark
+        # utf-8-sig: editors on Windows begin files with a mark.
+        content = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):
@@ -126,46 +122,61 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half, Half]:
+    try:
+        return family.encoder(raw), family.decoder(raw)
+    except KeyError as error:
+        raise CheckpointError(f"config.json of {model} lacks {error}") from None
+    except ZeroDivisionError:
+        raise CheckpointError(f"config.json of {model} has 0 attention heads") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"config.json of {model} has a value of the wrong type: {error}"
+        ) from None
+
+
 def _architecture(raw: Mapping[str, Any], model: str) -> str:
-    """The first of config.json's architectures that is known, else the default of its model_type."""
+    """The first of config.json's architectures that is known; else its model_type's default."""
     named = raw.get("architectures") or []
-    names = [named] if isinstance(named, str) else list(named)
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"architectures of {model} must be a list of names, not {named!r:.60}"
+        )
     model_type = raw.get("model_type")
-    by_type = [name for name, family in families().items() if family.name == model_type]
-    for name in names or by_type:
+    of_type = [name for name, family in families().items() if family.name == model_type]
+    for name in names or of_type:
         if name in families():
             return str(name)
-    what = (
+    unknown = (
         f"architecture {', '.join(map(str, names))}"
         if names
         else f"model_type {model_type!r} without architectures"
     )
     raise UnsupportedModelError(
-        f"{what} of {model} is not supported. Supported: {', '.join(sorted(families()))}"
+        f"{unknown} of {model} is not supported. Supported: {', '.join(sorted(families()))}"
     )
 
 
 def _check_quantization(raw: Mapping[str, Any], model: str) -> None:
-    """Weights in a format of their own must never be read as if they were plain numbers."""
+    """Refuses quantized weights, which would otherwise be read as if they were plain numbers."""
     settings = raw.get("quantization_config")
-    if settings:
-        method = (
-            settings.get("quant_method", "unknown method")
-            if isinstance(settings, Mapping)
-            else settings
-        )
-        raise UnsupportedModelError(
-            f"{model}: quantised checkpoints ({method}) are not read yet: give the model that it was made from, and "
-            "quantization='int8' or 'fp8' where its linear layers should have 8 bits"
-        )
+    if not settings:
+        return
+    named = isinstance(settings, Mapping)
+    method = settings.get("quant_method", "unknown method") if named else settings
+    raise UnsupportedModelError(
+        f"{model}: quantised checkpoints ({method}) are not read yet: give the model that it was "
+        "made from, and quantization='int8' or 'fp8' where its linear layers should have 8 bits"
+    )
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """config.json leaves out what equals the default of its class in some checkpoints; transformers knows the defaults."""
+    """Adds what config.json leaves out because it equals the default of transformers' class."""
     from transformers import CONFIG_MAPPING
 
     model_type = families()[architecture].name
-    # null is the default of a size or a flag, and "none" of a token.
+    # For sizes and flags null means the default; for a token it means that there is none.
     stated = {
         name: value
         for name, value in raw.items()
@@ -173,13 +184,14 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     }
     try:
         return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
-    except (
-        Exception
-    ) as error:  # strict dataclass validation, missing keys: all mean the same to the caller
+    except Exception as error:  # missing keys, strict validation: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
 
 
-def _limit(name: str, asked: int | None, own: int | None, unlimited: int) -> int:
-    if asked is not None and own is not None and asked > own:
-        raise CheckpointError(f"{name}={asked} is more than the {own} positions of this model")
-    return asked or own or unlimited
+def _limit(name: str, wanted: int | None, positions: int | None, unlimited: int) -> int:
+    """The length asked for, else the model's `positions`, else `unlimited`."""
+    if wanted is not None and positions is not None and wanted > positions:
+        raise CheckpointError(
+            f"{name}={wanted} is more than the {positions} positions of this model"
+        )
+    return wanted or positions or unlimited

@@ -14,11 +14,12 @@ BFLOAT16_TRAINED = frozenset({"float16"})
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """The checkpoints of one `model_type`. Each file of this folder that defines `FAMILY` adds one.
+    """The checkpoints of one `model_type`. A file of this folder that defines `FAMILY` adds one.
 
-    `too_narrow`: formats that its activations leave. Published T5 and Pegasus models were trained in
-    bfloat16; their feed-forward layers pass float16's 65504 (transformers keeps such a layer of T5 in
-    float32, and clamps infinite values). The other families were trained in float16, or serve in it.
+    `too_narrow`: formats that its activations leave. Published T5 and Pegasus models were trained
+    in bfloat16; their feed-forward layers pass float16's 65504 (transformers keeps such a layer
+    of T5 in float32, and clamps infinite values). The other families were trained in float16, or
+    are commonly served in it.
     """
 
     name: str  # transformers' model_type
@@ -30,12 +31,12 @@ class Family:
     # How the tokens of languages look, in translation models: regular expressions with a group
     # `code`; the first one that fits any token of a checkpoint counts.
     language_tokens: tuple[str, ...] = ()
-    # A language token before the source text names the target language; otherwise one in the source
-    # names the source language, and the target begins with one.
+    # True: a language token before the source text names the target language. False: it names the
+    # source language, and the target begins with a token of its own.
     marks_target_in_source: bool = False
 
     def encoder(self, config: Config) -> Half:
-        """Raises KeyError, TypeError or ValueError for a config.json that lacks or garbles a size."""
+        """Raises KeyError, TypeError or ValueError where config.json lacks or garbles a size."""
         return self.describe(config, "encoder")
 
     def decoder(self, config: Config) -> Half:
@@ -46,7 +47,7 @@ class Family:
         """Raises ConfigurationError for a format that can't hold this family's activations."""
         if dtype in self.too_narrow:
             raise ConfigurationError(
-                f"dtype='{dtype}' can't hold the activations of {self.name} models, which pass its "
-                "largest number and give wrong text: use dtype='bfloat16' or 'float32', or leave it "
-                "to 'auto'"
+                f"dtype='{dtype}' can't hold the activations of {self.name} models, which pass "
+                "its largest number and give wrong text: use dtype='bfloat16' or 'float32', or "
+                "leave it to 'auto'"
             )

@@ -62,8 +62,10 @@ class Half(ABC):
         """Names under which checkpoints hold the tensor at `path`, in order of preference."""
 
     def ties_head(self, stored: bool, configured: bool) -> bool:
-        """Whether the head is the embedding's matrix. `stored`: the checkpoint holds one of its own.
-        `configured`: config.json ties them."""
+        """Whether the head is the embedding's matrix.
+
+        `stored`: the checkpoint holds a matrix for the head. `configured`: config.json ties them.
+        """
         return configured or not stored
 
     def head_tensors(self, tensors: Container[str], configured: bool) -> HeadTensors:
@@ -79,7 +81,7 @@ class Half(ABC):
         return None
 
     def check(self, model: str) -> None:  # noqa: B027 (few structures have something to check)
-        """Raises CheckpointError for sizes that contradict each other; `model` is for the message."""
+        """Raises CheckpointError for sizes that contradict each other; names `model` in it."""
 
 
 @dataclass(frozen=True, kw_only=True)

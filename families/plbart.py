@@ -1,4 +1,4 @@
-"""PLBart (Ahmad et al. 2021), for programming languages: BART whose decoder begins with a language."""
+"""PLBart (Ahmad et al. 2021): BART for programming languages; a decoder begins with a language."""
 
 from antiphon.families.bart_like import bart_like
 

@@ -1,8 +1,9 @@
-"""Names under which checkpoints store the tensors of our modules, and why some stored tensors are not needed.
+"""Names of tensors in checkpoints, and which stored tensors are not needed.
 
-Each function takes the path of a tensor in our encoder or decoder (`layers.3.fc1.weight`) and returns
-the names that checkpoints give it, in order of preference: a checkpoint of the bare model has no
-`model.` in front, and embeddings that both halves share are stored once, under any of their names.
+Each function takes the path of a tensor in our encoder or decoder (`layers.3.fc1.weight`) and
+returns the names that checkpoints give it, in order of preference: a checkpoint of the bare model
+has no `model.` in front, and embeddings that both halves share are stored once, under any of
+their names.
 """
 
 import re
@@ -35,7 +36,7 @@ T5_IGNORED = {
     ),
 }
 
-# Our sublayers, and what T5's checkpoints call them: layer 1 of a decoder's block is cross-attention.
+# Our sublayers, and what T5's checkpoints call them.
 T5_SUBLAYERS: Mapping[Side, Mapping[str, str]] = {
     "encoder": {
         "attention": "layer.0.SelfAttention",
@@ -68,7 +69,8 @@ def bart_names(side: Side, path: str) -> tuple[str, ...]:
 
 
 def t5_names(side: Side, path: str) -> tuple[str, ...]:
-    """T5's names: `layers.3.attention.q.weight` is `encoder.block.3.layer.0.SelfAttention.q.weight`."""
+    """T5's names: `layers.3.attention.q.weight` is
+    `encoder.block.3.layer.0.SelfAttention.q.weight`."""
     if path == HEAD:
         return (HEAD, *t5_names(side, EMBEDDING))
     if path == EMBEDDING:

@@ -18,6 +18,7 @@ from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
+from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
 from antiphon.inputs.whisper.format import WhisperFormat
 from antiphon.inputs.whisper.tokens import TIMESTAMP
@@ -45,7 +46,7 @@ class InputProcessor:
         self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
     ) -> None:
         self.model, self.encoder_window = model, encoder_window
-        self.tokenizer = _load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model.path)
         self.audio = model.audio
         self.whisper: WhisperFormat | None = None
         if self.audio is not None:
@@ -268,14 +269,3 @@ def _check_ids(ids: list[int], name: str, vocab_size: int) -> None:
         raise PromptError(
             f"{name} has token id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}"
         )
-
-
-def _load_tokenizer(model: ModelConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model.path)
-    except Exception as error:  # tokenizer libraries raise many types for broken or missing files
-        raise CheckpointError(
-            f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}"
-        ) from error

@@ -1,1 +1,1 @@
-"""Triton, Numba and CUDA kernels over plain tensors. Nothing of ours is imported here but `config`."""
+"""Triton and Numba kernels over plain tensors, which import nothing of ours but `config`."""

@@ -22,7 +22,7 @@ _replacing_run = threading.Lock()  # Triton's kernels are shared by all threads
 
 @contextmanager
 def compiling_together() -> Iterator[None]:
-    """Inside, Triton kernels that this thread launches are compiled, several at a time, and not run.
+    """Inside, kernels that this thread launches are compiled, several at a time, and not run.
 
     At the end all are compiled; an error of a compilation is raised there. With a Triton whose
     insides are not those known here, launches run, and each kernel is compiled when it is met.

@@ -1,4 +1,4 @@
-"""What surrounds an int8 product on a CPU, each in one pass over memory (Numba)."""
+"""Numba kernels around an int8 product on a CPU: one pass over memory before it, one behind."""
 
 import numba
 import numpy as np
@@ -7,10 +7,8 @@ import torch
 from antiphon.kernels.formats import INT8, INT8_MAX, SMALLEST_SCALE
 from antiphon.kernels.numba_cache import compiled, make_ready
 
-LARGEST, LEAST = (
-    np.float32(INT8_MAX),
-    np.float32(INT8_MAX * SMALLEST_SCALE),
-)  # of a row: a row of zeros has a scale too
+LARGEST = np.float32(INT8_MAX)
+LEAST = np.float32(INT8_MAX * SMALLEST_SCALE)  # largest element of a row of zeros: it has a scale
 
 
 @compiled(parallel=True, fastmath=True)
@@ -27,16 +25,16 @@ def _quantize(x: np.ndarray, values: np.ndarray, scales: np.ndarray) -> None:
 
 @compiled(parallel=True, fastmath=True)
 def _rescale(
-    found: np.ndarray,
+    product: np.ndarray,
     scales: np.ndarray,
     weight_scales: np.ndarray,
     bias: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    for row in numba.prange(found.shape[0]):
+    for row in numba.prange(product.shape[0]):
         scale = scales[row, 0]
-        for i in range(found.shape[1]):
-            out[row, i] = np.float32(found[row, i]) * (scale * weight_scales[i]) + bias[i]
+        for i in range(product.shape[1]):
+            out[row, i] = np.float32(product[row, i]) * (scale * weight_scales[i]) + bias[i]
 
 
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,16 +46,19 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rescale(
-    found: torch.Tensor,
+    product: torch.Tensor,
     scales: torch.Tensor,
     weight_scales: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """`found * scales * weight_scales + bias` [tokens, out] float32 of an int32 product; scales [tokens, 1] and [out, 1]."""
-    out = torch.empty(found.shape, dtype=torch.float32)
+    """`product * scales * weight_scales + bias` [tokens, out] float32 of an int32 product.
+
+    `scales` [tokens, 1], `weight_scales` [out, 1], `bias` [out].
+    """
+    out = torch.empty(product.shape, dtype=torch.float32)
     shift = torch.zeros(len(weight_scales)) if bias is None else bias.float()
     _rescale(
-        found.numpy(),
+        product.numpy(),
         scales.numpy(),
         weight_scales.float().flatten().numpy(),
         shift.numpy(),
@@ -67,7 +68,7 @@ def rescale(
 
 
 def make_kernels_ready() -> None:
-    """Compiled or read from disk: before the first product, not in its way."""
+    """Compiles the kernels or reads them from disk, before the first product needs them."""
     x, scales = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
     make_ready(_quantize, x, np.zeros((1, 1), np.int8), scales)
     make_ready(_rescale, np.zeros((1, 1), np.int32), scales, scales[0], scales[0], x)

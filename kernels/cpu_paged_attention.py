@@ -8,7 +8,11 @@ from antiphon.kernels.numba_cache import compiled
 
 @compiled(parallel=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True)
 def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
-    """q, out [queries, heads, head_dim]; keys, values [pages, page_size, heads, head_dim]; bias [heads, distances] or empty."""
+    """Attention of each query to the first `visible` keys of its sequence.
+
+    q, out [queries, heads, head_dim]; keys, values [pages, page_size, heads, head_dim];
+    pages [sequences, pages]; sequence, visible [queries]; bias [heads, distances], or empty.
+    """
     num_queries, heads, size = q.shape
     page_size = keys.shape[1]
     for row in numba.prange(num_queries):
@@ -17,9 +21,9 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
         total = np.zeros(heads, np.float32)
         sums = np.zeros((heads, size), np.float32)
         scores = np.empty((heads, page_size), np.float32)
-        for at in range((length + page_size - 1) // page_size):
-            page = pages[sequence[row], at]
-            filled = min(page_size, length - at * page_size)
+        for index in range((length + page_size - 1) // page_size):
+            page = pages[sequence[row], index]
+            filled = min(page_size, length - index * page_size)
             for token in range(filled):
                 for head in range(heads):
                     product = np.float32(0)
@@ -29,7 +33,7 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
             if bias.shape[0]:
                 for head in range(heads):
                     for token in range(filled):
-                        scores[head, token] += bias[head, length - 1 - at * page_size - token]
+                        scores[head, token] += bias[head, length - 1 - index * page_size - token]
             for head in range(heads):
                 top = highest[head]
                 for token in range(filled):

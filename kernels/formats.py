@@ -3,11 +3,12 @@
 import torch
 
 FLOAT8 = torch.float8_e4m3fn  # Micikevicius et al. 2022
-FLOAT8_MAX = 448.0  # the largest number; what lies beyond must be clamped, it would become NaN
-FLOAT8_CAPABILITY = (8, 9)  # of CUDA devices: Ada, where conversions and products in hardware begin
+FLOAT8_MAX = 448.0  # numbers beyond it must be clamped: they would become NaN
+FLOAT8_CAPABILITY = (8, 9)  # of CUDA devices: from Ada on, hardware converts and multiplies
 INT8 = torch.int8
 INT8_MAX = 127.0  # -128 is left out: scales have no sign
 LARGEST = {FLOAT8: FLOAT8_MAX, INT8: INT8_MAX}
-SMALLEST_SCALE = 1e-12  # of a row: a row of zeros has one too
+SMALLEST_SCALE = 1e-12  # of a row: also a row of zeros has a scale
 
-SMALL_BATCH = 4  # rows, at most, of the linear kernel for small batches; above, the vendor's products are faster
+# Most rows of the linear kernel for small batches; above, cuBLAS is faster.
+SMALL_BATCH = 4

@@ -1,7 +1,11 @@
-"""Triton kernel for an encoder's attention: packed sequences of any lengths, with or without T5's bias, in one launch.
+"""Triton kernel for an encoder's attention: packed sequences of any lengths, in one launch.
 
-FlashAttention (Dao et al. 2022) over tiles. The tensor cores want powers of two; a head size that is the sum of two (80 = 64 + 16)
-is taken apart, because padding it to 128 would waste a third of the work.
+FlashAttention (Dao et al. 2022) over tiles, with T5's bias or without. The tensor cores want powers
+of two; a head size that is the sum of two (80 = 64 + 16) is taken apart, because padding it to 128
+would waste a third of the work.
+
+A launch is a grid of programs (block, head, sequence): 64 queries of one sequence and head, which
+read all the sequence's keys, one tile after the other.
 """
 
 from collections.abc import Callable
@@ -16,15 +20,16 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _full_kernel(
-    q, k, v, out, starts, bias, scale, reach,
-    Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, K_TOKEN: tl.constexpr, K_HEAD: tl.constexpr, V_TOKEN: tl.constexpr,
-    V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
-    HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
+    q, k, v, out, cu_seqlens, bias, scale, reach,
+    Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, K_TOKEN: tl.constexpr, K_HEAD: tl.constexpr,
+    V_TOKEN: tl.constexpr, V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """`bias`: that of a tile at any distance, see `full_attention`."""
+    """A head is D0 columns, of which HEAD_DIM - D1 are real, and D1 more. `bias`: see below."""
     block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    first = tl.load(starts + sequence)
-    length = tl.load(starts + sequence + 1) - first
+    first = tl.load(cu_seqlens + sequence)
+    length = tl.load(cu_seqlens + sequence + 1) - first
     if block * BLOCK_M >= length:
         return
     rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -33,11 +38,11 @@ def _full_kernel(
     d0 = tl.arange(0, D0)
     in0 = d0 < HEAD_DIM
     tokens = (first + rows).to(tl.int64)
-    q_at = q + (tokens * Q_TOKEN + head * Q_HEAD)[:, None]
-    q0 = tl.load(q_at + d0[None, :], mask=is_row[:, None] & in0[None, :], other=0.0)
+    q_rows = q + (tokens * Q_TOKEN + head * Q_HEAD)[:, None]
+    q0 = tl.load(q_rows + d0[None, :], mask=is_row[:, None] & in0[None, :], other=0.0)
     if D1 > 0:
         d1 = D0 + tl.arange(0, D1)
-        q1 = tl.load(q_at + d1[None, :], mask=is_row[:, None], other=0.0)
+        q1 = tl.load(q_rows + d1[None, :], mask=is_row[:, None], other=0.0)
         acc1 = tl.zeros([BLOCK_M, D1], tl.float32)
     acc0 = tl.zeros([BLOCK_M, D0], tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -48,27 +53,26 @@ def _full_kernel(
         + (head * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] * (2 * reach + BLOCK_N)
         + columns[None, :]
     )
-    k_at = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
-    v_at = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
+    k_rows = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
+    v_rows = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
     for start in range(0, length, BLOCK_N):
         keys = start + columns
         is_key = keys < length
         k0 = tl.load(
-            k_at + keys[None, :] * K_TOKEN + d0[:, None],
+            k_rows + keys[None, :] * K_TOKEN + d0[:, None],
             mask=is_key[None, :] & in0[:, None],
             other=0.0,
         )
         scores = tl.dot(q0, k0, input_precision="ieee")
         if D1 > 0:
             k1 = tl.load(
-                k_at + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0
+                k_rows + keys[None, :] * K_TOKEN + d1[:, None], mask=is_key[None, :], other=0.0
             )
             scores = tl.dot(q1, k1, scores, input_precision="ieee")
         if BIAS:
-            at = tl.minimum(tl.maximum(start - block * BLOCK_M, -reach), reach) + reach
-            scores = (
-                scores * factor + tl.load(table + tl.multiple_of(at, 32)).to(tl.float32) * LOG2_E
-            )
+            column = tl.minimum(tl.maximum(start - block * BLOCK_M, -reach), reach) + reach
+            tile = tl.load(table + tl.multiple_of(column, 32)).to(tl.float32)
+            scores = scores * factor + tile * LOG2_E
         else:
             scores = scores * factor
         scores = tl.where(is_key[None, :], scores, float("-inf"))
@@ -79,33 +83,34 @@ def _full_kernel(
         highest = top
         weights = weights.to(v.dtype.element_ty)
         v0 = tl.load(
-            v_at + keys[:, None] * V_TOKEN + d0[None, :],
+            v_rows + keys[:, None] * V_TOKEN + d0[None, :],
             mask=is_key[:, None] & in0[None, :],
             other=0.0,
         )
         acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision="ieee")
         if D1 > 0:
             v1 = tl.load(
-                v_at + keys[:, None] * V_TOKEN + d1[None, :], mask=is_key[:, None], other=0.0
+                v_rows + keys[:, None] * V_TOKEN + d1[None, :], mask=is_key[:, None], other=0.0
             )
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision="ieee")
     inverse = (1.0 / total)[:, None]
-    out_at = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None]
+    out_rows = out + (tokens * OUT_TOKEN + head * OUT_HEAD)[:, None]
     tl.store(
-        out_at + d0[None, :],
+        out_rows + d0[None, :],
         (acc0 * inverse).to(out.dtype.element_ty),
         mask=is_row[:, None] & in0[None, :],
     )
     if D1 > 0:
         tl.store(
-            out_at + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None]
+            out_rows + d1[None, :], (acc1 * inverse).to(out.dtype.element_ty), mask=is_row[:, None]
         )
 
 
 def head_parts(head_dim: int) -> tuple[int, int]:
-    """A head size as a power of two and a smaller one, or padded to one power of two and 0. All at least 16, the tensor cores' least.
+    """A head size as a power of two and a smaller one, or padded to one power of two and 0.
 
-    Only an exact sum is taken apart: with a masked rest (72 = 64 + 8 of 16), Triton 3.6 compiles wrong code on Hopper.
+    All are at least 16, the tensor cores' least. Only an exact sum is taken apart: with a masked
+    rest (72 = 64 + 8 of 16), Triton 3.6 compiles wrong code on Hopper.
     """
     whole = 1 << (head_dim.bit_length() - 1)
     rest = head_dim - whole
@@ -118,28 +123,30 @@ def full_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    starts: torch.Tensor,
+    cu_seqlens: torch.Tensor,
     max_len: int,
     scale: float,
     bias_tiles: BiasTiles | None = None,
 ) -> torch.Tensor:
-    """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape (any strides between tokens and heads).
+    """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape.
 
-    `starts` [sequences + 1] int32. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size at any
-    distance, [heads, queries, 2 * reach + keys], and `reach`: the tile whose first key is s behind its first query begins
-    at column `reach + s`, s clamped to +-reach.
+    Tokens and heads may have any strides. `cu_seqlens` [sequences + 1] int32; `max_len` is at least
+    the longest length. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size
+    at any distance, [heads, queries, 2 * reach + keys], and `reach`: the tile whose first key is s
+    positions behind its first query begins at column `reach + s`, with s clamped to +-reach.
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)
     whole, rest = head_parts(head_dim)
     block_m, block_n, warps, stages = _tiles(q.dtype, bias_tiles is not None)
-    tiles, reach = (starts, 0) if bias_tiles is None else bias_tiles(block_m, block_n)
-    grid = (triton.cdiv(max_len, block_m), heads, len(starts) - 1)
+    tiles, reach = (cu_seqlens, 0) if bias_tiles is None else bias_tiles(block_m, block_n)
+    grid = (triton.cdiv(max_len, block_m), heads, len(cu_seqlens) - 1)
     _full_kernel[grid](
-        q, k, v, out, starts, tiles, scale, reach,
-        Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1), V_TOKEN=v.stride(0), V_HEAD=v.stride(1),
-        OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
-        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias_tiles is not None,
+        q, k, v, out, cu_seqlens, tiles, scale, reach,
+        Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1),
+        V_TOKEN=v.stride(0), V_HEAD=v.stride(1), OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
+        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n,
+        BIAS=bias_tiles is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

@@ -1,8 +1,9 @@
-"""Programmatic dependent launch (CUDA programming guide; Hopper and later): a kernel starts while the one before it on its stream
-ends, fetches what does not depend on that one, and waits for the rest. It hides most of what a launch costs.
+"""Programmatic dependent launch (CUDA programming guide; Hopper and later).
 
-A kernel launched so must call `wait_for_previous` before it reads or writes anything that others write; then everything before it on the
-stream is complete, and the next one may start.
+A kernel starts while the kernel before it on the stream ends. It fetches what does not depend on
+that kernel, then waits for it: this hides most of what a launch costs. Such a kernel must call
+`wait_for_previous` before it reads or writes anything that other kernels write. From then on all
+kernels before it are complete, and the next one may start.
 """
 
 from functools import cache
@@ -12,23 +13,24 @@ import torch
 import triton
 import triton.language as tl
 
-CAPABILITY = (9, 0)
+CAPABILITY = (9, 0)  # of CUDA devices, from which on such launches exist
 
 
 @triton.jit
 def wait_for_previous(OVERLAP: tl.constexpr):
+    """Waits for the kernels before this one, and lets the next one start."""
     if OVERLAP:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
-def to_l2(places):
-    """Asks for the cache lines at `places`; nothing waits for them."""
+def to_l2(pointers):
+    """Prefetches the cache lines at `pointers`; nothing waits for them."""
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; // $0",
         "=r,l",
-        [places.to(tl.int64)],
+        [pointers.to(tl.int64)],
         tl.int32,
         is_pure=False,
         pack=1,
@@ -41,5 +43,5 @@ def _overlaps(device: torch.device) -> bool:
 
 
 def overlapped(device: torch.device) -> dict[str, Any]:
-    """Arguments for the launch of a kernel with a parameter `OVERLAP`."""
+    """Launch arguments of a kernel that has the parameter `OVERLAP`."""
     return {"OVERLAP": True, "launch_pdl": True} if _overlaps(device) else {"OVERLAP": False}

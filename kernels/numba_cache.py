@@ -1,7 +1,8 @@
-"""Numba kernels, compiled once for a machine and kept on disk, and ready before the first request.
+"""Numba kernels: compiled once for a machine, kept on disk, ready before the first request.
 
-They are kept in `NUMBA_CACHE_DIR` where that is set, else beside their source, else in the user's cache folder: the first of these
-that can be written to. Numba replaces files whole, so several processes may compile at once; the last one's file stays.
+Folders, in order of preference: `NUMBA_CACHE_DIR` where that is set, the folder of their source,
+the user's cache folder. The first that can be written to is used. Numba replaces whole files, so
+several processes may compile at once; the last one's file stays.
 """
 
 import logging
@@ -16,14 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., None]], Any]:
-    """`numba.njit(**options)` that keeps what it compiles; where no folder can be written to, in memory alone."""
+    """`numba.njit(**options)` that keeps compiled kernels on disk, or in memory if it must."""
 
     def decorate(function: Callable[..., None]) -> Any:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:  # what Numba raises without a folder for its cache
             logger.warning(
-                "compiled kernels are not kept, every start compiles them (set NUMBA_CACHE_DIR): %s",
+                "compiled kernels are not kept, every start compiles them "
+                "(set NUMBA_CACHE_DIR): %s",
                 error,
             )
             return numba.njit(**options)(function)
@@ -32,12 +34,15 @@ def compiled(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 def make_ready(kernel: Any, *arguments: Any) -> None:
-    """Calls `kernel`, so that it is compiled or read from disk for `arguments`' types; says so where that takes seconds."""
+    """Calls `kernel`, which compiles it for these types or reads it from disk.
+
+    Compiling takes seconds, so it is logged.
+    """
     if kernel.signatures:  # in this process already
         return
     name, folder = kernel.__name__.strip("_"), kernel.stats.cache_path
-    kept = folder is not None and any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi"))
-    if not kept:
+    on_disk = folder is not None and any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi"))
+    if not on_disk:
         where = "in memory alone" if folder is None else f"in {folder}"
         logger.info(
             "compiling %s for this CPU: some seconds, at the first start only; kept %s", name, where

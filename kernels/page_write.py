@@ -1,19 +1,22 @@
-"""Triton kernel that writes keys and values into their pages, as float8 where the pool keeps that: one launch for both."""
+"""Triton kernel that writes keys and values into their pages, as float8 if the pages are."""
 
 import torch
 import triton
 import triton.language as tl
 
 from antiphon.kernels.launch import overlapped, wait_for_previous
-from antiphon.kernels.norms import as_kept, row_parts
+from antiphon.kernels.norms import as_page_type, row_parts
 
 
 @triton.jit
 def _write_kernel(
-    k, v, k_pool, v_pool, slot_mapping, k_token, v_token, width, FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr
+    k, v, k_pool, v_pool, slot_mapping, k_token, v_token, width,
+    FIRST: tl.constexpr, REST: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """A program moves one token's keys and values, rows of two parts (see `norms.py`): all are read before one is
-    written, so that their ways through memory overlap."""
+    """A program moves one token's keys and values, as rows of two parts (see `norms.py`).
+
+    It reads all before it writes any, so that their ways through memory overlap.
+    """
     wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     k, v = k + token * k_token, v + token * v_token
@@ -22,10 +25,10 @@ def _write_kernel(
     inside = b < width
     key_a, key_b = tl.load(k + a), tl.load(k + b, mask=inside, other=0.0)
     value_a, value_b = tl.load(v + a), tl.load(v + b, mask=inside, other=0.0)
-    tl.store(k_pool + place + a, as_kept(key_a, k_pool.dtype.element_ty))
-    tl.store(k_pool + place + b, as_kept(key_b, k_pool.dtype.element_ty), mask=inside)
-    tl.store(v_pool + place + a, as_kept(value_a, v_pool.dtype.element_ty))
-    tl.store(v_pool + place + b, as_kept(value_b, v_pool.dtype.element_ty), mask=inside)
+    tl.store(k_pool + place + a, as_page_type(key_a, k_pool.dtype.element_ty))
+    tl.store(k_pool + place + b, as_page_type(key_b, k_pool.dtype.element_ty), mask=inside)
+    tl.store(v_pool + place + a, as_page_type(value_a, v_pool.dtype.element_ty))
+    tl.store(v_pool + place + b, as_page_type(value_b, v_pool.dtype.element_ty), mask=inside)
 
 
 def write_pages(
@@ -35,8 +38,12 @@ def write_pages(
     v_pool: torch.Tensor,
     slot_mapping: torch.Tensor,
 ) -> None:
-    """`k`, `v` [tokens, heads, head_dim], rows contiguous, into pools [positions, heads, head_dim] at `slot_mapping` [tokens] int32."""
+    """Writes `k`, `v` [tokens, heads, head_dim], rows contiguous, at `slot_mapping` [tokens] int32.
+
+    The pools are [positions, heads, head_dim].
+    """
     width = k.shape[1] * k.shape[2]
     _write_kernel[(len(k),)](
-        k, v, k_pool, v_pool, slot_mapping, k.stride(0), v.stride(0), width, **row_parts(width), **overlapped(k.device)
+        k, v, k_pool, v_pool, slot_mapping, k.stride(0), v.stride(0), width,
+        **row_parts(width), **overlapped(k.device),
     )  # fmt: skip

@@ -1,6 +1,7 @@
-"""Triton kernel for greedy decoding under the rules that most requests use: one program a row, one pass over its logits.
+"""Triton kernel for greedy decoding under the rules that most requests use.
 
-The same rules in torch are in `decoder/sampling/restrictions.py`, which is the reference; there they are some sixty launches.
+One program per row, one pass over its logits. `decoder/sampling/restrictions.py` has the same rules
+in torch, which are the reference: some sixty launches.
 """
 
 # ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)
@@ -22,9 +23,10 @@ def _greedy_kernel(
     logits, masks, slots, lengths, tokens, stop_ids, out,
     prompt_len, max_len, min_tokens, mask, begin_mask, timestamps, forced_first, forced_last,
     vocabulary, columns,
-    LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr, BLOCK: tl.constexpr, HISTORY: tl.constexpr,
-    RULED: tl.constexpr, FIRST_TIME: tl.constexpr, LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr, LAST_INITIAL: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr,
+    BLOCK: tl.constexpr, HISTORY: tl.constexpr, RULED: tl.constexpr,
+    FIRST_TIME: tl.constexpr, LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr,
+    END: tl.constexpr, LAST_INITIAL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     wait_for_previous(OVERLAP)
     row = tl.program_id(0)
@@ -49,19 +51,17 @@ def _greedy_kernel(
         latest = generated * 0 + (FIRST_TIME - 1)
         if ruled:
             for start in range(0, columns, HISTORY):
-                at = start + tl.arange(0, HISTORY)
-                written = tl.load(own_tokens + at, mask=(at >= begin) & (at < length), other=0).to(
-                    tl.int32
-                )
+                index = start + tl.arange(0, HISTORY)
+                is_written = (index >= begin) & (index < length)
+                written = tl.load(own_tokens + index, mask=is_written, other=0).to(tl.int32)
                 latest = tl.maximum(latest, tl.max(tl.where(written <= LAST_TIME, written, 0), 0))
         earliest = tl.where(latest < FIRST_TIME, FIRST_TIME, tl.where(repeats, latest, latest + 1))
 
-    text = tl.full(
-        [BLOCK], MINUS_INF, tl.float32
-    )  # the best of each column of blocks, and where it was
-    text_at = tl.zeros([BLOCK], tl.int32)
+    # The best score of every column of the blocks, and its token.
+    text = tl.full([BLOCK], MINUS_INF, tl.float32)
+    text_id = tl.zeros([BLOCK], tl.int32)
     time = tl.full([BLOCK], MINUS_INF, tl.float32)
-    time_at = tl.zeros([BLOCK], tl.int32)
+    time_id = tl.zeros([BLOCK], tl.int32)
     time_sum = tl.zeros([BLOCK], tl.float32)  # of exp(score - time)
     for start in range(0, vocabulary, BLOCK):
         ids = start + tl.arange(0, BLOCK)
@@ -88,26 +88,22 @@ def _greedy_kernel(
                 top = tl.maximum(time, time_score)
                 safe = tl.where(top == MINUS_INF, 0.0, top)
                 time_sum = time_sum * tl.exp(time - safe) + tl.exp(time_score - safe)
-                time_at = tl.where(time_score > time, ids, time_at)
+                time_id = tl.where(time_score > time, ids, time_id)
                 time = top
         text_score = tl.where(is_time, MINUS_INF, score)
-        text_at = tl.where(text_score > text, ids, text_at)
+        text_id = tl.where(text_score > text, ids, text_id)
         text = tl.maximum(text, text_score)
 
     best_text = tl.max(text, 0)
-    token = tl.min(tl.where(text == best_text, text_at, vocabulary), 0)
+    token = tl.min(tl.where(text == best_text, text_id, vocabulary), 0)
     if RULED:
         best_time = tl.max(time, 0)
         safe = tl.where(best_time == MINUS_INF, 0.0, best_time)
         total = tl.sum(time_sum * tl.exp(tl.where(time == MINUS_INF, safe, time) - safe), 0)
-        together = tl.where(
-            total > 0.0, safe + tl.log(tl.where(total > 0.0, total, 1.0)), MINUS_INF
-        )
-        token = tl.where(
-            ruled & (together > best_text),
-            tl.min(tl.where(time == best_time, time_at, vocabulary), 0),
-            token,
-        )
+        log_total = tl.log(tl.where(total > 0.0, total, 1.0))
+        together = tl.where(total > 0.0, safe + log_total, MINUS_INF)
+        time_token = tl.min(tl.where(time == best_time, time_id, vocabulary), 0)
+        token = tl.where(ruled & (together > best_text), time_token, token)
 
     token = tl.where((generated == 0) & (first != NONE), first, token)
     final = tl.load(forced_last + slot).to(tl.int32)
@@ -128,21 +124,24 @@ def greedy(
     settings: Mapping[str, torch.Tensor],
     timestamps: TimestampRules | None,
 ) -> None:
-    """Writes the next token of every row into `out` [rows] int64, and behind its sequence in `tokens`.
+    """Writes every row's next token to `out` [rows] int64, and behind its sequence in `tokens`.
 
-    `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32. By slot: `tokens` [slots, columns] int64,
-    `stop_ids` [slots, n] int64, and `settings` [slots] int64 under the names of the kernel's parameters. `masks` [masks, vocabulary] float32 are
-    added to the logits.
+    `logits` [rows, vocabulary] float32; `slots`, `lengths` [rows] int32. By slot: `tokens` [slots,
+    columns] int64, `stop_ids` [slots, n] int64, and `settings`, [slots] int64 each, under the names
+    of the kernel's parameters. `masks` [masks, vocabulary] float32 are added to the logits.
     """
     rows, vocabulary = logits.shape
     rules = timestamps
     first = rules.first_id if rules is not None else 0
     initial = rules.max_initial if rules is not None else None
     _greedy_kernel[(rows,)](
-        logits, masks, slots, lengths, tokens, stop_ids, out, vocabulary=vocabulary, columns=tokens.shape[1],
+        logits, masks, slots, lengths, tokens, stop_ids, out,
+        vocabulary=vocabulary, columns=tokens.shape[1],
         LOGITS_ROW=logits.stride(0), MASK_ROW=masks.stride(0), STOPS=stop_ids.shape[1],
         BLOCK=4096, HISTORY=512, RULED=rules is not None, FIRST_TIME=first,
         LAST_TIME=min(rules.last_id, vocabulary) if rules is not None else 0,
-        NO_TIMES=rules.no_timestamps_id if rules is not None else 0, END=rules.end_id if rules is not None else 0,
-        LAST_INITIAL=vocabulary if initial is None else first + initial, num_warps=8, **settings, **overlapped(logits.device),
+        NO_TIMES=rules.no_timestamps_id if rules is not None else 0,
+        END=rules.end_id if rules is not None else 0,
+        LAST_INITIAL=vocabulary if initial is None else first + initial,
+        num_warps=8, **settings, **overlapped(logits.device),
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """Triton kernel for a linear layer over few rows: a decoder step of a small batch.
 
-There a linear layer is bound by reading its weights, a step by how many kernels it launches. So what lies around the product is done by
-the same kernel: the norm of its input before, bias, activation and the residual sum behind. While the kernel before it still
-runs, each program fetches its weights into registers: they depend on nothing.
+Such a layer is bound by reading its weights, and such a step by the number of its kernels. So this
+kernel also computes what lies around the product: the norm of the input before it; bias, activation
+and residual sum behind. While the kernel before it still runs, every program fetches its weights
+into registers: they depend on nothing.
 """
 
 import torch
@@ -11,25 +12,24 @@ import triton.language as tl
 
 from antiphon.kernels.formats import SMALL_BATCH
 from antiphon.kernels.launch import overlapped, wait_for_previous
-from antiphon.kernels.norms import activate, as_kept
+from antiphon.kernels.norms import activate, as_page_type
 
-MOST_CHUNKS = 5  # that a row is loaded in
-Pages = tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor
-]  # keys and values [slots, heads, head_dim], and slots [rows] int32
-BLOCK_N = 4  # outputs of a program: one for each warp
+MOST_CHUNKS = 5  # in which a row is loaded
+# Pages of keys and of values [positions, heads, head_dim], and the slot mapping [rows] int32.
+Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+BLOCK_N = 4  # outputs of a program: one per warp
 
 
 @triton.jit
 def _weights(weight, outputs, K: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr):
-    """A chunk of the weight's rows; where there is no such chunk the first again, which nobody uses."""
+    """A chunk of the weight's rows; beyond the last chunk the first again, which is not used."""
     columns = tl.arange(0, WIDTH) + (CHUNK * WIDTH if CHUNK * WIDTH < K else 0)
     return tl.load(weight + outputs[:, None] * K + columns[None, :])
 
 
 @triton.jit
 def _vector(values, K: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr):
-    """A chunk of a row; zeros where there is none."""
+    """A chunk of a row as float32; zeros beyond the last chunk."""
     columns = tl.arange(0, WIDTH)
     return (
         tl.load(values + CHUNK * WIDTH + columns).to(tl.float32)
@@ -52,28 +52,36 @@ def _normed(centered, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr
 
 
 @triton.jit
-def _store_paged(found, out, k_pages, v_pages, slot, row, outputs, WIDTH: tl.constexpr):
-    """Queries into `out`, keys and values where their token has its place; a program's outputs belong to one of the three."""
+def _store_paged(values, out, k_pages, v_pages, position, row, outputs, WIDTH: tl.constexpr):
+    """Stores queries in `out`, keys and values at their token's `position` in the pages.
+
+    All outputs of a program belong to one of the three.
+    """
     part = tl.min(outputs, 0) // WIDTH
     columns = outputs - part * WIDTH
     if part == 0:
-        tl.store(out + row * WIDTH + columns, found)
+        tl.store(out + row * WIDTH + columns, values)
     else:
-        kept = as_kept(found, k_pages.dtype.element_ty)
+        values = as_page_type(values, k_pages.dtype.element_ty)
         if part == 1:
-            tl.store(k_pages + slot * WIDTH + columns, kept)
+            tl.store(k_pages + position * WIDTH + columns, values)
         else:
-            tl.store(v_pages + slot * WIDTH + columns, kept)
+            tl.store(v_pages + position * WIDTH + columns, values)
 
 
 @triton.jit(do_not_specialize=["count"])
 def _linear_kernel(
-    x, weight, scales, bias, residual, out, k_pages, v_pages, slots, norm_weight, norm_bias, eps, count,
-    X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SCALED: tl.constexpr,
-    PAGED: tl.constexpr, OVERLAP: tl.constexpr,
+    x, weight, scales, bias, residual, out, k_pages, v_pages, slot_mapping,
+    norm_weight, norm_bias, eps, count,
+    X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
+    SCALED: tl.constexpr, PAGED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """K is at most five chunks of BLOCK_K. A program has all weights it needs on their way into registers before it waits."""
+    """Program i computes outputs [i * BLOCK_N, (i + 1) * BLOCK_N) of all `count` rows.
+
+    K is at most five chunks of BLOCK_K. A program requests all its weights before it waits.
+    """
     outputs = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     w0 = _weights(weight, outputs, K, 0, BLOCK_K)
     w1 = _weights(weight, outputs, K, 1, BLOCK_K)
@@ -93,27 +101,18 @@ def _linear_kernel(
     wait_for_previous(OVERLAP)
     for row in tl.static_range(ROWS):
         if row < count:
-            x0, x1 = (
-                _vector(x + row * X_ROW, K, 0, BLOCK_K),
-                _vector(x + row * X_ROW, K, 1, BLOCK_K),
-            )
-            x2, x3 = (
-                _vector(x + row * X_ROW, K, 2, BLOCK_K),
-                _vector(x + row * X_ROW, K, 3, BLOCK_K),
-            )
-            x4 = _vector(x + row * X_ROW, K, 4, BLOCK_K)
+            x_row = x + row * X_ROW
+            x0, x1 = _vector(x_row, K, 0, BLOCK_K), _vector(x_row, K, 1, BLOCK_K)
+            x2, x3 = _vector(x_row, K, 2, BLOCK_K), _vector(x_row, K, 3, BLOCK_K)
+            x4 = _vector(x_row, K, 4, BLOCK_K)
             if NORM != "none":
                 if NORM == "layer":
                     mean = tl.sum(((x0 + x1) + (x2 + x3)) + x4, 0) / K
-                    x0, x1, x2 = (
-                        _centered(x0, mean, K, 0),
-                        _centered(x1, mean, K, 1),
-                        _centered(x2, mean, K, 2),
-                    )
-                    x3, x4 = _centered(x3, mean, K, 3), _centered(x4, mean, K, 4)
-                scale = tl.rsqrt(
-                    tl.sum(((x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)) + x4 * x4, 0) / K + eps
-                )
+                    x0, x1 = _centered(x0, mean, K, 0), _centered(x1, mean, K, 1)
+                    x2, x3 = _centered(x2, mean, K, 2), _centered(x3, mean, K, 3)
+                    x4 = _centered(x4, mean, K, 4)
+                squares = ((x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)) + x4 * x4
+                scale = tl.rsqrt(tl.sum(squares, 0) / K + eps)
                 x0 = _normed(x0, scale, g0, b0, NORM, x.dtype.element_ty)
                 x1 = _normed(x1, scale, g1, b1, NORM, x.dtype.element_ty)
                 x2 = _normed(x2, scale, g2, b2, NORM, x.dtype.element_ty)
@@ -128,38 +127,30 @@ def _linear_kernel(
                 sums += x3[None, :] * w3.to(tl.float32)
             if 4 * BLOCK_K < K:
                 sums += x4[None, :] * w4.to(tl.float32)
-            # Each part is rounded as it is where it is a kernel of its own.
-            found = tl.sum(sums, 1)
+            # Every step is rounded as where it is a kernel of its own.
+            result = tl.sum(sums, 1)
             if SCALED:
-                found *= scale_of
-            found = (found + shift).to(out.dtype.element_ty)
+                result *= scale_of
+            result = (result + shift).to(out.dtype.element_ty)
             if KIND != "none":
-                found = activate(found.to(tl.float32), KIND).to(out.dtype.element_ty)
+                result = activate(result.to(tl.float32), KIND).to(out.dtype.element_ty)
             if ADD:
-                found += tl.load(residual + row * N + outputs)
+                result += tl.load(residual + row * N + outputs)
             if PAGED:
-                _store_paged(
-                    found,
-                    out,
-                    k_pages,
-                    v_pages,
-                    tl.load(slots + row).to(tl.int64),
-                    row,
-                    outputs,
-                    N // 3,
-                )
+                position = tl.load(slot_mapping + row).to(tl.int64)
+                _store_paged(result, out, k_pages, v_pages, position, row, outputs, N // 3)
             else:
-                tl.store(out + row * N + outputs, found)
+                tl.store(out + row * N + outputs, result)
 
 
 def chunk(inputs: int) -> int:
-    """The smallest power of two, 128 at least, of which `inputs` are at most five; 0 where there is none."""
+    """The smallest power of two, from 128, of which `inputs` are one to five; 0 if none is."""
     sizes = (1 << power for power in range(7, 13))
     return next((size for size in sizes if inputs % size == 0 and inputs <= MOST_CHUNKS * size), 0)
 
 
 def fits(inputs: int, outputs: int) -> bool:
-    """Sizes that the kernel has no rest for."""
+    """Whether the kernel can have a layer of these sizes."""
     return chunk(inputs) > 0 and outputs % BLOCK_N == 0
 
 
@@ -174,28 +165,33 @@ def linear(
     residual: torch.Tensor | None = None,
     pages: Pages | None = None,
 ) -> torch.Tensor:
-    """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs] for `x` [rows, inputs] of sizes that `fits`.
+    """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs], for sizes that `fits`.
 
-    With `pages`, outputs are queries, keys and values; what comes back is the queries.
-
-    `scales` [outputs, 1] of an int8 weight. `norm`: weight, bias (None: RMSNorm) and epsilon. `residual` [rows, outputs], contiguous.
+    `x` [rows, inputs], `weight` [outputs, inputs], `bias` [outputs]. `scales` [outputs, 1] of an
+    int8 weight. `norm`: weight [inputs], bias [inputs] (None: RMSNorm) and epsilon. `residual`
+    [rows, outputs], contiguous. With `pages`, outputs are queries, keys and values: keys and values
+    are written to the pages, and the queries [rows, outputs / 3] returned.
     """
     rows, inputs = x.shape
     outputs = len(weight)
     out = torch.empty(
         (rows, outputs if pages is None else outputs // 3), dtype=x.dtype, device=x.device
     )
-    k_pages, v_pages, slots = pages or (out, out, out)
+    k_pages, v_pages, slot_mapping = pages or (out, out, out)
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
-        x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out, k_pages, v_pages, slots, gain, _or(shift, gain), eps, rows,
-        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else SMALL_BATCH, BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
-        NORM="none" if norm is None else "rms" if shift is None else "layer", KIND=activation or "none",
-        BIAS=bias is not None, ADD=residual is not None, SCALED=scales is not None, PAGED=pages is not None, num_warps=BLOCK_N, **overlapped(x.device),
+        x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out,
+        k_pages, v_pages, slot_mapping, gain, _or(shift, gain), eps, rows,
+        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else SMALL_BATCH,
+        BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
+        NORM="none" if norm is None else "rms" if shift is None else "layer",
+        KIND=activation or "none", BIAS=bias is not None, ADD=residual is not None,
+        SCALED=scales is not None, PAGED=pages is not None,
+        num_warps=BLOCK_N, **overlapped(x.device),
     )  # fmt: skip
     return out
 
 
 def _or(tensor: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
-    """A kernel's parameter that its constants say is not read needs some tensor all the same."""
+    """A kernel needs some tensor also for a parameter that its constants say is not read."""
     return other if tensor is None else tensor

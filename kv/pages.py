@@ -1,8 +1,16 @@
 """Accounting of KV pages: who owns which page id. Knows no tensors.
 
-One pool serves self and cross attention. A page is free, or owned by one or more sequences (counted), or *cached*: it
-belongs to a content key that nobody uses now and may be evicted, least recently used first. Cross pages carry a key, the
-content hash of the media, so every request for the same clip or text finds the pages that the first one filled.
+One pool serves self and cross attention. Every page is in one of three places:
+
+            allocate            release
+      free ----------> owned ------------> free            pages without a key: self KV
+      free ----------> owned <-----------> cached -> free  pages with a key: cross KV
+            allocate_keyed    share,            evicted
+                              release_keyed
+
+Owners are counted: requests with the same media share its cross pages. A key is the content hash of
+the media, so every request for the same clip or text finds the pages that the first one filled. A
+cached page has a key and no owner; it may be evicted, least recently used first.
 """
 
 from collections import OrderedDict
@@ -32,7 +40,7 @@ class PagePool:
 
     @property
     def num_available(self) -> int:
-        """Pages that an allocation can have: free ones and cached ones without owners."""
+        """Pages that an allocation can have: free and cached ones."""
         return len(self._free) + self._num_unused_pages
 
     @property
@@ -43,11 +51,12 @@ class PagePool:
         return key in self._by_key
 
     def available_beside(self, key: str) -> int:
-        """What an allocation can have while the pages of `key` are kept."""
+        """Pages that an allocation can have if those of `key` must stay."""
         return self.num_available - (len(self._by_key[key]) if key in self._unused else 0)
 
     def allocate(self, count: int) -> np.ndarray | None:
-        """`count` pages with one owner each, or None when there are not so many. Evicts cached pages as needed."""
+        """`count` pages with one owner each, or None when there are not so many. Evicts cached
+        pages as needed."""
         if count > self.num_available:
             return None
         while len(self._free) < count:
@@ -58,7 +67,7 @@ class PagePool:
         return pages
 
     def allocate_keyed(self, key: str, count: int) -> np.ndarray | None:
-        """As `allocate`, and later requests find the pages by `key`."""
+        """As `allocate`; later requests find the pages by `key`, which has none yet."""
         assert key not in self._by_key
         pages = self.allocate(count)
         if pages is not None:
@@ -66,7 +75,7 @@ class PagePool:
         return pages
 
     def share(self, key: str) -> np.ndarray:
-        """One more owner for the pages of `key`."""
+        """Adds an owner to the pages of `key`, and returns them [pages]."""
         pages = self._by_key[key]
         if key in self._unused:
             del self._unused[key]
@@ -75,13 +84,13 @@ class PagePool:
         return pages
 
     def release(self, pages: np.ndarray) -> None:
-        """One owner less for pages without a key."""
+        """Frees `pages` without a key, which have one owner."""
         assert (self._owners[pages] == 1).all(), "a page without a key has exactly one owner"
         self._owners[pages] = 0
         self._free.extend(pages.tolist())
 
     def release_keyed(self, key: str) -> None:
-        """One owner less; pages without owners stay cached until they are evicted."""
+        """Takes an owner from the pages of `key`. Without owners they stay cached."""
         pages = self._by_key[key]
         assert (self._owners[pages] >= 1).all()
         self._owners[pages] -= 1
@@ -90,7 +99,8 @@ class PagePool:
             self._num_unused_pages += len(pages)
 
     def discard(self, key: str) -> None:
-        """Forgets content that turned out unusable (its write failed), once nobody owns it."""
+        """Frees the cached pages of `key`, whose content is unusable because its write failed. Does
+        nothing while they have owners."""
         if key in self._unused:
             self._forget(key)
 

@@ -9,7 +9,10 @@ from antiphon.layers.kv_destination import KVDestination
 
 
 class KVPool:
-    """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i, self and cross alike."""
+    """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i.
+
+    Self and cross keys share the pages.
+    """
 
     def __init__(
         self,
@@ -22,7 +25,7 @@ class KVPool:
         device: torch.device,
     ) -> None:
         self.page_size, self.num_pages, self.dtype = page_size, num_pages, dtype
-        self.scratch_page = num_pages  # belongs to nobody: what a graph's padding writes
+        self.scratch_page = num_pages  # of no sequence: the padding of graphs writes here
         shape = (2, num_pages + 1, page_size, num_heads, head_dim)
         self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
@@ -33,7 +36,7 @@ class KVPool:
         return 2 * num_layers * page_size * num_heads * head_dim * dtype.itemsize
 
     def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one layer, each [pages, page_size, heads, head_dim]."""
+        """Keys and values of one layer, both [pages, page_size, heads, head_dim]."""
         return self.layers[layer][0], self.layers[layer][1]
 
     def destination(self, layer: int, slot_mapping: torch.Tensor) -> KVDestination:
@@ -52,8 +55,10 @@ class KVPool:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because a masked key still meets its value, and zero times NaN is NaN. On a CPU they come from calloc: a page
-    costs memory once it is written, so a roomy pool is cheap."""
+    """Zeros, because a masked key's weight of zero still multiplies its value, which must not be
+    NaN. On a CPU they come from calloc: a page costs memory once it is written, so a roomy pool is
+    cheap.
+    """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     return (

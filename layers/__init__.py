@@ -1,1 +1,4 @@
-"""Primitives that models are built of, and the loading of their weights. Knows nothing of requests, pages or Ray."""
+"""The layers that models are built of, and the loading of their weights.
+
+Knows nothing of requests, pages or Ray.
+"""

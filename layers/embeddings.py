@@ -1,4 +1,4 @@
-"""Token plus absolute position embedding, as both halves of BART's family begin; and how decoders end."""
+"""Both ends of a model: token embeddings of BART's family, and the matrix that makes logits."""
 
 import torch
 from torch import nn
@@ -8,34 +8,40 @@ from antiphon.config.arithmetic import round_up
 from antiphon.families.halves import BartHalf
 from antiphon.layers.positions import SinusoidTable
 
+ROWS_MULTIPLE = 8  # of the output matrix
+
 
 class TokenEmbedding(nn.Module):
+    """Token plus absolute position embedding, with a norm behind in some families.
+
+    `embed_tokens` is [vocabulary, hidden], `embed_positions` [positions + offset, hidden].
+    """
+
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
+        size = half.hidden_size
         self.scale = half.embedding_scale
-        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        self.embed_tokens = nn.Embedding(half.vocab_size, size)
         self.embed_positions: nn.Module
         if half.positions == "learned":
             self.first_row = half.position_offset
-            self.embed_positions = nn.Embedding(
-                half.max_positions + half.position_offset, half.hidden_size
-            )
+            rows = half.max_positions + half.position_offset
+            self.embed_positions = nn.Embedding(rows, size)
         else:
             self.first_row = 0
             self.embed_positions = SinusoidTable(
                 half.positions,
                 half.max_positions,
-                half.hidden_size,
+                size,
                 half.position_offset,
                 half.padding_id is not None,
             )
+        # A padding token has no position: it takes the row of zeros behind the table.
         self.padding_id, self.padding_row = half.padding_id, half.max_positions
-        self.layernorm_embedding = (
-            nn.LayerNorm(half.hidden_size) if half.embedding_norm else nn.Identity()
-        )
+        self.layernorm_embedding = nn.LayerNorm(size) if half.embedding_norm else nn.Identity()
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """[tokens], [tokens] -> [tokens, hidden]"""
+        """Token ids [tokens] and positions [tokens], both int64 -> [tokens, hidden]."""
         rows = positions + self.first_row
         if self.padding_id is not None:
             rows = torch.where(token_ids == self.padding_id, self.padding_row, rows)
@@ -43,30 +49,30 @@ class TokenEmbedding(nn.Module):
         return self.layernorm_embedding(x)
 
     def max_length(self) -> float:
-        """Length that a row can have, before a norm."""
-        places = self.embed_positions.weight
-        assert isinstance(places, torch.Tensor)
-        token, place = (
-            float(rows.float().norm(dim=1).max()) for rows in (self.embed_tokens.weight, places)
-        )
-        return token * abs(self.scale) + place
+        """Bound of the Euclidean length of an embedded token, before the norm."""
+        positions = self.embed_positions.weight
+        assert isinstance(positions, torch.Tensor)
+        token = float(self.embed_tokens.weight.float().norm(dim=1).max())
+        position = float(positions.float().norm(dim=1).max())
+        return token * abs(self.scale) + position
 
 
 class OutputHead(nn.Module):
-    """Hidden states to logits; with `tied`, by the embedding's own matrix.
+    """Hidden states [rows, hidden] to logits [rows, vocabulary].
 
-    The weight is the first rows of a matrix with a multiple of eight: for Whisper's 51866 cuBLAS has no fast product (63 to 88 us on
-    an H200 for 8 to 128 rows, against 38 for 51872).
+    `weight` [vocabulary, hidden] is shared with the embedding `tied`, where one is given. It is the
+    first rows of a matrix whose number of rows is a multiple of eight: for Whisper's 51866 cuBLAS
+    has no fast product (63 to 88 us on an H200 for 8 to 128 rows, against 38 us for 51872).
     """
 
     def __init__(self, hidden_size: int, vocab_size: int, tied: nn.Embedding | None) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self._rows = torch.zeros(round_up(vocab_size, 8), hidden_size)
-        self.weight = nn.Parameter(self._rows[:vocab_size])
+        self._padded = torch.zeros(round_up(vocab_size, ROWS_MULTIPLE), hidden_size)
+        self.weight = nn.Parameter(self._padded[:vocab_size])
         if tied is not None:
             tied.weight = self.weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, vocabulary]"""
-        return F.linear(hidden, self._rows)[:, : self.vocab_size]
+        return F.linear(hidden, self._padded)[:, : self.vocab_size]

@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True)
 class KVDestination:
-    """One layer's pages, and the position in them of each token of a step."""
+    """One layer's pages, and the positions in them of a step's tokens."""
 
     k_pages: torch.Tensor  # [positions, heads, head_dim]: pages one after the other
     v_pages: torch.Tensor  # the same
@@ -35,7 +35,7 @@ class KVDestination:
 def _write_in_torch(pages: torch.Tensor, slot_mapping: torch.Tensor, rows: torch.Tensor) -> None:
     if pages.dtype.itemsize == 1:
         largest = torch.finfo(pages.dtype).max
-        kept = rows.clamp(-largest, largest).to(pages.dtype)
-        pages.view(torch.uint8)[slot_mapping] = kept.view(torch.uint8)
+        saturated = rows.clamp(-largest, largest).to(pages.dtype)
+        pages.view(torch.uint8)[slot_mapping] = saturated.view(torch.uint8)
     else:
         pages.index_copy_(0, slot_mapping.long(), rows.to(pages.dtype))

@@ -141,7 +141,8 @@ class StackedLinear(Linear):
 class LinearMethod(ABC):
     """How linear layers are computed. Holds no weights: several layers may share one.
 
-    `product` alone must be given. The others are what may be fused with it; here they are apart.
+    A method must define `product`. The others are what some methods fuse with it; here they are
+    separate operations.
     """
 
     @abstractmethod

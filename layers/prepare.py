@@ -39,10 +39,10 @@ class CachedModel(Model, Protocol):
     """A decoder: its attentions keep keys and values."""
 
     def self_projections(self) -> Sequence[tuple[CachedProjections, ProjectionInput]]:
-        """Those around each layer's self-attention, with what they read."""
+        """The projections around every self-attention, with the rows that they read."""
 
     def cross_projections(self) -> Sequence[CachedProjections]:
-        """Those around each layer's cross-attention."""
+        """The projections around every cross-attention."""
 
 
 def prepare_encoder(model: Model, quantization: str, target: Target, pre_norm: bool) -> None:
@@ -57,7 +57,7 @@ def prepare_decoder(
     target: Target,
     float8_kv_of: ProjectionInput | None,
 ) -> None:
-    """`float8_kv_of`: the encoder states that are cached as float8; None for a cache of `target`'s.
+    """`float8_kv_of`: the encoder states that are cached as float8; None for other caches.
 
     Raises ConfigurationError for layers whose size `quantization` can't have.
     """

@@ -1,4 +1,7 @@
-"""The files that hold a checkpoint's tensors: safetensors, or pickled by torch.save; each in one file or in shards."""
+"""The files that hold a checkpoint's tensors: safetensors, or pickled by torch.save.
+
+Either is one file, or several with an index.
+"""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +22,7 @@ class TensorFile(Protocol):
 
 
 class _Pickled:
-    """What torch.save wrote, mapped into memory. Only tensors are unpickled: no code of the file runs."""
+    """A file of torch.save, mapped into memory. Only tensors are unpickled: no code of it runs."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -27,14 +30,15 @@ class _Pickled:
         except Exception as error:  # broken pickles raise nearly any type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"cannot read the pickled weights of {path}: {reason} Only tensors are read from such files, never code; "
-                "save them from transformers as model.safetensors"
+                f"cannot read the pickled weights of {path}: {reason} Only tensors are read from "
+                "such files, never code; save them from transformers as model.safetensors"
             ) from None
         if not isinstance(content, dict) or not any(
             isinstance(value, torch.Tensor) for value in content.values()
         ):
             raise CheckpointError(
-                f"{path} holds no tensors by name: is it the weights of a model in transformers format?"
+                f"{path} holds no tensors by name: "
+                "is it the weights of a model in transformers format?"
             )
         self._tensors = {
             str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)
@@ -53,9 +57,8 @@ def _load(path: Path) -> Any:
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
-        return torch.load(
-            path, map_location="cpu", weights_only=True
-        )  # of before torch 1.6: can't be mapped
+        # The format of before torch 1.6 can't be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -70,7 +73,10 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def files_by_tensor(folder: Path) -> dict[str, str]:
-    """The file of each tensor, by the tensor's name; of the first format of WEIGHTS that is there."""
+    """The file of each tensor, by the tensor's name, in the first format of WEIGHTS that exists.
+
+    Raises CheckpointError for a folder without weights, or an index that does not fit it.
+    """
     own = next((name for name in WEIGHTS if (folder / name).exists()), None)
     if own is None:
         others = sorted(
@@ -80,7 +86,8 @@ def files_by_tensor(folder: Path) -> dict[str, str]:
         )
         hint = f" Not read: {', '.join(others[:5])}." if others else ""
         raise CheckpointError(
-            f"{folder} holds neither model.safetensors nor pytorch_model.bin, nor an index of several files.{hint}"
+            f"{folder} holds neither model.safetensors nor pytorch_model.bin, "
+            f"nor an index of several files.{hint}"
         )
     if not own.endswith(".json"):
         return dict.fromkeys(open_tensors(folder / own).keys(), own)

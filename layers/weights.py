@@ -1,4 +1,4 @@
-"""Reads one half's weights straight into its modules, and says what becomes of every other tensor of the checkpoint."""
+"""Reads one half's weights into its modules, and accounts for the checkpoint's other tensors."""
 
 import logging
 import re
@@ -20,15 +20,16 @@ logger = logging.getLogger(__name__)
 
 Names = Callable[[str], tuple[str, ...]]
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-# What formats of their own add to the weights that they change.
-_QUANTISED = re.compile(
-    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_scale(_inv)?|input_scale|absmax|quant_map|quant_state.*)$"
+# Names of tensors that quantized formats add.
+_QUANTIZED = re.compile(
+    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_scale(_inv)?|input_scale|absmax"
+    r"|quant_map|quant_state.*)$"
 )
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer)\.")
 
 
 class Checkpoint:
-    """The tensors of a checkpoint folder by name; each is read only when asked for."""
+    """The tensors of a checkpoint folder by name. A tensor is read when `read` asks for it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +41,11 @@ class Checkpoint:
         return name in self.files
 
     def read(self, name: str, shape: torch.Size) -> torch.Tensor:
-        """The tensor, or CheckpointError when its shape is not `shape`, or when it doesn't hold plain numbers."""
+        """The tensor called `name`.
+
+        Raises CheckpointError for a file that can't be read, or where the shape is not `shape`;
+        UnsupportedModelError for a format that is not plain numbers.
+        """
         file = self.files[name]
         try:
             if file not in self._open:
@@ -52,11 +57,13 @@ class Checkpoint:
             ) from None
         if tensor.dtype not in PLAIN:
             raise UnsupportedModelError(
-                f"{name} in {self.folder / file} is stored as {tensor.dtype}: quantised checkpoints are not read yet"
+                f"{name} in {self.folder / file} is stored as {tensor.dtype}: "
+                "quantised checkpoints are not read yet"
             )
         if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
             raise CheckpointError(
-                f"{name} in {self.folder / file} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+                f"{name} in {self.folder / file} has shape {list(tensor.shape)}; "
+                f"config.json asks for {list(shape)}"
             )
         return tensor.reshape(shape)
 
@@ -64,11 +71,12 @@ class Checkpoint:
 def check_unused(
     checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]
 ) -> None:
-    """Accounts for the tensors that `half` left, once it is loaded. The decoder answers for what names neither half.
+    """Accounts for the checkpoint's tensors that `half` did not read, once it is loaded.
 
-    `ignored`: patterns of names, and why tensors of such names are not needed. What else is left over is named in
-    the log; it raises where the names say that the weights can't be right without it: more layers than config.json
-    has, quantised weights, or an adapter's.
+    A tensor whose name belongs to neither half is accounted to the decoder. `ignored`: patterns of
+    names, and why tensors of such names are not needed. All others are named in a warning.
+    Raises CheckpointError where the weights can't be right without a tensor, because config.json
+    has fewer layers or the tensor is an adapter's; UnsupportedModelError for quantized weights.
     """
     left = [
         name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)
@@ -76,13 +84,14 @@ def check_unused(
     left = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
     claimed = {_pattern(name) for name in checkpoint.claimed}
     for name in left:
-        if _QUANTISED.search(name):
+        if _QUANTIZED.search(name):
             raise UnsupportedModelError(
                 f"{checkpoint.folder} has {name}: quantised checkpoints are not read yet"
             )
         if _ADAPTER.search(name):
             raise CheckpointError(
-                f"{checkpoint.folder} has {name}, of an adapter (LoRA): merge it with peft's merge_and_unload() and save the result"
+                f"{checkpoint.folder} has {name}, of an adapter (LoRA): "
+                "merge it with peft's merge_and_unload() and save the result"
             )
         if _pattern(name) in claimed:
             raise CheckpointError(
@@ -101,7 +110,7 @@ def _is_of(half: str, name: str) -> bool:
 
 
 def _pattern(name: str) -> str:
-    """Names that differ in the number of their layer have the same."""
+    """`name` without the number of its layer."""
     return re.sub(r"\.\d+\.", ".#.", name)
 
 
@@ -138,7 +147,10 @@ def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: Sinusoid
 
 
 def fill_randomly(module: nn.Module) -> None:
-    """Weights like a fresh model's, for measuring: matrices normal with deviation 0.02, gains 1, biases 0."""
+    """Weights like a fresh model's, for measuring.
+
+    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0.
+    """
     for path, target in _tensors(module):
         if target.ndim > 1:
             target.data.normal_(std=0.02)

@@ -1,4 +1,4 @@
-"""Where a half lives and in what precision."""
+"""The device and dtype of a half, and copies from the host to the device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Target:
+    """Where a half runs, and in which dtype its weights and activations are."""
+
     device: torch.device
     dtype: torch.dtype
 
@@ -27,15 +29,20 @@ class Target:
     def resolve(
         cls, options: ModelOptions, checkpoint: Mapping[str, Any], family: Family
     ) -> "Target":
-        """'auto': a GPU where there is one; float32 on a CPU, the checkpoint's dtype on a GPU (bfloat16 for
-        float32 ones). Where the GPU lacks that dtype, or it can't hold the family's activations: bfloat16,
-        else float16, else float32. Raises ConfigurationError for a dtype that was asked for and can't.
+        """Decides what "auto" means here.
+
+        device: a GPU if torch sees one. dtype: float32 on a CPU; on a GPU the checkpoint's dtype,
+        bfloat16 for a float32 checkpoint. If the GPU lacks that dtype, or if it cannot hold the
+        family's activations: bfloat16, else float16, else float32.
+
+        Raises ConfigurationError for an explicit device or dtype that is impossible here.
         """
         family.check_dtype(options.dtype)
         available = torch.cuda.is_available()
         if options.device == "cuda" and not available:
             raise ConfigurationError(
-                "device='cuda' but torch sees no CUDA device here: use device='cpu' or install a CUDA build of torch"
+                "device='cuda' but torch sees no CUDA device here: "
+                "use device='cpu' or install a CUDA build of torch"
             )
         device = torch.device("cuda" if options.device != "cpu" and available else "cpu")
         if options.dtype != "auto":
@@ -50,7 +57,8 @@ class Target:
         return cls(device, getattr(torch, chosen))
 
     def build(self, make: Callable[[], M]) -> M:
-        """A module with uninitialised weights here, in this precision: the loader fills every one of them."""
+        """The module that `make` builds, on this device and in this dtype. Its weights are
+        uninitialized: the loader fills every one of them."""
         previous = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:
@@ -61,44 +69,46 @@ class Target:
 
 
 def probe(device: torch.device) -> None:
-    """Raises what the device raises when it can't go on. Some errors end the work that caused them
-    (out of memory, a wrong shape); others (an illegal address) end everything that this process will
-    ever ask of it, and are raised again by whoever waits for it next."""
+    """Raises the device's error if it cannot go on. Some errors end only the work that caused them
+    (out of memory, a wrong shape). Others (an illegal address) end all later work of this process
+    on the device; whatever waits for the device next raises them again."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on `device`, behind whatever its stream does now; on a GPU through pinned memory, so that the host need not wait.
+    """A copy of `array` on `device`, queued on its current stream. On a GPU it goes through pinned
+    memory, so that the host need not wait.
 
-    The pinned memory is dropped here, before the copy may have begun: torch's allocator of pinned
-    memory notes each such copy and gives the block to nobody else until it is done. So does whoever
-    else drops what is copied (`together_to_device`, an encoder's windows, a step's tokens on their
-    way back). What is kept and filled again needs an event of its own, as `InputBuffer` has.
+    The pinned memory is freed here, perhaps before the copy has begun. That is safe: torch's
+    allocator of pinned memory records each such copy, and reuses the block only when it is done.
+    `together_to_device`, an encoder's windows and a step's tokens on their way back rely on this
+    too. Pinned memory that is kept and filled again needs an event of its own, as in `InputBuffer`.
     """
     host = torch.from_numpy(np.ascontiguousarray(array))
     return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """As `to_device`, all in one copy: each costs more to start than these few bytes to move."""
-    ends = np.cumsum([round_up(each.nbytes, ALIGNMENT) for each in arrays]).tolist()
+    """As `to_device` for several arrays, in one copy: starting a copy costs more than moving a few
+    bytes. The results are views of it."""
+    ends = np.cumsum([round_up(array.nbytes, ALIGNMENT) for array in arrays]).tolist()
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     starts = [0, *ends[:-1]]
-    for start, each in zip(starts, arrays, strict=True):
-        host.numpy()[start : start + each.nbytes] = (
-            np.ascontiguousarray(each).view(np.uint8).reshape(-1)
-        )
-    there = host.to(device, non_blocking=True)
-    dtypes = [torch.from_numpy(np.empty(0, each.dtype)).dtype for each in arrays]
+    for start, array in zip(starts, arrays, strict=True):
+        as_bytes = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        host.numpy()[start : start + array.nbytes] = as_bytes
+    copied = host.to(device, non_blocking=True)
+    dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     return [
-        there[start : start + each.nbytes].view(dtype).view(each.shape)
-        for start, each, dtype in zip(starts, arrays, dtypes, strict=True)
+        copied[start : start + array.nbytes].view(dtype).view(array.shape)
+        for start, array, dtype in zip(starts, arrays, dtypes, strict=True)
     ]
 
 
 class SkipInit(torch.overrides.TorchFunctionMode):
-    """Inside, `torch.nn.init` leaves tensors as they are: random values that are overwritten cost seconds in big models."""
+    """Inside, `torch.nn.init` leaves tensors as they are. Random values that the loader overwrites
+    would cost seconds in big models."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -54,8 +54,9 @@ class GraphCapture:
         return captured
 
     def _compile(self, works: Iterable[Work]) -> None:
-        """Compiles the kernels that `works` launch, several at a time. Compiled one after the other,
-        when first launched, they would take most of a start that finds none of them on disk."""
+        """Compiles the kernels that `works` launch, several at a time. Compiled one after the
+        other, when first launched, they would take most of a start that finds none of them on
+        disk."""
         from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
@@ -106,8 +107,8 @@ def only_typical_layers(model: nn.Module) -> Iterator[None]:
 
 
 class GraphSet(Generic[Shape, Metadata]):
-    """One captured graph for each shape that the inputs of some work are padded to. What the capture
-    cost is in `report`, and logged under `name`."""
+    """One captured graph for each shape that the inputs of some work are padded to. What the
+    capture cost is in `report`, and logged under `name`."""
 
     def __init__(
         self,

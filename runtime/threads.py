@@ -11,14 +11,17 @@ T = TypeVar("T")
 
 
 class DaemonThreads(Executor):
-    """As `ThreadPoolExecutor`, whose threads the interpreter joins at its end, however long their work takes: a recording of six
-    hours that is being decoded, or a Ray that is being started, would keep an interrupted program alive."""
+    """As `ThreadPoolExecutor`, but the interpreter does not wait for its threads when it ends.
+
+    Otherwise long work (decoding a recording of six hours, starting Ray) would keep an interrupted
+    program alive.
+    """
 
     def __init__(self, count: int, name: str) -> None:
         self._count, self._name = count, name
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._idle = 0  # threads that wait for work; less than none where work waits for threads
+        self._idle = 0  # threads waiting for work; negative: work waiting for threads
         self._closed = False
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = (
             queue.SimpleQueue()

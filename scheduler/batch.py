@@ -1,4 +1,9 @@
-"""The running sequences as numpy arrays, one row (slot) each: what a step touches, it touches for all rows at once."""
+"""The running sequences as numpy arrays with one row (slot) each, so that a step needs no loop over
+them.
+
+The device's mirror is `decoder/state.py`, which has the same slots: it holds the tokens that a step
+reads, stop ids and sampling settings. Lengths and page tables travel there with each `StepPlan`.
+"""
 
 from enum import IntEnum
 
@@ -13,7 +18,7 @@ _NO_TOKEN = -1
 
 
 class StopReason(IntEnum):
-    """Why a sequence ends with a token; numbers, because a step has them for all rows in an array."""
+    """Why a sequence ends with a token. Numbers, because a step has an array of them."""
 
     NONE = 0  # it goes on
     STOP_TOKEN = 1
@@ -27,7 +32,17 @@ class StopReason(IntEnum):
 
 
 class Batch:
-    """`max_seqs` slots. A row is valid while `active`; lengths are in tokens."""
+    """`max_seqs` slots; lengths in tokens. A free slot is all zeros.
+
+    A sequence's tokens, from its slot's point of view:
+
+        |  prompt  |  generated  |  pending  |
+        0      prompt_len                 length
+
+    `computed` of them have their self KV written, or will have by a step in flight; the next step
+    runs the others. `pending` tokens are sampled by steps in flight: the device has them, the host
+    does not yet.
+    """
 
     def __init__(self, max_seqs: int, max_len: int, max_cross_len: int, page_size: int) -> None:
         self.page_size = page_size
@@ -36,12 +51,8 @@ class Batch:
         self.active = np.zeros(max_seqs, bool)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
         self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
-        self.pending = np.zeros(
-            max_seqs, np.int64
-        )  # last tokens that a step under way samples: the device has them, we don't
-        self.computed = np.zeros(
-            max_seqs, np.int64
-        )  # tokens whose self KV is written, or will be by a step under way
+        self.pending = np.zeros(max_seqs, np.int64)
+        self.computed = np.zeros(max_seqs, np.int64)
         self.prompt_len = np.zeros(max_seqs, np.int64)
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
@@ -62,7 +73,8 @@ class Batch:
     def admit(
         self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray
     ) -> np.ndarray:
-        """Gives `request` a slot; returns its tokens so far (prompt, and what it generated before a preemption)."""
+        """Gives `request` a slot. Returns its tokens so far [tokens]: its prompt, and what it
+        generated before a preemption."""
         slot = self._free_slots.pop()
         tokens = np.concatenate([request.prompt_token_ids, np.array(request.generated, np.int64)])
         self.requests[slot], request.slot = request, slot
@@ -79,12 +91,11 @@ class Batch:
         return tokens
 
     def remove(self, request: Request) -> np.ndarray:
-        """Frees the slot, and with it everything that it knew; the tokens generated so far go back to
-        the request. Returns its self pages."""
+        """Frees the slot of `request`, which keeps the tokens generated so far. Returns its self
+        pages [pages]."""
         slot = request.slot
-        request.generated = self.tokens[
-            slot, self.prompt_len[slot] : self.length[slot] - self.pending[slot]
-        ].tolist()
+        known = self.length[slot] - self.pending[slot]
+        request.generated = self.tokens[slot, self.prompt_len[slot] : known].tolist()
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
@@ -92,8 +103,9 @@ class Batch:
         return pages
 
     def _clear(self, slot: int) -> None:
-        """A free slot looks as it did before its first owner: sums and tests over all slots need no
-        mask. (`tokens` and the page tables are only read up to lengths that are zero now.)"""
+        """Resets `slot` to what it was before its first owner, so that sums and tests over all
+        slots need no mask. `tokens` and page tables stay: they are only read up to lengths, now
+        zero."""
         for values in self._per_slot:
             values[slot] = 0
         self.stop_ids[slot] = _NO_TOKEN
@@ -124,21 +136,22 @@ class Batch:
         return request
 
     def running(self) -> list[Request]:
+        """The requests that have a slot, by slot."""
         return [request for request in self.requests if request is not None]
 
     def runnable(self) -> np.ndarray:
-        """Slots that a step can run; not those whose last allowed token is pending."""
-        found: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len))
-        return found
+        """Slots [n] that a step can run: not those whose last allowed token is pending."""
+        slots: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len))
+        return slots
 
     def slots_short_of_pages(self) -> np.ndarray:
-        """Runnable slots whose next token has no page yet."""
+        """Runnable slots [n] whose next token has no page yet."""
         slots = self.runnable()
         short: np.ndarray = slots[self.length[slots] > self.num_self_pages[slots] * self.page_size]
         return short
 
     def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> None:
-        """One page more for each of `slots`."""
+        """Gives `pages[i]` to the sequence in `slots[i]`."""
         self.self_table[slots, self.num_self_pages[slots]] = pages
         self.num_self_pages[slots] += 1
 

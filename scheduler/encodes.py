@@ -94,8 +94,11 @@ class EncodeLedger:
         return key in self._work and self._work[key].arrived
 
     def allows(self, media: Media) -> bool:
-        """True if the budget has room for `media`; idle encoders may always be asked for one."""
-        return not self.tokens or self.tokens + media.num_tokens <= self.budget_tokens
+        """True if the budget has room for `media`, or its work is open already. While no work is
+        open, one input of any size is allowed."""
+        if media.key in self._work or not self.tokens:
+            return True
+        return self.tokens + media.num_tokens <= self.budget_tokens
 
     # ------------------------------------------------------------------ asking and waiting
 

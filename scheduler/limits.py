@@ -1,4 +1,4 @@
-"""What one decoder replica can hold, and which requests it refuses at once because they can never run."""
+"""What one decoder replica can hold, and why it refuses a request that can never run."""
 
 import math
 import operator

@@ -1,4 +1,5 @@
-"""What the scheduler hands to the decoder for one step, and what it gets back. Plain arrays: they cross processes as they are."""
+"""What the scheduler hands to a decoder for one step, and what it gets back. Plain arrays, which
+can cross processes as they are."""
 
 from dataclasses import dataclass
 
@@ -11,10 +12,10 @@ from antiphon.scheduler.request import Request, TokenLogprobs
 
 @dataclass(frozen=True)
 class Admission:
-    """A sequence that takes a place in the batch: everything the device must know of it from now on."""
+    """A sequence that takes a slot: everything that the device must know of it from now on."""
 
     slot: int
-    token_ids: np.ndarray  # prompt, and what it had generated before a preemption
+    token_ids: np.ndarray  # [tokens] prompt, and what was generated before a preemption
     prompt_len: int
     max_len: int
     seed: int
@@ -23,7 +24,7 @@ class Admission:
 
     @classmethod
     def of(cls, request: Request, token_ids: np.ndarray) -> "Admission":
-        """`token_ids`: of `request` so far; it has a slot."""
+        """Of `request`, which has a slot, with its `token_ids` [tokens] so far."""
         return cls(
             request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
             request.params, request.rules,
@@ -32,16 +33,17 @@ class Admission:
 
 @dataclass(frozen=True)
 class CrossWrite:
-    """Hidden states whose cross KV this step writes."""
+    """Cross KV that this step writes, from the hidden states of `key`."""
 
     key: str
-    num_tokens: int
-    pages: np.ndarray
+    num_tokens: int  # of the encoder
+    pages: np.ndarray  # [pages] int32
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One forward of the decoder. Every sequence runs its last `query_lens` tokens and samples the next one.
+    """One step: a forward of the decoder, in which every sequence runs its last `query_lens` tokens
+    and samples the next one.
 
     Rows are ordered: decodes (one query) first, then prompts.
     """
@@ -49,11 +51,9 @@ class StepPlan:
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
     slots: np.ndarray  # [sequences] rows of the batch
-    ids: (
-        np.ndarray
-    )  # [sequences] of the requests: a slot may have another one when the result comes
-    query_lens: np.ndarray  # [sequences]
-    kv_lens: np.ndarray  # [sequences] after this step's keys are written
+    ids: np.ndarray  # [sequences] of requests; a slot may change hands before the result comes
+    query_lens: np.ndarray  # [sequences] at least 1
+    kv_lens: np.ndarray  # [sequences] once this step's keys are written
     self_table: np.ndarray  # [sequences, pages]
     cross_table: np.ndarray  # [sequences, pages]
     cross_lens: np.ndarray  # [sequences]
@@ -65,7 +65,8 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Logprobs:
-    """For the rows of a step that asked: chosen token and the k likeliest."""
+    """Natural logarithms of probabilities, for the rows of a step that ask: of the chosen token and
+    of the k likeliest."""
 
     rows: np.ndarray  # [asking] indices into the step's sequences
     chosen: np.ndarray  # [asking]
@@ -74,7 +75,7 @@ class Logprobs:
     top: np.ndarray  # [asking, k]
 
     def of_token(self, index: int, token: int, count: int) -> TokenLogprobs:
-        """Of row `rows[index]`, whose chosen token is `token`: that one and the `count` likeliest."""
+        """Those of row `rows[index]`: of its chosen `token` and of the `count` likeliest."""
         count = min(count, self.top_ids.shape[1])  # a vocabulary may have fewer
         return TokenLogprobs(
             ids=[token, *self.top_ids[index, :count].tolist()],
@@ -85,5 +86,7 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class StepResult:
-    tokens: np.ndarray  # [sequences]
+    """What a step sampled."""
+
+    tokens: np.ndarray  # [sequences] int64, in the order of the plan's rows
     logprobs: Logprobs | None = None

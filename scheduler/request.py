@@ -15,10 +15,12 @@ FinishReason = Literal["stop", "length"]
 
 
 class RequestState(StrEnum):
-    WAITING = "waiting"  # for encoder work to be asked for
+    """Where a request is on its way. `Scheduler` tells the whole life."""
+
+    WAITING = "waiting"  # its encoder work is not asked for yet
     ENCODING = "encoding"  # an encoder worker has its input
-    READY = "ready"  # hidden states or cross KV are there; waits for a place in the batch
-    RUNNING = "running"  # decodes
+    READY = "ready"  # its hidden states or cross KV are here; it waits for a slot
+    RUNNING = "running"  # it has a slot
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -34,11 +36,12 @@ _S = RequestState
 _ENDED = {_S.DONE, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
 TRANSITIONS: dict[RequestState, set[RequestState]] = {
     _S.WAITING: {_S.ENCODING, _S.READY, _S.REFUSED} | _ENDED,
-    _S.ENCODING: {_S.READY, _S.WAITING}
-    | _ENDED,  # WAITING: the work had been withdrawn when it joined
-    _S.READY: {_S.RUNNING, _S.WAITING}
-    | _ENDED,  # WAITING: its cross KV was evicted before it was admitted
-    _S.RUNNING: {_S.READY} | _ENDED,  # READY: preempted
+    # Back to WAITING: the encoder work that it joined had been withdrawn.
+    _S.ENCODING: {_S.READY, _S.WAITING} | _ENDED,
+    # Back to WAITING: its cross KV was evicted before it was admitted.
+    _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,
+    # Back to READY: preempted.
+    _S.RUNNING: {_S.READY} | _ENDED,
     _S.DONE: set(),
     _S.FAILED: set(),
     _S.CANCELLED: set(),
@@ -49,19 +52,19 @@ TRANSITIONS: dict[RequestState, set[RequestState]] = {
 
 @dataclass(frozen=True)
 class Media:
-    """What an encoder turns into hidden states. Equal keys mean equal content under equal processing."""
+    """The input of an encoder. Equal keys mean equal content under equal processing."""
 
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    payload: Any = field(
-        repr=False, compare=False
-    )  # token ids or samples, or a handle to them; opaque here
+    # Token ids or samples, or a reference to them; opaque here.
+    payload: Any = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Of one generated token: natural logarithms of the model's raw distribution, and ranks from 1."""
+    """Of one generated token: natural logarithms of the model's raw distribution, and ranks from
+    1."""
 
     ids: list[int]  # the chosen token first, then the likeliest ones
     logprobs: list[float]
@@ -91,11 +94,9 @@ class Request:
     rules: DecodingRules
     max_tokens: int  # resolved: never None
     seed: int
-    streams: bool = False  # deltas are wanted, not only the result
+    streams: bool = False  # its tokens are sent as they come, not only at its end
     priority: int = 0  # lower runs first
-    timeout: float | None = (
-        None  # seconds from its arrival at the scheduler: machines' clocks differ
-    )
+    timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: int = 0  # index of the encoder worker; set by the router
 
     # Set by the scheduler.
@@ -108,6 +109,7 @@ class Request:
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
     def move(self, state: RequestState) -> None:
+        """To `state`, which must be a legal next one."""
         assert state in TRANSITIONS[self.state], (
             f"request {self.id}: {self.state.value} -> {state.value}"
         )
@@ -125,12 +127,14 @@ class Request:
 
     @property
     def max_len(self) -> int:
+        """Tokens that it ends with at the latest, prompt included."""
         return len(self.prompt_token_ids) + self.max_tokens
 
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `reason` is set when it is DONE, `error` otherwise."""
+    """The end of a request; sent exactly once. `reason` is set when it is DONE, `error`
+    otherwise."""
 
     id: int
     state: RequestState
@@ -149,9 +153,9 @@ class Finished:
 
 @dataclass
 class StepOutput:
-    """What a replica tells the engine: new tokens of streaming requests (ids and tokens side by side), and ends."""
+    """What a replica tells the engine: new tokens of streaming requests, and ended requests."""
 
-    delta_ids: list[int] = field(default_factory=list)
+    delta_ids: list[int] = field(default_factory=list)  # of the requests, one for each token
     delta_tokens: list[int] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
 

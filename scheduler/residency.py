@@ -1,4 +1,5 @@
-"""What a request has while it runs: a slot of the batch, pages of its own, and a share in cross pages."""
+"""What a request has while it runs: a slot of the batch, pages of its own, and a share in cross
+pages."""
 
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import PagePool, pages_for

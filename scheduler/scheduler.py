@@ -135,7 +135,7 @@ class Scheduler:
             self.finish(request, RequestState.FAILED, error=error)
 
     def withdrawn(self, keys: Sequence[str]) -> None:
-        """The encoder will not begin `keys`; requests that joined meanwhile have them asked anew."""
+        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
         for key in keys:
             for request in self.encodes.confirm_withdrawal(key):
                 self._enqueue(request, RequestState.WAITING)
@@ -267,7 +267,8 @@ class Scheduler:
         reason: FinishReason | None = None,
         error: str | None = None,
     ) -> None:
-        """Ends `request`, whatever its end. Pages are freed here and, on preemption, in `_preempt`."""
+        """Ends `request`, whatever its end. Pages are freed here and, on preemption, in
+        `_preempt`."""
         was_running = request.state is RequestState.RUNNING
         request.move(state)
         if was_running:
@@ -293,7 +294,5 @@ class Scheduler:
             return False
         waiting = self._waiting.first()
         return waiting is None or not (
-            waiting.media.key in self.pages
-            or waiting.media.key in self.encodes
-            or self.encodes.allows(waiting.media)
+            waiting.media.key in self.pages or self.encodes.allows(waiting.media)
         )

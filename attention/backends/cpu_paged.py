@@ -1,8 +1,9 @@
 """Paged attention on CPUs that reads pages in place, compiled with Numba; float32.
 
-The reference backend gathers a sequence's pages before each product, which moves three times the bytes
-that a decode step needs. Here one pass with a running softmax (Milakov and Gimelshein 2018) reads every
-key and value once. All heads of a token are read together, because they are stored side by side.
+The reference backend gathers a sequence's pages before each product, which moves three times the
+bytes that a decode step needs. Here one pass with a running softmax (Milakov and Gimelshein 2018)
+reads every key and value once. All heads of a token are read together, because they are stored
+side by side.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     ) -> torch.Tensor:
         if bias is not None and metadata.bias is None:
             distance = -torch.arange(int(metadata.visible.max()))[None, None]
-            metadata.bias = np.ascontiguousarray(bias.materialise(distance)[0, :, 0].numpy())
+            metadata.bias = np.ascontiguousarray(bias.materialize(distance)[0, :, 0].numpy())
         out = torch.empty(q.shape)
         attend(
             q.contiguous().numpy(),

@@ -1,4 +1,4 @@
-"""FlashAttention 2 (Dao 2023) from the package flash-attn; its pages are multiples of 256 tokens."""
+"""FlashAttention 2 (Dao 2023), from flash-attn; its pages are multiples of 256 tokens."""
 
 from dataclasses import dataclass
 
@@ -37,8 +37,10 @@ class FlashAttentionFull(FullAttention[FullBatch]):
 
 @dataclass(frozen=True)
 class FlashPagedMetadata:
-    """`cu_seqlens_k`: None where all sequences have equally many queries, for which there is a kernel
-    that splits the keys."""
+    """`cu_seqlens_k` is None where all sequences have equally many queries.
+
+    For these there is a kernel that splits the keys.
+    """
 
     batch: PagedBatch
     cu_seqlens_k: torch.Tensor | None  # [sequences + 1] int32

@@ -1,4 +1,4 @@
-"""FlashAttention 3 (Shah et al. 2024) for Hopper, from the package flash_attn_interface; any page size."""
+"""FlashAttention 3 (Shah et al. 2024) for Hopper, from flash_attn_interface; any page size."""
 
 from typing import Any
 
@@ -38,8 +38,10 @@ class FlashAttention3Full(FullAttention[FullBatch]):
 
 
 class FlashAttention3Paged(PagedAttention[PagedBatch]):
-    """Over float8 pages its queries are float8 too, all of a step with one scale: it has no product of
-    float8 and half precision."""
+    """Over float8 pages its queries are float8 too, all of a step with one scale.
+
+    It has no product of float8 and half precision.
+    """
 
     name = "flash_attn_3"
 

@@ -1,7 +1,7 @@
 """FlashInfer (Ye et al. 2025): ragged attention for encoders, paged attention for decoders.
 
-Head sizes of 64, 128 and 256 use FlashInfer's own kernels (in encoders FlashAttention 3 on Hopper, 2
-elsewhere); an encoder's other sizes go through cuDNN, which takes any multiple of 8.
+Head sizes of 64, 128 and 256 use FlashInfer's own kernels (in encoders FlashAttention 3 on
+Hopper, 2 elsewhere); an encoder's other sizes go through cuDNN, which takes any multiple of 8.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ def _types(spec: AttentionSpec) -> dict[str, torch.dtype]:
 
 @dataclass(frozen=True)
 class CudnnMetadata:
-    """Lengths as cuDNN wants them, [sequences, 1, 1, 1] int32, and cu_seqlens [sequences + 1, 1, 1, 1]."""
+    """As cuDNN wants them: int32 lengths and cu_seqlens [sequences (+ 1), 1, 1, 1]."""
 
     max_len: int
     lengths: torch.Tensor
@@ -48,7 +48,7 @@ class CudnnMetadata:
     _offsets: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def offsets(self, packed: torch.Tensor) -> torch.Tensor:
-        """Where sequences begin, in elements of `packed`; made by the first layer, read by the others."""
+        """Where sequences begin, in elements of `packed`. The first layer makes them."""
         stride = packed.stride(0)
         if stride not in self._offsets:
             self._offsets[stride] = self.cu_seqlens * stride

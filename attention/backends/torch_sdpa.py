@@ -1,8 +1,9 @@
 """The reference backend: torch's scaled_dot_product_attention on sequences padded to equal length.
 
-Runs everywhere, for every kind, dtype and head size, with T5's bias materialized. The paged kinds gather
-their pages first; that costs two more passes over the keys and values than a kernel that reads pages.
-Packed sequences of one length (all of an audio encoder's) need no padding and no copy.
+Runs everywhere, for every kind, dtype and head size, with T5's bias materialized. The paged kinds
+gather their pages first; that costs two more passes over the keys and values than a kernel that
+reads pages. Packed sequences of one length (all of an audio encoder's) need no padding and no
+copy.
 """
 
 from dataclasses import dataclass
@@ -35,11 +36,11 @@ PREFERENCE = [
 class PaddedGroup:
     """Sequences of a step that are computed together, padded to their longest.
 
-    `query_rows` [sequences, queries] picks packed queries (padding repeats row 0). `out_rows` are the
-    packed rows that this group's valid outputs go to, `out_index` their rows in the padded output.
-    `pages` [sequences, pages] is None for packed keys, which `query_rows` picks too. `mask` [sequences,
-    1, queries, keys] bool is None where every query sees every key. `distance` [sequences or 1, queries,
-    keys] is key position - query position.
+    `query_rows` [sequences, queries] picks packed queries (padding repeats row 0). `out_rows` are
+    the packed rows that this group's valid outputs go to, `out_index` their rows in the padded
+    output. `pages` [sequences, pages] is None for packed keys, which `query_rows` picks too.
+    `mask` [sequences, 1, queries, keys] bool is None where every query sees every key. `distance`
+    [sequences or 1, queries, keys] is key position - query position.
     """
 
     query_rows: torch.Tensor
@@ -99,7 +100,7 @@ class PaddedGroup:
     def additive_mask(self, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
         """[sequences or 1, heads, queries, keys]: the bias, minus infinity at masked keys."""
         if self.bias is None:
-            added = bias.materialise(self.distance).to(dtype)
+            added = bias.materialize(self.distance).to(dtype)
             if self.mask is not None:
                 added = added.masked_fill(~self.mask, float("-inf"))
             self.bias = added
@@ -144,7 +145,7 @@ class SdpaPaged(PagedAttention[list[PaddedGroup]]):
     name = "torch_sdpa"
 
     def plan(self, batch: PagedBatch) -> list[PaddedGroup]:
-        # Decodes (one query) and prompts (several) form two groups: a prompt does not pad every decode.
+        # Decodes (one query) and prompts (several) form two groups: no prompt pads the decodes.
         single = batch.query_lens == 1
         groups = (np.flatnonzero(single), np.flatnonzero(~single))
         return [
@@ -200,7 +201,7 @@ def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _of_similar_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Members of each group: padding adds a quarter to a sequence's length at most (beyond the shortest)."""
+    """Members of each group. Padding adds at most a quarter to a sequence of 16 tokens or more."""
     order = np.argsort(lengths, kind="stable")
     steps = np.floor(np.log(np.maximum(lengths[order], 16)) / np.log(1.25))
     return np.split(order, np.flatnonzero(np.diff(steps)) + 1)

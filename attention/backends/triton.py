@@ -1,4 +1,4 @@
-"""Our own kernels, written in Triton: every kind, any head size, T5's bias and float8 keys and values."""
+"""Our own kernels, written in Triton: every kind, any head size, T5's bias, float8 pages."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from antiphon.attention.interface import (
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.full_attention import full_attention
-from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
+from antiphon.kernels.paged_attention import BLOCK_M, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
+from antiphon.kernels.paged_splits import Workspace
 from antiphon.layers.positions import RelativeBias
 
 
@@ -74,8 +75,10 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
         return TritonPagedMetadata(batch, launch, workspace)
 
     def _workspace_for(self, splits: int, tokens: int, blocks: int) -> Workspace:
-        """Steps follow each other on one stream, so all of them may use one workspace. The metadata of a
-        graph keeps the workspace that the graph was captured with."""
+        """One workspace for all steps, which follow each other on one stream.
+
+        The metadata of a graph keeps the workspace that the graph was captured with.
+        """
         sizes = (splits, tokens, blocks, self.spec.num_heads, self.spec.head_dim)
         if self._workspace is None or not self._workspace.holds(*sizes):
             self._workspace = Workspace.make(*sizes, self.spec.device)

@@ -1,4 +1,4 @@
-"""One file per structure; `build` makes the decoder half that a checkpoint's description names."""
+"""One file per structure; `build` makes the decoder that a half describes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.t5 import T5Decoder
 from antiphon.families.halves import Half, HeadTensors
 
-# By `Half.structure`; each takes the half of that structure.
+# By `Half.structure`; a class takes the half of its structure.
 MODELS: dict[str, Callable[[Any, HeadTensors], DecoderModel]] = {
     "bart": BartDecoder,
     "t5": T5Decoder,

@@ -1,4 +1,4 @@
-"""The decoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB, and Whisper's."""
+"""The decoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian, M2M-100/NLLB and Whisper."""
 
 import torch
 from torch import nn
@@ -81,10 +81,10 @@ class DecoderLayer(nn.Module):
 
     def forward(self, residual: Residual, step: DecoderStep) -> Residual:
         if self.pre_norm:
-            return self._norms_before(residual, step)
-        return self._norms_behind(residual, step)
+            return self._pre_norm(residual, step)
+        return self._post_norm(residual, step)
 
-    def _norms_before(self, residual: Residual, step: DecoderStep) -> Residual:
+    def _pre_norm(self, residual: Residual, step: DecoderStep) -> Residual:
         x, residual = self.self_attn_layer_norm(residual)
         x = self.self_attn(x, step)
         residual = self.self_attn.out_proj.add_to(residual, x)
@@ -97,7 +97,7 @@ class DecoderLayer(nn.Module):
         x = self.fc1.activated(x, self.activation)
         return self.fc2.add_to(residual, x)
 
-    def _norms_behind(self, residual: Residual, step: DecoderStep) -> Residual:
+    def _post_norm(self, residual: Residual, step: DecoderStep) -> Residual:
         x = self.self_attn(residual.x, step)
         residual = self.self_attn.out_proj.add_to(residual, x)
         residual = self.self_attn_layer_norm.renew(residual)

@@ -1,4 +1,7 @@
-"""The decoder of T5 (Raffel et al. 2020): as its encoder, with causal self-attention and unbiased cross-attention."""
+"""The decoder of T5 (Raffel et al. 2020).
+
+As its encoder, with causal self-attention, and cross-attention without position bias.
+"""
 
 import torch
 from torch import nn

@@ -1,5 +1,5 @@
-"""Draws tokens at random. A row's draw depends on its own settings, seed and position alone, so that
-it is the same in any batch."""
+"""Draws tokens at random. A row's draw depends on its own settings, seed and position alone, so
+that it is the same in any batch."""
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ MINUS_INF = float("-inf")
 
 
 def draw(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Tokens [rows] int64 for `logits` [rows, vocabulary]: the likeliest where the temperature is 0,
-    else drawn by inverting the cumulative distribution."""
+    """Tokens [rows] int64 for `logits` [rows, vocabulary]: the likeliest where the temperature is
+    0, else drawn by inverting the cumulative distribution."""
     assert rows.lengths_on_host is not None
     tokens, is_random = logits.argmax(-1), rows.setting_on_host("temperature") > 0
     is_filtered = (

@@ -41,7 +41,7 @@ def penalize(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
 
 
 def forbid_repeated_ngrams(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """No n-gram twice (Paulus et al. 2017): bars tokens that would complete one that was written."""
+    """No n-gram twice (Paulus et al. 2017): bars tokens that would complete a written one."""
     sizes = rows.setting_on_host("no_repeat_ngram")
     assert rows.lengths_on_host is not None
     for size in np.unique(sizes[sizes > 0]).tolist():
@@ -87,7 +87,8 @@ def _by_size(words: Iterable[tuple[int, ...]]) -> list[tuple[int, np.ndarray]]:
 
 
 def _last_tokens(history: torch.Tensor, lengths: torch.Tensor, count: int) -> torch.Tensor:
-    """[rows, count]: the last `count` of the `lengths` [rows] tokens of `history` [rows, longest]."""
+    """[rows, count]: the last `count` of the `lengths` [rows] tokens of `history` [rows,
+    longest]."""
     position = torch.arange(count, device=history.device) + (lengths - count)[:, None]
     return history.gather(1, position.long())
 

@@ -1,8 +1,8 @@
 """From logits to tokens, for all rows of a step at once, on the device.
 
-The rules that most requests use (`restrictions.py`, then the likeliest token) read their settings on
-the device alone, so that a captured graph holds them. The others run behind it, for the rows that
-ask; which do is known on the host, so nothing waits for the device.
+The rules that most requests use (`restrictions.py`, then the likeliest token) read their settings
+on the device alone, so that a captured graph holds them. The others run behind it, for the rows
+that ask; which do is known on the host, so nothing waits for the device.
 """
 
 import numpy as np

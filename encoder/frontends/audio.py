@@ -146,8 +146,10 @@ class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
 
 
 def kept_rows(lengths: np.ndarray, window_tokens: int) -> np.ndarray | None:
-    """[sum of lengths] int: rows of the first `lengths` tokens of each window, packed windows of
-    `window_tokens`. None for all rows."""
+    """Rows of the first `lengths` tokens of each window, in packed windows of `window_tokens`.
+
+    [sum of lengths] int; None for all rows.
+    """
     if (lengths == window_tokens).all():
         return None
     return np.flatnonzero(np.arange(window_tokens)[None] < lengths[:, None])

@@ -60,8 +60,10 @@ class Frontend(ABC, Generic[B, S]):
 
     @abstractmethod
     def pack(self, inputs: Sequence[np.ndarray]) -> B:
-        """Checks `inputs` and packs them, in their order. Raises ValueError for one that the model
-        can't take."""
+        """Checks `inputs` and packs them, in their order.
+
+        Raises ValueError for an input that the model can't take.
+        """
 
     @abstractmethod
     def embed(self, batch: B) -> torch.Tensor:

@@ -6,11 +6,14 @@ from torch import nn
 
 from antiphon.families.audio_config import AudioConfig
 
-HIGHEST = 8000.0  # Hz; of the filters, whatever the sampling rate
+MAX_FREQUENCY = 8000.0  # Hz; of the filters, whatever the sampling rate
 
 
 class LogMel(nn.Module):
-    """[windows, samples] float32 -> [windows, mel_bins, frames], equal to transformers' WhisperFeatureExtractor."""
+    """[windows, samples] float32 -> [windows, mel_bins, frames].
+
+    Equals transformers' WhisperFeatureExtractor.
+    """
 
     filters: torch.Tensor
     taper: torch.Tensor
@@ -34,14 +37,14 @@ class LogMel(nn.Module):
 
 
 def _mel_filters(config: AudioConfig) -> np.ndarray:
-    """Slaney's triangles on the mel scale, each of unit area, float32 [mel_bins, frequencies]."""
+    """Slaney's triangles of unit area on the mel scale, float32 [mel_bins, frequencies]."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(
         num_frequency_bins=config.fft_size // 2 + 1,
         num_mel_filters=config.mel_bins,
         min_frequency=0.0,
-        max_frequency=HIGHEST,
+        max_frequency=MAX_FREQUENCY,
         sampling_rate=config.sampling_rate,
         norm="slaney",
         mel_scale="slaney",

@@ -1,7 +1,7 @@
 """The text frontend: token ids in, looked up in the encoder's embedding.
 
-Its graphs are captured for numbers of tokens that batches are padded to. Padding belongs to no sequence:
-attention leaves its rows alone, and nothing reads them.
+Its graphs are captured for numbers of tokens that batches are padded to. Padding belongs to no
+sequence: attention leaves its rows alone, and nothing reads them.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ WARM_UP_TOKENS = 16
 MAX_GRAPH_TOKENS = 8192
 # Up to here padding costs no time: even a small model's kernels take no longer than their launches.
 FREE_PADDING_TOKENS = 1024
-# Each sequence that a graph has room for costs a row of attention programs, whether it is used or not.
+# Each sequence that a graph has room for costs a row of attention programs, even if it is empty.
 TOKENS_PER_SEQUENCE = 64
 MIN_SEQUENCES = 8
 
@@ -68,8 +68,11 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
         )
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
-        """[tokens] from 0. In some families the padding token takes no position of its own (see
-        `TokenEmbedding`). No batch is ever padded here: such a token is part of the text itself."""
+        """[tokens] from 0.
+
+        In some families the padding token takes no position of its own (see `TokenEmbedding`). No
+        batch is ever padded here: such a token is part of the text itself.
+        """
         if self._padding_id is None:
             return np.arange(len(ids))
         return np.maximum(np.cumsum(ids != self._padding_id) - 1, 0)
@@ -126,7 +129,7 @@ class TextGraphInputs(GraphInputs[TextBatch, TextShape]):
 
 
 def text_shapes(max_tokens: int) -> list[TextShape]:
-    """Up to `max_tokens`, the smallest first; padding to the next one adds an eighth or 32 tokens."""
+    """Up to `max_tokens`, the smallest first. Padding adds an eighth of the tokens, or 32."""
     sizes = [32]
     while sizes[-1] < max_tokens:
         sizes.append(sizes[-1] + max(32, sizes[-1] // 8 // 32 * 32))
@@ -137,7 +140,7 @@ def text_shapes(max_tokens: int) -> list[TextShape]:
 
 
 def choose_shape(lengths: np.ndarray, shapes: list[TextShape]) -> TextShape | str:
-    """The smallest of `shapes` that holds sequences of these `lengths`, or why none should be used."""
+    """The smallest of `shapes` that holds sequences of these `lengths`, or why none is used."""
     tokens, sequences = int(lengths.sum()), len(lengths)
     fitting = (shape for shape in shapes if shape.tokens >= tokens and shape.sequences >= sequences)
     smallest = min(fitting, key=lambda shape: shape.tokens, default=None)

@@ -1,4 +1,4 @@
-"""One file per structure; `build` makes the encoder half that a checkpoint's description names."""
+"""One file per structure; `build` makes the encoder that a half describes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from antiphon.encoder.models.t5 import T5Encoder
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.families.halves import Half
 
-# By `Half.structure`; each takes the half of that structure.
+# By `Half.structure`; a class takes the half of its structure.
 MODELS: dict[str, Callable[[Any], EncoderModel]] = {
     "bart": BartEncoder,
     "t5": T5Encoder,

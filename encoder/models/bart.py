@@ -1,4 +1,7 @@
-"""The encoder of BART (Lewis et al. 2019) and its family: mBART, Pegasus, Marian, M2M-100/NLLB; its layer is Whisper's too."""
+"""The encoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian and M2M-100/NLLB.
+
+Its layer is Whisper's too.
+"""
 
 import torch
 from torch import nn
@@ -42,12 +45,10 @@ class EncoderLayer(nn.Module):
 
     def forward(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
         if self.pre_norm:
-            return self._norms_before(residual, attention, metadata)
-        return self._norms_behind(residual, attention, metadata)
+            return self._pre_norm(residual, attention, metadata)
+        return self._post_norm(residual, attention, metadata)
 
-    def _norms_before(
-        self, residual: Residual, attention: FullAttention[M], metadata: M
-    ) -> Residual:
+    def _pre_norm(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
         x, residual = self.self_attn_layer_norm(residual)
         x = self.self_attn(x, attention, metadata)
         residual = self.self_attn.out_proj.add_to(residual, x)
@@ -56,9 +57,7 @@ class EncoderLayer(nn.Module):
         x = self.fc1.activated(x, self.activation)
         return self.fc2.add_to(residual, x)
 
-    def _norms_behind(
-        self, residual: Residual, attention: FullAttention[M], metadata: M
-    ) -> Residual:
+    def _post_norm(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
         x = self.self_attn(residual.x, attention, metadata)
         residual = self.self_attn.out_proj.add_to(residual, x)
         residual = self.self_attn_layer_norm.renew(residual)

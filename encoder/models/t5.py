@@ -1,4 +1,7 @@
-"""The encoder of T5 (Raffel et al. 2020): RMSNorm before each sublayer, no biases, relative position bias, unscaled scores."""
+"""The encoder of T5 (Raffel et al. 2020).
+
+RMSNorm before every sublayer, no biases, a relative position bias, and scores without a scale.
+"""
 
 import torch
 from torch import nn

@@ -78,7 +78,7 @@ def check_options(
         task=task,
         timestamps=bool(timestamps),
         longest=_window(chunk_seconds, audio),
-        params=_one_sample(one_of(params, sampling_params)),
+        params=one_sample(one_of(params, sampling_params)),
         priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
         progress=progress,
@@ -117,7 +117,11 @@ def _window(chunk_seconds: Any, audio: AudioConfig) -> int:
     return int(chunk_seconds * audio.sampling_rate)
 
 
-def _one_sample(params: Any) -> SamplingParams:
+def one_sample(params: Any) -> SamplingParams:
+    """The parameters of a transcription; None stands for the defaults.
+
+    Raises SamplingError for several samples, and for anything that is no SamplingParams.
+    """
     if params is None:
         return SamplingParams()
     if not isinstance(params, SamplingParams):

@@ -49,7 +49,10 @@ _NAMES = {
     "sardinian": "sc", "scottish gaelic": "gd", "sotho": "st", "swati": "ss", "tigrinya": "ti",
     "tsonga": "ts", "tswana": "tn", "twi": "tw", "uyghur": "ug", "wolof": "wo", "xhosa": "xh",
     "zulu": "zu", "persian": "fa", "filipino": "tl", "tagalog": "tl", "norwegian bokmål": "no",
-    "frisian": "fy",
+    "frisian": "fy", "norwegian bokmal": "no", "norwegian nynorsk": "nn",
+    "mandarin chinese": "zh", "simplified chinese": "zh", "traditional chinese": "zh",
+    "brazilian portuguese": "pt", "european portuguese": "pt", "american english": "en",
+    "british english": "en", "swiss german": "de",
 }  # fmt: skip
 
 OWN_NAMES = {  # what languages call themselves

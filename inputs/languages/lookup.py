@@ -16,7 +16,7 @@ OTHER_CODES = {
 MEANT = {
     "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "il": "he", "ir": "fa", "jp": "ja", "kr": "ko",
     "se": "sv", "ua": "uk", "vn": "vi", "detect": "auto", "multi": "auto", "multilingual": "auto",
-    "none": "auto", "null": "auto", "unknown": "auto",
+    "none": "auto", "null": "auto", "unknown": "auto", "mul": "auto", "und": "auto",
 }  # fmt: skip
 NEAR = 0.75  # the least similarity of a suggestion
 
@@ -49,7 +49,8 @@ def _candidates(text: str) -> list[str]:
     """Codes that `text`, in small letters, may stand for; the likeliest first."""
     prefix = text.replace("_", "-").split("-")[0]
     shorter = two_letters(prefix)  # for ISO 639's three letters: deu, ger
-    names = (CODES_BY_NAME.get(text), OWN_NAMES.get(text), OTHER_CODES.get(text))
+    whole = two_letters(text.replace("_", " ").replace("-", " "))  # norwegian_nynorsk
+    names = (CODES_BY_NAME.get(text), OWN_NAMES.get(text), OTHER_CODES.get(text), whole)
     parts = (prefix, OTHER_CODES.get(prefix), shorter, OTHER_CODES.get(shorter))
     return [code for code in (text, *names, *parts) if code is not None]
 

@@ -1,4 +1,4 @@
-"""Rows of eight-bit numbers with one scale each: the form in which quantized layers take activations."""
+"""Rows of eight-bit numbers with one scale per row: how quantized layers take their inputs."""
 
 from dataclasses import dataclass
 
@@ -33,5 +33,5 @@ class QuantizedRows:
 
 
 def row_scales(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[rows, 1] float32: divided by it, a row's largest element is the largest number of `dtype`."""
+    """[rows, 1] float32: what maps a row's largest element to the largest number of `dtype`."""
     return x.float().abs().amax(-1, keepdim=True).clamp(min=SMALLEST_SCALE) / LARGEST[dtype]

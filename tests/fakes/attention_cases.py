@@ -1,4 +1,7 @@
-"""Attention problems with their answers: ragged lengths, pages out of order, everything outside them poisoned."""
+"""Attention problems with their answers.
+
+Lengths are ragged, pages out of order, and whatever no query may see is poisoned.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +32,8 @@ PAGED_LENGTHS = [
     ([1, 1, 5, 3], [16, 2, 5, 21]),
     ([6, 2], [6, 30]),
 ]
-POISON = 1e4  # in keys that nobody may see; finite, so that a masked product stays finite in the reference backend
+# In keys that no query may see; finite, so that a masked product stays finite in the reference.
+POISON = 1e4
 
 
 def make_bias(
@@ -56,7 +60,7 @@ def plain_attention(
         - (torch.arange(q.shape[0], device=q.device) + first_query)[:, None]
     )
     if bias is not None:
-        scores = scores + bias.materialise(distance[None])[0].double()
+        scores = scores + bias.materialize(distance[None])[0].double()
     if causal:
         scores = scores.masked_fill(distance > 0, float("-inf"))
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.double())
@@ -94,12 +98,12 @@ def check_full(backend: FullAttention[object], lengths: list[int], seed: int = 0
     bias = make_bias(spec.num_heads, True, spec.device, spec.dtype) if spec.bias else None
     metadata = backend.plan(FullBatch.of(np.array(lengths), spec.device))
     poison_free_memory(q)
-    found = backend.run(q, k, v, metadata, bias)
+    out = backend.run(q, k, v, metadata, bias)
     start = 0
     for length in lengths:
         rows = slice(start, start := start + length)
         close(
-            found[rows],
+            out[rows],
             plain_attention(q[rows], k[rows], v[rows], spec.scale, bias, 0, False),
             spec.dtype,
         )
@@ -131,10 +135,10 @@ class PagedCase:
         pool = torch.full(
             (2, len(order), size, spec.num_heads, spec.head_dim), limit, device=spec.device
         ).to(kv_dtype)
-        sequences, at = [], 0
+        sequences, first_page = [], 0
         for row, (length, count) in enumerate(zip(kv_lens, counts, strict=True)):
-            table[row, :count] = order[at : at + count]
-            at += count
+            table[row, :count] = order[first_page : first_page + count]
+            first_page += count
             kv = torch.randn(2, length, spec.num_heads, spec.head_dim, device=spec.device).to(
                 kv_dtype
             )
@@ -158,7 +162,7 @@ class PagedCase:
         )
 
     def check(
-        self, found: torch.Tensor, spec: AttentionSpec, rounded: torch.dtype | None = None
+        self, out: torch.Tensor, spec: AttentionSpec, rounded: torch.dtype | None = None
     ) -> None:
         """`rounded`: to what queries and weights are, if it is coarser than the spec's dtype."""
         start = 0
@@ -167,7 +171,7 @@ class PagedCase:
         ):
             rows = slice(start, start := start + int(queries))
             first = int(length - queries)
-            wanted = plain_attention(
+            expected = plain_attention(
                 self.q[rows],
                 k.float(),
                 v.float(),
@@ -176,7 +180,7 @@ class PagedCase:
                 first,
                 spec.kind == "causal",
             )
-            close(found[rows], wanted, rounded or spec.dtype)
+            close(out[rows], expected, rounded or spec.dtype)
 
 
 def check_paged(
@@ -191,9 +195,9 @@ def check_paged(
 
 
 def poison_free_memory(like: torch.Tensor) -> None:
-    """The allocator gives the block that was freed last to the next request of its size: the output starts as NaN."""
+    """Makes the next output of this size start as NaN: the allocator reuses the last freed block."""
     torch.full(like.shape, float("nan"), dtype=like.dtype, device=like.device)
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> None:
-    torch.testing.assert_close(found.double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+def close(out: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    torch.testing.assert_close(out.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])

@@ -61,7 +61,7 @@ def check_small_batch(
 
 @torch.inference_mode()
 def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
-    """Queries come back, keys and values are in their pages, as when each is a kernel of its own."""
+    """One kernel returns the queries and writes keys and values to pages, as several kernels do."""
     pools = [KVPool(1, 4, 8, 2, 64, kv_dtype, torch.device(device)) for _ in range(2)]
     layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
     nn.init.normal_(layer.weight, std=1.0)

@@ -1,6 +1,6 @@
-"""On a CUDA device: every backend that is installed there, every kind, dtype, head size and bias, against float64 attention.
+"""On a CUDA device: every backend that is installed there, against float64 attention.
 
-python -m pytest -m gpu tests/test_gpu_attention.py
+Every kind, dtype, head size and bias: python -m pytest -m gpu tests/gpu/test_attention.py
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_full(name: str, spec: AttentionSpec) -> FullAttention[object]:
-    """The backend; a skip only where its package is not installed, with what a user would be told."""
+    """Skips only where the backend's package is not installed, with what a user would be told."""
     if why := missing(name):
         pytest.skip(why)
     return BACKENDS[name].full_class()(spec)
@@ -86,7 +86,7 @@ PAGED = [
     (name, paged_spec(kind, 5, size, dtype, bias, 256 if name == "flash_attn" else 16, "cuda", kv))
     for name in NAMES
     for dtype, kv in [
-        *((each, None) for each in DTYPES),
+        *((dtype, None) for dtype in DTYPES),
         (torch.bfloat16, FLOAT8),
         (torch.float16, FLOAT8),
     ]
@@ -105,7 +105,7 @@ def test_full_attention(name: str, spec: AttentionSpec) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", [name for name in NAMES if BACKENDS[name].support("full")])
 def test_lengths_that_change_with_every_batch(name: str, bias: bool) -> None:
-    """What a backend compiles for the shapes that it has met must not decide what later ones get."""
+    """Kernels that were compiled for earlier shapes must not give later ones wrong results."""
     spec = full_spec(4, 64, torch.bfloat16, bias, "cuda")
     if unsupported(name, spec, torch.cuda.get_device_capability()) is not None:
         pytest.skip(f"{name} has no such attention")
@@ -143,7 +143,7 @@ def test_many_float8_sequences(sequences: int, bias: bool) -> None:
 )
 @pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
 def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
-    """The tensors of the batch keep their addresses, their contents change; `replan` does what the host must do again."""
+    """The tensors keep their addresses, with new contents; `replan` does the work of the host."""
     page_size = 256 if name == "flash_attn" else 16
     backend = make_paged(
         name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda")
@@ -171,7 +171,7 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
         for row, (count, length) in enumerate(zip(query_lens, lengths, strict=True)):
             rows = slice(start, start := start + count)
             k, v = (
-                each[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for each in pool
+                pages[torch.from_numpy(table[row]).cuda()].flatten(0, 1)[:length] for pages in pool
             )
             close(
                 out[rows],
@@ -181,7 +181,10 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
 
 
 def test_splits_that_join_themselves_never_race() -> None:
-    """The program that arrives last reads what the others wrote: a missing barrier shows as a moving error."""
+    """The program that arrives last reads what the others wrote.
+
+    A missing barrier would show as an error that comes and goes.
+    """
     from antiphon.attention.backends.triton import TritonPagedMetadata
 
     backend = make_paged("triton", paged_spec("cross", 20, 64, torch.bfloat16, False, 16, "cuda"))
@@ -203,7 +206,7 @@ def test_a_strong_bias_decides_which_token_is_read() -> None:
     bias = make_bias(2, True, "cuda")
     bias.weight.data.mul_(8)
     q, k, v = torch.randn(3, 500, 2, 64, device="cuda")
-    found = backend.run(
+    out = backend.run(
         q, k, v, backend.plan(FullBatch.of(np.array([500]), torch.device("cuda"))), bias
     )
-    close(found, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)
+    close(out, plain_attention(q, k, v, backend.spec.scale, bias, 0, False), torch.float32)

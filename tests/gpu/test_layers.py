@@ -1,6 +1,6 @@
 """On a CUDA device: the Triton kernels between attention, against the code for CPUs.
 
-python -m pytest -m gpu tests/test_gpu_layers.py
+python -m pytest -m gpu tests/gpu/test_layers.py
 """
 
 import copy
@@ -153,10 +153,14 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("norm", "sizes", "activation"),
     [
-        (None, (1280, 1280), None), (lambda: LayerNorm(1280), (1280, 3840), None), (lambda: LayerNorm(1280), (1280, 5120), "gelu"),
-        (None, (5120, 1280), None), (lambda: RMSNorm(2048, 1e-6), (2048, 6144), "relu"), (lambda: LayerNorm(384), (384, 1536), "gelu_new"),
+        (None, (1280, 1280), None),
+        (lambda: LayerNorm(1280), (1280, 3840), None),
+        (lambda: LayerNorm(1280), (1280, 5120), "gelu"),
+        (None, (5120, 1280), None),
+        (lambda: RMSNorm(2048, 1e-6), (2048, 6144), "relu"),
+        (lambda: LayerNorm(384), (384, 1536), "gelu_new"),
     ],
-)  # fmt: skip
+)
 def test_linear_layers_of_a_small_batch(
     rows: int, dtype: torch.dtype, norm: Any, sizes: tuple[int, int], activation: str | None
 ) -> None:
@@ -213,7 +217,7 @@ def test_greedy_sampling(seed: int) -> None:
 
 
 def test_capturing_waits_for_what_the_work_reads() -> None:
-    """Ids that are still being made on another stream would be read as whatever lay there before, and index out of a table."""
+    """Ids still being made on another stream must not be read: they would index past a table."""
     from antiphon.runtime.graphs import GraphCapture
 
     table, out = torch.arange(64.0, device="cuda")[:, None], torch.empty(2048, 1, device="cuda")

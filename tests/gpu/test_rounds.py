@@ -1,6 +1,7 @@
-"""On a CUDA device, Whisper large-v3's shapes: rounds of several steps, and more masks than a graph was captured with.
+"""On a CUDA device, Whisper large-v3's shapes: rounds of several steps, and more masks than a
+graph was captured with.
 
-python -m pytest -m gpu tests/test_gpu_rounds.py
+python -m pytest -m gpu tests/gpu/test_rounds.py
 """
 
 import gc
@@ -21,7 +22,8 @@ pytestmark = [
 ]
 
 SEQUENCES, STEPS = 64, 60
-# Greedy decoding by random weights repeats itself; a draw from their nearly even distribution shows any change of a logit.
+# Greedy decoding by random weights repeats itself; a draw from their nearly even distribution shows
+# any change of a logit.
 DRAWN = SamplingParams(temperature=1.0)
 
 
@@ -32,10 +34,19 @@ def large_v3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("large-v3")
     config = WhisperConfig(
-        vocab_size=51866, num_mel_bins=128, d_model=1280, encoder_layers=32, decoder_layers=32, encoder_attention_heads=20,
-        decoder_attention_heads=20, encoder_ffn_dim=5120, decoder_ffn_dim=5120, max_source_positions=1500, max_target_positions=448,
+        vocab_size=51866,
+        num_mel_bins=128,
+        d_model=1280,
+        encoder_layers=32,
+        decoder_layers=32,
+        encoder_attention_heads=20,
+        decoder_attention_heads=20,
+        encoder_ffn_dim=5120,
+        decoder_ffn_dim=5120,
+        max_source_positions=1500,
+        max_target_positions=448,
         architectures=["WhisperForConditionalGeneration"],
-    )  # fmt: skip
+    )
     config.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=128).save_pretrained(folder)
     return folder
@@ -46,13 +57,20 @@ def make(folder: Path, device: str = "cuda", **options: Any) -> PlainEngine:
     torch.manual_seed(0)
     dtype = "bfloat16" if device == "cuda" else "float32"
     return PlainEngine(
-        folder, device=device, dtype=dtype, load_format="dummy", max_num_seqs=SEQUENCES, max_encoder_batch_tokens=6000,
-        num_kv_pages=1000, **options,
-    )  # fmt: skip
+        folder,
+        device=device,
+        dtype=dtype,
+        load_format="dummy",
+        max_num_seqs=SEQUENCES,
+        max_encoder_batch_tokens=6000,
+        num_kv_pages=1000,
+        **options,
+    )
 
 
 def run(engine: PlainEngine, params: list[SamplingParams]) -> list[list[int]]:
-    """Tokens of 64 sequences that all begin in one step, so that every step has the same rows however many make a round."""
+    """Tokens of 64 sequences that all begin in one step, so that every step has the same rows
+    however many make a round."""
     rng = np.random.default_rng(1)
     clips = [(rng.standard_normal(16_000 * 5) * 0.1).astype(np.float32) for _ in range(4)]
     ids = []
@@ -70,7 +88,8 @@ def run(engine: PlainEngine, params: list[SamplingParams]) -> list[list[int]]:
 
 
 def test_rounds_of_any_length_give_the_same_tokens(large_v3: Path) -> None:
-    """The device takes longer for a step than the host: buffers come round while their copies still wait in line."""
+    """The device takes longer for a step than the host: buffers come round while their copies
+    still wait in line."""
     params, results = [DRAWN] * SEQUENCES, {}
     for steps in (1, 2, 4, 8):
         engine = make(large_v3, num_scheduler_steps=steps)
@@ -86,7 +105,8 @@ def test_rounds_of_any_length_give_the_same_tokens(large_v3: Path) -> None:
 
 
 def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
-    """With too few buffers for the rounds under way the host must wait, and the tokens are the same."""
+    """With too few buffers for the rounds in flight the host must wait, and the tokens are the
+    same."""
     params = [DRAWN] * SEQUENCES
     wanted = run(make(large_v3), params)
     engine = make(large_v3, num_scheduler_steps=4)
@@ -99,7 +119,8 @@ def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
 def test_masks_of_every_sequence_stay_in_graphs(
     large_v3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 masks at once, where 16 rows made a table once: all from graphs, and as the plain sampler has them."""
+    """64 masks at once, where 16 rows made a table once: all from graphs, and as the plain
+    sampler has them."""
     params = [
         SamplingParams(logit_bias={50 + i: 30.0, 9000 + 7 * i: 25.0}) for i in range(SEQUENCES)
     ]

@@ -25,7 +25,7 @@ from antiphon.inputs.prompts import token_ids
 from antiphon.runtime.threads import DaemonThreads
 
 MODEL = str(T5)
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_calls_that_meet_a_close_end_all_the_same():
     for thread in closers:
         thread.start()
     for thread in callers + closers:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert not any(thread.is_alive() for thread in callers + closers)
     assert [type(error) for error in ends] == [EngineDeadError] * len(calls)
 
@@ -75,7 +75,7 @@ def test_a_call_behind_the_loops_end_is_refused(engine):
 def test_a_closed_engine_leaves_no_thread():
     before = set(threading.enumerate())
     Engine(MODEL, ray=False).close()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left
@@ -117,7 +117,7 @@ def test_shutdown_does_not_wait_for_work_that_a_thread_took():
             target=threads.shutdown, args=(False,), kwargs={"cancel_futures": True}, daemon=True
         )
         ending.start()
-        ending.join(PATIENCE)
+        ending.join(TIMEOUT)
         assert not ending.is_alive()
 
 
@@ -177,7 +177,7 @@ def test_absent_parameters_among_others(engine):
 
 
 class Raising:
-    """What a caller may hand over, and which raises an error of its own wherever it is looked at."""
+    """A caller's object that raises an error of its own whenever it is read."""
 
     def __index__(self) -> int:
         raise RuntimeError("no index")

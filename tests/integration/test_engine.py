@@ -1,4 +1,4 @@
-"""Through real Ray actors: the same tokens as the plain objects, many callers at once, bad ones among them, and an orderly end."""
+"""Through real Ray actors: the tokens of the plain objects, many callers, errors, orderly ends."""
 
 import asyncio
 import json
@@ -109,7 +109,7 @@ def test_one_clip_under_several_prompts_is_encoded_once(whisper: Engine) -> None
         prompts[0], SamplingParams(n=4, temperature=0.8, seed=1), use_tqdm=False
     )
     after = whisper.stats()
-    assert after["encodes"] - before["encodes"] == 1
+    assert after["encodes"] - before.get("encodes", 0) == 1
     assert after["done"] - before.get("done", 0) == 7
     assert outputs[0].outputs[0].text.strip() == "call seven nine zero"
     assert len(samples[0].outputs) == 4
@@ -239,8 +239,8 @@ def test_a_tiny_pool_preempts_and_gives_the_same_text(t5: Engine, t5_folder: Pat
         assert small.stats()["preemptions"] > 0
         assert small.stats()["kv_pages_available"] == 12
     wanted = t5.generate(prompts, SamplingParams(max_tokens=16, ignore_eos=True), use_tqdm=False)
-    assert [each.outputs[0].token_ids for each in outputs] == [
-        each.outputs[0].token_ids for each in wanted
+    assert [output.outputs[0].token_ids for output in outputs] == [
+        output.outputs[0].token_ids for output in wanted
     ]
 
 
@@ -271,7 +271,7 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
             stats = await engine.stats()
             assert (stats["open"], stats["done"], stats["cancelled"]) == (0, 60, 1)
             assert stats["kv_pages_available"] == stats["kv_pages"]
-            assert sum(engine.router.decoder_load) == 0
+            assert sum(engine.requests.router.decoder_load) == 0
 
     asyncio.run(run())
 
@@ -333,7 +333,7 @@ def test_what_the_loading_raises_comes_through_unchanged(t5_folder: Path, tmp_pa
 
 
 def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> None:
-    """A payload that breaks the model itself is run again alone; its neighbours in the batch are not touched."""
+    """A payload that breaks the model is run again alone; the others of its batch succeed."""
 
     async def run() -> None:
         engine = whisper._async
@@ -348,9 +348,9 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         broken = replace(
             good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32))
         )
-        opened = [engine.submit(each, each.prompt_token_ids) for each in (good, broken)]
+        opened = [engine.submit(prepared, prepared.prompt_token_ids) for prepared in (good, broken)]
         results = await asyncio.gather(
-            *(engine.result(each) for each in opened), return_exceptions=True
+            *(engine.result(request) for request in opened), return_exceptions=True
         )
         assert not isinstance(results[0], BaseException)
         assert isinstance(results[1], RequestFailed)

@@ -1,4 +1,4 @@
-"""The engine without Ray, and through it what an engine must bear: callers' odd values, workers that hang or end, other loops."""
+"""The engine without Ray: odd values of callers, workers that hang or end, other loops."""
 
 import asyncio
 import gc

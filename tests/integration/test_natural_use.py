@@ -1,4 +1,4 @@
-"""What users of other tools type and hand over by mistake: taken, or refused as a whole, early and by name."""
+"""What users of other tools pass by habit: accepted, or refused early and by name."""
 
 import io
 import os
@@ -186,8 +186,11 @@ def test_an_architecture_is_known_before_transformers_is_imported(
         options = ModelOptions(model=str(folder))
         assert architecture_of(options) == (ModelConfig.load(options).architecture, reads)
     code = (
-        "import sys\nfrom antiphon.families.checkpoint import architecture_of\nfrom antiphon.config.options import ModelOptions\n"
-        f"architecture_of(ModelOptions(model={str(t5_folder)!r}))\nassert not {{'torch', 'transformers', 'ray'}} & set(sys.modules)"
+        "import sys\n"
+        "from antiphon.families.checkpoint import architecture_of\n"
+        "from antiphon.config.options import ModelOptions\n"
+        f"architecture_of(ModelOptions(model={str(t5_folder)!r}))\n"
+        "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -285,7 +288,8 @@ def test_what_settings_alone_decide_is_quick(
     ]
     code = (
         f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
-        "try:\n    main()\nfinally:\n    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
+        "try:\n    main()\nfinally:\n"
+        "    print(not {'torch', 'transformers', 'tokenizers'}.isdisjoint(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "False\n")

@@ -336,6 +336,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config nested beyond all reason": (config_text("[" * 100_000), r"cannot read .*config.json"),
     "no model type": (config_text('{"d_model": 8}'), "model_type None without architectures"),
     "unknown type": (lambda folder: change(folder, architectures=..., model_type="llama"), "model_type 'llama' without architectures"),
+    "architecture as a number": (lambda folder: change(folder, architectures=5), "must be a list of names, not 5"),
+    "architectures of mappings": (lambda folder: change(folder, architectures=[{}]), "must be a list of names"),
     "classifier": (lambda folder: change(folder, architectures=["BartForSequenceClassification"]), "BartForSequenceClassification"),
     "size as a text": (lambda folder: change(folder, d_model="big"), "config.json"),
     "size is null": (lambda folder: change(folder, vocab_size=None, decoder_layers=None), "has shape|lacks the tensor"),

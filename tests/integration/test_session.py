@@ -93,7 +93,7 @@ def _run(script: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_engines_and_event_loops_in_any_order_of_start_and_end() -> None:
-    """And a program that closes nothing ends by itself, with its own exit code, leaving no process behind."""
+    """A program that closes nothing ends with its own exit code, and leaves no process behind."""
     run = _run(
         f"""
         import asyncio, sys, psutil, ray, time
@@ -170,7 +170,9 @@ def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) ->
     assert time.monotonic() - began < 8  # 2 on a machine that does nothing else
     time.sleep(0.5)
     assert not [
-        each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+        process
+        for process in started
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     ]
 
 
@@ -199,7 +201,8 @@ def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
 
 @pytest.mark.parametrize("ray", [False, True])
 def test_an_engine_in_a_forked_child_is_refused_at_once(ray: bool) -> None:
-    """Ray's client hangs in it, OpenMP ends it; and the child ends with its own exit code, which Ray's exit turned into a crash."""
+    """Ray's client would hang in it and OpenMP end it. It ends with its own exit code, not with
+    a crash in Ray's exit steps."""
     run = _run(
         f"""
         import os, sys

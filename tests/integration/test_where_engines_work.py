@@ -1,4 +1,4 @@
-"""Engines in other threads and event loops, copied, closed twice or late: each works, or says at once why not."""
+"""Engines in other threads and loops, copied, closed twice or late: they work, or say why not."""
 
 import asyncio
 import copy
@@ -21,7 +21,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.sync_engine import Engine
 
 MODEL = str(T5)
-PATIENCE = 30.0
+TIMEOUT = 30.0
 CALLS: dict[str, Callable[[AsyncEngine], Any]] = {
     "generate": lambda engine: engine.generate("12"),
     "stream": lambda engine: anext(engine.stream("12")),
@@ -39,7 +39,7 @@ def engine():
 
 def in_thread(work: Callable[[], Any]) -> Any:
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result(PATIENCE)
+        return pool.submit(work).result(TIMEOUT)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -48,7 +48,7 @@ def test_another_threads_event_loop_is_refused_at_once(engine: Engine, call: str
         await CALLS[call](engine._async)
 
     with pytest.raises(EngineDeadError, match="started in another event loop"):
-        in_thread(lambda: asyncio.run(asyncio.wait_for(work(), PATIENCE)))
+        in_thread(lambda: asyncio.run(asyncio.wait_for(work(), TIMEOUT)))
     assert engine.generate("12", use_tqdm=False)[0].outputs  # and does no harm
 
 
@@ -105,15 +105,13 @@ def test_an_engine_is_closed_from_another_threads_loop_while_its_own_runs() -> N
         await asyncio.sleep(0.1)
         engines.append(engine)
         started.set()
-        ends.extend(
-            await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), PATIENCE)
-        )
+        ends.extend(await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), TIMEOUT))
 
     serving = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     serving.start()
-    assert started.wait(PATIENCE)
-    asyncio.run(asyncio.wait_for(engines[0].close(), PATIENCE))
-    serving.join(PATIENCE)
+    assert started.wait(TIMEOUT)
+    asyncio.run(asyncio.wait_for(engines[0].close(), TIMEOUT))
+    serving.join(TIMEOUT)
     assert [type(end) for end in ends] == [EngineDeadError] * 3
     asyncio.run(engines[0].close())
 
@@ -122,7 +120,7 @@ def test_an_engine_is_closed_from_another_loop_while_its_own_rests() -> None:
     own = asyncio.new_event_loop()
     engine = AsyncEngine(MODEL, ray=False)
     own.run_until_complete(engine.start())
-    asyncio.run(asyncio.wait_for(engine.close(), PATIENCE))
+    asyncio.run(asyncio.wait_for(engine.close(), TIMEOUT))
     with pytest.raises(EngineDeadError, match="closed"):
         own.run_until_complete(engine.generate("12"))
     own.run_until_complete(asyncio.sleep(0.01))
@@ -143,7 +141,7 @@ def test_a_finalizer_in_the_engines_own_thread_waits_for_nobody() -> None:
         engine.close()
 
     engine._loop_thread.loop.call_soon_threadsafe(finalize)
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert "own thread" in str(refused[0])
     with pytest.raises(EngineDeadError, match="closed"):

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from antiphon.actors.channel import CommandReceiver, CommandSender
-from antiphon.actors.messages import Cancel, DecoderMessage, Submit
+from antiphon.actors.messages import Cancel, Command, Stop, Submit
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 
-Received = queue.Queue[DecoderMessage]
+Received = queue.Queue[Command]
 
 
 @pytest.fixture
@@ -52,11 +52,13 @@ def test_messages_arrive_in_order_and_arrays_are_equal(
     for number, array in enumerate(arrays):
         sender.send(Submit([request(number, array)]))
         sender.send(Cancel(number))
+        sender.send(Stop(number))
     for number, array in enumerate(arrays):
         (arrived,) = submitted(received)
         assert arrived.id == number
         np.testing.assert_array_equal(arrived.media.payload, array)
         assert received.get(timeout=5) == Cancel(number)
+        assert received.get(timeout=5) == Stop(number)
     sender.close()
 
 
@@ -87,8 +89,8 @@ def test_strangers_are_not_heard(receiver: CommandReceiver, received: Received) 
 
 
 def test_a_receiver_that_fails_says_why() -> None:
-    def refuse(message: DecoderMessage) -> None:
-        raise KeyError(message)
+    def refuse(command: Command) -> None:
+        raise KeyError(command)
 
     receiver = CommandReceiver("127.0.0.1", refuse)
     receiver.start()

@@ -1,4 +1,5 @@
-"""Errors of steps, encoder batches and handoffs: they end what they were for; a device that can't go on ends its worker."""
+"""Errors of steps, encoder batches and handoffs end the requests concerned; those of an unusable
+device end its worker."""
 
 import time
 from collections.abc import Callable
@@ -57,12 +58,14 @@ def states(engine: PlainEngine, ids: list[int]) -> list[RequestState]:
     return [engine.finished[id_].state for id_ in ids]
 
 
-@pytest.mark.parametrize("name", ["launch", "_write_cross", "_run_model"])
+@pytest.mark.parametrize("name", ["launch", "cross_kv.write", "_run_model"])
 def test_a_failed_step_ends_its_requests_and_keeps_no_hidden_states(
     engine: PlainEngine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = engine.replica.runner
-    monkeypatch.setattr(runner, name, fails_once(getattr(runner, name)))
+    owner = runner.cross_kv if name.startswith("cross_kv") else runner
+    method = name.split(".")[-1]
+    monkeypatch.setattr(owner, method, fails_once(getattr(owner, method)))
     first = submit(engine, [5, 6], [7, 8, 9])
     engine.run()
     assert states(engine, first) == [RequestState.FAILED] * 2

@@ -35,20 +35,20 @@ class Objects:
 
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> Objects:
-    found = Objects()
-    monkeypatch.setattr(ray, "put", found.put)
-    monkeypatch.setattr(ray, "get", found.get)
-    return found
+    objects = Objects()
+    monkeypatch.setattr(ray, "put", objects.put)
+    monkeypatch.setattr(ray, "get", objects.get)
+    return objects
 
 
-def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> list[Future[Stored]]:
+def put_while_one_is_in_flight(objects: Objects, arrays: list[np.ndarray]) -> list[Future[Stored]]:
     store = PayloadStore()
     with ThreadPoolExecutor(len(arrays)) as threads:
         stored = [threads.submit(store.put, arrays[0])]
         while not store._storing.locked():
             time.sleep(0.001)
         time.sleep(0.05)
-        stored += [threads.submit(store.put, each) for each in arrays[1:]]
+        stored += [threads.submit(store.put, array) for array in arrays[1:]]
         while len(store._waiting) < len(arrays) - 1:
             time.sleep(0.001)
         objects.first_may_end.set()
@@ -57,7 +57,7 @@ def put_while_one_is_under_way(objects: Objects, arrays: list[np.ndarray]) -> li
 
 def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects) -> None:
     arrays = [np.full(10 + i, i, np.float32) for i in range(9)]
-    stored = [each.result(10) for each in put_while_one_is_under_way(objects, arrays)]
+    stored = [future.result(10) for future in put_while_one_is_in_flight(objects, arrays)]
     assert len(objects.held) == 2  # the first, and all that came meanwhile
     for found, wanted in zip(fetch(reversed(stored)), reversed(arrays), strict=True):
         assert np.array_equal(found, wanted)
@@ -66,9 +66,9 @@ def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects)
 
 def test_an_object_grows_no_larger_than_its_bound(objects: Objects) -> None:
     arrays = [np.zeros(MAX_OBJECT_BYTES // 4 // 3, np.float32) for _ in range(8)]
-    for each in put_while_one_is_under_way(objects, arrays):
-        each.result(10)
-    assert sorted(len(each) for each in objects.held.values()) == [1, 1, 3, 3]
+    for future in put_while_one_is_in_flight(objects, arrays):
+        future.result(10)
+    assert sorted(len(held) for held in objects.held.values()) == [1, 1, 3, 3]
 
 
 def test_a_put_that_fails_is_told_to_all_whose_inputs_it_had_and_to_nobody_else(
@@ -80,13 +80,13 @@ def test_a_put_that_fails_is_told_to_all_whose_inputs_it_had_and_to_nobody_else(
         return objects.put(arrays)
 
     monkeypatch.setattr(ray, "put", put)
-    first, *others = put_while_one_is_under_way(
+    first, *others = put_while_one_is_in_flight(
         objects, [np.zeros(4, np.float32) for _ in range(5)]
     )
     assert first.result(10).index == 0
-    for each in others:
+    for future in others:
         with pytest.raises(ray.exceptions.ObjectStoreFullError, match="full"):
-            each.result(10)
+            future.result(10)
     with pytest.raises(ray.exceptions.ObjectStoreFullError):
         PayloadStore().put(np.zeros(4))
 
@@ -96,7 +96,7 @@ def test_a_lost_object_fails_those_who_need_it(objects: Objects) -> None:
     store, array = PayloadStore(), np.arange(3.0)
     kept, lost = store.put(array), store.put(array)
     del objects.held[lost.reference]
-    found = fetch([kept, lost, array])
-    assert np.array_equal(found[0], array)
-    assert isinstance(found[1], ray.exceptions.RayError)
-    assert found[2] is array
+    fetched = fetch([kept, lost, array])
+    assert np.array_equal(fetched[0], array)
+    assert isinstance(fetched[1], ray.exceptions.RayError)
+    assert fetched[2] is array

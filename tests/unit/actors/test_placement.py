@@ -71,7 +71,8 @@ def test_shares_always_fit_the_gpus(processes: int, gpus: int) -> None:
         (
             [node(0)],
             {},
-            r"2 workers .* need a free GPU, and this Ray cluster has none: 10\.0\.0\.1 has 0 of 2 free",
+            r"2 workers .* need a free GPU, and this Ray cluster has none: "
+            r"10\.0\.0\.1 has 0 of 2 free",
         ),
         ([node(0.5, 1), node(0, 4, "b")], {}, r"10\.0\.0\.1 has 0\.5 of 1 free; b has 0 of 4 free"),
         (

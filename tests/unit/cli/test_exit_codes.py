@@ -140,9 +140,13 @@ class Fails:
 )
 @pytest.mark.parametrize("arguments", [TRANSCRIBE, GENERATE], ids=["transcribe", "generate"])
 def test_an_engine_that_fails_is_1(
-    error: AntiphonError, arguments: list[str], whisper_folder: Path, t5_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    error: AntiphonError,
+    arguments: list[str],
+    whisper_folder: Path,
+    t5_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     folders = {"WHISPER": str(whisper_folder), "T5": str(t5_folder)}
     monkeypatch.setattr(Fails, "error", error, raising=False)
     monkeypatch.setattr("antiphon.engine.sync_engine.Engine", Fails)

@@ -1,4 +1,7 @@
-"""What a user meets first: help, mistakes and Ctrl-C, without an engine. Counted in modules imported, which no load changes."""
+"""What a user meets first: help, mistakes and Ctrl-C, without an engine.
+
+Speed is tested by the modules imported, which does not depend on the machine's load.
+"""
 
 import os
 import re
@@ -17,7 +20,9 @@ HEAVY = ("av", "huggingface_hub", "numba", "numpy", "ray", "tokenizers", "torch"
 REPORTING = f"""
 import atexit, sys
 from antiphon.cli import main
-atexit.register(lambda: print("imported:", [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr))
+def report():
+    print("imported:", [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+atexit.register(report)
 main()
 """
 
@@ -189,7 +194,7 @@ def test_the_same_flags_on_every_command_that_starts_an_engine() -> None:
 
 
 def test_completion() -> None:
-    """The shell is looked for among the command's ancestors, which under make is none that completes."""
+    """The shell is searched among the command's ancestors; under make none of them completes."""
     command = shlex.join([sys.executable, "-c", REPORTING, "--show-completion"])
     done = subprocess.run(
         ["bash", "-c", f"{command}; exit $?"], capture_output=True, text=True, timeout=60
@@ -200,7 +205,10 @@ def test_completion() -> None:
 
 
 def test_importing_the_package_is_light_and_whole() -> None:
-    code = f"import sys, antiphon; dir(antiphon); assert not [name for name in {HEAVY!r} if name in sys.modules]"
+    code = (
+        "import sys, antiphon; dir(antiphon); "
+        f"assert not [name for name in {HEAVY!r} if name in sys.modules]"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert set(antiphon.__all__) <= set(dir(antiphon))
     for name in antiphon.__all__:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# The command with a program in place of what it would run. `abandon` is the engine's part: it leaves a mark.
+# The command, with a program in place of what it would run. `abandon`, the engine's part, leaves a
+# mark.
 PROGRAM = """
 import sys, types
 session = types.ModuleType("antiphon.actors.session")

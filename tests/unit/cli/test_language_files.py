@@ -66,7 +66,8 @@ def test_wrong_languages_need_no_tokenizer(
     typed += ["--task", task] if task else []
     code = (
         f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
-        "try:\n    main()\nfinally:\n    print({'av', 'numpy', 'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
+        "try:\n    main()\nfinally:\n"
+        "    print({'av', 'numpy', 'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
@@ -104,7 +105,9 @@ def test_broken_files_are_left_to_who_loads_them(content: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("typed", "code"),
     [("Deutsch", "de"), ("Español", "es"), ("français", "fr"), ("日本語", "ja"), ("Farsi", "fa"), ("english (US)", "en"),
-     ("Greek (modern)", "el"), ("de_DE.UTF-8", "de"), ("haitian_creole", "ht"), ("Tiếng Việt", "vi"), ("norsk", "no")],
+     ("Greek (modern)", "el"), ("de_DE.UTF-8", "de"), ("haitian_creole", "ht"), ("Tiếng Việt", "vi"), ("norsk", "no"),
+     ("Norwegian Nynorsk", "nn"), ("norwegian_nynorsk", "nn"), ("norwegian-bokmål", "no"), ("Simplified Chinese", "zh"),
+     ("Brazilian Portuguese", "pt"), ("Mandarin_Chinese", "zh"), ("British English", "en")],
 )  # fmt: skip
 def test_names_as_people_type_them(typed: str, code: str) -> None:
     assert language_code(typed, NAMES) == code

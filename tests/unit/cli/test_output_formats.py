@@ -48,7 +48,8 @@ MODEL = WHISPER
         ),
         (
             "tsv",
-            "start\tend\ttext\n0\t2500\twake me up\n60000\t61250\ta --> b and more\n3661007\t3662000\tStraße\n",
+            "start\tend\ttext\n0\t2500\twake me up\n"
+            "60000\t61250\ta --> b and more\n3661007\t3662000\tStraße\n",
         ),
     ],
 )
@@ -94,7 +95,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "half \ud800")
     assert path.read_text(encoding="utf-8") == "zweitens: ß"
-    assert [each.name for each in path.parent.iterdir()] == ["call.txt"]
+    assert [item.name for item in path.parent.iterdir()] == ["call.txt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask(tmp_path)
 
 
@@ -140,8 +141,8 @@ def test_what_was_typed_becomes_recordings(
     (sounds / "list").write_text("b.MP3\n\n  deep/c.opus\n")
     recordings, errors = expand(arguments, recursive)
     assert errors == []
-    assert [each.name for each in recordings] == names
-    assert [str(each.stem) for each in recordings] == stems
+    assert [item.name for item in recordings] == names
+    assert [str(item.stem) for item in recordings] == stems
 
 
 def test_arguments_that_are_no_recordings(sounds: Path) -> None:
@@ -149,7 +150,7 @@ def test_arguments_that_are_no_recordings(sounds: Path) -> None:
     (sounds / "nothing.wav").touch()
     arguments = ["empty", "nothing.wav", "gone.wav", "http://x/a.wav", "*.flac", "@gone", "a.wav"]
     recordings, errors = expand(arguments, recursive=False)
-    assert [each.name for each in recordings] == ["a.wav"]
+    assert [item.name for item in recordings] == ["a.wav"]
     assert [str(error) for error in errors] == [
         "empty: this folder holds no sound files; --recursive looks into its folders too",
         "nothing.wav: the file is empty",
@@ -164,7 +165,7 @@ def test_names_that_look_like_something_else(sounds: Path) -> None:
     for name in ("[1].wav", "@home.wav", "a?.wav"):
         (sounds / name).write_bytes(SOUND.read_bytes())
         recordings, errors = expand([name], recursive=False)
-        assert ([each.name for each in recordings], errors) == ([name], [])
+        assert ([item.name for item in recordings], errors) == ([name], [])
 
 
 def test_files_without_sound_are_found_before_the_engine(sounds: Path) -> None:
@@ -172,7 +173,7 @@ def test_files_without_sound_are_found_before_the_engine(sounds: Path) -> None:
     usable, errors = preflight.probe(
         [Recording("a.wav", Path("a")), Recording("text.wav", Path("text"))]
     )
-    assert [each.name for each in usable] == ["a.wav"]
+    assert [item.name for item in usable] == ["a.wav"]
     assert [str(error) for error in errors] == [
         "text.wav: not readable as audio (Invalid data found when processing input)"
     ]

@@ -1,4 +1,4 @@
-"""Formats that a family's activations leave: what `dtype='auto'` takes instead, and what is refused."""
+"""Families whose activations leave a format: what `dtype='auto'` chooses, what is refused."""
 
 from pathlib import Path
 from typing import Any

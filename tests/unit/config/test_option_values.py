@@ -1,4 +1,4 @@
-"""Engine options: wrong values are refused by name, rule and value; other tools' spellings taken."""
+"""Engine options: wrong values are refused by name, rule and value; foreign spellings accepted."""
 
 from typing import Any
 
@@ -81,9 +81,17 @@ def test_none_is_every_options_default() -> None:
 
 def test_foreign_names_and_values_are_taken() -> None:
     config = resolve(
-        "m", {"mm_encoder_attn_backend": "FLASHINFER", "dtype": torch.float16, "block_size": np.int64(8), "kv_cache_dtype": "fp8_e4m3",
-              "tensor_parallel_size": 1, "trust_remote_code": False}, {},
-    )  # fmt: skip
+        "m",
+        {
+            "mm_encoder_attn_backend": "FLASHINFER",
+            "dtype": torch.float16,
+            "block_size": np.int64(8),
+            "kv_cache_dtype": "fp8_e4m3",
+            "tensor_parallel_size": 1,
+            "trust_remote_code": False,
+        },
+        {},
+    )
     assert config.encoder.attention_backend == "flashinfer"
     assert (config.model.dtype, config.decoder.kv_page_size, config.decoder.kv_cache_dtype) == (
         "float16",

@@ -1,4 +1,4 @@
-"""Sampling parameters: wrong values are refused by name, rule and value; right ones become plain."""
+"""Sampling parameters: wrong values are refused by name, rule and value; right ones kept plain."""
 
 import dataclasses
 import pickle
@@ -150,8 +150,20 @@ def test_beams_are_refused_by_name(name: str) -> None:
             make({name: 2})
 
 
-@pytest.mark.parametrize("name", ["bad_words", "structured_outputs", "guided_decoding", "prompt_logprobs", "detokenize",
-    "spaces_between_special_tokens", "truncate_prompt_tokens", "no_repeat_ngram_size", "logits_processors"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bad_words",
+        "structured_outputs",
+        "guided_decoding",
+        "prompt_logprobs",
+        "detokenize",
+        "spaces_between_special_tokens",
+        "truncate_prompt_tokens",
+        "no_repeat_ngram_size",
+        "logits_processors",
+    ],
+)
 def test_what_is_known_elsewhere_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(SamplingError, match=f"{name}='x' cannot be honored: .{{8}}"):
         SamplingParams(**{name: "x"})
@@ -163,6 +175,12 @@ def test_values_that_change_nothing_are_taken_under_foreign_names() -> None:
     )
     with pytest.raises(SamplingError, match="best_of=True"):
         SamplingParams(best_of=True)
+
+
+@pytest.mark.parametrize("value", [5, "x", ["stop"], {"stop": 1}, True], ids=repr)
+def test_what_is_filled_in_here_is_nobody_elses(value: object) -> None:
+    with pytest.raises(SamplingError, match="unknown sampling parameter 'given'"):
+        SamplingParams.of({"given": value})
 
 
 def test_suggestions_are_near() -> None:

@@ -1,4 +1,5 @@
-"""What graphs read, and the shapes that they are captured for. Captured they are on a GPU only: see test_gpu.py."""
+"""What graphs read, and the shapes that they are captured for. Captured they are on a GPU only:
+see test_gpu.py."""
 
 import numpy as np
 import torch
@@ -81,7 +82,8 @@ def test_one_shape_always_lies_at_the_same_place() -> None:
 
 
 class Copy:
-    """Stands for the event behind a copy that waits in line: over once somebody has waited for it."""
+    """Stands for the event behind a copy that waits in line: over once somebody has waited for
+    it."""
 
     def __init__(self, log: list[str], name: str) -> None:
         self.log, self.name, self.over = log, name, True

@@ -1,4 +1,5 @@
-"""Token masks: a table of fixed size that suits any order of admissions, and settings that cannot be taken."""
+"""Token masks: a table of fixed size that suits any order of admissions, and settings that cannot
+be taken."""
 
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_any_order_of_admissions_finds_room_and_reads_its_own_masks(steps: list[
 
 
 def test_a_full_table_serves_new_owners() -> None:
-    """Every slot holds two masks of its own, and each is taken over by one that wants two others."""
+    """Every slot holds two masks of its own; its next owner wants two others."""
     slots = Slots(8, 8, VOCAB, torch.device("cpu"))
     for round_ in range(4):
         step = [admission(slot, (slot,), (8 + slot,), {20: 1.0 + round_}) for slot in range(8)]
@@ -162,7 +163,8 @@ def test_a_prompt_outside_the_vocabulary_ends_its_own_request(
 
 
 def test_many_distinct_masks_at_once_give_what_each_gives_alone(bart: PlainEngine) -> None:
-    """More than any table that is made for a typical load; with first tokens of their own, two each."""
+    """More than any table that is made for a typical load; with first tokens of their own, two
+    each."""
     rng = np.random.default_rng(5)
     requests = []
     for i, text in enumerate(texts(40)):

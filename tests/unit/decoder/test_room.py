@@ -1,4 +1,5 @@
-"""Lengths that no cache holds are refused before weights are read, and before tables are made for them."""
+"""Lengths that no cache holds are refused before weights are read, and before tables are made for
+them."""
 
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from plain_engine import PlainEngine
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
-from antiphon.decoder import runner as decoder_runner
+from antiphon.decoder import loading
 from antiphon.decoder.room import num_pages
+from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder import runner as encoder_runner
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.checkpoint import ModelConfig
@@ -42,12 +44,12 @@ def test_workers_say_so_before_they_read_weights(
         raise AssertionError("weights are read")
 
     monkeypatch.setattr(encoder_runner, "load_weights", read)
-    monkeypatch.setattr(decoder_runner, "load_weights", read)
+    monkeypatch.setattr(loading, "load_weights", read)
     config = resolve(str(t5_folder), {"device": "cpu", **options})
     model = ModelConfig.load(config.model)
     began = time.process_time()
     with pytest.raises(ConfigurationError, match=REFUSAL):
-        decoder_runner.DecoderRunner(model, config)
+        DecoderRunner(model, config)
     with pytest.raises(ConfigurationError, match=REFUSAL):
         ColocatedActor().load(model, config, 0, None)
     assert time.process_time() - began < 1.0

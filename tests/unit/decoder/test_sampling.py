@@ -1,4 +1,5 @@
-"""Sampling rules, each against a plain computation of one row; draws against their distribution; and seeds in any batch."""
+"""Sampling rules, each against a plain computation of one row; draws against their distribution;
+and seeds in any batch."""
 
 import numpy as np
 import pytest
@@ -34,9 +35,14 @@ class Bench:
         **fields: int,
     ) -> None:
         admission = Admission(
-            slot, np.array(tokens, np.int64), fields.get("prompt_len", 1), fields.get("max_len", MAX_LEN), fields.get("seed", 0), params,
+            slot,
+            np.array(tokens, np.int64),
+            fields.get("prompt_len", 1),
+            fields.get("max_len", MAX_LEN),
+            fields.get("seed", 0),
+            params,
             rules or DecodingRules(),
-        )  # fmt: skip
+        )
         self.slots.admit([admission])
         self.lengths[slot] = len(tokens)
 

@@ -1,4 +1,5 @@
-"""Every rule of sampling is gone through before the first request; and log-probabilities leave a graph's tokens as they are."""
+"""Every rule of sampling is gone through before the first request; and log-probabilities leave a
+graph's tokens as they are."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -128,7 +129,8 @@ def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.nd
 
 
 def test_log_probabilities_of_a_graphs_tokens_are_those_of_the_whole_sampler() -> None:
-    """Which a step would run once more behind the graph: 99 languages' probabilities cost a mask less."""
+    """Which a step would run once more behind the graph: 99 languages' probabilities cost a mask
+    less."""
     logits = torch.randn(len(ASKING), 20, generator=torch.Generator().manual_seed(5))
     sampler, slots, lengths = sampler_of(ASKING)
     assert sampler.features(slots).fit_graph

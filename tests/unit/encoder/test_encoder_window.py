@@ -25,16 +25,18 @@ def clip(seconds: float, seed: int = 0) -> np.ndarray:
 
 def test_a_clip_keeps_two_seconds_of_silence_in_half_second_steps() -> None:
     audio = AudioConfig()
-    found = {
+    tokens = {
         seconds: audio.tokens_of(int(seconds * RATE))
         for seconds in (0, 0.3, 0.5, 0.51, 4.7, 29.9, 30)
     }
-    assert found == {0: 100, 0.3: 125, 0.5: 125, 0.51: 150, 4.7: 350, 29.9: 1500, 30: 1500}
+    assert tokens == {0: 100, 0.3: 125, 0.5: 125, 0.51: 150, 4.7: 350, 29.9: 1500, 30: 1500}
 
 
 @pytest.fixture(scope="module")
 def engines(whisper_folder: Path) -> dict[str, PlainEngine]:
-    return {each: PlainEngine(whisper_folder, encoder_window=each) for each in ("full", "auto")}
+    return {
+        window: PlainEngine(whisper_folder, encoder_window=window) for window in ("full", "auto")
+    }
 
 
 def test_a_batch_of_short_windows_equals_each_alone(engines: dict[str, PlainEngine]) -> None:
@@ -42,8 +44,8 @@ def test_a_batch_of_short_windows_equals_each_alone(engines: dict[str, PlainEngi
     clips = [clip(seconds, seed) for seed, seconds in enumerate((0.7, 3.0, 1.2, 6.5))]
     together = encoder.encode(clips)
     assert together.lengths == [150, 250, 175, 400]
-    for states, each in zip(together.hidden.split(together.lengths), clips, strict=True):
-        torch.testing.assert_close(states, encoder.encode([each]).hidden, atol=2e-4, rtol=1e-3)
+    for states, sound in zip(together.hidden.split(together.lengths), clips, strict=True):
+        torch.testing.assert_close(states, encoder.encode([sound]).hidden, atol=2e-4, rtol=1e-3)
 
 
 def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, PlainEngine]) -> None:
@@ -55,13 +57,13 @@ def test_a_clip_that_fills_the_window_is_encoded_as_ever(engines: dict[str, Plai
 
 
 def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -> None:
-    """Spectrograms agree where the window reaches; only attention to the silence behind it is left out."""
+    """Spectrograms agree within the window; only attention to the silence behind it is left out."""
     sound = clip(2.3)
     heard = []
     for name, encoder in ((name, engine.encoder) for name, engine in engines.items()):
         seen: list[torch.Tensor] = []
         handle = encoder.model.conv1.register_forward_pre_hook(
-            lambda module, given, into=seen: into.append(given[0])
+            lambda module, inputs, into=seen: into.append(inputs[0])
         )
         encoder.encode([sound])
         handle.remove()
@@ -72,7 +74,7 @@ def test_a_short_window_hears_the_same_frames(engines: dict[str, PlainEngine]) -
 
 def test_the_processor_counts_as_the_encoder_does(whisper_folder: Path) -> None:
     model = ModelConfig.load(ModelOptions(str(whisper_folder)))
-    full, auto = (InputProcessor(model, each).clip(clip(2.3)) for each in ("full", "auto"))
+    full, auto = (InputProcessor(model, window).clip(clip(2.3)) for window in ("full", "auto"))
     assert (full.num_tokens, auto.num_tokens) == (400, 225)
     assert full.key != auto.key, "hidden states of the one must not serve the other"
 

@@ -1,4 +1,4 @@
-"""What happens between a caller's prompt and its request, kept short: nothing is read twice or checked for nothing."""
+"""The way from a caller's prompt to its request is short: nothing is read or checked twice."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -53,8 +53,9 @@ def test_the_sound_of_a_prompt_is_found_in_every_form(whisper: InputProcessor, p
 @pytest.mark.parametrize(
     "prompt",
     [
-        17, "text", None, {}, {"audio": SOUND}, {"multi_modal_data": [SOUND]}, {"multi_modal_data": {}},
-        {"encoder_prompt": None, "multi_modal_data": {"audio": SOUND}}, {"encoder_prompt": "text"}, Refusing(),
+        17, "text", None, {}, {"audio": SOUND}, {"multi_modal_data": [SOUND]},
+        {"multi_modal_data": {}}, {"encoder_prompt": None, "multi_modal_data": {"audio": SOUND}},
+        {"encoder_prompt": "text"}, Refusing(),
     ],
 )  # fmt: skip
 def test_a_prompt_without_sound_is_expected_to_take_no_memory(

@@ -251,13 +251,13 @@ def test_detection_equals_transformers(
         with torch.no_grad():
             logits = oracle(input_features=features, decoder_input_ids=start).logits[0, -1, ids]
         wanted = dict(zip(ids.tolist(), logits.softmax(-1).tolist(), strict=True))
-        found = engine.detect(samples)
-        assert list(found) == sorted(found, key=lambda code: -found[code])
-        assert next(iter(found)) == ("de" if name == "wecker.wav" else "en")
-        for code, probability in found.items():
+        languages = engine.detect(samples)
+        assert list(languages) == sorted(languages, key=lambda code: -languages[code])
+        assert next(iter(languages)) == ("de" if name == "wecker.wav" else "en")
+        for code, probability in languages.items():
             token = engine.inputs.whisper.languages[code]  # type: ignore[union-attr]
             assert probability == pytest.approx(wanted[token], abs=1e-4)
-        assert sum(found.values()) == pytest.approx(1.0)
+        assert sum(languages.values()) == pytest.approx(1.0)
 
 
 def test_probabilities_of_99_tokens_equal_transformers(checkpoints: Any) -> None:
@@ -308,10 +308,12 @@ KNOWN = ["de", "en", "es", "he", "jw", "my", "no", "pt", "tl", "yue", "zh"]
 @pytest.mark.parametrize(
     ("language", "code"),
     [
-        ("de", "de"), ("DE", "de"), ("German", "de"), ("german", "de"), (" GERMAN ", "de"), ("de-DE", "de"), ("de_AT", "de"),
-        ("<|de|>", "de"), ("<|DE|>", "de"), ("english", "en"), ("en-GB", "en"), ("zh-Hans", "zh"), ("zh-Hant-TW", "zh"),
-        ("Mandarin", "zh"), ("cmn", "zh"), ("cantonese", "yue"), ("yue", "yue"), ("Castilian", "es"), ("burmese", "my"),
-        ("pt-BR", "pt"), ("nb-NO", "no"), ("fil", "tl"), ("jv", "jw"), ("Javanese", "jw"), ("iw", "he"),
+        ("de", "de"), ("DE", "de"), ("German", "de"), ("german", "de"), (" GERMAN ", "de"),
+        ("de-DE", "de"), ("de_AT", "de"), ("<|de|>", "de"), ("<|DE|>", "de"), ("english", "en"),
+        ("en-GB", "en"), ("zh-Hans", "zh"), ("zh-Hant-TW", "zh"), ("Mandarin", "zh"),
+        ("cmn", "zh"), ("cantonese", "yue"), ("yue", "yue"), ("Castilian", "es"), ("burmese", "my"),
+        ("pt-BR", "pt"), ("nb-NO", "no"), ("fil", "tl"), ("jv", "jw"),
+        ("Javanese", "jw"), ("iw", "he"),
         (None, None), ("auto", None),
     ],
 )  # fmt: skip
@@ -408,8 +410,13 @@ def test_options_are_checked_before_any_sound_is_read(
 
 def test_options_in_their_plain_form(engine: LocalEngine) -> None:
     options = engine.inputs.check_transcription(
-        language="German", task="Translate", chunk_seconds=np.float32(3), timestamps=np.True_, priority=np.int64(2), timeout=5,
-    )  # fmt: skip
+        language="German",
+        task="Translate",
+        chunk_seconds=np.float32(3),
+        timestamps=np.True_,
+        priority=np.int64(2),
+        timeout=5,
+    )
     assert (options.language, options.task, options.longest) == ("de", "translate", 48_000)
     assert (options.timestamps, options.priority, options.timeout) == (True, 2, 5.0)
 

@@ -1,5 +1,7 @@
-"""Our Triton kernels in Triton's interpreter, which runs them on the CPU. bfloat16 is left to the GPU: the interpreter's dot
-treats it as integers."""
+"""Our Triton kernels in Triton's interpreter, which runs them on the CPU.
+
+bfloat16 is left to the GPU: the interpreter's dot treats it as integers.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,7 @@ from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.kernels import paged_attention as paged_kernels
+from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
 from antiphon.kernels.page_write import write_pages
@@ -35,9 +37,7 @@ from antiphon.layers.activations import KINDS, Activation
 from antiphon.layers.norms import LayerNorm, RMSNorm, pending_terms
 from antiphon.layers.residual import Residual, SplitK
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="compiled there: see test_gpu_attention.py"
-)
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -68,7 +68,7 @@ def test_paged_attention(
         lambda *_: PagedLaunch(splits, Tile(keys=16, warps=4, stages=1)),
     )
     monkeypatch.setattr(
-        paged_kernels, "LEAST_KEYS", tl.constexpr(16)
+        paged_splits, "LEAST_KEYS", tl.constexpr(16)
     )  # so that short sequences are split, some in fewer than others
     backend = TritonPaged(paged_spec(kind, 2, size, dtype, bias, kv=kv))
     check_paged(backend, *PAGED_LENGTHS[1])  # one query each: the decode kernel
@@ -112,11 +112,14 @@ def test_splits_fill_the_device_but_are_never_tiny() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequences", "heads", "fastest"),  # as measured on an H200; those within 3 % of each other count as equal
+    # `fastest` as measured on an H200: (warps, stages) within 3 % of each other count as equal.
+    ("sequences", "heads", "fastest"),
     [
-        (64, 16, {(1, 2)}), (64, 20, {(1, 3), (2, 2)}), (80, 20, {(1, 2)}), (128, 16, {(1, 2)}), (128, 20, {(1, 3), (2, 2)}),
-        (96, 32, {(1, 3)}), (160, 20, {(2, 2)}), (128, 32, {(1, 3), (1, 2)}), (208, 20, {(1, 3), (1, 2)}), (256, 20, {(1, 2), (2, 2)}),
-        (320, 20, {(2, 2)}), (384, 20, {(1, 3), (2, 2)}), (512, 20, {(1, 3), (1, 2), (2, 2)}),
+        (64, 16, {(1, 2)}), (64, 20, {(1, 3), (2, 2)}), (80, 20, {(1, 2)}),
+        (96, 32, {(1, 3)}), (128, 16, {(1, 2)}), (128, 20, {(1, 3), (2, 2)}),
+        (128, 32, {(1, 3), (1, 2)}), (160, 20, {(2, 2)}), (208, 20, {(1, 3), (1, 2)}),
+        (256, 20, {(1, 2), (2, 2)}), (320, 20, {(2, 2)}), (384, 20, {(1, 3), (2, 2)}),
+        (512, 20, {(1, 3), (1, 2), (2, 2)}),
     ],
 )  # fmt: skip
 def test_the_last_round_of_programs_is_a_full_one(
@@ -147,7 +150,7 @@ def test_a_program_of_the_decode_kernel_takes_several_sequences(
     """One that has several queries is among them: it is the other kernel's."""
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1), sequences=2)
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
-    monkeypatch.setattr(paged_kernels, "LEAST_KEYS", tl.constexpr(16))
+    monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
     backend = TritonPaged(paged_spec("causal", 2, 8, torch.bfloat16, bias, kv=FLOAT8))
     check_paged(backend, [1] * 5, [40, 3, 17, 70, 9])
     check_paged(backend, [1, 4, 1, 1, 1], [40, 8, 17, 70, 9])

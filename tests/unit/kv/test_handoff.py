@@ -15,7 +15,7 @@ from antiphon.config.options import resolve
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 
 
-class UnderWay:
+class InFlight:
     """Stands for an event on the device."""
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class UnderWay:
 @pytest.fixture
 def engine(checkpoints: Any) -> PlainEngine:
     folder, _ = checkpoints("t5")
-    found = PlainEngine(folder, max_num_seqs=8, max_model_len=60, kv_page_size=8)
-    found.delay_encodes = True
-    return found
+    engine = PlainEngine(folder, max_num_seqs=8, max_model_len=60, kv_page_size=8)
+    engine.delay_encodes = True
+    return engine
 
 
 KEYS = st.sampled_from("abcdef")
@@ -58,8 +58,8 @@ def test_states_are_what_was_put_last_and_hold_little_beside(events: list[Any]) 
         elif kind == "drop":
             buffer.drop(what)
             kept.pop(what, None)
-        elif there := [key for key in what if key in kept]:
-            assert torch.equal(buffer.pop(there), torch.cat([kept.pop(key) for key in there]))
+        elif present := [key for key in what if key in kept]:
+            assert torch.equal(buffer.pop(present), torch.cat([kept.pop(key) for key in present]))
         assert len(buffer) == len(kept)
         held = {id(batch): len(batch.packed) for batch in buffer._batches.values()}
         assert sum(held.values()) <= 2 * sum(len(states) for states in kept.values())
@@ -96,7 +96,7 @@ def running(engine: PlainEngine) -> int:
 def test_where_nothing_runs_a_single_input_need_not_be_computed(engine: PlainEngine) -> None:
     ask(engine, [5, 6, 7])
     engine.step()
-    encode(engine, UnderWay())
+    encode(engine, InFlight())
     engine.step()
     assert running(engine) == 1
 
@@ -108,7 +108,7 @@ def test_running_sequences_do_not_wait_for_an_encoder(engine: PlainEngine) -> No
     engine.step()
     ask(engine, [8, 9])
     engine.step()
-    event = UnderWay()
+    event = InFlight()
     encode(engine, event)
     engine.step()
     assert running(engine) == 1
@@ -122,7 +122,7 @@ def test_running_sequences_do_not_wait_for_an_encoder(engine: PlainEngine) -> No
 def test_nor_do_those_that_come_wait_for_a_whole_batch(engine: PlainEngine) -> None:
     ask(engine, [5, 6, 7], [8, 9])
     engine.step()
-    event = UnderWay()
+    event = InFlight()
     encode(engine, event)
     engine.step()
     assert running(engine) == 0
@@ -148,7 +148,7 @@ def test_a_worker_that_waits_for_a_batch_does_not_spin(
     assert worker.poll_timeout == 0
     engine.step()
     assert worker.poll_timeout == IDLE_SECONDS
-    event = UnderWay()
+    event = InFlight()
     encode(engine, event)
     assert worker.poll_timeout == POLL_SECONDS
     event.over = True
@@ -165,7 +165,7 @@ def test_tokens_are_the_same(engine: PlainEngine, checkpoints: Any) -> None:
     for text in texts:
         ask(engine, text)
         engine.step()
-        event = UnderWay()
+        event = InFlight()
         encode(engine, event)
         for _ in range(3):
             engine.step()

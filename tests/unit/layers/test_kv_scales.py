@@ -81,7 +81,7 @@ def test_fitted_projections_change_nothing_but_the_range(name: str, checkpoints:
 def test_a_model_with_keys_and_values_of_any_size(
     name: str, parts: tuple[str, ...], doublings: int, checkpoints: Any, tmp_path: Path
 ) -> None:
-    """Keys and values outside of float8's range, queries and outputs the other way round: the same model, and the same answers."""
+    """Keys and values leave float8's range, queries and outputs make up for it: same answers."""
     folder, model = checkpoints(name)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")

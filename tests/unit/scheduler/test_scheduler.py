@@ -1,4 +1,5 @@
-"""The scheduler without any model: admission, preemption, cancellation, deadlines, and that every request ends exactly once."""
+"""The scheduler without any model: admission, preemption, cancellation, deadlines, and that every
+request ends exactly once."""
 
 import time
 import weakref
@@ -28,9 +29,14 @@ def make_scheduler(
     pages: int = 64, clock: Callable[[], float] = time.monotonic, **changes: float
 ) -> Scheduler:
     limits = {
-        "max_num_seqs": 4, "max_batched_tokens": 64, "max_len": 40, "max_cross_len": 40, "encode_ahead_tokens": 60, "max_waiting": 1000,
+        "max_num_seqs": 4,
+        "max_batched_tokens": 64,
+        "max_len": 40,
+        "max_cross_len": 40,
+        "encode_ahead_tokens": 60,
+        "max_waiting": 1000,
         "page_size": PAGE,
-    }  # fmt: skip
+    }
     return Scheduler(Limits(**{**limits, **changes}), PagePool(pages), clock)
 
 
@@ -53,10 +59,11 @@ class Clock:
 
 
 class Driver:
-    """Plays encoder and model: every token is a function of the sequence so far, as greedy decoding is.
+    """Plays encoder and model: every token is a function of the sequence so far, as greedy
+    decoding is.
 
-    `lag`: rounds that are planned before a round's results arrive; 1 is a GPU's look-ahead. `per_round`:
-    steps planned at once. `breaks` (next launch or result): a step fails there.
+    `lag`: rounds that are planned before a round's results arrive; 1 is a GPU's look-ahead.
+    `per_round`: steps planned at once. `breaks` (next launch or result): a step fails there.
     """
 
     def __init__(
@@ -181,7 +188,8 @@ def test_a_stop_token_ends_it(overlap: bool) -> None:
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_round_of_several_steps_gives_the_same_tokens(overlap: bool) -> None:
-    """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and pages run short."""
+    """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and
+    pages run short."""
     ends = []
     for per_round in (1, 3, 8):
         driver = Driver(
@@ -218,7 +226,7 @@ def test_a_result_that_comes_after_its_slot_was_given_away_is_dropped() -> None:
         driver.deliver(key)
     driver.step()
     driver.step()
-    driver.scheduler.cancel(0)  # its token is still under way
+    driver.scheduler.cancel(0)  # its token is still in flight
     driver.run()
     assert driver.ended[0].token_ids == [10]
     assert driver.ended[1].token_ids == [11, 11, 11]
@@ -432,7 +440,8 @@ def test_a_request_that_comes_twice_is_taken_once() -> None:
 
 
 def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
-    """What an encoder has passed over is lost; what is still in its line may take as long as it takes."""
+    """What an encoder has passed over is lost; what is still in its line may take as long as it
+    takes."""
     clock = Clock()
     driver = Driver(make_scheduler(clock=clock, encode_timeout=60, encode_ahead_tokens=30))
     scheduler = driver.scheduler
@@ -523,11 +532,14 @@ def test_a_queue_is_a_sorted_list_that_anything_can_leave(events: list[tuple[str
 
 KEYS, IDS = st.sampled_from("abcdefgh"), st.integers(0, 40)
 STEP = st.tuples(st.just("step"))
+ADD = st.just("add")
+NUMBERS = [st.integers(1, 30), st.integers(1, 6), st.integers(1, 30), st.integers(0, 2)]
+NUMBERS_OF_LONG_OUTPUTS = [st.integers(1, 4), st.integers(1, 2), st.integers(15, 30), st.just(0)]
 EVENTS = st.lists(
     st.one_of(
         # media key, encoder tokens, prompt tokens, max_tokens, priority
-        st.tuples(st.just("add"), KEYS, st.integers(1, 30), st.integers(1, 6), st.integers(1, 30), st.integers(0, 2)),
-        st.tuples(st.just("add"), KEYS, st.integers(1, 4), st.integers(1, 2), st.integers(15, 30), st.just(0)),
+        st.tuples(ADD, KEYS, *NUMBERS),
+        st.tuples(ADD, KEYS, *NUMBERS_OF_LONG_OUTPUTS),
         st.tuples(st.sampled_from(["cancel", "stop", "expire"]), IDS),
         st.tuples(st.sampled_from(["deliver", "deliver", "fail"]), st.integers(0, 10)),
         st.tuples(st.just("break"), st.sampled_from(["launch", "result"])),
@@ -550,8 +562,9 @@ EVENTS = st.lists(
 def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     events, pages: int, seqs: int, ahead: int, lag: int, per_round: int, stop_every: int
 ) -> None:
-    """Pools that run short at any moment, results that come rounds later, stops, lengths, cancels,
-    deadlines and failures of encoders and steps, in any order: no hang, nothing lost, same tokens."""
+    """Pools that run short at any moment, results that come rounds later, stops, lengths,
+    cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing lost,
+    same tokens."""
 
     def token(id_: int, position: int) -> int:
         return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50

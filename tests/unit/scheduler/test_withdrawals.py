@@ -1,4 +1,5 @@
-"""Encoder work that nobody wants any more is taken back, as long as it has not begun; nothing else is lost with it."""
+"""Encoder work that nobody wants any more is taken back, as long as it has not begun; nothing
+else is lost with it."""
 
 import asyncio
 import threading
@@ -43,7 +44,8 @@ def make_request(id_: int, key: str, encoder: int = 0) -> Request:
 
 
 class Wire:
-    """Messages in flight between two workers. Ray delivers a caller's in order; `ordered=False` is worse."""
+    """Messages in flight between two workers. Ray delivers a caller's in order; `ordered=False`
+    is worse."""
 
     def __init__(self, ordered: bool) -> None:
         self.ordered = ordered
@@ -327,7 +329,7 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
 def test_cancelled_calls_leave_the_encoder_idle(
     t5_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 60 prompts that an encoder has in its line, those alone are encoded that were under way."""
+    """Of 60 prompts that an encoder has queued, it encodes only those that it had begun."""
 
     async def run() -> int:
         engine = AsyncEngine(

@@ -1,0 +1,104 @@
+"""Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from antiphon.decoder.models.interface import DecoderModel
+from antiphon.kv.handoff import HandoffBuffer
+from antiphon.kv.pool import KVPool
+from antiphon.runtime.device import to_device
+from antiphon.runtime.graphs import GraphSet, Work
+from antiphon.scheduler.plan import CrossWrite
+
+
+class CrossKV:
+    """Moves hidden states from the handoff buffer into the pages of their cross KV."""
+
+    def __init__(self, model: DecoderModel, pool: KVPool, handoff: HandoffBuffer) -> None:
+        self.model, self.pool, self.handoff = model, pool, handoff
+        self.graphs: CrossWriteGraphs | None = None
+
+    @torch.inference_mode()
+    def capture(self, sizes: list[int], hidden_size: int, dtype: torch.dtype) -> None:
+        """Captures graphs for these numbers of encoder tokens. Any attention backend will do."""
+        shape = (max(sizes), hidden_size)
+        hidden = torch.zeros(shape, dtype=dtype, device=self.handoff.device)
+
+        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+            self.model.write_cross(states, slot_mapping, self.pool)
+
+        scratch = self.pool.scratch_page * self.pool.page_size
+        self.graphs = CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+
+    def write(self, writes: list[CrossWrite]) -> None:
+        """Queues `writes` on the device; their hidden states leave the handoff buffer."""
+        if not writes:
+            return
+        hidden = self.handoff.pop([write.key for write in writes])
+        offsets = np.arange(self.pool.page_size)
+        positions = [
+            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
+            for write in writes
+        ]
+        slot_mapping = to_device(np.concatenate(positions).astype(np.int32), self.handoff.device)
+        if self.graphs is not None:
+            self.graphs.replay(hidden, slot_mapping)
+        else:
+            self.model.write_cross(hidden, slot_mapping, self.pool)
+
+
+class CrossWriteGraphs:
+    """Graphs that write the cross KV of a number of encoder tokens. Without them, a step that
+    admits new clips would spend longer on launching the projections of every layer than the
+    device on computing them."""
+
+    def __init__(
+        self,
+        write: Callable[[torch.Tensor, torch.Tensor], None],
+        hidden: torch.Tensor,
+        sizes: list[int],
+        scratch: int,
+        model: nn.Module,
+    ) -> None:
+        """`write` takes states [tokens, hidden] and their slot mapping [tokens]. The graphs read
+        states from `hidden`, [largest of `sizes`, hidden]. `scratch`: the position in the KV pool
+        that padding goes to."""
+        self._hidden, self._scratch = hidden, scratch
+        self._slot_mapping = torch.full(
+            (len(hidden),), scratch, dtype=torch.int32, device=hidden.device
+        )
+
+        def prepare(size: int) -> tuple[None, Work]:
+            return None, partial(write, hidden[:size], self._slot_mapping[:size])
+
+        largest_first = sorted(sizes, reverse=True)
+        self._graphs = GraphSet("cross KV", hidden.device, model, largest_first, prepare)
+        self.report = self._graphs.report
+
+    def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the
+        largest graph's size."""
+        largest = len(self._hidden)
+        pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
+        for states, positions in pieces:
+            self._replay(states, positions)
+
+    def _replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        tokens = len(hidden)
+        size = min(size for size in self._graphs.shapes if size >= tokens)
+        self._hidden[:tokens].copy_(hidden)
+        self._slot_mapping[:tokens].copy_(slot_mapping)
+        self._slot_mapping[tokens:size].fill_(self._scratch)
+        self._graphs.replay(size)
+
+
+def cross_write_sizes(max_cross_len: int, fixed: bool) -> list[int]:
+    """Whole windows where all inputs are equally long (audio), else a few sizes that waste a third
+    at most."""
+    if fixed:
+        return [count * max_cross_len for count in (1, 2, 3, 4, 6, 8)]
+    return [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]

@@ -1,0 +1,49 @@
+"""Makes a decoder that is ready to run: built, filled from its checkpoint, prepared."""
+
+import torch
+
+from antiphon.config.options import EngineConfig
+from antiphon.decoder.models import build
+from antiphon.decoder.models.interface import DecoderModel
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import HeadTensors
+from antiphon.kernels.formats import FLOAT8
+from antiphon.layers.prepare import prepare_decoder
+from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
+from antiphon.runtime.device import Target
+
+
+def load_decoder(
+    model: ModelConfig, config: EngineConfig, target: Target, kv_dtype: torch.dtype | None
+) -> DecoderModel:
+    """The decoder half of `model` on `target`. `kv_dtype`: of cached keys and values, where it is
+    not the target's.
+
+    Raises CheckpointError for tensors that are missing, unknown or of another shape, and
+    ConfigurationError for sizes that the quantization cannot have.
+    """
+    is_dummy = config.model.load_format == "dummy"
+    checkpoint = None if is_dummy else Checkpoint(model.path)
+    decoder = _random(model, target) if checkpoint is None else _read(model, target, checkpoint)
+    encoder_states = None
+    if kv_dtype == FLOAT8:
+        encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)
+    prepare_decoder(decoder, config.model.quantization, target, encoder_states)
+    return decoder
+
+
+def _random(model: ModelConfig, target: Target) -> DecoderModel:
+    head = HeadTensors(tied=model.raw.get("tie_word_embeddings", True), bias=False)
+    decoder = target.build(lambda: build(model.decoder, head))
+    fill_randomly(decoder)
+    return decoder
+
+
+def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint) -> DecoderModel:
+    half = model.decoder
+    head = half.head_tensors(checkpoint, model.raw.get("tie_word_embeddings", True))
+    decoder = target.build(lambda: build(half, head))
+    load_weights(decoder, checkpoint, half.checkpoint_names)
+    check_unused(checkpoint, "decoder", model.family.ignored)
+    return decoder

@@ -1,0 +1,127 @@
+"""The families that the folder holds, and the facts that their halves state."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_models
+from paths import ROOT
+from transformers import CONFIG_MAPPING
+
+from antiphon.config.errors import CheckpointError
+from antiphon.config.options import ModelOptions
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.family import Family
+from antiphon.families.halves import Half, HeadTensors
+from antiphon.families.registry import families
+
+FILES = [path for path in (ROOT / "families").glob("*.py") if "\nFAMILY = " in path.read_text()]
+
+
+def halves(architecture: str) -> tuple[Family, Half, Half]:
+    """The halves of transformers' default configuration."""
+    family = families()[architecture]
+    config = CONFIG_MAPPING[family.name]().to_dict()
+    return family, family.encoder(config), family.decoder(config)
+
+
+def test_every_file_with_a_family_is_in_the_registry() -> None:
+    names = {family.name for family in families().values()}
+    assert names == {path.stem for path in FILES}
+    assert {"whisper", "bart", "t5", "plbart"} <= names
+
+
+def test_no_two_families_claim_an_architecture() -> None:
+    distinct = {id(family): family for family in families().values()}.values()
+    assert sum(len(family.architectures) for family in distinct) == len(families())
+
+
+@pytest.mark.parametrize("architecture", families())
+def test_facts_of_the_halves(architecture: str) -> None:
+    family, encoder, decoder = halves(architecture)
+    assert (encoder.side, decoder.side) == ("encoder", "decoder")
+    t5 = family.name in ("t5", "mt5")
+    for half in (encoder, decoder):
+        assert half.relative_bias == t5
+        assert (half.max_positions is None) == t5
+        assert (half.padding_id is not None) == (family.name == "m2m_100")
+        assert half.feed_forward_matrices == (3 if family.name == "mt5" else 2)
+        assert half.num_heads * half.head_dim > 0
+    assert encoder.equal_windows == (family.input == "audio") == (encoder.vocab_size == 0)
+    assert not decoder.equal_windows
+
+
+@pytest.mark.parametrize(
+    ("architecture", "path", "names"),
+    [
+        ("WhisperForConditionalGeneration", "layer_norm.weight", ("model.encoder.layer_norm",)),
+        ("MBartForConditionalGeneration", "layer_norm.weight", ("model.encoder.layer_norm",)),
+        ("T5ForConditionalGeneration", "final_layer_norm.weight", ("encoder.final_layer_norm",)),
+        (
+            "BartForConditionalGeneration",
+            "layers.11.final_layer_norm.weight",
+            ("model.encoder.layers.11.final_layer_norm", "encoder.layers.11.final_layer_norm"),
+        ),
+    ],
+)
+def test_the_norm_whose_output_an_encoder_returns(
+    architecture: str, path: str, names: tuple[str, ...]
+) -> None:
+    encoder = halves(architecture)[1]
+    assert f"{encoder.last_norm}.weight" == path
+    assert set(encoder.checkpoint_names(path)) >= {f"{name}.weight" for name in names}
+
+
+def test_names_of_tensors() -> None:
+    _, encoder, decoder = halves("T5ForConditionalGeneration")
+    assert encoder.checkpoint_names("layers.3.attention.q.weight") == (
+        "encoder.block.3.layer.0.SelfAttention.q.weight",
+    )
+    assert decoder.checkpoint_names("layers.0.cross_attention.layer_norm.weight") == (
+        "decoder.block.0.layer.1.layer_norm.weight",
+    )
+    assert decoder.checkpoint_names("bias.weight") == (
+        "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    )
+    assert decoder.checkpoint_names("lm_head.weight")[:2] == (
+        "lm_head.weight",
+        "decoder.embed_tokens.weight",
+    )
+    _, _, bart = halves("BartForConditionalGeneration")
+    assert bart.checkpoint_names("final_logits_bias") == ("final_logits_bias",)
+    assert bart.checkpoint_names("embedding.embed_tokens.weight")[:3] == (
+        "model.decoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "model.shared.weight",
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stored", "configured", "tied"),
+    [
+        ("BartForConditionalGeneration", True, True, True),  # config.json decides
+        ("BartForConditionalGeneration", True, False, False),
+        ("BartForConditionalGeneration", False, False, True),  # there is no other matrix
+        ("T5ForConditionalGeneration", True, True, False),  # the stored head decides
+        ("T5ForConditionalGeneration", False, False, True),
+    ],
+)
+def test_whether_the_head_is_the_embedding(
+    architecture: str, stored: bool, configured: bool, tied: bool
+) -> None:
+    decoder = halves(architecture)[2]
+    tensors = {"lm_head.weight", "final_logits_bias"} if stored else set()
+    assert decoder.head_tensors(tensors, configured) == HeadTensors(tied=tied, bias=stored)
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"), [(5, "not a multiple of its 5 heads"), (0, "has 0 attention heads")]
+)
+def test_heads_that_do_not_divide_the_hidden_size(heads: int, message: str, tmp_path: Path) -> None:
+    tiny_models.make("bart", tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**settings, "encoder_attention_heads": heads})
+    )
+    with pytest.raises(CheckpointError, match=message):
+        ModelConfig.load(ModelOptions(str(tmp_path)))
