@@ -30,7 +30,8 @@ def processors(t5_folder: Path, whisper_folder: Path) -> dict[str, InputProcesso
 def test_streamed_text_is_the_final_text(
     name: str, skip: bool, seed: int, processors: dict[str, InputProcessor]
 ) -> None:
-    """Whisper's tokens are bytes: random ones are mostly invalid, and characters of several tokens are in between."""
+    """Whisper's tokens are bytes: random ones are mostly invalid. Among them stand characters of
+    several tokens."""
     inputs, rng = processors[name], np.random.default_rng(seed)
     for _ in range(40):
         ids = rng.integers(0, inputs.model.decoder.vocab_size, int(rng.integers(1, 30))).tolist()
@@ -68,7 +69,7 @@ def test_stop_strings_across_tokens_of_a_real_tokenizer(
 
 
 class Stubborn:
-    """A stream that gives up at once, as DecodeStream does where a token changes the text before it."""
+    """Gives up at once, as DecodeStream does when a token changes the text before it."""
 
     def step(self, backend: Any, token: int) -> str:
         raise RuntimeError("Invalid prefix encountered")

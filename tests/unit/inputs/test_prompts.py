@@ -120,9 +120,15 @@ def test_rules_come_from_the_generation_config(tmp_path: Path, checkpoints) -> N
     folder, _ = checkpoints("bart")
     copied = shutil.copytree(folder, tmp_path / "bart")
     settings = {
-        "decoder_start_token_id": 2, "eos_token_id": [2, 7], "forced_bos_token_id": 0, "forced_eos_token_id": 2, "min_length": 10,
-        "no_repeat_ngram_size": 3, "bad_words_ids": [[5], [6, 7]], "max_length": 50,
-    }  # fmt: skip
+        "decoder_start_token_id": 2,
+        "eos_token_id": [2, 7],
+        "forced_bos_token_id": 0,
+        "forced_eos_token_id": 2,
+        "min_length": 10,
+        "no_repeat_ngram_size": 3,
+        "bad_words_ids": [[5], [6, 7]],
+        "max_length": 50,
+    }
     (copied / "generation_config.json").write_text(json.dumps(settings))
     shutil.copy(T5 / "tokenizer.json", copied)
     shutil.copy(T5 / "tokenizer_config.json", copied)
