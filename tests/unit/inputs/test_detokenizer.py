@@ -36,8 +36,8 @@ def test_streamed_text_is_the_final_text(
     for _ in range(40):
         ids = rng.integers(0, inputs.model.decoder.vocab_size, int(rng.integers(1, 30))).tolist()
         for character in "aé€語🙂":
-            at = int(rng.integers(0, len(ids)))
-            ids[at:at] = inputs.tokenizer(character, add_special_tokens=False).input_ids
+            place = int(rng.integers(0, len(ids)))
+            ids[place:place] = inputs.tokenizer(character, add_special_tokens=False).input_ids
         stream = inputs.text_stream(SamplingParams(skip_special_tokens=skip))
         assert isinstance(stream._decoder, FastDecoder)
         pieces = []

@@ -86,11 +86,11 @@ def test_a_whisper_prompt_needs_audio_within_the_window(whisper: InputProcessor)
 def test_decoder_prompts_begin_with_the_start_token(
     whisper: InputProcessor, t5: InputProcessor
 ) -> None:
-    given = {
+    prompt = {
         "prompt": "<|en|><|transcribe|><|notimestamps|>",
         "multi_modal_data": {"audio": SILENCE},
     }
-    assert whisper.prepare(given, SamplingParams()).prompt_token_ids == [521, 522, 525, 529]
+    assert whisper.prepare(prompt, SamplingParams()).prompt_token_ids == [521, 522, 525, 529]
     assert (
         t5.prepare(
             {"encoder_prompt": "7", "decoder_prompt": "seven"}, SamplingParams()

@@ -40,8 +40,8 @@ def encode(samples: np.ndarray, rate: int, codec: str, container: str, channels:
         resampler = av.AudioResampler(
             stream.format, layout, rate, frame_size=stream.codec_context.frame_size or 0
         )
-        for each in [*resampler.resample(frame), *resampler.resample(None)]:
-            out.mux(stream.encode(each))
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(piece))
         out.mux(stream.encode(None))
     return buffer.getvalue()
 

@@ -183,8 +183,8 @@ def test_a_stream_may_change_in_its_middle(first: str, second: str, tmp_path: Pa
 def test_wav_headers_with_any_size(size: int) -> None:
     """As programs write them that stream, or end before they come back to the header."""
     content = bytearray(encoded("wav"))
-    at = content.index(b"data") + 4
-    content[at : at + 4] = np.uint32(size).tobytes()
+    start = content.index(b"data") + 4
+    content[start : start + 4] = np.uint32(size).tobytes()
     content[4:8] = np.uint32(min(size + 36, 0xFFFFFFFF)).tobytes()
     samples = read_sound(bytes(content), RATE).samples
     if size == 1000:

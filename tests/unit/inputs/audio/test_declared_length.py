@@ -76,11 +76,11 @@ def with_size(name: str, size: int) -> bytes:
     if name == "au":
         content[8:12] = struct.pack(">I", size & 0xFFFFFFFF)
     elif name == "caf":
-        at = content.index(b"data") + 4
-        content[at : at + 8] = struct.pack(">q", size)
+        start = content.index(b"data") + 4
+        content[start : start + 8] = struct.pack(">q", size)
     else:
-        at = content.index(b"data") + 4
-        content[at : at + 4] = struct.pack("<I", size & 0xFFFFFFFF)
+        start = content.index(b"data") + 4
+        content[start : start + 4] = struct.pack("<I", size & 0xFFFFFFFF)
     return bytes(content)
 
 
@@ -110,11 +110,11 @@ def test_a_length_that_no_recording_has_is_a_wrong_header() -> None:
 def test_chunks_before_the_samples() -> None:
     """Broadcast WAV has hundreds of bytes of them, some of odd size."""
     content = encoded("wav")
-    at = content.index(b"data")
+    start = content.index(b"data")
     chunks = (
         b"bext" + struct.pack("<I", 603) + bytes(604) + b"LIST" + struct.pack("<I", 8) + b"INFOdata"
     )
-    sound = read_sound(content[:at] + chunks + content[at : len(content) // 2], RATE)
+    sound = read_sound(content[:start] + chunks + content[start : len(content) // 2], RATE)
     assert lost(sound) == pytest.approx(2.0, abs=0.05)
 
 

@@ -15,7 +15,7 @@ SID, NO_DATA = b"\x44" + bytes(5), b"\x7c"  # of AMR-NB
 def amr_frames() -> tuple[bytes, list[bytes]]:
     content = encoded("amr")
     size = 13  # of a frame of 4.75 kbit/s
-    return content[:6], [content[at : at + size] for at in range(6, len(content), size)]
+    return content[:6], [content[start : start + size] for start in range(6, len(content), size)]
 
 
 @pytest.mark.parametrize(

@@ -162,10 +162,10 @@ def test_names_with_colons_relative_to_here(
 
 
 def test_the_callers_array_is_left_alone() -> None:
-    mine = SAMPLES.copy()
-    heard = load_audio(mine, RATE)
+    own = SAMPLES.copy()
+    heard = load_audio(own, RATE)
     heard[:] = 0
-    np.testing.assert_array_equal(mine, SAMPLES)
+    np.testing.assert_array_equal(own, SAMPLES)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(1, np.float32), np.zeros(100, np.int64)])
