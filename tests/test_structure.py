@@ -30,18 +30,11 @@ CODE = sorted(
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 # What is still longer. These lists only shrink: a name that is no longer over must go.
 LONG_FILES = {
-    "inputs/processor.py",
     "tests/integration/test_engine.py",
     "tests/integration/test_local_engine.py",
-    "tests/integration/test_natural_use.py",
-    "tests/integration/test_odd_checkpoints.py",
     "tests/unit/cli/test_output_formats.py",
     "tests/unit/decoder/test_sampling.py",
     "tests/unit/engine/test_transcription.py",
-    "tests/unit/inputs/audio/test_declared_length.py",
-    "tests/unit/inputs/audio/test_sound_forms.py",
-    "tests/unit/inputs/test_inputs.py",
-    "tests/unit/inputs/test_languages_text.py",
     "tests/unit/scheduler/test_scheduler.py",
     "tests/unit/scheduler/test_withdrawals.py",
 }
