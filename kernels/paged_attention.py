@@ -6,13 +6,13 @@ sequences of one query in float8 pages. Both are bound by reading keys and value
 Lengths and page tables are read on the device, so a captured graph stays valid while they change.
 """
 
+import math
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from antiphon.config.arithmetic import ceil_div
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kernels.launch import overlapped, to_l2, wait_for_previous
 from antiphon.kernels.paged_decode import decode_kernel
@@ -157,7 +157,7 @@ def paged_attention(
         **overlapped(q.device),
     }
     if float8:
-        blocks = ceil_div(sequences, launch.sequences)
+        blocks = math.ceil(sequences / launch.sequences)
         decode_kernel[heads, launch.splits, blocks](
             *arguments,
             sequences,
@@ -167,7 +167,7 @@ def paged_attention(
             **_tile_options(launch.decode_tile),
         )
     if not float8 or max_query_len > 1:
-        q_blocks = ceil_div(max_query_len, BLOCK_M)
+        q_blocks = math.ceil(max_query_len / BLOCK_M)
         _paged_kernel[heads, launch.splits, sequences * q_blocks](
             *arguments,
             q_blocks,

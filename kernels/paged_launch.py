@@ -8,8 +8,6 @@ full round: full rounds count. The numbers were measured on an H200.
 import math
 from dataclasses import dataclass
 
-from antiphon.config.arithmetic import ceil_div
-
 MOST_SPLITS = 16
 LEAST_KEYS = 128  # of a split: with fewer, joining the splits costs more than it gains
 
@@ -68,7 +66,7 @@ class PagedLaunch:
         programs = sequences * q_blocks * heads
         wanted = max(1, (10 if float8 else 5) * multiprocessors // programs)
         # Powers of two: few kernels to compile. A program knows how many splits its keys are worth.
-        useful = _power_of_two(ceil_div(max_kv_len, LEAST_KEYS))
+        useful = _power_of_two(math.ceil(max_kv_len / LEAST_KEYS))
         splits = min(1 << (wanted.bit_length() - 1), useful, MOST_SPLITS)
         load = programs * splits / multiprocessors  # programs of a multiprocessor
         tile = _tile(kind, load, head_dim, short=max_kv_len <= splits * LEAST_KEYS)

@@ -6,16 +6,31 @@ in torch, which are the reference: some sixty launches.
 
 # ruff: noqa: SIM102 (an `if` on a constant decides what is compiled, one on a value what is run)
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import triton
 import triton.language as tl
 
-from antiphon.config.decoding_rules import TimestampRules
 from antiphon.kernels.launch import overlapped, wait_for_previous
 
 MINUS_INF = tl.constexpr(float("-inf"))
 NONE = tl.constexpr(-1)  # of a setting: off
+
+
+class TimestampIds(Protocol):
+    """The numbers of Whisper's timestamp rules (`config/decoding_rules.py : TimestampRules`)."""
+
+    @property
+    def first_id(self) -> int: ...
+    @property
+    def last_id(self) -> int: ...
+    @property
+    def no_timestamps_id(self) -> int: ...
+    @property
+    def end_id(self) -> int: ...
+    @property
+    def max_initial(self) -> int | None: ...
 
 
 @triton.jit
@@ -122,7 +137,7 @@ def greedy(
     masks: torch.Tensor,
     stop_ids: torch.Tensor,
     settings: Mapping[str, torch.Tensor],
-    timestamps: TimestampRules | None,
+    timestamps: TimestampIds | None,
 ) -> None:
     """Writes every row's next token to `out` [rows] int64, and behind its sequence in `tokens`.
 

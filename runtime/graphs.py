@@ -118,7 +118,7 @@ class GraphSet(Generic[Shape, Metadata]):
         shapes: Sequence[Shape],
         prepare: Callable[[Shape], tuple[Metadata, Work]],
     ) -> None:
-        """Captures them all; see `GraphCapture.each`."""
+        """Captures them all; see `GraphCapture.capture_all`."""
         capture = GraphCapture(device, model)
         self._captured = capture.capture_all(shapes, prepare)
         self.report = capture.report

@@ -42,7 +42,6 @@ LONG_FUNCTIONS = {  # outside kernels/, where one function is one program of the
     "tests/unit/scheduler/test_scheduler.py"
     " : test_every_request_ends_exactly_once_and_the_pool_ends_full",
 }
-KERNELS_IMPORT = ("kernels", "config")  # `config` for the rules of timestamps, plain numbers
 
 
 def name(path: Path) -> str:
@@ -55,9 +54,9 @@ def test_imports_point_downwards(path: Path) -> None:
     for item in imports(path):
         top, *rest = item.module.split(".")
         assert top not in LEVEL_OF, f"bare import of {item.module}"
-        if top == "antiphon" and rest and not item.typing_only:
+        if top == "antiphon" and rest:
             assert LEVEL_OF[rest[0]] >= LEVEL_OF[own], f"{item.module} lies above {own}"
-            assert own != "kernels" or rest[0] in KERNELS_IMPORT, "kernels take plain tensors"
+            assert own != "kernels" or rest[0] == "kernels", "kernels take plain tensors"
         if top == "ray":
             assert own == "actors", "Ray lives in actors alone"
         if top == "torch":

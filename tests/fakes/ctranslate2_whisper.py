@@ -1,9 +1,9 @@
 """Published Whisper weights, from CTranslate2's format to a transformers folder.
 
-`model.bin` is little-endian (CTranslate2's `python/ctranslate2/specs/model_spec.py`): version, name,
-revision, the number of variables; then for each its name, rank, dimensions, type, size in bytes and
-data. Query, key and value projections of self-attention are one matrix, as are the key and value
-projections of cross-attention.
+`model.bin` is little-endian (CTranslate2's `python/ctranslate2/specs/model_spec.py`): version,
+name, revision, the number of variables; then for each its name, rank, dimensions, type, size in
+bytes and data. Query, key and value projections of self-attention are one matrix, as are the key
+and value projections of cross-attention.
 """
 
 import json

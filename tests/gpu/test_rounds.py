@@ -111,7 +111,7 @@ def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
     wanted = run(make(large_v3), params)
     engine = make(large_v3, num_scheduler_steps=4)
     inputs = engine.replica.runner.inputs
-    inputs._hosts, inputs._copied, inputs._turn = inputs._hosts[:2], inputs._copied[:2], 0
+    inputs._hosts, inputs._copied, inputs._current = inputs._hosts[:2], inputs._copied[:2], 0
     assert run(engine, params) == wanted
     assert inputs.waits > 20
 

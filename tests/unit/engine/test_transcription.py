@@ -444,14 +444,14 @@ def test_priority_and_what_is_left_of_the_time_reach_every_request(
     assert left[-1] < left[0], "one budget for the whole call"
 
 
-@pytest.mark.parametrize("what", ["reading", "detection", "decoding"])
+@pytest.mark.parametrize("stage", ["reading", "detection", "decoding"])
 def test_a_timeout_ends_the_call_wherever_it_is(
-    engine: LocalEngine, call: np.ndarray, what: str, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, call: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: Any) -> Any:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(engine, "run_in_thread" if what == "reading" else "result", never)
-    language = "en" if what == "decoding" else None
+    monkeypatch.setattr(engine, "run_in_thread" if stage == "reading" else "result", never)
+    language = "en" if stage == "decoding" else None
     with pytest.raises(RequestExpired, match=r"its deadline passed after 0\.1 s"):
         engine.transcribe(call, language=language, timeout=0.1)
