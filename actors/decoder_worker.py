@@ -1,4 +1,4 @@
-"""The decoder worker: a loop over `DecoderReplica`. It runs by itself and is told what is new."""
+"""The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never

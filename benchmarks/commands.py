@@ -57,7 +57,7 @@ def _numbers(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def _folder(model: str, load_format: str) -> Iterator[str]:
-    """The folder of a checkpoint; of a published name, a temporary one with its configuration."""
+    """A checkpoint's folder. For a published name: a temporary folder with its configuration."""
     if model not in PUBLISHED:
         yield model
         return

@@ -24,7 +24,7 @@ class EngineFailed(AntiphonError):
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Around an engine's life: any error is a failure, as the usage was checked before."""
+    """Wraps an engine's life. Usage was checked before, so any error is a failure."""
     try:
         yield
     except AntiphonError as error:

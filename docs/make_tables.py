@@ -178,7 +178,7 @@ BLOCKS = {
 
 
 def made(page: str) -> str:
-    """The text of a page with new tables. ValueError: the page has no place for one."""
+    """The text of a page with new tables. Raises ValueError if the page has no place for one."""
     text = (DOCS / page).read_text()
     for (file, name), make in BLOCKS.items():
         if file == page:

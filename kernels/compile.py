@@ -60,7 +60,7 @@ def _launches_compile(here: Any) -> Iterator[None]:
 
 
 def _asynchronous_compilation() -> Any | None:
-    """Triton's module for it (3.5 to 3.9); None where it, or a kernel's `run`, looks otherwise."""
+    """Triton's module for it (3.5 to 3.9); None if it, or a kernel's `run`, has changed."""
     try:
         from triton.runtime import _async_compile
     except ImportError:

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-CAPABILITY = (9, 0)  # of CUDA devices, from which on such launches exist
+CAPABILITY = (9, 0)  # of CUDA devices: older ones have no such launches
 
 
 @triton.jit

@@ -55,7 +55,7 @@ class PagePool:
         return self.num_available - (len(self._by_key[key]) if key in self._unused else 0)
 
     def allocate(self, count: int) -> np.ndarray | None:
-        """`count` pages with one owner each, or None when there are not so many. Evicts cached
+        """`count` pages with one owner each, or None if fewer are available. Evicts cached
         pages as needed."""
         if count > self.num_available:
             return None

@@ -62,11 +62,11 @@ class _Answer:
 
 
 class EncodeLedger:
-    """Who waits for which encoder work, within `budget_tokens` asked for ahead of need.
+    """Encoder work that was asked for, and the requests that wait for it.
 
-    Tokens are encoder output tokens. `timeout`: seconds after which work without a sign of its
-    encoder is lost. `clock`: seconds, never set back. `counters` gets "encodes", "lost_encodes" and
-    "withdrawn_encodes".
+    `budget_tokens`: how many encoder output tokens may be asked for ahead of need. `timeout`:
+    seconds after which work without a sign of its encoder is lost. `clock`: seconds, never set
+    back. `counters` gets "encodes", "lost_encodes" and "withdrawn_encodes".
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or not work.withdrawn or work.arrived:
             return []
-        # The encoder lives, but answered no work: earlier works' turns are not over.
+        # A sign of life but not an answer: the order of the latest answer stays.
         latest = self._answers.get(work.encoder, _Answer())
         self._answers[work.encoder] = _Answer(latest.order, self._clock())
         self._counters["withdrawn_encodes"] += 1

@@ -112,6 +112,11 @@ def test_every_folder_of_code_is_packaged() -> None:
         assert (folder / "__init__.py").exists()
 
 
+def test_unit_tests_mirror_the_folders() -> None:
+    unit = ROOT / "tests" / "unit"
+    assert {path.relative_to(unit).parts[0] for path in unit.rglob("test_*.py")} == set(LEVEL_OF)
+
+
 def test_only_two_modules_lie_in_the_root() -> None:
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py"}
 

@@ -20,7 +20,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target, to_device
 
 WARM_UP_TOKENS = 16
-# Tokens of silence behind a short window: at its end, convolutions see what they see in a full one.
+# Tokens of silence behind a short window, so that convolutions end as in a full window.
 MARGIN = 2
 
 

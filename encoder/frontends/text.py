@@ -22,7 +22,7 @@ WARM_UP_TOKENS = 16
 
 # Tokens of the largest graph: the device takes longer for more than the host needs to launch it.
 MAX_GRAPH_TOKENS = 8192
-# Up to here padding costs no time: even a small model's kernels take no longer than their launches.
+# Padding up to here costs no time: launching a small model's kernels takes longer than they do.
 FREE_PADDING_TOKENS = 1024
 # Each sequence that a graph has room for costs a row of attention programs, even if it is empty.
 TOKENS_PER_SEQUENCE = 64
