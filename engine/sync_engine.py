@@ -22,9 +22,11 @@ from antiphon.inputs.calls.options import (
     all_prompts,
     check_recordings,
     checked_params,
+    checked_priority,
     one_of,
     refuse_unknown,
 )
+from antiphon.inputs.calls.transcription import checked_timeout
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
@@ -77,9 +79,10 @@ class Engine:
         not affect the others.
 
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as
-        `AsyncEngine.generate`.
+        `AsyncEngine.generate`. Raises SamplingError, PromptError or ConfigurationError for a wrong
+        option, before any prompt starts.
         """
-        _refuse_unknown("generate()", options)
+        self._check_options("generate()", options, one_of(params, sampling_params))
         many: list[Prompt] = all_prompts(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
@@ -95,9 +98,9 @@ class Engine:
         """Each prompt's number and result, as it completes; a failed one has its error in it.
 
         Prompts are read as the engine gets to them. Leaving the loop early cancels the rest.
-        Options: as `AsyncEngine.generate`.
+        Options: as `AsyncEngine.generate`. Raises as `generate` for a wrong option.
         """
-        _refuse_unknown("generate_as_completed()", options)
+        self._check_options("generate_as_completed()", options, params)
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise PromptError(
                 f"give a list of prompts, not {type(prompts).__name__}; "
@@ -105,6 +108,14 @@ class Engine:
             )
         params = checked_params(params)
         return self._generated(((prompt, params) for prompt in prompts), options)
+
+    def _check_options(self, call: str, options: Mapping[str, Any], params: Any) -> None:
+        """Raises once what every prompt of the call would end with."""
+        refuse_unknown(call, {name: value for name, value in options.items() if name not in NAMES})
+        checked_priority(options.get("priority"))
+        checked_timeout(options.get("timeout"))
+        if isinstance(params, SamplingParams):
+            self._async.inputs.check(params)
 
     def _generated(
         self, pairs: Iterable[tuple[Prompt, SamplingParams | None]], options: Mapping[str, Any]
@@ -198,10 +209,6 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _refuse_unknown(call: str, options: Mapping[str, Any]) -> None:
-    refuse_unknown(call, {name: value for name, value in options.items() if name not in NAMES})
 
 
 def _one_each(
