@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.errors import CheckpointError, PromptError, SamplingError
+from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
+from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
 from antiphon.inputs.detokenizer import Streamed, TextStream, backend_of
 from antiphon.inputs.foreign_errors import foreign_errors_as
@@ -257,13 +258,7 @@ class InputProcessor:
 
     def check(self, params: SamplingParams) -> None:
         """Raises SamplingError for token ids outside the vocabulary."""
-        size = self.model.decoder.vocab_size
-        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "logprob_token_ids"):
-            for id_ in getattr(params, name) or ():
-                if not 0 <= id_ < size:
-                    raise SamplingError(
-                        f"{name} has token id {id_}; the vocabulary has 0 to {size - 1}"
-                    )
+        check_token_ids(params, self.model.decoder.vocab_size)
 
     def complete(self, params: SamplingParams) -> SamplingParams:
         """With the checkpoint's settings where the caller left them open."""
