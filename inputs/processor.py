@@ -61,7 +61,10 @@ class InputProcessor:
     def __init__(
         self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
     ) -> None:
+        """Raises CheckpointError for a checkpoint without a tokenizer, or without the token that
+        decoder prompts begin with."""
         self.model, self.encoder_window = model, encoder_window
+        self._start_id = _start_id(model)
         self.tokenizer = _load_tokenizer(model)
         self.audio = model.audio
         self.whisper: WhisperFormat | None = None
@@ -217,11 +220,7 @@ class InputProcessor:
 
     def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
         part = parsed.decoder
-        start = self.model.defaults.start_id
-        if start is None:
-            raise CheckpointError(
-                f"{self.model.path}: neither decoder_start_token_id nor bos_token_id is set"
-            )
+        start = self._start_id
         if (
             self.translation is not None
             and parsed.target_language is not None
@@ -314,6 +313,17 @@ class InputProcessor:
                 token_ids, skip_special_tokens=skip_special_tokens
             )
         return self._token_texts[key]
+
+
+def _start_id(model: ModelConfig) -> int:
+    start = model.defaults.start_id
+    if start is None:
+        raise CheckpointError(
+            f"{model.path}: neither decoder_start_token_id nor bos_token_id is set, in "
+            "generation_config.json or config.json: set the first one to the id of the token that "
+            "decoder prompts begin with"
+        )
+    return start
 
 
 def _load_tokenizer(model: ModelConfig) -> Any:
