@@ -1,8 +1,10 @@
 """The synchronous engine: `AsyncEngine` in an event loop of its own."""
 
+import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
@@ -30,12 +32,14 @@ from antiphon.inputs.calls.transcription import checked_timeout
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
+logger = logging.getLogger(__name__)
+
 Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
 
 
 class Engine:
     """`with Engine(model) as engine`. The synchronous face of `AsyncEngine`; safe to call from
-    several threads."""
+    several threads. One that is dropped without `close` is closed when it is collected."""
 
     def __init__(self, model: str, **options: Any) -> None:
         """Starts the workers and loads their weights. Raises what `AsyncEngine` and its `start`
@@ -49,6 +53,8 @@ class Engine:
         except BaseException:
             self._loop_thread.stop()
             raise
+        self._dropped = weakref.finalize(self, _close_dropped, self._async, self._loop_thread)
+        self._dropped.atexit = False  # workers are closed at exit anyway
 
     def __repr__(self) -> str:
         return repr(self._async).replace("Async", "", 1)
@@ -201,14 +207,30 @@ class Engine:
             return
         with self._closing:
             if not self._loop_thread.stopped:
-                self._loop_thread.run(self._async.close())
-                self._loop_thread.stop()
+                self._dropped.detach()
+                _close(self._async, self._loop_thread)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _close_dropped(engine: AsyncEngine, loop_thread: LoopThread) -> None:
+    """For an `Engine` that was collected. In a thread of its own, as the collector may run in any
+    thread, the engine's own among them, and in the middle of any call."""
+    if not loop_thread.stopped and not loop_thread.is_copy and not sys.is_finalizing():
+        logger.info("closing an engine that was dropped without close()")
+        closing = threading.Thread(
+            target=_close, args=(engine, loop_thread), name="antiphon-close", daemon=True
+        )
+        closing.start()
+
+
+def _close(engine: AsyncEngine, loop_thread: LoopThread) -> None:
+    loop_thread.run(engine.close())
+    loop_thread.stop()
 
 
 def _one_each(
