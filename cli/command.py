@@ -5,9 +5,9 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from antiphon.config import foreign
+from antiphon.config import foreign_options, foreign_sampling
 
-# Flags of other tools, beside the options of other engines in `config/foreign.py`.
+# Flags of other tools, beside the options of other engines in `config/foreign_options.py`.
 OTHER_FLAGS = {
     "append_punctuations": "words have no times yet",
     "batch_size": "everything is batched together; see --max-num-seqs",
@@ -73,7 +73,7 @@ def _unknown_flag(option: str, ctx: Any) -> str:
     """What another tool's flag is called here, else the nearest flag if one is near: click's own
     suggestions are often unrelated."""
     name = option.lstrip("-").replace("-", "_")
-    table = foreign.OPTIONS.get(name) or foreign.SAMPLING.get(name)
+    table = foreign_options.NOT_HONORED.get(name) or foreign_sampling.NOT_HONORED.get(name)
     reason = OTHER_FLAGS.get(name) or (table and table[1])
     if reason:
         return f"No option {option}: {reason}."

@@ -18,7 +18,7 @@ import typer
 
 from antiphon.cli.pairs import parse_pairs
 from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
-from antiphon.config import foreign
+from antiphon.config import foreign_options
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
@@ -201,9 +201,9 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str |
     """Takes other engines' spellings too (`--dtype half`), as the engine itself does."""
 
     def check(value: str | None) -> str | None:
-        own = foreign.option_value(name, value)
+        own = foreign_options.option_value(name, value)
         if own is not None and own not in choices:
-            remedy = foreign.remedy(name, own)
+            remedy = foreign_options.remedy(name, own)
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}{remedy}.")
         return own if own is None else str(own)
 

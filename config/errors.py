@@ -5,7 +5,7 @@ AntiphonError
 │   └── AttentionBackendError an attention backend that cannot do what was asked of it
 ├── CheckpointError           a checkpoint that is missing, broken or incomplete
 │   └── UnsupportedModelError an architecture that no row of the registry describes
-├── InputError                a prompt, a clip or sampling parameters that cannot be served (also a ValueError)
+├── InputError                a prompt, a clip or parameters that cannot be served (a ValueError)
 │   ├── PromptError
 │   ├── AudioError
 │   └── SamplingError
@@ -27,7 +27,8 @@ class ConfigurationError(AntiphonError):
 
 
 class AttentionBackendError(ConfigurationError):
-    """The attention backend that was asked for cannot be used; the message says why and names those that can."""
+    """The requested attention backend cannot be used. The message says why, and names those that
+    can."""
 
 
 class CheckpointError(AntiphonError):
@@ -35,7 +36,7 @@ class CheckpointError(AntiphonError):
 
 
 class UnsupportedModelError(CheckpointError):
-    """The checkpoint's architecture is not supported; the message lists those that are."""
+    """The checkpoint's architecture is not supported. The message lists those that are."""
 
 
 class InputError(AntiphonError, ValueError):

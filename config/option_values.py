@@ -6,25 +6,24 @@ from numbers import Real
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from antiphon.config import foreign
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.foreign import shown
+from antiphon.config.foreign_options import option_value, remedy
 
 
 def checked(name: str, annotation: Any, value: Any) -> Any:
     """The value as a plain str, bool, int or float. Numbers must be above 0.
 
-    Takes other engines' spellings (`foreign.option_value`) and numpy's scalars. Raises
+    Takes other engines' spellings (`option_value`) and numpy's scalars. Raises
     ConfigurationError for a value of another type or outside the choices of a Literal.
     """
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    own = foreign.option_value(name, value)
+    own = option_value(name, value)
     if get_origin(annotation) is Literal:
         choices = get_args(annotation)
         if not isinstance(own, str) or own not in choices:
             raise ConfigurationError(
-                f"{name} must be one of {', '.join(choices)}, not {shown(value)}"
-                f"{foreign.remedy(name, own)}"
+                f"{name} must be one of {', '.join(choices)}, not {shown(value)}{remedy(name, own)}"
             )
         return own
     if bool in kinds:

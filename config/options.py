@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-from antiphon.config import foreign
+from antiphon.config import foreign_options
 from antiphon.config.errors import ConfigurationError, nearest
-from antiphon.config.foreign import shown
+from antiphon.config.foreign import refusal, shown
 from antiphon.config.option_values import checked
 
 
@@ -218,16 +218,16 @@ def check_one_process(config: EngineConfig) -> None:
 def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for spelling, value in options.items():
-        name = foreign.OPTION_ALIASES.get(spelling, spelling)
+        name = foreign_options.ALIASES.get(spelling, spelling)
         if name in own:
             raise ConfigurationError(f"'{spelling}' is another name of '{name}': give one of them")
         if name in OPTIONS and name != "model":
             own[name] = value
-        elif name not in foreign.OPTIONS:
+        elif name not in foreign_options.NOT_HONORED:
             raise ConfigurationError(
                 f"unknown option '{spelling}'.{nearest(str(spelling), list(OPTIONS))}"
             )
-        elif (reason := foreign.refusal(name, value, foreign.OPTIONS)) is not None:
+        elif (reason := refusal(name, value, foreign_options.NOT_HONORED)) is not None:
             raise ConfigurationError(reason)
     return own
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from antiphon.config import foreign
+from antiphon.config import foreign_sampling
 from antiphon.config.errors import SamplingError, nearest
+from antiphon.config.foreign import refusal
 from antiphon.config.sampling_checks import CHECKS, plain_values
 
 Class = TypeVar("Class", bound=type)
@@ -29,13 +30,13 @@ def _checked_constructor(cls: Class) -> Class:
             )
         for name in [name for name in options if name not in defaults]:
             _refuse(name, options.pop(name))
-        before = options.pop("given", None)
-        if before is not None and not isinstance(before, frozenset):  # not by dataclasses.replace
-            _refuse("given", before)
-        if before is None:
+        given_before = options.pop("given", None)
+        if given_before is None:
             values = plain_values(options)
+        elif isinstance(given_before, frozenset):
+            values = _values_of_copy(options, given_before, defaults)
         else:
-            values = _values_of_copy(options, before, defaults)
+            raise _unknown("given")
         generated(self, **values, given=frozenset(values))
 
     cls.__init__ = constructor  # type: ignore[misc]
@@ -65,10 +66,14 @@ def _values_of_copy(
 def _refuse(name: str, value: Any) -> None:
     """Raises SamplingError for an unknown name, and for a name of another tool whose value asks
     for something that is not done here."""
-    if name not in foreign.SAMPLING:
-        raise SamplingError(f"unknown sampling parameter '{name}'.{nearest(name, list(CHECKS))}")
-    if (reason := foreign.refusal(name, value, foreign.SAMPLING)) is not None:
+    if name not in foreign_sampling.NOT_HONORED:
+        raise _unknown(name)
+    if (reason := refusal(name, value, foreign_sampling.NOT_HONORED)) is not None:
         raise SamplingError(reason)
+
+
+def _unknown(name: str) -> SamplingError:
+    return SamplingError(f"unknown sampling parameter '{name}'.{nearest(name, list(CHECKS))}")
 
 
 def _default(option: Field[Any]) -> Any:

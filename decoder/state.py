@@ -99,13 +99,13 @@ class Slots:
             "mask": rules.suppress,
             "begin_mask": (*rules.suppress, *rules.begin_suppress),
         }
+        table, bias = self.host.by_name, dict(params.logit_bias)
         for name, setting in SETTINGS.items():
             if setting.value is None:
-                self.host[name][slot] = self.masks.acquire(
-                    suppressed[name], params.allowed_token_ids, dict(params.logit_bias)
-                )
+                allowed = params.allowed_token_ids
+                table[name][slot] = self.masks.acquire(suppressed[name], allowed, bias)
             else:
-                self.host[name][slot] = setting.value(admission, self.vocab_size)
+                table[name][slot] = setting.value(admission, self.vocab_size)
         self.bad_words[slot] = rules.bad_words
         if params.logprob_token_ids is not None:
             ids = np.array(params.logprob_token_ids, np.int64)

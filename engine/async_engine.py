@@ -25,7 +25,7 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
-from antiphon.inputs.processor import EncoderInput, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
 

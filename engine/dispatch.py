@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from antiphon.actors.workers import Workers
-from antiphon.inputs.processor import EncoderInput
+from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import Request
 
 NotSent = Callable[[Request, Exception], None]

@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
-from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.threads import DaemonThreads
 

@@ -18,7 +18,8 @@ from antiphon.config.errors import (
 )
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.detokenizer import TextStream
-from antiphon.inputs.processor import InputProcessor, Prepared
+from antiphon.inputs.prepared import Prepared
+from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Route, Router
 

@@ -17,7 +17,8 @@ from antiphon.engine.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.transcription import Progress, TranscriptionOptions
-from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.processor import InputProcessor
 
 P = ParamSpec("P")
 T = TypeVar("T")

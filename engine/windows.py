@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from antiphon.inputs.audio.cuts import cut_at_quiet, is_digital_silence
 from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.audio.sound import Skipped, Sound, merged
-from antiphon.inputs.processor import EncoderInput, InputProcessor
+from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.processor import InputProcessor
 
 
 @dataclass(frozen=True)

@@ -1,71 +1,111 @@
-"""Tokens back to text, as they come, and the search for stop strings in it."""
+"""Generated tokens back to text, as they come, and the search for stop strings in it."""
 
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from antiphon.config.sampling import SamplingParams
+
 Decode = Callable[[list[int]], str]
-_UNFINISHED = "\ufffd"  # what a tokenizer makes of a character whose bytes have not all come yet
+_UNFINISHED = "\ufffd"  # what tokenizers write for a character some of whose bytes are missing
 
 
-class Pieces(Protocol):
-    """Text of a growing token sequence, piece by piece."""
+class Detokenizer:
+    """A tokenizer's way back to text. `hidden` matches tokens that are never shown."""
+
+    def __init__(self, tokenizer: Any, hidden: re.Pattern[str] | None) -> None:
+        self._tokenizer, self._hidden = tokenizer, hidden
+        self._fast_tokenizer = fast_tokenizer(tokenizer)
+        self._token_texts: dict[tuple[int, bool], str] = {}  # no larger than the vocabulary
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        if len(token_ids) != 1:
+            return self._decode(token_ids, skip_special_tokens)
+        # Log-probabilities name the same single tokens over and over (those of 99 languages, say).
+        key = int(token_ids[0]), skip_special_tokens
+        if key not in self._token_texts:
+            self._token_texts[key] = self._decode(token_ids, skip_special_tokens)
+        return self._token_texts[key]
+
+    def stream(self, params: SamplingParams) -> "TextStream":
+        """For the text of one request."""
+        skip = params.skip_special_tokens
+
+        def decode(ids: list[int]) -> str:
+            return self.decode(ids, skip)
+
+        decoder: IncrementalDecoder = SlowDecoder(decode)
+        if self._fast_tokenizer is not None:
+            decoder = FastDecoder(self._fast_tokenizer, decode, skip, self._hidden)
+        return TextStream(
+            decoder, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output
+        )
+
+    def _decode(self, token_ids: list[int], skip_special_tokens: bool) -> str:
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+
+class IncrementalDecoder(Protocol):
+    """The text of one growing token sequence, piece by piece."""
 
     def add(self, token: int) -> str:
-        """Takes in a token; returns the text that can't change any more."""
+        """Appends a token; returns the new text that later tokens can't change."""
         ...
 
     def rest(self) -> str:
-        """What is left when no more tokens come: characters that stayed unfinished."""
+        """The text still held back when no more tokens come: characters that stayed unfinished."""
         ...
 
 
-class DecodedAgain:
-    """For any tokenizer. Only the last few tokens are decoded again with each."""
+class SlowDecoder:
+    """For any tokenizer: decodes the last few tokens again with every new one."""
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._ids: list[int] = []
-        self._prefix, self._read = (
-            0,
-            0,
-        )  # tokens from `prefix` give context; those before `read` have been returned
+        # Tokens before `returned` have been returned as text; those from `context` on are decoded
+        # with the new ones, because the text of a token may depend on the one before it.
+        self._context = self._returned = 0
 
     def add(self, token: int) -> str:
         self._ids.append(token)
-        new = self.rest()
-        if not new or new.endswith(_UNFINISHED):
+        text = self.rest()
+        if not text or text.endswith(_UNFINISHED):
             return ""
-        self._prefix, self._read = self._read, len(self._ids)
-        return new
+        self._context, self._returned = self._returned, len(self._ids)
+        return text
 
     def rest(self) -> str:
-        before = self._decode(self._ids[self._prefix : self._read])
-        return self._decode(self._ids[self._prefix :])[len(before) :]
+        context = self._decode(self._ids[self._context : self._returned])
+        return self._decode(self._ids[self._context :])[len(context) :]
 
 
-class Streamed:
-    """For tokenizers of the `tokenizers` library, by its DecodeStream. `hidden`: of tokens that are never shown."""
+class FastDecoder:
+    """For tokenizers of the `tokenizers` library: uses its DecodeStream.
+
+    `hidden` matches tokens that are never shown.
+    """
 
     def __init__(
         self,
-        backend: Any,
+        tokenizer: Any,
         decode: Decode,
         skip_special_tokens: bool,
         hidden: re.Pattern[str] | None = None,
     ) -> None:
         from tokenizers.decoders import DecodeStream
 
-        self._backend, self._decode, self._hidden = backend, decode, hidden
+        self._tokenizer, self._decode, self._hidden = tokenizer, decode, hidden
         self._stream: Any = DecodeStream(skip_special_tokens=skip_special_tokens)
         self._ids: list[int] = []
         self._text = ""
 
     def add(self, token: int) -> str:
         self._ids.append(token)
-        new = self._step(token) or ""
-        self._text += new
-        return new
+        text = self._step(token) or ""
+        self._text += text
+        return text
 
     def rest(self) -> str:
         whole = self._decode(self._ids)
@@ -74,22 +114,24 @@ class Streamed:
     def _step(self, token: int) -> str | None:
         if self._stream is not None:
             try:
-                piece: str | None = self._stream.step(self._backend, token)
-                return self._hidden.sub("", piece) if piece and self._hidden is not None else piece
-            except Exception:  # it gives up where a token changes the text before it: the whole is decoded from here on
+                text: str | None = self._stream.step(self._tokenizer, token)
+                return self._hidden.sub("", text) if text and self._hidden is not None else text
+            except Exception:
+                # DecodeStream gives up when a token changes the text before it. From here on the
+                # whole sequence is decoded with every token.
                 self._stream = None
         rest = self.rest()
         return None if rest.endswith(_UNFINISHED) else rest
 
 
-def backend_of(tokenizer: Any) -> Any:
-    """The `tokenizers` library's tokenizer, where decoding is that and nothing more; else None."""
+def fast_tokenizer(tokenizer: Any) -> Any:
+    """The `tokenizers` object behind a tokenizer that decodes with nothing else; otherwise None."""
     from transformers import PreTrainedTokenizerFast, WhisperTokenizer
 
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.clean_up_tokenization_spaces:
         return None
     own = type(tokenizer)
-    # Whisper's own decoding drops timestamps, which the caller hides.
+    # All that Whisper's own decoding adds is to drop timestamps, which `hidden` does here.
     if own is WhisperTokenizer or (own.decode, own._decode) == (
         PreTrainedTokenizerFast.decode,
         PreTrainedTokenizerFast._decode,
@@ -99,59 +141,59 @@ def backend_of(tokenizer: Any) -> Any:
 
 
 class TextStream:
-    """Text of one growing token sequence, from the tokenizer's `decode` or better `pieces`."""
+    """The text of one request as its tokens come, up to the first stop string.
+
+    Stop strings count from token `min_tokens` + 1 on. `include_stop` keeps them in the text.
+    """
 
     def __init__(
         self,
-        decode: Decode,
+        decoder: IncrementalDecoder,
         stop: tuple[str, ...],
         min_tokens: int,
         include_stop: bool,
-        pieces: Pieces | None = None,
     ) -> None:
-        self._pieces: Pieces = DecodedAgain(decode) if pieces is None else pieces
+        self._decoder = decoder
         self._stop, self._min_tokens, self._include_stop = stop, min_tokens, include_stop
-        self._hold_back = (
-            max((len(each) for each in stop), default=1) - 1
-        )  # a stop string may begin in it
+        # How much of the text's end may be the beginning of a stop string.
+        self._hold_back = max((len(string) for string in stop), default=1) - 1
         self.token_ids: list[int] = []
         self.text = ""
         self.stopped = False
-        self._sent, self._search_from = 0, 0
+        self._num_taken, self._search_from = 0, 0  # characters
         self._ended = False
 
     def add(self, token_ids: list[int]) -> None:
-        """Takes in new tokens; ignored once a stop string was met."""
+        """Appends new tokens; ignores those behind a stop string."""
         for token in token_ids:
             if self.stopped:
                 return
             self.token_ids.append(token)
-            if new := self._pieces.add(token):
+            if text := self._decoder.add(token):
                 self._search_from = max(0, len(self.text) - self._hold_back)
-                self.text += new
+                self.text += text
             if len(self.token_ids) > self._min_tokens:
                 self._search()
 
     def _search(self) -> None:
-        found = [
-            (at, each)
-            for each in self._stop
-            if (at := self.text.find(each, self._search_from)) >= 0
+        matches = [
+            (start, string)
+            for string in self._stop
+            if (start := self.text.find(string, self._search_from)) >= 0
         ]
-        if found:
-            at, each = min(found)
-            self.text = self.text[: at + (len(each) if self._include_stop else 0)]
+        if matches:
+            start, string = min(matches)
+            self.text = self.text[: start + (len(string) if self._include_stop else 0)]
             self.stopped = True
 
     def take(self, final: bool = False) -> str:
-        """Text that has not been taken yet; until `final`, what might become a stop string is held back."""
+        """The text that has not been taken yet. Unless `final`, what may become a stop string is
+        held back."""
         if final and not self.stopped and not self._ended:
-            self.text += self._pieces.rest()
+            self.text += self._decoder.rest()
             self._ended = True
-        end = (
-            len(self.text)
-            if final or self.stopped
-            else max(self._sent, len(self.text) - self._hold_back)
-        )
-        new, self._sent = self.text[self._sent : end], end
-        return new
+        end = len(self.text)
+        if not final and not self.stopped:
+            end = max(self._num_taken, end - self._hold_back)
+        text, self._num_taken = self.text[self._num_taken : end], end
+        return text

@@ -1,22 +1,25 @@
-"""The edge where what other libraries raise for one input becomes an error of that input."""
+"""Turns the errors that other libraries raise for one input into errors of that input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from antiphon.config.errors import AntiphonError, InputError
 
+LONGEST_REASON = 200  # characters
+
 
 @contextmanager
-def foreign_errors_as(kind: type[InputError], what: str) -> Iterator[None]:
-    """Errors that are not ours become `kind`, so that one input never takes others with it.
+def foreign_errors_as(kind: type[InputError], subject: str) -> Iterator[None]:
+    """Raises `kind` for errors that are not Antiphon's, so that one input never harms others.
 
-    Our own pass. The one that was raised is chained.
+    `subject` begins the message. The original error is chained.
     """
     try:
         yield
     except AntiphonError:
         raise
-    except Exception as error:  # objects of callers' own may raise anything
+    except Exception as error:  # callers' own objects may raise anything
         reason = " ".join(str(error).split())
-        shown = reason if len(reason) <= 200 else f"{reason[:200]}…"
-        raise kind(f"{what}: {type(error).__name__}{f': {shown}' if shown else ''}") from error
+        shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+        suffix = f": {shown}" if shown else ""
+        raise kind(f"{subject}: {type(error).__name__}{suffix}") from error

@@ -1,9 +1,8 @@
-"""From a prompt and sampling parameters to what the engine schedules: media, decoder prompt, rules."""
+"""From a prompt and its parameters to what the engine schedules, for one checkpoint."""
 
 import hashlib
 import logging
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,18 +15,19 @@ from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
-from antiphon.inputs.detokenizer import Streamed, TextStream, backend_of
+from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt, Prompt, parse, sound_of, with_languages
-from antiphon.inputs.translation import TranslationFormat
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
+from antiphon.inputs.tokenizer import load_tokenizer
+from antiphon.inputs.translation import TranslationFormat, check_languages
 from antiphon.inputs.whisper.format import WhisperFormat
 from antiphon.inputs.whisper.tokens import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
-WINDOW_KEY = (
-    "antiphon_encoder_window"  # of config.json: short windows were measured with this model
-)
+# In config.json: encoder windows of a clip's own length were measured with this model.
+WINDOW_KEY = "antiphon_encoder_window"
 SHORT_WINDOWS = (
     "encoder_window='auto': nothing says that %s hears right in short windows. Published Whisper "
     "does not: in 207 words of tiny.en, 688 differed from the full window's text (loops). "
@@ -35,28 +35,13 @@ SHORT_WINDOWS = (
 )
 
 
-@dataclass(frozen=True)
-class EncoderInput:
-    """`payload`: int32 token ids or float32 samples, or what stands for them. `num_tokens`: of the encoder's output. `key`: of the
-    content."""
-
-    key: str
-    kind: str
-    num_tokens: int
-    payload: Any
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request's parts, checked. `prompt_token_ids` is None while the language of the audio is still to be found."""
-
-    media: EncoderInput
-    prompt_token_ids: list[int] | None
-    params: SamplingParams
-
-
 class InputProcessor:
-    """Tokenizer, prompt format and audio settings of one checkpoint."""
+    """Tokenizer, prompt format, audio settings and generation settings of one checkpoint.
+
+    On the way in, `prepare` turns a prompt into an encoder input and a decoder prompt; `complete`,
+    `rules` and `max_tokens` combine a request's parameters with the checkpoint's settings. On the
+    way out, `text_stream` and `decode` turn tokens into text. Methods may run in several threads.
+    """
 
     def __init__(
         self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
@@ -65,24 +50,27 @@ class InputProcessor:
         decoder prompts begin with."""
         self.model, self.encoder_window = model, encoder_window
         self._start_id = _start_id(model)
-        self.tokenizer = _load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model.path)
         self.audio = model.audio
         self.whisper: WhisperFormat | None = None
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
-            if encoder_window == "auto" and model.raw.get(WINDOW_KEY) != "auto":
-                logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)
-        self._backend = backend_of(self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
-        if model.defaults.ignored:
-            ignored = ", ".join(model.defaults.ignored)
-            logger.warning(
-                "the generation config of %s is obeyed but for %s: text may differ from transformers'",
-                model.path,
-                ignored,
-            )
-        self._token_texts: dict[tuple[int, bool], str] = {}  # no more than the vocabulary
+        self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
+        self._warn()
+
+    def _warn(self) -> None:
+        model, is_short = self.model, self.audio is not None and self.encoder_window == "auto"
+        if is_short and model.raw.get(WINDOW_KEY) != "auto":
+            logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)
+        if model.defaults.ignored:
+            logger.warning(
+                "the generation config of %s is obeyed but for %s: "
+                "text may differ from transformers'",
+                model.path,
+                ", ".join(model.defaults.ignored),
+            )
 
     # ------------------------------------------------------------------ prompts
 
@@ -93,55 +81,130 @@ class InputProcessor:
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> Prepared:
-        """Checks and normalises. Raises InputError (PromptError, AudioError, SamplingError), whatever the
-        prompt is made of.
+        """Checks a prompt of any form and brings it into the engine's.
 
-        Languages are for translation models, in any spelling; those that the prompt itself names go first.
+        The languages are for translation models, in any spelling; those that the prompt itself
+        names take precedence. Raises InputError (PromptError, AudioError, SamplingError), whatever
+        the prompt is made of.
         """
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
-            parsed = with_languages(
-                parse(prompt, self.model.family.input), source_language, target_language
-            )
+            parsed = parse(prompt, self.model.family.input)
+            parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             self.check(params)
-            media = (
-                self._audio_media(parsed) if self.audio is not None else self._text_media(parsed)
+            read = self._text_media if self.audio is None else self._audio_media
+            return Prepared(read(parsed), self._decoder_prompt(parsed), params)
+
+    def _check_languages(self, parsed: ParsedPrompt) -> None:
+        names = parsed.named_languages
+        if names and self.whisper is not None:
+            raise PromptError(
+                f"{self.model.architecture} transcribes: give language and task to transcribe(), "
+                f"not {names[0]}"
             )
-            return Prepared(media, self._decoder_prompt(parsed), params)
+        check_languages(parsed, self.translation, self.model.architecture)
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        assert self.audio is not None
         if parsed.encoder.audio is None:
             raise PromptError(
-                "this model listens: give 'multi_modal_data': {'audio': path, bytes or (samples, rate)}"
+                "this model listens: give 'multi_modal_data': "
+                "{'audio': path, bytes or (samples, rate)}"
             )
-        assert self.audio is not None
         samples = self.read_sound(parsed.encoder.audio).samples
         if len(samples) > self.audio.window:
             raise PromptError(
-                f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's window of "
-                f"{self.audio.window_seconds:g} s: use transcribe(), which cuts recordings at quiet places"
+                f"{len(samples) / self.audio.sampling_rate:.1f} s of audio are over the model's "
+                f"window of {self.audio.window_seconds:g} s: use transcribe(), which cuts "
+                "recordings at quiet places"
             )
         return self.clip(samples)
 
+    def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        part, limit = parsed.encoder, self.model.max_encoder_len
+        if part.audio is not None:
+            raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
+        if not part.has_tokens:
+            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
+        ids = self._encoder_ids(parsed) if part.token_ids is None else list(part.token_ids)
+        _check_ids(ids, "the encoder prompt", self.model.encoder.vocab_size)
+        if len(ids) > limit:
+            raise PromptError(
+                f"{len(ids)} tokens of text are over the encoder's {limit}: shorten or split it"
+            )
+        array = np.array(ids, np.int32)
+        return EncoderInput(self._key("text", array), "text", len(ids), array)
+
+    def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
+        """Token ids of the encoder's text, in the languages that the prompt names."""
+        translation, text = self.translation, parsed.encoder.text or ""
+        source, target = parsed.source_language, parsed.target_language
+        if translation is not None and translation.marks_text and target is not None:
+            text = translation.marked(text, target)
+        ids: list[int] = self.tokenizer(text).input_ids
+        if translation is None or source is None:
+            return ids
+        return translation.source_ids(ids, source)
+
+    def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
+        part, translation, target = parsed.decoder, self.translation, parsed.target_language
+        start, limit = self._start_id, self.model.max_decoder_len
+        if translation is not None and target is not None and not translation.marks_text:
+            return translation.decoder_prompt(start, target)
+        if not part.has_tokens:
+            return None if self.whisper is not None else [start]
+        ids = (
+            self.tokenizer(part.text, add_special_tokens=False).input_ids
+            if part.token_ids is None
+            else list(part.token_ids)
+        )
+        earlier_text = None if self.whisper is None else self.whisper.previous_id
+        if not ids or ids[0] not in (start, earlier_text):
+            ids = [start, *ids]
+        _check_ids(ids, "the decoder prompt", self.model.decoder.vocab_size)
+        if len(ids) >= limit:
+            raise PromptError(
+                f"a decoder prompt of {len(ids)} tokens leaves no room within {limit} positions"
+            )
+        return ids
+
+    def _key(self, kind: str, content: np.ndarray) -> str:
+        # Processors have instructions for SHA-256: it takes half the time of other digests.
+        digest = hashlib.sha256(self._salt)
+        digest.update(kind.encode())
+        digest.update(np.ascontiguousarray(content).data)
+        return digest.hexdigest()[:32]
+
+    # ------------------------------------------------------------------ audio
+
     def expected_bytes(self, prompt: Prompt) -> int:
-        """How much memory the sound of `prompt` may take: a guess, before anything is read. Text counts for nothing."""
+        """An estimate of the memory that the samples of `prompt` will take, before it is read. 0
+        for a prompt without audio."""
         if self.audio is None:
             return 0
         try:
             return expected_bytes(sound_of(prompt), self.audio.sampling_rate)
-        except Exception:  # a mapping of a caller's own: `prepare` says what is wrong with it
+        except Exception:  # a caller's own mapping may raise anything; `prepare` reports it
             return 0
 
     def read_sound(self, source: AudioInput) -> Sound:
-        """Sound in any form, whole, at the model's rate. Raises AudioError."""
+        """A whole recording in any form, at the model's rate. Raises AudioError."""
         assert self.audio is not None
         return read_sound(source, self.audio.sampling_rate)
 
-    def check_transcription(self, **options: Any) -> TranscriptionOptions:
-        """The keywords of transcribe(), checked for this checkpoint; needs no engine.
+    def clip(self, samples: np.ndarray) -> EncoderInput:
+        """Samples [n] at the model's rate, no more than one window, as an encoder input."""
+        assert self.audio is not None
+        num_tokens = self.model.max_encoder_len
+        if self.encoder_window == "auto":
+            num_tokens = self.audio.tokens_of(len(samples))
+        return EncoderInput(self._key("audio", samples), "audio", num_tokens, samples)
 
-        Raises PromptError for a checkpoint that doesn't listen, an unknown language or a wrong value,
-        SamplingError for parameters, ConfigurationError for an unknown keyword.
+    def check_transcription(self, **options: Any) -> TranscriptionOptions:
+        """The keywords of transcribe(), checked for this checkpoint before any engine runs.
+
+        Raises PromptError for a checkpoint that doesn't listen, an unknown language or a wrong
+        value, SamplingError for parameters, ConfigurationError for an unknown keyword.
         """
         if self.whisper is None or self.audio is None:
             raise PromptError(
@@ -151,108 +214,6 @@ class InputProcessor:
         self.check(checked.params)
         return checked
 
-    def clip(self, samples: np.ndarray) -> EncoderInput:
-        """One window of samples at the model's rate."""
-        assert self.audio is not None
-        key = self._key("audio", samples)
-        tokens = (
-            self.audio.tokens_of(len(samples))
-            if self.encoder_window == "auto"
-            else self.model.max_encoder_len
-        )
-        return EncoderInput(key, "audio", tokens, samples)
-
-    def _check_languages(self, parsed: ParsedPrompt) -> None:
-        named = [name for name in LANGUAGES if getattr(parsed, name) is not None]
-        if not named:
-            return
-        if self.whisper is not None:
-            raise PromptError(
-                f"{self.model.architecture} transcribes: give language and task to transcribe(), not {named[0]}"
-            )
-        if self.translation is None:
-            raise PromptError(
-                f"this {self.model.architecture} knows no languages: leave out {' and '.join(named)}"
-            )
-        if parsed.target_language is not None and parsed.decoder.has_tokens:
-            raise PromptError(
-                "give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt"
-            )
-        needs_text = LANGUAGES if self.translation.marks_text else ["source_language"]
-        if parsed.encoder.token_ids is not None and any(name in needs_text for name in named):
-            raise PromptError(
-                f"{named[0]} needs a prompt of text: token ids hold the language already"
-            )
-
-    def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
-        text, source, target = parsed.encoder.text, parsed.source_language, parsed.target_language
-        if self.translation is not None and self.translation.marks_text and target is not None:
-            text = self.translation.marked(text or "", target)
-        ids: list[int] = self.tokenizer(text).input_ids
-        return (
-            ids
-            if source is None or self.translation is None
-            else self.translation.source_ids(ids, source)
-        )
-
-    def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
-        part = parsed.encoder
-        if part.audio is not None:
-            raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
-        if not part.has_tokens:
-            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
-        ids = list(part.token_ids) if part.token_ids is not None else self._encoder_ids(parsed)
-        self._check_ids(ids, "the encoder prompt", self.model.encoder)
-        if len(ids) > self.model.max_encoder_len:
-            raise PromptError(
-                f"{len(ids)} tokens of text are over the encoder's {self.model.max_encoder_len}: shorten or split it"
-            )
-        array = np.array(ids, np.int32)
-        return EncoderInput(self._key("text", array), "text", len(ids), array)
-
-    def _key(self, kind: str, content: np.ndarray) -> str:
-        digest = hashlib.sha256(
-            self._salt
-        )  # processors have instructions for it: half the time of others
-        digest.update(kind.encode())
-        digest.update(np.ascontiguousarray(content).data)
-        return digest.hexdigest()[:32]
-
-    def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
-        part = parsed.decoder
-        start = self._start_id
-        if (
-            self.translation is not None
-            and parsed.target_language is not None
-            and not self.translation.marks_text
-        ):
-            return self.translation.decoder_prompt(start, parsed.target_language)
-        if not part.has_tokens:
-            return None if self.whisper is not None else [start]
-        ids = (
-            list(part.token_ids)
-            if part.token_ids is not None
-            else self.tokenizer(part.text, add_special_tokens=False).input_ids
-        )
-        previous = self.whisper.previous_id if self.whisper is not None else None
-        if not ids or ids[0] not in (start, previous):
-            ids = [start, *ids]
-        self._check_ids(ids, "the decoder prompt", self.model.decoder)
-        if len(ids) >= self.model.max_decoder_len:
-            raise PromptError(
-                f"a decoder prompt of {len(ids)} tokens leaves no room within {self.model.max_decoder_len} positions"
-            )
-        return ids
-
-    def _check_ids(self, ids: list[int], what: str, half: Any) -> None:
-        if not ids:
-            raise PromptError(f"{what} is empty")
-        outside = [id_ for id_ in ids if not 0 <= id_ < half.vocab_size]
-        if outside:
-            raise PromptError(
-                f"{what} has token id {outside[0]}; the vocabulary has 0 to {half.vocab_size - 1}"
-            )
-
     # ------------------------------------------------------------------ rules
 
     def check(self, params: SamplingParams) -> None:
@@ -260,11 +221,11 @@ class InputProcessor:
         check_token_ids(params, self.model.decoder.vocab_size)
 
     def complete(self, params: SamplingParams) -> SamplingParams:
-        """With the checkpoint's settings where the caller left them open."""
+        """`params` with the checkpoint's settings where the caller left them open."""
         return self.model.defaults.complete(params)
 
     def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
-        """The checkpoint's generation config for a prompt of `prompt_len` tokens."""
+        """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
         rules = self.model.defaults.rules(prompt_len, params)
         if timestamps:
             assert self.whisper is not None
@@ -272,47 +233,26 @@ class InputProcessor:
         return rules
 
     def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:
-        """As asked; else as the checkpoint says, else up to the decoder's positions."""
+        """How many tokens may be generated: as the caller says, else as the checkpoint does, else
+        up to the decoder's positions."""
         positions = self.model.max_decoder_len
-        # transformers counts a Whisper's max_length without its prompt, or half of it where that is long.
+        # transformers leaves a Whisper prompt out of max_length, up to half the positions of it.
         free = min(positions // 2 - 1, prompt_len) if self.whisper is not None else 0
         return self.model.defaults.max_tokens(prompt_len, params, positions, free)
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
-        """Whisper writes timestamps unless its prompt says <|notimestamps|>; a bare start of a multilingual one asks for a language."""
-        if (
-            self.whisper is None
-            or not self.whisper.times
-            or (self.whisper.multilingual and len(prompt_token_ids) == 1)
-        ):
-            return False
-        return self.whisper.no_timestamps_id not in prompt_token_ids
+        """Whether text behind this decoder prompt has timestamps."""
+        return self.whisper is not None and self.whisper.wants_timestamps(prompt_token_ids)
+
+    # ------------------------------------------------------------------ text
 
     def text_stream(self, params: SamplingParams) -> TextStream:
         """For the text of one request, as its tokens come."""
-
-        def decode(ids: list[int]) -> str:
-            return self.decode(ids, params.skip_special_tokens)
-
-        pieces = None
-        if self._backend is not None:
-            hidden = None if self.whisper is None else TIMESTAMP
-            pieces = Streamed(self._backend, decode, params.skip_special_tokens, hidden)
-        return TextStream(
-            decode, tuple(params.stop), params.min_tokens, params.include_stop_str_in_output, pieces
-        )
+        return self._detokenizer.stream(params)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
-        if len(token_ids) != 1:
-            text: str = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
-            return text
-        # Log-probabilities name the same single tokens again and again: those of 99 languages, say.
-        key = int(token_ids[0]), skip_special_tokens
-        if key not in self._token_texts:
-            self._token_texts[key] = self.tokenizer.decode(
-                token_ids, skip_special_tokens=skip_special_tokens
-            )
-        return self._token_texts[key]
+        """The text of a whole token sequence."""
+        return self._detokenizer.decode(token_ids, skip_special_tokens)
 
 
 def _start_id(model: ModelConfig) -> int:
@@ -326,28 +266,11 @@ def _start_id(model: ModelConfig) -> int:
     return start
 
 
-def _load_tokenizer(model: ModelConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path)
-    except (
-        Exception
-    ) as error:  # tokenizer libraries raise many unrelated types for broken or missing files
-        raise CheckpointError(
-            f"cannot load the tokenizer of {model.path}: {type(error).__name__}: {error}"
-        ) from error
-    _check_vocabulary(tokenizer, model.path)
-    return tokenizer
-
-
-def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Raises CheckpointError where no file of its vocabulary is there: transformers makes a tokenizer
-    all the same, of special tokens alone, which turns every text into unknown tokens."""
-    kinds = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
-    files = [name for kind, name in tokenizer.vocab_files_names.items() if kind.startswith(kinds)]
-    if files and not any((folder / name).exists() for name in files):
-        raise CheckpointError(
-            f"{folder} has no tokenizer: none of {', '.join(files)} is there. Fetch it from where the "
-            "weights come from, or save it beside them with the tokenizer's save_pretrained()"
+def _check_ids(ids: list[int], name: str, vocab_size: int) -> None:
+    if not ids:
+        raise PromptError(f"{name} is empty")
+    outside = [id_ for id_ in ids if not 0 <= id_ < vocab_size]
+    if outside:
+        raise PromptError(
+            f"{name} has token id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}"
         )

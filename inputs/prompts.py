@@ -1,4 +1,4 @@
-"""The forms a prompt may have, and one plain form they are all brought into."""
+"""The forms that a prompt may have, and the one form that they are brought into."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,14 @@ from antiphon.config.foreign import shown
 
 Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
-KEYS = [
-    "prompt",
-    "prompt_token_ids",
-    "multi_modal_data",
-    "encoder_prompt",
-    "decoder_prompt",
-    *LANGUAGES,
-]
+SINGLE_KEYS = ["prompt", "prompt_token_ids", "multi_modal_data"]
+PAIR_KEYS = ["encoder_prompt", "decoder_prompt"]
+KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Text, token ids or media of one half; at most one of text and ids."""
+    """The prompt of one half: text or token ids, not both; for an encoder also audio."""
 
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
@@ -35,27 +30,33 @@ class Part:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
+    """A prompt of any form. Languages are the caller's spelling, for translation models."""
+
     encoder: Part
     decoder: Part
-    source_language: Any = None  # of translation models, as the caller names them
+    source_language: Any = None
     target_language: Any = None
+
+    @property
+    def named_languages(self) -> list[str]:
+        return [name for name in LANGUAGES if getattr(self, name) is not None]
 
 
 def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
-    """Brings a prompt into one form. `encoder_input` ('text' or 'audio') says which half a single text belongs to.
+    """Brings a prompt into one form. `encoder_input`, 'text' or 'audio', is what the encoder takes:
+    a single text belongs to the encoder of a text model and to the decoder of an audio model.
 
     Raises PromptError for an unknown form or key.
     """
     if isinstance(prompt, Mapping) and any(name in prompt for name in LANGUAGES):
         rest = {key: value for key, value in prompt.items() if key not in LANGUAGES}
         return with_languages(parse(rest, encoder_input), *(prompt.get(name) for name in LANGUAGES))
-    if isinstance(prompt, Mapping) and ("encoder_prompt" in prompt or "decoder_prompt" in prompt):
-        _known(prompt, ["encoder_prompt", "decoder_prompt"])
+    if isinstance(prompt, Mapping) and any(key in prompt for key in PAIR_KEYS):
+        _check_keys(prompt, PAIR_KEYS)
         if prompt.get("encoder_prompt") is None:
             raise PromptError("a prompt with 'decoder_prompt' needs an 'encoder_prompt'")
-        return ParsedPrompt(
-            _part(prompt["encoder_prompt"]), _decoder_part(prompt.get("decoder_prompt"))
-        )
+        encoder = _part(prompt["encoder_prompt"])
+        return ParsedPrompt(encoder, _decoder_part(prompt.get("decoder_prompt")))
     part = _part(prompt)
     if encoder_input == "text":
         return ParsedPrompt(part, Part())
@@ -63,17 +64,19 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
 
 
 def sound_of(prompt: Any) -> Any:
-    """The sound in a prompt, as it is given; None where there is none, or the prompt has a wrong form.
-    Nothing else is read, for what can be read once only is `parse`'s."""
-    for key in ("encoder_prompt", "multi_modal_data", "audio"):
-        if not isinstance(prompt, Mapping):
-            return None
-        prompt = prompt.get(key, prompt if key == "encoder_prompt" else None)
-    return prompt
+    """The audio in a prompt, as the caller gave it; None for a prompt without, or of a wrong form.
+
+    It touches nothing else, because what can be read only once is for `parse` to read.
+    """
+    if not isinstance(prompt, Mapping):
+        return None
+    single = prompt.get("encoder_prompt", prompt)
+    media = single.get("multi_modal_data") if isinstance(single, Mapping) else None
+    return media.get("audio") if isinstance(media, Mapping) else None
 
 
 def with_languages(parsed: ParsedPrompt, source: Any, target: Any) -> ParsedPrompt:
-    """With these languages where the prompt itself names none."""
+    """`parsed` with these languages where it names none itself."""
     if source is None and target is None:
         return parsed
     return replace(
@@ -83,26 +86,45 @@ def with_languages(parsed: ParsedPrompt, source: Any, target: Any) -> ParsedProm
     )
 
 
+def token_ids(ids: Any) -> tuple[int, ...]:
+    """Token ids of any integer type, numpy's and tensors' included.
+
+    Raises PromptError for anything else: 1.7 is no id, nor is '12'.
+    """
+    try:
+        if isinstance(ids, (str, bytes, bytearray, Mapping)):
+            raise TypeError
+        return tuple(_token_id(id_) for id_ in ids)
+    except (TypeError, ValueError):
+        raise PromptError(
+            f"token ids must be a sequence of whole numbers, not {shown(ids)}"
+        ) from None
+
+
+def _token_id(id_: Any) -> int:
+    if type(id_).__name__ in ("bool", "bool_"):
+        raise TypeError
+    return operator.index(id_)
+
+
 def _part(prompt: Any) -> Part:
     if isinstance(prompt, str):
         return Part(text=_unicode(prompt))
     if not isinstance(prompt, Mapping):
         raise PromptError(
-            f"a prompt must be a str or a mapping with {', '.join(KEYS)}; not {type(prompt).__name__}"
+            f"a prompt must be a str or a mapping with {', '.join(KEYS)}; "
+            f"not {type(prompt).__name__}"
         )
-    _known(prompt, ["prompt", "prompt_token_ids", "multi_modal_data"])
-    text, ids, media = (
-        prompt.get("prompt"),
-        prompt.get("prompt_token_ids"),
-        prompt.get("multi_modal_data") or {},
-    )
+    _check_keys(prompt, SINGLE_KEYS)
+    text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+    media = prompt.get("multi_modal_data") or {}
     if text is not None and not isinstance(text, str):
         raise PromptError(f"'prompt' must be a str, not {type(text).__name__}")
     if text is not None and ids is not None:
         raise PromptError("give 'prompt' or 'prompt_token_ids', not both")
     if not isinstance(media, Mapping):
         raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
-    _known(media, ["audio"])
+    _check_keys(media, ["audio"])
     return Part(
         None if text is None else _unicode(text),
         None if ids is None else token_ids(ids),
@@ -143,27 +165,8 @@ def _decoder_part(prompt: Any) -> Part:
     return part
 
 
-def token_ids(ids: Any) -> tuple[int, ...]:
-    """Of any integer type, numpy's and tensors' among them. Raises PromptError for anything else: 1.7 is no id, nor is '12'."""
-    try:
-        if isinstance(ids, (str, bytes, bytearray, Mapping)):
-            raise TypeError
-        return tuple(_token_id(each) for each in ids)
-    except (TypeError, ValueError):
-        raise PromptError(
-            f"token ids must be a sequence of whole numbers, not {shown(ids)}"
-        ) from None
-
-
-def _token_id(id_: Any) -> int:
-    if type(id_).__name__ in ("bool", "bool_"):
-        raise TypeError
-    return operator.index(id_)
-
-
-def _known(mapping: Mapping[str, Any], valid: list[str]) -> None:
+def _check_keys(mapping: Mapping[str, Any], valid: list[str]) -> None:
     for key in mapping:
         if key not in valid:
-            raise PromptError(
-                f"unknown key '{key}' in a prompt.{nearest(str(key), [*valid, *LANGUAGES])}"
-            )
+            suggestion = nearest(str(key), [*valid, *LANGUAGES])
+            raise PromptError(f"unknown key '{key}' in a prompt.{suggestion}")

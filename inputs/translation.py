@@ -1,4 +1,4 @@
-"""Languages of translation models: NLLB, M2M-100, mBART and the many-to-many ones of Marian."""
+"""How translation models name languages: NLLB, M2M-100, mBART, and Marian's many-to-many models."""
 
 import re
 from collections.abc import Mapping
@@ -7,104 +7,126 @@ from typing import Any
 from antiphon.config.errors import PromptError, nearest
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages.iso639 import two_letters
+from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt
 
-_PREFERRED = ("zho_Hans", "cmn_Hans")  # of a language in several scripts, where none is named
+# The code that counts where a language has several scripts and the caller names none.
+_PREFERRED = ("zho_Hans", "cmn_Hans")
 
 
 class TranslationFormat:
     """How the prompts of one checkpoint name languages.
 
-    NLLB, M2M-100 and mBART: a token before or behind the source text, and one that the target begins with. Marian:
-    `>>fra<<` before the source text names the target.
+    NLLB, M2M-100 and mBART put a token before or behind the source text, and begin the target text
+    with one. Marian names the target before the source text: `>>fra<<`.
     """
 
-    def __init__(self, model: ModelConfig, tokenizer: Any, codes: Mapping[str, str]) -> None:
+    def __init__(self, model: ModelConfig, tokenizer: Any, tokens: Mapping[str, str]) -> None:
+        """`tokens`: the checkpoint's language tokens by code."""
         self.marks_text = model.family.marks_target_in_source
-        self._model, self._codes = model, dict(codes)
+        self._architecture, self._tokens = model.architecture, dict(tokens)
         self.languages: dict[str, int] = {
-            code: tokenizer.convert_tokens_to_ids(token) for code, token in codes.items()
+            code: tokenizer.convert_tokens_to_ids(token) for code, token in tokens.items()
         }
         # Read once: setting `src_lang` would change the tokenizer under other threads.
         self._prefix: list[int] = list(getattr(tokenizer, "prefix_tokens", None) or [])
         self._suffix: list[int] = list(getattr(tokenizer, "suffix_tokens", None) or [])
-        self._exact = {_plain(code): code for code in codes}
+        self._exact = {_plain(code): code for code in tokens}
         self._by_letters: dict[str, list[str]] = {}
-        for code in codes:
-            self._by_letters.setdefault(two_letters(_plain(code).partition("_")[0]), []).append(
-                code
-            )
+        for code in tokens:
+            letters = two_letters(_plain(code).partition("_")[0])
+            self._by_letters.setdefault(letters, []).append(code)
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any) -> "TranslationFormat | None":
         """None for a checkpoint that knows no languages."""
         # M2M-100's tokenizer keeps its languages apart from its vocabulary.
-        tokens = {
+        vocabulary = {
             *tokenizer.get_vocab(),
             *tokenizer.all_special_tokens,
             *getattr(tokenizer, "lang_token_to_id", ()),
         }
         for pattern in model.family.language_tokens:
-            codes = {
-                match["code"]: token
-                for token in sorted(tokens)
-                if (match := re.fullmatch(pattern, token))
-            }
-            if codes:
-                return cls(model, tokenizer, codes)
+            matches = (re.fullmatch(pattern, token) for token in sorted(vocabulary))
+            tokens = {match["code"]: match[0] for match in matches if match}
+            if tokens:
+                return cls(model, tokenizer, tokens)
         return None
 
     def code(self, name: Any, option: str) -> str:
-        """A language as the checkpoint writes it, from any spelling: fra_Latn, fra, fr, fr-FR, French.
+        """The checkpoint's code of a language in any spelling: fra_Latn, fra, fr, fr-FR, French.
 
-        Raises PromptError for a language that is unknown, or that it has several kinds of.
+        Raises PromptError, which names `option`, for an unknown language and for one of which the
+        checkpoint has several kinds.
         """
         if not isinstance(name, str) or not name.strip():
             raise PromptError(f"{option} must be the name or code of a language, not {name!r}")
         plain = _plain(name)
         if plain in self._exact:
             return self._exact[plain]
-        base, _, kind = plain.partition("_")
-        codes = (
-            self._by_letters.get(two_letters(base))
-            or self._by_letters.get(two_letters(plain))
-            or []
-        )
-        alike = [code for code in codes if kind and _plain(code).endswith(f"_{kind}")]
-        if not alike and not (
-            _is_script(kind) and any(_is_script(_plain(code).partition("_")[2]) for code in codes)
-        ):
-            alike = (
-                codes  # regions don't matter to most models; scripts do where a model names them
-            )
-        preferred = [code for code in alike if code in _PREFERRED] or alike
+        codes = self._similar(plain)
+        preferred = [code for code in codes if code in _PREFERRED] or codes
         if len(preferred) == 1:
             return preferred[0]
         if preferred:
             raise PromptError(
                 f"{option} {name!r} may be {' or '.join(sorted(preferred))}: give one of them"
             )
-        raise PromptError(f"unknown {option} {name!r}.{nearest(name, list(self._codes))}")
+        raise PromptError(f"unknown {option} {name!r}.{nearest(name, list(self._tokens))}")
+
+    def _similar(self, plain: str) -> list[str]:
+        """Codes of the language `plain`: those with its script or region if there are any, else all
+        unless it names a script that the checkpoint does not have."""
+        language, _, kind = plain.partition("_")
+        by_letters = self._by_letters
+        codes = by_letters.get(two_letters(language)) or by_letters.get(two_letters(plain)) or []
+        same_kind = [code for code in codes if kind and _plain(code).endswith(f"_{kind}")]
+        if same_kind:
+            return same_kind
+        # Most models have one kind of a language for all regions; but a script must be theirs.
+        has_scripts = any(_is_script(_plain(code).partition("_")[2]) for code in codes)
+        return [] if _is_script(kind) and has_scripts else codes
 
     def marked(self, text: str, target: Any) -> str:
         """Marian's source text with the target language before it."""
-        return f"{self._codes[self.code(target, 'target_language')]} {text}"
+        return f"{self._tokens[self.code(target, 'target_language')]} {text}"
 
     def source_ids(self, ids: list[int], source: Any) -> list[int]:
-        """Token ids of a text with the tokenizer's own language, in the language `source`."""
+        """`ids`, tokenized with the tokenizer's own source language, in the language `source`."""
         if self.marks_text:
             raise PromptError(
-                f"{self._model.architecture} hears its source language itself: leave out source_language"
+                f"{self._architecture} hears its source language itself: leave out source_language"
             )
-        id_ = self.languages[self.code(source, "source_language")]
+        source_id = self.languages[self.code(source, "source_language")]
         start, end = len(self._prefix), len(ids) - len(self._suffix)
         known = set(self.languages.values())
-        marks = [id_ if mark in known else mark for mark in (*self._prefix, *self._suffix)]
+        marks = [source_id if mark in known else mark for mark in (*self._prefix, *self._suffix)]
         return [*marks[:start], *ids[start:end], *marks[start:]]
 
     def decoder_prompt(self, start: int, target: Any) -> list[int]:
-        """What the decoder begins with: its start and the language; the language alone where that is the start."""
-        id_ = self.languages[self.code(target, "target_language")]
-        return [id_] if start in self.languages.values() else [start, id_]
+        """The start token and the target language; the language alone where the start token is
+        itself a language."""
+        target_id = self.languages[self.code(target, "target_language")]
+        return [target_id] if start in self.languages.values() else [start, target_id]
+
+
+def check_languages(
+    parsed: ParsedPrompt, translation: TranslationFormat | None, architecture: str
+) -> None:
+    """Raises PromptError for languages that the checkpoint or the form of the prompt can't take."""
+    names = parsed.named_languages
+    if not names:
+        return
+    if translation is None:
+        raise PromptError(
+            f"this {architecture} knows no languages: leave out {' and '.join(names)}"
+        )
+    if parsed.target_language is not None and parsed.decoder.has_tokens:
+        raise PromptError(
+            "give 'target_language' or a decoder prompt, not both: it begins the decoder's prompt"
+        )
+    need_text = LANGUAGES if translation.marks_text else ["source_language"]
+    if parsed.encoder.token_ids is not None and any(name in need_text for name in names):
+        raise PromptError(f"{names[0]} needs a prompt of text: token ids hold the language already")
 
 
 def _is_script(kind: str) -> bool:

@@ -55,7 +55,7 @@ class RelativeBias(nn.Module):
     """T5's relative position bias: a learned number per head and bucket of distances.
 
     See Raffel et al. 2020, section 2.1. Distances are key position - query position. Attention
-    backends either `materialise` the bias and add it to the scores, or read `table` or `tiles`
+    backends either `materialize` the bias and add it to the scores, or read `table` or `tiles`
     inside their own kernel.
     """
 
@@ -78,7 +78,7 @@ class RelativeBias(nn.Module):
         logarithmic = exact + (torch.log(far.clamp(min=1).float() / exact) * scale).long()
         return past + torch.where(far < exact, far, logarithmic.clamp(max=buckets - 1))
 
-    def materialise(self, distance: torch.Tensor) -> torch.Tensor:
+    def materialize(self, distance: torch.Tensor) -> torch.Tensor:
         """Distances [sequences, queries, keys] -> bias [sequences, heads, queries, keys]."""
         return self.weight[self.bucket(distance)].permute(0, 3, 1, 2)
 

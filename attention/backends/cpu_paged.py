@@ -58,7 +58,7 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     ) -> torch.Tensor:
         if bias is not None and metadata.bias is None:
             distance = -torch.arange(int(metadata.visible.max()))[None, None]
-            metadata.bias = np.ascontiguousarray(bias.materialise(distance)[0, :, 0].numpy())
+            metadata.bias = np.ascontiguousarray(bias.materialize(distance)[0, :, 0].numpy())
         out = torch.empty(q.shape)
         attend(
             q.contiguous().numpy(),

@@ -100,7 +100,7 @@ class PaddedGroup:
     def additive_mask(self, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
         """[sequences or 1, heads, queries, keys]: the bias, minus infinity at masked keys."""
         if self.bias is None:
-            added = bias.materialise(self.distance).to(dtype)
+            added = bias.materialize(self.distance).to(dtype)
             if self.mask is not None:
                 added = added.masked_fill(~self.mask, float("-inf"))
             self.bias = added

@@ -76,5 +76,5 @@ class XformersFull(FullAttention[XformersMetadata]):
 def _additive(metadata: XformersMetadata, bias: RelativeBias, q: torch.Tensor) -> torch.Tensor:
     """[sequences, heads, longest, longest] in the dtype of `q`: minus infinity at padded keys."""
     position = torch.arange(metadata.rows.shape[1], device=q.device)
-    added = bias.materialise((position[None, :] - position[:, None])[None])
+    added = bias.materialize((position[None, :] - position[:, None])[None])
     return added.masked_fill(~metadata.valid[:, None, None, :], float("-inf")).to(q.dtype)

@@ -125,12 +125,12 @@ class SettingsTable:
     """The numbers of every slot, on the host.
 
     `rows[dtype]` is [settings, slots], with the settings of that dtype in the order of
-    `names(dtype)`; `table[name]` [slots] is a view of one row.
+    `names(dtype)`; `by_name[name]`, or `table[name]`, [slots] is a view of one row.
     """
 
     def __init__(self, num_slots: int) -> None:
         self.rows = {dtype: np.repeat(off, num_slots, axis=1) for dtype, off in _OFF.items()}
-        self._by_name = {
+        self.by_name = {
             name: row
             for dtype, names in _NAMES.items()
             for name, row in zip(names, self.rows[dtype], strict=True)
@@ -141,7 +141,7 @@ class SettingsTable:
         return _NAMES[dtype]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._by_name[name]
+        return self.by_name[name]
 
     def clear(self, slot: int) -> None:
         """Switches every setting of `slot` off."""

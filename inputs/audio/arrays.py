@@ -6,20 +6,16 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import AudioError
-from antiphon.inputs.audio.samples import (
-    LARGEST,
-    MAX_SECONDS,
-    RATES,
-    Resampler,
-    SampleBuffer,
-    too_long,
-)
+from antiphon.inputs.audio.buffer import SampleBuffer
+from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES, too_long
+from antiphon.inputs.audio.resampler import Resampler
 
 MAX_CHANNELS = 64
+PIECE = 1 << 18  # samples that are mixed and resampled at once
 NAME = "the array of samples"
-# Samples of these types use all of it, as in every sound file.
+# Integer samples use the whole range of their type, as in every audio file.
 FULL_SCALE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
-MIDDLE = {"uint8": 128.0}  # of WAV's 8 bits, which have no sign
+MIDDLE = {"uint8": 128.0}  # silence in 8-bit WAV, which has no sign
 
 
 def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
@@ -29,19 +25,17 @@ def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
     """
     input_rate = whole_rate(rate)
     if isinstance(samples, (list, tuple)) and len(samples) > MAX_SECONDS * input_rate:
-        raise too_long(NAME)  # as a list it is already several times as large
+        raise too_long(NAME)  # before it is converted: a list takes several times the memory
     channels_first = by_channel(as_array(samples))
     if channels_first.shape[1] > MAX_SECONDS * input_rate:
         raise too_long(NAME)
     full_scale, middle = _unit(channels_first)
-    if (
-        input_rate == model_rate
-    ):  # one pass for the copy, two for the check: a caller waits for them
+    if input_rate == model_rate:  # one pass to copy and two to check, while the caller waits
         return _checked(mix(channels_first, full_scale, middle), 0, channels_first)
     resampler = Resampler(model_rate)
     buffer = SampleBuffer(NAME, model_rate, channels_first.shape[1] / input_rate + 1)
-    for start in range(0, channels_first.shape[1], 1 << 18):  # in pieces: nothing is held twice
-        mono = mix(channels_first[:, start : start + (1 << 18)], full_scale, middle)
+    for start in range(0, channels_first.shape[1], PIECE):  # in pieces: nothing is held twice
+        mono = mix(channels_first[:, start : start + PIECE], full_scale, middle)
         for piece in resampler.feed(_checked(mono, start, channels_first), input_rate):
             buffer.append(piece)
     for piece in resampler.drain():
@@ -50,7 +44,7 @@ def read_array(samples: Any, rate: Any, model_rate: int) -> np.ndarray:
 
 
 def whole_rate(rate: Any) -> int:
-    """Hz as an int; 16000.0 is 16000. Raises AudioError."""
+    """A rate in Hz as int; 16000.0 is 16000. Raises AudioError."""
     value = rate.item() if hasattr(rate, "item") and getattr(rate, "ndim", 0) == 0 else rate
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -63,13 +57,16 @@ def whole_rate(rate: Any) -> int:
 
 
 def is_tensor(value: Any) -> bool:
-    """A torch tensor. Whoever has one has imported torch."""
+    """Whether `value` is a torch tensor. It can't be one before its owner has imported torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def as_array(samples: Any) -> np.ndarray:
-    """A numpy array of what holds numbers: an array, a list, a torch tensor on any device."""
+    """A numpy array from an array, a list of numbers, or a torch tensor on any device.
+
+    Raises AudioError for types that hold no samples.
+    """
     if is_tensor(samples):
         samples = samples.detach().cpu()
         if str(samples.dtype) == "torch.bfloat16":  # numpy has no such type
@@ -85,14 +82,18 @@ def as_array(samples: Any) -> np.ndarray:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind not in "fiu" or (kind == "u" and size > 1):
         raise AudioError(
-            f"samples must be floats or signed integers (or uint8, as in 8-bit WAV), not {array.dtype}"
+            "samples must be floats or signed integers (or uint8, as in 8-bit WAV), "
+            f"not {array.dtype}"
         )
-    # Arrays of other machines' files: '>i4' is int32 all the same.
+    # Files of other machines give foreign byte orders: '>i4' becomes int32.
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def by_channel(array: np.ndarray) -> np.ndarray:
-    """[channels, n] of any layout: the longer axis is time. Leading axes of one are left out."""
+    """[channels, n] from any layout: the longer axis is time; leading axes of size 1 are dropped.
+
+    Raises AudioError where that leaves no two axes, or two of the same length.
+    """
     shape = list(array.shape)
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
@@ -110,10 +111,11 @@ def by_channel(array: np.ndarray) -> np.ndarray:
 
 
 def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> np.ndarray:
-    """The mean of all channels, float32 [n]; `full_scale` becomes 1, `middle` 0."""
-    # A resampler's own mix to mono is 3 dB too loud in floating point, and needs named layouts.
+    """The mean of all channels [channels, n] as float32 [n], scaled so that `full_scale` becomes 1
+    and `middle` 0."""
+    # PyAV's resampler mixes floats 3 dB too loud, and only layouts that have names.
     channels = len(channels_first)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found afterwards
+    with np.errstate(over="ignore", invalid="ignore"):  # `_checked` refuses what is not finite
         mono = channels_first[0].astype(np.float32)
         for channel in channels_first[1:]:
             mono += channel
@@ -125,11 +127,11 @@ def mix(channels_first: np.ndarray, full_scale: float, middle: float = 0.0) -> n
 
 
 def _unit(array: np.ndarray) -> tuple[float, float]:
-    """(full scale, middle) of an array's type; of integers in a wide type from their values.
+    """(full scale, middle) by the type of an array, or by the values of wide integers.
 
-    16-bit samples become int32 or int64 in lists, JSON and pandas. So a type of 32 or 64 bits says
-    nothing: such samples are taken for the narrowest of 16, 24 and 32 bits that holds them all.
-    Whatever they were, they are then heard, if louder than they were, and never lost.
+    16-bit samples become int32 or int64 in lists, JSON and pandas, so a type of 32 or 64 bits says
+    nothing. Such samples are taken for the narrowest of 16, 24 and 32 bits that holds them all:
+    the recording may come out louder than it was, but it is never lost.
     """
     if array.dtype.kind == "f":
         return 1.0, 0.0
@@ -149,13 +151,16 @@ def _unit(array: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _checked(mono: np.ndarray, start: int, whole: np.ndarray) -> np.ndarray:
-    """`mono`. Raises AudioError for samples that are no sound, and says why."""
+def _checked(mono: np.ndarray, start: int, channels_first: np.ndarray) -> np.ndarray:
+    """`mono`, which begins at sample `start` of `channels_first`.
+
+    Raises AudioError for samples that can't be audio, and says why.
+    """
     if mono.min() >= -LARGEST and mono.max() <= LARGEST:  # false for NaN
         return mono
-    bad = int((~np.isfinite(whole)).any(axis=0).sum())
+    bad = int((~np.isfinite(channels_first)).any(axis=0).sum())
     if bad:
-        raise AudioError(f"{NAME}: {bad} of {whole.shape[1]} samples are NaN or infinite")
+        raise AudioError(f"{NAME}: {bad} of {channels_first.shape[1]} samples are NaN or infinite")
     peak = float(np.abs(mono).max())
     raise AudioError(
         f"{NAME} reaches {peak:g} at sample {start + int(np.abs(mono).argmax())}, but floats are "

@@ -2,14 +2,17 @@
 
 import numpy as np
 
-# Largest less smallest sample of a window without sound. Two and a half steps of 16 bits: digital
-# silence, dithered or with a constant offset. Speech at -75 dB moves by more than ten.
+# The largest difference between two samples of a window without sound: two and a half steps of 16
+# bits, as in digital silence with dither or a constant offset. Speech at -75 dB spans more than
+# ten steps.
 DIGITAL_SILENCE = 2.5 / 32768
 
 
 def cut_at_quiet(samples: np.ndarray, window: int, rate: int) -> list[tuple[int, int]]:
-    """Spans (start, end) that cover `samples`, none longer than `window`; each cut lies at the
-    quietest 50 ms of the last third before the limit, so that words stay whole."""
+    """Spans (start, end) that cover `samples` [n], none longer than `window` samples.
+
+    Each cut lies in the quietest 50 ms of a window's last third, so that words stay whole.
+    """
     spans, start, step = [], 0, rate // 20
     while len(samples) - start > window:
         first, last = start + window * 2 // 3, start + window
@@ -22,5 +25,5 @@ def cut_at_quiet(samples: np.ndarray, window: int, rate: int) -> list[tuple[int,
 
 
 def is_digital_silence(samples: np.ndarray) -> bool:
-    """Whether nothing was recorded there: however quiet speech is, it moves further than this."""
+    """Whether nothing was recorded: the quietest speech moves further than DIGITAL_SILENCE."""
     return not len(samples) or float(samples.max() - samples.min()) <= DIGITAL_SILENCE

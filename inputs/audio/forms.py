@@ -1,4 +1,4 @@
-"""Sound in the forms that callers have it, and one adapter to samples at the model's rate."""
+"""Recordings in the forms that callers have them, and the one adapter to samples."""
 
 import io
 import os
@@ -12,18 +12,17 @@ import numpy as np
 from antiphon.config.errors import AudioError
 from antiphon.inputs.audio.arrays import is_tensor, read_array, whole_rate
 from antiphon.inputs.audio.files import read_file
-from antiphon.inputs.audio.samples import MAX_SECONDS, too_long
+from antiphon.inputs.audio.limits import MAX_SECONDS, too_long
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.foreign_errors import foreign_errors_as
 
-# A path; the bytes of a file (bytes, bytearray, memoryview) or an open one; samples alone, which
-# are at the model's rate, or with theirs, either way round: arrays, tensors and lists [n],
+# A path; the bytes of a file (bytes, bytearray, memoryview), or an open file; samples alone, which
+# are at the model's rate, or (samples, rate), either way round: arrays, tensors and lists [n],
 # [n, channels] or [channels, n], floats in [-1, 1] or integers; Hugging Face's mappings
 # ({"array", "sampling_rate"}, {"raw", "sampling_rate"}, {"path", "bytes"}); torchcodec's objects.
 AudioInput = Any
 
-EXPANSION = 24  # samples at 16 kHz are so many times as large as speech in Opus at 24 kbit/s
-MAX_STREAM_BYTES = 2 << 30  # of file objects, which are read into memory
+EXPANSION = 24  # 16 kHz float32 samples are this many times larger than speech in 24 kbit/s Opus
 RATE_KEYS = ("sampling_rate", "sample_rate", "rate")
 SAMPLE_KEYS = ("array", "raw", "waveform")
 FORMS = (
@@ -33,7 +32,7 @@ FORMS = (
 
 
 def load_audio(source: AudioInput, rate: int) -> np.ndarray:
-    """Mono float32 samples [n] at `rate` Hz of any form of sound (see `AudioInput`).
+    """Mono float32 samples [n] at `rate` Hz from any form of audio (see `AudioInput`).
 
     Raises AudioError, which names the source, what is wrong with it and what would be right.
     """
@@ -47,19 +46,22 @@ def read_sound(source: AudioInput, rate: int) -> Sound:
 
 
 def expected_bytes(source: AudioInput, rate: int) -> int:
-    """How much memory the samples of `source` may take: a guess, before anything is read. 0 where there is no telling."""
+    """An estimate of the memory that the samples of `source` will take, before anything is read.
+
+    0 where nothing is known: reading will report what is wrong with the source.
+    """
     longest = MAX_SECONDS * rate * np.dtype(np.float32).itemsize
     try:
         if isinstance(source, (str, os.PathLike)):
             return min(longest, EXPANSION * Path(source).expanduser().stat().st_size)
     except (OSError, ValueError):
-        return 0  # it is told when it is read
+        return 0
     if isinstance(source, (bytes, bytearray)):
         return min(longest, EXPANSION * len(source))
     samples = source[0] if isinstance(source, tuple) and source else source
     try:
         return min(longest, int(getattr(samples, "nbytes", 0)))
-    except Exception:  # objects of callers' own may raise anything: a sparse tensor does. It is told when it is read
+    except Exception:  # a caller's own object may raise anything; a sparse tensor does
         return 0
 
 
@@ -69,8 +71,8 @@ def _read(source: AudioInput, rate: int) -> Sound:
     if isinstance(source, (bytes, bytearray)):
         return _read_bytes(source, rate)
     if isinstance(source, memoryview):
-        of_a_file = source.itemsize == 1 and source.ndim == 1
-        return _read_bytes(source, rate) if of_a_file else Sound(read_array(source, rate, rate))
+        is_file = source.itemsize == 1 and source.ndim == 1
+        return _read_bytes(source, rate) if is_file else Sound(read_array(source, rate, rate))
     if isinstance(source, Mapping):
         return _read_mapping(source, rate)
     if isinstance(source, (tuple, list)) and _is_pair(source):
@@ -81,11 +83,14 @@ def _read(source: AudioInput, rate: int) -> Sound:
         return Sound(read_array(source, rate, rate))
     if callable(getattr(source, "get_all_samples", None)):  # torchcodec's AudioDecoder
         return _read_decoder(source, rate)
-    if hasattr(source, "sample_rate") and hasattr(source, "data"):  # and what it decodes to
+    if hasattr(source, "sample_rate") and hasattr(source, "data"):  # torchcodec's AudioSamples
         return Sound(read_array(source.data, source.sample_rate, rate))
     if callable(getattr(source, "read", None)):
         return _read_stream(source, rate)
     raise AudioError(f"audio must be {FORMS.format(rate=rate)}; not {_shown(source)}")
+
+
+# ---------------------------------------------------------------------- files
 
 
 def _read_path(source: str | os.PathLike[Any], rate: int) -> Sound:
@@ -101,42 +106,44 @@ def _read_path(source: str | os.PathLike[Any], rate: int) -> Sound:
         raise AudioError(f"{_short(name)}: no such file") from None
     except (OSError, ValueError) as error:  # too long for a name, or with a null byte in it
         raise AudioError(
-            f"{_short(name)}: cannot be opened ({error.args[-1]}). A text is taken for a path: decode "
-            "base64 before and give the bytes"
+            f"{_short(name)}: cannot be opened ({error.args[-1]}). A text is taken for a path: "
+            "decode base64 before and give the bytes"
         ) from error
     if path.is_dir():
         raise AudioError(f"{name}: is a folder")
     if path.is_file() and status.st_size == 0:
         raise AudioError(f"{name}: the file is empty")
-    # Absolute, or FFmpeg takes what stands before a colon in the name for a protocol.
+    # Absolute, because FFmpeg takes what precedes a colon in a relative name for a protocol.
     return read_file(os.path.abspath(path), name, rate)
 
 
 def _read_bytes(content: bytes | bytearray | memoryview, rate: int) -> Sound:
-    name = f"{len(content)} bytes of audio"
     if not content:
         raise AudioError("0 bytes are not readable as audio")
-    return read_file(io.BytesIO(content), name, rate)
+    return read_file(io.BytesIO(content), f"{len(content)} bytes of audio", rate)
 
 
 def _read_stream(file: Any, rate: int) -> Sound:
-    """A file object from where it stands; from its start where it stands at its end."""
+    """Reads a file object from its position, or from its start if its position is its end."""
     if isinstance(file, io.TextIOBase):
         raise AudioError(f"{_shown(file)} gives text: open it with mode 'rb'")
     content = file.read()
     if content == b"" and file.seekable():
-        file.seek(0)  # it was just written
+        file.seek(0)  # the caller has just written it
         content = file.read()
     if not isinstance(content, (bytes, bytearray, memoryview)):
         hint = ": give its 'file'" if hasattr(content, "__await__") else ""
         if hasattr(content, "close"):
-            content.close()  # a coroutine that nobody will wait for
+            content.close()  # a coroutine that nobody will await
         raise AudioError(f"{_shown(file)}: read() gives {type(content).__name__}, not bytes{hint}")
     return _read_bytes(content, rate)
 
 
+# ---------------------------------------------------------------------- samples
+
+
 def _read_mapping(source: Mapping[Any, Any], rate: int) -> Sound:
-    """Rows of Hugging Face's datasets, and what its pipelines take."""
+    """Reads a row of Hugging Face's datasets, or what its pipelines take."""
     samples = next((source[key] for key in SAMPLE_KEYS if source.get(key) is not None), None)
     if samples is not None:
         for key in RATE_KEYS:
@@ -147,24 +154,26 @@ def _read_mapping(source: Mapping[Any, Any], rate: int) -> Sound:
         return _read(source["bytes"], rate)
     if source.get("path") is not None:
         return _read_path(source["path"], rate)
-    keys = ", ".join(repr(key) for key in list(source)[:10])
-    inner = " Give the value of 'audio' alone." if "audio" in source else ""
+    keys = ", ".join(repr(key) for key in list(source)[:10]) or "nothing"
+    hint = " Give the value of 'audio' alone." if "audio" in source else ""
     raise AudioError(
-        f"a mapping must hold 'array' and 'sampling_rate', or 'bytes', or 'path'; this one has {keys or 'nothing'}.{inner}"
+        "a mapping must hold 'array' and 'sampling_rate', or 'bytes', or 'path'; "
+        f"this one has {keys}.{hint}"
     )
 
 
 def _is_pair(source: tuple[Any, ...] | list[Any]) -> bool:
-    """(samples, rate) or (rate, samples). A list of two may as well be two channels or samples."""
+    """(samples, rate) or (rate, samples). A list of two may also be two channels or samples."""
     if isinstance(source, tuple):
         return True
-    return len(source) == 2 and sum(_is_number(each) for each in source) == 1
+    return len(source) == 2 and sum(_is_number(item) for item in source) == 1
 
 
 def _read_pair(source: tuple[Any, ...] | list[Any], rate: int) -> Sound:
     if len(source) != 2:
         raise AudioError(
-            f"audio as a tuple must be (samples, rate), not {len(source)} values; samples alone are a list or an array"
+            f"audio as a tuple must be (samples, rate), not {len(source)} values; "
+            "samples alone are a list or an array"
         )
     samples, samples_rate = source
     if _is_number(samples) and not _is_number(samples_rate):
@@ -183,7 +192,8 @@ def _samples_only(source: list[Any]) -> list[Any]:
     first = source[0] if source else None
     if isinstance(first, (str, os.PathLike, bytes, Mapping)):
         raise AudioError(
-            f"a list must hold samples, not {_shown(first)}: for several recordings call transcribe_all()"
+            f"a list must hold samples, not {_shown(first)}: "
+            "for several recordings call transcribe_all()"
         )
     return source
 
@@ -197,8 +207,11 @@ def _read_decoder(decoder: Any, rate: int) -> Sound:
     return Sound(read_array(decoded.data, decoded.sample_rate, rate))
 
 
+# ---------------------------------------------------------------------- names in messages
+
+
 def _shown(value: Any) -> str:
-    """A value's type, and the value itself where that is short."""
+    """A value's type, and the value itself if it is short."""
     text = repr(value) if isinstance(value, (str, int, float, bytes, Path)) else ""
     kind = type(value).__name__
     return f"{kind} {text}" if 0 < len(text) <= 60 else kind

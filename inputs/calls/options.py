@@ -1,4 +1,4 @@
-"""What calls are given: keywords, prompts and recordings as a whole, checked before anything runs."""
+"""What calls have in common: keywords, parameters, and prompts or recordings as a whole."""
 
 import os
 from array import array
@@ -7,8 +7,9 @@ from dataclasses import fields
 from numbers import Integral, Number
 from typing import Any
 
-from antiphon.config import foreign
+from antiphon.config import foreign_sampling
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
+from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
 
 NAMES = ["priority", "timeout", "source_language", "target_language"]
@@ -17,14 +18,15 @@ _SAMPLING = {field.name for field in fields(SamplingParams)}
 
 
 def refuse_unknown(call: str, unknown: Mapping[str, Any], valid: list[str] = NAMES) -> None:
-    """Raises ConfigurationError for keywords that `call` does not have; what is known elsewhere says where it goes here."""
+    """Raises ConfigurationError for keywords that `call` does not have. For names that have their
+    place elsewhere, the message says where."""
     for name in unknown:
         if valid is not NAMES:
             reason = f".{nearest(name, valid)}"
         elif name in _SAMPLING:
             reason = f": give params=SamplingParams({name}=...)"
-        elif name in foreign.SAMPLING:
-            reason = f": {foreign.SAMPLING[name][1]}"
+        elif name in foreign_sampling.NOT_HONORED:
+            reason = f": {foreign_sampling.NOT_HONORED[name][1]}"
         elif name == "language":
             reason = ": give source_language and target_language, or call transcribe()"
         else:
@@ -33,23 +35,26 @@ def refuse_unknown(call: str, unknown: Mapping[str, Any], valid: list[str] = NAM
 
 
 def one_of(params: Any, sampling_params: Any) -> Any:
-    """`params`, or `sampling_params`, which is vLLM's name for them. Raises SamplingError where both are there."""
+    """`params`, or `sampling_params`, which is vLLM's name for the same.
+
+    Raises SamplingError where a call has both.
+    """
     if params is not None and sampling_params is not None:
         raise SamplingError("params and sampling_params are the same: give one of them")
     return sampling_params if params is None else params
 
 
 def checked_params(params: Any, sampling_params: Any = None) -> SamplingParams:
-    """None is the defaults. Raises SamplingError for anything else that is no SamplingParams."""
+    """The parameters of a call; None stands for the defaults.
+
+    Raises SamplingError for anything that is no SamplingParams.
+    """
     params = one_of(params, sampling_params)
     if params is None:
         return SamplingParams()
     if not isinstance(params, SamplingParams):
-        hint = (
-            "; a mapping becomes one by SamplingParams.of(...)"
-            if isinstance(params, Mapping)
-            else ""
-        )
+        is_mapping = isinstance(params, Mapping)
+        hint = "; a mapping becomes one by SamplingParams.of(...)" if is_mapping else ""
         raise SamplingError(f"params must be SamplingParams, not {type(params).__name__}{hint}")
     return params
 
@@ -65,23 +70,23 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
 
 
 def checked_priority(priority: Any) -> int:
-    """A whole number; None is the default, 0. Raises PromptError."""
+    """A whole number; None stands for the default, 0. Raises PromptError."""
     if priority is None:
         return 0
     if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
         raise PromptError(
-            f"priority must be a whole number (lower runs first), not {foreign.shown(priority)}"
+            f"priority must be a whole number (lower runs first), not {shown(priority)}"
         )
     return int(priority)
 
 
 def all_prompts(prompts: Any) -> list[Any]:
-    """The prompts of a call. Raises PromptError for what is neither a prompt nor several."""
+    """The prompts of a call as a list. Raises PromptError for neither a prompt nor several."""
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
     if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, bytearray, memoryview)):
         raise PromptError(
-            f"prompts must be a str, a mapping or a list of them, not {_kind(prompts)}"
+            f"prompts must be a str, a mapping or a list of them, not {_type_name(prompts)}"
         )
     return list(prompts)
 
@@ -90,10 +95,11 @@ def check_recordings(recordings: Any) -> None:
     """Raises PromptError for a single recording, in any form, where several are expected."""
     if _is_one_recording(recordings):
         raise PromptError(
-            f"give a list of recordings, not {_kind(recordings)}; for a single one there is transcribe()"
+            f"give a list of recordings, not {_type_name(recordings)}; "
+            "for a single one there is transcribe()"
         )
     if not isinstance(recordings, Iterable) and not hasattr(recordings, "__getitem__"):
-        raise PromptError(f"give a list of recordings, not {_kind(recordings)}")
+        raise PromptError(f"give a list of recordings, not {_type_name(recordings)}")
 
 
 def _is_one_recording(value: Any) -> bool:
@@ -101,16 +107,14 @@ def _is_one_recording(value: Any) -> bool:
         return True
     if callable(getattr(value, "read", None)) or callable(getattr(value, "get_all_samples", None)):
         return True
-    if (
-        getattr(value, "ndim", 2) < 2
-    ):  # an array or tensor of samples, unless it holds texts or objects
+    if getattr(value, "ndim", 2) < 2:  # an array or tensor: of samples, or of strings and objects
         return getattr(getattr(value, "dtype", None), "kind", "f") in "biufc"
     if not isinstance(value, (list, tuple)) or not value:
         return False
     if isinstance(value, tuple) and len(value) == 2:  # (samples, rate) or (rate, samples)
-        return sum(isinstance(each, Number) for each in value) > 0
+        return any(isinstance(item, Number) for item in value)
     return isinstance(value[0], Number)
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "None" if value is None else type(value).__name__

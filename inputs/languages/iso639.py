@@ -1,10 +1,13 @@
-"""ISO 639: three letters and English names of languages to two letters, as far as translation models name them."""
+"""ISO 639: languages by three letters and by name, with their codes of two letters.
+
+Holds the languages that translation models name.
+"""
 
 from functools import cache
 
 from antiphon.inputs.languages.names import CODES_BY_NAME
 
-# ISO 639-3 (of macrolanguages and of the member that models mean) and 639-2/B: ISO 639-1.
+# ISO 639-3 (macrolanguages, and the member that models mean) and ISO 639-2/B: ISO 639-1.
 _THREE = {
     "afr": "af", "aka": "ak", "als": "sq", "sqi": "sq", "alb": "sq", "amh": "am", "ara": "ar",
     "arb": "ar", "arg": "an", "asm": "as", "ast": "ast", "aym": "ay", "ayr": "ay", "aze": "az",
@@ -35,28 +38,35 @@ _THREE = {
     "ven": "ve", "vie": "vi", "wol": "wo", "xho": "xh", "ydd": "yi", "yid": "yi", "yor": "yo",
     "zsm": "ms", "zul": "zu",
 }  # fmt: skip
-_OLD = {"iw": "he", "in": "id", "jw": "jv", "nb": "no", "ji": "yi", "mo": "ro"}  # and Whisper's own
-_NAMES = {  # that Whisper's table lacks
-    "chichewa": "ny", "dzongkha": "dz", "esperanto": "eo", "ewe": "ee", "fijian": "fj", "fula": "ff", "ganda": "lg", "guarani": "gn",
-    "igbo": "ig", "irish": "ga", "kashmiri": "ks", "kikuyu": "ki", "kinyarwanda": "rw", "kurdish": "ku", "kyrgyz": "ky", "odia": "or",
-    "oriya": "or", "oromo": "om", "quechua": "qu", "rundi": "rn", "samoan": "sm", "sango": "sg", "sardinian": "sc", "scottish gaelic": "gd",
-    "sotho": "st", "swati": "ss", "tigrinya": "ti", "tsonga": "ts", "tswana": "tn", "twi": "tw", "uyghur": "ug", "wolof": "wo",
-    "xhosa": "xh", "zulu": "zu", "persian": "fa", "filipino": "tl", "tagalog": "tl", "norwegian bokmål": "no", "frisian": "fy",
-    "norwegian bokmal": "no", "norwegian nynorsk": "nn", "mandarin chinese": "zh", "simplified chinese": "zh", "traditional chinese": "zh",
-    "brazilian portuguese": "pt", "european portuguese": "pt", "american english": "en", "british english": "en", "swiss german": "de",
+# Replaced codes, and Whisper's own.
+_OLD = {"iw": "he", "in": "id", "jw": "jv", "nb": "no", "ji": "yi", "mo": "ro"}
+# English names that Whisper's table lacks.
+_NAMES = {
+    "chichewa": "ny", "dzongkha": "dz", "esperanto": "eo", "ewe": "ee", "fijian": "fj",
+    "fula": "ff", "ganda": "lg", "guarani": "gn", "igbo": "ig", "irish": "ga", "kashmiri": "ks",
+    "kikuyu": "ki", "kinyarwanda": "rw", "kurdish": "ku", "kyrgyz": "ky", "odia": "or",
+    "oriya": "or", "oromo": "om", "quechua": "qu", "rundi": "rn", "samoan": "sm", "sango": "sg",
+    "sardinian": "sc", "scottish gaelic": "gd", "sotho": "st", "swati": "ss", "tigrinya": "ti",
+    "tsonga": "ts", "tswana": "tn", "twi": "tw", "uyghur": "ug", "wolof": "wo", "xhosa": "xh",
+    "zulu": "zu", "persian": "fa", "filipino": "tl", "tagalog": "tl", "norwegian bokmål": "no",
+    "frisian": "fy", "norwegian bokmal": "no", "norwegian nynorsk": "nn",
+    "mandarin chinese": "zh", "simplified chinese": "zh", "traditional chinese": "zh",
+    "brazilian portuguese": "pt", "european portuguese": "pt", "american english": "en",
+    "british english": "en", "swiss german": "de",
 }  # fmt: skip
 
-OWN_NAMES = {  # of languages in themselves
+OWN_NAMES = {  # what languages call themselves
     "deutsch": "de", "español": "es", "espanol": "es", "castellano": "es", "français": "fr",
     "francais": "fr", "italiano": "it", "português": "pt", "portugues": "pt", "nederlands": "nl",
     "vlaams": "nl", "русский": "ru", "українська": "uk", "中文": "zh", "汉语": "zh", "粤语": "yue",
     "日本語": "ja", "한국어": "ko", "polski": "pl", "türkçe": "tr", "turkce": "tr", "svenska": "sv",
-    "norsk": "no", "bokmål": "no", "dansk": "da", "suomi": "fi", "íslenska": "is", "čeština": "cs",
-    "slovenčina": "sk", "slovenščina": "sl", "hrvatski": "hr", "srpski": "sr", "magyar": "hu",
-    "română": "ro", "ελληνικά": "el", "български": "bg", "العربية": "ar", "فارسی": "fa", "farsi": "fa",
-    "עברית": "he", "हिन्दी": "hi", "বাংলা": "bn", "தமிழ்": "ta", "ไทย": "th", "tiếng việt": "vi",
-    "bahasa indonesia": "id", "bahasa melayu": "ms", "català": "ca", "euskara": "eu", "galego": "gl",
-    "cymraeg": "cy", "filipino": "tl", "bangla": "bn",
+    "norsk": "no", "bokmål": "no", "dansk": "da", "suomi": "fi", "íslenska": "is",
+    "čeština": "cs", "slovenčina": "sk", "slovenščina": "sl", "hrvatski": "hr", "srpski": "sr",
+    "magyar": "hu", "română": "ro", "ελληνικά": "el", "български": "bg", "العربية": "ar",
+    "فارسی": "fa", "farsi": "fa", "עברית": "he", "हिन्दी": "hi", "বাংলা": "bn", "தமிழ்": "ta",
+    "ไทย": "th", "tiếng việt": "vi", "bahasa indonesia": "id", "bahasa melayu": "ms",
+    "català": "ca", "euskara": "eu", "galego": "gl", "cymraeg": "cy", "filipino": "tl",
+    "bangla": "bn",
 }  # fmt: skip
 
 
@@ -66,6 +76,6 @@ def _table() -> dict[str, str]:
 
 
 def two_letters(name: str) -> str:
-    """ISO 639-1 of a code or an English name in small letters; the name itself where there is none."""
+    """The ISO 639-1 code for a code or name in small letters; `name` itself if it is unknown."""
     code = _table().get(name, name)
     return _OLD.get(code, code)

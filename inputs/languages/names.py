@@ -1,7 +1,7 @@
 """Whisper's languages: the codes of its tokens, and the names that openai/whisper takes for them.
 
-As transformers has them (a test compares the two). They stand here because importing them from
-there takes a second or more, and a command that names an unknown language is answered in less.
+A copy of transformers' tables, which a test compares: importing them from transformers takes a
+second or more, and a command that names an unknown language should fail faster.
 """
 
 NAMES = {  # code: English name
@@ -26,7 +26,7 @@ NAMES = {  # code: English name
     "haw": "hawaiian", "ln": "lingala", "ha": "hausa", "ba": "bashkir", "jw": "javanese",
     "su": "sundanese", "yue": "cantonese",
 }  # fmt: skip
-OTHER_NAMES = {  # of the same languages: code
+OTHER_NAMES = {  # of the same languages
     "burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb",
     "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si",
     "castilian": "es", "mandarin": "zh",

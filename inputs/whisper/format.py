@@ -1,4 +1,4 @@
-"""Whisper's prompt format and its timestamps (Radford et al. 2022, section 2.3)."""
+"""Whisper's prompts and timestamps (Radford et al. 2022, section 2.3)."""
 
 import contextlib
 from collections.abc import Mapping
@@ -23,8 +23,11 @@ Task = Literal["transcribe", "translate"]
 
 @dataclass(frozen=True)
 class TimedTokens:
-    """Text tokens between two timestamps, in seconds from the window's start; `end` is None when
-    it was cut off. `positions`: where these tokens stand among the window's."""
+    """The text tokens between two timestamps.
+
+    `start`, `end`: seconds from the window's start; `end` is None for text that was cut off.
+    `positions`: indices of these tokens among the window's.
+    """
 
     start: float
     end: float | None
@@ -33,47 +36,48 @@ class TimedTokens:
 
 
 class WhisperFormat:
-    """The special tokens of one Whisper checkpoint, from its generation config and tokenizer."""
+    """The special tokens of one Whisper checkpoint, from its generation config and tokenizer.
+
+    `languages`, `tasks`: token ids by language code and by name; empty where there are none.
+    `times`: the ids of timestamps. `multilingual`: whether prompts name language and task.
+    `previous_id`: the token before earlier text, which comes before the start token.
+
+    Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
+    """
 
     def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
+        settings, vocabulary = model.generation, tokenizer.get_vocab()
+        size = model.decoder.vocab_size
         self.start_id = _required(
             model.token_id("decoder_start_token_id"), "decoder_start_token_id"
         )
         self.end_id = _required(model.token_id("eos_token_id"), "eos_token_id")
-        settings, vocabulary = model.generation, tokenizer.get_vocab()
         stated = settings.get("no_timestamps_token_id")
-        self.no_timestamps_id: int = _required(
+        self.no_timestamps_id = _required(
             vocabulary.get("<|notimestamps|>") if stated is None else stated,
             "no_timestamps_token_id",
         )
-        assert model.encoder.max_positions is not None, "Whisper's encoder has a window"
-        self.times = timestamp_ids(
-            vocabulary, self.no_timestamps_id, model.encoder.max_positions, model.decoder.vocab_size
-        )
+        last_tick = model.encoder.max_positions
+        assert last_tick is not None, "Whisper's encoder has a window"
+        self.times = timestamp_ids(vocabulary, self.no_timestamps_id, last_tick, size)
         self.first_timestamp_id, self.last_timestamp_id = self.times.start, self.times.stop - 1
-        size = model.decoder.vocab_size  # what is stated beyond it can't be used
-        self.languages = {
-            code: id_ for code, id_ in language_ids(settings, vocabulary).items() if 0 <= id_ < size
-        }
-        self.tasks = {
-            name: id_ for name, id_ in task_ids(settings, vocabulary).items() if 0 <= id_ < size
-        }
+        self.languages = _within(language_ids(settings, vocabulary), size)
+        self.tasks = _within(task_ids(settings, vocabulary), size)
         forced = forced_ids(settings, model.raw)
         self.multilingual = bool(self.languages and self.tasks) and is_multilingual(
             settings, forced, self.no_timestamps_id, self.end_id
         )
         self.default_language, self.default_task = self._defaults(settings, forced)
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
-        # Earlier text comes before the start token, behind this one.
-        self.previous_id: int | None = settings.get("prev_sot_token_id") or vocabulary.get(
-            "<|startofprev|>"
-        )
+        stated = settings.get("prev_sot_token_id")
+        self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
 
     def _defaults(
         self, settings: Mapping[str, Any], forced: Mapping[int, int | None]
     ) -> tuple[str | None, str]:
-        """Language (None: to be heard) and task where the caller names none, as in transformers: of the generation
-        config's `language` and `task`, else of its old forced_decoder_ids."""
+        """Language and task where the caller names none, as in transformers: the generation
+        config's `language` and `task`, else those of its old forced_decoder_ids. Language None: the
+        model detects it."""
         if not self.multilingual:
             return None, "transcribe"
         language, task = settings.get("language"), settings.get("task")
@@ -86,11 +90,13 @@ class WhisperFormat:
             code = language_code(language, self.languages)
         return code, task if task in self.tasks else "transcribe"
 
-    def check(self, language: object, task: object) -> tuple[str | None, str]:
-        """Language code (None: to be found) and task, in any spelling, as this checkpoint has them. None is
-        what its generation config says; 'auto' finds the language whatever that says.
+    # ------------------------------------------------------------------ prompts
 
-        Raises PromptError for what it does not know.
+    def check(self, language: object, task: object) -> tuple[str | None, str]:
+        """The checkpoint's language code and task for those of a caller, in any spelling.
+
+        None stands for what the generation config says; the language 'auto' is always detected. The
+        code is None for a language to be detected. Raises PromptError for an unknown one.
         """
         task = self.default_task if task is None else task
         language = self.default_language if language is None else language
@@ -98,21 +104,28 @@ class WhisperFormat:
         if not self.multilingual:
             return check_english_only(language, name)
         if name is None or name not in self.tasks:
-            raise PromptError(
-                f"unknown task {str(task)[:40]!r}.{nearest(str(task), list(self.tasks))}"
-            )
+            suggestion = nearest(str(task), list(self.tasks))
+            raise PromptError(f"unknown task {str(task)[:40]!r}.{suggestion}")
         return language_code(language, self.languages), name
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
-        """The decoder prompt; `language` must be given for a multilingual checkpoint."""
+        """The decoder prompt; a multilingual checkpoint needs `language`."""
         ids = [self.start_id]
         if self.multilingual:
             assert language is not None
             ids += [self.languages[language], self.tasks[task]]
         return ids if timestamps and self.times else [*ids, self.no_timestamps_id]
 
+    def wants_timestamps(self, prompt: list[int]) -> bool:
+        """Whether text behind this decoder prompt has timestamps: unless it says
+        <|notimestamps|>, or is the bare start token of a multilingual checkpoint, which asks for
+        the language."""
+        if not self.times or (self.multilingual and len(prompt) == 1):
+            return False
+        return self.no_timestamps_id not in prompt
+
     def rules(self) -> TimestampRules | None:
-        """None for a checkpoint without timestamps."""
+        """The rules for timestamps; None for a checkpoint without any."""
         if not self.times:
             return None
         return TimestampRules(
@@ -123,20 +136,23 @@ class WhisperFormat:
             self.last_timestamp_id,
         )
 
+    # ------------------------------------------------------------------ generated tokens
+
     def seconds_of(self, token: int) -> float | None:
-        """What a timestamp says, from the window's start; None for any other token."""
+        """The time of a timestamp from the window's start; None for any other token."""
         return (token - self.first_timestamp_id) * SECONDS_PER_TICK if token in self.times else None
 
     def is_text(self, token: int) -> bool:
-        """Ordinary tokens, and those that were added behind the timestamps."""
+        """Whether a token is text: an ordinary one, or one that was added above the timestamps."""
         return token < self.end_id or token > self.last_timestamp_id
 
     def language_of(self, token_id: int) -> str:
+        """The code of a language token."""
         return next(code for code, id_ in self.languages.items() if id_ == token_id)
 
     def segments(self, token_ids: list[int]) -> list[TimedTokens]:
-        """Splits generated tokens at their timestamp pairs."""
-        pieces: list[TimedTokens] = []
+        """The text of a window, split at its timestamps."""
+        segments: list[TimedTokens] = []
         start, positions = 0.0, list[int]()
         for position, token in enumerate(token_ids):
             seconds = self.seconds_of(token)
@@ -145,25 +161,21 @@ class WhisperFormat:
                     positions.append(position)
                 continue
             if positions:
-                pieces.append(_timed(start, seconds, positions, token_ids))
+                segments.append(_timed(start, seconds, positions, token_ids))
                 positions = []
             start = seconds
-        return [*pieces, _timed(start, None, positions, token_ids)] if positions else pieces
+        return [*segments, _timed(start, None, positions, token_ids)] if positions else segments
 
     def text_positions(self, token_ids: list[int]) -> list[int]:
-        """Where `token_ids` holds text."""
+        """The indices of `token_ids` that hold text."""
         return [position for position, token in enumerate(token_ids) if self.is_text(token)]
 
 
 def check_english_only(language: object, task: str | None) -> tuple[str, str]:
-    """For a checkpoint of one language. Raises PromptError for what would need another."""
+    """As `WhisperFormat.check`, for a checkpoint of English alone. Raises PromptError."""
     if task != "transcribe" or not _is_english(language):
         raise PromptError("this checkpoint transcribes English only: leave out language and task")
     return "en", task
-
-
-def _timed(start: float, end: float | None, positions: list[int], ids: list[int]) -> TimedTokens:
-    return TimedTokens(start, end, [ids[position] for position in positions], positions)
 
 
 def _is_english(language: object) -> bool:
@@ -171,6 +183,15 @@ def _is_english(language: object) -> bool:
         return language_code(language, {"en"}) in (None, "en")
     except PromptError:
         return False
+
+
+def _timed(start: float, end: float | None, positions: list[int], ids: list[int]) -> TimedTokens:
+    return TimedTokens(start, end, [ids[position] for position in positions], positions)
+
+
+def _within(ids: Mapping[str, int], vocab_size: int) -> dict[str, int]:
+    """Without the tokens that a checkpoint names but whose ids its decoder can't embed."""
+    return {name: id_ for name, id_ in ids.items() if 0 <= id_ < vocab_size}
 
 
 def _required(value: Any, name: str) -> int:

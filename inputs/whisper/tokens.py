@@ -1,4 +1,7 @@
-"""Which tokens of a Whisper checkpoint are languages, tasks and times: its tokenizer says, where its settings don't."""
+"""Which tokens of a Whisper checkpoint are languages, tasks and timestamps.
+
+The generation config says it; where it does not, the tokenizer does.
+"""
 
 import json
 import re
@@ -15,21 +18,21 @@ Settings = Mapping[str, Any]
 SECONDS_PER_TICK = 0.02
 TIMESTAMP = re.compile(r"<\|\d+\.\d+\|>")
 TASKS = ("transcribe", "translate")
-_END_OF_ENGLISH = (
-    50256  # id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have
-)
+# The id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have.
+_END_OF_ENGLISH = 50256
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
-    """The tokens that a checkpoint's files name beside its vocabulary: without the tokenizer, which
-    takes a second to load. Empty where none of them can be read; loading will say why."""
+    """The ids of the tokens that a checkpoint's files add to its vocabulary.
+
+    Read without the tokenizer, which takes a second to load. Empty where the files can't be read:
+    loading them will report why.
+    """
     tokens: dict[str, int] = {}
     try:
         if (file := folder / "tokenizer.json").exists():
-            tokens |= {
-                each["content"]: each["id"]
-                for each in json.loads(file.read_bytes())["added_tokens"]
-            }
+            added = json.loads(file.read_bytes())["added_tokens"]
+            tokens |= {token["content"]: token["id"] for token in added}
         if (file := folder / "tokenizer_config.json").exists():
             stated = json.loads(file.read_bytes()).get("added_tokens_decoder") or {}
             tokens |= {token["content"]: int(id_) for id_, token in stated.items()}
@@ -41,7 +44,8 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 
 def language_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
-    """Code: id. Of the generation config's lang_to_id, else the tokens <|xx|> whose xx is a language of Whisper's."""
+    """Ids of language tokens by code: the generation config's lang_to_id, else the tokens <|xx|>
+    where xx is the code of a Whisper language."""
     stated = _named_ids(settings, "lang_to_id")
     if stated:
         return {token.strip("<|>"): id_ for token, id_ in stated.items()}
@@ -49,7 +53,7 @@ def language_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
 
 
 def task_ids(settings: Settings, vocabulary: Vocabulary) -> dict[str, int]:
-    """Name: id. Of the generation config's task_to_id, else of the tokenizer."""
+    """Ids of task tokens by name: the generation config's task_to_id, else the tokenizer's."""
     stated = _named_ids(settings, "task_to_id")
     return stated or {
         task: vocabulary[token] for task in TASKS if (token := f"<|{task}|>") in vocabulary
@@ -61,10 +65,11 @@ def is_multilingual(
 ) -> bool:
     """Whether prompts name language and task, for a checkpoint whose tokenizer has tokens for them.
 
-    The generation config's is_multilingual says so; lang_to_id does, which English-only ones never have. Where
-    both are absent it is no, if old settings put <|notimestamps|> right behind the start, or if the tokenizer is
-    that of OpenAI's English-only models: GPT-2's, in which <|endoftext|> is token 50256 (50257 in multilingual
-    ones; it too has the language tokens, but its models never saw them). Else it is yes.
+    The generation config's is_multilingual says it. So does lang_to_id, which English-only
+    checkpoints never have. Without both, a checkpoint is English-only if its old settings put
+    <|notimestamps|> right behind the start token, or if its tokenizer is that of OpenAI's
+    English-only models: GPT-2's, where <|endoftext|> is token 50256 (50257 in multilingual ones).
+    The English-only tokenizer has language tokens too, but its models never saw them.
     """
     stated = settings.get("is_multilingual")
     if stated is not None:
@@ -79,8 +84,9 @@ def timestamp_ids(
 ) -> range:
     """The ids of <|0.00|>, <|0.02|>, ... as far as the tokenizer names them without a gap.
 
-    Old tokenizers name none. Then they are the ids behind <|notimestamps|>, up to the window's `last_tick` and no
-    further than the decoder's vocabulary or the first of them that the tokenizer gave to another token.
+    Old tokenizers name none. Then timestamps have the ids above <|notimestamps|>, up to the
+    window's `last_tick`, but within the decoder's vocabulary and below the first id that the
+    tokenizer gives to another token.
     """
     first = vocabulary.get("<|0.00|>")
     if first is not None:
@@ -94,15 +100,14 @@ def timestamp_ids(
 
 
 def forced_ids(settings: Settings, config: Settings) -> dict[int, int | None]:
-    """Position: id of `forced_decoder_ids`, as settings of before 2024 prescribe the prompt; None leaves it open.
+    """Token ids by position in the prompt, as settings from before 2024 prescribe them in
+    `forced_decoder_ids`. None leaves a position open.
 
     Those of config.json count where the generation config has none, as in transformers.
+    Raises CheckpointError for anything but pairs of a position and a token id.
     """
-    forced = (
-        settings["forced_decoder_ids"]
-        if "forced_decoder_ids" in settings
-        else config.get("forced_decoder_ids")
-    )
+    name = "forced_decoder_ids"
+    forced = settings[name] if name in settings else config.get(name)
     try:
         return {int(position): None if id_ is None else int(id_) for position, id_ in forced or []}
     except (TypeError, ValueError):

@@ -60,7 +60,7 @@ def plain_attention(
         - (torch.arange(q.shape[0], device=q.device) + first_query)[:, None]
     )
     if bias is not None:
-        scores = scores + bias.materialise(distance[None])[0].double()
+        scores = scores + bias.materialize(distance[None])[0].double()
     if causal:
         scores = scores.masked_fill(distance > 0, float("-inf"))
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.double())

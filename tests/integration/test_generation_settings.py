@@ -31,7 +31,7 @@ Variant = Callable[..., Path]
 
 @pytest.fixture
 def variant(tmp_path: Path, t5_folder: Path) -> Variant:
-    """A copy of the shipped T5 with other settings; `None` instead of settings leaves generation_config.json out."""
+    """A copy of the shipped T5 with other settings; with None, without generation_config.json."""
 
     def make(settings: dict[str, Any] | None, **config: Any) -> Path:
         folder = shutil.copytree(t5_folder, tmp_path / "model")
@@ -227,7 +227,8 @@ def test_beam_settings_without_beams_say_nothing() -> None:
         ({"bad_words_ids": [3]}, "bad_words_ids of the generation config must be a list of lists"),
         (
             {"decoder_start_token_id": 99},
-            "decoder_start_token_id of the generation config is 99; the decoder's vocabulary has 0 to 76",
+            "decoder_start_token_id of the generation config is 99; "
+            "the decoder's vocabulary has 0 to 76",
         ),
         ({"forced_bos_token_id": 77}, "forced_bos_token_id of the generation config is 77"),
     ],

@@ -1,4 +1,4 @@
-"""Settings as they occur in published generation configs: empty ones mean "none", and what is odd is read or refused by name."""
+"""Odd settings of published generation configs: empty means "none", others are read or refused."""
 
 import re
 from typing import Any
@@ -20,13 +20,14 @@ LISTS = [
     "forced_eos_token_id",
 ]
 NOT_OBEYED = [
-    "sequence_bias", "constraints", "force_words_ids", "stop_strings", "exponential_decay_length_penalty",
-    "watermarking_config", "encoder_no_repeat_ngram_size", "guidance_scale", "penalty_alpha", "num_beams",
-    "num_return_sequences", "max_time", "dola_layers", "token_healing", "encoder_repetition_penalty",
+    "sequence_bias", "constraints", "force_words_ids", "stop_strings", "dola_layers",
+    "exponential_decay_length_penalty", "watermarking_config", "encoder_no_repeat_ngram_size",
+    "guidance_scale", "penalty_alpha", "num_beams", "num_return_sequences", "max_time",
+    "token_healing", "encoder_repetition_penalty",
 ]  # fmt: skip
 NUMBERS = [
-    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "no_repeat_ngram_size", "repetition_penalty",
-    "temperature", "top_k", "top_p", "min_p",
+    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "no_repeat_ngram_size",
+    "repetition_penalty", "temperature", "top_k", "top_p", "min_p",
 ]  # fmt: skip
 
 
@@ -85,7 +86,8 @@ def test_what_is_empty_says_nothing(name: str, empty: Any) -> None:
         ({"num_beams": True, "early_stopping": "never", "length_penalty": 0.0}, {"ignored": ()}),
         ({"num_beams": 4.0}, {"ignored": ("num_beams=4.0",)}),
         ({"sequence_bias": [[[3], -1.0]]}, {"ignored": ("sequence_bias=[[[3], -1.0]]",)}),
-        ({"transformers_version": "4.26.0.dev0", "_from_model_config": True, "renormalize_logits": True}, {"ignored": ()}),
+        ({"transformers_version": "4.26.0.dev0", "_from_model_config": True}, {"ignored": ()}),
+        ({"renormalize_logits": True}, {"ignored": ()}),
     ],
     ids=str,
 )  # fmt: skip
@@ -97,12 +99,14 @@ def test_odd_values_are_read(settings: dict[str, Any], expected: dict[str, Any])
 @pytest.mark.parametrize(
     "settings",
     [
-        {"max_length": "20"}, {"max_length": 20.5}, {"max_length": 0}, {"max_length": True}, {"max_new_tokens": -1},
-        {"min_new_tokens": "3"}, {"no_repeat_ngram_size": 0.5}, {"repetition_penalty": "1.0"}, {"repetition_penalty": 0},
-        {"do_sample": "false"}, {"top_k": 0.5}, {"top_p": 1.5}, {"suppress_tokens": "3"}, {"suppress_tokens": [True]},
-        {"eos_token_id": "2"}, {"eos_token_id": [[2]]}, {"eos_token_id": 2.5}, {"decoder_start_token_id": "0"},
-        {"bad_words_ids": [3, 4]}, {"bad_words_ids": ["a"]}, {"bad_words_ids": 3}, {"forced_bos_token_id": {"a": 1}},
-        {"forced_eos_token_id": SIZE}, {"max_length": float("inf")}, {"min_length": float("nan")},
+        {"max_length": "20"}, {"max_length": 20.5}, {"max_length": 0}, {"max_length": True},
+        {"max_new_tokens": -1}, {"min_new_tokens": "3"}, {"no_repeat_ngram_size": 0.5},
+        {"repetition_penalty": "1.0"}, {"repetition_penalty": 0}, {"do_sample": "false"},
+        {"top_k": 0.5}, {"top_p": 1.5}, {"suppress_tokens": "3"}, {"suppress_tokens": [True]},
+        {"eos_token_id": "2"}, {"eos_token_id": [[2]]}, {"eos_token_id": 2.5},
+        {"decoder_start_token_id": "0"}, {"bad_words_ids": [3, 4]}, {"bad_words_ids": ["a"]},
+        {"bad_words_ids": 3}, {"forced_bos_token_id": {"a": 1}}, {"forced_eos_token_id": SIZE},
+        {"max_length": float("inf")}, {"min_length": float("nan")},
     ],
     ids=str,
 )  # fmt: skip

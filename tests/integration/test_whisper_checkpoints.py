@@ -1,4 +1,4 @@
-"""Whisper checkpoints as people have them: added tokens, old settings, none; which tokens are times, languages and tasks."""
+"""Whisper checkpoints with added tokens and old settings: which tokens are times and languages."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,10 @@ def vocabulary(whisper_folder: Path) -> dict[str, int]:
 
 @pytest.fixture
 def make(tmp_path: Path, whisper_folder: Path, vocabulary: dict[str, int]) -> Make:
-    """The shipped model's format with changed settings and vocabulary: `without` names of settings, tokens `added`."""
+    """The shipped model's format, with changed settings and vocabulary.
+
+    `without`: names of settings to leave out. `added`: tokens to add, with their ids.
+    """
 
     def make_format(
         without: tuple[str, ...] = (),
@@ -162,8 +165,13 @@ def test_english_only_models_are_known(
 def test_openai_s_english_only_tokenizer_is_known_by_its_end(
     make: Make, vocabulary: dict[str, int]
 ) -> None:
-    whisper = make(without=OLD, added={"<|endoftext|>": 50256, "<|notimestamps|>": 50362}, eos_token_id=50256,
-                   config={"vocab_size": 51864}, removed=is_time)  # fmt: skip
+    whisper = make(
+        without=OLD,
+        added={"<|endoftext|>": 50256, "<|notimestamps|>": 50362},
+        eos_token_id=50256,
+        config={"vocab_size": 51864},
+        removed=is_time,
+    )
     assert not whisper.multilingual
     assert (whisper.first_timestamp_id, whisper.last_timestamp_id) == (50363, 50363 + 400)
     multilingual = make(
@@ -182,11 +190,19 @@ def test_no_language_tokens_no_languages(make: Make) -> None:
 @pytest.mark.parametrize(
     ("settings", "config", "default"),
     [
-        ({"forced_decoder_ids": [[1, None], [2, TRANSCRIBE], [3, NO_TIMES]]}, {}, (None, "transcribe")),
+        (
+            {"forced_decoder_ids": [[1, None], [2, TRANSCRIBE], [3, NO_TIMES]]},
+            {},
+            (None, "transcribe"),
+        ),
         ({"forced_decoder_ids": [[1, GERMAN], [2, TRANSLATE]]}, {}, ("de", "translate")),
         ({}, {"forced_decoder_ids": [[1, GERMAN], [2, TRANSCRIBE]]}, ("de", "transcribe")),
         ({"forced_decoder_ids": None}, {"forced_decoder_ids": [[1, GERMAN]]}, (None, "transcribe")),
-        ({"language": "german", "forced_decoder_ids": [[1, ENGLISH], [2, TRANSLATE]]}, {}, ("de", "transcribe")),
+        (
+            {"language": "german", "forced_decoder_ids": [[1, ENGLISH], [2, TRANSLATE]]},
+            {},
+            ("de", "transcribe"),
+        ),
         ({"language": "<|de|>", "task": "translate"}, {}, ("de", "translate")),
         ({"language": "klingon"}, {}, (None, "transcribe")),
     ],

@@ -119,3 +119,37 @@ def test_foreign_names_and_values_are_taken() -> None:
 def test_foreign_names_that_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         resolve("m", options)
+
+
+def test_options_resolve_into_sections() -> None:
+    config = resolve("m", {"kv_page_size": 8, "encoder_attention_backend": "torch_sdpa"}, {})
+    assert (config.decoder.kv_page_size, config.encoder.attention_backend) == (
+        8,
+        "torch_sdpa",
+    )
+
+
+def test_environment_variables_serve_for_attention_backends() -> None:
+    environment = {"ANTIPHON_DECODER_ATTENTION_BACKEND": "torch_sdpa"}
+    assert resolve("m", {}, environment).decoder.attention_backend == "torch_sdpa"
+    assert (
+        resolve("m", {"decoder_attention_backend": "auto"}, environment).decoder.attention_backend
+        == "auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_num_seq": 3}, "unknown option 'max_num_seq'. Did you mean 'max_num_seqs'"),
+        ({"kv_page_size": 0}, "kv_page_size must be a whole number above 0, not 0"),
+        ({"max_num_seqs": 2.5}, "max_num_seqs must be a whole number"),
+        ({"max_num_seqs": True}, "max_num_seqs"),
+        ({"kv_cache_memory_gib": -1}, "kv_cache_memory_gib must be a number above 0"),
+        ({"dtype": "int4"}, "dtype must be one of auto, float32"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        resolve("m", options)

@@ -4,9 +4,7 @@ They are captured on a GPU alone (tests/gpu): here a stand-in computes again wha
 """
 
 import itertools
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rerun_capture import Rerun
 
 from antiphon.attention.interface import FullAttention
 from antiphon.attention.specs import encoder_spec
@@ -25,25 +24,6 @@ from antiphon.encoder.graphs import EncoderGraphs, NoGraph
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime import graphs as runtime_graphs
-from antiphon.runtime.graphs import Captured, Work
-
-
-class Rerun:
-    """Stands for a capture: a replay does the work again, on what its tensors hold by then."""
-
-    report = ""
-
-    def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
-
-    def each(
-        self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]
-    ) -> dict[Any, Any]:
-        captured = {}
-        for shape in shapes:
-            metadata, work = prepare(shape)
-            work()
-            captured[shape] = Captured(SimpleNamespace(replay=work), metadata)  # type: ignore[arg-type]
-        return captured
 
 
 def with_graphs(

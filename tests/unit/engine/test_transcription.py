@@ -32,9 +32,10 @@ from antiphon.engine.windows import Recording, Window
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.audio.sound import Skipped
-from antiphon.inputs.calls.transcription import OTHER_NAMES
+from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
 from antiphon.inputs.languages.lookup import language_code
-from antiphon.inputs.processor import EncoderInput, InputProcessor, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import WhisperFormat
 
 RATE = 16_000
@@ -422,7 +423,7 @@ def test_options_in_their_plain_form(engine: LocalEngine) -> None:
 
 def test_no_refused_name_is_an_option() -> None:
     own = {"language", "task", "timestamps", "chunk_seconds", "params", "priority", "timeout"}
-    assert not own & set(OTHER_NAMES)
+    assert not own & set(FOREIGN_NAMES)
 
 
 def test_a_model_that_reads_text_does_not_transcribe(t5_folder: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import ByT5Tokenizer, NllbTokenizer
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.detokenizer import DecodedAgain, Streamed, TextStream, backend_of
+from antiphon.inputs.detokenizer import FastDecoder, SlowDecoder, TextStream, fast_tokenizer
 from antiphon.inputs.processor import InputProcessor
 
 
@@ -30,15 +30,16 @@ def processors(t5_folder: Path, whisper_folder: Path) -> dict[str, InputProcesso
 def test_streamed_text_is_the_final_text(
     name: str, skip: bool, seed: int, processors: dict[str, InputProcessor]
 ) -> None:
-    """Whisper's tokens are bytes: random ones are mostly invalid, and characters of several tokens are in between."""
+    """Whisper's tokens are bytes: random ones are mostly invalid. Among them stand characters of
+    several tokens."""
     inputs, rng = processors[name], np.random.default_rng(seed)
     for _ in range(40):
         ids = rng.integers(0, inputs.model.decoder.vocab_size, int(rng.integers(1, 30))).tolist()
         for character in "aé€語🙂":
-            at = int(rng.integers(0, len(ids)))
-            ids[at:at] = inputs.tokenizer(character, add_special_tokens=False).input_ids
+            place = int(rng.integers(0, len(ids)))
+            ids[place:place] = inputs.tokenizer(character, add_special_tokens=False).input_ids
         stream = inputs.text_stream(SamplingParams(skip_special_tokens=skip))
-        assert isinstance(stream._pieces, Streamed)
+        assert isinstance(stream._decoder, FastDecoder)
         pieces = []
         for id_ in ids:
             stream.add([id_])
@@ -68,23 +69,23 @@ def test_stop_strings_across_tokens_of_a_real_tokenizer(
 
 
 class Stubborn:
-    """A stream that gives up at once, as DecodeStream does where a token changes the text before it."""
+    """Gives up at once, as DecodeStream does when a token changes the text before it."""
 
     def step(self, backend: Any, token: int) -> str:
         raise RuntimeError("Invalid prefix encountered")
 
 
 @pytest.mark.parametrize(
-    "make", [lambda decode: Streamed(None, decode, True), lambda decode: DecodedAgain(decode)]
+    "make", [lambda decode: FastDecoder(None, decode, True), lambda decode: SlowDecoder(decode)]
 )
 def test_unfinished_characters_wait(make: Callable[[Any], Any]) -> None:
     def decode(ids: list[int]) -> str:
         return bytes(ids).decode(errors="replace")
 
-    pieces = make(decode)
-    if isinstance(pieces, Streamed):
-        pieces._stream = Stubborn()
-    stream = TextStream(decode, (), 0, False, pieces)
+    decoder = make(decode)
+    if isinstance(decoder, FastDecoder):
+        decoder._stream = Stubborn()
+    stream = TextStream(decoder, (), 0, False)
     shown = []
     for byte in "aé€".encode() + b"\xc3":
         stream.add([byte])
@@ -99,13 +100,54 @@ def test_only_plain_decoding_is_streamed_by_the_library(t5_folder: Path) -> None
         token: id_ for id_, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "▁", "a"])
     }
     fast = NllbTokenizer(vocab=vocabulary, merges=[])
-    assert backend_of(fast) is fast.backend_tokenizer
+    assert fast_tokenizer(fast) is fast.backend_tokenizer
     fast.clean_up_tokenization_spaces = True
-    assert backend_of(fast) is None
-    assert backend_of(ByT5Tokenizer()) is None
+    assert fast_tokenizer(fast) is None
+    assert fast_tokenizer(ByT5Tokenizer()) is None
 
     class Own(NllbTokenizer):
         def decode(self, *arguments: Any, **options: Any) -> str:
             return super().decode(*arguments, **options).upper()
 
-    assert backend_of(Own(vocab=vocabulary, merges=[])) is None
+    assert fast_tokenizer(Own(vocab=vocabulary, merges=[])) is None
+
+
+def words(ids: list[int]) -> str:
+    return "".join(chr(id_) for id_ in ids)
+
+
+def utf8(ids: list[int]) -> str:
+    return bytes(ids).decode(errors="replace")
+
+
+def test_stop_strings_are_found_across_tokens_and_held_back_while_streaming() -> None:
+    stream = TextStream(SlowDecoder(words), ("END", "xyz"), 0, include_stop=False)
+    shown = ""
+    for character in "hello ENx EN":
+        stream.add([ord(character)])
+        shown += stream.take()
+        assert not stream.stopped
+    assert "hello ENx EN".startswith(shown)
+    assert len("hello ENx EN") - len(shown) == 2
+    stream.add([ord("D"), ord("!")])
+    assert stream.stopped
+    assert shown + stream.take(final=True) == "hello ENx "
+    assert len(stream.token_ids) == len("hello ENx END")
+
+
+def test_stop_strings_wait_for_min_tokens_and_may_be_kept() -> None:
+    stream = TextStream(SlowDecoder(words), ("b",), 3, include_stop=True)
+    stream.add([ord(c) for c in "abcb..."])
+    assert (stream.text, stream.stopped) == ("abcb", True)
+
+
+def test_unfinished_characters_wait_for_their_bytes() -> None:
+    stream = TextStream(SlowDecoder(utf8), (), 0, False)
+    shown = []
+    for byte in "aé€".encode():
+        stream.add([byte])
+        shown.append(stream.take())
+    assert shown == ["a", "", "é", "", "", "€"]
+    cut = TextStream(SlowDecoder(utf8), (), 0, False)
+    cut.add(list("é".encode()[:1]))
+    assert cut.take(final=True) == "�"

@@ -226,7 +226,7 @@ def test_a_result_that_comes_after_its_slot_was_given_away_is_dropped() -> None:
         driver.deliver(key)
     driver.step()
     driver.step()
-    driver.scheduler.cancel(0)  # its token is still under way
+    driver.scheduler.cancel(0)  # its token is still in flight
     driver.run()
     assert driver.ended[0].token_ids == [10]
     assert driver.ended[1].token_ids == [11, 11, 11]

@@ -1,15 +1,12 @@
 """Sound in: containers and codecs, resampling, features, cuts, and everything that is not sound."""
 
 import io
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from paths import ROOT
 from transformers import WhisperFeatureExtractor
 
 from antiphon.config.errors import AudioError
@@ -43,8 +40,8 @@ def encode(samples: np.ndarray, rate: int, codec: str, container: str, channels:
         resampler = av.AudioResampler(
             stream.format, layout, rate, frame_size=stream.codec_context.frame_size or 0
         )
-        for each in [*resampler.resample(frame), *resampler.resample(None)]:
-            out.mux(stream.encode(each))
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(piece))
         out.mux(stream.encode(None))
     return buffer.getvalue()
 
@@ -180,10 +177,3 @@ def test_cuts_cover_everything_at_quiet_places() -> None:
 def test_short_recordings_are_not_cut() -> None:
     assert cut_at_quiet(np.zeros(100, np.float32), 200, RATE) == [(0, 100)]
     assert cut_at_quiet(np.zeros(200, np.float32), 200, RATE) == [(0, 200)]
-
-
-def test_importing_the_scheduler_needs_neither_torch_nor_ray() -> None:
-    program = "import sys; sys.modules['torch'] = None; sys.modules['ray'] = None; import importlib.util\n"
-    program += "import types; root = types.ModuleType('antiphon'); root.__path__ = [sys.argv[1]]; sys.modules['antiphon'] = root\n"
-    program += "import antiphon.scheduler.scheduler, antiphon.scheduler.router, antiphon.kv.pages, antiphon.config.options\n"
-    subprocess.run([sys.executable, "-c", program, str(ROOT)], check=True)

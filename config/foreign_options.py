@@ -1,0 +1,142 @@
+"""Engine options and values that other engines have: ours for the same, or why there is none."""
+
+import re
+from typing import Any
+
+from antiphon.config.foreign import NO_BEAMS, NotHonored
+
+ALIASES = {
+    "mm_encoder_attn_backend": "encoder_attention_backend",
+    "torch_dtype": "dtype",
+    "compute_type": "dtype",
+    "block_size": "kv_page_size",
+    "num_gpu_blocks_override": "num_kv_pages",
+    "cpu_threads": "num_threads",
+    "max_batch_size": "max_num_seqs",
+}
+_SPELLINGS = {  # by option: other engines' spelling of a value, and ours
+    "device": {
+        "gpu": "cuda",
+        "cpu:0": "cpu",
+        "cuda:0": "cuda",
+        "gpu:0": "cuda",
+        "0": "cuda",
+        "-1": "cpu",
+    },
+    "dtype": {
+        **dict.fromkeys(("half", "fp16", "f16"), "float16"),
+        **dict.fromkeys(("float", "single", "fp32", "f32"), "float32"),
+        "bf16": "bfloat16",
+        "default": "auto",
+    },
+    "kv_cache_dtype": dict.fromkeys(("fp8_e4m3", "float8_e4m3fn", "float8_e4m3", "float8"), "fp8"),
+}
+_INT8 = ("int8", "int8_float32", "int8_float16", "int8_bfloat16")
+_FP8 = ("fp8", "float8", "float8_e4m3fn")
+_REMEDIES = {  # by option: values of other engines that have no counterpart, and what to do instead
+    "dtype": {
+        **dict.fromkeys(_INT8, "give quantization='int8'"),
+        **dict.fromkeys(_FP8, "give quantization='fp8'"),
+        **dict.fromkeys(("float64", "double"), "weights are read as float32 at most"),
+    },
+    "device": dict.fromkeys(
+        ("mps", "xpu", "npu", "tpu", "rocm", "hip"), "only CPUs and CUDA devices are used"
+    ),
+}
+_AS_WRITTEN = ("model", "revision", "address")
+_OTHER_GPU = re.compile(r"(?:cuda|gpu)?:?(\d+)")
+_ONE_GPU = (
+    "not there yet: each half runs on one GPU; encoder_replicas and decoder_replicas use more"
+)
+NOT_HONORED: NotHonored = {
+    "tensor_parallel_size": ((1,), _ONE_GPU),
+    "pipeline_parallel_size": ((1,), _ONE_GPU),
+    "data_parallel_size": ((1,), "give decoder_replicas and encoder_replicas"),
+    "attention_backend": (
+        (),
+        "each half has its own: give encoder_attention_backend or decoder_attention_backend",
+    ),
+    "attn_implementation": ((), "give encoder_attention_backend or decoder_attention_backend"),
+    "gpu_memory_utilization": (
+        (),
+        "give kv_cache_memory_gib; without it the KV cache takes 85 % of what is free",
+    ),
+    "kv_cache_memory_bytes": ((), "give kv_cache_memory_gib"),
+    "max_seq_len": ((), "it is called max_model_len (decoder) or max_encoder_len here"),
+    "max_length": ((), "it is called max_model_len (decoder) or max_encoder_len here"),
+    "tokenizer": ((), "the checkpoint's own is used; put another into its folder"),
+    "tokenizer_mode": (("auto",), "the checkpoint's own tokenizer is used"),
+    "skip_tokenizer_init": ((False,), "the tokenizer is needed"),
+    "trust_remote_code": ((False,), "no code of a checkpoint is ever run"),
+    "device_map": (("auto", "cuda", "cpu"), "give device and placement"),
+    "device_index": ((0,), "set CUDA_VISIBLE_DEVICES"),
+    "load_in_8bit": ((False,), "give quantization='int8'"),
+    "load_in_4bit": ((False,), "4 bits are not there; give quantization='int8'"),
+    "seed": ((), "give seed to SamplingParams"),
+    "swap_space": (
+        (0, 0.0),
+        "nothing is swapped: a request that loses its pages is computed again",
+    ),
+    "cpu_offload_gb": ((0, 0.0), "weights stay on their device"),
+    "limit_mm_per_prompt": ((), "a prompt takes one recording"),
+    "mm_processor_kwargs": ((), "the checkpoint's preprocessor settings are used"),
+    "enable_prefix_caching": (
+        (False,),
+        "equal inputs share their encoding; equal prefixes of prompts don't yet",
+    ),
+    "enable_chunked_prefill": ((True, False), "there is nothing to choose"),
+    "distributed_executor_backend": (
+        ("ray",),
+        "workers are Ray actors, or with ray=False in this process",
+    ),
+    "enable_lora": ((False,), "adapters are not there yet: merge one into its model"),
+    "speculative_config": ((), "speculative decoding is not there yet"),
+    "compilation_config": ((), "give enforce_eager; there is nothing else to choose"),
+    "hf_overrides": ((), "change config.json"),
+    "disable_log_stats": ((True, False), "there is no such log"),
+    "num_workers": ((1,), "give encoder_replicas or decoder_replicas"),
+    "download_root": ((), "set HF_HOME"),
+    "cache_dir": ((), "set HF_HOME"),
+    "download_dir": ((), "set HF_HOME"),
+    "local_files_only": ((False,), "set HF_HUB_OFFLINE=1"),
+    "language": ((), "give it to transcribe()"),
+    "task": ((), "give it to transcribe()"),
+    "beam_size": ((1,), NO_BEAMS),
+    "num_beams": ((1,), NO_BEAMS),
+}
+
+
+def option_value(name: str, value: Any) -> Any:
+    """Our spelling of a value as other engines write it: torch.float16, 'half', 'cuda:0',
+    'FLASHINFER'."""
+    text = _as_text(value) if name in _SPELLINGS else value
+    if not isinstance(text, str) or name in _AS_WRITTEN:
+        return text
+    text = text.strip().lower()
+    return _SPELLINGS.get(name, {}).get(text, text)
+
+
+def remedy(name: str, value: Any) -> str:
+    """What to give instead of a value that an option does not have, beginning with ': '. Empty if
+    nothing is known of the value."""
+    if not isinstance(value, str):
+        return ""
+    if name == "device" and (other := _OTHER_GPU.fullmatch(value)):
+        return (
+            ": Ray places the workers; for that GPU alone set "
+            f"CUDA_VISIBLE_DEVICES={other[1]} and give device='cuda'"
+        )
+    reason = _REMEDIES.get(name, {}).get(value)
+    return f": {reason}" if reason else ""
+
+
+def _as_text(value: Any) -> Any:
+    """The names of torch's and numpy's devices and dtypes, without importing either, and those of
+    transformers' device numbers. Anything else stays as it is."""
+    if type(value).__module__.partition(".")[0] in ("torch", "numpy"):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, type) and value.__module__ == "numpy":
+        return value.__name__
+    if isinstance(value, str):
+        return value.removeprefix("torch.")
+    return str(value) if type(value) is int and -1 <= value < 1024 else value

@@ -1,0 +1,138 @@
+"""What has been decoded of one audio file so far, with silence where something is missing."""
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.errors import AudioError
+from antiphon.inputs.audio.arrays import FULL_SCALE, MIDDLE, mix
+from antiphon.inputs.audio.buffer import SampleBuffer
+from antiphon.inputs.audio.implausible import ImplausibleSamples
+from antiphon.inputs.audio.limits import LARGEST, MAX_SECONDS, RATES
+from antiphon.inputs.audio.resampler import Resampler
+from antiphon.inputs.audio.sound import Reason, Skipped, Sound, merged
+
+logger = logging.getLogger(__name__)
+
+MAX_SILENCED = 0.95  # share of samples that may be NaN or implausible
+LONGEST_PACKET = 1.0  # seconds; a damaged packet may state any length
+FIRST_FRAME = 0.02  # seconds; the length of a damaged packet before any other
+END_TOLERANCE = 0.5  # seconds by which a file may end before its header says
+
+
+class Recording:
+    """Collects a file's frames as mono samples at `rate` Hz.
+
+    The stream's rate, channels and sample format may change from frame to frame.
+    """
+
+    def __init__(self, name: str, rate: int, expected_seconds: float, is_pcm: bool) -> None:
+        self.name, self.rate, self.is_pcm = name, rate, is_pcm
+        self.num_bytes = 0  # of the packets decoded so far
+        self._resampler = Resampler(rate)
+        self._buffer = SampleBuffer(name, rate, expected_seconds + 1)
+        self._implausible = ImplausibleSamples()
+        self._skipped: list[Skipped] = []
+        self._num_frames = self._num_lost_packets = 0
+        self._seconds = 0.0  # of the frames decoded so far
+        self._last_seconds = FIRST_FRAME  # of the last frame
+
+    def add(self, frame: Any) -> None:
+        """Appends a decoded frame."""
+        input_rate, count = frame.sample_rate, frame.samples
+        if not count:
+            return
+        if not RATES[0] <= input_rate <= RATES[1]:
+            self.skip(None)
+            return
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(count, -1).T
+        is_float = frame.format.packed.name in ("flt", "dbl")
+        full_scale = 1.0 if is_float else FULL_SCALE[samples.dtype.name]
+        mono = mix(samples, full_scale, MIDDLE.get(samples.dtype.name, 0.0))
+        self._num_frames += 1
+        self._last_seconds = count / input_rate
+        self._seconds += self._last_seconds
+        self._extend(self._resampler.feed(self._without_implausible(mono), input_rate))
+
+    def skip(self, seconds: float | None, num_bytes: int | None = None) -> None:
+        """Fills in for a packet that can't be decoded and says that it lasts `seconds`.
+
+        `num_bytes`, its size, limits that: no longer than as many bytes have lasted so far.
+        """
+        self._num_lost_packets += 1
+        seconds = self._last_seconds if seconds is None else min(seconds, LONGEST_PACKET)
+        if num_bytes is not None and self.num_bytes:
+            seconds = min(seconds, num_bytes * self._seconds / self.num_bytes)
+        self.lose(seconds, "undecodable")
+
+    def pause(self, seconds: float | None) -> None:
+        """Appends silence that was recorded as such."""
+        seconds = self._last_seconds if seconds is None else seconds
+        self._extend(self._resampler.drain())
+        self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
+        self._num_frames += 1
+
+    def lose(self, seconds: float, reason: Reason, limit: float = math.inf) -> None:
+        """Appends silence for a loss, so that times behind it stay true.
+
+        A loss that would reach beyond `limit` seconds is left out: its times are damaged.
+        """
+        self._extend(self._resampler.drain())
+        start = self._buffer.length / self.rate
+        if start + seconds > limit:
+            return
+        self._buffer.append(np.zeros(round(seconds * self.rate), np.float32))
+        self._skipped.append(Skipped(start, self._buffer.length / self.rate, reason))
+
+    def finish(self, declared: float) -> Sound:
+        """The whole recording. `declared`: its length in seconds by the header, 0 for none.
+
+        Raises AudioError for a file of which hardly anything could be decoded.
+        """
+        self._extend(self._resampler.drain())
+        self._check()
+        end = self._buffer.length / self.rate
+        if declared - end > END_TOLERANCE and declared <= MAX_SECONDS:  # a header may be wrong
+            self._skipped.append(Skipped(end, declared, "missing"))
+        skipped = merged(self._skipped)
+        if skipped:
+            logger.warning(
+                "%s: %.2f s in %d places are damaged or missing, and have no text",
+                self.name,
+                sum(span.end - span.start for span in skipped),
+                len(skipped),
+            )
+        return Sound(self._buffer.finish(), skipped)
+
+    def _check(self) -> None:
+        if not self._num_frames and self._num_lost_packets:
+            raise AudioError(
+                f"{self.name}: not readable as audio "
+                f"(none of its {self._num_lost_packets} packets can be decoded)"
+            )
+        if not self._num_frames:
+            raise AudioError(f"{self.name}: holds no samples")
+        samples = self._implausible
+        # Only PCM tells units by size: a lossy codec makes samples of any size of damaged packets.
+        in_other_unit = self.is_pcm and samples.in_other_unit()
+        if in_other_unit or samples.silenced > MAX_SILENCED * samples.count:
+            raise AudioError(
+                f"{self.name}: {samples.implausible} of {samples.count} samples are NaN, "
+                f"infinite or beyond {LARGEST:g} where full scale is 1"
+            )
+
+    def _extend(self, pieces: list[np.ndarray]) -> None:
+        for piece in pieces:
+            self._buffer.append(piece)
+
+    def _without_implausible(self, mono: np.ndarray) -> np.ndarray:
+        samples, count = self._implausible.silence(mono)
+        if count:
+            start = self._buffer.length / self.rate + self._resampler.seconds_inside
+            end = start + self._last_seconds * count / len(mono)
+            self._skipped.append(Skipped(start, end, "undecodable"))
+        return samples

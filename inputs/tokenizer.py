@@ -1,0 +1,38 @@
+"""Loads the tokenizer of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from antiphon.config.errors import CheckpointError
+
+# How the names of a tokenizer's vocabulary files begin, in its `vocab_files_names`.
+VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer. Raises CheckpointError for missing and broken files."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # tokenizer libraries raise many types for broken or missing files
+        raise CheckpointError(
+            f"cannot load the tokenizer of {folder}: {type(error).__name__}: {error}"
+        ) from error
+    _check_vocabulary(tokenizer, folder)
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Raises CheckpointError for a folder without any file of the tokenizer's vocabulary.
+
+    transformers makes a tokenizer all the same, of special tokens alone, which turns every text
+    into unknown tokens.
+    """
+    kinds = tokenizer.vocab_files_names.items()
+    files = [name for kind, name in kinds if kind.startswith(VOCABULARY)]
+    if files and not any((folder / name).exists() for name in files):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(files)} is there. Fetch it from where "
+            "the weights come from, or save it beside them with the tokenizer's save_pretrained()"
+        )

@@ -1,0 +1,51 @@
+"""Steps in graphs, with a stand-in for their capture: padding, replays and the choice of a graph do
+not change any token. Captured they are on a GPU only: see tests/gpu."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from rerun_capture import Rerun
+
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
+from antiphon.decoder import runner as decoder_runner
+from antiphon.runtime import graphs as runtime_graphs
+
+OPTIONS = {"max_num_seqs": 2, "max_model_len": 16, "max_encoder_len": 8, "kv_page_size": 16}
+
+
+def run(engine: PlainEngine) -> list[list[int]]:
+    for i in range(3):
+        params = SamplingParams(temperature=1.0) if i == 2 else SamplingParams(logprobs=i)
+        ids = np.arange(5, 8 + i, dtype=np.int32)
+        rules = DecodingRules(min_tokens=2, stop_ids=(1,))
+        engine.submit(engine.request(ids, [0, 4], 4 + i, rules, params=params, seed=7))
+    return [end.token_ids for _, end in sorted(engine.run().items())]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")
+def test_steps_in_graphs_give_the_same_tokens(
+    checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from antiphon.attention.backends.triton import TritonPaged  # in Triton's interpreter
+
+    folder, _ = checkpoints("t5")
+    expected = run(PlainEngine(folder, **OPTIONS))
+    monkeypatch.setattr(
+        decoder_runner, "select_paged", lambda half, name, specs: [TritonPaged(s) for s in specs]
+    )
+    monkeypatch.setattr(decoder_runner, "uncapturable", lambda backend: None)
+    monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
+    monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
+    engine = PlainEngine(folder, **OPTIONS)
+    runner = engine.replica.runner
+    assert runner.graphs is not None
+    assert runner.cross_kv.graphs is not None
+    assert not runner.eager_steps, "those of warming up do not count"
+    assert run(engine) == expected
+    assert set(runner.eager_steps) == {"eager_steps_sampling"}
+    assert runner.eager_steps["eager_steps_sampling"] < engine.replica.scheduler.counters["steps"]
