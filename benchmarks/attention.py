@@ -76,7 +76,7 @@ def paged(
                 for name in _usable(spec)
                 if (name == "flash_attn") == (page_size == 256)
             }
-            usable = {name: each for name, each in backends.items() if capturable(each)}
+            usable = {name: item for name, item in backends.items() if capturable(item)}
             if not usable:
                 continue
             pools, q, lengths = _paged_problem(spec, batch, length)

@@ -15,7 +15,7 @@ from antiphon.benchmarks.report import Row, plot, plot_attention, table, write_j
 from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.cli.arguments import Output
 from antiphon.cli.command import PanelledCommand
-from antiphon.cli.flags import ENGINE, takes
+from antiphon.cli.flags import ENGINE, with_flags
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.families.checkpoint import ModelConfig
@@ -81,7 +81,7 @@ def _need_gpu() -> None:
 def _report_engine(
     bench: str,
     model: str,
-    facts: dict[str, Any],
+    info: dict[str, Any],
     options: dict[str, Any],
     rows: list[Row],
     output: Path | None,
@@ -92,10 +92,10 @@ def _report_engine(
     from antiphon.benchmarks.machine import host
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
-    print(f"{model} on {device}: {facts}")
+    print(f"{model} on {device}: {info}")
     print(table(rows))
     if output is not None:
-        write_json(output, f"{bench} {model}", device, {**options, "facts": facts}, rows)
+        write_json(output, f"{bench} {model}", device, {**options, "workers": info}, rows)
 
 
 @app.command(cls=PanelledCommand)
@@ -127,7 +127,7 @@ def attention(
 
 
 @app.command(cls=PanelledCommand)
-@takes(BENCH_ENGINE)
+@with_flags(BENCH_ENGINE)
 def steps(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
@@ -173,7 +173,7 @@ def steps(
 
 
 @app.command(cls=PanelledCommand)
-@takes(BENCH_ENGINE)
+@with_flags(BENCH_ENGINE)
 def throughput(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
@@ -201,9 +201,9 @@ def throughput(
     batches = _numbers(peer_batches) if peer_batches else []
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
-            own, facts = local.throughput(folder, options, load)
+            own, info = local.throughput(folder, options, load)
         else:
-            own, facts = asyncio.run(serving.run_throughput(folder, options, load))
+            own, info = asyncio.run(serving.run_throughput(folder, options, load))
         rows: list[Row] = [{"engine": "antiphon", **own}]
         config = resolve(folder, options)
         described = ModelConfig.load(config.model)
@@ -213,13 +213,13 @@ def throughput(
                 peers.throughput(Path(folder), load, batch, target.dtype, target.device.type)
             )
             rows[-1]["ratio"] = own["requests/s"] / rows[-1]["requests/s"]
-    _report_engine("throughput", model, facts, options, rows, output)
+    _report_engine("throughput", model, info, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, offline", rows, "engine", "requests/s")
 
 
 @app.command(cls=PanelledCommand)
-@takes(BENCH_ENGINE)
+@with_flags(BENCH_ENGINE)
 def latency(
     engine: dict[str, Any],
     model: Model = "whisper-large-v3",
@@ -237,9 +237,9 @@ def latency(
     load, callers = serving.Load(requests, input_size, output_tokens), _numbers(concurrency)
     with _folder(model, options["load_format"]) as folder:
         if not options.pop("ray", True):
-            rows, facts = local.latency(folder, options, load, callers)
+            rows, info = local.latency(folder, options, load, callers)
         else:
-            rows, facts = asyncio.run(serving.run_latency(folder, options, load, callers))
-    _report_engine("latency", model, facts, options, rows, output)
+            rows, info = asyncio.run(serving.run_latency(folder, options, load, callers))
+    _report_engine("latency", model, info, options, rows, output)
     if plot_file is not None:
         plot(plot_file, f"{model}, closed loop", rows, "concurrency", "median_ms")

@@ -29,12 +29,12 @@ class LocalEngine:
         config = resolve(folder, options)
         self.model, self.load = ModelConfig.load(config.model), load
         self._workers = LocalWorkers(self.model, config, None)
-        self.facts = self._workers.info
+        self.info = self._workers.info
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self.model.audio
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
-        self._workers.start(self._take)
+        self._workers.start(self._receive)
 
     def close(self) -> None:
         self._workers.close()
@@ -56,14 +56,14 @@ class LocalEngine:
 
         submit(in_flight)
         while len(took) < len(sizes):
-            ends = [self._next_end()]
+            batch = [self._next_finished()]
             while not self._ended.empty():
-                ends.append(self._ended.get())
-            took += [time.perf_counter() - began.pop(end.id) for end in ends]
-            for end in ends:
-                if end.state is not RequestState.DONE:
-                    raise RequestFailed(end.error)
-            submit(len(ends))
+                batch.append(self._ended.get())
+            took += [time.perf_counter() - began.pop(finished.id) for finished in batch]
+            for finished in batch:
+                if finished.state is not RequestState.DONE:
+                    raise RequestFailed(finished.error)
+            submit(len(batch))
         return took
 
     def _request(self, size: float, output_tokens: int) -> Request:
@@ -80,11 +80,11 @@ class LocalEngine:
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(number, prompt, media, params, DecodingRules(), output_tokens, seed=0)
 
-    def _take(self, output: StepOutput) -> None:
-        for end in output.finished:
-            self._ended.put(end)
+    def _receive(self, output: StepOutput) -> None:
+        for finished in output.finished:
+            self._ended.put(finished)
 
-    def _next_end(self) -> Finished:
+    def _next_finished(self) -> Finished:
         while True:
             try:
                 return self._ended.get(timeout=1)
@@ -99,7 +99,7 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
     engine = LocalEngine(folder, options, load)
     ready = time.perf_counter() - began
     try:
-        _warm(engine, warm_ups(engine.facts))
+        _warm(engine, warm_ups(engine.info))
         sizes, before = load.sizes(engine.audio is not None), engine.steps
         with PeakMemory() as memory:
             began = time.perf_counter()
@@ -109,7 +109,7 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
             **offline_row(load, sizes, took, memory),
             "steps": engine.steps - before,
             "ready_s": ready,
-        }, engine.facts
+        }, engine.info
     finally:
         engine.close()
 
@@ -125,7 +125,7 @@ def latency(
             began = time.perf_counter()
             took = engine.run(load.sizes(engine.audio is not None), callers)
             rows.append(closed_loop_row(callers, took, time.perf_counter() - began))
-        return rows, engine.facts
+        return rows, engine.info
     finally:
         engine.close()
 

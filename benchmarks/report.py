@@ -107,9 +107,9 @@ def _draw_panel(axes: Any, kind: _Kind, size: int, backends: list[str]) -> None:
     for index, backend in enumerate(backends):
         own = [row for row in rows if row["backend"] == backend]
         offset = (index - (len(backends) - 1) / 2) * width
-        places = [cases.index((row["batch"], row["tokens"])) + offset for row in own]
+        centers = [cases.index((row["batch"], row["tokens"])) + offset for row in own]
         shares = [row[kind.value] for row in own]
-        axes.bar(places, shares, width, color=COLORS[index % len(COLORS)], label=backend)
+        axes.bar(centers, shares, width, color=COLORS[index % len(COLORS)], label=backend)
     labels = [f"{batch}×{tokens}" for batch, tokens in cases]
     axes.set_xticks(range(len(cases)), labels, rotation=45, fontsize=7)
     axes.set_title(f"head size {size}", fontsize=9)

@@ -116,14 +116,14 @@ async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
     await asyncio.gather(*(requests.one(*load.warm_up) for _ in range(count)))
 
 
-def warm_ups(facts: dict[str, Any]) -> int:
+def warm_ups(info: dict[str, Any]) -> int:
     """Requests before offline work is measured."""
-    return 32 if facts["decoder"]["device"] == "cuda" else 1
+    return 32 if info["decoder"]["device"] == "cuda" else 1
 
 
 async def throughput(engine: AsyncEngine, load: Load) -> Row:
     """All requests at once."""
-    await _warm(engine, load, warm_ups(_facts(engine)))
+    await _warm(engine, load, warm_ups(_info(engine)))
     before, requests = await engine.stats(), Requests(engine, load.input_size)
     sizes = load.sizes(engine.inputs.audio is not None)
     with PeakMemory() as memory:
@@ -179,7 +179,7 @@ async def run_throughput(
     began = time.perf_counter()
     async with AsyncEngine(model, **options) as engine:
         ready = time.perf_counter() - began
-        return {**await throughput(engine, load), "ready_s": ready}, _facts(engine)
+        return {**await throughput(engine, load), "ready_s": ready}, _info(engine)
 
 
 async def run_latency(
@@ -187,9 +187,9 @@ async def run_latency(
 ) -> tuple[list[Row], dict[str, Any]]:
     async with AsyncEngine(model, **options) as engine:
         rows = [await latency(engine, load, callers) for callers in concurrencies]
-        return rows, _facts(engine)
+        return rows, _info(engine)
 
 
-def _facts(engine: AsyncEngine) -> dict[str, Any]:
+def _info(engine: AsyncEngine) -> dict[str, Any]:
     assert engine.workers is not None
     return engine.workers.info

@@ -1,6 +1,6 @@
 """Flags that many commands share, made from the tables of engine options and sampling parameters.
 
-`@takes(ENGINE)` above a command replaces its parameter `engine` by one flag per option and
+`@with_flags(ENGINE)` above a command replaces its parameter `engine` by one flag per option and
 `-o NAME=VALUE`, and passes the values that were typed as one dictionary. Rarely needed flags are
 accepted, but only `-o help` lists them.
 """
@@ -152,22 +152,22 @@ class FlagGroup:
         return "\n".join(lines)
 
 
-def takes(*groups: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_flags(*groups: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator of commands that have one parameter for each group."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
 
         @functools.wraps(command)
-        def with_flags(**arguments: Any) -> None:
+        def collecting(**arguments: Any) -> None:
             collected = {group.parameter: group.collect(arguments) for group in groups}
             command(**arguments, **collected)
 
         replaced = {group.parameter for group in groups}
         kept = [parameter for name, parameter in own.parameters.items() if name not in replaced]
         added = [parameter for group in groups for parameter in group.parameters()]
-        with_flags.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
-        return with_flags
+        collecting.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+        return collecting
 
     return decorate
 

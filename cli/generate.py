@@ -13,7 +13,7 @@ from antiphon.cli import preflight
 from antiphon.cli.arguments import Json, Model, Quiet, Timeout
 from antiphon.cli.console import Console, logs_on_stderr
 from antiphon.cli.exit_codes import FAILED, engine_errors
-from antiphon.cli.flags import ENGINE, SAMPLING, takes
+from antiphon.cli.flags import ENGINE, SAMPLING, with_flags
 from antiphon.config.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@takes(ENGINE, SAMPLING)
+@with_flags(ENGINE, SAMPLING)
 def generate(
     model: Model,
     engine: dict[str, Any],

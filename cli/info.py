@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.cli.flags import ENGINE, takes
+from antiphon.cli.flags import ENGINE, with_flags
 
 
-@takes(ENGINE)
+@with_flags(ENGINE)
 def info(
     engine: dict[str, Any],
     model: Annotated[

@@ -12,7 +12,7 @@ from antiphon.cli import preflight
 from antiphon.cli.arguments import Model, Quiet, Timeout
 from antiphon.cli.console import Console, logs_on_stderr
 from antiphon.cli.exit_codes import FAILED, engine_errors
-from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, takes
+from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, with_flags
 from antiphon.cli.output import Output, OutputFlags, lost
 from antiphon.cli.recordings import Recording, expand
 from antiphon.config.errors import AntiphonError
@@ -55,7 +55,7 @@ SPEECH = DataclassFlags("speech", SpeechFlags)
 OUTPUT = DataclassFlags("output_flags", OutputFlags)
 
 
-@takes(SPEECH, OUTPUT, ENGINE, SAMPLING)
+@with_flags(SPEECH, OUTPUT, ENGINE, SAMPLING)
 def transcribe(
     files: Files,
     model: Model,

@@ -135,17 +135,17 @@ class Slots:
         if self.positions is not None:
             self._count_positions(index, self.on_device["prompt_len"][index])
 
-    def positions_of(self, slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Positions [tokens], as the model counts them, of the tokens at `places` [tokens] of the
+    def positions_of(self, slots: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Positions [tokens], as the model counts them, of tokens number `indices` [tokens] of the
         sequences in `slots` [tokens]."""
-        return places if self.positions is None else self.positions[slots, places]
+        return indices if self.positions is None else self.positions[slots, indices]
 
     def _count_positions(self, slots: torch.Tensor, prompt_lens: torch.Tensor) -> None:
         """Padding tokens of a prompt take no position. Generated ones do: the position of a token
-        behind the prompt is its place, since transformers counts what is in its cache."""
+        behind the prompt is its index, since transformers counts what is in its cache."""
         assert self.positions is not None
         assert self.padding_id is not None
-        places = torch.arange(self.tokens.shape[1], device=self.device)
+        indices = torch.arange(self.tokens.shape[1], device=self.device)
         counted = self.tokens[slots].ne(self.padding_id).cumsum(1) - 1
-        in_prompt = places < prompt_lens[:, None]
-        self.positions[slots] = torch.where(in_prompt, counted.clamp(min=0), places)
+        in_prompt = indices < prompt_lens[:, None]
+        self.positions[slots] = torch.where(in_prompt, counted.clamp(min=0), indices)

@@ -86,16 +86,16 @@ class InputBuffer:
         self._device = (
             torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
         )
-        self._turn = 0
+        self._current = 0
         self.waits = 0
 
     def _next_host(self) -> torch.Tensor:
         """A buffer that the device has read."""
-        self._turn = (self._turn + 1) % len(self._hosts)
-        if self._copied and not self._copied[self._turn].query():
+        self._current = (self._current + 1) % len(self._hosts)
+        if self._copied and not self._copied[self._current].query():
             self.waits += 1
-            self._copied[self._turn].synchronize()
-        return self._hosts[self._turn]
+            self._copied[self._current].synchronize()
+        return self._hosts[self._current]
 
     def fill(self, plan: StepPlan, shape: StepShape) -> StepInputs:
         """The inputs of `plan`, padded to `shape`, on the device: copied behind whatever its stream
@@ -180,7 +180,7 @@ class InputBuffer:
         if self._device is not host:
             used = spans["cross_table"].stop
             self._device[:used].copy_(host[:used], non_blocking=True)
-            self._copied[self._turn].record()
+            self._copied[self._current].record()
         return {name: self._device[span] for name, span in spans.items()}
 
 

@@ -172,11 +172,11 @@ class OpenRequests:
             if not loop_is_closed:  # one error each, as an exception keeps the frames it passed
                 opened.fail(EngineDeadError(reason))
 
-    def _fail(self, opened: OpenRequest, error: Exception, what: str) -> None:
+    def _fail(self, opened: OpenRequest, error: Exception, problem: str) -> None:
         """Ends one request with an error that concerns no other."""
-        logger.error("request %d: %s", opened.request.id, what, exc_info=error)
+        logger.error("request %d: %s", opened.request.id, problem, exc_info=error)
         self._close(opened)
-        failure = RequestFailed(f"{what}: {type(error).__name__}: {error}")
+        failure = RequestFailed(f"{problem}: {type(error).__name__}: {error}")
         failure.__cause__ = error
         opened.fail(failure)
 

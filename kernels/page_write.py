@@ -20,15 +20,15 @@ def _write_kernel(
     wait_for_previous(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     k, v = k + token * k_token, v + token * v_token
-    place = tl.load(slot_mapping + token).to(tl.int64) * width
+    offset = tl.load(slot_mapping + token).to(tl.int64) * width
     a, b = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
     inside = b < width
     key_a, key_b = tl.load(k + a), tl.load(k + b, mask=inside, other=0.0)
     value_a, value_b = tl.load(v + a), tl.load(v + b, mask=inside, other=0.0)
-    tl.store(k_pool + place + a, as_page_type(key_a, k_pool.dtype.element_ty))
-    tl.store(k_pool + place + b, as_page_type(key_b, k_pool.dtype.element_ty), mask=inside)
-    tl.store(v_pool + place + a, as_page_type(value_a, v_pool.dtype.element_ty))
-    tl.store(v_pool + place + b, as_page_type(value_b, v_pool.dtype.element_ty), mask=inside)
+    tl.store(k_pool + offset + a, as_page_type(key_a, k_pool.dtype.element_ty))
+    tl.store(k_pool + offset + b, as_page_type(key_b, k_pool.dtype.element_ty), mask=inside)
+    tl.store(v_pool + offset + a, as_page_type(value_a, v_pool.dtype.element_ty))
+    tl.store(v_pool + offset + b, as_page_type(value_b, v_pool.dtype.element_ty), mask=inside)
 
 
 def write_pages(

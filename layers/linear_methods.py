@@ -66,23 +66,23 @@ class SmallBatch(LinearMethod):
     def __init__(self, larger: LinearMethod) -> None:
         self.larger = larger
 
-    def takes(self, x: LinearInput) -> bool:
+    def fits(self, x: LinearInput) -> bool:
         return not isinstance(x, QuantizedRows) and len(x) <= SMALL_BATCH
 
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
-        if not self.takes(x):
+        if not self.fits(x):
             return self.larger.product(layer, x)
         return _launch(layer, x)
 
     def activated(
         self, layer: Linear, x: LinearInput, activation: Activation
     ) -> torch.Tensor | QuantizedRows:
-        if not self.takes(x):
+        if not self.fits(x):
             return self.larger.activated(layer, x, activation)
         return _launch(layer, x, activation=activation.kind)
 
     def add_to(self, layer: Linear, residual: Residual, x: LinearInput) -> Residual:
-        if not self.takes(x):
+        if not self.fits(x):
             return self.larger.add_to(layer, residual, x)
         assert residual.pending is None, "two sublayers in a row without a norm between them"
         return Residual(_launch(layer, x, residual=residual.x))
@@ -90,7 +90,7 @@ class SmallBatch(LinearMethod):
     def queries(
         self, layer: StackedLinear, x: LinearInput, destination: KVDestination
     ) -> torch.Tensor:
-        if not self.takes(x):
+        if not self.fits(x):
             return self.larger.queries(layer, x, destination)
         pages = (destination.k_pages, destination.v_pages, destination.slot_mapping)
         return _launch(layer, x, pages=pages).unflatten(-1, destination.heads)

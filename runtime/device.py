@@ -92,15 +92,15 @@ def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> li
     bytes. The results are views of it."""
     ends = np.cumsum([round_up(array.nbytes, ALIGNMENT) for array in arrays]).tolist()
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
-    starts = [0, *ends[:-1]]
-    for start, array in zip(starts, arrays, strict=True):
+    offsets = [0, *ends[:-1]]
+    for start, array in zip(offsets, arrays, strict=True):
         as_bytes = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         host.numpy()[start : start + array.nbytes] = as_bytes
     copied = host.to(device, non_blocking=True)
     dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     return [
         copied[start : start + array.nbytes].view(dtype).view(array.shape)
-        for start, array, dtype in zip(starts, arrays, dtypes, strict=True)
+        for start, array, dtype in zip(offsets, arrays, dtypes, strict=True)
     ]
 
 

@@ -36,7 +36,7 @@ class GraphCapture:
         self._pool = torch.cuda.graph_pool_handle()
         self._free_before = torch.cuda.mem_get_info(device)[0]
 
-    def each(
+    def capture_all(
         self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Metadata, Work]]
     ) -> dict[Shape, Captured[Metadata]]:
         """Captures a graph for each of `shapes`; largest first is best, because the memory of the
@@ -120,7 +120,7 @@ class GraphSet(Generic[Shape, Metadata]):
     ) -> None:
         """Captures them all; see `GraphCapture.each`."""
         capture = GraphCapture(device, model)
-        self._captured = capture.each(shapes, prepare)
+        self._captured = capture.capture_all(shapes, prepare)
         self.report = capture.report
         logger.info("%s: %s", name, self.report)
 

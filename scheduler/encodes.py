@@ -80,7 +80,7 @@ class EncodeLedger:
         self.tokens = 0  # asked for, and their cross KV not yet written
         self._clock, self._counters = clock, counters
         self._work: dict[str, _Work] = {}
-        self._asked = 0  # works since the start
+        self._opened = 0  # works since the start
         self._answers: dict[int, _Answer] = {}  # by encoder
         self._next_check = -math.inf
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
@@ -105,9 +105,9 @@ class EncodeLedger:
     def ask(self, media: Media, encoder: int) -> EncodeCommand:
         """Opens work for `media`, for which there is none."""
         assert media.key not in self._work
-        self._asked += 1
+        self._opened += 1
         self._counters["encodes"] += 1
-        self._work[media.key] = _Work(media.num_tokens, encoder, self._asked, self._clock())
+        self._work[media.key] = _Work(media.num_tokens, encoder, self._opened, self._clock())
         self.tokens += media.num_tokens
         return EncodeCommand(media, encoder)
 
@@ -129,7 +129,7 @@ class EncodeLedger:
         else:
             self._abandoned.append(key)
 
-    def take(self, key: str) -> None:
+    def consume(self, key: str) -> None:
         """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""
         self._close(key)
 

@@ -202,7 +202,7 @@ class Scheduler:
             request.move(RequestState.RUNNING)
             admissions.append(admission)
             if write is not None:
-                self.encodes.take(key)
+                self.encodes.consume(key)
                 writes.append(write)
         return admissions, writes
 

@@ -129,8 +129,8 @@ def test_commands_of_antiphon_have_the_flags_that_are_shown(page: Path) -> None:
             command, words = inner, words[1:]
         flags = {flag for parameter in command.params for flag in parameter.opts}
         flags |= {flag for parameter in command.params for flag in parameter.secondary_opts}
-        given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        assert given <= flags | {"--help"}, f"antiphon {line}"
+        shown_flags = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert shown_flags <= flags | {"--help"}, f"antiphon {line}"
 
 
 @pytest.mark.parametrize("page", OF_USERS, ids=lambda page: str(page.relative_to(ROOT)))

@@ -77,9 +77,9 @@ class FlashInferFull(FullAttention[CudnnMetadata | RaggedMetadata]):
         wrapper = BatchPrefillWithRaggedKVCacheWrapper(
             self._workspace, "NHD", backend=self._kernels
         )
-        starts = cumulative(batch.lengths)
+        cu_seqlens = cumulative(batch.lengths)
         shape = (spec.num_heads, spec.num_heads, spec.head_dim)
-        wrapper.plan(starts, starts, *shape, sm_scale=spec.scale, **_types(spec))
+        wrapper.plan(cu_seqlens, cu_seqlens, *shape, sm_scale=spec.scale, **_types(spec))
         return RaggedMetadata(wrapper)
 
     def run(
@@ -182,8 +182,8 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         if metadata.decode:
             metadata.wrapper.plan(*pages, *shape, **options)
         else:
-            starts, causal = cumulative(batch.query_lens), spec.kind == "causal"
-            metadata.wrapper.plan(starts, *pages, *shape, causal=causal, **options)
+            cu_seqlens_q, causal = cumulative(batch.query_lens), spec.kind == "causal"
+            metadata.wrapper.plan(cu_seqlens_q, *pages, *shape, causal=causal, **options)
         metadata.copied.record()
 
     def run(

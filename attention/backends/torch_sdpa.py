@@ -62,11 +62,11 @@ class PaddedGroup:
         spec: AttentionSpec,
     ) -> "PaddedGroup":
         """The sequences `members` of a batch; `table` is its page table, None for packed keys."""
-        starts = (np.cumsum(query_lens) - query_lens)[members]
+        first_rows = (np.cumsum(query_lens) - query_lens)[members]
         queries, kv = query_lens[members], kv_lens[members]
         column = np.arange(queries.max())[None, :]
         valid = column < queries[:, None]  # [sequences, queries]
-        query_rows = np.where(valid, starts[:, None] + column, 0)
+        query_rows = np.where(valid, first_rows[:, None] + column, 0)
         keys = int(kv.max())
         key_position = np.arange(keys)[None, None, :]
         causal = spec.kind == "causal"

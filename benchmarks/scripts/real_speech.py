@@ -171,7 +171,7 @@ def machine() -> dict[str, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    facts = {
+    setting = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "command": " ".join(sys.argv),
         **machine(),
@@ -196,7 +196,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 worker.close()
             workers += pair
             print(table(rows(pair, names)), flush=True)
-    facts["versions"] = {
+    setting["versions"] = {
         "transformers": version("transformers"),
         **{k: v for worker in workers for k, v in worker.versions.items()},
     }
@@ -205,7 +205,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for w in workers
     ]
     return {
-        **facts,
+        **setting,
         "load after": os.getloadavg()[0],
         "recordings": names,
         "rows": rows(workers, names),
@@ -214,12 +214,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(measured: dict[str, Any]) -> str:
-    facts = {
+    setting = {
         name: value
         for name, value in measured.items()
         if name not in ("rows", "heard", "recordings")
     }
-    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    lines = [f"- {name}: {value}" for name, value in setting.items()]
     return "\n".join(
         [
             "# Recorded speech, published weights",

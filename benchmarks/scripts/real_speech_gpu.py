@@ -207,7 +207,7 @@ def main() -> None:
                 }
             )
         print(rows[-1], flush=True)
-    facts = {
+    setting = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -218,7 +218,7 @@ def main() -> None:
         [
             "# Recorded speech, published weights",
             "",
-            *(f"- {k}: {v}" for k, v in facts.items()),
+            *(f"- {k}: {v}" for k, v in setting.items()),
             "",
             "```",
             table(rows),
@@ -230,7 +230,7 @@ def main() -> None:
     if arguments.output is not None:
         arguments.output.with_suffix(".md").write_text(report)
         arguments.output.with_suffix(".json").write_text(
-            json.dumps({**facts, "rows": rows, "heard": heard}, indent=1)
+            json.dumps({**setting, "rows": rows, "heard": heard}, indent=1)
         )
 
 

@@ -99,13 +99,13 @@ def main() -> None:
         "first text, Ray": clip,
     }
     rows: list[Row] = []
-    for what, command in commands.items():
+    for name, command in commands.items():
         best = min(
             (run(*command) for _ in range(arguments.runs)), key=lambda measured: measured.first_line
         )
         rows.append(
             {
-                "what": what,
+                "what": name,
                 "seconds": best.first_line,
                 "end": best.end,
                 "cpu": best.cpu,

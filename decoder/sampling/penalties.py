@@ -65,7 +65,7 @@ def forbid_bad_words(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     assert rows.lengths_on_host is not None
     lists = [rows.state.bad_words[slot] for slot in rows.slots_on_host.tolist()]
     for words in set(lists):
-        has_words = np.array([each == words for each in lists])
+        has_words = np.array([of_slot == words for of_slot in lists])
         for size, table in _by_size(words):
             asking = rows.indices(has_words & (rows.lengths_on_host >= size - 1))
             if not len(asking):

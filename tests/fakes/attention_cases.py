@@ -195,7 +195,7 @@ def check_paged(
 
 
 def poison_free_memory(like: torch.Tensor) -> None:
-    """Makes the next output of this size start as NaN: the allocator reuses the last freed block."""
+    """Makes the next output of this size start as NaN: the allocator reuses the freed block."""
     torch.full(like.shape, float("nan"), dtype=like.dtype, device=like.device)
 
 

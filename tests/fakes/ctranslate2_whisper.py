@@ -1,8 +1,9 @@
 """Published Whisper weights, from CTranslate2's format to a transformers folder.
 
-`model.bin` (specification of CTranslate2, `python/ctranslate2/specs/model_spec.py`), little-endian: version, name, revision; then how
-many variables follow, each as name, rank, dimensions, type, size in bytes and data. Query, key and value projections of
-self-attention are stored as one matrix, keys and values of cross-attention likewise.
+`model.bin` is little-endian (CTranslate2's `python/ctranslate2/specs/model_spec.py`): version, name,
+revision, the number of variables; then for each its name, rank, dimensions, type, size in bytes and
+data. Query, key and value projections of self-attention are one matrix, as are the key and value
+projections of cross-attention.
 """
 
 import json
@@ -77,7 +78,10 @@ def _string(file: BinaryIO) -> str:
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
-    """transformers' names and float32 tensors. Raises FormatError for a variable that has no place there."""
+    """transformers' names and float32 tensors.
+
+    Raises FormatError for a variable that has no counterpart there.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, array in read_variables(path):
         if array.dtype in (np.float32, np.float16):
@@ -118,7 +122,10 @@ def _translate(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def convert(source: Path, target: Path) -> None:
-    """A folder with `model.bin`, `config.json` and `tokenizer.json` as a transformers folder. Raises FormatError."""
+    """Converts `model.bin`, `config.json` and `tokenizer.json` to transformers' format.
+
+    Raises FormatError.
+    """
     tensors = tensors_of(source / "model.bin")
     settings = json.loads((source / "config.json").read_text())
     target.mkdir(parents=True, exist_ok=True)
@@ -178,7 +185,10 @@ def _generation(settings: dict[str, Any], tokenizer: Any, vocabulary: int) -> Ge
 
 
 def _config(tensors: dict[str, torch.Tensor], generation: GenerationConfig) -> WhisperConfig:
-    """Everything but the number of heads follows from the tensors; a head has 64 features in every published Whisper."""
+    """The sizes follow from the tensors, except the number of heads.
+
+    A head has 64 features in every published Whisper.
+    """
     size, mel_bins, _ = tensors["model.encoder.conv1.weight"].shape
     layers = {
         half: 1 + max(_layer(name) for name in tensors if name.startswith(f"model.{half}.layers."))

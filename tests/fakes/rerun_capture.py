@@ -16,7 +16,7 @@ class Rerun:
 
     def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
 
-    def each(
+    def capture_all(
         self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]
     ) -> dict[Any, Any]:
         captured = {}

@@ -1,4 +1,7 @@
-"""Small random checkpoints of every family, with awkward settings and lively weights, saved with transformers."""
+"""Small random checkpoints of every family, saved with transformers.
+
+Their sizes are awkward, and their weights make every layer matter.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,17 +33,23 @@ from transformers import (
 
 VOCAB = 99
 BART_SHAPE = {
-    "vocab_size": VOCAB, "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 3, "decoder_attention_heads": 3,
-    "encoder_ffn_dim": 80, "decoder_ffn_dim": 72, "max_position_embeddings": 160, "dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.4,
+    "vocab_size": VOCAB, "d_model": 48, "encoder_layers": 2, "decoder_layers": 3,
+    "encoder_attention_heads": 3, "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 80, "decoder_ffn_dim": 72, "max_position_embeddings": 160,
+    "dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.4,
 }  # fmt: skip
 T5_SHAPE = {
-    "vocab_size": VOCAB, "d_model": 40, "d_kv": 24, "num_heads": 3, "d_ff": 72, "num_layers": 2, "num_decoder_layers": 2, "dropout_rate": 0.0,
-    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "initializer_factor": 1.0,
+    "vocab_size": VOCAB, "d_model": 40, "d_kv": 24, "num_heads": 3, "d_ff": 72,
+    "num_layers": 2, "num_decoder_layers": 2, "dropout_rate": 0.0, "initializer_factor": 1.0,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
 }  # fmt: skip
 WHISPER_SHAPE = {
-    "vocab_size": VOCAB, "num_mel_bins": 80, "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 3,
-    "decoder_attention_heads": 3, "encoder_ffn_dim": 96, "decoder_ffn_dim": 64, "max_source_positions": 50, "max_target_positions": 80,
-    "dropout": 0.0, "init_std": 0.3, "pad_token_id": 60, "bos_token_id": 60, "eos_token_id": 60, "decoder_start_token_id": 61,
+    "vocab_size": VOCAB, "num_mel_bins": 80, "d_model": 48,
+    "encoder_layers": 2, "decoder_layers": 3,
+    "encoder_attention_heads": 3, "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 96, "decoder_ffn_dim": 64,
+    "max_source_positions": 50, "max_target_positions": 80, "dropout": 0.0, "init_std": 0.3,
+    "pad_token_id": 60, "bos_token_id": 60, "eos_token_id": 60, "decoder_start_token_id": 61,
     "suppress_tokens": None, "begin_suppress_tokens": None,
 }  # fmt: skip
 
@@ -96,9 +105,14 @@ def marian() -> PreTrainedModel:
 
 def marian_two_vocabularies() -> PreTrainedModel:
     config = MarianConfig(
-        **BART_SHAPE, pad_token_id=60, decoder_start_token_id=60, decoder_vocab_size=77, share_encoder_decoder_embeddings=False,
-        tie_word_embeddings=False, scale_embedding=True,
-    )  # fmt: skip
+        **BART_SHAPE,
+        pad_token_id=60,
+        decoder_start_token_id=60,
+        decoder_vocab_size=77,
+        share_encoder_decoder_embeddings=False,
+        tie_word_embeddings=False,
+        scale_embedding=True,
+    )
     return MarianMTModel(config)
 
 
@@ -133,8 +147,10 @@ def mt5() -> PreTrainedModel:
 def whisper() -> PreTrainedModel:
     model = WhisperForConditionalGeneration(WhisperConfig(**WHISPER_SHAPE))
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=61, eos_token_id=60, pad_token_id=60, bos_token_id=60, suppress_tokens=[3, 5, 7], begin_suppress_tokens=[60, 9],
-        no_timestamps_token_id=66, is_multilingual=True, lang_to_id={"<|en|>": 62, "<|de|>": 63}, task_to_id={"translate": 64, "transcribe": 65},
+        decoder_start_token_id=61, eos_token_id=60, pad_token_id=60, bos_token_id=60,
+        suppress_tokens=[3, 5, 7], begin_suppress_tokens=[60, 9], no_timestamps_token_id=66,
+        is_multilingual=True, lang_to_id={"<|en|>": 62, "<|de|>": 63},
+        task_to_id={"translate": 64, "transcribe": 65},
         max_initial_timestamp_index=20, max_length=80,
     )  # fmt: skip
     return model
@@ -158,7 +174,10 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def make(name: str, folder: Path, **save_options: object) -> PreTrainedModel:
-    """Saves a checkpoint of family `name` in `folder`; returns the transformers model, which is the oracle."""
+    """Saves a checkpoint of family `name` in `folder`.
+
+    Returns the transformers model, which is the oracle.
+    """
     torch.manual_seed(sum(map(ord, name)))
     model = FAMILIES[name]().eval()
     _liven(model)
@@ -169,8 +188,11 @@ def make(name: str, folder: Path, **save_options: object) -> PreTrainedModel:
 
 
 def _liven(model: PreTrainedModel) -> None:
-    """Weights that make every layer matter. Fresh ones leave norms at one and biases at zero, which hides mistakes, and let
-    a tied head repeat its input for ever; norm weights of both signs break that."""
+    """Gives the model weights that make every layer matter.
+
+    Fresh ones leave norms at one and biases at zero, which hides mistakes. They also let a tied
+    head repeat its input for ever; norm weights of both signs break that.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
@@ -190,8 +212,9 @@ def _liven(model: PreTrainedModel) -> None:
                 parameter.normal_(std=gain * parameter.shape[1] ** -0.5)
 
 
-# By the first part of the name that fits: sharp attention to what differs, feed-forward layers that do not drown it.
+# By the first part of the name that fits: attention is sharp where inputs differ, and feed-forward
+# layers do not drown it.
 GAINS = {
-    "q_proj": 3.0, "k_proj": 1.6, "encoder_attn.out_proj": 2.0, "fc2": 0.4, "Attention.q": 1.6, "Attention.k": 1.6,
-    "EncDecAttention": 2.0, "": 1.3,
+    "q_proj": 3.0, "k_proj": 1.6, "encoder_attn.out_proj": 2.0, "fc2": 0.4,
+    "Attention.q": 1.6, "Attention.k": 1.6, "EncDecAttention": 2.0, "": 1.3,
 }  # fmt: skip

@@ -1,7 +1,4 @@
-"""On a CUDA device: the same tokens as transformers there in float32, and the engine through Ray in bfloat16.
-
-python -m pytest -m gpu tests/test_gpu.py
-"""
+"""On a CUDA device: transformers' tokens in float32, and the engine through Ray in bfloat16."""
 
 import random
 import sys
@@ -54,7 +51,7 @@ def test_tokens_equal_transformers(name: str, checkpoints) -> None:
         )
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
-            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=2e-3, rtol=1e-3
+            [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=2e-3, rtol=1e-3
         )
 
 
@@ -76,7 +73,7 @@ def test_whisper_tokens_equal_the_cpu(checkpoints) -> None:
 
 @pytest.mark.parametrize("name", ["m2m100", "bart", "t5"])
 def test_special_ids_inside_sequences_equal_the_cpu(name: str, checkpoints) -> None:
-    """Padding takes no position in M2M-100: counted on the device, in graphs and rounds of steps."""
+    """Padding takes no position in M2M-100; the device counts, in graphs and rounds of steps."""
     folder, model = checkpoints(name)
     params, results = SamplingParams(logit_bias=dict.fromkeys(specials(model), 6.0)), []
     for options in (
@@ -102,9 +99,15 @@ def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, ch
     ]
     for options in ({}, {"num_scheduler_steps": 4}, *eager):
         engine = PlainEngine(
-            folder, device="cuda", dtype="float32", max_num_seqs=12, max_model_len=100, kv_cache_memory_gib=1,
-            encoder_attention_backend=encoder, **options,
-        )  # fmt: skip
+            folder,
+            device="cuda",
+            dtype="float32",
+            max_num_seqs=12,
+            max_model_len=100,
+            kv_cache_memory_gib=1,
+            encoder_attention_backend=encoder,
+            **options,
+        )
         assert (engine.replica.runner.graphs is None) == (options in eager)
         assert isinstance(engine.encoder.graphs, NoGraph) == (
             "enforce_eager" in options or encoder != "triton"
@@ -112,7 +115,7 @@ def test_tokens_are_the_same_with_and_without_graphs(name: str, encoder: str, ch
         for ids, max_new in mixed_inputs(24, model.config.vocab_size, seed=12):
             engine.submit(engine.request(ids, [start], max_new, text_rules(model)))
         results.append({id_: end.token_ids for id_, end in engine.run().items()})
-    assert all(each == results[0] for each in results[1:])
+    assert all(result == results[0] for result in results[1:])
 
 
 def test_ten_thousand_steps_take_no_memory(checkpoints) -> None:

@@ -52,11 +52,11 @@ def test_the_norm_of_a_sum(make: Any, quantizes: bool, with_delta: bool) -> None
     x, delta = torch.randn(2, 77, size).bfloat16()
     wanted, total = norm(Residual(x, delta if with_delta else None))
     norm.cuda().method = Float8Norm() if quantizes else FusedNorm()
-    found, on_gpu = norm(Residual(x.cuda(), delta.cuda() if with_delta else None))
+    actual, on_gpu = norm(Residual(x.cuda(), delta.cuda() if with_delta else None))
     assert torch.equal(on_gpu.x.cpu(), total.x)
-    assert isinstance(found, QuantizedRows) == quantizes
+    assert isinstance(actual, QuantizedRows) == quantizes
     torch.testing.assert_close(
-        values(found), wanted.float(), atol=3e-2, rtol=7e-2 if quantizes else 2e-2
+        values(actual), wanted.float(), atol=3e-2, rtol=7e-2 if quantizes else 2e-2
     )
 
 
@@ -79,12 +79,12 @@ def test_a_product_of_many_inputs_is_summed_by_the_norm_behind_it(
     assert isinstance(layer.method.larger, SplitKProduct)
     residual = layer.add_to(Residual(before.cuda()), x.cuda())
     assert isinstance(residual.pending, SplitK)
-    found = norm.of_sum(residual)
+    actual = norm.of_sum(residual)
     model.cpu().float()
     total = before.float() + F.linear(x.float(), layer.weight, layer.bias)
     tolerance = 2e-2 if dtype == torch.bfloat16 else 3e-3
     torch.testing.assert_close(
-        found.float().cpu(), norm.in_torch(total), atol=2 * tolerance, rtol=tolerance
+        actual.float().cpu(), norm.in_torch(total), atol=2 * tolerance, rtol=tolerance
     )
 
 
@@ -98,9 +98,9 @@ def test_activations(name: str, gated: bool, quantizes: bool) -> None:
     wanted = layer(x, gate)
     layer.method = Float8Activation() if quantizes else FusedActivation()
     on_gpu = both.cuda()
-    found = layer(on_gpu[:, :5120], on_gpu[:, 5120:] if gated else None)
+    actual = layer(on_gpu[:, :5120], on_gpu[:, 5120:] if gated else None)
     torch.testing.assert_close(
-        values(found),
+        values(actual),
         wanted.float(),
         atol=6e-2 if quantizes else 1e-2,
         rtol=7e-2 if quantizes else 2e-2,
@@ -119,8 +119,8 @@ def test_a_float8_layer(tokens: int) -> None:
     x = torch.randn(tokens, 1280).bfloat16()
     wanted = layer(x).float()
     for features in (x.cuda(), QuantizedRows.float8(x.cuda())):
-        found = on_gpu(features).float().cpu()
-        assert (found - wanted).norm() / wanted.norm() < 0.01
+        actual = on_gpu(features).float().cpu()
+        assert (actual - wanted).norm() / wanted.norm() < 0.01
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 5, 300])
@@ -140,8 +140,8 @@ def test_an_int8_layer(tokens: int, dtype: torch.dtype) -> None:
     assert (stored - before).norm() / before.norm() < 0.01
     wanted = x.float() @ stored.t() + bias
     assert isinstance(layer.method, SmallBatch) == (dtype != torch.float32)
-    found = layer(x.cuda()).float().cpu()
-    assert (found - wanted).norm() / wanted.norm() < {
+    actual = layer(x.cuda()).float().cpu()
+    assert (actual - wanted).norm() / wanted.norm() < {
         torch.float16: 1e-3,
         torch.bfloat16: 6e-3,
         torch.float32: 1e-5,
@@ -195,25 +195,25 @@ def test_greedy_sampling(seed: int) -> None:
     rules = TimestampRules(
         first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, **last
     )
-    here = random_slots(rng, rules, count, vocabulary, max_len=448)
-    there = Slots(count, 448, vocabulary, torch.device("cuda"))
-    there.tokens.copy_(here.tokens)
-    there.stop_ids.copy_(here.stop_ids)
-    there.masks.rows.resize_(here.masks.rows.shape).copy_(here.masks.rows)
-    for name, row in here.on_device.items():
-        there.on_device[name].copy_(row)
-    lengths = torch.from_numpy(here.host["max_len"][:count].astype(np.int32)) - 1
+    on_cpu = random_slots(rng, rules, count, vocabulary, max_len=448)
+    on_gpu = Slots(count, 448, vocabulary, torch.device("cuda"))
+    on_gpu.tokens.copy_(on_cpu.tokens)
+    on_gpu.stop_ids.copy_(on_cpu.stop_ids)
+    on_gpu.masks.rows.resize_(on_cpu.masks.rows.shape).copy_(on_cpu.masks.rows)
+    for name, row in on_cpu.on_device.items():
+        on_gpu.on_device[name].copy_(row)
+    lengths = torch.from_numpy(on_cpu.host["max_len"][:count].astype(np.int32)) - 1
     rows = torch.arange(count, dtype=torch.int32)
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += 2.0
-    wanted, found = (
+    wanted, actual = (
         torch.zeros(count, dtype=torch.int64),
         torch.zeros(count, dtype=torch.int64, device="cuda"),
     )
-    Sampler(here, rules).greedy(logits, rows, lengths, wanted)
-    Sampler(there, rules).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), found)
-    assert found.tolist() == wanted.tolist()
-    assert torch.equal(there.tokens.cpu(), here.tokens)
+    Sampler(on_cpu, rules).greedy(logits, rows, lengths, wanted)
+    Sampler(on_gpu, rules).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), actual)
+    assert actual.tolist() == wanted.tolist()
+    assert torch.equal(on_gpu.tokens.cpu(), on_cpu.tokens)
 
 
 def test_capturing_waits_for_what_the_work_reads() -> None:
@@ -227,7 +227,7 @@ def test_capturing_waits_for_what_the_work_reads() -> None:
     torch.cuda.synchronize()
     torch.cuda._sleep(200_000_000)
     ids.copy_(torch.arange(2048, device="cuda") % 64)
-    captured = GraphCapture(torch.device("cuda"), model).each(
+    captured = GraphCapture(torch.device("cuda"), model).capture_all(
         [2048], lambda size: (None, lambda: out.copy_(table[ids[:size]]))
     )
     captured[2048].graph.replay()

@@ -74,12 +74,12 @@ def run(engine: PlainEngine, params: list[SamplingParams]) -> list[list[int]]:
     rng = np.random.default_rng(1)
     clips = [(rng.standard_normal(16_000 * 5) * 0.1).astype(np.float32) for _ in range(4)]
     ids = []
-    for i, each in enumerate(params):
+    for i, own_params in enumerate(params):
         prompt = [50258, 50259 + i, 50360, 50364]
         ids.append(
             engine.submit(
                 engine.request(
-                    clips[i % 4], prompt, STEPS - i % 7, DecodingRules(), params=each, seed=i
+                    clips[i % 4], prompt, STEPS - i % 7, DecodingRules(), params=own_params, seed=i
                 )
             )
         )
@@ -101,7 +101,7 @@ def test_rounds_of_any_length_give_the_same_tokens(large_v3: Path) -> None:
     assert len({token for tokens in results[1] for token in tokens}) > 50, (
         "the random model repeats itself"
     )
-    assert all(each == results[1] for each in results.values())
+    assert all(result == results[1] for result in results.values())
 
 
 def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
@@ -128,11 +128,11 @@ def test_masks_of_every_sequence_stay_in_graphs(
     sampler, calls = engine.replica.runner.sampler, []
     original = type(sampler).__call__
     monkeypatch.setattr(
-        type(sampler), "__call__", lambda self, *given: calls.append(1) or original(self, *given)
+        type(sampler), "__call__", lambda self, *args: calls.append(1) or original(self, *args)
     )
-    found = run(engine, params)
+    samples = run(engine, params)
     assert not calls, "a step was sampled outside graphs"
     eager = make(large_v3, enforce_eager=True)
-    assert run(eager, params) == found
+    assert run(eager, params) == samples
     assert calls
-    assert len({tuple(tokens) for tokens in found}) == SEQUENCES
+    assert len({tuple(tokens) for tokens in samples}) == SEQUENCES

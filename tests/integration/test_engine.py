@@ -164,10 +164,10 @@ def test_logprobs(t5: Engine) -> None:
     completion = output.outputs[0]
     assert completion.logprobs is not None
     assert len(completion.logprobs) == len(completion.token_ids)
-    for token, found in zip(completion.token_ids, completion.logprobs, strict=True):
-        assert found[token].rank == 1
-        assert len(found) == 3
-        assert all(value.logprob <= 0 for value in found.values())
+    for token, candidates in zip(completion.token_ids, completion.logprobs, strict=True):
+        assert candidates[token].rank == 1
+        assert len(candidates) == 3
+        assert all(value.logprob <= 0 for value in candidates.values())
     assert completion.logprobs[0][completion.token_ids[0]].decoded_token.strip() == "forty"
 
 

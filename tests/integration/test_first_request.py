@@ -1,7 +1,8 @@
-"""The first request of a kind costs what later ones do: everything is compiled, loaded and allocated before the engine is ready.
+"""The first request of a kind costs what later ones do.
 
-Run as a script, this file measures one engine in a process of its own: `python test_first_request.py MODEL DEVICE QUANTIZATION`.
-With `unprepared` behind these, nothing is made ready before its first use.
+Everything is compiled, loaded and allocated before the engine is ready. Run as a script, this file
+measures one engine in a process of its own: `python test_first_request.py MODEL DEVICE
+QUANTIZATION`. With the further argument `unprepared`, nothing is made ready before its first use.
 """
 
 import json
@@ -54,7 +55,10 @@ SAMPLING = {
 
 
 def clock(device: str) -> float:
-    """CPU seconds of this process, which other processes don't lengthen; with a GPU, what a caller waits."""
+    """CPU seconds of this process, which other processes don't lengthen.
+
+    With a GPU, the seconds that a caller waits.
+    """
     return time.process_time() if device == "cpu" else time.perf_counter()
 
 
@@ -72,7 +76,7 @@ def leave_unprepared() -> None:
 def measure(
     folder: Path, device: str, quantization: str, unprepared: str = ""
 ) -> dict[str, list[float]]:
-    """Seconds of one request after the other for each path, in the order in which they are used first."""
+    """Seconds of consecutive requests, by path; paths are in the order of their first use."""
     if unprepared:
         leave_unprepared()
     inputs = InputProcessor(ModelConfig.load(ModelOptions(str(folder))))

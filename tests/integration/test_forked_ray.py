@@ -1,4 +1,4 @@
-"""A child that was forked off a program with a connection to Ray of its own, made before there was any engine."""
+"""A child forked off a program that had connected to Ray itself, before it made any engine."""
 
 import subprocess
 import sys

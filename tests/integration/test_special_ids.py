@@ -1,4 +1,7 @@
-"""Padding, beginning and end tokens inside sequences: in encoder and decoder prompts, and generated. As transformers has them."""
+"""Padding, beginning and end tokens inside sequences are treated as transformers treats them.
+
+They stand in encoder prompts, in decoder prompts, and among generated tokens.
+"""
 
 import numpy as np
 import pytest
@@ -51,7 +54,7 @@ def endless(checkpoints, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("endless", TEXT_FAMILIES, indirect=True)
 def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
-    """Requests come while others run, few pages are there for them, and every id may be generated."""
+    """Requests come while others run, pages are short, and every id may be generated."""
     folder, model = endless
     inputs = texts(model, prompt=9, seed=4)
     bias = tempting(model, inputs)
@@ -71,12 +74,16 @@ def test_special_ids_inside_sequences_equal_transformers(endless) -> None:
     generated: list[int] = []
     for i, (ids, prompt, length) in enumerate(inputs):
         tokens, logprobs = oracle(
-            model, torch.tensor(ids[None], dtype=torch.long), prompt, length, attention_mask=torch.ones(1, len(ids)),
+            model,
+            torch.tensor(ids[None], dtype=torch.long),
+            prompt,
+            length,
+            attention_mask=torch.ones(1, len(ids)),
             logits_processor=LogitsProcessorList([Bias(bias)]),
-        )  # fmt: skip
+        )
         assert finished[i].token_ids == tokens, f"request {i}"
         np.testing.assert_allclose(
-            [each.logprobs[0] for each in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
+            [token.logprobs[0] for token in finished[i].logprobs], logprobs, atol=LOGPROB_TOLERANCE
         )
         generated += tokens
     assert np.isin(generated, specials(model)).mean() > 0.05
@@ -89,6 +96,8 @@ def test_encoders_of_special_ids_equal_transformers(name: str, checkpoints) -> N
     engine = PlainEngine(folder, max_model_len=64)
     inputs = [ids for ids, _, _ in texts(model, prompt=1, seed=5)]
     encoded = engine.encoder.encode(inputs)
-    for ids, mine in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
-        theirs = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[0]
-        torch.testing.assert_close(mine, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+    for ids, hidden in zip(inputs, encoded.hidden.split(encoded.lengths), strict=True):
+        expected = model.get_encoder()(torch.tensor(ids[None], dtype=torch.long)).last_hidden_state[
+            0
+        ]
+        torch.testing.assert_close(hidden, expected, atol=TOLERANCE, rtol=TOLERANCE)

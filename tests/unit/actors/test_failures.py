@@ -104,12 +104,12 @@ def test_hidden_states_that_cannot_be_taken_in_fail_who_waits_for_them(engine: P
     engine.delay_encodes = True
     bad, good = submit(engine, [5, 6], [7, 8, 9])
     engine.step()
-    keys = [media.key for media in engine.asked]
+    keys = [media.key for media in engine.unencoded]
     engine.replica.receive_hidden(
         HiddenStates((keys[0],), (2,), torch.zeros(3, engine.model.encoder.hidden_size))
     )  # 2 is not 3
-    engine.asked = engine.asked[1:]
-    engine.encode_asked()
+    engine.unencoded = engine.unencoded[1:]
+    engine.run_encoders()
     engine.run()
     assert states(engine, [bad, good]) == [RequestState.FAILED, RequestState.DONE]
     assert "could not be taken in" in str(engine.finished[bad].error)

@@ -59,8 +59,8 @@ def test_what_comes_together_is_one_object_and_is_fetched_once(objects: Objects)
     arrays = [np.full(10 + i, i, np.float32) for i in range(9)]
     stored = [future.result(10) for future in put_while_one_is_in_flight(objects, arrays)]
     assert len(objects.held) == 2  # the first, and all that came meanwhile
-    for found, wanted in zip(fetch(reversed(stored)), reversed(arrays), strict=True):
-        assert np.array_equal(found, wanted)
+    for array, wanted in zip(fetch(reversed(stored)), reversed(arrays), strict=True):
+        assert np.array_equal(array, wanted)
     assert objects.gets == 2
 
 

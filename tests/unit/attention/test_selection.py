@@ -81,7 +81,7 @@ def test_refusals(
     monkeypatch.setitem(
         BACKENDS, "fake", Row("nowhere", paged=Support(**{**EVERYTHING, **support}))
     )
-    asked = paged_spec(
+    spec = paged_spec(
         "causal",
         2,
         wanted.get("size", 64),
@@ -89,7 +89,7 @@ def test_refusals(
         wanted.get("bias", False),
         kv=wanted.get("kv"),
     )
-    refused = refusal("fake", asked, wanted.get("capability"))
+    refused = refusal("fake", spec, wanted.get("capability"))
     assert refused is not None
     assert re.search(reason, refused), refused
 
@@ -114,7 +114,7 @@ BF16, F32 = torch.bfloat16, torch.float32
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "reason"),
+    ("name", "spec", "reason"),
     [
         ("torch_sdpa", on_gpu("cross", 72, F32), None),
         ("torch_sdpa", on_gpu("causal", 64, BF16, bias=True, kv_dtype=FLOAT8), None),
@@ -163,11 +163,11 @@ BF16, F32 = torch.bfloat16, torch.float32
     ],
 )
 def test_what_each_backend_declares(
-    name: str, asked: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch
+    name: str, spec: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of the table as they are, on a Hopper GPU where every package is installed."""
     monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
-    assert refusal(name, asked, (9, 0)) == reason
+    assert refusal(name, spec, (9, 0)) == reason
 
 
 def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
@@ -183,13 +183,13 @@ def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
-    asked = on_gpu("full", 64, BF16)
+    spec = on_gpu("full", 64, BF16)
     assert (
-        refusal("flash_attn_3", asked, (8, 0))
+        refusal("flash_attn_3", spec, (8, 0))
         == "needs compute capability (9, 0), this device has (8, 0)"
     )
     assert (
-        refusal("flash_attn_3", asked, (10, 0))
+        refusal("flash_attn_3", spec, (10, 0))
         == "runs up to compute capability (9, 0), this device has (10, 0)"
     )
 

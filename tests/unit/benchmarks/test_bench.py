@@ -45,8 +45,8 @@ def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: N
         "device": "cpu",
         "max_encoder_len": None if "whisper" in (folder / "config.json").read_text() else 64,
     }
-    row, facts = asyncio.run(serving.run_throughput(str(folder), options, load))
-    assert facts["decoder"]["device"] == "cpu"
+    row, info = asyncio.run(serving.run_throughput(str(folder), options, load))
+    assert info["decoder"]["device"] == "cpu"
     assert row["tokens/s"] == pytest.approx(24 / row["seconds"])
     rows, _ = asyncio.run(serving.run_latency(str(folder), options, load, [1, 2]))
     assert [(row["concurrency"], row["requests"]) for row in rows] == [(1, 6), (2, 6)]
@@ -57,8 +57,8 @@ def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: N
 def test_the_same_loads_without_ray(folder: Path) -> None:
     load = serving.Load(requests=6, input_size=2, output_tokens=4)
     options = {"load_format": "dummy", "device": "cpu", "max_num_seqs": 2}
-    row, facts = local.throughput(str(folder), options, load)
-    assert facts["decoder"]["device"] == "cpu"
+    row, info = local.throughput(str(folder), options, load)
+    assert info["decoder"]["device"] == "cpu"
     assert (row["requests"], row["tokens/s"]) == (6, pytest.approx(24 / row["seconds"]))
     assert row["steps"] >= 12  # three pairs of four tokens
     rows, _ = local.latency(str(folder), options, load, [1, 2])
@@ -94,12 +94,12 @@ def test_dummy_weights_need_no_checkpoint(folder: Path) -> None:
     model = ModelConfig.load(config.model)
     runner = EncoderRunner(model, config)
     norms = [
-        each
-        for path, each in runner.model.named_parameters()
+        weight
+        for path, weight in runner.model.named_parameters()
         if "norm" in path and path.endswith("weight")
     ]
     assert norms
-    assert all((each == 1).all() for each in norms)
+    assert all((weight == 1).all() for weight in norms)
     assert (
         runner.model.layers[0]
         .get_parameter("self_attn.qkv.weight" if model.audio else "attention.qkv.weight")

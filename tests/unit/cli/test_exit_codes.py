@@ -156,7 +156,7 @@ def test_an_engine_that_fails_is_1(
 
 def test_every_error_has_a_code() -> None:
     def all_of(kind: type[AntiphonError]) -> list[type[AntiphonError]]:
-        return [kind, *(each for child in kind.__subclasses__() for each in all_of(child))]
+        return [kind, *(subclass for child in kind.__subclasses__() for subclass in all_of(child))]
 
     codes = {kind.__name__: exit_code(kind("")) for kind in all_of(AntiphonError)}
     usage = {

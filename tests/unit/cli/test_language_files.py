@@ -104,9 +104,10 @@ def test_broken_files_are_left_to_who_loads_them(content: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("typed", "code"),
-    [("Deutsch", "de"), ("Español", "es"), ("français", "fr"), ("日本語", "ja"), ("Farsi", "fa"), ("english (US)", "en"),
-     ("Greek (modern)", "el"), ("de_DE.UTF-8", "de"), ("haitian_creole", "ht"), ("Tiếng Việt", "vi"), ("norsk", "no"),
-     ("Norwegian Nynorsk", "nn"), ("norwegian_nynorsk", "nn"), ("norwegian-bokmål", "no"), ("Simplified Chinese", "zh"),
+    [("Deutsch", "de"), ("Español", "es"), ("français", "fr"), ("日本語", "ja"), ("Farsi", "fa"),
+     ("english (US)", "en"), ("Greek (modern)", "el"), ("de_DE.UTF-8", "de"), ("norsk", "no"),
+     ("haitian_creole", "ht"), ("Tiếng Việt", "vi"), ("Norwegian Nynorsk", "nn"),
+     ("norwegian_nynorsk", "nn"), ("norwegian-bokmål", "no"), ("Simplified Chinese", "zh"),
      ("Brazilian Portuguese", "pt"), ("Mandarin_Chinese", "zh"), ("British English", "en")],
 )  # fmt: skip
 def test_names_as_people_type_them(typed: str, code: str) -> None:

@@ -25,7 +25,7 @@ PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99
 def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) -> StepPlan:
     count = len(query_lens)
     table = np.arange(count * 6, dtype=np.int32).reshape(count, 6)
-    arrays = (np.array(each) for each in (query_lens, kv_lens))
+    arrays = (np.array(lens) for lens in (query_lens, kv_lens))
     return StepPlan(
         [],
         [],
@@ -48,26 +48,26 @@ def make_buffer() -> InputBuffer:
 
 def test_a_mixed_step_with_padding() -> None:
     plan = make_plan([1, 3], [9, 3], [10, 7])
-    found = make_buffer().fill(plan, StepShape(4, 12, 8, 24, 16))
-    assert found.slots.tolist() == [1, 0, SCRATCH_SLOT, SCRATCH_SLOT]
-    assert found.lengths.tolist() == [9, 3, 1, 1]
-    assert found.last_tokens.tolist() == [0, 3, 4, 5]
-    assert found.positions.tolist() == [8, 0, 1, 2] + [0] * 8
-    assert found.token_slots.tolist() == [1, 0, 0, 0] + [SCRATCH_SLOT] * 8
+    inputs = make_buffer().fill(plan, StepShape(4, 12, 8, 24, 16))
+    assert inputs.slots.tolist() == [1, 0, SCRATCH_SLOT, SCRATCH_SLOT]
+    assert inputs.lengths.tolist() == [9, 3, 1, 1]
+    assert inputs.last_tokens.tolist() == [0, 3, 4, 5]
+    assert inputs.positions.tolist() == [8, 0, 1, 2] + [0] * 8
+    assert inputs.token_slots.tolist() == [1, 0, 0, 0] + [SCRATCH_SLOT] * 8
     scratch = SCRATCH_PAGE * PAGE
     assert (
-        found.slot_mapping.tolist()
+        inputs.slot_mapping.tolist()
         == [2 * PAGE, 6 * PAGE, 6 * PAGE + 1, 6 * PAGE + 2] + [scratch] * 8
     )
-    assert found.causal.cu_seqlens_q.tolist() == [0, 1, 4, 5, 6]
-    assert found.causal.page_table_on_device[:, :5].tolist() == [
+    assert inputs.causal.cu_seqlens_q.tolist() == [0, 1, 4, 5, 6]
+    assert inputs.causal.page_table_on_device[:, :5].tolist() == [
         [0, 1, 2, 3, 4],
         [6, 7, 8, 9, 10],
         [SCRATCH_PAGE] * 5,
         [SCRATCH_PAGE] * 5,
     ]
-    assert found.cross.kv_lens_on_device.tolist() == [10, 7, 1, 1]
-    assert found.cross.page_table_on_device.shape == (4, 4)
+    assert inputs.cross.kv_lens_on_device.tolist() == [10, 7, 1, 1]
+    assert inputs.cross.page_table_on_device.shape == (4, 4)
 
 
 def test_one_shape_always_lies_at_the_same_place() -> None:
@@ -144,16 +144,16 @@ def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
 def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
     available = step_shapes(64, 448, 1500)
 
-    def found(*query_lens: int) -> tuple[int, int] | None:
+    def chosen(*query_lens: int) -> tuple[int, int] | None:
         plan = make_plan(list(query_lens), list(query_lens), [1] * len(query_lens))
         shape = choose_graph(plan, SamplingFeatures(), available).shape
         return None if shape is None else (shape.sequences, shape.tokens)
 
-    assert found(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
-    assert found(*[1] * 30, 4, 4) == (32, 32 + PROMPT_TOKENS)
-    assert found(*[1] * 30, 4, 200) == (32, 32 + LONG_PROMPT_TOKENS)
-    assert found(*[4] * 40) == (64, 64 + LONG_PROMPT_TOKENS)
-    assert found(1, LONG_PROMPT_TOKENS + 1) is None
+    assert chosen(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
+    assert chosen(*[1] * 30, 4, 4) == (32, 32 + PROMPT_TOKENS)
+    assert chosen(*[1] * 30, 4, 200) == (32, 32 + LONG_PROMPT_TOKENS)
+    assert chosen(*[4] * 40) == (64, 64 + LONG_PROMPT_TOKENS)
+    assert chosen(1, LONG_PROMPT_TOKENS + 1) is None
 
 
 def test_the_reason_for_running_outside_graphs_is_given() -> None:

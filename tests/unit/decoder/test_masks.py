@@ -45,7 +45,7 @@ BIASES = st.dictionaries(st.integers(0, VOCAB - 1), st.sampled_from([-1.0, 0.5, 
         st.lists(
             st.tuples(st.integers(0, 3), TOKENS, TOKENS, BIASES),
             max_size=4,
-            unique_by=lambda each: each[0],
+            unique_by=lambda case: case[0],
         ),
         max_size=30,
     )
@@ -54,7 +54,7 @@ def test_any_order_of_admissions_finds_room_and_reads_its_own_masks(steps: list[
     slots = Slots(4, 8, VOCAB, torch.device("cpu"))
     address, held = slots.masks.rows.data_ptr(), {}
     for step in steps:
-        assert not slots.admit([admission(*each) for each in step])
+        assert not slots.admit([admission(*case) for case in step])
         held.update({slot: wanted for slot, *wanted in step})
         for slot, (suppress, begin, bias) in held.items():
             now, first = (
@@ -155,7 +155,7 @@ def test_a_prompt_outside_the_vocabulary_ends_its_own_request(
     bart: PlainEngine, prompt: list[int]
 ) -> None:
     """On a GPU, looking it up would end the process."""
-    ids = [bart.submit(bart.request(texts(1)[0], each, 9)) for each in ([2], prompt)]
+    ids = [bart.submit(bart.request(texts(1)[0], case, 9)) for case in ([2], prompt)]
     bart.run()
     good, bad = (bart.finished[id_] for id_ in ids)
     assert good.state is RequestState.DONE

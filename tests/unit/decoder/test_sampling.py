@@ -154,9 +154,9 @@ def test_draws_follow_the_distribution(params: dict) -> None:
     settings = SamplingParams(**{"temperature": 1.0, **params})
     bench = Bench()
     counts = np.zeros(VOCAB)
-    for at in range(0, draws, 50):
+    for first in range(0, draws, 50):
         for slot in range(50):
-            bench.admit(slot, [9], settings, seed=at + slot)
+            bench.admit(slot, [9], settings, seed=first + slot)
         np.add.at(counts, bench.sample(logits.expand(50, -1), list(range(50)))[0].numpy(), 1)
     wanted = expected_distribution(logits, settings)
     assert not counts[wanted == 0].any(), "a token outside the filters was drawn"
@@ -174,9 +174,9 @@ def expected_distribution(logits: torch.Tensor, params: SamplingParams) -> np.nd
     enough = int(np.searchsorted(np.cumsum(renormalised), params.top_p)) + 1
     kept = kept[:enough]
     kept = kept[probabilities[kept] >= params.min_p * probabilities.max()]
-    found = np.zeros(VOCAB)
-    found[kept] = probabilities[kept] / probabilities[kept].sum()
-    return found
+    expected = np.zeros(VOCAB)
+    expected[kept] = probabilities[kept] / probabilities[kept].sum()
+    return expected
 
 
 def test_the_same_seed_draws_the_same_in_any_batch() -> None:
@@ -195,8 +195,8 @@ def test_the_same_seed_draws_the_same_in_any_batch() -> None:
                 else SamplingParams(temperature=2.0),
                 seed=slot,
             )
-        mine = alone.sample(logits[5:6], [0])[0][0]
-        assert crowd.sample(logits, list(range(8)))[0][5] == mine
+        token = alone.sample(logits[5:6], [0])[0][0]
+        assert crowd.sample(logits, list(range(8)))[0][5] == token
 
 
 def test_uniforms_are_uniform_and_depend_on_seed_and_position() -> None:
@@ -214,8 +214,8 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     bench.admit(0, [9], SamplingParams(logprobs=2, logit_bias={7: 100.0}))
     bench.admit(1, [9], SamplingParams())
     logits = torch.randn(2, VOCAB)
-    tokens, found = bench.sample(logits, [0, 1])
-    host = found.start_copy().on_host()
+    tokens, logprobs = bench.sample(logits, [0, 1])
+    host = logprobs.start_copy().on_host()
     wanted = logits[0].log_softmax(-1)
     assert host.rows.tolist() == [0]
     assert tokens[0] == 7

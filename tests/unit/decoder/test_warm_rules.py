@@ -41,27 +41,27 @@ def warmed(folder: Path) -> tuple[set[str], set[str], bool]:
     engine = PlainEngine(
         folder, None if inputs.whisper is None else inputs.whisper.rules(), max_num_seqs=2
     )
-    runner, asked, on, named = engine.replica.runner, set(), set(), False
+    runner, features_used, on, named = engine.replica.runner, set(), set(), False
     launch = runner.launch
 
     def watched(plan: Any) -> Any:
         nonlocal named
         launched = launch(plan)
         flags = vars(runner.sampler.features(plan.slots))
-        asked.update(name for name, value in flags.items() if value)
+        features_used.update(name for name, value in flags.items() if value)
         on.update(runner.slots.host.in_use(plan.slots))
         named = named or bool(runner.slots.logprob_ids)
         return launched
 
     runner.launch = watched
     runner.warm_up()
-    return asked, on, named
+    return features_used, on, named
 
 
 def test_warming_up_asks_for_every_rule(whisper_folder: Path) -> None:
     """A rule that is new in `SamplingFeatures` or in `SETTINGS` must be in `warm_up`."""
-    asked, on, named = warmed(whisper_folder)
-    assert asked == {each.name for each in fields(SamplingFeatures)}
+    features_used, on, named = warmed(whisper_folder)
+    assert features_used == {item.name for item in fields(SamplingFeatures)}
     assert on | LENGTHS_AND_SEEDS == set(SETTINGS)
     assert named
 
@@ -87,13 +87,13 @@ def test_each_setting_switches_its_own_feature_on() -> None:
         assert table.in_use(np.array([2, 1])) == [name] * (name != "seed")
         assert table.in_use(np.array([0, 1, 3])) == []
         features = vars(SamplingFeatures.of(table, np.arange(4)))
-        assert [each for each, on in features.items() if on] == (
+        assert [item for item, on in features.items() if on] == (
             [] if setting.feature is None else [setting.feature]
         )
         table.clear(2)
         assert table[name][2] == np.array(setting.off, setting.dtype)
     named = {setting.feature for setting in SETTINGS.values()} - {None}
-    assert named == {each.name for each in fields(SamplingFeatures)}
+    assert named == {item.name for item in fields(SamplingFeatures)}
 
 
 def test_a_graphs_features_are_those_whose_settings_its_kernel_reads() -> None:
@@ -106,8 +106,8 @@ def test_a_graphs_features_are_those_whose_settings_its_kernel_reads() -> None:
 
 def test_a_rule_left_out_would_be_seen(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_up, "RULES", DecodingRules(min_tokens=1))
-    asked, on, _ = warmed(t5_folder)
-    assert {"bad_words", "ngrams", "forced"}.isdisjoint(asked)
+    features_used, on, _ = warmed(t5_folder)
+    assert {"bad_words", "ngrams", "forced"}.isdisjoint(features_used)
     assert {"bad_words", "no_repeat_ngram", "forced_first"}.isdisjoint(on)
 
 
@@ -121,9 +121,9 @@ ASKING = [
 
 def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.ndarray]:
     slots = Slots(len(params), 12, 20, torch.device("cpu"))
-    for slot, each in enumerate(params):
+    for slot, item in enumerate(params):
         slots.admit(
-            [Admission(slot, np.array([2, 3]), 2, 12, 0, each, DecodingRules(suppress=(1,)))]
+            [Admission(slot, np.array([2, 3]), 2, 12, 0, item, DecodingRules(suppress=(1,)))]
         )
     return Sampler(slots, None), np.arange(len(params)), np.full(len(params), 2)
 
@@ -137,11 +137,11 @@ def test_log_probabilities_of_a_graphs_tokens_are_those_of_the_whole_sampler() -
     tokens, expected = sampler(logits.clone(), slots, lengths)
     chosen = torch.zeros(len(ASKING), dtype=torch.int64)
     sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), chosen)
-    mine = sampler.logprobs(logits, chosen, slots, lengths)
+    actual = sampler.logprobs(logits, chosen, slots, lengths)
     assert chosen.tolist() == tokens.tolist()
-    assert mine.rows.tolist() == expected.rows.tolist() == [0, 2, 3]
+    assert actual.rows.tolist() == expected.rows.tolist() == [0, 2, 3]
     for name in ("chosen", "rank", "top_ids", "top"):
-        assert torch.equal(getattr(mine, name), getattr(expected, name)), name
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
 
 
 @pytest.mark.gpu
@@ -159,6 +159,6 @@ def test_log_probabilities_behind_a_graph_equal_those_without(t5_folder: Path) -
     for id_, end in ends[0].items():
         other = ends[1][id_]
         assert end.token_ids == other.token_ids
-        assert [each.ids for each in end.logprobs] == [each.ids for each in other.logprobs]
-        for mine, theirs in zip(end.logprobs, other.logprobs, strict=True):
-            np.testing.assert_allclose(mine.logprobs, theirs.logprobs, atol=1e-4)
+        assert [item.ids for item in end.logprobs] == [item.ids for item in other.logprobs]
+        for actual, expected in zip(end.logprobs, other.logprobs, strict=True):
+            np.testing.assert_allclose(actual.logprobs, expected.logprobs, atol=1e-4)

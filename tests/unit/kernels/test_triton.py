@@ -174,10 +174,10 @@ def test_the_norm_of_a_sum(make: Any, added: Callable[[], Any]) -> None:
     norm, x, delta = make(), torch.randn(5, 40) * 3 + 1, added()
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
-    total, found = add_norm(x, *pending_terms(delta), norm.weight, norm.bias, norm.eps)
+    total, actual = add_norm(x, *pending_terms(delta), norm.weight, norm.bias, norm.eps)
     wanted, stream = norm(Residual(x, delta))
     torch.testing.assert_close(total, stream.x)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -202,10 +202,10 @@ def test_writing_pages(dtype: torch.dtype) -> None:
     slots = torch.tensor([3, 0, 17, 9, 8], dtype=torch.int32)
     pools[0].write(0, slots, k, v)
     write_pages(k, v, *pools[1].layers[0].flatten(1, 2), slots)
-    found, wanted = (pool.layers[0].float() for pool in pools)
-    torch.testing.assert_close(found, wanted)
-    assert found.isfinite().all()
-    assert found.any()
+    actual, wanted = (pool.layers[0].float() for pool in pools)
+    torch.testing.assert_close(actual, wanted)
+    assert actual.isfinite().all()
+    assert actual.any()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -231,11 +231,13 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
     logits[:, rules.first_id :] += float(rng.integers(-2, 2))
     before = slots.tokens.clone()
-    wanted, found = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
+    wanted, actual = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
     Sampler(slots, rules if with_rules else None).greedy(logits, rows, lengths, wanted)
     tokens_wanted = slots.tokens.clone()
     slots.tokens.copy_(before)
-    Sampler(slots, rules if with_rules else None).greedy_in_one_kernel(logits, rows, lengths, found)
-    assert found.tolist() == wanted.tolist()
+    Sampler(slots, rules if with_rules else None).greedy_in_one_kernel(
+        logits, rows, lengths, actual
+    )
+    assert actual.tolist() == wanted.tolist()
     assert torch.equal(slots.tokens, tokens_wanted)
     assert len(set(wanted.tolist())) > 10

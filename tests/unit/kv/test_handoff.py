@@ -49,16 +49,16 @@ KEYS = st.sampled_from("abcdef")
 )
 def test_states_are_what_was_put_last_and_hold_little_beside(events: list[Any]) -> None:
     buffer, kept = HandoffBuffer(torch.device("cpu")), {}
-    for turn, (kind, what) in enumerate(events):
+    for step, (kind, keys) in enumerate(events):
         if kind == "put":
-            lengths = [1 + (turn + i) % 4 for i in range(len(what))]
+            lengths = [1 + (step + i) % 4 for i in range(len(keys))]
             packed = torch.randn(sum(lengths), 3)
-            buffer.put(HiddenStates(tuple(what), tuple(lengths), packed))
-            kept.update(zip(what, packed.split(lengths), strict=True))
+            buffer.put(HiddenStates(tuple(keys), tuple(lengths), packed))
+            kept.update(zip(keys, packed.split(lengths), strict=True))
         elif kind == "drop":
-            buffer.drop(what)
-            kept.pop(what, None)
-        elif present := [key for key in what if key in kept]:
+            buffer.drop(keys)
+            kept.pop(keys, None)
+        elif present := [key for key in keys if key in kept]:
             assert torch.equal(buffer.pop(present), torch.cat([kept.pop(key) for key in present]))
         assert len(buffer) == len(kept)
         held = {id(batch): len(batch.packed) for batch in buffer._batches.values()}
@@ -80,7 +80,7 @@ def ask(engine: PlainEngine, *texts: list[int]) -> list[int]:
 
 def encode(engine: PlainEngine, event: Any) -> None:
     """All that was asked for, in one batch that is over when `event` is."""
-    jobs, engine.asked = engine.asked, []
+    jobs, engine.unencoded = engine.unencoded, []
     encoded = engine.encoder.encode([media.payload for media in jobs])
     engine.replica.receive_hidden(
         HiddenStates(

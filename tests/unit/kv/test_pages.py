@@ -87,7 +87,7 @@ class PoolMachine(RuleBasedStateMachine):
         key, pages = owner
         if key is None:
             self.pool.release(pages)
-            self.plain = [each for each in self.plain if each is not pages]
+            self.plain = [other for other in self.plain if other is not pages]
         else:
             self.pool.release_keyed(key)
             self.users[key] -= 1

@@ -37,7 +37,7 @@ def requests(engine: PlainEngine, name: str, vocab: int) -> dict[int, Any]:
 
 def answers(ends: dict[int, Any]) -> list[tuple[list[int], list[float]]]:
     return [
-        (end.token_ids, [float(each.logprobs[0]) for each in end.logprobs])
+        (end.token_ids, [float(token.logprobs[0]) for token in end.logprobs])
         for _, end in sorted(ends.items())
     ]
 
@@ -100,8 +100,8 @@ def test_a_model_with_keys_and_values_of_any_size(
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     vocab = model.config.vocab_size
     same, scaled = (
-        PlainEngine(each, max_num_seqs=16, max_model_len=80, **FLOAT8_KV)
-        for each in (folder, tmp_path)
+        PlainEngine(path, max_num_seqs=16, max_model_len=80, **FLOAT8_KV)
+        for path in (folder, tmp_path)
     )
     assert answers(requests(same, name, vocab)) == answers(requests(scaled, name, vocab))
 

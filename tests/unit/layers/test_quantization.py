@@ -23,16 +23,16 @@ from antiphon.runtime.device import Target
 
 def test_rows_are_scaled_by_their_own_largest_element() -> None:
     x = torch.randn(6, 32) * torch.tensor([1e-3, 1.0, 50.0, 1e4, 0.0, 1.0])[:, None]
-    found = QuantizedRows.float8(x)
-    assert found.values.float().abs().amax(1)[:4].tolist() == [448.0] * 4
-    torch.testing.assert_close(found.values.float() * found.scales, x, rtol=0.07, atol=1e-6)
+    quantized = QuantizedRows.float8(x)
+    assert quantized.values.float().abs().amax(1)[:4].tolist() == [448.0] * 4
+    torch.testing.assert_close(quantized.values.float() * quantized.scales, x, rtol=0.07, atol=1e-6)
 
 
 def test_int8_rounds_to_the_nearest() -> None:
     x = torch.randn(6, 32)
-    found = QuantizedRows.int8(x)
-    assert found.values.abs().amax(1).tolist() == [127] * 6
-    assert ((found.values * found.scales - x).abs() <= found.scales / 2 * 1.0001).all()
+    quantized = QuantizedRows.int8(x)
+    assert quantized.values.abs().amax(1).tolist() == [127] * 6
+    assert ((quantized.values * quantized.scales - x).abs() <= quantized.scales / 2 * 1.0001).all()
 
 
 @pytest.mark.parametrize("quantize", [to_float8, to_int8])
@@ -45,10 +45,12 @@ def test_a_quantized_layer_is_close_to_the_layer(quantize: Any, bias: bool) -> N
     wanted = torch.cat(layer.split(x), 1)
     quantize(layer)
     for features in (x, layer.quantize_input(x)):
-        found = torch.cat(layer.split(features), 1)
-        assert found.dtype == torch.float32
+        quantized = torch.cat(layer.split(features), 1)
+        assert quantized.dtype == torch.float32
         assert (
-            0 < (found - wanted).norm() / wanted.norm() < (0.05 if quantize is to_float8 else 0.015)
+            0
+            < (quantized - wanted).norm() / wanted.norm()
+            < (0.05 if quantize is to_float8 else 0.015)
         )
 
 
@@ -60,8 +62,8 @@ def test_a_quantized_encoder_gives_nearly_the_same_states(
     folder, model = checkpoints(name)
     inputs = [ids for ids, _ in mixed_inputs(6, model.config.vocab_size, seed=3)]
     plain, quantized = (
-        PlainEngine(folder, quantization=each, max_model_len=100).encoder.encode(inputs).hidden
-        for each in ("none", quantization)
+        PlainEngine(folder, quantization=method, max_model_len=100).encoder.encode(inputs).hidden
+        for method in ("none", quantization)
     )
     error = (plain - quantized).norm() / plain.norm()
     assert 0.001 < error < 0.25  # lively random weights; a trained model's are below

@@ -501,7 +501,7 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         scheduler.cancel(id_)
     scheduler.pop_output()
     del request, sound
-    assert not any(each() is not None for each in sounds)
+    assert not any(sound() is not None for sound in sounds)
     assert all(
         len(queue._heap) < 40
         for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines)

@@ -314,11 +314,11 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     for request in requests:
         engine.submit(request)
     engine.step()
-    assert len(engine.asked) == 4
+    assert len(engine.unencoded) == 4
     for request in requests[1:]:
         engine.replica.scheduler.cancel(request.id)
     engine.step()
-    assert [media.key for media in engine.asked] == [requests[0].media.key]
+    assert [media.key for media in engine.unencoded] == [requests[0].media.key]
     engine.delay_encodes = False
     ends = engine.run()
     assert [ends[request.id].state for request in requests] == [RequestState.DONE] + [
