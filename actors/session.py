@@ -27,6 +27,9 @@ from antiphon.runtime.threads import DaemonThreads
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0  # for a cluster's port to answer
+ANSWER_SECONDS = 3.0  # for what listens there to say its first bytes
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # without settings
 EXIT_SECONDS = 3.0  # for Ray to shut down when the program ends
 SIGACTION_BYTES = 512  # over the size of C's struct sigaction (152 or fewer)
 
@@ -221,8 +224,8 @@ def _check_same_cluster(address: str, joined: str) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Raises ConfigurationError if no cluster answers. Ray itself would try for minutes, or raise a
-    ValueError."""
+    """Raises ConfigurationError if no cluster answers. Ray itself would try for minutes, with lines
+    of its C++ side on stderr, or raise a ValueError."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -232,9 +235,30 @@ def check_reachable(address: str) -> None:
             "or 'auto' for one on this machine"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        peer = (host.strip("[]"), int(port))
+        with socket.create_connection(peer, timeout=CONNECT_SECONDS) as connection:
+            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(connection)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"no Ray cluster at {address}: {error}") from None
+    if not speaks:
+        raise ConfigurationError(
+            f"no Ray cluster at {address}: something else listens there. Give HOST:PORT, as "
+            "`ray start --head` prints it (port 6379 unless chosen otherwise)"
+        )
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether the other side answers as a gRPC server does, which every Ray cluster has: it begins
+    with a SETTINGS frame (RFC 9113, 3.4). Waits up to ANSWER_SECONDS."""
+    connection.settimeout(ANSWER_SECONDS)
+    try:
+        connection.sendall(HTTP2_PREFACE + SETTINGS_FRAME)
+        with connection.makefile("rb") as answer:
+            head = answer.read(len(SETTINGS_FRAME))
+    except OSError:  # it said nothing, or broke off
+        return False
+    # Behind the three bytes of its length: type 4, flags 0, stream 0.
+    return len(head) == len(SETTINGS_FRAME) and head[3:] == SETTINGS_FRAME[3:]
 
 
 def _use_saved_token() -> None:

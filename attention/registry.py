@@ -1,18 +1,21 @@
 """The table of attention backends: what each can do, and where its classes are.
 
-Reading the table imports none of them.
+Reading the table imports none of them, nor torch: commands check names of backends before they
+import what takes seconds.
 """
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+from antiphon.config.errors import AttentionBackendError, nearest
 
-from antiphon.attention.interface import FullAttention, Kind, PagedAttention
+if TYPE_CHECKING:
+    from antiphon.attention.interface import FullAttention, Kind, PagedAttention
 
-HALF = frozenset({torch.float16, torch.bfloat16})
-ANY_FLOAT = HALF | {torch.float32}
+HALF = frozenset({"float16", "bfloat16"})
+ANY_FLOAT = HALF | {"float32"}
 CUDA, CPU = frozenset({"cuda"}), frozenset({"cpu"})
 HOPPER = (9, 0)
 # For which lengths a CUDA graph that was captured with some can be replayed.
@@ -24,7 +27,7 @@ class Support:
     """What one class of a backend can do. The selection reads nothing else. None: unrestricted."""
 
     implementation: str  # name of the class
-    dtypes: frozenset[torch.dtype]
+    dtypes: frozenset[str]  # names in torch
     devices: frozenset[str] = CUDA
     bias: bool = False
     head_dims: frozenset[int] | None = None
@@ -49,18 +52,35 @@ class Row:
     extra: str | None = None  # the extra of ours that installs it
     install: str | None = None  # where it comes from, if no extra can
 
-    def support(self, kind: Kind) -> Support | None:
+    def support(self, kind: "Kind") -> Support | None:
         return self.full if kind == "full" else self.paged
 
-    def full_class(self) -> type[FullAttention[object]]:
+    @property
+    def missing(self) -> str | None:
+        """What must be installed before the backend can be used, or None when it is."""
+        if self.package is None or find_spec(self.package) is not None:
+            return None
+        return f"{self.package} is not installed{self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        if self.extra:
+            return f" (pip install 'antiphon[{self.extra}]')"
+        return f" (install it {self.install})" if self.install else ""
+
+    def full_class(self) -> "type[FullAttention[object]]":
         """Imports the backend, and with it whatever it is built on."""
+        from antiphon.attention.interface import FullAttention  # not above: it imports torch
+
         assert self.full is not None
         implementation = self._load(self.full)
         assert issubclass(implementation, FullAttention)
         return implementation
 
-    def paged_class(self) -> type[PagedAttention[object]]:
+    def paged_class(self) -> "type[PagedAttention[object]]":
         """As `full_class`."""
+        from antiphon.attention.interface import PagedAttention
+
         assert self.paged is not None
         implementation = self._load(self.paged)
         assert issubclass(implementation, PagedAttention)
@@ -79,7 +99,7 @@ BACKENDS = {
     ),
     "cpu_paged": Row(
         "cpu_paged",
-        paged=Support("CpuPaged", frozenset({torch.float32}), CPU, bias=True),
+        paged=Support("CpuPaged", frozenset({"float32"}), CPU, bias=True),
         package="numba",
     ),
     "flash_attn": Row(
@@ -179,3 +199,35 @@ BACKENDS = {
         extra="xformers",
     ),
 }
+
+
+def backend_row(name: str) -> Row:
+    """Raises AttentionBackendError for a name that is not in the table."""
+    if name not in BACKENDS:
+        raise AttentionBackendError(
+            f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}"
+        )
+    return BACKENDS[name]
+
+
+def check_backend(half: Literal["encoder", "decoder"], name: str, on_cpu: bool) -> None:
+    """Raises AttentionBackendError for a backend that can serve no model in this half: it is not
+    installed, has no such attention or, if `on_cpu`, does not run on a CPU.
+
+    `choose` checks the rest, which depends on the model and the device.
+    """
+    kinds: dict[str, Kind] = {"encoder": "full", "decoder": "causal"}
+
+    def reason(row: Row) -> str | None:
+        support = row.support(kinds[half])
+        if support is None:
+            return f"has no {kinds[half]} attention"
+        if on_cpu and "cpu" not in support.devices:
+            return "does not run on cpu"
+        return row.missing
+
+    if (why := reason(backend_row(name))) is not None:
+        valid = ", ".join(name for name, row in BACKENDS.items() if reason(row) is None)
+        raise AttentionBackendError(
+            f"{half}_attention_backend='{name}' cannot be used: {why}. Valid here: {valid}"
+        )

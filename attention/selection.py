@@ -5,7 +5,6 @@ explicit choice is used exactly, or refused with the reason and the valid choice
 """
 
 import logging
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -16,8 +15,8 @@ from antiphon.attention.interface import (
     FullAttention,
     PagedAttention,
 )
-from antiphon.attention.registry import BACKENDS, Row
-from antiphon.config.errors import AttentionBackendError, nearest
+from antiphon.attention.registry import BACKENDS, backend_row
+from antiphon.config.errors import AttentionBackendError
 from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
 
 logger = logging.getLogger(__name__)
@@ -35,20 +34,9 @@ ORDER = {
 }
 
 
-def _row(name: str) -> Row:
-    if name not in BACKENDS:
-        raise AttentionBackendError(
-            f"unknown attention backend '{name}'.{nearest(name, ['auto', *BACKENDS])}"
-        )
-    return BACKENDS[name]
-
-
 def missing(name: str) -> str | None:
-    """What must be installed before backend `name` can be used, or None when it is."""
-    row = _row(name)
-    if row.package is None or find_spec(row.package) is not None:
-        return None
-    return f"{row.package} is not installed{_remedy(row)}"
+    """As `Row.missing`, of the backend `name`. Raises AttentionBackendError for an unknown name."""
+    return backend_row(name).missing
 
 
 def refusal(
@@ -65,7 +53,7 @@ def unsupported(
     name: str, spec: AttentionSpec, capability: tuple[int, int] | None = None
 ) -> str | None:
     """As `refusal`, for a backend that is installed."""
-    row = _row(name)
+    row = backend_row(name)
     support = row.support(spec.kind)
     if support is None:
         return f"has no {spec.kind} attention"
@@ -83,7 +71,7 @@ def unsupported(
             or capability <= support.max_capability,
             f"runs up to compute capability {support.max_capability}, this device has {capability}",
         ),
-        (spec.dtype in support.dtypes, f"does not take {_short(spec.dtype)}"),
+        (_short(spec.dtype) in support.dtypes, f"does not take {_short(spec.dtype)}"),
         (
             support.head_dims is None or spec.head_dim in support.head_dims,
             f"head size {spec.head_dim} is none of {_listed(support.head_dims)}",
@@ -122,12 +110,6 @@ def _listed(sizes: frozenset[int] | None) -> str:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _remedy(row: Row) -> str:
-    if row.extra:
-        return f" (pip install 'antiphon[{row.extra}]')"
-    return f" (install it {row.install})" if row.install else ""
 
 
 def choose(half: str, requested: str, specs: list[AttentionSpec]) -> str:

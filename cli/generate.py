@@ -1,5 +1,6 @@
 """`antiphon generate`."""
 
+import io
 import json
 import logging
 import sys
@@ -52,14 +53,22 @@ def generate(
     options = {name: code for name, code in languages.items() if code is not None}
     with logs_on_stderr(quiet):
         logger.info("reading the configuration of %s", model)
-        preflight.check_generation(model, engine, params, options)
-        texts = prompts or [line.rstrip("\r\n") for line in sys.stdin]
+        config = preflight.check_text_settings(model, engine, params, options)
+        texts = prompts or _lines_of_standard_input()
         if not texts:
             logger.info("nothing to do: standard input holds no prompts")
             return
+        preflight.check_generation(config, params, options)
         failed = _run(model, engine, texts, params, as_json, quiet, timeout=timeout, **options)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _lines_of_standard_input() -> list[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A byte that is not UTF-8 then fails its own line, as a prompt that is no text.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return [line.rstrip("\r\n") for line in sys.stdin]
 
 
 def _run(

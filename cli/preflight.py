@@ -1,12 +1,17 @@
 """Checks before an engine starts, which takes long: options, the kind of model, languages, devices,
-attention backends, kinds of files."""
+attention backends, kinds of files.
+
+What the checkpoint's JSON files decide is checked first, without transformers and torch, which take
+seconds to import.
+"""
 
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from antiphon.attention.registry import backend_row, check_backend
 from antiphon.cli.recordings import STANDARD_INPUT, Recording
 from antiphon.config.errors import (
     AudioError,
@@ -18,11 +23,13 @@ from antiphon.config.errors import (
 from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
-from antiphon.families.checkpoint import architecture_of, stated_generation
+from antiphon.families.checkpoint import architecture_of, stated_generation, stated_sizes
 from antiphon.families.registry import families
+from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.format import check_english_only
 from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
+from antiphon.runtime.driver import check_device, gpu_is_possible
 
 PROBED_FILES = 32  # opening more would delay the first result
 RUNNING_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by Ray
@@ -42,23 +49,30 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     _check_address(config)
     _check_task(options.get("task"))
     _check_language(config, options.get("language"), options.get("task"))
-    if options.get("params") is not None:
-        from antiphon.inputs.calls.transcription import one_sample  # imports numpy
+    from antiphon.inputs.calls.transcription import checked_window, one_sample  # imports numpy
 
-        one_sample(options["params"])
+    params = one_sample(options.get("params"))
+    if (sizes := stated_sizes(config.model)) is not None:
+        _check_length(params, sizes.max_decoder_len)
+        check_token_ids(params, sizes.decoder.vocab_size)
+        audio = sizes.encoder.audio_config(Path(config.model.model))
+        assert audio is not None
+        checked_window(options.get("chunk_seconds"), audio)
+    _check_names(config)
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
     inputs = InputProcessor(checkpoint, config.encoder.window)
     checked = inputs.check_transcription(**options)
-    _check_length(checked.params, checkpoint)
+    _check_length(checked.params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)
 
 
-def check_generation(
+def check_text_settings(
     model: str, engine: Mapping[str, Any], params: SamplingParams, languages: Mapping[str, str]
-) -> None:
-    """Raises AntiphonError if this model cannot generate from text with these options."""
+) -> EngineConfig:
+    """The part of `check_generation` that takes no heavy import. Returns the options with the
+    checkpoint's folder."""
     config = _located(resolve(model, engine))
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
@@ -68,12 +82,24 @@ def check_generation(
             f"this {architecture} knows no languages: leave out {' and '.join(languages)}"
         )
     _check_address(config)
+    if (sizes := stated_sizes(config.model)) is not None:
+        _check_length(params, sizes.max_decoder_len)
+        check_token_ids(params, sizes.decoder.vocab_size)
+    _check_names(config)
+    return config
+
+
+def check_generation(
+    config: EngineConfig, params: SamplingParams, languages: Mapping[str, str]
+) -> None:
+    """Raises AntiphonError if the model of `config`, which `check_text_settings` returned, cannot
+    generate from text with these options."""
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
     inputs = InputProcessor(checkpoint, config.encoder.window)
     inputs.prepare("any text", params, **languages)  # an error for this text is one for all
-    _check_length(params, checkpoint)
+    _check_length(params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)
 
 
@@ -114,37 +140,53 @@ def _check_language(config: EngineConfig, language: str | None, task: str | None
             language_code(language, known)
 
 
-def _check_length(params: SamplingParams, checkpoint: Any) -> None:
+def _check_length(params: SamplingParams, max_decoder_len: int) -> None:
     """Raises SamplingError if the engine would refuse every request: a prompt has at least one
     token."""
-    if params.max_tokens is not None and params.max_tokens >= checkpoint.max_decoder_len:
+    if params.max_tokens is not None and params.max_tokens >= max_decoder_len:
         raise SamplingError(
             f"max_tokens={params.max_tokens} and a prompt are over the decoder's "
-            f"{checkpoint.max_decoder_len}: lower max_tokens"
+            f"{max_decoder_len}: lower max_tokens"
         )
+
+
+def _check_names(config: EngineConfig) -> None:
+    """Checks names of attention backends, and the device, as far as that takes no torch. Which
+    backends are installed counts only if the workers will run on this machine."""
+    requested = _requested(config)
+    for name in requested.values():
+        backend_row(name)
+    if not _runs_here(config):
+        return
+    check_device(config.model.device)
+    on_cpu = config.model.device == "cpu" or not gpu_is_possible()
+    for half, name in requested.items():
+        check_backend(half, name, on_cpu)
+
+
+def _requested(config: EngineConfig) -> dict[Literal["encoder", "decoder"], str]:
+    """The attention backends that were chosen by name."""
+    names: dict[Literal["encoder", "decoder"], str] = {
+        "encoder": config.encoder.attention_backend,
+        "decoder": config.decoder.attention_backend,
+    }
+    return {half: name for half, name in names.items() if name != "auto"}
 
 
 def _check_machine(config: EngineConfig, checkpoint: Any) -> None:
     """Checks a device or an attention backend that was chosen by name, if the workers will run on
     this machine. Imports torch only for such a choice."""
-    requested = (config.encoder.attention_backend, config.decoder.attention_backend)
-    explicit = any(name != "auto" for name in requested)
-    if not explicit and config.model.device != "cuda":
-        return
-    from antiphon.attention.selection import missing
-
-    for name in requested:
-        if name != "auto":
-            missing(name)  # raises for a name that does not exist, on whatever machine
-    if not _runs_here(config):
+    explicit = _requested(config) or config.model.device == "cuda"
+    if not explicit or not _runs_here(config):
         return
     from antiphon.attention.selection import choose
     from antiphon.attention.specs import decoder_specs, encoder_spec
     from antiphon.runtime.device import Target
 
     target = Target.resolve(config.model, checkpoint.raw, checkpoint.family)
-    choose("encoder", requested[0], [encoder_spec(checkpoint.encoder, target)])
-    choose("decoder", requested[1], decoder_specs(checkpoint.decoder, target, config.decoder))
+    choose("encoder", config.encoder.attention_backend, [encoder_spec(checkpoint.encoder, target)])
+    specs = decoder_specs(checkpoint.decoder, target, config.decoder)
+    choose("decoder", config.decoder.attention_backend, specs)
 
 
 def _runs_here(config: EngineConfig) -> bool:

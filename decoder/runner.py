@@ -38,6 +38,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.kv.pool import KVPool
+from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.runtime.device import Target, probe
 from antiphon.scheduler.plan import StepPlan, StepResult
@@ -107,7 +108,8 @@ class DecoderRunner:
 
     def warm_up(self) -> None:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
-        compiled or allocated at first use is so before the first request."""
+        compiled or allocated at first use is so before the first request. Raises CheckpointError
+        if the logits are not finite."""
         sequence = ScratchSequence(
             self.slots.scratch,
             self.pool.scratch_page,
@@ -120,6 +122,7 @@ class DecoderRunner:
             if plan.cross_writes:
                 self.handoff.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
+        check_output(self._logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
         """Raises if the device cannot go on after an error."""

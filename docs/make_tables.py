@@ -125,7 +125,7 @@ def _devices(support: Support) -> str:
 
 
 def _dtypes(support: Support) -> str:
-    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in support.dtypes))
+    return ", ".join(sorted(support.dtypes))
 
 
 def _heads(support: Support) -> str:

@@ -21,6 +21,7 @@ from antiphon.encoder.graphs import EncoderGraphs, NoGraph, capture_graphs
 from antiphon.encoder.models import build
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.finite import check_output
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
@@ -48,6 +49,7 @@ class EncoderRunner:
         self.attention = select_full(
             "encoder", options.attention_backend, encoder_spec(half, self.target)
         )
+        self._folder = model.path
         self.model = self._load(model, config)
         self.frontend = frontends.build(model, self.model, self.target, options)
         self.graphs: EncoderGraphs[Any, Any] | NoGraph = NoGraph("enforce_eager is set")
@@ -77,9 +79,10 @@ class EncoderRunner:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs small batches: no request shall wait for what is loaded or compiled at first use."""
+        """Runs small batches: no request shall wait for what is loaded or compiled at first use.
+        Raises CheckpointError if the hidden states are not finite."""
         for batch in self.frontend.warm_up_batches():
-            self._run(batch)
+            check_output(self._run(batch), "encoder", self._folder)
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:

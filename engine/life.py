@@ -1,10 +1,16 @@
-"""The life of an engine: starts its workers, supervises them, closes them, and checks who calls."""
+"""The life of an engine: starts its workers, supervises them, closes them, and checks who calls.
+
+While its loop runs, an engine that the program drops is not collected: its tasks, which the loop
+holds, serve its open requests. Once the loop has ended it is collected, and its workers are closed.
+"""
 
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
@@ -48,6 +54,7 @@ class EngineLife:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._start_lock = asyncio.Lock()
         self._closing: Future[None] | None = None  # of workers that are being closed
+        self._dropped: weakref.finalize[[Workers, Preparation, int], Self] | None = None
         self._pid = os.getpid()
 
     @property
@@ -106,6 +113,8 @@ class EngineLife:
         self._loop, self._dead = asyncio.get_running_loop(), None
         self.preparation.start()
         workers.attach(self._loop)
+        self._dropped = weakref.finalize(self, _close_dropped, workers, self.preparation, self._pid)
+        self._dropped.atexit = False  # workers are closed at exit anyway
         self._tasks = [
             asyncio.create_task(self._supervise(work))
             for work in (partial(self._receive, workers), workers.watch)
@@ -174,6 +183,8 @@ class EngineLife:
             return
         if (workers := self.workers) is not None:
             self.requests.dispatcher.workers = None
+            if self._dropped is not None:
+                self._dropped.detach()
             self._die("the engine was closed")
             try:
                 await self._end_tasks()
@@ -217,6 +228,19 @@ def _in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     future = thread.submit(function, *args, **kwargs)
     thread.shutdown(wait=False)
     return future
+
+
+def _close_dropped(workers: Workers, preparation: Preparation, pid: int) -> None:
+    """For an engine that was collected, which may happen in any thread and in a forked process."""
+    if os.getpid() == pid and not sys.is_finalizing():
+        logger.info("closing the workers of an engine that was dropped without close()")
+        preparation.stop()
+        _in_own_thread(_end, workers)
+
+
+def _end(workers: Workers) -> None:
+    workers.detach()
+    workers.close()
 
 
 def _close_if_started(starting: Future[Workers]) -> None:

@@ -39,6 +39,11 @@ class LoopThread:
         )
         self.thread.start()
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy in a forked process: the loop's thread stayed in the parent."""
+        return os.getpid() != self._pid
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What `coroutine` returns or raises. An interrupted call cancels it."""
         future = self.submit(coroutine)
@@ -64,7 +69,7 @@ class LoopThread:
         raise EngineDeadError(CLOSED)
 
     def _check_caller(self) -> None:
-        if os.getpid() != self._pid:  # the loop's thread stayed behind in the parent
+        if self.is_copy:
             raise EngineDeadError(
                 f"this engine belongs to process {self._pid}, "
                 f"from which this one was forked; {REMEDY}"

@@ -1,8 +1,10 @@
 """The synchronous engine: `AsyncEngine` in an event loop of its own."""
 
+import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
@@ -22,18 +24,22 @@ from antiphon.inputs.calls.options import (
     all_prompts,
     check_recordings,
     checked_params,
+    checked_priority,
     one_of,
     refuse_unknown,
 )
+from antiphon.inputs.calls.transcription import checked_timeout
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
+
+logger = logging.getLogger(__name__)
 
 Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
 
 
 class Engine:
     """`with Engine(model) as engine`. The synchronous face of `AsyncEngine`; safe to call from
-    several threads."""
+    several threads. One that is dropped without `close` is closed when it is collected."""
 
     def __init__(self, model: str, **options: Any) -> None:
         """Starts the workers and loads their weights. Raises what `AsyncEngine` and its `start`
@@ -47,6 +53,8 @@ class Engine:
         except BaseException:
             self._loop_thread.stop()
             raise
+        self._dropped = weakref.finalize(self, _close_dropped, self._async, self._loop_thread)
+        self._dropped.atexit = False  # workers are closed at exit anyway
 
     def __repr__(self) -> str:
         return repr(self._async).replace("Async", "", 1)
@@ -77,9 +85,10 @@ class Engine:
         not affect the others.
 
         `params`: for all prompts, or one each; `sampling_params` is vLLM's name for it. Options: as
-        `AsyncEngine.generate`.
+        `AsyncEngine.generate`. Raises SamplingError, PromptError or ConfigurationError for a wrong
+        option, before any prompt starts.
         """
-        _refuse_unknown("generate()", options)
+        self._check_options("generate()", options, one_of(params, sampling_params))
         many: list[Prompt] = all_prompts(prompts)
         pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
@@ -95,9 +104,9 @@ class Engine:
         """Each prompt's number and result, as it completes; a failed one has its error in it.
 
         Prompts are read as the engine gets to them. Leaving the loop early cancels the rest.
-        Options: as `AsyncEngine.generate`.
+        Options: as `AsyncEngine.generate`. Raises as `generate` for a wrong option.
         """
-        _refuse_unknown("generate_as_completed()", options)
+        self._check_options("generate_as_completed()", options, params)
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise PromptError(
                 f"give a list of prompts, not {type(prompts).__name__}; "
@@ -105,6 +114,14 @@ class Engine:
             )
         params = checked_params(params)
         return self._generated(((prompt, params) for prompt in prompts), options)
+
+    def _check_options(self, call: str, options: Mapping[str, Any], params: Any) -> None:
+        """Raises once what every prompt of the call would end with."""
+        refuse_unknown(call, {name: value for name, value in options.items() if name not in NAMES})
+        checked_priority(options.get("priority"))
+        checked_timeout(options.get("timeout"))
+        if isinstance(params, SamplingParams):
+            self._async.inputs.check(params)
 
     def _generated(
         self, pairs: Iterable[tuple[Prompt, SamplingParams | None]], options: Mapping[str, Any]
@@ -190,8 +207,8 @@ class Engine:
             return
         with self._closing:
             if not self._loop_thread.stopped:
-                self._loop_thread.run(self._async.close())
-                self._loop_thread.stop()
+                self._dropped.detach()
+                _close(self._async, self._loop_thread)
 
     def __enter__(self) -> Self:
         return self
@@ -200,8 +217,20 @@ class Engine:
         self.close()
 
 
-def _refuse_unknown(call: str, options: Mapping[str, Any]) -> None:
-    refuse_unknown(call, {name: value for name, value in options.items() if name not in NAMES})
+def _close_dropped(engine: AsyncEngine, loop_thread: LoopThread) -> None:
+    """For an `Engine` that was collected. In a thread of its own, as the collector may run in any
+    thread, the engine's own among them, and in the middle of any call."""
+    if not loop_thread.stopped and not loop_thread.is_copy and not sys.is_finalizing():
+        logger.info("closing an engine that was dropped without close()")
+        closing = threading.Thread(
+            target=_close, args=(engine, loop_thread), name="antiphon-close", daemon=True
+        )
+        closing.start()
+
+
+def _close(engine: AsyncEngine, loop_thread: LoopThread) -> None:
+    loop_thread.run(engine.close())
+    loop_thread.stop()
 
 
 def _one_each(

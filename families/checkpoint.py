@@ -21,6 +21,36 @@ UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative posit
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """The two halves of a checkpoint, and how long their inputs may be, in tokens."""
+
+    encoder: Half
+    decoder: Half
+    max_decoder_len: int
+    max_encoder_len: int
+
+    @classmethod
+    def of(cls, halves: tuple[Half, Half], options: ModelOptions) -> "Sizes":
+        """Raises CheckpointError for sizes that contradict each other or `options`."""
+        encoder, decoder = halves
+        encoder.check(options.model)
+        decoder.check(options.model)
+        return cls(
+            encoder,
+            decoder,
+            _limit(
+                "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
+            ),
+            _limit(
+                "max_encoder_len",
+                options.max_encoder_len,
+                encoder.max_positions,
+                UNLIMITED_ENCODER_LEN,
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A checkpoint folder, its two halves and its generation defaults. Lengths are in tokens."""
 
@@ -52,34 +82,21 @@ class ModelConfig:
         """
         path = locate(options.model, options.revision)
         stated = _read_json(path / "config.json")
-        _check_quantization(stated, options.model)
         architecture = _architecture(stated, options.model)
         family = families()[architecture]
+        _check_formats(family, stated, options)
         raw = _with_defaults(path, architecture, stated)
-        encoder, decoder = _halves(family, raw, options.model)
+        sizes = Sizes.of(_halves(family, raw, options.model), options)
         generation_file = path / "generation_config.json"
         own_settings = _read_json(generation_file) if generation_file.exists() else None
         generation = generation_settings(own_settings, stated)
-        family.check_dtype(options.dtype)
-        encoder.check(options.model)
-        decoder.check(options.model)
         return cls(
             path=path,
             architecture=architecture,
             raw=raw,
             generation=generation,
-            defaults=GenerationDefaults.of(generation, raw, decoder.vocab_size),
-            encoder=encoder,
-            decoder=decoder,
-            max_decoder_len=_limit(
-                "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
-            ),
-            max_encoder_len=_limit(
-                "max_encoder_len",
-                options.max_encoder_len,
-                encoder.max_positions,
-                UNLIMITED_ENCODER_LEN,
-            ),
+            defaults=GenerationDefaults.of(generation, raw, sizes.decoder.vocab_size),
+            **vars(sizes),
         )
 
     def token_id(self, name: str) -> int | None:
@@ -100,6 +117,22 @@ def architecture_of(options: ModelOptions) -> tuple[str, str]:
     stated = _read_json(locate(options.model, options.revision) / "config.json")
     architecture = _architecture(stated, options.model)
     return architecture, families()[architecture].input
+
+
+def stated_sizes(options: ModelOptions) -> Sizes | None:
+    """The sizes that config.json alone states, read without transformers; None where it leaves one
+    to transformers' defaults.
+
+    Raises as `ModelConfig.load`.
+    """
+    stated = _read_json(locate(options.model, options.revision) / "config.json")
+    family = families()[_architecture(stated, options.model)]
+    _check_formats(family, stated, options)
+    try:
+        halves = _halves(family, _without_nulls(stated), options.model)
+    except CheckpointError:
+        return None
+    return Sizes.of(halves, options)
 
 
 def stated_generation(options: ModelOptions) -> dict[str, Any]:
@@ -158,15 +191,17 @@ def _architecture(raw: Mapping[str, Any], model: str) -> str:
     )
 
 
-def _check_quantization(raw: Mapping[str, Any], model: str) -> None:
-    """Refuses quantized weights, which would otherwise be read as if they were plain numbers."""
+def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions) -> None:
+    """Refuses a dtype that the family can't use, and quantized weights, which would otherwise be
+    read as if they were plain numbers."""
+    family.check_dtype(options.dtype)
     settings = raw.get("quantization_config")
     if not settings:
         return
     named = isinstance(settings, Mapping)
     method = settings.get("quant_method", "unknown method") if named else settings
     raise UnsupportedModelError(
-        f"{model}: quantised checkpoints ({method}) are not read yet: give the model that it was "
+        f"{options.model}: quantised checkpoints ({method}) are not read yet: give the model that it was "
         "made from, and quantization='int8' or 'fp8' where its linear layers should have 8 bits"
     )
 
@@ -176,16 +211,20 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     from transformers import CONFIG_MAPPING
 
     model_type = families()[architecture].name
-    # For sizes and flags null means the default; for a token it means that there is none.
-    stated = {
-        name: value
-        for name, value in raw.items()
-        if value is not None or name.endswith("_token_id")
-    }
+    stated = _without_nulls(raw)
     try:
         return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
     except Exception as error:  # missing keys, strict validation: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
+
+
+def _without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """For sizes and flags null means the default; for a token it means that there is none."""
+    return {
+        name: value
+        for name, value in raw.items()
+        if value is not None or name.endswith("_token_id")
+    }
 
 
 def _limit(name: str, wanted: int | None, positions: int | None, unlimited: int) -> int:

@@ -109,7 +109,7 @@ def _token_id(id_: Any) -> int:
 
 def _part(prompt: Any) -> Part:
     if isinstance(prompt, str):
-        return Part(text=prompt)
+        return Part(text=_unicode(prompt))
     if not isinstance(prompt, Mapping):
         raise PromptError(
             f"a prompt must be a str or a mapping with {', '.join(KEYS)}; "
@@ -125,7 +125,31 @@ def _part(prompt: Any) -> Part:
     if not isinstance(media, Mapping):
         raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
     _check_keys(media, ["audio"])
-    return Part(text, None if ids is None else token_ids(ids), media.get("audio"))
+    return Part(
+        None if text is None else _unicode(text),
+        None if ids is None else token_ids(ids),
+        media.get("audio"),
+    )
+
+
+def _unicode(text: str) -> str:
+    """`text` itself. Raises PromptError for half of a surrogate pair, which Python's strings can
+    hold but tokenizers cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate "
+            f"pair and no character: {_origin(ord(text[error.start]))}"
+        ) from None
+    return text
+
+
+def _origin(code: int) -> str:
+    """Where a lone surrogate usually comes from."""
+    if 0xDC80 <= code <= 0xDCFF:  # how Python's surrogateescape stands for a byte
+        return f"it stands for the byte 0x{code - 0xDC00:02X}, which is not UTF-8 text"
+    return "the text was cut inside a character, or decoded from broken UTF-16 or JSON"
 
 
 def _decoder_part(prompt: Any) -> Part:

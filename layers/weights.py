@@ -12,6 +12,7 @@ from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.layers.convolution import Convolution
+from antiphon.layers.finite import not_finite
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.positions import SinusoidTable
 from antiphon.layers.tensor_files import TensorFile, files_by_tensor, open_tensors
@@ -46,15 +47,7 @@ class Checkpoint:
         Raises CheckpointError for a file that can't be read, or where the shape is not `shape`;
         UnsupportedModelError for a format that is not plain numbers.
         """
-        file = self.files[name]
-        try:
-            if file not in self._open:
-                self._open[file] = open_tensors(self.folder / file)
-            tensor = self._open[file].get_tensor(name)
-        except (SafetensorError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"cannot read {name} from {self.folder / file}: {error}"
-            ) from None
+        tensor, file = self.tensor(name), self.files[name]
         if tensor.dtype not in PLAIN:
             raise UnsupportedModelError(
                 f"{name} in {self.folder / file} is stored as {tensor.dtype}: "
@@ -66,6 +59,18 @@ class Checkpoint:
                 f"config.json asks for {list(shape)}"
             )
         return tensor.reshape(shape)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor called `name`, as it is stored. Raises CheckpointError as `read`."""
+        file = self.files[name]
+        try:
+            if file not in self._open:
+                self._open[file] = open_tensors(self.folder / file)
+            return self._open[file].get_tensor(name)
+        except (SafetensorError, OSError, KeyError) as error:
+            raise CheckpointError(
+                f"cannot read {name} from {self.folder / file}: {error}"
+            ) from None
 
 
 def check_unused(
@@ -118,7 +123,8 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
     """Fills every parameter and persistent buffer of `module`.
 
     `names(path)` gives the checkpoint's names for the tensor at `path`, in order of preference.
-    Raises CheckpointError for a missing tensor or a wrong shape, with the name and both shapes.
+    Raises CheckpointError for a missing tensor or a wrong shape, with the name and both shapes, and
+    for one that holds NaN or infinite values, here or in the dtype of `module`.
     """
 
     def read(path: str, shape: torch.Size) -> torch.Tensor:
@@ -137,6 +143,27 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
         for path, layer in modules.items():
             if isinstance(layer, SinusoidTable):
                 _load_table(checkpoint, names(f"{path}.weight"), layer)
+    _check_finite(module, checkpoint)
+
+
+def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
+    loaded = [tensor for _, tensor in _tensors(module)]
+    if not not_finite(loaded):
+        return
+    dtypes = {tensor.dtype for tensor in loaded if tensor.is_floating_point()}
+    for name in sorted(checkpoint.claimed & checkpoint.files.keys()):
+        tensor, where = checkpoint.tensor(name), checkpoint.folder / checkpoint.files[name]
+        if not_finite([tensor]):
+            raise CheckpointError(
+                f"{name} in {where} holds values that are NaN or infinite: every text would be "
+                "empty. The file is damaged, or its training failed"
+            )
+        if too_narrow := [dtype for dtype in dtypes if not_finite([tensor.to(dtype)])]:
+            raise CheckpointError(
+                f"{name} in {where} holds values up to {tensor.abs().max():.3g}, more than "
+                f"{too_narrow[0]} can hold: use dtype='bfloat16' or 'float32'"
+            )
+    raise CheckpointError(f"{checkpoint.folder} gives weights that are not finite")
 
 
 def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: SinusoidTable) -> None:

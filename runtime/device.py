@@ -12,6 +12,7 @@ from antiphon.config.arithmetic import round_up
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 from antiphon.families.family import Family
+from antiphon.runtime.driver import NO_CUDA
 
 ALIGNMENT = 16  # bytes
 BFLOAT16_CAPABILITY = (8, 0)
@@ -40,10 +41,7 @@ class Target:
         family.check_dtype(options.dtype)
         available = torch.cuda.is_available()
         if options.device == "cuda" and not available:
-            raise ConfigurationError(
-                "device='cuda' but torch sees no CUDA device here: "
-                "use device='cpu' or install a CUDA build of torch"
-            )
+            raise ConfigurationError(NO_CUDA)
         device = torch.device("cuda" if options.device != "cpu" and available else "cpu")
         if options.dtype != "auto":
             return cls(device, getattr(torch, options.dtype))

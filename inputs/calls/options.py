@@ -59,6 +59,16 @@ def checked_params(params: Any, sampling_params: Any = None) -> SamplingParams:
     return params
 
 
+def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+    """Raises SamplingError for token ids outside the vocabulary."""
+    for name in ("stop_token_ids", "logit_bias", "allowed_token_ids", "logprob_token_ids"):
+        for id_ in getattr(params, name) or ():
+            if not 0 <= id_ < vocab_size:
+                raise SamplingError(
+                    f"{name} has token id {id_}; the vocabulary has 0 to {vocab_size - 1}"
+                )
+
+
 def checked_priority(priority: Any) -> int:
     """A whole number; None stands for the default, 0. Raises PromptError."""
     if priority is None:

@@ -77,7 +77,7 @@ def check_options(
         language=code,
         task=task,
         timestamps=bool(timestamps),
-        longest=_window(chunk_seconds, audio),
+        longest=checked_window(chunk_seconds, audio),
         params=one_sample(one_of(params, sampling_params)),
         priority=checked_priority(priority),
         timeout=checked_timeout(timeout),
@@ -105,8 +105,8 @@ def checked_timeout(timeout: Any) -> float | None:
     return seconds
 
 
-def _window(chunk_seconds: Any, audio: AudioConfig) -> int:
-    """The longest window in samples."""
+def checked_window(chunk_seconds: Any, audio: AudioConfig) -> int:
+    """Samples of the longest window; None is the model's. Raises PromptError."""
     if chunk_seconds is None:
         return audio.window
     if not _is_real(chunk_seconds) or not 1.0 <= chunk_seconds <= audio.window_seconds:

@@ -134,9 +134,22 @@ def test_params_of_another_type_are_refused(t5: Engine) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
 def test_a_timeout_is_a_number_of_seconds(t5: Engine, timeout: Any) -> None:
-    assert isinstance(
-        t5.generate("in words: 1", use_tqdm=False, timeout=timeout)[0].error, PromptError
-    )
+    """Told once, before any prompt starts."""
+    with pytest.raises(PromptError, match="timeout must be seconds"):
+        t5.generate(["in words: 1", "in words: 2"], use_tqdm=False, timeout=timeout)
+    with pytest.raises(PromptError, match="timeout must be seconds"):
+        t5.generate_as_completed(["in words: 1"], timeout=timeout)
+
+
+def test_parameters_for_all_prompts_are_checked_once(t5: Engine) -> None:
+    outside = SamplingParams(stop_token_ids=(10**6,))
+    with pytest.raises(SamplingError, match="token id 1000000; the vocabulary has"):
+        t5.generate(["in words: 1", "in words: 2"], outside, use_tqdm=False)
+    with pytest.raises(SamplingError, match="token id 1000000; the vocabulary has"):
+        t5.generate_as_completed(["in words: 1"], outside)
+    own = [outside, None]
+    outputs = t5.generate(["in words: 1", "in words: 2"], own, use_tqdm=False)
+    assert [output.error is None for output in outputs] == [False, True]
 
 
 @pytest.mark.parametrize(

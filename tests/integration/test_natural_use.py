@@ -105,9 +105,9 @@ def test_token_ids_are_whole_numbers(ids: Any) -> None:
 def test_a_priority_is_a_whole_number_everywhere(
     t5: Engine, whisper: Engine, priority: Any
 ) -> None:
-    result = t5.generate(NUMBERS, use_tqdm=False, priority=priority)[0]
-    assert isinstance(result.error, PromptError)
     calls = [
+        lambda: t5.generate(NUMBERS, use_tqdm=False, priority=priority),
+        lambda: t5.generate_as_completed([NUMBERS], priority=priority),
         lambda: list(t5.stream(NUMBERS, priority=priority)),
         lambda: whisper.transcribe(CALL, priority=priority),
         lambda: whisper.detect_language(CALL, priority=priority),

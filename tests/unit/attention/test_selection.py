@@ -45,7 +45,7 @@ def test_every_order_names_known_backends_and_ends_with_the_reference() -> None:
 
 EVERYTHING: dict[str, Any] = {
     "implementation": "Nothing",
-    "dtypes": frozenset({torch.float32}),
+    "dtypes": frozenset({"float32"}),
     "devices": frozenset({"cpu"}),
     "bias": True,
     "float8": True,
@@ -56,7 +56,7 @@ EVERYTHING: dict[str, Any] = {
     ("support", "wanted", "reason"),
     [
         ({"devices": frozenset({"cuda"})}, {}, "does not run on cpu"),
-        ({"dtypes": frozenset({torch.float16})}, {}, "does not take float32"),
+        ({"dtypes": frozenset({"float16"})}, {}, "does not take float32"),
         ({"head_dims": frozenset({64, 128})}, {"size": 72}, "head size 72 is none of 64, 128"),
         ({"head_dim_multiple": 32}, {"size": 72}, "head size 72 is not a multiple of 32"),
         ({"max_head_dim": 128}, {"size": 256}, "head size 256 is over 128"),
@@ -166,14 +166,14 @@ def test_what_each_backend_declares(
     name: str, spec: AttentionSpec, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of the table as they are, on a Hopper GPU where every package is installed."""
-    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
     assert refusal(name, spec, (9, 0)) == reason
 
 
 def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
     for name in ("flash_attn", "flashinfer", "triton", "flex"):
         reason = refusal(name, on_gpu("full", 64, torch.float16), (7, 5))
         assert reason == "needs compute capability (8, 0), this device has (7, 5)"
@@ -182,7 +182,7 @@ def test_an_old_gpu_is_refused_by_every_backend_with_a_least_capability(
 def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: package)
+    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: package)
     spec = on_gpu("full", 64, BF16)
     assert (
         refusal("flash_attn_3", spec, (8, 0))
@@ -195,7 +195,7 @@ def test_a_backend_for_hopper_alone_is_refused_before_and_after_it(
 
 
 def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.attention.selection.find_spec", lambda package: None)
+    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: None)
     assert refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0)) == (
         "flash_attn_interface is not installed (install it from the folder hopper of "
         "github.com/Dao-AILab/flash-attention)"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from antiphon.config.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from antiphon.config.options import ModelOptions, resolve
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.processor import InputProcessor
 
 
 @pytest.fixture
@@ -35,6 +36,20 @@ def test_missing_folders_and_configs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot read"):
         ModelConfig.load(ModelOptions(str(tmp_path)))
+
+
+@pytest.mark.parametrize("value", [None, [], -1])
+def test_a_checkpoint_without_a_start_token_is_refused_at_start(
+    value: Any, t5_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(t5_folder, tmp_path / "t5")
+    settings = {"decoder_start_token_id": value, "bos_token_id": None}
+    for file in ("config.json", "generation_config.json"):
+        stated = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**stated, **settings}))
+    model = ModelConfig.load(ModelOptions(str(folder)))
+    with pytest.raises(CheckpointError, match="neither decoder_start_token_id nor bos_token_id"):
+        InputProcessor(model)
 
 
 def test_unknown_architectures_are_refused_by_name(bart_copy: Path) -> None:

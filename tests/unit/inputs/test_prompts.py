@@ -62,6 +62,13 @@ def test_a_single_text_goes_to_the_half_that_reads_text() -> None:
         ({"prompt_token_ids": [5] * 21}, "21 tokens of text are over the encoder's 20"),
         ({"multi_modal_data": {"audio": SILENCE}}, "it takes no audio"),
         ({}, "the prompt is empty"),
+        ("\ud800", r"character 0 of the text is '\\ud800', half of a surrogate pair"),
+        ({"prompt": "in words: \ud83d"}, r"character 10 of the text is '\\ud83d'.* broken UTF-16"),
+        ("caf\udce9", "it stands for the byte 0xE9, which is not UTF-8 text"),
+        (
+            {"encoder_prompt": "x", "decoder_prompt": "\udfff"},
+            r"character 0 of the text is '\\udfff'",
+        ),
         ({"encoder_prompt": "x", "decoder_prompt": [0] * 600}, "leaves no room"),
         ({"encoder_prompt": "x", "decoder_prompt": [0, 99]}, "the decoder prompt has token id 99"),
     ],
