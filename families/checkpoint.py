@@ -202,7 +202,8 @@ def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions
     method = settings.get("quant_method", "unknown method") if named else settings
     raise UnsupportedModelError(
         f"{options.model}: quantised checkpoints ({method}) are not read yet: give the model that "
-        "it was made from, and quantization='int8' or 'fp8' where its linear layers should have 8 bits"
+        "it was made from, and quantization='int8' or 'fp8' where its linear layers should have "
+        "8 bits"
     )
 
 
