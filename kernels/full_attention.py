@@ -26,7 +26,7 @@ def _full_kernel(
     HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """A head is D0 columns, of which HEAD_DIM - D1 are real, and D1 more. `bias`: see below."""
+    """A head is read as D0 columns, of which HEAD_DIM - D1 are real, then D1 columns."""
     block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = tl.load(cu_seqlens + sequence)
     length = tl.load(cu_seqlens + sequence + 1) - first
