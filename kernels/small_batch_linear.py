@@ -62,11 +62,11 @@ def _store_paged(values, out, k_pages, v_pages, position, row, outputs, WIDTH: t
     if part == 0:
         tl.store(out + row * WIDTH + columns, values)
     else:
-        values = as_page_type(values, k_pages.dtype.element_ty)
+        stored = as_page_type(values, k_pages.dtype.element_ty)
         if part == 1:
-            tl.store(k_pages + position * WIDTH + columns, values)
+            tl.store(k_pages + position * WIDTH + columns, stored)
         else:
-            tl.store(v_pages + position * WIDTH + columns, values)
+            tl.store(v_pages + position * WIDTH + columns, stored)
 
 
 @triton.jit(do_not_specialize=["count"])

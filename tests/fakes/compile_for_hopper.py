@@ -1,0 +1,151 @@
+"""Compiles our Triton kernels for a Hopper GPU on a machine without one. Prints how many.
+
+Types that only the device's compiler checks (the interpreter does not) are met here: every dtype of
+a model, float8 pages, quantized outputs. Run in a process without TRITON_INTERPRET.
+"""
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from antiphon.config.decoding_rules import TimestampRules
+from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
+from antiphon.kernels import full_attention as full
+from antiphon.kernels import norms, page_write, sampling, small_batch_linear
+from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
+from antiphon.kernels.paged_launch import PagedLaunch
+
+HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
+WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
+ROWS = 2
+
+
+class HopperDriver:
+    """What a compilation asks of a driver; nothing is launched."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def launches() -> Iterator[tuple[str, Any]]:
+    """Names and calls of our launching functions, with every combination of types."""
+    for dtype in (*HALF, torch.float32):
+        x, vector = torch.zeros(ROWS, WIDTH, dtype=dtype), torch.zeros(WIDTH, dtype=dtype)
+        parts, parts_bias = torch.zeros(4, ROWS, WIDTH), torch.zeros(WIDTH, dtype=dtype)
+        for bias, (terms, terms_bias) in itertools.product(
+            (vector, None), ((None, None), (x[None], None), (parts, parts_bias))
+        ):
+            arguments = (x, terms, terms_bias, vector, bias, 1e-5)
+            yield f"add_norm {dtype}", partial(norms.add_norm, *arguments)
+            yield f"add_norm_quantized {dtype}", partial(norms.add_norm_quantized, *arguments)
+        yield f"quantize_rows {dtype}", partial(norms.quantize_rows, x)
+        for kind, gate in itertools.product(("relu", "gelu", "gelu_tanh", "silu"), (None, x)):
+            yield f"activation {dtype}", partial(norms.activation, kind, x, gate)
+            yield (
+                f"activation_quantized {dtype}",
+                partial(norms.activation_quantized, kind, x, gate),
+            )
+        for page_type in (dtype, FLOAT8):
+            yield f"write_pages {dtype} {page_type}", partial(_write_pages, dtype, page_type)
+            for causal in (True, False):
+                for queries in (1, 3):
+                    yield (
+                        f"paged_attention {dtype} {page_type}",
+                        partial(_attend_pages, dtype, page_type, causal, queries),
+                    )
+        yield f"full_attention {dtype}", partial(_attend, dtype)
+    for dtype in HALF:
+        yield from _small_batches(dtype)
+    for rules in (None, TimestampRules(67, 66, 60, 20)):
+        yield f"greedy {rules}", partial(_sample, rules)
+
+
+def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    x, vector = torch.zeros(ROWS, WIDTH, dtype=dtype), torch.zeros(WIDTH, dtype=dtype)
+    weight = torch.zeros(3 * WIDTH, WIDTH, dtype=dtype)
+    square, bias = weight[:WIDTH], torch.zeros(3 * WIDTH, dtype=dtype)
+    int8, scales = torch.zeros(WIDTH, WIDTH, dtype=torch.int8), torch.zeros(WIDTH, 1, dtype=dtype)
+    linear = small_batch_linear.linear
+    for norm in (None, (vector, vector, 1e-5), (vector, None, 1e-6)):
+        yield f"linear {dtype}", partial(linear, x, square, vector, norm=norm, activation="gelu")
+        yield f"linear residual {dtype}", partial(linear, x, square, None, norm=norm, residual=x)
+        yield f"linear int8 {dtype}", partial(linear, x, int8, vector, norm=norm, scales=scales)
+        for page_type in (dtype, FLOAT8):
+            pages = (*_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
+            yield (
+                f"linear pages {dtype} {page_type}",
+                partial(linear, x, weight, bias, norm=norm, pages=pages),
+            )
+
+
+def _pools(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.zeros(64, HEADS, HEAD_DIM).to(dtype) for _ in range(2))  # type: ignore[return-value]
+
+
+def _write_pages(dtype: torch.dtype, page_type: torch.dtype) -> None:
+    k = torch.zeros(ROWS, HEADS, HEAD_DIM, dtype=dtype)
+    page_write.write_pages(k, k, *_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
+
+
+def _attend_pages(dtype: torch.dtype, page_type: torch.dtype, causal: bool, queries: int) -> None:
+    tokens, blocks = ROWS * queries, -(-queries // BLOCK_M)
+    shape = (ROWS, blocks, HEADS, HEAD_DIM, 1500)
+    launch = PagedLaunch.choose("causal" if causal else "cross", *shape, 132, page_type == FLOAT8)
+    room = Workspace.make(
+        launch.splits, tokens, ROWS * blocks, HEADS, HEAD_DIM, torch.device("cpu")
+    )
+    k, v = (pool.view(4, PAGE_SIZE, HEADS, HEAD_DIM) for pool in _pools(page_type))
+    ints = partial(torch.zeros, dtype=torch.int32)
+    paged_attention(
+        torch.zeros(tokens, HEADS, HEAD_DIM, dtype=dtype), k, v, ints(ROWS + 1), ints(ROWS),
+        ints(ROWS, 94), launch, room, max_query_len=queries, scale=1.0, causal=causal,
+    )  # fmt: skip
+
+
+def _attend(dtype: torch.dtype) -> None:
+    q, k, v = torch.zeros(32, 3 * HEADS, HEAD_DIM, dtype=dtype).split(HEADS, 1)
+    full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
+
+
+def _sample(rules: TimestampRules | None) -> None:
+    sampling.greedy(
+        torch.zeros(ROWS, 512), torch.zeros(ROWS, dtype=torch.int32),
+        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, dtype=torch.int64),
+        tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
+        stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
+        settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+    )  # fmt: skip
+
+
+def main() -> None:
+    triton.runtime.driver.set_active(HopperDriver())
+    run, compiled = JITFunction.run, set()
+
+    def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        built = run(kernel, *args, grid=grid, warmup=True, **options)
+        compiled.add((kernel.__name__, built.hash))
+        return built
+
+    JITFunction.run = compile_only
+    for name, launch in launches():
+        try:
+            launch()
+        except Exception as error:
+            raise SystemExit(f"{name}: {type(error).__name__}: {error}") from error
+    print(len(compiled))
+
+
+if __name__ == "__main__":
+    main()
