@@ -25,6 +25,7 @@ def load(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_whisper_on_voices_it_never_heard(
     monkeypatch: pytest.MonkeyPatch, whisper_folder: Path
 ) -> None:

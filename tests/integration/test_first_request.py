@@ -180,6 +180,7 @@ def check_that_unprepared_ones_are_seen(
         check_first_requests(folder, device, quantization, "unprepared", **empty)
 
 
+@pytest.mark.slow
 def test_it_is_seen_where_a_first_request_compiles(tmp_path: Path) -> None:
     check_that_unprepared_ones_are_seen(T5, "cpu", "none", tmp_path)
 
@@ -203,6 +204,7 @@ def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
     assert (runner.slots.host["logprobs"][runner.slots.scratch] == -1).all()
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_once_for_a_machine(tmp_path: Path) -> None:
     """Two processes that find none compile side by side, and say so; a third one finds theirs."""
     environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -25,6 +25,7 @@ FORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fork", "code"), [("os.fork", "7"), ("multiprocessing", "0")])
 def test_it_is_told_at_once_and_ends_by_itself(fork: str, code: str) -> None:
     program = f"""

@@ -199,6 +199,7 @@ def test_a_forked_child_is_told_and_does_not_end_its_parents_workers() -> None:
     assert parent == "eight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ray", [False, True])
 def test_an_engine_in_a_forked_child_is_refused_at_once(ray: bool) -> None:
     """Ray's client would hang in it and OpenMP end it. It ends with its own exit code, not with

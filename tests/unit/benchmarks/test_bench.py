@@ -38,6 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_throughput_and_latency_beside_transformers(folder: Path, ray_cluster: None) -> None:
     load = serving.Load(requests=6, input_size=2, output_tokens=4)
     options = {
