@@ -15,9 +15,12 @@ def not_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether any of `tensors`, all on one device, holds NaN or an infinity. Reads each of them
     once, and waits for the device once.
 
-    A vector may hold -inf: biases of logits forbid tokens so.
+    A vector may hold -inf: biases of logits forbid tokens so. Tensors without data (on the meta
+    device) hold nothing.
     """
-    floats = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    floats = [
+        tensor.detach() for tensor in tensors if tensor.is_floating_point() and not tensor.is_meta
+    ]
     if not floats:
         return False
     sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in floats]).tolist()
