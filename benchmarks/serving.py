@@ -11,6 +11,7 @@ import numpy as np
 
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.audio_config import AudioConfig
@@ -44,7 +45,7 @@ class Load:
         inputs = (
             [self.input_size] * self.requests
             if audio
-            else rng.integers(-(-most // 20), most + 1, self.requests).tolist()
+            else rng.integers(ceil_div(most, 20), most + 1, self.requests).tolist()
         )
         return list(zip(inputs, outputs, strict=True))
 

@@ -205,7 +205,7 @@ class DecoderRunner:
         model = self.model_config
         cross_kv = CrossKV(self.model, self.pool, self.handoff)
         if self._uses_graphs:
-            fixed = model.family.input == "audio" and self.config.encoder.window == "full"
+            fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
         return cross_kv

@@ -14,6 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
 from antiphon.kernels import full_attention as full
@@ -100,7 +101,7 @@ def _write_pages(dtype: torch.dtype, page_type: torch.dtype) -> None:
 
 
 def _attend_pages(dtype: torch.dtype, page_type: torch.dtype, causal: bool, queries: int) -> None:
-    tokens, blocks = ROWS * queries, -(-queries // BLOCK_M)
+    tokens, blocks = ROWS * queries, ceil_div(queries, BLOCK_M)
     shape = (ROWS, blocks, HEADS, HEAD_DIM, 1500)
     launch = PagedLaunch.choose("causal" if causal else "cross", *shape, 132, page_type == FLOAT8)
     room = Workspace.make(
