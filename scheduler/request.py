@@ -105,6 +105,8 @@ class Request:
     deadline: float = math.inf  # seconds of the scheduler's own clock
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules; likewise
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
@@ -134,7 +136,11 @@ class Request:
 @dataclass
 class Finished:
     """The end of a request; sent exactly once. `reason` is set when it is DONE, `error`
-    otherwise."""
+    otherwise.
+
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed.
+    """
 
     id: int
     state: RequestState
@@ -143,12 +149,17 @@ class Finished:
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+    token_logprobs: list[float] = field(default_factory=list)
+    restricted_logprob: float = 0.0
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
-        return cls(request.id, request.state, tokens, reason, error, logprobs, request.metrics)
+        return cls(
+            request.id, request.state, tokens, reason, error, logprobs, request.metrics,
+            request.token_logprobs, request.restricted_logprob,
+        )  # fmt: skip
 
 
 @dataclass

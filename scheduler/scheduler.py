@@ -10,7 +10,7 @@ from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch, StopReason
 from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
 from antiphon.scheduler.limits import Limits, refusal
-from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Finished, FinishReason, Request, RequestState, StepOutput
 from antiphon.scheduler.residency import Residency
@@ -218,8 +218,10 @@ class Scheduler:
         stops = batch.settle(slots, positions, tokens)
         self.counters["steps"] += 1
         self.counters["tokens"] += len(slots)
-        if result.logprobs is not None:
-            self._add_logprobs(plan, result.logprobs, result.tokens, rows)
+        batch.add_logprobs(slots, positions, result, rows)
+        for row in rows[batch.wants_logprobs[slots]]:
+            request = batch.request_at(plan.slots[row])
+            request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
         for slot in slots[is_first]:
             batch.request_at(slot).metrics.first_token_at = time.time()
         streaming = batch.streams[slots]
@@ -228,15 +230,6 @@ class Scheduler:
         for row in np.flatnonzero(stops):
             reason = StopReason(stops[row]).finish_reason
             self.finish(batch.request_at(slots[row]), RequestState.DONE, reason=reason)
-
-    def _add_logprobs(
-        self, plan: StepPlan, logprobs: Logprobs, tokens: np.ndarray, live_rows: np.ndarray
-    ) -> None:
-        for i in np.flatnonzero(np.isin(logprobs.rows, live_rows)):
-            row = logprobs.rows[i]
-            request = self.batch.request_at(plan.slots[row])
-            count = request.params.logprobs or 0
-            request.logprobs.append(logprobs.of_token(int(i), int(tokens[row]), count))
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
