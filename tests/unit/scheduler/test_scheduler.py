@@ -46,7 +46,14 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields
+        id_,
+        np.arange(2, 2 + prompt),
+        (media,),
+        SamplingParams(),
+        rules,
+        max_tokens,
+        seed=0,
+        **fields,
     )
 
 
@@ -120,7 +127,7 @@ class Driver:
             self.writer[write.key] = plan
         for slot in (admission.slot for admission in plan.admissions):
             request = self.scheduler.batch.requests[slot]
-            self.reads[request.id] = self.writer[request.media.key]
+            self.reads[request.id] = self.writer[request.cross.key]
         self.plans.append(plan)
         return True
 
@@ -496,7 +503,7 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         request = make_request(id_, timeout=1e5)
         sound = np.zeros(4)
         sounds.append(weakref.ref(sound))
-        request.media = replace(request.media, payload=sound)
+        request.inputs = (replace(request.cross, payload=sound),)
         scheduler.add(request)
         scheduler.cancel(id_)
     scheduler.pop_output()
