@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from antiphon.attention.interface import PlannedAttention
@@ -133,6 +134,12 @@ class DecoderRunner:
         """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
 
+    @property
+    def prompt_room(self) -> int | None:
+        """Prompt tokens, beyond one for each prompt, of the largest step that has a graph; None
+        without graphs."""
+        return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
+
     # ------------------------------------------------------------------ construction
 
     def _make_slots(self) -> Slots:
@@ -165,17 +172,17 @@ class DecoderRunner:
 
     def _make_inputs(self) -> InputBuffer:
         model, options, page_size = self.model_config, self.config.scheduler, self.pool.page_size
-        longest = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
+        largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
         limits = InputLimits(
             sequences=options.max_num_seqs,
-            tokens=longest + options.max_num_seqs,
+            tokens=max(options.max_num_batched_tokens, largest_graph),
             self_pages=pages_for(model.max_decoder_len, page_size),
             cross_pages=pages_for(model.max_encoder_len, page_size),
             page_size=page_size,
             scratch_slot=self.slots.scratch,
             scratch_page=self.pool.scratch_page,
         )
-        in_flight = 2 * options.num_scheduler_steps  # with overlap: two rounds
+        in_flight = options.num_scheduler_steps + 1  # with the one that is being launched
         return InputBuffer(limits, self.device, in_flight + 1)
 
     @property
@@ -230,7 +237,7 @@ class DecoderRunner:
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
         """The graph for `plan`, whose admissions the slots have taken in."""
-        features = self.sampler.features(plan.slots)
+        features = self.sampler.features(plan.slots[plan.samples])
         shapes = () if self.graphs is None else self.graphs.shapes
         return choose_graph(plan, features, shapes)
 
@@ -239,17 +246,18 @@ class DecoderRunner:
     ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
         """Tokens [sequences] of the step on the device, and log-probabilities if any row asks."""
         tokens, logits = self._tokens[: len(plan.slots)], self._logits[: len(plan.slots)]
+        slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         if not choice.samples:
-            return self.sampler(logits, plan.slots, plan.kv_lens)
+            return self.sampler(logits, slots, plan.kv_lens)
         if choice.features.logprobs:
-            return tokens, self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
+            return tokens, self.sampler.logprobs(logits, tokens, slots, plan.kv_lens)
         return tokens, None
 
     def _send_back(
         self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
     ) -> LaunchedStep:
         if self.device.type == "cpu":
-            return LaunchedStep(tokens, logprobs, None, refused)
+            return LaunchedStep(tokens.clone(), logprobs, None, refused)
         host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
         copied = None if logprobs is None else logprobs.start_copy()
@@ -264,7 +272,7 @@ class DecoderRunner:
         self._run_model(inputs, attentions)
         count = inputs.shape.sequences
         self.sampler.greedy(
-            self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count]
+            self._logits[:count], inputs.sample_slots, inputs.lengths, self._tokens[:count]
         )
 
     def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
