@@ -78,7 +78,7 @@ class LocalEngine:
         )
         prompt = start + np.arange(4 if audio else 1)
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
-        return Request(number, prompt, media, params, DecodingRules(), output_tokens, seed=0)
+        return Request(number, prompt, (media,), params, DecodingRules(), output_tokens, seed=0)
 
     def _receive(self, output: StepOutput) -> None:
         for finished in output.finished:

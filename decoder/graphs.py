@@ -128,4 +128,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
     slots = np.full(shape.sequences, buffer.scratch_slot)
     table = np.full((shape.sequences, 1), buffer.scratch_page)
-    return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))
+    none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, table, ones)

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from antiphon.attention.interface import PlannedAttention
@@ -137,6 +138,12 @@ class DecoderRunner:
         """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
 
+    @property
+    def prompt_room(self) -> int | None:
+        """Prompt tokens, beyond one for each prompt, of the largest step that has a graph; None
+        without graphs."""
+        return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
+
     # ------------------------------------------------------------------ construction
 
     def _make_slots(self) -> Slots:
@@ -169,17 +176,17 @@ class DecoderRunner:
 
     def _make_inputs(self) -> InputBuffer:
         model, options, page_size = self.model_config, self.config.scheduler, self.pool.page_size
-        longest = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
+        largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
         limits = InputLimits(
             sequences=options.max_num_seqs,
-            tokens=longest + options.max_num_seqs,
+            tokens=max(options.max_num_batched_tokens, largest_graph),
             self_pages=pages_for(model.max_decoder_len, page_size),
             cross_pages=pages_for(model.max_encoder_len, page_size),
             page_size=page_size,
             scratch_slot=self.slots.scratch,
             scratch_page=self.pool.scratch_page,
         )
-        in_flight = 2 * options.num_scheduler_steps  # with overlap: two rounds
+        in_flight = options.num_scheduler_steps + 1  # with the one that is being launched
         return InputBuffer(limits, self.device, in_flight + 1)
 
     @property
@@ -228,10 +235,11 @@ class DecoderRunner:
         else:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
-            features = self.sampler.features(plan.slots)
+            features = self.sampler.features(plan.slots[plan.samples])
             self._run_and_sample(inputs, self._plan_attention(inputs), features)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
-        top = self.sampler.finish(logits, plan.slots, plan.kv_lens, samples)
+        slots = np.where(plan.samples, plan.slots, self.slots.scratch)
+        top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
         return self._send_back(samples, top, refused)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
@@ -259,7 +267,11 @@ class DecoderRunner:
         self._run_model(inputs, attentions)
         count = inputs.shape.sequences
         self.sampler.greedy(
-            self._logits[:count], inputs.slots, inputs.lengths, self._samples.first(count), features
+            self._logits[:count],
+            inputs.sample_slots,
+            inputs.lengths,
+            self._samples.first(count),
+            features,
         )
 
     def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:

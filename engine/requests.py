@@ -99,7 +99,7 @@ class OpenRequests:
         request = Request(
             id=next(self._ids),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
+            inputs=(Media(media.key, media.kind, media.num_tokens, media.payload),),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -183,5 +183,5 @@ class OpenRequests:
     def _close(self, opened: OpenRequest) -> None:
         request = opened.request
         del self._open[request.id]
-        self.router.release(opened.route, request.media.num_tokens)
+        self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
         self.dispatcher.release(request)

@@ -32,6 +32,7 @@ def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) 
         np.arange(count)[::-1].copy(),
         np.arange(count),
         *arrays,
+        np.ones(count, bool),
         table[:, :5],
         table[:, :3],
         np.array(cross_lens),
