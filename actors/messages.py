@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Request, RequestId
 
 # ---------------------------------------------------------------------- engine to decoder
 
@@ -25,14 +25,14 @@ class Submit:
 class Cancel:
     """End a request as cancelled, unless it has ended."""
 
-    request_id: int
+    request_id: RequestId
 
 
 @dataclass(frozen=True)
 class Stop:
     """End a request as done: its text met a stop string."""
 
-    request_id: int
+    request_id: RequestId
 
 
 # ---------------------------------------------------------------------- decoder to encoder
