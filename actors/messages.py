@@ -43,13 +43,13 @@ class EncodeJob:
     """One input to encode.
 
     `payload`: the input, or a `Stored` reference to it in Ray's object store. `num_tokens`: of the
-    encoder's output. `decoder`: index of the decoder worker that wants the hidden states.
+    encoder's output. `decoder`: name of the worker that wants the hidden states.
     """
 
     key: str
     num_tokens: int
     payload: Any
-    decoder: int
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Withdraw:
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
     """
 
-    decoder: int
+    decoder: str
     keys: tuple[str, ...]
 
 

@@ -52,7 +52,7 @@ class LocalEngine:
         def submit(count: int) -> None:
             requests = list(itertools.islice(left, count))
             began.update({request.id.number: time.perf_counter() for request in requests})
-            self._workers.submit(0, requests)
+            self._workers.submit("decoder-0", requests)
 
         submit(in_flight)
         while len(took) < len(sizes):

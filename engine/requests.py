@@ -65,8 +65,11 @@ class OpenRequests:
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
-        self.router = Router(num_encoders, num_decoders)
-        self.dispatcher = Dispatcher(num_decoders, self._not_sent)
+        self.router = Router(
+            [f"encoder-{i}" for i in range(num_encoders)],
+            [f"decoder-{i}" for i in range(num_decoders)],
+        )
+        self.dispatcher = Dispatcher(self._not_sent)
         self._open: dict[int, OpenRequest] = {}  # by number
         self._numbers = itertools.count()
 

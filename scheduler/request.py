@@ -117,7 +117,7 @@ class Request:
     streams: bool = False  # its tokens are sent as they come, not only at its end
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
-    encoder: int = 0  # index of the encoder worker; set by the router
+    encoder: str = ""  # name of the encoder worker; set by the router
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING

@@ -4,16 +4,17 @@ The least loaded pair, unless another one already has the request's media.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 REMEMBERED_MEDIA = 65_536
 
 
 class Route(NamedTuple):
-    """Indices of the workers that a request goes through."""
+    """Names of the workers that a request goes through."""
 
-    encoder: int
-    decoder: int
+    encoder: str
+    decoder: str
 
 
 class Router:
@@ -24,10 +25,10 @@ class Router:
     """
 
     def __init__(
-        self, num_encoders: int, num_decoders: int, imbalance_tokens: int = 65_536
+        self, encoders: Iterable[str], decoders: Iterable[str], imbalance_tokens: int = 65_536
     ) -> None:
-        self.encoder_load = [0] * num_encoders
-        self.decoder_load = [0] * num_decoders
+        self.encoder_load = dict.fromkeys(encoders, 0)
+        self.decoder_load = dict.fromkeys(decoders, 0)
         self.imbalance_tokens = imbalance_tokens
         self._last_route: OrderedDict[str, Route] = OrderedDict()  # by media key
 
@@ -45,8 +46,9 @@ class Router:
         self.encoder_load[route.encoder] -= num_tokens
         self.decoder_load[route.decoder] -= num_tokens
 
-    def _overloaded(self, decoder: int) -> bool:
-        return self.decoder_load[decoder] - min(self.decoder_load) > self.imbalance_tokens
+    def _overloaded(self, decoder: str) -> bool:
+        least = min(self.decoder_load.values())
+        return self.decoder_load[decoder] - least > self.imbalance_tokens
 
     def _remember(self, key: str, route: Route) -> None:
         self._last_route[key] = route
@@ -55,6 +57,6 @@ class Router:
             self._last_route.popitem(last=False)
 
 
-def _least(loads: list[int]) -> int:
-    """Index of the smallest load; the first of equal ones."""
-    return min(range(len(loads)), key=loads.__getitem__)
+def _least(loads: dict[str, int]) -> str:
+    """The worker with the smallest load; the first of equal ones."""
+    return min(loads, key=loads.__getitem__)
