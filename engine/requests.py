@@ -21,7 +21,7 @@ from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
-from antiphon.scheduler.router import Route, Router
+from antiphon.scheduler.router import Route, Router, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,9 @@ class OpenRequests:
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
-        self.router = Router(
-            [f"encoder-{i}" for i in range(num_encoders)],
-            [f"decoder-{i}" for i in range(num_decoders)],
-        )
+        encoders = [WorkerState(f"encoder-{i}", "encoder") for i in range(num_encoders)]
+        decoders = [WorkerState(f"decoder-{i}", "decoder") for i in range(num_decoders)]
+        self.router = Router([*encoders, *decoders])
         self.dispatcher = Dispatcher(self._not_sent)
         self._open: dict[int, OpenRequest] = {}  # by number
         self._numbers = itertools.count()
@@ -100,6 +99,7 @@ class OpenRequests:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
         route = self.router.route(media.key, media.num_tokens)
+        assert route is not None  # no worker drains or dies yet
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),

@@ -271,7 +271,7 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
             stats = await engine.stats()
             assert (stats["open"], stats["done"], stats["cancelled"]) == (0, 60, 1)
             assert stats["kv_pages_available"] == stats["kv_pages"]
-            assert sum(engine.requests.router.decoder_load.values()) == 0
+            assert engine.requests.router.load_of("decoder-0") == 0
 
     asyncio.run(run())
 
