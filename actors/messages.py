@@ -7,21 +7,14 @@ new message is added to `Message` below. `HiddenStates` is defined in `antiphon.
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from antiphon.actors.address import Address
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request, StepOutput
-
-
-class Incarnation(NamedTuple):
-    """One life of a worker: the supervisor raises the epoch at every restart."""
-
-    worker: str
-    epoch: int
+from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -74,20 +67,20 @@ class Submit(_Message):
 class Cancel(_Message):
     """End a request as cancelled, unless it has ended."""
 
-    request_id: int
+    request_id: RequestId
 
 
 class Stop(_Message):
     """End a request as done: its text met a stop string."""
 
-    request_id: int
+    request_id: RequestId
 
 
 class Unreadable(_Message):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
 
-    request_id: int
+    request_id: RequestId
     error: str
 
 
@@ -171,9 +164,8 @@ class Withdrawn(_Message):
 
 
 class Output(_Message):
-    """What happened to a frontend's requests in one step of a decoder worker."""
+    """What happened to one frontend's requests in a step of a decoder worker."""
 
-    sender: Incarnation
     output: StepOutput
 
 
