@@ -106,7 +106,8 @@ class NeedInput(_Message):
 
 
 class InputGone(_Message):
-    """No open request of this frontend uses the inputs with these keys."""
+    """No open request of this frontend uses the inputs with these keys. An answer to `NeedInput`,
+    and sent unasked when inputs were sent before and are not needed after all."""
 
     frontend: str
     keys: tuple[str, ...]
@@ -119,13 +120,13 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
-    states. `frontend`: name of one that holds the input.
+    states. `frontends`: names of those that hold the input; at least one.
     """
 
     key: str
     num_tokens: int
     decoder: str
-    frontend: str
+    frontends: tuple[str, ...]
 
 
 class Encode(_Message):
@@ -148,10 +149,14 @@ class Withdraw(_Message):
 
 
 class EncodeFailed(_Message):
-    """The input of this key could not be encoded. `error`: a sentence for the user."""
+    """The input of this key could not be encoded. `error`: a sentence for the user.
+
+    `input_gone`: no frontend that the job named holds it any more; another one may.
+    """
 
     key: str
     error: str
+    input_gone: bool = False
 
 
 class Withdrawn(_Message):

@@ -77,8 +77,8 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    # Token ids or samples, or a reference to them; opaque here.
-    payload: Any = field(repr=False, compare=False)
+    # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
+    payload: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class Request:
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
+    inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
     logprobs: list[TokenLogprobs] = field(default_factory=list)
