@@ -3,6 +3,7 @@
 Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
+import gc
 import time
 from abc import ABC, abstractmethod
 
@@ -23,6 +24,7 @@ class WorkerActor(ABC):
 
     def listen(self) -> Address:
         """Starts receiving. Messages wait until `connect` starts the workers."""
+        freeze_heap()
         self._host = Host.here()
         receiver = Receiver(self._host, self.receive)
         receiver.start()

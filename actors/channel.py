@@ -13,6 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import zmq
 
@@ -43,6 +44,10 @@ class PeerGone(AntiphonError):
     """A message could not be sent: its receiver has not taken the last MAX_QUEUED ones."""
 
 
+def _new_socket(kind: int) -> Any:  # pyzmq sets options through attributes, unknown to mypy
+    return zmq.Context.instance().socket(kind)
+
+
 class Sender:
     """To the receiver at `address`. For one thread at a time. `node`: the sender's own.
 
@@ -54,7 +59,7 @@ class Sender:
     def __init__(self, address: Address, node: str, linger_ms: int = 1000) -> None:
         self.address = address
         self._encoder = MessageEncoder(address.token)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket = _new_socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
         self._socket.setsockopt(zmq.LINGER, linger_ms)
         self._socket.copy_threshold = COPIED_BYTES
@@ -84,7 +89,7 @@ class _Inbox:
     """The socket of a receiver, and the messages in it."""
 
     def __init__(self, host: Host) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self._socket = _new_socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVED)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + CURVE_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

@@ -82,10 +82,10 @@ class LocalWorkers(Workers):
         return [self.counters()]
 
     async def watch(self) -> None:
-        while (failure := self.failure() or self._failed) is None:
+        while (failure := self.failure()) is None and self._failed is None:
             await asyncio.sleep(CHECK_SECONDS)
-        if failure is self._failed:
-            raise failure
+        if self._failed is not None:
+            raise self._failed
         raise EngineDeadError(f"a worker ended: {type(failure).__name__}: {failure}") from failure
 
     def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:

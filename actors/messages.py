@@ -2,7 +2,8 @@
 
 Each process has one inbox, and each worker one `handle(message)`, which tells messages apart with
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
-new message is added to `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`.
+message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
+`Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -16,22 +17,17 @@ from antiphon.actors.address import Address
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
-
-class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Encoded as a list: the name of its type, then its fields."""
-
-
 # ---------------------------------------------------------------------- to every worker
 
 
-class Attach(_Message):
+class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A frontend says where it receives, before its first request."""
 
     frontend: str
     address: Address
 
 
-class Detach(_Message):
+class Detach(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A frontend is gone: nothing is sent to it any more, and its inputs are dropped."""
 
     frontend: str
@@ -49,7 +45,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     load: dict[str, float] = {}
 
 
-class Members(_Message):
+class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """All members of the engine, whenever one of them has changed."""
 
     members: list[Member]
@@ -58,25 +54,25 @@ class Members(_Message):
 # ---------------------------------------------------------------------- frontend to decoder
 
 
-class Submit(_Message):
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """New requests, in their order of arrival."""
 
     requests: list[Request]
 
 
-class Cancel(_Message):
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """End a request as cancelled, unless it has ended."""
 
     request_id: RequestId
 
 
-class Stop(_Message):
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """End a request as done: its text met a stop string."""
 
     request_id: RequestId
 
 
-class Unreadable(_Message):
+class Unreadable(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
 
@@ -87,7 +83,7 @@ class Unreadable(_Message):
 # ---------------------------------------------------------------------- frontend and encoder
 
 
-class Input(_Message, eq=False):
+class Input(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     """The input with this content key: int32 token ids [n] or float32 samples [n].
 
     Sent before an encoder is asked to encode it, and in answer to `NeedInput`.
@@ -98,14 +94,14 @@ class Input(_Message, eq=False):
     array: np.ndarray
 
 
-class NeedInput(_Message):
+class NeedInput(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """An encoder has jobs for inputs that it does not hold. Answered by `Input` or `InputGone`."""
 
     encoder: str
     keys: tuple[str, ...]
 
 
-class InputGone(_Message):
+class InputGone(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """No open request of this frontend uses the inputs with these keys. An answer to `NeedInput`,
     and sent unasked when inputs were sent before and are not needed after all."""
 
@@ -129,13 +125,13 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     frontends: tuple[str, ...]
 
 
-class Encode(_Message):
+class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
 
     jobs: list[EncodeJob]
 
 
-class Withdraw(_Message):
+class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
@@ -148,7 +144,7 @@ class Withdraw(_Message):
 # ---------------------------------------------------------------------- encoder to decoder
 
 
-class EncodeFailed(_Message):
+class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The input of this key could not be encoded. `error`: a sentence for the user.
 
     `input_gone`: no frontend that the job named holds it any more; another one may.
@@ -159,7 +155,7 @@ class EncodeFailed(_Message):
     input_gone: bool = False
 
 
-class Withdrawn(_Message):
+class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """These keys were withdrawn before their encoding began."""
 
     keys: tuple[str, ...]
@@ -168,13 +164,13 @@ class Withdrawn(_Message):
 # ---------------------------------------------------------------------- worker to the others
 
 
-class Output(_Message):
+class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What happened to one frontend's requests in a step of a decoder worker."""
 
     output: StepOutput
 
 
-class Heartbeat(_Message):
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Sent by a worker's own loop. `held`: a compact sketch of the content keys it holds."""
 
     sender: Incarnation
