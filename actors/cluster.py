@@ -141,8 +141,8 @@ class RayWorkers(Workers):
     def submit(self, decoder: str, requests: list[Request]) -> None:
         for request in requests:
             self._store.use(request)
-        stored = [request for request in requests if isinstance(request.media.payload, Stored)]
-        direct = [request for request in requests if not isinstance(request.media.payload, Stored)]
+        stored = [request for request in requests if _is_stored(request)]
+        direct = [request for request in requests if not _is_stored(request)]
         if direct:
             self._command_senders[decoder].send(Submit(direct))
         if stored:  # only Ray can pass a reference into its object store on
@@ -156,7 +156,7 @@ class RayWorkers(Workers):
 
     def _send(self, decoder: str, request: Request, message: Cancel | Stop) -> None:
         """Uses the request's own transport, so the message cannot overtake it."""
-        if isinstance(request.media.payload, Stored):
+        if _is_stored(request):
             self.decoders[decoder].receive.remote(message)
         else:
             self._command_senders[decoder].send(message)
@@ -187,6 +187,10 @@ class RayWorkers(Workers):
         return list(
             await asyncio.gather(*(worker.stats.remote() for worker in self.decoders.values()))
         )
+
+
+def _is_stored(request: Request) -> bool:
+    return any(isinstance(media.payload, Stored) for media in request.inputs)
 
 
 async def _ending(worker: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.scheduler.request import Request, RequestId
+from antiphon.scheduler.request import Media, Request, RequestId
 
 MAX_OBJECT_BYTES = 16 << 20  # so that the first input of a batch does not wait for many others
 
@@ -48,19 +48,24 @@ class PayloadStore:
         return self.put(array) if kept is None else kept.stored
 
     def use(self, request: Request) -> None:
-        """Adds a user of the request's input. Equal content is kept once, as first stored."""
-        if isinstance(request.media.payload, Stored):
-            kept = self._kept.setdefault(request.media.key, _Kept(request.media.payload))
-            kept.users.add(request.id)
-            request.media = replace(request.media, payload=kept.stored)
+        """Adds a user of the request's inputs. Equal content is kept once, as first stored."""
+        request.inputs = tuple(self._used(media, request.id) for media in request.inputs)
+
+    def _used(self, media: Media, user: RequestId) -> Media:
+        if not isinstance(media.payload, Stored):
+            return media
+        kept = self._kept.setdefault(media.key, _Kept(media.payload))
+        kept.users.add(user)
+        return replace(media, payload=kept.stored)
 
     def release(self, request: Request) -> None:
-        """The request has ended: its input may go unless another request uses it."""
-        kept = self._kept.get(request.media.key)
-        if kept is not None:
-            kept.users.discard(request.id)
-            if not kept.users:
-                del self._kept[request.media.key]
+        """The request has ended: its inputs may go unless other requests use them."""
+        for media in request.inputs:
+            kept = self._kept.get(media.key)
+            if kept is not None:
+                kept.users.discard(request.id)
+                if not kept.users:
+                    del self._kept[media.key]
 
     def put(self, array: np.ndarray) -> Stored:
         """Returns once `array` is in the store. From any thread.

@@ -79,8 +79,8 @@ class LocalEngine:
         prompt = start + np.arange(4 if audio else 1)
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(
-            RequestId("benchmark", number), prompt, media, params, DecodingRules(), output_tokens,
-            seed=0,
+            RequestId("benchmark", number), prompt, (media,), params, DecodingRules(),
+            output_tokens, seed=0,
         )  # fmt: skip
 
     def _receive(self, output: StepOutput) -> None:

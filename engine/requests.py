@@ -103,7 +103,7 @@ class OpenRequests:
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
+            inputs=(Media(media.key, media.kind, media.num_tokens, media.payload),),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -187,5 +187,5 @@ class OpenRequests:
     def _close(self, opened: OpenRequest) -> None:
         request = opened.request
         del self._open[request.id.number]
-        self.router.release(opened.route, request.media.num_tokens)
+        self.router.release(opened.route, request.encoder_tokens)
         self.dispatcher.release(request)

@@ -35,7 +35,7 @@ def receiver(received: Received) -> Iterator[CommandReceiver]:
 
 def request(number: int, samples: np.ndarray) -> Request:
     media = Media(f"clip {number}", "audio", 1500, samples)
-    return Request(number, np.array([1]), media, SamplingParams(), DecodingRules(), 8, 0)
+    return Request(number, np.array([1]), (media,), SamplingParams(), DecodingRules(), 8, 0)
 
 
 def submitted(received: Received) -> list[Request]:
@@ -56,7 +56,7 @@ def test_messages_arrive_in_order_and_arrays_are_equal(
     for number, array in enumerate(arrays):
         (arrived,) = submitted(received)
         assert arrived.id == number
-        np.testing.assert_array_equal(arrived.media.payload, array)
+        np.testing.assert_array_equal(arrived.inputs[0].payload, array)
         assert received.get(timeout=5) == Cancel(number)
         assert received.get(timeout=5) == Stop(number)
     sender.close()
@@ -70,7 +70,7 @@ def test_a_message_keeps_what_it_held_when_it_was_sent(
     sender, samples = CommandSender(receiver.address, receiver.token), np.ones(100_000, np.float32)
     sender.send(Submit([request(0, samples), request(1, samples)]))
     samples[:] = 2
-    first, second = (arrived.media.payload for arrived in submitted(received))
+    first, second = (arrived.inputs[0].payload for arrived in submitted(received))
     assert (first == 1).all()
     assert np.shares_memory(first, second)
     sender.close()

@@ -190,7 +190,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     monkeypatch.setattr(worker.replica.runner, "launch", lost)
     monkeypatch.setattr(worker.replica.runner, "probe", lost)
     request = engine.request(np.array([5, 6], np.int32), [0], 6)
-    hidden = engine.encoder.encode([request.media.payload]).hidden
+    hidden = engine.encoder.encode([request.inputs[0].payload]).hidden
 
     class Encoder:
         in_this_process = True

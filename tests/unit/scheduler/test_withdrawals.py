@@ -39,8 +39,9 @@ def make_scheduler(**changes: int) -> Scheduler:
 def make_request(id_: int, key: str, encoder: str = "0") -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        name(id_), np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
-    )
+        name(id_), np.arange(2, 4), (media,), SamplingParams(), DecodingRules(), 3, 0,
+        encoder=encoder,
+    )  # fmt: skip
 
 
 def name(number: int) -> RequestId:
@@ -324,7 +325,7 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     for request in requests[1:]:
         engine.replica.scheduler.cancel(request.id)
     engine.step()
-    assert [media.key for media in engine.unencoded] == [requests[0].media.key]
+    assert [media.key for media in engine.unencoded] == [requests[0].inputs[0].key]
     engine.delay_encodes = False
     ends = engine.run()
     assert [ends[request.id.number].state for request in requests] == [RequestState.DONE] + [
