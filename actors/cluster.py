@@ -55,9 +55,9 @@ class RayWorkers(Workers):
             num_gpus=placement.gpu_share,
         )
         encoders = 0 if placement.colocated else config.encoder.replicas
-        self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
+        self.encoders = {f"encoder-{i}": remote(EncoderActor).remote() for i in range(encoders)}
         decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
+        self.decoders = {f"decoder-{i}": decoder.remote() for i in range(config.decoder.replicas)}
         self.colocated = placement.colocated
         self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
         self._members: list[Member] = []
@@ -70,7 +70,7 @@ class RayWorkers(Workers):
 
     @property
     def all(self) -> list[Any]:
-        return [*self.encoders, *self.decoders]
+        return [*self.encoders.values(), *self.decoders.values()]
 
     # ------------------------------------------------------------------ start and end
 
@@ -84,12 +84,12 @@ class RayWorkers(Workers):
     ) -> None:
         """Loads all weights in parallel. `wait` returns the results of calls."""
         calls = [
-            worker.load.remote(Incarnation(f"encoder-{index}", 0), model, config, gpu_share)
-            for index, worker in enumerate(self.encoders)
+            worker.load.remote(Incarnation(name, 0), model, config, gpu_share)
+            for name, worker in self.encoders.items()
         ]
         calls += [
-            worker.load.remote(Incarnation(f"decoder-{index}", 0), model, config, rules, gpu_share)
-            for index, worker in enumerate(self.decoders)
+            worker.load.remote(Incarnation(name, 0), model, config, rules, gpu_share)
+            for name, worker in self.decoders.items()
         ]
         info = wait(calls)
         self.info |= {**info[0], **info[-1]}
@@ -97,11 +97,10 @@ class RayWorkers(Workers):
     def connect(self, wait: Callable[[list[Any]], list[Any]]) -> None:
         """Connects the workers with each other, and starts them."""
         addresses = wait([worker.listen.remote() for worker in self.all])
-        roles = ["encoder"] * len(self.encoders) + ["decoder"] * len(self.decoders)
-        numbers = [*range(len(self.encoders)), *range(len(self.decoders))]
+        names = [*self.encoders, *self.decoders]
         self._members = [
-            Member(f"{role}-{number}", role, 0, address)
-            for role, number, address in zip(roles, numbers, addresses, strict=True)
+            Member(name, "encoder" if name in self.encoders else "decoder", 0, address)
+            for name, address in zip(names, addresses, strict=True)
         ]
         if self.colocated:  # the encoder in a decoder's process receives at its address
             self._members += [
@@ -169,7 +168,9 @@ class RayWorkers(Workers):
         )
 
     async def stats(self) -> list[dict[str, int]]:
-        return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
+        return list(
+            await asyncio.gather(*(worker.stats.remote() for worker in self.decoders.values()))
+        )
 
 
 async def _ending(worker: Any) -> str:
