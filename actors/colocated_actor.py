@@ -12,6 +12,7 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.garbage import freeze_heap
 
 
 class ColocatedActor(DecoderActor):
@@ -38,6 +39,7 @@ class ColocatedActor(DecoderActor):
         return {"encoder": self.encoder.info, **info}
 
     def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
+        freeze_heap()
         self.start(OutputSender(address, token).send)
         return self._listen()
 

@@ -9,6 +9,7 @@ from antiphon.actors.messages import DecoderMessage, EncoderMessage
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.garbage import freeze_heap
 
 
 class DecoderActor(WorkerActor):
@@ -39,6 +40,7 @@ class DecoderActor(WorkerActor):
         """Starts the worker. `encoders`: handles of the encoders' actors, by index. `address` and
         `token`: where the engine receives outputs. Returns those where this actor receives
         commands."""
+        freeze_heap()
         peers = {index: RemotePeer[EncoderMessage](actor) for index, actor in enumerate(encoders)}
         self.decoder.connect(peers, OutputSender(address, token).send)
         return self._listen()

@@ -7,6 +7,7 @@ from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.messages import DecoderMessage, EncoderMessage
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.garbage import freeze_heap
 
 
 class EncoderActor(WorkerActor):
@@ -19,6 +20,7 @@ class EncoderActor(WorkerActor):
 
     def connect(self, decoders: list[Any]) -> None:
         """Starts the worker. `decoders`: handles of the decoders' actors, by index."""
+        freeze_heap()
         peers = {index: RemotePeer[DecoderMessage](actor) for index, actor in enumerate(decoders)}
         self.encoder.connect(peers)
 
