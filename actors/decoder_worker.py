@@ -23,7 +23,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import StepOutput
 
 Send = Callable[[StepOutput], None]  # where outputs go; must not block

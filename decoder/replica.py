@@ -17,7 +17,7 @@ from antiphon.decoder.runner import DecoderRunner, LaunchedStep
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import StepOutput

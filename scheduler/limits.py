@@ -24,6 +24,7 @@ class Limits:
     max_waiting: int
     page_size: int
     encode_timeout: float = math.inf  # seconds, see `EncodeLedger`
+    aging_seconds: float = math.inf  # see `FairQueue`
 
 
 def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:

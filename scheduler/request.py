@@ -120,13 +120,16 @@ class Request:
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the encoder worker; set by the router
+    caller: int = 0  # one of its frontend's; callers share a decoder fairly
+    attempt: int = 0  # how often it was sent before: a later one takes its place
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
     slot: int = -1  # row of the batch while running
-    generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    # Kept here only while it is not running. Of a resumed request, set by the engine.
+    generated: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
@@ -151,6 +154,11 @@ class Request:
     def encoder_tokens(self) -> int:
         """Of all its inputs."""
         return sum(media.num_tokens for media in self.inputs)
+
+    @property
+    def cost(self) -> int:
+        """What its caller pays for it: its tokens, as many as there may be."""
+        return self.encoder_tokens + self.max_len
 
     @property
     def cross_len(self) -> int:
