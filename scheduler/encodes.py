@@ -189,8 +189,10 @@ class EncodeLedger:
         """The encoders that take work, and the epoch of each. Closes the work of lives that are
         over. Returns the requests that waited, and those that are given up: their input killed an
         encoder twice (see `Suspects`)."""
-        self.epochs = dict(epochs)
-        lost: dict[tuple[str, int | None], list[str]] = {}
+        before, self.epochs = self.epochs or {}, dict(epochs)
+        lost: dict[tuple[str, int | None], list[str]] = {
+            (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
+        }
         for key, work in self._work.items():
             epoch = epochs.get(work.encoder)
             if work.epoch is None and epoch is not None:

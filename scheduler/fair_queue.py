@@ -6,11 +6,13 @@ under a load of urgent requests, at least one of a level that lies n numbers low
 n * aging_seconds: none waits for ever, and urgent ones hardly notice.
 
 **Callers.** A caller is one call of a program: the windows of a recording, or the prompts of a
-list, have one in common. Callers of a level share it by tokens, as in start-time fair queueing
-(Goyal, Vin and Cheng, 1996). Each take advances its caller's clock by the tokens of the request;
-next is the caller whose clock is least. A caller that comes, or comes back, starts at the clock of
-the latest take, or at its own if that is ahead. So a short request waits behind one request of each
-other caller, not behind hours of a recording. The requests of one caller keep their order.
+list, have one in common. Callers of a level share it by tokens, as flows share a line in fair
+queueing (Demers, Keshav and Shenker, 1989). Each take advances its caller's clock by the tokens of
+the request; next is the caller whose clock is least. The level's clock advances as if all waiting
+callers were served at once, each at its share. A caller that comes, or comes back, starts at the
+level's clock, or at its own if that is ahead. So a short request waits behind one request of each
+other caller, not behind hours of a recording; and who waits with much gets on even where new
+callers come without end. The requests of one caller keep their order.
 
 Every operation costs O(log n) for n waiting requests, and O(number of levels).
 """
@@ -23,14 +25,18 @@ from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Request
 
 CallerKey = tuple[str, int]  # frontend, and its number for the caller
+# A caller's clock, in tokens; of equal ones, who waited longest since a take goes first: the count
+# of takes at its last one, then the arrival of its request.
+Turn = tuple[float, int, int]
 
 
 class _Caller:
     """The waiting requests of one caller, by arrival."""
 
-    def __init__(self, clock: int) -> None:
+    def __init__(self, clock: float) -> None:
         self.clock = clock  # of its next request, in tokens
-        self.turn = (clock, 0)  # its only valid entry in the level's heap
+        self.taken = 0  # takes of the level at its last one
+        self.turn: Turn = (clock, 0, 0)  # its only valid entry in the level's heap
         self.requests: OpenQueue[tuple[int], Request] = OpenQueue()
 
 
@@ -40,17 +46,17 @@ class _Level:
     def __init__(self, since: float) -> None:
         self.since = since  # when it was last empty, or a request was last taken; in seconds
         self.count = 0
-        self._clock = 0  # of the latest take
+        self._clock, self._takes = 0.0, 0
         self._callers: dict[CallerKey, _Caller] = {}  # those that wait
-        self._turns: list[tuple[tuple[int, int], CallerKey]] = []
-        self._ahead: dict[CallerKey, int] = {}  # clocks of callers that left, while ahead of ours
-        self._returns: list[tuple[int, CallerKey]] = []  # when these may be forgotten
+        self._turns: list[tuple[Turn, CallerKey]] = []
+        self._ahead: dict[CallerKey, float] = {}  # clocks of callers that left, while ahead of ours
+        self._returns: list[tuple[float, CallerKey]] = []  # when these may be forgotten
 
     def push(self, request: Request) -> None:
         key = caller_key(request)
         caller = self._callers.get(key)
         if caller is None:
-            clock = max(self._clock, self._ahead.pop(key, 0))
+            clock = max(self._clock, self._ahead.pop(key, 0.0))
             caller = self._callers[key] = _Caller(clock)
             self._set_turn(key, caller, request.order)
         caller.requests.push((request.order,), request)
@@ -73,8 +79,11 @@ class _Level:
         caller.requests.discard((request.order,))
         self.count -= 1
         if is_taken:
-            self._clock = max(self._clock, caller.clock)
+            self._takes += 1
+            share = request.cost / len(self._callers)
+            self._clock = max(self._clock + share, caller.clock)
             caller.clock += request.cost
+            caller.taken = self._takes
             self._forget_passed()
         if not len(caller.requests):
             self._leave(key, caller)
@@ -85,7 +94,7 @@ class _Level:
             heapq.heapify(self._turns)
 
     def _set_turn(self, key: CallerKey, caller: _Caller, order: int) -> None:
-        caller.turn = (caller.clock, order)
+        caller.turn = (caller.clock, caller.taken, order)
         heapq.heappush(self._turns, (caller.turn, key))
 
     def _leave(self, key: CallerKey, caller: _Caller) -> None:

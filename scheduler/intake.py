@@ -4,7 +4,6 @@ They wait for encoder work to be asked for (WAITING), for its result (ENCODING),
 the batch (READY). Those that were preempted come before all others: they have been in the batch.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,7 +26,7 @@ class Intake:
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.pages, self._counters = pages, counters
+        self.pages, self._clock, self._counters = pages, clock, counters
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, counters
         )
@@ -125,7 +124,7 @@ class Intake:
         ready."""
         for request in self.encodes.arrive(key):
             if request.state is RequestState.ENCODING and self._has_inputs(request):
-                request.metrics.encoded_at = time.time()
+                request.metrics.encoded_at = self._clock()
                 self._enqueue(request, RequestState.READY)
 
     def withdrawn(self, keys: Sequence[str], sender: Incarnation | None) -> None:

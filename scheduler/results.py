@@ -1,8 +1,6 @@
 """Takes the results of a step in: tokens and log-probabilities go to the requests that they are
 of."""
 
-import time
-
 import numpy as np
 
 from antiphon.scheduler.batch import Batch, StopReason
@@ -13,9 +11,12 @@ from antiphon.scheduler.request import FinishReason, Request
 Ending = tuple[Request, FinishReason]
 
 
-def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -> list[Ending]:
+def settle(
+    batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs, now: float
+) -> list[Ending]:
     """Appends the sampled tokens, and adds those of streams to `outputs`. Returns the sequences
-    that are done, and why. Rows whose request has ended since the plan was made are dropped."""
+    that are done, and why. Rows whose request has ended since the plan was made are dropped.
+    `now`: of the scheduler's clock."""
     live = batch.live_rows(plan)
     rows = live[plan.samples[live]]
     slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
@@ -24,7 +25,7 @@ def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -
     if result.logprobs is not None:
         _add_logprobs(batch, plan, result.logprobs, result.tokens, rows)
     for slot in slots[is_first]:
-        batch.request_at(slot).metrics.first_token_at = time.time()
+        batch.request_at(slot).metrics.first_token_at = now
     streaming = batch.streams[slots]
     if streaming.any():
         generated = positions - batch.prompt_len[slots]

@@ -19,6 +19,7 @@ from antiphon.scheduler.request import (
     Incarnation,
     Request,
     RequestId,
+    RequestMetrics,
     RequestState,
 )
 from antiphon.scheduler.residency import Residency
@@ -71,14 +72,13 @@ class Scheduler:
         """Queues `request`, or ends it at once as REFUSED when it can never run here.
 
         With `generated` tokens it goes on behind these. A request that is here already (a message
-        that came twice) is left as it is, unless this is a later attempt, which takes its place.
+        that came twice) is left as it is.
         """
-        if (present := self.requests.get(request.id)) is not None:
-            if request.attempt <= present.attempt:
-                return
-            self._remove(present, RequestState.CANCELLED)
+        if request.id in self.requests:
+            return
         self._arrivals += 1
         request.order = self._arrivals
+        request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
         self._open_tokens += request.encoder_tokens
         try:
@@ -225,7 +225,7 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        for request, reason in settle(self.batch, plan, result, self.outputs):
+        for request, reason in settle(self.batch, plan, result, self.outputs, self._clock()):
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
@@ -267,7 +267,7 @@ class Scheduler:
             self.residency.leave(request)
         self.intake.leave(request)
         self._deadlines.discard((request.deadline, request.order))
-        request.metrics.finished_at = time.time()
+        request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
         self._open_tokens -= request.encoder_tokens
