@@ -62,6 +62,11 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
+    def frontends(self, key: str) -> list[str]:
+        """Names of the frontends whose requests wait for `key`: they hold its input."""
+        waiters = self._work[key].waiters.values() if key in self._work else ()
+        return list(dict.fromkeys(request.id.frontend for request in waiters))
+
     def allows(self, inputs: Sequence[Media], encoder: str) -> bool:
         """True if the budget has room for those of `inputs` that no work is open for. While no work
         is open at all, the inputs of one request may have any size. False while no encoder can be

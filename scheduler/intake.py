@@ -130,15 +130,16 @@ class Intake:
     def withdrawn(self, keys: Sequence[str], sender: Incarnation | None) -> None:
         """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
         for key in keys:
-            self._ask_again(self.encodes.confirm_withdrawal(key, sender))
+            self.ask_again(self.encodes.confirm_withdrawal(key, sender))
 
     def set_encoders(self, epochs: Mapping[str, int]) -> list[Request]:
         """As `Scheduler.set_encoders`. Returns the requests that are to be given up."""
         waiting, given_up = self.encodes.set_encoders(epochs)
-        self._ask_again(waiting)
+        self.ask_again(waiting)
         return given_up
 
-    def _ask_again(self, requests: Sequence[Request]) -> None:
+    def ask_again(self, requests: Sequence[Request]) -> None:
+        """Their encoder work was closed, and must be asked for anew."""
         for request in requests:
             if request.state is RequestState.ENCODING:  # of several inputs, this is the first
                 self._enqueue(request, RequestState.WAITING)
