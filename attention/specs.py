@@ -31,6 +31,7 @@ def _spec(
     return AttentionSpec(
         kind=kind,
         num_heads=half.num_heads,
+        num_kv_heads=half.num_kv_heads,
         head_dim=half.head_dim,
         scale=half.attention_scale,
         dtype=target.dtype,

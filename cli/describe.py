@@ -33,9 +33,9 @@ def summary() -> str:
     """This machine, and the attention backends that an engine would choose on it."""
     device, dtype, capability = _device()
     halves = (
-        ("audio encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, False)),
-        ("text encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, True, ragged=True)),
-        ("decoder", AttentionSpec("causal", 8, 64, 0.125, dtype, device, False, page_size=16)),
+        ("audio encoder", AttentionSpec("full", 8, 8, 64, 0.125, dtype, device, False)),
+        ("text encoder", AttentionSpec("full", 8, 8, 64, 0.125, dtype, device, True, ragged=True)),
+        ("decoder", AttentionSpec("causal", 8, 8, 64, 0.125, dtype, device, False, page_size=16)),
     )
     chosen = {half: choose(half, "auto", [spec]) for half, spec in halves}
     if chosen["audio encoder"] == chosen["text encoder"]:
@@ -82,7 +82,9 @@ def describe_machine() -> str:
     ]
     for name in BACKENDS:
         for kind, bias in kinds:
-            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias), capability)
+            why = refusal(
+                name, AttentionSpec(kind, 8, 8, 64, 0.125, dtype, device, bias), capability
+            )
             verdict = "yes" if why is None else f"no: {why}"
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {verdict}")
     groups = (
@@ -139,7 +141,7 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     page_bytes = KVPool.bytes_per_page(
         model.decoder.num_layers,
         page_size,
-        model.decoder.num_heads,
+        model.decoder.num_kv_heads,
         model.decoder.head_dim,
         torch.float8_e4m3fn if fp8 else target.dtype,
     )

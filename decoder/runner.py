@@ -157,7 +157,7 @@ class DecoderRunner:
             half.num_layers,
             num_pages(self.model_config, self.config, self.target),
             self.config.decoder.kv_page_size,
-            half.num_heads,
+            half.num_kv_heads,
             half.head_dim,
             self.cross.spec.kv_dtype or self.target.dtype,
             self.device,

@@ -36,6 +36,7 @@ class Half(ABC):
     hidden_size: int
     num_layers: int
     num_heads: int
+    num_kv_heads: int  # heads of keys and values, each shared by equally many heads of queries
     head_dim: int
     attention_scale: float  # factor on the product of a query and a key
     ffn_size: int
@@ -80,8 +81,13 @@ class Half(ABC):
         """
         return None
 
-    def check(self, model: str) -> None:  # noqa: B027 (few structures have something to check)
+    def check(self, model: str) -> None:
         """Raises CheckpointError for sizes that contradict each other; names `model` in it."""
+        if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+            raise CheckpointError(
+                f"{model}: {self.num_heads} heads of its {self.side} can't share "
+                f"{self.num_kv_heads} heads of keys and values equally"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,7 @@ class BartHalf(Half):
         return bart_names(self.side, path)
 
     def check(self, model: str) -> None:
+        super().check(model)
         if self.hidden_size % self.num_heads:
             raise CheckpointError(
                 f"{model}: {self.side} hidden size {self.hidden_size} is not a multiple of its "
