@@ -42,21 +42,22 @@ class CrossWrite:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step: a forward of the decoder, in which every sequence runs its last `query_lens` tokens
-    and samples the next one.
+    """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
+    which then has `kv_lens`. Rows that have computed all that they know sample the next one.
 
-    Rows are ordered: decodes (one query) first, then prompts.
+    Rows are ordered: those with one query first.
     """
 
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
-    slots: np.ndarray  # [sequences] rows of the batch
-    ids: np.ndarray  # [sequences] of requests; a slot may change hands before the result comes
-    query_lens: np.ndarray  # [sequences] at least 1
-    kv_lens: np.ndarray  # [sequences] once this step's keys are written
-    self_table: np.ndarray  # [sequences, pages]
-    cross_table: np.ndarray  # [sequences, pages]
-    cross_lens: np.ndarray  # [sequences]
+    slots: np.ndarray  # [rows] of the batch
+    ids: np.ndarray  # [rows] of requests; a slot may change hands before the result comes
+    query_lens: np.ndarray  # [rows] at least 1
+    kv_lens: np.ndarray  # [rows] once this step's keys are written
+    samples: np.ndarray  # [rows] bool
+    self_table: np.ndarray  # [rows, pages]
+    cross_table: np.ndarray  # [rows, pages]
+    cross_lens: np.ndarray  # [rows]
 
     @property
     def num_tokens(self) -> int:
@@ -88,5 +89,5 @@ class Logprobs:
 class StepResult:
     """What a step sampled."""
 
-    tokens: np.ndarray  # [sequences] int64, in the order of the plan's rows
+    tokens: np.ndarray  # [rows] int64, as the plan's; of a row that does not sample, any number
     logprobs: Logprobs | None = None

@@ -97,6 +97,7 @@ class Request:
     max_tokens: int  # resolved: never None
     seed: int
     streams: bool = False  # its tokens are sent as they come, not only at its end
+    waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: int = 0  # index of the encoder worker; set by the router

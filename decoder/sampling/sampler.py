@@ -1,8 +1,9 @@
 """From logits to tokens, for all rows of a step at once, on the device.
 
 The rules that most requests use (`restrictions.py`, then the likeliest token) read their settings
-on the device alone, so that a captured graph holds them. The others run behind it, for the rows
-that ask; which do is known on the host, so nothing waits for the device.
+on the device alone, so that a captured graph holds them and chooses a token for every row. The rows
+that ask for more are chosen once more behind it. Which rows those are is known on the host, so
+nothing waits for the device.
 """
 
 import numpy as np
@@ -29,14 +30,15 @@ from antiphon.decoder.sampling.settings import (
     SamplingFeatures,
 )
 from antiphon.decoder.state import Slots
+from antiphon.runtime.device import to_device
 
 
 class Sampler:
     """The rules of sampling in their order.
 
     A step's rows are sequences: row i continues the one in slot `slots[i]`, which has `lengths[i]`
-    tokens so far. `logits` are [rows, vocabulary] float32. Every way to sample also appends the new
-    tokens to `Slots.tokens`, where the next step reads them.
+    tokens so far. `logits` are [rows, vocabulary] float32. A step calls `greedy`, then `finish`.
+    Both also append the new tokens to `Slots.tokens`, where the next step reads them.
 
     `timestamps`: Whisper's rules, for the sequences that ask; None for models without timestamps.
     """
@@ -48,45 +50,64 @@ class Sampler:
         """What the sequences in `slots` [rows] ask for."""
         return SamplingFeatures.of(self.slots.host, slots)
 
-    def __call__(
-        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
-    ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
-        """All rules, outside graphs. `slots` and `lengths` [rows] are on the host.
-
-        Returns tokens [rows] int64, and log-probabilities of the raw logits for the rows that ask.
-        """
-        features, rows = self.features(slots), SampledRows.of(self.slots, slots, lengths)
-        raw = logits
-        if features.penalties:
-            logits = penalize(logits, rows)
-        if features.ngrams:
-            logits = forbid_repeated_ngrams(logits, rows)
-        if features.bad_words:
-            logits = forbid_bad_words(logits, rows)
-        logits = self._restrict(logits, rows, features)
-        tokens = draw(logits, rows) if features.random else logits.argmax(-1)
-        tokens = self._append(tokens, rows, features)
-        return tokens, compute_logprobs(raw, tokens, rows) if features.logprobs else None
-
-    def logprobs(
-        self, logits: torch.Tensor, tokens: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
-    ) -> DeviceLogprobs:
-        """Of `tokens` [rows] that `greedy` chose from raw `logits`, for the rows that ask, of which
-        there is one at least."""
-        return compute_logprobs(logits, tokens, SampledRows.of(self.slots, slots, lengths))
-
     def greedy(
-        self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        slots: torch.Tensor,
+        lengths: torch.Tensor,
+        out: torch.Tensor,
+        features: SamplingFeatures = GRAPH_FEATURES,
     ) -> None:
         """The rules that a captured graph holds; `slots` and `lengths` [rows] are on the device.
 
-        Writes tokens into `out` [rows] int64. Wrong for rows whose features do not fit a graph.
+        Writes tokens into `out` [rows] int64. `features`: those that any row asks for; a kernel
+        needs no such hint. Rows that ask for other rules get another token by `finish`.
         """
         if logits.device.type == "cuda":
             return self.greedy_in_one_kernel(logits, slots, lengths, out)
         rows = SampledRows(self.slots, slots, lengths)
-        tokens = self._restrict(logits, rows, GRAPH_FEATURES).argmax(-1)
-        out.copy_(self._append(tokens, rows, GRAPH_FEATURES))
+        tokens = self._restrict(logits, rows, features).argmax(-1)
+        out.copy_(self._append(tokens, rows, features))
+
+    def finish(
+        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, tokens: torch.Tensor
+    ) -> DeviceLogprobs | None:
+        """What `greedy`, which chose `tokens` [rows], leaves to do; `slots` and `lengths` [rows]
+        are on the host.
+
+        Replaces the tokens of the rows that ask for other rules. Returns log-probabilities of the
+        raw logits for the rows that ask for them.
+        """
+        asking = self.slots.host.rows_asking("resampled", slots)
+        if len(asking):
+            self._resample(logits, slots, lengths, tokens, asking)
+        asking = self.slots.host.rows_asking("logprobs", slots)
+        if not len(asking):
+            return None
+        return compute_logprobs(logits, tokens, SampledRows.of(self.slots, slots, lengths))
+
+    def _resample(
+        self,
+        logits: torch.Tensor,
+        slots: np.ndarray,
+        lengths: np.ndarray,
+        tokens: torch.Tensor,
+        asking: np.ndarray,
+    ) -> None:
+        """Chooses the tokens of the rows `asking` [n] anew, by all rules."""
+        slots, lengths = slots[asking], lengths[asking]
+        features, rows = self.features(slots), SampledRows.of(self.slots, slots, lengths)
+        index = to_device(asking, rows.device)
+        own = logits.index_select(0, index)
+        if features.penalties:
+            own = penalize(own, rows)
+        if features.ngrams:
+            own = forbid_repeated_ngrams(own, rows)
+        if features.bad_words:
+            own = forbid_bad_words(own, rows)
+        own = self._restrict(own, rows, features)
+        chosen = draw(own, rows) if features.random else own.argmax(-1)
+        tokens.index_copy_(0, index, self._append(chosen, rows, features))
 
     def greedy_in_one_kernel(
         self, logits: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor

@@ -121,6 +121,15 @@ _OFF: dict[Dtype, np.ndarray] = {
 }
 
 
+# What runs behind a graph, for the rows that ask: another choice of the token, and
+# log-probabilities. By the features that ask for it.
+_GROUPS = {
+    "resampled": ("penalties", "ngrams", "bad_words", "random"),
+    "logprobs": ("logprobs",),
+}
+_NO_ROWS = np.empty(0, np.int64)
+
+
 class SettingsTable:
     """The numbers of every slot, on the host.
 
@@ -130,6 +139,8 @@ class SettingsTable:
 
     def __init__(self, num_slots: int) -> None:
         self.rows = {dtype: np.repeat(off, num_slots, axis=1) for dtype, off in _OFF.items()}
+        self._asking = {group: np.zeros(num_slots, bool) for group in _GROUPS}
+        self._num_asking = dict.fromkeys(_GROUPS, 0)
         self.by_name = {
             name: row
             for dtype, names in _NAMES.items()
@@ -147,6 +158,24 @@ class SettingsTable:
         """Switches every setting of `slot` off."""
         for dtype, off in _OFF.items():
             self.rows[dtype][:, slot] = off[:, 0]
+
+    def note_asking(self, slots: np.ndarray) -> None:
+        """Notes which of `slots` [n] ask for what graphs lack: their settings have changed."""
+        for group, features in _GROUPS.items():
+            asking = np.zeros(len(slots), bool)
+            for name, setting in SETTINGS.items():
+                if setting.feature in features:
+                    asking |= self.by_name[name][slots] != setting.off
+            self._asking[group][slots] = asking
+            self._num_asking[group] = int(self._asking[group].sum())
+
+    def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
+        """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
+        "resampled" or "logprobs". Costs nothing while no slot asks."""
+        if not self._num_asking[group]:
+            return _NO_ROWS
+        rows: np.ndarray = np.flatnonzero(self._asking[group][slots])
+        return rows
 
     def in_use(self, slots: np.ndarray) -> list[str]:
         """Names of the settings that any of `slots` [n] has switched on; seeds apart, which are
@@ -177,12 +206,6 @@ class SamplingFeatures:
         """Those of `slots` [rows]."""
         in_use = (SETTINGS[name].feature for name in table.in_use(slots))
         return cls(**{feature: True for feature in in_use if feature is not None})
-
-    @property
-    def fit_graph(self) -> bool:
-        """True if a captured graph can choose the tokens. It ignores the settings outside
-        GRAPH_SETTINGS; log-probabilities are computed behind it, from its logits."""
-        return not (self.penalties or self.ngrams or self.bad_words or self.random)
 
 
 GRAPH_FEATURES = SamplingFeatures(masks=True, min_tokens=True, timestamps=True, forced=True)

@@ -4,6 +4,7 @@ and seeds in any batch."""
 import numpy as np
 import pytest
 import torch
+from sampling_steps import sample
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.errors import SamplingError
@@ -48,7 +49,7 @@ class Bench:
 
     def sample(self, logits: torch.Tensor, slots: list[int]):
         rows = np.array(slots)
-        return self.sampler(logits, rows, self.lengths[rows])
+        return sample(self.sampler, logits, rows, self.lengths[rows])
 
 
 def one(
