@@ -14,10 +14,13 @@ class KVDestination:
     slot_mapping: torch.Tensor  # [tokens] int32 = page * page_size + offset in the page
 
     @property
-    def heads(self) -> tuple[int, int]:
-        """Number of heads of keys and values, and head_dim."""
-        _, heads, head_dim = self.k_pages.shape
-        return heads, head_dim
+    def head_dim(self) -> int:
+        return self.k_pages.shape[2]
+
+    @property
+    def width(self) -> int:
+        """Features of a token's keys, and of its values."""
+        return self.k_pages.shape[1] * self.head_dim
 
     def write(self, k: torch.Tensor, v: torch.Tensor) -> None:
         """Writes `k`, `v` [tokens, kv_heads, head_dim], rows contiguous, in one launch on a GPU.

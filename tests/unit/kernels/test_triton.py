@@ -108,10 +108,11 @@ def test_paged_attention_of_grouped_heads(
 
 
 @pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2])
 def test_keys_and_values_of_a_small_batch_go_into_pages(
-    rows: int,
+    rows: int, kv_heads: int
 ) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
-    check_projecting(rows, torch.float16, torch.float16, "cpu")
+    check_projecting(rows, torch.float16, torch.float16, "cpu", kv_heads)
 
 
 SMALL_BATCHES: list[tuple[Any, tuple[int, int], str | None]] = [
