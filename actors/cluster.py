@@ -58,21 +58,21 @@ class RayWorkers(Workers):
             num_gpus=placement.gpu_share,
         )
         encoders = 0 if placement.colocated else config.encoder.replicas
-        self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
+        self.encoders = {f"encoder-{i}": remote(EncoderActor).remote() for i in range(encoders)}
         decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
+        self.decoders = {f"decoder-{i}": decoder.remote() for i in range(config.decoder.replicas)}
         self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
         self._store_bytes = STORE_BYTES[self.info["placement"]]
         self._store = PayloadStore()
         self._receiver: OutputReceiver | None = None
-        self._command_senders: list[CommandSender] = []
+        self._command_senders: dict[str, CommandSender] = {}  # by decoder
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
         atexit.register(self.close)  # Ray's own exit would wait ten seconds for the workers
 
     @property
     def all(self) -> list[Any]:
-        return [*self.encoders, *self.decoders]
+        return [*self.encoders.values(), *self.decoders.values()]
 
     # ------------------------------------------------------------------ start and end
 
@@ -85,10 +85,12 @@ class RayWorkers(Workers):
         wait: Callable[[list[Any]], list[Any]],
     ) -> None:
         """Loads all weights in parallel. `wait` returns the results of calls."""
-        loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
+        loading = [
+            worker.load.remote(model, config, gpu_share) for worker in self.encoders.values()
+        ]
         loading += [
-            worker.load.remote(model, config, index, rules, gpu_share)
-            for index, worker in enumerate(self.decoders)
+            worker.load.remote(model, config, name, rules, gpu_share)
+            for name, worker in self.decoders.items()
         ]
         info = wait(loading)
         self.info |= {**info[0], **info[-1]}
@@ -96,23 +98,26 @@ class RayWorkers(Workers):
     def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
         """Connects the workers with each other and with `receiver`, and starts them."""
         self._receiver = receiver
-        connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
+        connecting = [worker.connect.remote(self.decoders) for worker in self.encoders.values()]
         connecting += [
             worker.connect.remote(self.encoders, receiver.address, receiver.token)
-            for worker in self.decoders
+            for worker in self.decoders.values()
         ]
         command_addresses = wait(connecting)[len(self.encoders) :]
-        self._command_senders = [CommandSender(*address) for address in command_addresses]
+        self._command_senders = {
+            name: CommandSender(*address)
+            for name, address in zip(self.decoders, command_addresses, strict=True)
+        }
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to do: the receiver belongs to the loop that first waits for it."""
 
     def detach(self) -> None:
-        for sender in self._command_senders:
+        for sender in self._command_senders.values():
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._command_senders, self._receiver = [], None
+        self._command_senders, self._receiver = {}, None
 
     def close(self) -> None:
         with self._closing:
@@ -133,7 +138,7 @@ class RayWorkers(Workers):
         large = isinstance(payload, np.ndarray) and payload.nbytes >= self._store_bytes
         return self._store.put_once(key, payload) if large else payload
 
-    def submit(self, decoder: int, requests: list[Request]) -> None:
+    def submit(self, decoder: str, requests: list[Request]) -> None:
         for request in requests:
             self._store.use(request)
         stored = [request for request in requests if _is_stored(request)]
@@ -143,13 +148,13 @@ class RayWorkers(Workers):
         if stored:  # only Ray can pass a reference into its object store on
             self.decoders[decoder].receive.remote(Submit(stored))
 
-    def cancel(self, decoder: int, request: Request) -> None:
+    def cancel(self, decoder: str, request: Request) -> None:
         self._send(decoder, request, Cancel(request.id))
 
-    def stop(self, decoder: int, request: Request) -> None:
+    def stop(self, decoder: str, request: Request) -> None:
         self._send(decoder, request, Stop(request.id))
 
-    def _send(self, decoder: int, request: Request, message: Cancel | Stop) -> None:
+    def _send(self, decoder: str, request: Request, message: Cancel | Stop) -> None:
         """Uses the request's own transport, so the message cannot overtake it."""
         if _is_stored(request):
             self.decoders[decoder].receive.remote(message)
@@ -179,7 +184,9 @@ class RayWorkers(Workers):
         )
 
     async def stats(self) -> list[dict[str, int]]:
-        return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
+        return list(
+            await asyncio.gather(*(worker.stats.remote() for worker in self.decoders.values()))
+        )
 
 
 def _is_stored(request: Request) -> bool:

@@ -24,7 +24,7 @@ class ColocatedActor(DecoderActor):
         self,
         model: ModelConfig,
         config: EngineConfig,
-        index: int,
+        name: str,
         timestamps: TimestampRules | None,
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
@@ -33,11 +33,11 @@ class ColocatedActor(DecoderActor):
         claim_resources(config, gpu_share)
         check_room(model, config)  # before the time that loading the encoder takes
         self.encoder = EncoderWorker(model, config)
-        info = self._load_decoder(model, config, index, timestamps)
+        info = self._load_decoder(model, config, name, timestamps)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
+    def connect(self, encoders: dict[str, Any], address: str, token: bytes) -> tuple[str, bytes]:
         self.start(OutputSender(address, token).send)
         return self._listen()
 
@@ -46,5 +46,5 @@ class ColocatedActor(DecoderActor):
 
         Every request uses this process's encoder, whichever the router chose.
         """
-        self.encoder.connect({self.decoder.index: self.decoder})
+        self.encoder.connect({self.decoder.name: self.decoder})
         self.decoder.connect(defaultdict(lambda: self.encoder), send)

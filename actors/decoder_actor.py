@@ -16,30 +16,30 @@ class DecoderActor(WorkerActor):
         self,
         model: ModelConfig,
         config: EngineConfig,
-        index: int,
+        name: str,
         timestamps: TimestampRules | None,
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
         """Loads the decoder half. Returns its `info`; raises what `DecoderWorker` raises."""
         claim_resources(config, gpu_share)
-        return self._load_decoder(model, config, index, timestamps)
+        return self._load_decoder(model, config, name, timestamps)
 
     def _load_decoder(
         self,
         model: ModelConfig,
         config: EngineConfig,
-        index: int,
+        name: str,
         timestamps: TimestampRules | None,
     ) -> dict[str, Any]:
-        self.decoder = DecoderWorker(index, model, config, timestamps)
+        self.decoder = DecoderWorker(name, model, config, timestamps)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
-        """Starts the worker. `encoders`: handles of the encoders' actors, by index. `address` and
+    def connect(self, encoders: dict[str, Any], address: str, token: bytes) -> tuple[str, bytes]:
+        """Starts the worker. `encoders`: handles of the encoders' actors, by name. `address` and
         `token`: where the engine receives outputs. Returns those where this actor receives
         commands."""
-        peers = {index: RemotePeer[EncoderMessage](actor) for index, actor in enumerate(encoders)}
+        peers = {name: RemotePeer[EncoderMessage](actor) for name, actor in encoders.items()}
         self.decoder.connect(peers, OutputSender(address, token).send)
         return self._listen()
 

@@ -30,19 +30,19 @@ Send = Callable[[StepOutput], None]  # where outputs go; must not block
 
 
 class DecoderWorker(Worker[DecoderMessage]):
-    """Decoder replica number `index` of the engine, in a thread."""
+    """The decoder replica `name` of the engine, in a thread."""
 
     def __init__(
         self,
-        index: int,
+        name: str,
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
     ) -> None:
         """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
         super().__init__()
-        self.index = index
-        self._encoders: Mapping[int, EncoderPeer] = {}
+        self.name = name
+        self._encoders: Mapping[str, EncoderPeer] = {}
         self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
 
     @property
@@ -68,8 +68,8 @@ class DecoderWorker(Worker[DecoderMessage]):
         }
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
-    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
-        """Starts the loop. `encoders`: by the index in requests. `send` gets the outputs."""
+    def connect(self, encoders: Mapping[str, EncoderPeer], send: Send) -> None:
+        """Starts the loop. `encoders`: by the name in requests. `send` gets the outputs."""
         self._encoders, self._send = encoders, send
         self.start()
 
@@ -95,7 +95,7 @@ class DecoderWorker(Worker[DecoderMessage]):
                 assert_never(message)
 
     def run_once(self) -> None:
-        if output := self.replica.step():
+        for output in self.replica.step():
             self._send(output)
 
     @property
@@ -111,17 +111,17 @@ class DecoderWorker(Worker[DecoderMessage]):
     # ------------------------------------------------------------------ to the encoders
 
     def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from the encoders with these indices."""
-        for encoder in {index for _, index in work}:
+        """Requests the hidden states of media from the encoders with these names."""
+        for encoder in {name for _, name in work}:
             jobs = [
-                EncodeJob(media.key, media.num_tokens, media.payload, self.index)
-                for media, index in work
-                if index == encoder
+                EncodeJob(media.key, media.num_tokens, media.payload, self.name)
+                for media, name in work
+                if name == encoder
             ]
             self._encoders[encoder].send(Encode(jobs))
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
-        """Withdraws keys from the encoders with these indices."""
-        for encoder in {index for _, index in withdrawals}:
-            keys = tuple(key for key, index in withdrawals if index == encoder)
-            self._encoders[encoder].send(Withdraw(self.index, keys))
+        """Withdraws keys from the encoders with these names."""
+        for encoder in {name for _, name in withdrawals}:
+            keys = tuple(key for key, name in withdrawals if name == encoder)
+            self._encoders[encoder].send(Withdraw(self.name, keys))

@@ -17,9 +17,9 @@ class EncoderActor(WorkerActor):
         self.loops = [self.encoder]
         return {"encoder": self.encoder.info}
 
-    def connect(self, decoders: list[Any]) -> None:
-        """Starts the worker. `decoders`: handles of the decoders' actors, by index."""
-        peers = {index: RemotePeer[DecoderMessage](actor) for index, actor in enumerate(decoders)}
+    def connect(self, decoders: dict[str, Any]) -> None:
+        """Starts the worker. `decoders`: handles of the decoders' actors, by name."""
+        peers = {name: RemotePeer[DecoderMessage](actor) for name, actor in decoders.items()}
         freeze_heap()
         self.encoder.connect(peers)
 

@@ -53,7 +53,7 @@ class JobQueue:
             tokens += jobs[-1].num_tokens
         return jobs
 
-    def withdraw(self, decoder: int, keys: Collection[str]) -> tuple[str, ...]:
+    def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
         """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
         withdrawn = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
         self._jobs = deque(
@@ -86,7 +86,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         super().__init__()
         self._jobs = JobQueue(config.encoder.max_encoder_batch_tokens)
         self._in_flight: deque[_Launched] = deque()
-        self._decoders: Mapping[int, DecoderPeer] = {}
+        self._decoders: Mapping[str, DecoderPeer] = {}
         self.runner = EncoderRunner(model, config)
 
     @property
@@ -100,8 +100,8 @@ class EncoderWorker(Worker[EncoderMessage]):
             "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
-    def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
-        """Starts the loop. `decoders`: by the index that jobs carry."""
+    def connect(self, decoders: Mapping[str, DecoderPeer]) -> None:
+        """Starts the loop. `decoders`: by the name that jobs carry."""
         self._decoders = decoders
         self.start()
 
@@ -192,7 +192,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             if peer.in_this_process == in_this_process:
                 peer.send(self._hidden_for(decoder, launched))
 
-    def _hidden_for(self, decoder: int, launched: _Launched) -> HiddenStates:
+    def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
         """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
         jobs, encoded, ready = launched.jobs, launched.encoded, launched.done
         rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]

@@ -44,7 +44,7 @@ class LocalWorkers(Workers):
         try:
             self.info = {
                 "placement": "in this process",
-                **self._actor.load(model, config, 0, rules),
+                **self._actor.load(model, config, "decoder-0", rules),
             }
         finally:
             loaded.set()
@@ -56,13 +56,13 @@ class LocalWorkers(Workers):
         """Starts the workers. `send` gets every output, in the decoder's thread."""
         self._actor.start(send)
 
-    def submit(self, decoder: int, requests: list[Request]) -> None:
+    def submit(self, decoder: str, requests: list[Request]) -> None:
         self._actor.receive(Submit(requests))
 
-    def cancel(self, decoder: int, request: Request) -> None:
+    def cancel(self, decoder: str, request: Request) -> None:
         self._actor.receive(Cancel(request.id))
 
-    def stop(self, decoder: int, request: Request) -> None:
+    def stop(self, decoder: str, request: Request) -> None:
         self._actor.receive(Stop(request.id))
 
     def failure(self) -> BaseException | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Request, RequestId
 
 # ---------------------------------------------------------------------- engine to decoder
 
@@ -25,14 +25,14 @@ class Submit:
 class Cancel:
     """End a request as cancelled, unless it has ended."""
 
-    request_id: int
+    request_id: RequestId
 
 
 @dataclass(frozen=True)
 class Stop:
     """End a request as done: its text met a stop string."""
 
-    request_id: int
+    request_id: RequestId
 
 
 # ---------------------------------------------------------------------- decoder to encoder
@@ -43,13 +43,13 @@ class EncodeJob:
     """One input to encode.
 
     `payload`: the input, or a `Stored` reference to it in Ray's object store. `num_tokens`: of the
-    encoder's output. `decoder`: index of the decoder worker that wants the hidden states.
+    encoder's output. `decoder`: name of the worker that wants the hidden states.
     """
 
     key: str
     num_tokens: int
     payload: Any
-    decoder: int
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Withdraw:
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
     """
 
-    decoder: int
+    decoder: str
     keys: tuple[str, ...]
 
 

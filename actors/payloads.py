@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Media, Request, RequestId
 
 MAX_OBJECT_BYTES = 16 << 20  # so that the first input of a batch does not wait for many others
 
@@ -31,7 +31,7 @@ class _Kept:
     """A stored input, and the ids of the open requests that may need it encoded."""
 
     stored: Stored
-    users: set[int] = field(default_factory=set)
+    users: set[RequestId] = field(default_factory=set)
 
 
 class PayloadStore:
@@ -51,7 +51,7 @@ class PayloadStore:
         """Adds a user of the request's inputs. Equal content is kept once, as first stored."""
         request.inputs = tuple(self._used(media, request.id) for media in request.inputs)
 
-    def _used(self, media: Media, user: int) -> Media:
+    def _used(self, media: Media, user: RequestId) -> Media:
         if not isinstance(media.payload, Stored):
             return media
         kept = self._kept.setdefault(media.key, _Kept(media.payload))

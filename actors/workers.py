@@ -22,15 +22,15 @@ class Workers(ABC):
         return payload
 
     @abstractmethod
-    def submit(self, decoder: int, requests: list[Request]) -> None:
+    def submit(self, decoder: str, requests: list[Request]) -> None:
         """Sends requests to a decoder worker. If it raises, none of them was sent."""
 
     @abstractmethod
-    def cancel(self, decoder: int, request: Request) -> None:
+    def cancel(self, decoder: str, request: Request) -> None:
         """Asks a decoder to end a request that was submitted."""
 
     @abstractmethod
-    def stop(self, decoder: int, request: Request) -> None:
+    def stop(self, decoder: str, request: Request) -> None:
         """As `cancel`, for a request that is done: its text met a stop string."""
 
     def release(self, request: Request) -> None:  # noqa: B027

@@ -18,11 +18,11 @@ class Dispatcher:
     `Workers`. `workers` is None while the engine does not run; nothing is sent then.
     """
 
-    def __init__(self, num_decoders: int, not_sent: NotSent) -> None:
+    def __init__(self, not_sent: NotSent) -> None:
         """`not_sent` is told of each request that could not be sent, and why."""
         self.workers: Workers | None = None
         self._not_sent = not_sent
-        self._outbox: list[list[Request]] = [[] for _ in range(num_decoders)]
+        self._outbox: dict[str, list[Request]] = {}
         self._flush_scheduled = False
 
     def stored(self, media: EncoderInput) -> EncoderInput:
@@ -36,19 +36,19 @@ class Dispatcher:
         payload = self.workers.keep(media.key, media.payload)
         return media if payload is media.payload else replace(media, payload=payload)
 
-    def submit(self, decoder: int, request: Request) -> None:
-        self._outbox[decoder].append(request)
+    def submit(self, decoder: str, request: Request) -> None:
+        self._outbox.setdefault(decoder, []).append(request)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def cancel(self, decoder: int, request: Request) -> None:
+    def cancel(self, decoder: str, request: Request) -> None:
         """Asks a decoder to end a request that was submitted."""
         if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
             self.workers.cancel(decoder, request)
 
-    def stop(self, decoder: int, request: Request) -> None:
+    def stop(self, decoder: str, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
             self.workers.stop(decoder, request)
@@ -60,12 +60,11 @@ class Dispatcher:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        for decoder, requests in enumerate(self._outbox):
-            self._outbox[decoder] = []  # before sending: a failing request must not be sent again
-            if requests:
-                self._send(decoder, requests)
+        outbox, self._outbox = self._outbox, {}  # first: a failing request must not be sent again
+        for decoder, requests in outbox.items():
+            self._send(decoder, requests)
 
-    def _send(self, decoder: int, requests: list[Request]) -> None:
+    def _send(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
         if self.workers is None:
             return

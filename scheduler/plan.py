@@ -51,7 +51,8 @@ class StepPlan:
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
     slots: np.ndarray  # [rows] of the batch
-    ids: np.ndarray  # [rows] of requests; a slot may change hands before the result comes
+    # [rows] the requests' order of arrival: a slot may change hands before the result comes
+    ids: np.ndarray
     query_lens: np.ndarray  # [rows] at least 1
     kv_lens: np.ndarray  # [rows] once this step's keys are written
     samples: np.ndarray  # [rows] bool

@@ -152,12 +152,14 @@ def encoder(checkpoints: Any) -> Any:
 
 
 def encode(*texts: list[int]) -> Encode:
-    return Encode([EncodeJob(str(ids), len(ids), np.array(ids, np.int32), 0) for ids in texts])
+    return Encode(
+        [EncodeJob(str(ids), len(ids), np.array(ids, np.int32), "decoder-0") for ids in texts]
+    )
 
 
 def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     worker, decoder = encoder
-    worker.connect({0: decoder})
+    worker.connect({"decoder-0": decoder})
     worker.send(encode([5, 6], [10**6], [7]))  # outside the vocabulary
     wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
     assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
@@ -171,7 +173,7 @@ def test_an_encoder_whose_device_cannot_go_on_dies(
     worker, decoder = encoder
     monkeypatch.setattr(worker.runner, "encode", lost)
     monkeypatch.setattr(worker, "_probe", lost)
-    worker.connect({0: decoder})
+    worker.connect({"decoder-0": decoder})
     worker.send(encode([5, 6], [7]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
@@ -184,7 +186,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     config = resolve(
         str(checkpoints("t5")[0]), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}
     )
-    worker = DecoderWorker(0, engine.model, config, None)
+    worker = DecoderWorker("decoder-0", engine.model, config, None)
     monkeypatch.setattr(worker.replica.runner, "launch", lost)
     monkeypatch.setattr(worker.replica.runner, "probe", lost)
     request = engine.request(np.array([5, 6], np.int32), [0], 6)
@@ -197,7 +199,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
             assert isinstance(message, Encode)
             worker.send(HiddenStates((message.jobs[0].key,), (2,), hidden))
 
-    worker.connect({0: Encoder()}, lambda output: None)
+    worker.connect({"": Encoder()}, lambda output: None)
     worker.send(Submit([request]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
@@ -205,7 +207,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
 
 def test_a_message_that_no_worker_knows_ends_the_worker_and_is_named(encoder: Any) -> None:
     worker, decoder = encoder
-    worker.connect({0: decoder})
+    worker.connect({"decoder-0": decoder})
     worker.send("encode")
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, AssertionError)

@@ -137,7 +137,7 @@ def test_a_worker_that_waits_for_a_batch_does_not_spin(
 ) -> None:
     folder, _ = checkpoints("t5")
     worker = DecoderWorker(
-        0,
+        "decoder-0",
         engine.model,
         resolve(str(folder), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}),
         None,
