@@ -41,6 +41,7 @@ def encoder(
 
     The limit is the arithmetic at the measured matmul rate.
     """
+    assert model.encoder is not None
     began = time.perf_counter()
     runner = EncoderRunner(model, config)
     ready = time.perf_counter() - began
@@ -109,7 +110,7 @@ def decoder(
         rows.append(
             {
                 "half": "decoder",
-                "attention": runner.cross.name,
+                "attention": runner.causal.name,
                 "kv": str(pool.dtype).removeprefix("torch."),
                 "batch": batch,
                 "ms": took * 1e3,

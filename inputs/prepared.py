@@ -12,20 +12,27 @@ class EncoderInput:
 
     `key`: names the content; equal content has equal keys. `kind`: 'text' or 'audio'.
     `num_tokens`: length of the encoder's output. `payload`: int32 token ids [n] or float32 samples
-    [n], or an object that stands for them.
+    [n], or an object that stands for them. `position`: as `Media.position`.
     """
 
     key: str
     kind: str
     num_tokens: int
     payload: Any
+    position: int | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request's parts, checked. `prompt_token_ids` is None while the language of the audio is
-    still to be detected."""
+    """A request's parts, checked. `inputs` is empty for a model without an encoder.
+    `prompt_token_ids` is None while the language of the audio is still to be detected."""
 
-    media: EncoderInput
+    inputs: tuple[EncoderInput, ...]
     prompt_token_ids: list[int] | None
     params: SamplingParams
+
+    @property
+    def media(self) -> EncoderInput:
+        """The input of a model that reads one."""
+        (media,) = self.inputs
+        return media

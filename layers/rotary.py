@@ -1,5 +1,5 @@
-"""Rotary positions (Su et al. 2021): queries and keys are turned by their position's angles, between
-their projection and the cache."""
+"""Rotary positions (Su et al. 2021): queries and keys are turned by the angles of their position,
+between their projection and the cache."""
 
 from dataclasses import dataclass
 

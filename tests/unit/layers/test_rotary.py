@@ -18,7 +18,7 @@ from antiphon.layers.quantization.kv_scales import (
     ProjectionInput,
     fit_kv_scales,
 )
-from antiphon.layers.rotary import Rotation, RotaryTable
+from antiphon.layers.rotary import RotaryTable, Rotation
 
 SIZE = 24
 POSITIONS = torch.tensor([0, 1, 7, 900, 4095])
