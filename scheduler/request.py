@@ -77,8 +77,8 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    # Token ids or samples, or a reference to them; opaque here.
-    payload: Any = field(repr=False, compare=False)
+    # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
+    payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
 
@@ -126,8 +126,11 @@ class Request:
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
+    inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules; likewise
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
@@ -149,6 +152,11 @@ class Request:
         return next((media for media in self.inputs if media.position is None), None)
 
     @property
+    def encoder_tokens(self) -> int:
+        """Of all its inputs."""
+        return sum(media.num_tokens for media in self.inputs)
+
+    @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
         return 0 if self.cross is None else self.cross.num_tokens
@@ -167,7 +175,11 @@ class Request:
 @dataclass
 class Finished:
     """The end of a request; sent exactly once. `number`: of the request, among those of its
-    frontend. `reason` is set when it is DONE, `error` otherwise."""
+    frontend. `reason` is set when it is DONE, `error` otherwise.
+
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed.
+    """
 
     number: int
     state: RequestState
@@ -176,14 +188,17 @@ class Finished:
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+    token_logprobs: list[float] = field(default_factory=list)
+    restricted_logprob: float = 0.0
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
         return cls(
-            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics
-        )
+            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics,
+            request.token_logprobs, request.restricted_logprob,
+        )  # fmt: skip
 
 
 @dataclass
