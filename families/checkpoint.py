@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
-from antiphon.config.options import ModelOptions
+from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.family import Family
 from antiphon.families.halves import Half
@@ -105,6 +105,12 @@ class ModelConfig:
             defaults=GenerationDefaults.of(generation, raw, sizes.decoder.vocab_size),
             **vars(sizes),
         )
+
+    def fitted(self, config: EngineConfig) -> EngineConfig:
+        """`config` for this checkpoint: no encoder workers if it has no encoder."""
+        if self.encoder is not None:
+            return config
+        return replace(config, encoder=replace(config.encoder, replicas=0))
 
     def token_id(self, name: str) -> int | None:
         """A special token's id from the generation config, else from config.json.

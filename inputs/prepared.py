@@ -1,7 +1,7 @@
 """What input processing hands to the engine: the encoder's input and the decoder's prompt."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from antiphon.config.sampling import SamplingParams
 
@@ -10,13 +10,14 @@ from antiphon.config.sampling import SamplingParams
 class EncoderInput:
     """The input of one encoder run.
 
-    `key`: names the content; equal content has equal keys. `kind`: 'text' or 'audio'.
-    `num_tokens`: length of the encoder's output. `payload`: int32 token ids [n] or float32 samples
-    [n], or an object that stands for them. `position`: as `Media.position`.
+    `key`: names the content; equal content has equal keys. `num_tokens`: length of the encoder's
+    output. `payload`: int32 token ids [n] or float32 samples [n], or an object that stands for
+    them. `position`: of the first token of the decoder prompt that the hidden states replace; None:
+    the decoder attends to them.
     """
 
     key: str
-    kind: str
+    kind: Literal["text", "audio"]
     num_tokens: int
     payload: Any
     position: int | None = None

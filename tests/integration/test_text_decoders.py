@@ -119,7 +119,7 @@ def test_a_decoder_alone_serves_texts_and_token_ids(
         outputs = engine.generate(["w7 w8 w9", {"prompt_token_ids": [0, 7, 8, 9]}, "w50"], params)
         deltas = "".join(delta.text for delta in engine.stream("w7 w8 w9", params))
         with pytest.raises(PromptError, match="the prompt is empty"):
-            engine.generate({}, params)
+            engine.generate({"prompt": None}, params)
         with pytest.raises(PromptError, match="has no encoder: give 'prompt'"):
             engine.generate({"encoder_prompt": "w7"}, params)
         with pytest.raises(PromptError, match="has no encoder: it takes no audio"):
