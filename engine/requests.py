@@ -5,9 +5,12 @@ import itertools
 import logging
 import secrets
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 
+from antiphon.actors.messages import FrontendMessage, Members, NeedInput, Output
+from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -68,12 +71,17 @@ class OpenRequests:
         encoders = [WorkerState(f"encoder-{i}", "encoder") for i in range(num_encoders)]
         decoders = [WorkerState(f"decoder-{i}", "decoder") for i in range(num_decoders)]
         self.router = Router([*encoders, *decoders])
-        self.dispatcher = Dispatcher(self._not_sent)
+        self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self._open: dict[int, OpenRequest] = {}  # by number
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def connect(self, workers: Workers) -> None:
+        """Requests go to these workers from now on."""
+        self.dispatcher.workers = workers
+        self.router.paired = workers.colocated
 
     # ------------------------------------------------------------------ to a worker
 
@@ -103,7 +111,7 @@ class OpenRequests:
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            inputs=(Media(media.key, media.kind, media.num_tokens, media.payload),),  # type: ignore[arg-type]
+            inputs=(Media(media.key, media.kind, media.num_tokens),),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -117,19 +125,31 @@ class OpenRequests:
         if request.streams:
             opened.text = self.inputs.text_stream(params)
         self._open[request.id.number] = opened
-        self.dispatcher.submit(route.decoder, request)
+        self.dispatcher.submit(route, request, [media])
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request: it ends as RequestCancelled unless it has ended before."""
         if opened.request.id.number in self._open:
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
 
     def _not_sent(self, request: Request, error: Exception) -> None:
         if (opened := self._open.get(request.id.number)) is not None:
             self._fail(opened, error, "it could not be sent to its worker")
 
     # ------------------------------------------------------------------ from a worker
+
+    def handle(self, message: FrontendMessage) -> None:
+        """A message from a worker."""
+        match message:
+            case Output(output):
+                self.receive(output)
+            case NeedInput():
+                self.dispatcher.answer(message)
+            case Members():
+                pass
+            case _:
+                assert_never(message)
 
     def receive(self, output: StepOutput) -> None:
         """New tokens of requests that stream, and ends of requests."""
@@ -138,7 +158,7 @@ class OpenRequests:
                 self._receive_token(opened, token)
         for finished in output.finished:
             if (opened := self._open.get(finished.number)) is not None:
-                self._close(opened)
+                self._close(opened, encoded=finished.metrics.encoded_at is not None)
                 opened.finish(finished)
 
     def _receive_token(self, opened: OpenRequest, token: int) -> None:
@@ -149,11 +169,11 @@ class OpenRequests:
             opened.text.add([token])
         except Exception as error:  # whatever a tokenizer raises
             self._fail(opened, error, f"token {token} could not be decoded")
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
             return
         opened.updated.set()
         if opened.text.stopped:
-            self.dispatcher.stop(opened.route.decoder, opened.request)
+            self.dispatcher.stop(opened.route, opened.request)
 
     async def wait(self, opened: OpenRequest) -> Finished:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
@@ -184,8 +204,8 @@ class OpenRequests:
         failure.__cause__ = error
         opened.fail(failure)
 
-    def _close(self, opened: OpenRequest) -> None:
+    def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
         del self._open[request.id.number]
         self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
-        self.dispatcher.release(request)
+        self.dispatcher.release(request, encoded)

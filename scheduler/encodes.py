@@ -93,6 +93,11 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
+    def frontends(self, key: str) -> list[str]:
+        """Names of the frontends whose requests wait for `key`: they hold its input."""
+        waiters = self._work[key].waiters.values() if key in self._work else ()
+        return list(dict.fromkeys(request.id.frontend for request in waiters))
+
     def allows(self, inputs: Sequence[Media]) -> bool:
         """True if the budget has room for those of `inputs` that no work is open for. While no work
         is open at all, the inputs of one request may have any size."""
@@ -178,6 +183,11 @@ class EncodeLedger:
         self._answers[work.encoder] = _Answer(latest.order, self._clock())
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
+
+    def input_gone(self, key: str) -> list[Request]:
+        """The encoder could not get the input of `key`. Closes the work and returns the requests
+        that wait: it must be asked for again. Changes nothing where `fail` would not."""
+        return self.fail(key)
 
     def _note_answer(self, work: _Work) -> None:
         latest = self._answers.get(work.encoder, _Answer())

@@ -77,8 +77,8 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    # Token ids or samples, or a reference to them; opaque here.
-    payload: Any = field(repr=False, compare=False)
+    # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
+    payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
 
@@ -126,6 +126,7 @@ class Request:
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
+    inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
     token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
@@ -149,6 +150,11 @@ class Request:
     def cross(self) -> Media | None:
         """The input that the decoder attends to, if there is one."""
         return next((media for media in self.inputs if media.position is None), None)
+
+    @property
+    def encoder_tokens(self) -> int:
+        """Of all its inputs."""
+        return sum(media.num_tokens for media in self.inputs)
 
     @property
     def cross_len(self) -> int:

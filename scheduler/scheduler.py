@@ -23,6 +23,8 @@ from antiphon.scheduler.request import (
 from antiphon.scheduler.residency import Residency
 from antiphon.scheduler.results import settle
 
+MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
+
 
 class Scheduler:
     """The requests of one decoder replica, from their arrival to their only exit.
@@ -151,6 +153,16 @@ class Scheduler:
         """The encoder could not do `key`: the requests that wait for it fail, and no others."""
         for request in self.encodes.fail(key):
             self.finish(request, RequestState.FAILED, error=error)
+
+    def input_gone(self, key: str, error: str) -> None:
+        """The encoder could not get the input of `key`: requests of other frontends, or that came
+        meanwhile, have it asked for again. One that has waited so a few times fails."""
+        for request in self.encodes.input_gone(key):
+            request.inputs_gone += 1
+            if request.inputs_gone > MAX_INPUTS_GONE:
+                self.finish(request, RequestState.FAILED, error=error)
+            else:
+                self._enqueue(request, RequestState.WAITING)
 
     def withdrawn(self, keys: Sequence[str]) -> None:
         """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_worker import JobQueue
+from antiphon.actors.encoder_jobs import JobQueue
 from antiphon.actors.messages import EncodeJob
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -121,7 +121,7 @@ class System:
         """As a replica's."""
         scheduler = self.scheduler
         for media, encoder in scheduler.next_encodes():
-            job = EncodeJob(media.key, media.num_tokens, None, "decoder-0")
+            job = EncodeJob(media.key, media.num_tokens, "decoder-0", ("frontend",))
             index = int(encoder)
             self.asking[index].send(self.encoders[index].jobs.extend, [job])
         plan = scheduler.step()
@@ -310,9 +310,9 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
 
 
 @pytest.mark.parametrize("decoder", ["decoder-0", "decoder-1"])
-def test_only_the_decoder_that_asked_withdraws(decoder: int) -> None:
+def test_only_the_decoder_that_asked_withdraws(decoder: str) -> None:
     queue = JobQueue(100)
-    queue.extend([EncodeJob(key, 5, None, "decoder-0") for key in "abc"])
+    queue.extend([EncodeJob(key, 5, "decoder-0", ("frontend",)) for key in "abc"])
     withdrawn = queue.withdraw(decoder, {"b", "z"})
     assert withdrawn == (("b",) if decoder == "decoder-0" else ())
     assert [job.key for job in queue.next_batch()] == (
