@@ -79,9 +79,9 @@ def test_only_the_rows_that_ask_are_chosen_again(
     rows: list[int] = []
     original = Sampler._resampled
 
-    def watched(self: Sampler, logits: Any, of_rows: Any) -> Any:
+    def watched(self: Sampler, logits: Any, *others: Any) -> Any:
         rows.append(len(logits))
-        return original(self, logits, of_rows)
+        return original(self, logits, *others)
 
     monkeypatch.setattr(Sampler, "_resampled", watched)
     for kind in (0, 1, 2, 4):  # three that a graph serves, and one that draws
