@@ -93,7 +93,9 @@ def entry_of_line(line: Line, defaults: Defaults) -> Entry:
     content = decode(line)
     for name in ("audio", *KEYS["audio"].others):
         if not isinstance(content.get(name, ""), (str, NoneType)):
-            raise ManifestError(f"'{name}' must be a path or an address, not {shown(content[name])}")
+            raise ManifestError(
+                f"'{name}' must be a path or an address, not {shown(content[name])}"
+            )
     return entry_of(line.number, content, defaults)
 
 
@@ -120,6 +122,7 @@ def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Ent
         if KEYS[name].models == ("text" if defaults.speech else "speech"):
             raise ManifestError(f"'{name}' is for {KEYS[name].models} models")
     prompt, span = _text(values, "prompt"), None
+    remarks: tuple[str, ...]
     if defaults.speech:
         span = _span(values)
         remarks = ("text",) if span else ("text", "duration")
