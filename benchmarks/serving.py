@@ -15,6 +15,7 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.audio_config import AudioConfig
+from antiphon.runtime.garbage import frozen_heap
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths
@@ -180,14 +181,16 @@ async def run_throughput(
     began = time.perf_counter()
     async with AsyncEngine(model, **options) as engine:
         ready = time.perf_counter() - began
-        return {**await throughput(engine, load), "ready_s": ready}, _info(engine)
+        with frozen_heap():
+            return {**await throughput(engine, load), "ready_s": ready}, _info(engine)
 
 
 async def run_latency(
     model: str, options: dict[str, Any], load: Load, concurrencies: list[int]
 ) -> tuple[list[Row], dict[str, Any]]:
     async with AsyncEngine(model, **options) as engine:
-        rows = [await latency(engine, load, callers) for callers in concurrencies]
+        with frozen_heap():
+            rows = [await latency(engine, load, callers) for callers in concurrencies]
         return rows, _info(engine)
 
 

@@ -4,16 +4,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.batch import Batch, StopReason
+from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
 from antiphon.scheduler.limits import Limits, refusal
-from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
+from antiphon.scheduler.outputs import Outputs
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
+from antiphon.scheduler.planning import StepPlanner
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import Finished, FinishReason, Request, RequestState, StepOutput
+from antiphon.scheduler.request import (
+    Finished,
+    FinishReason,
+    Media,
+    Request,
+    RequestId,
+    RequestState,
+)
 from antiphon.scheduler.residency import Residency
+from antiphon.scheduler.results import settle
+
+MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
 
 
 class Scheduler:
@@ -24,14 +34,14 @@ class Scheduler:
         add            WAITING   queued by priority, then by arrival
         next_encodes   ENCODING  an encoder is asked for its hidden states, or was so already
         encoded        READY     they are here (or its cross KV is still cached: no encoder needed)
-        step           RUNNING   it has a slot of the batch and pages; its prompt runs in this step
-        postprocess              one more of its tokens is known; again with every step.
+        step           RUNNING   it has a slot of the batch and pages; its prompt begins to run
+        postprocess              one more of its tokens is known; again with every later step.
                                  Preempted when pages run short, it is READY once more
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
     A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with the step's
-    result (or `fail_step`), and `pop_output`. Results may come one or more steps late: the plans in
-    between count the missing tokens as pending. `encodes` holds all encoder work.
+    result (or `fail_step`), and `outputs.pop`. Results may come one or more steps late: the plans
+    in between count the missing tokens as pending. `encodes` holds all encoder work.
 
     The scheduler sees page ids and content keys; never a tensor, an actor or a text. It belongs to
     one thread. `clock`: seconds, never set back. Deadlines are of this clock; a request brings
@@ -46,16 +56,17 @@ class Scheduler:
         self.batch = Batch(
             limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
         )
+        self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
         )
-        self.requests: dict[int, Request] = {}  # all that have not ended
+        self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
-        self._output = StepOutput()
+        self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
 
@@ -76,17 +87,20 @@ class Scheduler:
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
-        self._waiting.push(request.sort_key, request)
+        if request.inputs:
+            self._waiting.push(request.sort_key, request)
+        else:
+            self._enqueue(request, RequestState.READY)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
-            self._deadlines.push((request.deadline, request.id), request)
+            self._deadlines.push((request.deadline, request.order), request)
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: RequestId) -> None:
         """Ends a request as CANCELLED; one that has ended already is left as it is."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
 
-    def stop(self, request_id: int) -> None:
+    def stop(self, request_id: RequestId) -> None:
         """Ends a request as DONE, because its text met a stop string."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.DONE, reason="stop")
@@ -97,26 +111,30 @@ class Scheduler:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
         commands: list[EncodeCommand] = []
         while request := self._waiting.first():
-            media = request.media
-            if media.key in self.pages:
-                self.counters["cross_cache_hits"] += 1
-                self._enqueue(request, RequestState.READY)
-            elif media.key in self.encodes:
-                self.counters["cross_cache_hits"] += 1
-                self._wait_for_encoder(request)
-            elif self.encodes.allows(media):
-                commands.append(self.encodes.ask(media, request.encoder))
-                self._wait_for_encoder(request)
-            else:
+            inputs = self._uncached(request)
+            if not self.encodes.allows(inputs):
                 break
             self._waiting.discard(request.sort_key)
+            new = {media.key: media for media in inputs if media.key not in self.encodes}
+            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
+            self.counters["cross_cache_hits"] += len(request.inputs) - len(new)
+            arrived = [self.encodes.join(request, media) for media in inputs]
+            if all(arrived):
+                self._enqueue(request, RequestState.READY)
+            else:
+                request.move(RequestState.ENCODING)
         return commands
 
-    def _wait_for_encoder(self, request: Request) -> None:
-        if self.encodes.join(request):
-            self._enqueue(request, RequestState.READY)
-        else:
-            request.move(RequestState.ENCODING)
+    def _uncached(self, request: Request) -> list[Media]:
+        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
+        return [
+            media
+            for media in request.inputs
+            if media.position is not None or media.key not in self.pages
+        ]
+
+    def _has_inputs(self, request: Request) -> bool:
+        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
 
     def _enqueue(self, request: Request, state: RequestState) -> None:
         request.move(state)
@@ -124,26 +142,40 @@ class Scheduler:
         queue.push(request.sort_key, request)
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer."""
+        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        ready."""
         for request in self.encodes.arrive(key):
-            request.metrics.encoded_at = time.time()
-            self._enqueue(request, RequestState.READY)
+            if request.state is RequestState.ENCODING and self._has_inputs(request):
+                request.metrics.encoded_at = time.time()
+                self._enqueue(request, RequestState.READY)
 
     def encode_failed(self, key: str, error: str) -> None:
         """The encoder could not do `key`: the requests that wait for it fail, and no others."""
         for request in self.encodes.fail(key):
             self.finish(request, RequestState.FAILED, error=error)
 
+    def input_gone(self, key: str, error: str) -> None:
+        """The encoder could not get the input of `key`: requests of other frontends, or that came
+        meanwhile, have it asked for again. One that has waited so a few times fails."""
+        for request in self.encodes.input_gone(key):
+            request.inputs_gone += 1
+            if request.inputs_gone > MAX_INPUTS_GONE:
+                self.finish(request, RequestState.FAILED, error=error)
+            else:
+                self._enqueue(request, RequestState.WAITING)
+
     def withdrawn(self, keys: Sequence[str]) -> None:
         """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
         for key in keys:
             for request in self.encodes.confirm_withdrawal(key):
-                self._enqueue(request, RequestState.WAITING)
+                if request.state is RequestState.ENCODING:  # of several inputs, this is the first
+                    self._enqueue(request, RequestState.WAITING)
 
     # ------------------------------------------------------------------ planning a step
 
     def step(self) -> StepPlan | None:
-        """Plans the next step; its sequences have one pending token more until `postprocess`.
+        """Plans the next step; sequences that sample have one pending token more until
+        `postprocess`.
 
         None when nothing can run before a result or hidden states that are still to come.
         """
@@ -156,12 +188,7 @@ class Scheduler:
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self._admit()
-        return self.batch.plan(admissions, cross_writes)
-
-    def advance(self) -> StepPlan | None:
-        """Plans another step for the running sequences, without admitting new ones, while the last
-        result is pending. None if the pool is short of pages, or nothing can run."""
-        return self.batch.plan([], []) if self.residency.grow() else None
+        return self.planner.plan(admissions, cross_writes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
@@ -171,7 +198,8 @@ class Scheduler:
             self.finish(request, RequestState.EXPIRED, error=error)
         for error, requests in self.encodes.drop_overdue():
             for request in requests:
-                self.finish(request, RequestState.FAILED, error=error)
+                if not request.state.final:  # it may have waited for several inputs
+                    self.finish(request, RequestState.FAILED, error=error)
 
     def _preempt(self, request: Request) -> None:
         """Puts `request` back into the queue with its tokens. Its self KV is computed anew when it
@@ -182,61 +210,37 @@ class Scheduler:
         self._enqueue(request, RequestState.READY)
 
     def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
-        """Admits ready requests in order, while slots, tokens and pages last. No request overtakes
-        the first that does not fit."""
+        """Admits ready requests in order, while slots and pages last and the step has a token left
+        for each. No request overtakes the first that does not fit."""
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
-        num_tokens = len(self.batch)  # one for each running sequence
-        most_tokens = max(self.limits.max_batched_tokens, self.limits.max_len)
+        budget = self.planner.free()
         while not self.batch.full and (request := self._ready.first()):
-            key = request.media.key
-            if key not in self.pages and not self.encodes.has_arrived(key):
+            if not self._has_inputs(request):
                 self._ready.discard(request.sort_key)
                 self._enqueue(request, RequestState.WAITING)  # evicted while it waited
                 continue
-            num_tokens += request.length
-            if num_tokens > most_tokens or not self.residency.fits(request):
+            if not (budget.has_room(request.length) and self.residency.fits(request)):
                 break
+            budget = budget.without(request.length)
             self._ready.discard(request.sort_key)
             admission, write = self.residency.enter(request)
             request.move(RequestState.RUNNING)
+            self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
-                self.encodes.consume(key)
+                self.encodes.consume(write.key)
                 writes.append(write)
         return admissions, writes
 
     # ------------------------------------------------------------------ results of a step
 
     def postprocess(self, plan: StepPlan, result: StepResult) -> None:
-        """Appends the sampled tokens and ends the sequences that are done. Rows whose request has
-        ended since the plan was made are dropped."""
-        batch = self.batch
-        rows = batch.live_rows(plan)
-        slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
-        is_first = positions == batch.prompt_len[slots]
-        stops = batch.settle(slots, positions, tokens)
+        """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
-        self.counters["tokens"] += len(slots)
-        if result.logprobs is not None:
-            self._add_logprobs(plan, result.logprobs, result.tokens, rows)
-        for slot in slots[is_first]:
-            batch.request_at(slot).metrics.first_token_at = time.time()
-        streaming = batch.streams[slots]
-        self._output.delta_ids += batch.ids[slots[streaming]].tolist()
-        self._output.delta_tokens += tokens[streaming].tolist()
-        for row in np.flatnonzero(stops):
-            reason = StopReason(stops[row]).finish_reason
-            self.finish(batch.request_at(slots[row]), RequestState.DONE, reason=reason)
-
-    def _add_logprobs(
-        self, plan: StepPlan, logprobs: Logprobs, tokens: np.ndarray, live_rows: np.ndarray
-    ) -> None:
-        for i in np.flatnonzero(np.isin(logprobs.rows, live_rows)):
-            row = logprobs.rows[i]
-            request = self.batch.request_at(plan.slots[row])
-            count = request.params.logprobs or 0
-            request.logprobs.append(logprobs.of_token(int(i), int(tokens[row]), count))
+        self.counters["tokens"] += int(plan.samples.sum())
+        for request, reason in settle(self.batch, plan, result, self.outputs):
+            self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
@@ -246,17 +250,15 @@ class Scheduler:
             self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
         for request in self.batch.running():
-            if request.media.key in unwritten:
+            if request.cross is not None and request.cross.key in unwritten:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
         self.encodes.add_unwanted(unwritten)
 
-    def fail_slot(self, plan: StepPlan, slot: int, error: str) -> None:
-        """Fails the one request of `plan` whose settings the device could not take."""
-        (row,) = np.flatnonzero(plan.slots == slot)
-        if request := self.requests.get(int(plan.ids[row])):
-            self.finish(request, RequestState.FAILED, error=error)
+    def fail_slot(self, slot: int, error: str) -> None:
+        """Fails the request that has `slot`, whose settings the device could not take."""
+        self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
 
     # ------------------------------------------------------------------ the one exit
 
@@ -275,17 +277,12 @@ class Scheduler:
             self.residency.leave(request)
         for queue in (self._waiting, self._ready):
             queue.discard(request.sort_key)
-        self._deadlines.discard((request.deadline, request.id))
+        self._deadlines.discard((request.deadline, request.order))
         self.encodes.leave(request)
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self._output.finished.append(Finished.of(request, reason, error))
-
-    def pop_output(self) -> StepOutput:
-        """What happened since the last call."""
-        output, self._output = self._output, StepOutput()
-        return output
+        self.outputs.add_end(request, Finished.of(request, reason, error))
 
     @property
     def idle(self) -> bool:
@@ -293,6 +290,4 @@ class Scheduler:
         if len(self.batch) or len(self._ready):
             return False
         waiting = self._waiting.first()
-        return waiting is None or not (
-            waiting.media.key in self.pages or self.encodes.allows(waiting.media)
-        )
+        return waiting is None or not self.encodes.allows(self._uncached(waiting))

@@ -19,7 +19,14 @@ from antiphon.scheduler.encodes import _Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import TRANSITIONS, Finished, Media, Request, RequestState
+from antiphon.scheduler.request import (
+    TRANSITIONS,
+    Finished,
+    Media,
+    Request,
+    RequestId,
+    RequestState,
+)
 from antiphon.scheduler.scheduler import Scheduler
 
 PAGE, END = 4, 1
@@ -46,8 +53,19 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields
+        name(id_),
+        np.arange(2, 2 + prompt),
+        (media,),
+        SamplingParams(),
+        rules,
+        max_tokens,
+        seed=0,
+        **fields,
     )
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 class Clock:
@@ -62,8 +80,8 @@ class Driver:
     """Plays encoder and model: every token is a function of the sequence so far, as greedy
     decoding is.
 
-    `lag`: rounds that are planned before a round's results arrive; 1 is a GPU's look-ahead.
-    `per_round`: steps planned at once. `breaks` (next launch or result): a step fails there.
+    `lag`: steps that are planned before a step's result arrives; 1 is a GPU's look-ahead.
+    `breaks` (next launch or result): a step fails there.
     """
 
     def __init__(
@@ -71,10 +89,9 @@ class Driver:
         scheduler: Scheduler,
         token: Callable[[int, int], int] = lambda id_, position: 7,
         lag: int = 0,
-        per_round: int = 1,
     ) -> None:
-        self.scheduler, self.token, self.lag, self.per_round = scheduler, token, lag, per_round
-        self.in_flight: deque[list[StepPlan]] = deque()
+        self.scheduler, self.token, self.lag = scheduler, token, lag
+        self.in_flight: deque[StepPlan] = deque()
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
@@ -82,6 +99,7 @@ class Driver:
         self.writer: dict[str, StepPlan] = {}  # of the cross KV of a key
         self.reads: dict[int, StepPlan] = {}  # by request: who wrote the cross KV that it reads
         self.breaks: set[str] = set()
+        self.numbers: dict[int, int] = {}  # of requests, by their order of arrival
 
     def ask(self) -> None:
         self.encoding += [media.key for media, _ in self.scheduler.next_encodes()]
@@ -95,17 +113,14 @@ class Driver:
         self.ask()
         plan = self.scheduler.step()
         self.hidden -= set(self.scheduler.encodes.pop_unwanted())
-        launched: list[StepPlan] = []
-        while plan is not None and self.launch(plan):
-            launched.append(plan)
-            plan = self.scheduler.advance() if len(launched) < self.per_round else None
-        if launched:
-            self.in_flight.append(launched)
-        if self.in_flight and (not launched or len(self.in_flight) > self.lag):
+        if plan is not None and self.launch(plan):
+            self.in_flight.append(plan)
+        if self.in_flight and (plan is None or len(self.in_flight) > self.lag):
             self.settle(self.in_flight.popleft())
-        for end in self.scheduler.pop_output().finished:
-            assert end.id not in self.ended, "ended twice"
-            self.ended[end.id] = end
+        for output in self.scheduler.outputs.pop():
+            for end in output.finished:
+                assert end.number not in self.ended, "ended twice"
+                self.ended[end.number] = end
         self.scheduler.pages.check()
         self.scheduler.batch.check()
 
@@ -120,30 +135,36 @@ class Driver:
             self.writer[write.key] = plan
         for slot in (admission.slot for admission in plan.admissions):
             request = self.scheduler.batch.requests[slot]
-            self.reads[request.id] = self.writer[request.media.key]
+            self.numbers[request.order] = request.id.number
+            self.reads[request.id.number] = self.writer[request.cross.key]
         self.plans.append(plan)
         return True
 
-    def settle(self, plans: list[StepPlan]) -> None:
-        for plan in plans:
-            if "result" in self.breaks:
-                self.breaks.remove("result")
-                self.scheduler.fail_step(plan, "broken result")
-                open_ = [id_ for id_, writer in self.reads.items() if writer is plan]
-                assert not set(open_) & set(self.scheduler.requests), "reads what was never written"
-            else:
-                rows = zip(plan.ids.tolist(), plan.kv_lens.tolist(), strict=True)
-                tokens = [self.token(id_, length) for id_, length in rows]
-                self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
+    def settle(self, plan: StepPlan) -> None:
+        if "result" in self.breaks:
+            self.breaks.remove("result")
+            self.scheduler.fail_step(plan, "broken result")
+            open_ = [id_ for id_, writer in self.reads.items() if writer is plan]
+            open_ids = {name(id_) for id_ in open_} & set(self.scheduler.requests)
+            assert not open_ids, "reads what was never written"
+            return
+        rows = zip(plan.ids.tolist(), plan.kv_lens.tolist(), plan.samples.tolist(), strict=True)
+        tokens = [
+            self.token(self.numbers[order], length) if samples else -9
+            for order, length, samples in rows
+        ]
+        self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
 
     def check(self, plan: StepPlan) -> None:
         """Every row has pages for all its tokens, and nobody else's."""
         for write in plan.cross_writes:
             assert write.key in self.hidden, "cross KV without hidden states"
-        assert plan.num_tokens <= max(
-            self.scheduler.limits.max_batched_tokens, self.scheduler.limits.max_len
-        )
+        budget, num_decodes = self.scheduler.planner.budget, int((plan.query_lens == 1).sum())
+        assert plan.num_tokens <= max(budget.tokens, num_decodes)
+        assert plan.num_tokens - len(plan.slots) <= budget.prompt
         assert (np.diff(plan.query_lens > 1) >= 0).all(), "decodes come first"
+        assert (plan.query_lens > 0).all()
+        assert {admission.slot for admission in plan.admissions} <= set(plan.slots.tolist())
         own: list[int] = []
         for row, slot in enumerate(plan.slots):
             pages = self.scheduler.batch.self_table[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
@@ -186,22 +207,17 @@ def test_a_stop_token_ends_it(overlap: bool) -> None:
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_round_of_several_steps_gives_the_same_tokens(overlap: bool) -> None:
-    """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and
-    pages run short."""
+def test_any_depth_of_look_ahead_gives_the_same_tokens() -> None:
+    """Stops and lengths fall at any place of the look-ahead; requests wait for slots and pages."""
     ends = []
-    for per_round in (1, 3, 8):
+    for lag in range(9):
         driver = Driver(
-            make_scheduler(15),
-            lambda id_, position: END if position == 9 + 4 * id_ else 9,
-            int(overlap),
-            per_round,
+            make_scheduler(15), lambda id_, position: END if position == 9 + 4 * id_ else 9, lag
         )
         for i in range(4):
             driver.scheduler.add(make_request(i, f"k{i}", prompt=2 + i, max_tokens=10))
         ends.append({i: (end.reason, end.token_ids) for i, end in driver.run().items()})
-    assert ends[0] == ends[1] == ends[2]
+    assert all(end == ends[0] for end in ends)
     assert {reason for reason, _ in ends[0].values()} == {"stop", "length"}
 
 
@@ -226,7 +242,7 @@ def test_a_result_that_comes_after_its_slot_was_given_away_is_dropped() -> None:
         driver.deliver(key)
     driver.step()
     driver.step()
-    driver.scheduler.cancel(0)  # its token is still in flight
+    driver.scheduler.cancel(name(0))  # its token is still in flight
     driver.run()
     assert driver.ended[0].token_ids == [10]
     assert driver.ended[1].token_ids == [11, 11, 11]
@@ -347,7 +363,7 @@ def test_hidden_states_that_nobody_wants_any_more_are_dropped() -> None:
     driver = Driver(make_scheduler())
     driver.scheduler.add(make_request(0))
     driver.ask()
-    driver.scheduler.cancel(0)
+    driver.scheduler.cancel(name(0))
     driver.deliver("media0")
     assert driver.scheduler.encodes.pop_unwanted() == ["media0"]
     driver.hidden.clear()
@@ -363,7 +379,7 @@ def test_a_failed_step_fails_its_requests_and_forgets_unwritten_cross_kv() -> No
     plan = scheduler.step()
     assert plan is not None
     scheduler.fail_step(plan, "out of memory")
-    assert scheduler.pop_output().finished[0].error == "out of memory"
+    assert scheduler.outputs.pop()[0].finished[0].error == "out of memory"
     assert "clip" not in scheduler.pages
     assert scheduler.pages.num_free == 64
 
@@ -407,7 +423,7 @@ def test_who_shares_cross_kv_that_was_never_written_fails_with_its_writer() -> N
     driver.scheduler.add(make_request(2, "other", max_tokens=20))
     driver.breaks = {"result"}
     driver.step()
-    assert {end.id: end.state for end in driver.ended.values()} == dict.fromkeys(
+    assert {end.number: end.state for end in driver.ended.values()} == dict.fromkeys(
         (0, 1), RequestState.FAILED
     )
     assert "clip" not in driver.scheduler.pages
@@ -446,25 +462,27 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver = Driver(make_scheduler(clock=clock, encode_timeout=60, encode_ahead_tokens=30))
     scheduler = driver.scheduler
     for id_ in range(4):
-        scheduler.add(make_request(id_, cross=10, encoder=5))
+        scheduler.add(make_request(id_, cross=10, encoder="encoder-5"))
     driver.ask()
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers[5] = _Answer(0, clock.now)  # heard of before any of these
+        scheduler.encodes._answers["encoder-5"] = _Answer(
+            0, clock.now
+        )  # heard of before any of these
         scheduler.expire()
     assert not driver.ended
     driver.deliver("media1")
     clock.now += 55
     driver.step()
-    assert scheduler.requests.keys() >= {0, 2}
+    assert scheduler.requests.keys() >= {name(0), name(2)}
     clock.now += 4
     driver.deliver("media2")
     clock.now += 2
     driver.step()
     lost = driver.ended[0]
     assert lost.state is RequestState.FAILED
-    assert "encoder 5 sent no hidden states within 60 s" in lost.error
+    assert "encoder-5 sent no hidden states within 60 s" in lost.error
     driver.encoding.remove("media0")
     driver.run()
     assert {driver.ended[id_].state for id_ in (1, 2, 3)} == {RequestState.DONE}
@@ -496,10 +514,10 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         request = make_request(id_, timeout=1e5)
         sound = np.zeros(4)
         sounds.append(weakref.ref(sound))
-        request.media = replace(request.media, payload=sound)
+        request.inputs = (replace(request.cross, payload=sound),)
         scheduler.add(request)
-        scheduler.cancel(id_)
-    scheduler.pop_output()
+        scheduler.cancel(name(id_))
+    scheduler.outputs.pop()
     del request, sound
     assert not any(sound() is not None for sound in sounds)
     assert all(
@@ -555,22 +573,23 @@ EVENTS = st.lists(
     pages=st.integers(6, 30),
     seqs=st.integers(1, 6),
     ahead=st.integers(10, 80),
-    lag=st.integers(0, 3),
-    per_round=st.integers(1, 8),
+    lag=st.integers(0, 8),
+    budget=st.tuples(st.integers(1, 64), st.integers(1, 64)),
     stop_every=st.integers(2, 25),
 )
 def test_every_request_ends_exactly_once_and_the_pool_ends_full(
-    events, pages: int, seqs: int, ahead: int, lag: int, per_round: int, stop_every: int
+    events, pages: int, seqs: int, ahead: int, lag: int, budget: tuple[int, int], stop_every: int
 ) -> None:
-    """Pools that run short at any moment, results that come rounds later, stops, lengths,
-    cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing lost,
-    same tokens."""
+    """Pools that run short at any moment, prompts in pieces, results that come steps later, stops,
+    lengths, cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing
+    lost, same tokens."""
 
     def token(id_: int, position: int) -> int:
         return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50
 
+    limits = {"max_batched_tokens": budget[0], "max_prompt_tokens": budget[1]}
     driver = Driver(
-        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead), token, lag, per_round
+        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead, **limits), token, lag
     )
     scheduler = driver.scheduler
     cross_of: dict[str, int] = {}
@@ -584,11 +603,11 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
             )
             scheduler.add(requests[-1])
         elif kind == "cancel":
-            scheduler.cancel(values[0])
+            scheduler.cancel(name(values[0]))
         elif kind == "stop":
-            scheduler.stop(values[0])
+            scheduler.stop(name(values[0]))
         elif kind == "expire":
-            if request := scheduler.requests.get(values[0]):
+            if request := scheduler.requests.get(name(values[0])):
                 scheduler.finish(request, RequestState.EXPIRED, error="expired")
         elif kind == "step":
             driver.step()
@@ -601,8 +620,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
             else:
                 driver.encoding.remove(key)
                 scheduler.encode_failed(key, "failed")
-    # One in line always gets on: a round for each of its tokens, and the rounds that results take.
-    driver.run(100 + (lag + 2) * sum(request.max_tokens + 3 for request in requests))
+    # One in line always gets on: a step for each of its tokens, and the steps that results take.
+    steps = sum(len(request.prompt_token_ids) + request.max_tokens + 3 for request in requests)
+    driver.run(100 + 2 * (lag + 2) * steps)
     for _ in range(lag + 2):
         driver.step()
     assert sorted(driver.ended) == list(range(len(requests)))
@@ -613,8 +633,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     assert not driver.hidden, "hidden states are left behind"
     assert scheduler.idle
     for request in requests:
-        end, prompt = driver.ended[request.id], len(request.prompt_token_ids)
-        wanted = [token(request.id, position) for position in range(prompt, request.max_len)]
+        number = request.id.number
+        end, prompt = driver.ended[number], len(request.prompt_token_ids)
+        wanted = [token(number, position) for position in range(prompt, request.max_len)]
         if END in wanted:
             wanted = wanted[: wanted.index(END) + 1]
         if end.state is RequestState.DONE and end.reason == "length":
