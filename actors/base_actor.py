@@ -1,39 +1,43 @@
-"""What the Ray actors share: they claim a part of their machine, and watch and close their threads.
+"""What the Ray actors share: they claim a part of their machine, receive, and watch their threads.
 
-Ray runs an actor's methods one after the other. Each of them only puts a message into a worker's
-inbox, so no call waits for a worker's loop.
+Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
-import gc
 import time
-from typing import Any, Generic, TypeVar
+from abc import ABC, abstractmethod
 
 import torch
 
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import Receiver
+from antiphon.actors.messages import Member, Message
 from antiphon.actors.worker import Loop, set_threads
 from antiphon.config.options import EngineConfig
-
-Message = TypeVar("Message", contravariant=True)
-
-
-class RemotePeer(Generic[Message]):
-    """A worker in another process, behind its Ray actor."""
-
-    in_this_process = False
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def send(self, message: Message) -> None:
-        """Ray keeps large messages in its object store and passes a reference."""
-        self._actor.receive.remote(message)
+from antiphon.runtime.garbage import freeze_heap
 
 
-class WorkerActor:
-    """The threads of one process: its workers, and what receives their messages."""
+class WorkerActor(ABC):
+    """The threads of one process: its workers, and the receiver of their messages."""
 
     def __init__(self) -> None:
         self.loops: list[Loop] = []
+
+    def listen(self) -> Address:
+        """Starts receiving. Messages wait until `connect` starts the workers."""
+        freeze_heap()
+        self._host = Host.here()
+        receiver = Receiver(self._host, self.receive)
+        receiver.start()
+        self.loops.append(receiver)
+        return receiver.address
+
+    @abstractmethod
+    def connect(self, members: list[Member]) -> None:
+        """Starts the workers. `members`: all workers of the engine."""
+
+    @abstractmethod
+    def receive(self, message: Message) -> None:
+        """Puts a message into the inbox of the worker that it is for. In any thread."""
 
     def watch(self) -> None:
         """Returns when the actor was closed; raises RuntimeError with the error that ended a loop.
@@ -65,13 +69,3 @@ def claim_resources(config: EngineConfig, gpu_share: float) -> None:
     set_threads(config.workers.num_threads)
     if 0.0 < gpu_share < 1.0:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
-
-
-def freeze_heap() -> None:
-    """Exempts all objects that exist now from garbage collection. Called once a process has loaded.
-
-    A full collection walks the million objects of torch, Ray and the model: it would hold every
-    request of the process up for 0.15 to 0.3 s.
-    """
-    gc.collect()
-    gc.freeze()

@@ -9,30 +9,27 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import ray
 
-from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
-from antiphon.actors.colocated_actor import ColocatedActor
+from antiphon.actors.address import Host
+from antiphon.actors.channel import AsyncReceiver, Sender
+from antiphon.actors.colocated_actor import ColocatedActor, encoder_beside
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.encoder_actor import EncoderActor
-from antiphon.actors.messages import Cancel, Stop, Submit
-from antiphon.actors.payloads import PayloadStore, Stored
+from antiphon.actors.messages import Attach, Detach, Member, Message
 from antiphon.actors.placement import Placement, place
 from antiphon.actors.session import session
-from antiphon.actors.workers import Workers
+from antiphon.actors.workers import Handle, Workers
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.scheduler.request import Request, StepOutput
+from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
-# Inputs above this size travel through Ray's object store; smaller ones travel inside the request.
-STORE_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
 CHECK_SECONDS = 0.2  # how often a start checks whether it was given up
 
 # One start at a time: each engine asks for the CPUs and GPUs that the ones before have left.
@@ -58,21 +55,22 @@ class RayWorkers(Workers):
             num_gpus=placement.gpu_share,
         )
         encoders = 0 if placement.colocated else config.encoder.replicas
-        self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
+        self.encoders = {f"encoder-{i}": remote(EncoderActor).remote() for i in range(encoders)}
         decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
+        self.decoders = {f"decoder-{i}": decoder.remote() for i in range(config.decoder.replicas)}
+        self.colocated = placement.colocated
         self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
-        self._store_bytes = STORE_BYTES[self.info["placement"]]
-        self._store = PayloadStore()
-        self._receiver: OutputReceiver | None = None
-        self._command_senders: list[CommandSender] = []
+        self._members: list[Member] = []
+        self._receiver: AsyncReceiver | None = None
+        self._senders: dict[str, Sender] = {}
+        self._frontend = ""
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
         atexit.register(self.close)  # Ray's own exit would wait ten seconds for the workers
 
     @property
     def all(self) -> list[Any]:
-        return [*self.encoders, *self.decoders]
+        return [*self.encoders.values(), *self.decoders.values()]
 
     # ------------------------------------------------------------------ start and end
 
@@ -85,34 +83,56 @@ class RayWorkers(Workers):
         wait: Callable[[list[Any]], list[Any]],
     ) -> None:
         """Loads all weights in parallel. `wait` returns the results of calls."""
-        loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
-        loading += [
-            worker.load.remote(model, config, index, rules, gpu_share)
-            for index, worker in enumerate(self.decoders)
+        calls = [
+            worker.load.remote(Incarnation(name, 0), model, config, gpu_share)
+            for name, worker in self.encoders.items()
         ]
-        info = wait(loading)
+        calls += [
+            worker.load.remote(Incarnation(name, 0), model, config, rules, gpu_share)
+            for name, worker in self.decoders.items()
+        ]
+        info = wait(calls)
         self.info |= {**info[0], **info[-1]}
 
-    def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
-        """Connects the workers with each other and with `receiver`, and starts them."""
-        self._receiver = receiver
-        connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
-        connecting += [
-            worker.connect.remote(self.encoders, receiver.address, receiver.token)
-            for worker in self.decoders
+    def connect(self, wait: Callable[[list[Any]], list[Any]]) -> None:
+        """Connects the workers with each other, and starts them."""
+        addresses = wait([worker.listen.remote() for worker in self.all])
+        names = [*self.encoders, *self.decoders]
+        self._members = [
+            Member(name, "encoder" if name in self.encoders else "decoder", 0, address)
+            for name, address in zip(names, addresses, strict=True)
         ]
-        command_addresses = wait(connecting)[len(self.encoders) :]
-        self._command_senders = [CommandSender(*address) for address in command_addresses]
+        if self.colocated:  # the encoder in a decoder's process receives at its address
+            self._members += [
+                Member(encoder_beside(member.name), "encoder", 0, member.address)
+                for member in self._members
+            ]
+        wait([worker.connect.remote(self._members) for worker in self.all])
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nothing to do: the receiver belongs to the loop that first waits for it."""
+    def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
+        host = Host.here()
+        self._frontend, self._failed = frontend, loop.create_future()
+        self._receiver = receiver = AsyncReceiver(host)
+        senders: dict[Any, Sender] = {}  # workers of one process share a receiver
+        for member in self._members:
+            assert member.address is not None
+            if member.address not in senders:
+                senders[member.address] = Sender(member.address, host.node)
+                senders[member.address].send(Attach(frontend, receiver.address))
+            self._senders[member.name] = senders[member.address]
+        receiver.attach(loop, cast("Callable[[Message], None]", handle), self._note_failure)
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     def detach(self) -> None:
-        for sender in self._command_senders:
+        for sender in dict.fromkeys(self._senders.values()):
+            sender.send(Detach(self._frontend))
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._command_senders, self._receiver = [], None
+        self._senders, self._receiver = {}, None
 
     def close(self) -> None:
         with self._closing:
@@ -127,51 +147,20 @@ class RayWorkers(Workers):
                 ray.kill(worker, no_restart=True)
         session.leave()
 
-    # ------------------------------------------------------------------ requests
-
-    def keep(self, key: str, payload: Any) -> Any:
-        large = isinstance(payload, np.ndarray) and payload.nbytes >= self._store_bytes
-        return self._store.put_once(key, payload) if large else payload
-
-    def submit(self, decoder: int, requests: list[Request]) -> None:
-        for request in requests:
-            self._store.use(request)
-        stored = [request for request in requests if _is_stored(request)]
-        direct = [request for request in requests if not _is_stored(request)]
-        if direct:
-            self._command_senders[decoder].send(Submit(direct))
-        if stored:  # only Ray can pass a reference into its object store on
-            self.decoders[decoder].receive.remote(Submit(stored))
-
-    def cancel(self, decoder: int, request: Request) -> None:
-        self._send(decoder, request, Cancel(request.id))
-
-    def stop(self, decoder: int, request: Request) -> None:
-        self._send(decoder, request, Stop(request.id))
-
-    def _send(self, decoder: int, request: Request, message: Cancel | Stop) -> None:
-        """Uses the request's own transport, so the message cannot overtake it."""
-        if _is_stored(request):
-            self.decoders[decoder].receive.remote(message)
-        else:
-            self._command_senders[decoder].send(message)
-
-    def release(self, request: Request) -> None:
-        self._store.release(request)
-
-    async def receive(self) -> StepOutput:
-        assert self._receiver is not None
-        return await self._receiver.receive()
+    def send(self, worker: str, message: Message) -> None:
+        self._senders[worker].send(message)
 
     # ------------------------------------------------------------------ health
 
     async def watch(self) -> None:
         watches = [asyncio.ensure_future(_ending(worker)) for worker in self.all]
         try:
-            await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*watches, self._failed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for watch in watches:
                 watch.cancel()
+        if self._failed.done():
+            self._failed.result()  # raises the error
         raise next(
             EngineDeadError(watch.result())
             for watch in watches
@@ -179,11 +168,9 @@ class RayWorkers(Workers):
         )
 
     async def stats(self) -> list[dict[str, int]]:
-        return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
-
-
-def _is_stored(request: Request) -> bool:
-    return any(isinstance(media.payload, Stored) for media in request.inputs)
+        return list(
+            await asyncio.gather(*(worker.stats.remote() for worker in self.decoders.values()))
+        )
 
 
 async def _ending(worker: Any) -> str:
@@ -221,7 +208,7 @@ def launch(
             undo.callback(workers.close)
             wait = partial(results, config=config, given_up=given_up)
             workers.load(model, config, rules, placement.gpu_share, wait)
-            workers.connect(OutputReceiver(node_address()), wait)
+            workers.connect(wait)
         undo.pop_all()
     return workers
 

@@ -1,48 +1,62 @@
 """The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
-from collections.abc import Callable, Mapping
+import logging
+import time
 from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.links import Links
 from antiphon.actors.messages import (
+    Attach,
     Cancel,
     DecoderMessage,
+    Detach,
     Encode,
     EncodeFailed,
     EncodeJob,
-    EncoderPeer,
+    Members,
+    Output,
     Stop,
     Submit,
+    Unreadable,
     Withdraw,
     Withdrawn,
 )
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.replica import DecoderReplica
+from antiphon.decoder.replica import DecoderReplica, describe
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
-from antiphon.scheduler.request import StepOutput
+from antiphon.scheduler.request import (
+    Finished,
+    Incarnation,
+    Request,
+    RequestId,
+    RequestMetrics,
+    RequestState,
+    StepOutput,
+)
 
-Send = Callable[[StepOutput], None]  # where outputs go; must not block
+logger = logging.getLogger(__name__)
 
 
 class DecoderWorker(Worker[DecoderMessage]):
-    """Decoder replica number `index` of the engine, in a thread."""
+    """One decoder replica of the engine, in a thread."""
 
     def __init__(
         self,
-        index: int,
+        incarnation: Incarnation,
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
     ) -> None:
         """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
         super().__init__()
-        self.index = index
-        self._encoders: Mapping[int, EncoderPeer] = {}
+        self.incarnation = incarnation
+        self._links = Links()
         self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
 
     @property
@@ -68,9 +82,9 @@ class DecoderWorker(Worker[DecoderMessage]):
         }
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
-    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
-        """Starts the loop. `encoders`: by the index in requests. `send` gets the outputs."""
-        self._encoders, self._send = encoders, send
+    def connect(self, links: Links) -> None:
+        """Starts the loop. `links`: encoders by the names in requests, and frontends."""
+        self._links = links
         self.start()
 
     # ------------------------------------------------------------------ loop
@@ -80,23 +94,41 @@ class DecoderWorker(Worker[DecoderMessage]):
         match message:
             case Submit(requests):
                 for request in requests:
-                    scheduler.add(request)
+                    self._add(request)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):
                 scheduler.stop(request_id)
             case HiddenStates():
                 self.replica.receive_hidden(message)
-            case EncodeFailed(key, error):
-                scheduler.encode_failed(key, error)
+            case EncodeFailed(key, error, input_gone):
+                if input_gone:
+                    scheduler.input_gone(key, error)
+                else:
+                    scheduler.encode_failed(key, error)
             case Withdrawn(keys):
                 scheduler.withdrawn(keys)
+            case Unreadable(request_id, error):
+                self._send(_failed(request_id, error))
+            case Attach() | Detach() | Members():
+                self._links.handle(message)
             case _:
                 assert_never(message)
 
+    def _add(self, request: Request) -> None:
+        try:
+            self.replica.scheduler.add(request)
+        except Exception as error:  # unforeseen: it must not end the loop that serves everybody
+            logger.exception("request %s was not accepted", request.id)
+            self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
+
     def run_once(self) -> None:
-        if output := self.replica.step():
+        for output in self.replica.step():
             self._send(output)
+
+    def _send(self, output: StepOutput) -> None:
+        output.sender = self.incarnation
+        self._links.send(output.frontend, Output(output))
 
     @property
     def device(self) -> torch.device:
@@ -111,17 +143,29 @@ class DecoderWorker(Worker[DecoderMessage]):
     # ------------------------------------------------------------------ to the encoders
 
     def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from the encoders with these indices."""
-        for encoder in {index for _, index in work}:
+        """Requests the hidden states of media from their encoders."""
+        frontends = self.replica.scheduler.encodes.frontends
+        own_name = self.incarnation.name
+        for encoder in {command.encoder for command in work}:
             jobs = [
-                EncodeJob(media.key, media.num_tokens, media.payload, self.index)
-                for media, index in work
-                if index == encoder
+                EncodeJob(media.key, media.num_tokens, own_name, tuple(frontends(media.key)))
+                for media, name in work
+                if name == encoder
             ]
-            self._encoders[encoder].send(Encode(jobs))
+            if not self._links.send(encoder, Encode(jobs)):
+                for job in jobs:
+                    self.send(EncodeFailed(job.key, f"its encoder worker, {encoder}, is gone"))
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
-        """Withdraws keys from the encoders with these indices."""
-        for encoder in {index for _, index in withdrawals}:
-            keys = tuple(key for key, index in withdrawals if index == encoder)
-            self._encoders[encoder].send(Withdraw(self.index, keys))
+        """Withdraws keys from their encoders."""
+        for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
+            keys = tuple(key for key, name in withdrawals if name == encoder)
+            if not self._links.send(encoder, Withdraw(self.incarnation.name, keys)):
+                self.send(Withdrawn(keys))
+
+
+def _failed(request_id: RequestId, error: str) -> StepOutput:
+    """The end of a request that never became one here."""
+    metrics = RequestMetrics(time.time())
+    finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
+    return StepOutput(request_id.frontend, finished=[finished])

@@ -59,10 +59,10 @@ class DecoderReplica:
 
     # ------------------------------------------------------------------ one step
 
-    def step(self) -> StepOutput:
+    def step(self) -> list[StepOutput]:
         """Schedules and launches one step, and takes in the results of the oldest ones.
 
-        Never waits for an encoder. An empty output means that nothing happened. Raises only what
+        Never waits for an encoder. No outputs mean that nothing happened. Raises only what
         the device raises when it is of no more use.
         """
         self._accept_hidden()  # the requests of computed states become ready
@@ -74,7 +74,7 @@ class DecoderReplica:
             self._settle_oldest(self._look_ahead)
         else:
             self._settle_oldest(len(self._in_flight) - 1)  # maybe what the next plan waits for
-        return self.scheduler.pop_output()  # new tokens, and requests that ended
+        return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
     def _launch(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go

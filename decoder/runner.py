@@ -33,6 +33,7 @@ from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs
@@ -53,8 +54,8 @@ logger = logging.getLogger(__name__)
 class LaunchedStep:
     """A step in flight."""
 
-    tokens: torch.Tensor  # [sequences] int64, on the host once `done`
-    logprobs: DeviceLogprobs | None
+    samples: Samples  # [sequences], on the host once `done`
+    top: DeviceLogprobs | None  # of the sequences that ask
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
 
@@ -62,8 +63,11 @@ class LaunchedStep:
         """Waits for the step."""
         if self.done is not None:
             self.done.synchronize()
-        logprobs = None if self.logprobs is None else self.logprobs.on_host()
-        return StepResult(self.tokens.numpy(), logprobs)
+        rows = self.samples.on_host()
+        top = None if self.top is None else self.top.on_host()
+        return StepResult(
+            rows["token"], rows["logprob"], rows["restricted_logprob"], rows["rank"], top
+        )
 
 
 class DecoderRunner:
@@ -96,7 +100,7 @@ class DecoderRunner:
         self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
-        self._logits, self._tokens = self._make_outputs()
+        self._logits, self._samples = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
         self.pool = self._make_pool()
         # What a step needs.
@@ -150,11 +154,11 @@ class DecoderRunner:
             half.padding_id,
         )
 
-    def _make_outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [sequences, vocabulary] and tokens [sequences] of a step, which graphs write."""
+    def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
+        """Logits [sequences, vocabulary] and samples [sequences] of a step, which graphs write."""
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows, vocab_size, device=self.device)
-        return logits, torch.zeros(rows, dtype=torch.int64, device=self.device)
+        return logits, Samples.empty(rows, self.device)
 
     def _make_pool(self) -> KVPool:
         half = self.model_config.decoder
@@ -240,25 +244,23 @@ class DecoderRunner:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
             self._run_and_sample(inputs, self._plan_attention(inputs), features)
-        tokens, logits = self._tokens[: len(plan.slots)], self._logits[: len(plan.slots)]
+        samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
-        logprobs = self.sampler.finish(logits, slots, plan.kv_lens, tokens)
-        return self._send_back(tokens, logprobs, refused)
+        top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
+        return self._send_back(samples, top, refused)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
         return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
 
     def _send_back(
-        self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
+        self, samples: Samples, top: DeviceLogprobs | None, refused: dict[int, Exception]
     ) -> LaunchedStep:
+        copies = samples.start_copy(), None if top is None else top.start_copy()
         if self.device.type == "cpu":
-            return LaunchedStep(tokens.clone(), logprobs, None, refused)
-        host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
-        copied = None if logprobs is None else logprobs.start_copy()
+            return LaunchedStep(*copies, None, refused)
         done = torch.cuda.Event()
         done.record()
-        return LaunchedStep(host, copied, done, refused)
+        return LaunchedStep(*copies, done, refused)
 
     # ------------------------------------------------------------------ what graphs hold
 
@@ -275,7 +277,7 @@ class DecoderRunner:
             self._logits[:count],
             inputs.sample_slots,
             inputs.lengths,
-            self._tokens[:count],
+            self._samples.first(count),
             features,
         )
 

@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
@@ -48,7 +47,7 @@ class EngineLife:
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
         )
-        self.preparation = Preparation(self.inputs, self.requests.dispatcher.stored)
+        self.preparation = Preparation(self.inputs)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,20 +104,18 @@ class EngineLife:
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
         try:
-            self.requests.dispatcher.workers = workers = await asyncio.wrap_future(starting)
+            workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
             given_up.set()
             starting.add_done_callback(_close_if_started)
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
+        self.requests.connect(workers)
         self.preparation.start()
-        workers.attach(self._loop)
+        workers.attach(self.requests.frontend, self._loop, self.requests.handle)
         self._dropped = weakref.finalize(self, _close_dropped, workers, self.preparation, self._pid)
         self._dropped.atexit = False  # workers are closed at exit anyway
-        self._tasks = [
-            asyncio.create_task(self._supervise(work))
-            for work in (partial(self._receive, workers), workers.watch)
-        ]
+        self._tasks = [asyncio.create_task(self._supervise(workers.watch))]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
@@ -149,11 +146,6 @@ class EngineLife:
                 "this engine was started in another event loop: use it there, or close it and "
                 "start it in this one (Engine, the synchronous one, may be called from anywhere)"
             )
-
-    async def _receive(self, workers: Workers) -> None:
-        while True:
-            output = await workers.receive()
-            self.requests.receive(output)
 
     async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Ends the engine when a task ends by itself: no caller may wait for what it would do."""

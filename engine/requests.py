@@ -5,9 +5,12 @@ import itertools
 import logging
 import secrets
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 
+from antiphon.actors.messages import FrontendMessage, Members, NeedInput, Output
+from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -20,8 +23,8 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
-from antiphon.scheduler.router import Route, Router
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
+from antiphon.scheduler.router import Route, Router, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +67,21 @@ class OpenRequests:
 
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
-        self.router = Router(num_encoders, num_decoders)
-        self.dispatcher = Dispatcher(num_decoders, self._not_sent)
-        self._open: dict[int, OpenRequest] = {}
-        self._ids = itertools.count()
+        self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
+        encoders = [WorkerState(f"encoder-{i}", "encoder") for i in range(num_encoders)]
+        decoders = [WorkerState(f"decoder-{i}", "decoder") for i in range(num_decoders)]
+        self.router = Router([*encoders, *decoders])
+        self.dispatcher = Dispatcher(self.frontend, self._not_sent)
+        self._open: dict[int, OpenRequest] = {}  # by number
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def connect(self, workers: Workers) -> None:
+        """Requests go to these workers from now on."""
+        self.dispatcher.workers = workers
+        self.router.paired = workers.colocated
 
     # ------------------------------------------------------------------ to a worker
 
@@ -96,10 +107,11 @@ class OpenRequests:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
         route = self.router.route(media.key, media.num_tokens)
+        assert route is not None  # no worker drains or dies yet
         request = Request(
-            id=next(self._ids),
+            id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            inputs=(Media(media.key, media.kind, media.num_tokens, media.payload),),  # type: ignore[arg-type]
+            inputs=(Media(media.key, media.kind, media.num_tokens),),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -112,29 +124,41 @@ class OpenRequests:
         opened = OpenRequest(request, route, asyncio.get_running_loop().create_future())
         if request.streams:
             opened.text = self.inputs.text_stream(params)
-        self._open[request.id] = opened
-        self.dispatcher.submit(route.decoder, request)
+        self._open[request.id.number] = opened
+        self.dispatcher.submit(route, request, [media])
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request: it ends as RequestCancelled unless it has ended before."""
-        if opened.request.id in self._open:
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+        if opened.request.id.number in self._open:
+            self.dispatcher.cancel(opened.route, opened.request)
 
     def _not_sent(self, request: Request, error: Exception) -> None:
-        if (opened := self._open.get(request.id)) is not None:
+        if (opened := self._open.get(request.id.number)) is not None:
             self._fail(opened, error, "it could not be sent to its worker")
 
     # ------------------------------------------------------------------ from a worker
 
+    def handle(self, message: FrontendMessage) -> None:
+        """A message from a worker."""
+        match message:
+            case Output(output):
+                self.receive(output)
+            case NeedInput():
+                self.dispatcher.answer(message)
+            case Members():
+                pass
+            case _:
+                assert_never(message)
+
     def receive(self, output: StepOutput) -> None:
         """New tokens of requests that stream, and ends of requests."""
-        for request_id, token in zip(output.delta_ids, output.delta_tokens, strict=True):
-            if (opened := self._open.get(request_id)) is not None:
+        for number, token in zip(output.delta_numbers, output.delta_tokens, strict=True):
+            if (opened := self._open.get(number)) is not None:
                 self._receive_token(opened, token)
         for finished in output.finished:
-            if (opened := self._open.get(finished.id)) is not None:
-                self._close(opened)
+            if (opened := self._open.get(finished.number)) is not None:
+                self._close(opened, encoded=finished.metrics.encoded_at is not None)
                 opened.finish(finished)
 
     def _receive_token(self, opened: OpenRequest, token: int) -> None:
@@ -145,11 +169,11 @@ class OpenRequests:
             opened.text.add([token])
         except Exception as error:  # whatever a tokenizer raises
             self._fail(opened, error, f"token {token} could not be decoded")
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
             return
         opened.updated.set()
         if opened.text.stopped:
-            self.dispatcher.stop(opened.route.decoder, opened.request)
+            self.dispatcher.stop(opened.route, opened.request)
 
     async def wait(self, opened: OpenRequest) -> Finished:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
@@ -174,14 +198,14 @@ class OpenRequests:
 
     def _fail(self, opened: OpenRequest, error: Exception, problem: str) -> None:
         """Ends one request with an error that concerns no other."""
-        logger.error("request %d: %s", opened.request.id, problem, exc_info=error)
+        logger.error("request %s: %s", opened.request.id, problem, exc_info=error)
         self._close(opened)
         failure = RequestFailed(f"{problem}: {type(error).__name__}: {error}")
         failure.__cause__ = error
         opened.fail(failure)
 
-    def _close(self, opened: OpenRequest) -> None:
+    def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
-        del self._open[request.id]
+        del self._open[request.id.number]
         self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
-        self.dispatcher.release(request)
+        self.dispatcher.release(request, encoded)

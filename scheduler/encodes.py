@@ -21,23 +21,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Media, Request, RequestId
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
 
 
 class EncodeCommand(NamedTuple):
-    """Asks encoder worker number `encoder` for the hidden states of `media`."""
+    """Asks the worker `encoder` for the hidden states of `media`."""
 
     media: Media
-    encoder: int
+    encoder: str
 
 
 class Withdrawal(NamedTuple):
-    """Tells encoder worker number `encoder` not to begin the work under `key`."""
+    """Tells the worker `encoder` not to begin the work under `key`."""
 
     key: str
-    encoder: int
+    encoder: str
 
 
 @dataclass
@@ -45,10 +45,10 @@ class _Work:
     """One input that an encoder was asked for, until its cross KV is about to be written."""
 
     num_tokens: int
-    encoder: int
+    encoder: str
     order: int  # of asking, over all encoders
     since: float  # when it was asked for, or when its encoder last answered earlier work
-    waiters: dict[int, Request] = field(default_factory=dict)  # by request id
+    waiters: dict[RequestId, Request] = field(default_factory=dict)
     arrived: bool = False
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
 
@@ -81,7 +81,7 @@ class EncodeLedger:
         self._clock, self._counters = clock, counters
         self._work: dict[str, _Work] = {}
         self._opened = 0  # works since the start
-        self._answers: dict[int, _Answer] = {}  # by encoder
+        self._answers: dict[str, _Answer] = {}  # by encoder
         self._next_check = -math.inf
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
@@ -93,6 +93,11 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
+    def frontends(self, key: str) -> list[str]:
+        """Names of the frontends whose requests wait for `key`: they hold its input."""
+        waiters = self._work[key].waiters.values() if key in self._work else ()
+        return list(dict.fromkeys(request.id.frontend for request in waiters))
+
     def allows(self, inputs: Sequence[Media]) -> bool:
         """True if the budget has room for those of `inputs` that no work is open for. While no work
         is open at all, the inputs of one request may have any size."""
@@ -101,7 +106,7 @@ class EncodeLedger:
 
     # ------------------------------------------------------------------ asking and waiting
 
-    def ask(self, media: Media, encoder: int) -> EncodeCommand:
+    def ask(self, media: Media, encoder: str) -> EncodeCommand:
         """Opens work for `media`, for which there is none."""
         assert media.key not in self._work
         self._opened += 1
@@ -179,6 +184,11 @@ class EncodeLedger:
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
 
+    def input_gone(self, key: str) -> list[Request]:
+        """The encoder could not get the input of `key`. Closes the work and returns the requests
+        that wait: it must be asked for again. Changes nothing where `fail` would not."""
+        return self.fail(key)
+
     def _note_answer(self, work: _Work) -> None:
         latest = self._answers.get(work.encoder, _Answer())
         self._answers[work.encoder] = _Answer(max(latest.order, work.order), self._clock())
@@ -215,7 +225,7 @@ class EncodeLedger:
 
     def _overdue_error(self, work: _Work) -> str:
         return (
-            f"encoder {work.encoder} sent no hidden states within {self.timeout:g} s "
+            f"{work.encoder} sent no hidden states within {self.timeout:g} s "
             f"(encode_timeout): its worker hangs, or the message was lost"
         )
 

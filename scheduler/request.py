@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,26 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length"]
+
+
+class RequestId(NamedTuple):
+    """A request among those of all frontends that share the workers."""
+
+    frontend: str  # the name of the engine that sent it, and that gets its outputs
+    number: int  # among the requests of its frontend
+
+    def __str__(self) -> str:
+        return f"{self.frontend}/{self.number}"
+
+
+class Incarnation(NamedTuple):
+    """One life of a worker: a worker that was restarted has the same name and a higher epoch."""
+
+    name: str  # such as "decoder-0"
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (epoch {self.epoch})"
 
 
 class RequestState(StrEnum):
@@ -57,8 +77,8 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    # Token ids or samples, or a reference to them; opaque here.
-    payload: Any = field(repr=False, compare=False)
+    # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
+    payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
 
@@ -89,7 +109,7 @@ class Request:
     """One sequence to decode. n samples are n requests that share their inputs by key."""
 
     # Set by the engine.
-    id: int
+    id: RequestId
     prompt_token_ids: np.ndarray  # [tokens] int64, the decoder's prompt
     inputs: tuple[Media, ...]  # of encoders; at most one without a position; may be empty
     params: SamplingParams
@@ -100,14 +120,17 @@ class Request:
     waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
-    encoder: int = 0  # index of the encoder worker; set by the router
+    encoder: str = ""  # name of the encoder worker; set by the router
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
-    order: int = -1  # of arrival
+    order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
+    inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules; likewise
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
@@ -129,6 +152,11 @@ class Request:
         return next((media for media in self.inputs if media.position is None), None)
 
     @property
+    def encoder_tokens(self) -> int:
+        """Of all its inputs."""
+        return sum(media.num_tokens for media in self.inputs)
+
+    @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
         return 0 if self.cross is None else self.cross.num_tokens
@@ -146,31 +174,44 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `reason` is set when it is DONE, `error`
-    otherwise."""
+    """The end of a request; sent exactly once. `number`: of the request, among those of its
+    frontend. `reason` is set when it is DONE, `error` otherwise.
 
-    id: int
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed.
+    """
+
+    number: int
     state: RequestState
     token_ids: list[int]
     reason: FinishReason | None
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+    token_logprobs: list[float] = field(default_factory=list)
+    restricted_logprob: float = 0.0
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
-        return cls(request.id, request.state, tokens, reason, error, logprobs, request.metrics)
+        return cls(
+            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics,
+            request.token_logprobs, request.restricted_logprob,
+        )  # fmt: skip
 
 
 @dataclass
 class StepOutput:
-    """What a replica tells the engine: new tokens of streaming requests, and ended requests."""
+    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
 
-    delta_ids: list[int] = field(default_factory=list)  # of the requests, one for each token
+    A token comes with its place among the tokens that its request generated, so that one that comes
+    twice does no harm, and one that is missing is noticed.
+    """
+
+    frontend: str
+    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
+    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
+    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
     delta_tokens: list[int] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.delta_ids or self.finished)

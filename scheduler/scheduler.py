@@ -8,6 +8,7 @@ from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
 from antiphon.scheduler.limits import Limits, refusal
+from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
 from antiphon.scheduler.planning import StepPlanner
 from antiphon.scheduler.queues import OpenQueue
@@ -16,11 +17,13 @@ from antiphon.scheduler.request import (
     FinishReason,
     Media,
     Request,
+    RequestId,
     RequestState,
-    StepOutput,
 )
 from antiphon.scheduler.residency import Residency
 from antiphon.scheduler.results import settle
+
+MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
 
 
 class Scheduler:
@@ -37,8 +40,8 @@ class Scheduler:
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
     A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with the step's
-    result (or `fail_step`), and `pop_output`. Results may come one or more steps late: the plans in
-    between count the missing tokens as pending. `encodes` holds all encoder work.
+    result (or `fail_step`), and `outputs.pop`. Results may come one or more steps late: the plans
+    in between count the missing tokens as pending. `encodes` holds all encoder work.
 
     The scheduler sees page ids and content keys; never a tensor, an actor or a text. It belongs to
     one thread. `clock`: seconds, never set back. Deadlines are of this clock; a request brings
@@ -56,12 +59,12 @@ class Scheduler:
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
         )
-        self.requests: dict[int, Request] = {}  # all that have not ended
+        self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
-        self._output = StepOutput()
+        self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
 
@@ -88,14 +91,14 @@ class Scheduler:
             self._enqueue(request, RequestState.READY)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
-            self._deadlines.push((request.deadline, request.id), request)
+            self._deadlines.push((request.deadline, request.order), request)
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: RequestId) -> None:
         """Ends a request as CANCELLED; one that has ended already is left as it is."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
 
-    def stop(self, request_id: int) -> None:
+    def stop(self, request_id: RequestId) -> None:
         """Ends a request as DONE, because its text met a stop string."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.DONE, reason="stop")
@@ -148,6 +151,16 @@ class Scheduler:
         """The encoder could not do `key`: the requests that wait for it fail, and no others."""
         for request in self.encodes.fail(key):
             self.finish(request, RequestState.FAILED, error=error)
+
+    def input_gone(self, key: str, error: str) -> None:
+        """The encoder could not get the input of `key`: requests of other frontends, or that came
+        meanwhile, have it asked for again. One that has waited so a few times fails."""
+        for request in self.encodes.input_gone(key):
+            request.inputs_gone += 1
+            if request.inputs_gone > MAX_INPUTS_GONE:
+                self.finish(request, RequestState.FAILED, error=error)
+            else:
+                self._enqueue(request, RequestState.WAITING)
 
     def withdrawn(self, keys: Sequence[str]) -> None:
         """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
@@ -211,6 +224,7 @@ class Scheduler:
             self._ready.discard(request.sort_key)
             admission, write = self.residency.enter(request)
             request.move(RequestState.RUNNING)
+            self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
                 self.encodes.consume(write.key)
@@ -223,7 +237,7 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        for request, reason in settle(self.batch, plan, result, self._output):
+        for request, reason in settle(self.batch, plan, result, self.outputs):
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
@@ -261,17 +275,12 @@ class Scheduler:
             self.residency.leave(request)
         for queue in (self._waiting, self._ready):
             queue.discard(request.sort_key)
-        self._deadlines.discard((request.deadline, request.id))
+        self._deadlines.discard((request.deadline, request.order))
         self.encodes.leave(request)
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self._output.finished.append(Finished.of(request, reason, error))
-
-    def pop_output(self) -> StepOutput:
-        """What happened since the last call."""
-        output, self._output = self._output, StepOutput()
-        return output
+        self.outputs.add_end(request, Finished.of(request, reason, error))
 
     @property
     def idle(self) -> bool:

@@ -11,7 +11,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import Finished, Media, Request, RequestState
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 from antiphon.scheduler.scheduler import Scheduler
 
 PAGES = 64
@@ -35,7 +35,11 @@ def make_scheduler(clock: Clock | None = None, **changes: Any) -> Scheduler:
 
 def make_request(id_: int, *inputs: Media, prompt: int = 12) -> Request:
     rules = DecodingRules()
-    return Request(id_, np.arange(2, 2 + prompt), inputs, SamplingParams(), rules, 3, 0)
+    return Request(name(id_), np.arange(2, 2 + prompt), inputs, SamplingParams(), rules, 3, 0)
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 def attended(key: str, tokens: int = 10) -> Media:
@@ -58,7 +62,7 @@ def run_step(scheduler: Scheduler) -> StepPlan:
 
 
 def ends(scheduler: Scheduler) -> list[Finished]:
-    return scheduler.pop_output().finished
+    return [end for output in scheduler.outputs.pop() for end in output.finished]
 
 
 def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> None:
@@ -69,7 +73,7 @@ def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> N
     assert request.state is RequestState.READY
     assert asked(scheduler) == ["a"]
     plan = run_step(scheduler)
-    assert plan.ids.tolist() == [2]
+    assert plan.ids.tolist() == [request.order]
     assert [admission.cross_len for admission in plan.admissions] == [0]
     assert plan.cross_writes == []
     assert scheduler.pages.num_available == PAGES - 3  # of 12 prompt tokens
@@ -110,7 +114,7 @@ def test_the_inputs_of_a_request_are_asked_for_together_or_not_at_all() -> None:
     scheduler.add(make_request(2, placed("b", 0)))
     assert asked(scheduler) == ["a", "b"]
     assert second.state is RequestState.WAITING  # "a" is under way, "c" has no room
-    scheduler.cancel(0)
+    scheduler.cancel(name(0))
     for withdrawal in scheduler.encodes.pop_withdrawals():
         scheduler.withdrawn([withdrawal.key])
     assert asked(scheduler) == ["a", "c"]
@@ -153,7 +157,7 @@ def test_a_request_whose_inputs_were_both_withdrawn_asks_for_them_once_more() ->
     scheduler = make_scheduler()
     scheduler.add(make_request(0, placed("a", 0), placed("b", 4)))
     asked(scheduler)
-    scheduler.cancel(0)
+    scheduler.cancel(name(0))
     assert len(scheduler.encodes.pop_withdrawals()) == 2
     scheduler.add(request := make_request(1, placed("a", 0), placed("b", 4)))
     assert asked(scheduler) == []  # joins what may still come

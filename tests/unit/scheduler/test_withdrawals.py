@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_worker import JobQueue
+from antiphon.actors.encoder_jobs import JobQueue
 from antiphon.actors.messages import EncodeJob
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -22,7 +22,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepResult
-from antiphon.scheduler.request import Finished, Media, Request, RequestState
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 from antiphon.scheduler.scheduler import Scheduler
 
 Message = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -36,11 +36,22 @@ def make_scheduler(**changes: int) -> Scheduler:
     return Scheduler(Limits(**{**limits, **changes}), PagePool(64))
 
 
-def make_request(id_: int, key: str, encoder: int = 0) -> Request:
+def make_request(id_: int, key: str, encoder: str = "0") -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        id_, np.arange(2, 4), (media,), SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
+        name(id_),
+        np.arange(2, 4),
+        (media,),
+        SamplingParams(),
+        DecodingRules(),
+        3,
+        0,
+        encoder=encoder,
     )
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 class Wire:
@@ -74,7 +85,7 @@ class Encoder:
         self.begun: list[str] = []
 
     def withdraw(self, keys: tuple[str, ...]) -> None:
-        if withdrawn := self.jobs.withdraw(0, keys):
+        if withdrawn := self.jobs.withdraw("decoder-0", keys):
             self.answers.send(self.system.scheduler.withdrawn, withdrawn)
 
     def begin(self) -> None:
@@ -110,22 +121,24 @@ class System:
         """As a replica's."""
         scheduler = self.scheduler
         for media, encoder in scheduler.next_encodes():
-            job = EncodeJob(media.key, media.num_tokens, None, 0)
-            self.asking[encoder].send(self.encoders[encoder].jobs.extend, [job])
+            job = EncodeJob(media.key, media.num_tokens, "decoder-0", ("frontend",))
+            index = int(encoder)
+            self.asking[index].send(self.encoders[index].jobs.extend, [job])
         plan = scheduler.step()
         for key in scheduler.encodes.pop_unwanted():
             self.hidden.discard(key)
         withdrawals = scheduler.encodes.pop_withdrawals()
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
-            self.asking[encoder].send(self.encoders[encoder].withdraw, keys)
+            self.asking[int(encoder)].send(self.encoders[int(encoder)].withdraw, keys)
         if plan is not None:
             for write in plan.cross_writes:
                 self.hidden.remove(write.key)
             scheduler.postprocess(plan, StepResult(np.full(len(plan.slots), 7)))
-        for end in scheduler.pop_output().finished:
-            assert end.id not in self.ended, "ended twice"
-            self.ended[end.id] = end
+        for output in scheduler.outputs.pop():
+            for end in output.finished:
+                assert end.number not in self.ended, "ended twice"
+                self.ended[end.number] = end
 
     def open_jobs(self) -> list[str]:
         """Keys whose answer is still to come."""
@@ -183,11 +196,11 @@ def test_every_request_ends_once_whatever_is_withdrawn(
     for kind, first, second in events:
         if kind == "add":
             keys[len(keys)] = first
-            scheduler.add(make_request(len(keys) - 1, first, second))
+            scheduler.add(make_request(len(keys) - 1, first, str(second)))
         elif kind == "cancel":
-            if first in scheduler.requests:
+            if name(first) in scheduler.requests:
                 cancelled.add(first)
-            scheduler.cancel(first)
+            scheduler.cancel(name(first))
         elif kind == "step":
             system.step()
         elif kind == "begin":
@@ -228,7 +241,7 @@ def test_what_has_not_begun_never_begins() -> None:
     encoder = system.encoders[0]
     encoder.begin()  # a and b, which fit one forward
     for id_ in range(5):
-        system.scheduler.cancel(id_)
+        system.scheduler.cancel(name(id_))
     system.step()
     assert len(system.asking[0].messages) == 1  # for all of them
     system.asking[0].deliver_all()
@@ -241,7 +254,7 @@ def test_what_has_not_begun_never_begins() -> None:
 def test_work_that_somebody_else_wants_stays() -> None:
     system = System()
     ask_for(system, "aab")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.step()
     assert not system.asking[0].messages
     system.run()
@@ -252,11 +265,11 @@ def test_work_that_somebody_else_wants_stays() -> None:
 def test_who_comes_while_the_withdrawal_travels_is_served() -> None:
     system = System()
     ask_for(system, "a")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.step()
-    system.scheduler.add(make_request(1, "a", encoder=1))
+    system.scheduler.add(make_request(1, "a", encoder="1"))
     system.step()  # waits for the answer, whichever it is
-    assert system.scheduler.requests[1].state is RequestState.ENCODING
+    assert system.scheduler.requests[name(1)].state is RequestState.ENCODING
     system.asking[0].deliver_all()
     system.run()
     assert system.ended[1].state is RequestState.DONE
@@ -266,7 +279,7 @@ def test_who_comes_while_the_withdrawal_travels_is_served() -> None:
 def test_who_leaves_and_comes_back_within_a_step_costs_no_message() -> None:
     system = System()
     ask_for(system, "a")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.scheduler.add(make_request(1, "a"))
     system.step()
     assert not system.asking[0].messages
@@ -284,26 +297,26 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
     for id_, key in enumerate("ab"):
         scheduler.add(make_request(id_, key))
     scheduler.next_encodes()
-    scheduler.cancel(1)
-    assert scheduler.encodes.pop_withdrawals() == [("b", 0)]
+    scheduler.cancel(name(1))
+    assert scheduler.encodes.pop_withdrawals() == [("b", "0")]
     now[0] = 50.0
     scheduler.withdrawn(("b",))
     now[0] = 100.0
     scheduler.expire()
-    assert 0 in scheduler.requests  # counts from 50 on
+    assert name(0) in scheduler.requests  # counts from 50 on
     now[0] = 112.0
     scheduler.expire()
-    assert 0 not in scheduler.requests
+    assert name(0) not in scheduler.requests
 
 
-@pytest.mark.parametrize("decoder", [0, 1])
-def test_only_the_decoder_that_asked_withdraws(decoder: int) -> None:
+@pytest.mark.parametrize("decoder", ["decoder-0", "decoder-1"])
+def test_only_the_decoder_that_asked_withdraws(decoder: str) -> None:
     queue = JobQueue(100)
-    queue.extend([EncodeJob(key, 5, None, 0) for key in "abc"])
+    queue.extend([EncodeJob(key, 5, "decoder-0", ("frontend",)) for key in "abc"])
     withdrawn = queue.withdraw(decoder, {"b", "z"})
-    assert withdrawn == (("b",) if decoder == 0 else ())
+    assert withdrawn == (("b",) if decoder == "decoder-0" else ())
     assert [job.key for job in queue.next_batch()] == (
-        ["a", "c"] if decoder == 0 else ["a", "b", "c"]
+        ["a", "c"] if decoder == "decoder-0" else ["a", "b", "c"]
     )
 
 
@@ -321,7 +334,7 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     assert [media.key for media in engine.unencoded] == [requests[0].inputs[0].key]
     engine.delay_encodes = False
     ends = engine.run()
-    assert [ends[request.id].state for request in requests] == [RequestState.DONE] + [
+    assert [ends[request.id.number].state for request in requests] == [RequestState.DONE] + [
         RequestState.CANCELLED
     ] * 3
 
