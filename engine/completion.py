@@ -1,7 +1,7 @@
 """From the end of a request to the output that its caller gets."""
 
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Logprob
-from antiphon.engine.requests import OpenRequest
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, TokenLogprobs
 

@@ -14,6 +14,7 @@ from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import fingerprint, fingerprints
 
 REMEMBERED_MEDIA = 65_536
+UNKNOWN_EPOCH = -1  # of workers of which no supervisor told yet
 LOAD = "tokens"  # the entry of a report that a router reads
 
 Role = Literal["encoder", "decoder"]
@@ -118,12 +119,16 @@ class Router:
     def load_of(self, name: str) -> float:
         return self._workers[name].load
 
-    def route(self, key: str, num_tokens: int, only: str | None = None) -> Route | None:
-        """Adds a request's load to its route. `release` removes it when the request ends.
+    @property
+    def may_come(self) -> bool:
+        """True if each half has a worker that takes requests, or will once it has started."""
+        roles = {state.role for state in self.states if not state.draining}
+        return roles == {"encoder", "decoder"}
 
-        `only`: the one decoder that the request may go to. None while no worker takes it.
-        """
-        decoders = self._takers("decoder", only)
+    def route(self, key: str | None, num_tokens: int) -> Route | None:
+        """Adds a request's load to its route. `release` removes it when the request ends. `key`: of
+        its media. None while no worker takes it."""
+        decoders = self._takers("decoder", None)
         if not decoders:
             return None
         decoder = self._decoder_for(key, decoders)
@@ -131,7 +136,8 @@ class Router:
         if not encoders:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
-        self._remember(key, decoder.state.name)
+        if key is not None:
+            self._remember(key, decoder.state.name)
         encoder.since += num_tokens
         decoder.since += num_tokens
         return Route(encoder.state.name, decoder.state.name)
@@ -153,9 +159,11 @@ class Router:
             and (only is None or worker.state.name == only)
         ]
 
-    def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
+    def _decoder_for(self, key: str | None, decoders: list[_Worker]) -> _Worker:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
         least = min(decoders, key=lambda worker: worker.load)
+        if key is None:
+            return least
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [
             worker
