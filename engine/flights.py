@@ -68,7 +68,7 @@ class Flights:
             return
         request = opened.request
         key = request.inputs[0].key if request.inputs else None
-        route = self.router.route(key, request.encoder_tokens)
+        route = self.router.route(key, request.load)
         if route is None:
             return self._wait(opened)
         opened.route, opened.worker = route, self.router.incarnation(route.decoder)
@@ -85,7 +85,7 @@ class Flights:
             self.dispatcher.submit(opened.route, request, opened.inputs)
 
     def _wait(self, opened: OpenRequest) -> None:
-        if self.router.may_come:
+        if self.router.may_come(bool(opened.request.inputs)):
             self._waiting[opened] = None
         else:
             workers = ", ".join(state.name for state in self.router.states) or "none is left"
@@ -130,7 +130,7 @@ class Flights:
     def _land(self, opened: OpenRequest) -> None:
         if self._in_flight.pop(opened.request.id.number, None) is not None:
             assert opened.route is not None
-            self.router.release(opened.route, opened.request.encoder_tokens)
+            self.router.release(opened.route, opened.request.load)
 
     def _next_trial(self) -> None:
         while self._on_trial:

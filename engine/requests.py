@@ -24,7 +24,7 @@ from antiphon.engine.callers import caller_number
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.flights import Flights
 from antiphon.engine.open_request import OpenRequest
-from antiphon.inputs.prepared import Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
@@ -102,14 +102,14 @@ class OpenRequests:
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
         """
         params = self.inputs.complete(prepared.params)
-        media, prompt_len = prepared.media, len(prompt_token_ids)
+        inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
         request = Request(
             id=self.flights.new_id(),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            inputs=(Media(media.key, media.kind, media.num_tokens),),  # type: ignore[arg-type]
+            inputs=tuple(_without_payload(media) for media in inputs),
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -122,7 +122,7 @@ class OpenRequests:
         loop = asyncio.get_running_loop()
         opened = OpenRequest(
             request,
-            [media],
+            inputs,
             loop.create_future(),
             is_stream=stream,
             new_text=(lambda: self.inputs.text_stream(params)) if request.streams else None,
@@ -256,3 +256,8 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         if self._open.pop(opened, opened) is None:  # once
             self.flights.end(opened, encoded)
+
+
+def _without_payload(media: EncoderInput) -> Media:
+    """As a request carries it: payloads go to encoders alone."""
+    return Media(media.key, media.kind, media.num_tokens, position=media.position)

@@ -146,6 +146,8 @@ class Request:
     slot: int = -1  # row of the batch while running
     # Kept here only while it is not running. Of a resumed request, set by the engine.
     generated: list[int] = field(default_factory=list)
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(0.0))
 
@@ -172,6 +174,11 @@ class Request:
         return sum(media.num_tokens for media in self.inputs)
 
     @property
+    def load(self) -> int:
+        """On its workers, for routing: encoder tokens, or those of its prompt without inputs."""
+        return self.encoder_tokens or len(self.prompt_token_ids)
+
+    @property
     def cost(self) -> int:
         """What its caller pays for it: its tokens, as many as there may be."""
         return self.encoder_tokens + self.max_len
@@ -195,7 +202,11 @@ class Request:
 @dataclass
 class Finished:
     """The end of a request; sent exactly once. `number`: of the request, among those of its
-    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival."""
+    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival.
+
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed.
+    """
 
     number: int
     state: RequestState
@@ -204,13 +215,18 @@ class Finished:
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+    token_logprobs: list[float] = field(default_factory=list)
+    restricted_logprob: float = 0.0
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
         metrics = request.metrics.shifted(-request.metrics.arrived_at)  # no clocks on the wire
-        return cls(request.id.number, request.state, tokens, reason, error, logprobs, metrics)
+        return cls(
+            request.id.number, request.state, tokens, reason, error, logprobs, metrics,
+            request.token_logprobs, request.restricted_logprob,
+        )  # fmt: skip
 
 
 @dataclass

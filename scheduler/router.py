@@ -32,9 +32,9 @@ class WorkerState:
     """A worker as its last report and the supervisor say.
 
     `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters; "tokens" is read here: encoder tokens of its open requests, or
-    of its queue, and "heartbeats", their number, tells a new report from an old one. `held`: a
-    sketch of the content keys that it holds.
+    requests. `load`: its counters, of which two are read here: "tokens", the encoder tokens of its
+    open requests or of its queue; and "heartbeats", whose number tells a new report from an old
+    one. `held`: a sketch of the content keys that it holds.
     """
 
     name: str
@@ -119,25 +119,31 @@ class Router:
     def load_of(self, name: str) -> float:
         return self._workers[name].load
 
-    @property
-    def may_come(self) -> bool:
-        """True if each half has a worker that takes requests, or will once it has started."""
+    def may_come(self, needs_encoder: bool) -> bool:
+        """True if each half that a request needs has a worker that takes requests, or will once it
+        has started."""
         roles = {state.role for state in self.states if not state.draining}
-        return roles == {"encoder", "decoder"}
+        return "decoder" in roles and ("encoder" in roles or not needs_encoder)
 
     def route(self, key: str | None, num_tokens: int) -> Route | None:
-        """Adds a request's load to its route. `release` removes it when the request ends. `key`: of
-        its media. None while no worker takes it."""
+        """Adds a request's load to its route. `release` removes it when the request ends.
+
+        `key`: of its media; without any (None) it needs no encoder, and its route names none. None
+        while no worker takes it.
+        """
         decoders = self._takers("decoder", None)
         if not decoders:
             return None
+        if key is None:
+            decoder = min(decoders, key=lambda worker: worker.load)
+            decoder.since += num_tokens
+            return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
         encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
         if not encoders:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
-        if key is not None:
-            self._remember(key, decoder.state.name)
+        self._remember(key, decoder.state.name)
         encoder.since += num_tokens
         decoder.since += num_tokens
         return Route(encoder.state.name, decoder.state.name)
@@ -159,11 +165,9 @@ class Router:
             and (only is None or worker.state.name == only)
         ]
 
-    def _decoder_for(self, key: str | None, decoders: list[_Worker]) -> _Worker:
+    def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
         least = min(decoders, key=lambda worker: worker.load)
-        if key is None:
-            return least
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [
             worker

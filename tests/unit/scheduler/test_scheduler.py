@@ -53,9 +53,15 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        name(id_), np.arange(2, 2 + prompt), (media,), SamplingParams(), rules, max_tokens, seed=0,
+        name(id_),
+        np.arange(2, 2 + prompt),
+        (media,),
+        SamplingParams(),
+        rules,
+        max_tokens,
+        seed=0,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def name(number: int) -> RequestId:
