@@ -1,6 +1,7 @@
 """Sends requests to their decoder workers, and their inputs to the encoders that will use them."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from antiphon.actors.messages import (
@@ -17,6 +18,8 @@ from antiphon.engine.kept_inputs import KeptInputs
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import Request
 from antiphon.scheduler.router import Route
+
+logger = logging.getLogger(__name__)
 
 NotSent = Callable[[Request, Exception], None]
 
@@ -69,13 +72,13 @@ class Dispatcher:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
-            self._send(route.decoder, Cancel(request.id))
+            self._tell(route.decoder, Cancel(request.id))
             self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
-            self._send(route.decoder, Stop(request.id))
+            self._tell(route.decoder, Stop(request.id))
 
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and their encoders
@@ -86,7 +89,7 @@ class Dispatcher:
                 gone.setdefault(encoder, []).append(media.key)
         if self.workers is not None and not encoded:
             for encoder, keys in gone.items():
-                self._send(encoder, InputGone(self.frontend, tuple(keys)))
+                self._tell(encoder, InputGone(self.frontend, tuple(keys)))
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -111,6 +114,13 @@ class Dispatcher:
         assert self.workers is not None
         self.workers.send(worker, message)
 
+    def _tell(self, worker: str, message: Message) -> None:
+        """For messages whose loss a worker makes up for: it asks again, or ends a request later."""
+        try:
+            self._send(worker, message)
+        except Exception:  # the worker may be gone; whoever watches it says so to the callers
+            logger.exception("%s was not sent to %s", type(message).__name__, worker)
+
     # ------------------------------------------------------------------ answers
 
     def answer(self, message: NeedInput) -> None:
@@ -122,7 +132,7 @@ class Dispatcher:
             if (array := self.inputs.get(key)) is None:
                 gone.append(key)
             else:
-                self._send(message.encoder, Input(self.frontend, key, array))
+                self._tell(message.encoder, Input(self.frontend, key, array))
                 self.inputs.note_sent(key, message.encoder)
         if gone:
-            self._send(message.encoder, InputGone(self.frontend, tuple(gone)))
+            self._tell(message.encoder, InputGone(self.frontend, tuple(gone)))

@@ -93,7 +93,9 @@ def entry_of_line(line: Line, defaults: Defaults) -> Entry:
     content = decode(line)
     for name in ("audio", *KEYS["audio"].others):
         if not isinstance(content.get(name, ""), (str, NoneType)):
-            raise ManifestError(f"'{name}' must be a path or an address, not {shown(content[name])}")
+            raise ManifestError(
+                f"'{name}' must be a path or an address, not {shown(content[name])}"
+            )
     return entry_of(line.number, content, defaults)
 
 
