@@ -3,7 +3,6 @@
 Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
-import gc
 import time
 from abc import ABC, abstractmethod
 
@@ -14,6 +13,7 @@ from antiphon.actors.channel import Receiver
 from antiphon.actors.messages import Member, Message
 from antiphon.actors.worker import Loop, set_threads
 from antiphon.config.options import EngineConfig
+from antiphon.runtime.garbage import freeze_heap
 
 
 class WorkerActor(ABC):
@@ -69,13 +69,3 @@ def claim_resources(config: EngineConfig, gpu_share: float) -> None:
     set_threads(config.workers.num_threads)
     if 0.0 < gpu_share < 1.0:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
-
-
-def freeze_heap() -> None:
-    """Exempts all objects that exist now from garbage collection. Called once a process has loaded.
-
-    A full collection walks the million objects of torch, Ray and the model: it would hold every
-    request of the process up for 0.15 to 0.3 s.
-    """
-    gc.collect()
-    gc.freeze()

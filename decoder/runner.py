@@ -32,6 +32,7 @@ from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
@@ -52,8 +53,8 @@ logger = logging.getLogger(__name__)
 class LaunchedStep:
     """A step in flight."""
 
-    tokens: torch.Tensor  # [sequences] int64, on the host once `done`
-    logprobs: DeviceLogprobs | None
+    samples: Samples  # [sequences], on the host once `done`
+    top: DeviceLogprobs | None  # of the sequences that ask
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
 
@@ -61,8 +62,11 @@ class LaunchedStep:
         """Waits for the step."""
         if self.done is not None:
             self.done.synchronize()
-        logprobs = None if self.logprobs is None else self.logprobs.on_host()
-        return StepResult(self.tokens.numpy(), logprobs)
+        rows = self.samples.on_host()
+        top = None if self.top is None else self.top.on_host()
+        return StepResult(
+            rows["token"], rows["logprob"], rows["restricted_logprob"], rows["rank"], top
+        )
 
 
 class DecoderRunner:
@@ -86,16 +90,17 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config)
         check_quantization(config.model.quantization, self.target)
-        self.causal, self.cross = select_paged(
+        self.causal, *cross = select_paged(
             "decoder",
             config.decoder.attention_backend,
             decoder_specs(model.decoder, self.target, config.decoder),
         )
+        self.cross = cross[0] if cross else None
         # Weights.
-        self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
+        self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
-        self._logits, self._tokens = self._make_outputs()
+        self._logits, self._samples = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
         self.pool = self._make_pool()
         # What a step needs.
@@ -116,9 +121,10 @@ class DecoderRunner:
             self.pool.scratch_page,
             self.pool.page_size,
             self.model_config.max_decoder_len,
+            has_cross=self.cross is not None,
         )
-        hidden_size = self.model_config.encoder.hidden_size
-        states = torch.zeros(1, hidden_size, dtype=self.target.dtype, device=self.device)
+        size = self.model_config.decoder.hidden_size
+        states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
                 self.handoff.put(HiddenStates((KEY,), (1,), states))
@@ -152,11 +158,11 @@ class DecoderRunner:
             half.padding_id,
         )
 
-    def _make_outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [sequences, vocabulary] and tokens [sequences] of a step, which graphs write."""
+    def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
+        """Logits [sequences, vocabulary] and samples [sequences] of a step, which graphs write."""
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows, vocab_size, device=self.device)
-        return logits, torch.zeros(rows, dtype=torch.int64, device=self.device)
+        return logits, Samples.empty(rows, self.device)
 
     def _make_pool(self) -> KVPool:
         half = self.model_config.decoder
@@ -164,9 +170,9 @@ class DecoderRunner:
             half.num_layers,
             num_pages(self.model_config, self.config, self.target),
             self.config.decoder.kv_page_size,
-            half.num_heads,
+            half.num_kv_heads,
             half.head_dim,
-            self.cross.spec.kv_dtype or self.target.dtype,
+            self.causal.spec.kv_dtype or self.target.dtype,
             self.device,
         )
 
@@ -211,7 +217,7 @@ class DecoderRunner:
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
         cross_kv = CrossKV(self.model, self.pool, self.handoff)
-        if self._uses_graphs:
+        if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
@@ -233,25 +239,23 @@ class DecoderRunner:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
             self._run_and_sample(inputs, self._plan_attention(inputs), features)
-        tokens, logits = self._tokens[: len(plan.slots)], self._logits[: len(plan.slots)]
+        samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
-        logprobs = self.sampler.finish(logits, slots, plan.kv_lens, tokens)
-        return self._send_back(tokens, logprobs, refused)
+        top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
+        return self._send_back(samples, top, refused)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
         return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
 
     def _send_back(
-        self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
+        self, samples: Samples, top: DeviceLogprobs | None, refused: dict[int, Exception]
     ) -> LaunchedStep:
+        copies = samples.start_copy(), None if top is None else top.start_copy()
         if self.device.type == "cpu":
-            return LaunchedStep(tokens.clone(), logprobs, None, refused)
-        host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
-        copied = None if logprobs is None else logprobs.start_copy()
+            return LaunchedStep(*copies, None, refused)
         done = torch.cuda.Event()
         done.record()
-        return LaunchedStep(host, copied, done, refused)
+        return LaunchedStep(*copies, done, refused)
 
     # ------------------------------------------------------------------ what graphs hold
 
@@ -268,7 +272,7 @@ class DecoderRunner:
             self._logits[:count],
             inputs.sample_slots,
             inputs.lengths,
-            self._tokens[:count],
+            self._samples.first(count),
             features,
         )
 
@@ -277,14 +281,17 @@ class DecoderRunner:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         positions = self.slots.positions_of(inputs.token_slots, inputs.positions)
         step = DecoderStep(self.pool, inputs.slot_mapping, *attentions)
-        hidden = self.model(token_ids, positions, step)
+        hidden = self.model(self.model.embed(token_ids, positions), positions, step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
         causal = PlannedAttention.of(self.causal, inputs.causal)
+        if self.cross is None:
+            return causal, None
         return causal, PlannedAttention.of(self.cross, inputs.cross)
 
     def _replan_attention(self, attentions: PlannedAttentions, inputs: StepInputs) -> None:
         causal, cross = attentions
         causal.replan(inputs.causal)
-        cross.replan(inputs.cross)
+        if cross is not None:
+            cross.replan(inputs.cross)

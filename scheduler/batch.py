@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from antiphon.kv.pages import pages_for
-from antiphon.scheduler.plan import StepPlan
+from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import FinishReason, Request
 
 MAX_STOP_IDS = 32
@@ -58,6 +58,9 @@ class Batch:
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
         self.streams = np.zeros(max_seqs, bool)
+        self.wants_logprobs = np.zeros(max_seqs, bool)
+        self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
+        self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
         self.waits_for_host = np.zeros(max_seqs, bool)
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
@@ -88,6 +91,8 @@ class Batch:
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
         self.streams[slot] = request.streams
+        self.wants_logprobs[slot] = request.params.logprobs is not None
+        self._take_logprobs(request)
         self.waits_for_host[slot] = request.waits_for_host
         self._admissions += 1
         self.turn[slot] = self._admissions
@@ -97,12 +102,21 @@ class Batch:
         self.cross_table[slot, : len(cross_pages)] = cross_pages
         return tokens
 
+    def _take_logprobs(self, request: Request) -> None:
+        """Of the tokens that `request` generated before. NaN where it does not know them."""
+        are_known = len(request.token_logprobs) == len(request.generated)
+        generated = slice(len(request.prompt_token_ids), request.length)
+        self.logprobs[request.slot, generated] = request.token_logprobs if are_known else np.nan
+        self.restricted_logprob[request.slot] = request.restricted_logprob if are_known else np.nan
+
     def remove(self, request: Request) -> np.ndarray:
         """Frees the slot of `request`, which keeps the tokens generated so far. Returns its self
         pages [pages]."""
         slot = request.slot
         known = self.length[slot] - self.pending[slot]
         request.generated = self.tokens[slot, self.prompt_len[slot] : known].tolist()
+        request.token_logprobs = self.logprobs[slot, self.prompt_len[slot] : known].tolist()
+        request.restricted_logprob = float(self.restricted_logprob[slot])
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
@@ -122,7 +136,7 @@ class Batch:
         return (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.waits_for_host, self.turn, self.num_self_pages,
-            self.cross_len,
+            self.cross_len, self.wants_logprobs, self.restricted_logprob,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -170,6 +184,15 @@ class Batch:
         is_live = self.active[plan.slots] & (self.ids[plan.slots] == plan.ids)
         rows: np.ndarray = np.flatnonzero(is_live)
         return rows
+
+    def add_logprobs(
+        self, slots: np.ndarray, positions: np.ndarray, result: StepResult, rows: np.ndarray
+    ) -> None:
+        """Takes in the log-probabilities of `rows` [n] of a step, as `settle` does their tokens."""
+        if result.logprobs is not None:
+            self.logprobs[slots, positions] = result.logprobs[rows]
+        if result.restricted_logprobs is not None:
+            self.restricted_logprob[slots] += result.restricted_logprobs[rows]
 
     def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at `positions` [n]

@@ -1,33 +1,35 @@
 """Takes the results of a step in: tokens and log-probabilities go to the requests that they are
 of."""
 
-import time
-
 import numpy as np
 
 from antiphon.scheduler.batch import Batch, StopReason
 from antiphon.scheduler.outputs import Outputs
-from antiphon.scheduler.plan import Logprobs, StepPlan, StepResult
+from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import FinishReason, Request
 
 Ending = tuple[Request, FinishReason]
 
 
-def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -> list[Ending]:
+def settle(
+    batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs, now: float
+) -> list[Ending]:
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
     Returns the sequences that are done, and why. Rows whose request has ended since the plan was
-    made are dropped.
+    made are dropped. `now`: of the scheduler's clock.
     """
     live = batch.live_rows(plan)
     rows = live[plan.samples[live]]
     slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
     is_first = positions == batch.prompt_len[slots]
     stops = batch.settle(slots, positions, tokens)
-    if result.logprobs is not None:
-        _add_logprobs(batch, plan, result.logprobs, result.tokens, rows)
+    batch.add_logprobs(slots, positions, result, rows)
+    for row in rows[batch.wants_logprobs[slots]]:
+        request = batch.request_at(plan.slots[row])
+        request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
     for slot in slots[is_first]:
-        batch.request_at(slot).metrics.first_token_at = time.time()
+        batch.request_at(slot).metrics.first_token_at = now
     streaming = batch.streams[slots]
     if streaming.any():
         generated = positions - batch.prompt_len[slots]
@@ -36,13 +38,3 @@ def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -
         (batch.request_at(slots[row]), StopReason(stops[row]).finish_reason)
         for row in np.flatnonzero(stops)
     ]
-
-
-def _add_logprobs(
-    batch: Batch, plan: StepPlan, logprobs: Logprobs, tokens: np.ndarray, rows: np.ndarray
-) -> None:
-    for i in np.flatnonzero(np.isin(logprobs.rows, rows)):
-        row = logprobs.rows[i]
-        request = batch.request_at(plan.slots[row])
-        count = request.params.logprobs or 0
-        request.logprobs.append(logprobs.of_token(int(i), int(tokens[row]), count))

@@ -73,9 +73,8 @@ def _token_or_off(token: int | None, vocab_size: int) -> int:
     return OFF if token is None else int(checked_ids([token], vocab_size)[0])
 
 
-def _logprobs(admission: Admission, vocab_size: int) -> int:
-    count = admission.params.logprobs
-    return OFF if count is None else min(count, vocab_size)
+def _top_logprobs(admission: Admission, vocab_size: int) -> int:
+    return min(admission.params.logprobs or 0, vocab_size)
 
 
 # fmt: off
@@ -103,8 +102,11 @@ SETTINGS: dict[str, Setting] = {
     "top_k": Setting(np.int64, 0, lambda seq, _: max(seq.params.top_k, 0)),
     "top_p": Setting(np.float32, 1, _param("top_p")),
     "min_p": Setting(np.float32, 0, _param("min_p")),
-    # logprobs.py
-    "logprobs": Setting(np.int64, OFF, _logprobs, "logprobs"),
+    # samples.py, logprobs.py
+    "ranked": Setting(
+        np.int64, 0, lambda seq, _: seq.params.logprobs is not None, "ranks", in_graph=True
+    ),
+    "top_logprobs": Setting(np.int64, 0, _top_logprobs, "top_logprobs"),
 }
 # fmt: on
 GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)
@@ -121,11 +123,11 @@ _OFF: dict[Dtype, np.ndarray] = {
 }
 
 
-# What runs behind a graph, for the rows that ask: another choice of the token, and
-# log-probabilities. By the features that ask for it.
+# What runs behind a graph, for the rows that ask: another choice of the token, and the likeliest
+# tokens. By the features that ask for it.
 _GROUPS = {
     "resampled": ("penalties", "ngrams", "bad_words", "random"),
-    "logprobs": ("logprobs",),
+    "top_logprobs": ("top_logprobs",),
 }
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -171,7 +173,7 @@ class SettingsTable:
 
     def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
         """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
-        "resampled" or "logprobs". Costs nothing while no slot asks."""
+        "resampled" or "top_logprobs". Costs nothing while no slot asks."""
         if not self._num_asking[group]:
             return _NO_ROWS
         rows: np.ndarray = np.flatnonzero(self._asking[group][slots])
@@ -199,7 +201,8 @@ class SamplingFeatures:
     ngrams: bool = False
     bad_words: bool = False
     random: bool = False
-    logprobs: bool = False
+    ranks: bool = False
+    top_logprobs: bool = False
 
     @classmethod
     def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
@@ -208,4 +211,6 @@ class SamplingFeatures:
         return cls(**{feature: True for feature in in_use if feature is not None})
 
 
-GRAPH_FEATURES = SamplingFeatures(masks=True, min_tokens=True, timestamps=True, forced=True)
+GRAPH_FEATURES = SamplingFeatures(
+    masks=True, min_tokens=True, timestamps=True, forced=True, ranks=True
+)

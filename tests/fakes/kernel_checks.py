@@ -6,6 +6,7 @@ from torch import nn
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import Activation
@@ -60,10 +61,13 @@ def check_small_batch(
 
 
 @torch.inference_mode()
-def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
+def check_projecting(
+    rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str, kv_heads: int = 2
+) -> None:
     """One kernel returns the queries and writes keys and values to pages, as several kernels do."""
-    pools = [KVPool(1, 4, 8, 2, 64, kv_dtype, torch.device(device)) for _ in range(2)]
-    layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
+    pools = [KVPool(1, 4, 8, kv_heads, 64, kv_dtype, torch.device(device)) for _ in range(2)]
+    widths = {"q": 128, "k": 64 * kv_heads, "v": 64 * kv_heads}
+    layer, norm = StackedLinear(256, widths, bias=True), LayerNorm(256)
     nn.init.normal_(layer.weight, std=1.0)
     layers = nn.ModuleList([layer, norm]).to(device, dtype)
     x = torch.randn(rows, 256, device=device, dtype=dtype)
@@ -105,5 +109,16 @@ def random_slots(
             min_tokens=int(rng.integers(0, 4)),
         )
         limit = len(tokens) + int(rng.integers(1, 3))
-        slots.admit([Admission(slot, tokens, prompt, limit, 0, SamplingParams(), decoding)])
+        params = SamplingParams(logprobs=0 if rng.random() < 0.5 else None)
+        slots.admit([Admission(slot, tokens, prompt, limit, 0, params, decoding)])
     return slots
+
+
+def check_samples(actual: Samples, wanted: Samples) -> None:
+    """The same tokens and ranks, and nearly the same log-probabilities."""
+    assert actual.tokens.tolist() == wanted.tokens.tolist()
+    assert actual.ranks.tolist() == wanted.ranks.tolist()
+    for name in ("logprobs", "restricted_logprobs"):
+        values = getattr(wanted, name)
+        assert values.isfinite().all()
+        torch.testing.assert_close(getattr(actual, name).cpu(), values, atol=2e-5, rtol=1e-5)

@@ -15,6 +15,7 @@ from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import warm_up
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import (
     GRAPH_FEATURES,
     SETTINGS,
@@ -127,16 +128,22 @@ def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.nd
     return Sampler(slots, None), np.arange(len(params)), np.full(len(params), 2)
 
 
-def test_log_probabilities_leave_the_tokens_of_a_graph_as_they_are() -> None:
+def test_the_likeliest_tokens_leave_what_a_graph_wrote_as_it_is() -> None:
     logits = torch.randn(len(ASKING), 20, generator=torch.Generator().manual_seed(5))
     sampler, slots, lengths = sampler_of(ASKING)
-    chosen = torch.zeros(len(ASKING), dtype=torch.int64)
-    sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), chosen)
-    before = chosen.clone()
-    logprobs = sampler.finish(logits, slots, lengths, chosen)
-    assert logprobs is not None
-    assert logprobs.rows.tolist() == [0, 2, 3]
-    assert chosen.tolist() == before.tolist()
+    samples = Samples.empty(len(ASKING), torch.device("cpu"))
+    sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), samples)
+    before = samples.packed.clone()
+    top = sampler.finish(logits, slots, lengths, samples)
+    assert top is not None
+    assert top.rows.tolist() == [0, 2]
+    assert torch.equal(samples.packed, before)
+    raw = logits.log_softmax(-1)
+    rows = samples.on_host()
+    assert rows["rank"].tolist()[1] == 0
+    for row in (0, 2, 3):
+        chosen = raw[row, rows["token"][row]]
+        assert rows["rank"][row] == (raw[row] > chosen).sum() + 1
 
 
 @pytest.mark.gpu

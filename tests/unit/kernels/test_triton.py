@@ -6,7 +6,6 @@ bfloat16 is left to the GPU: the interpreter's dot treats it as integers.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from attention_cases import (
@@ -17,7 +16,7 @@ from attention_cases import (
     full_spec,
     paged_spec,
 )
-from kernel_checks import FLOAT8, check_projecting, check_small_batch, random_slots
+from kernel_checks import FLOAT8, check_projecting, check_small_batch
 
 pytest.importorskip("triton")
 
@@ -25,8 +24,6 @@ import triton.language as tl
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
@@ -76,11 +73,43 @@ def test_paged_attention(
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("size", [64, 72, 80])
+def test_full_attention_of_grouped_heads(kv_heads: int, size: int) -> None:
+    spec = full_spec(6, size, torch.float32, kv_heads=kv_heads)
+    check_full(TritonFull(spec), FULL_LENGTHS[2])
+
+
+@pytest.mark.parametrize(("dtype", "kv"), [(torch.float32, None), (torch.bfloat16, FLOAT8)])
+@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (7, 1), (40, 2)])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_paged_attention_of_grouped_heads(
+    dtype: torch.dtype,
+    kv: Any,
+    kind: Any,
+    bias: bool,
+    heads: int,
+    kv_heads: int,
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups of 3 and 7 heads leave queries across the ends of tiles; one of 20 fills several."""
+    launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1))
+    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
+    monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
+    backend = TritonPaged(paged_spec(kind, heads, 8, dtype, bias, kv=kv, kv_heads=kv_heads))
+    check_paged(backend, *PAGED_LENGTHS[1])
+    check_paged(backend, *PAGED_LENGTHS[2])
+    check_paged(backend, [20, 1], [41, 7])
+
+
 @pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2])
 def test_keys_and_values_of_a_small_batch_go_into_pages(
-    rows: int,
+    rows: int, kv_heads: int
 ) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
-    check_projecting(rows, torch.float16, torch.float16, "cpu")
+    check_projecting(rows, torch.float16, torch.float16, "cpu", kv_heads)
 
 
 SMALL_BATCHES: list[tuple[Any, tuple[int, int], str | None]] = [
@@ -206,38 +235,3 @@ def test_writing_pages(dtype: torch.dtype) -> None:
     torch.testing.assert_close(actual, wanted)
     assert actual.isfinite().all()
     assert actual.any()
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("with_rules", [False, True])
-@pytest.mark.parametrize("max_initial", [None, 4])
-def test_greedy_sampling_follows_the_rules_as_torch_does(
-    seed: int, with_rules: bool, max_initial: int | None
-) -> None:
-    rng, vocabulary, count = np.random.default_rng(seed), 90, 40
-    last = {"last_id": 80} if seed % 2 else {}  # 80: nine tokens were added behind the timestamps
-    rules = TimestampRules(
-        first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial, **last
-    )
-    slots = random_slots(rng, rules, count, vocabulary, max_len=16)
-    lengths = torch.tensor(
-        [int(slots.host["max_len"][i]) - 1 for i in range(count)], dtype=torch.int32
-    )
-    lengths -= torch.from_numpy(rng.integers(0, 2, count).astype(np.int32))
-    lengths = torch.maximum(
-        lengths, torch.from_numpy(slots.host["prompt_len"][:count].astype(np.int32))
-    )
-    rows = torch.arange(count, dtype=torch.int32)
-    logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
-    logits[:, rules.first_id :] += float(rng.integers(-2, 2))
-    before = slots.tokens.clone()
-    wanted, actual = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
-    Sampler(slots, rules if with_rules else None).greedy(logits, rows, lengths, wanted)
-    tokens_wanted = slots.tokens.clone()
-    slots.tokens.copy_(before)
-    Sampler(slots, rules if with_rules else None).greedy_in_one_kernel(
-        logits, rows, lengths, actual
-    )
-    assert actual.tolist() == wanted.tolist()
-    assert torch.equal(slots.tokens, tokens_wanted)
-    assert len(set(wanted.tolist())) > 10
