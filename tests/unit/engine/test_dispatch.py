@@ -61,9 +61,7 @@ def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
 def request(number: int, key: str = "k") -> Request:
     media = (Media(key, "audio", 1500),)
     prompt = np.array([1])
-    return Request(
-        RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0
-    )
+    return Request(RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0)
 
 
 def sound(key: str = "k") -> EncoderInput:
@@ -167,8 +165,9 @@ async def test_requests_that_cannot_travel_fail_alone(
     dispatcher: Dispatcher, sent: Sent, not_sent: list[tuple[int, str]]
 ) -> None:
     sent.fails = lambda message: (
-        isinstance(message, Submit) and any(each.id.number == 1 for each in message.requests)
-    ) or (isinstance(message, Input) and message.key == "bad")
+        (isinstance(message, Submit) and any(each.id.number == 1 for each in message.requests))
+        or (isinstance(message, Input) and message.key == "bad")
+    )
     for number, key in enumerate(("k", "k", "k", "bad")):
         dispatcher.submit(ROUTE, request(number, key), [sound(key)])
     await asyncio.sleep(0)
