@@ -28,8 +28,6 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # before the second restart of a window,
 DRAIN_SECONDS = 30.0  # a draining worker's requests go elsewhere after this
 QUIET_SECONDS = 1.0  # a draining worker ends after so long without a request
 PAUSE_SECONDS = 1.0  # after a longer pause between ticks it was the supervisor that stood still
-    1.0  # between two ticks: after a longer pause it was the supervisor that stood still
-)
 
 
 class State(StrEnum):
