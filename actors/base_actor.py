@@ -4,6 +4,7 @@ Ray runs an actor's methods one after the other. Each of them only puts a messag
 inbox, so no call waits for a worker's loop.
 """
 
+import gc
 import time
 from typing import Any, Generic, TypeVar
 
@@ -64,3 +65,13 @@ def claim_resources(config: EngineConfig, gpu_share: float) -> None:
     set_threads(config.workers.num_threads)
     if 0.0 < gpu_share < 1.0:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
+
+
+def freeze_heap() -> None:
+    """Exempts all objects that exist now from garbage collection. Called once a process has loaded.
+
+    A full collection walks the million objects of torch, Ray and the model: it would hold every
+    request of the process up for 0.15 to 0.3 s.
+    """
+    gc.collect()
+    gc.freeze()

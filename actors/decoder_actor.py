@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources
+from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources, freeze_heap
 from antiphon.actors.channel import CommandReceiver, OutputSender, node_address
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.messages import DecoderMessage, EncoderMessage
@@ -44,6 +44,7 @@ class DecoderActor(WorkerActor):
         return self._listen()
 
     def _listen(self) -> tuple[str, bytes]:
+        freeze_heap()
         receiver = CommandReceiver(node_address(), self.receive)
         receiver.start()
         self.loops.append(receiver)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources
+from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources, freeze_heap
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.messages import DecoderMessage, EncoderMessage
 from antiphon.config.options import EngineConfig
@@ -20,6 +20,7 @@ class EncoderActor(WorkerActor):
     def connect(self, decoders: list[Any]) -> None:
         """Starts the worker. `decoders`: handles of the decoders' actors, by index."""
         peers = {index: RemotePeer[DecoderMessage](actor) for index, actor in enumerate(decoders)}
+        freeze_heap()
         self.encoder.connect(peers)
 
     def receive(self, message: EncoderMessage) -> None:

@@ -1,6 +1,7 @@
 """The engine as users run it: offline throughput, and latency with a fixed number of callers."""
 
 import asyncio
+import gc
 import itertools
 import statistics
 import time
@@ -115,6 +116,8 @@ class Requests:
 async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
     requests = Requests(engine, load.input_size)
     await asyncio.gather(*(requests.one(*load.warm_up) for _ in range(count)))
+    gc.collect()  # a full collection takes 0.3 s: none shall fall into some measurements
+    gc.freeze()
 
 
 def warm_ups(info: dict[str, Any]) -> int:

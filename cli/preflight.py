@@ -26,6 +26,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import architecture_of, stated_generation, stated_sizes
 from antiphon.families.registry import families
 from antiphon.inputs.calls.options import check_token_ids
+from antiphon.inputs.languages.codes import LanguageCodes, language_tokens
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.format import check_english_only
 from antiphon.inputs.whisper.tokens import TASKS, added_tokens, language_ids
@@ -77,10 +78,7 @@ def check_text_settings(
     architecture, reads = architecture_of(config.model)
     if reads == "audio":
         raise PromptError(f"{model} ({architecture}) listens: use `antiphon transcribe` for it")
-    if languages and not families()[architecture].language_tokens:
-        raise PromptError(
-            f"this {architecture} knows no languages: leave out {' and '.join(languages)}"
-        )
+    _check_translation(config, architecture, languages)
     _check_address(config)
     if (sizes := stated_sizes(config.model)) is not None:
         _check_length(params, sizes.max_decoder_len)
@@ -138,6 +136,21 @@ def _check_language(config: EngineConfig, language: str | None, task: str | None
         folder = Path(config.model.model)
         if known := language_ids(settings, added_tokens(folder)):
             language_code(language, known)
+
+
+def _check_translation(
+    config: EngineConfig, architecture: str, languages: Mapping[str, str]
+) -> None:
+    """Checks names of languages against the tokens that the checkpoint's JSON files state."""
+    patterns = families()[architecture].language_tokens
+    if languages and not patterns:
+        raise PromptError(
+            f"this {architecture} knows no languages: leave out {' and '.join(languages)}"
+        )
+    if languages and (known := language_tokens(patterns, added_tokens(Path(config.model.model)))):
+        codes = LanguageCodes(known)
+        for option, name in languages.items():
+            codes.find(name, option)
 
 
 def _check_length(params: SamplingParams, max_decoder_len: int) -> None:

@@ -1,16 +1,12 @@
 """How translation models name languages: NLLB, M2M-100, mBART, and Marian's many-to-many models."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from antiphon.config.errors import PromptError, nearest
+from antiphon.config.errors import PromptError
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.languages.iso639 import two_letters
+from antiphon.inputs.languages.codes import LanguageCodes, language_tokens
 from antiphon.inputs.prompts import LANGUAGES, ParsedPrompt
-
-# The code that counts where a language has several scripts and the caller names none.
-_PREFERRED = ("zho_Hans", "cmn_Hans")
 
 
 class TranslationFormat:
@@ -30,11 +26,7 @@ class TranslationFormat:
         # Read once: setting `src_lang` would change the tokenizer under other threads.
         self._prefix: list[int] = list(getattr(tokenizer, "prefix_tokens", None) or [])
         self._suffix: list[int] = list(getattr(tokenizer, "suffix_tokens", None) or [])
-        self._exact = {_plain(code): code for code in tokens}
-        self._by_letters: dict[str, list[str]] = {}
-        for code in tokens:
-            letters = two_letters(_plain(code).partition("_")[0])
-            self._by_letters.setdefault(letters, []).append(code)
+        self._codes = LanguageCodes(tokens)
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any) -> "TranslationFormat | None":
@@ -45,46 +37,12 @@ class TranslationFormat:
             *tokenizer.all_special_tokens,
             *getattr(tokenizer, "lang_token_to_id", ()),
         }
-        for pattern in model.family.language_tokens:
-            matches = (re.fullmatch(pattern, token) for token in sorted(vocabulary))
-            tokens = {match["code"]: match[0] for match in matches if match}
-            if tokens:
-                return cls(model, tokenizer, tokens)
-        return None
+        tokens = language_tokens(model.family.language_tokens, vocabulary)
+        return cls(model, tokenizer, tokens) if tokens else None
 
     def code(self, name: Any, option: str) -> str:
-        """The checkpoint's code of a language in any spelling: fra_Latn, fra, fr, fr-FR, French.
-
-        Raises PromptError, which names `option`, for an unknown language and for one of which the
-        checkpoint has several kinds.
-        """
-        if not isinstance(name, str) or not name.strip():
-            raise PromptError(f"{option} must be the name or code of a language, not {name!r}")
-        plain = _plain(name)
-        if plain in self._exact:
-            return self._exact[plain]
-        codes = self._similar(plain)
-        preferred = [code for code in codes if code in _PREFERRED] or codes
-        if len(preferred) == 1:
-            return preferred[0]
-        if preferred:
-            raise PromptError(
-                f"{option} {name!r} may be {' or '.join(sorted(preferred))}: give one of them"
-            )
-        raise PromptError(f"unknown {option} {name!r}.{nearest(name, list(self._tokens))}")
-
-    def _similar(self, plain: str) -> list[str]:
-        """Codes of the language `plain`: those with its script or region if there are any, else all
-        unless it names a script that the checkpoint does not have."""
-        language, _, kind = plain.partition("_")
-        by_letters = self._by_letters
-        codes = by_letters.get(two_letters(language)) or by_letters.get(two_letters(plain)) or []
-        same_kind = [code for code in codes if kind and _plain(code).endswith(f"_{kind}")]
-        if same_kind:
-            return same_kind
-        # Most models have one kind of a language for all regions; but a script must be theirs.
-        has_scripts = any(_is_script(_plain(code).partition("_")[2]) for code in codes)
-        return [] if _is_script(kind) and has_scripts else codes
+        """As `LanguageCodes.find`."""
+        return self._codes.find(name, option)
 
     def marked(self, text: str, target: Any) -> str:
         """Marian's source text with the target language before it."""
@@ -127,11 +85,3 @@ def check_languages(
     need_text = LANGUAGES if translation.marks_text else ["source_language"]
     if parsed.encoder.token_ids is not None and any(name in need_text for name in names):
         raise PromptError(f"{names[0]} needs a prompt of text: token ids hold the language already")
-
-
-def _is_script(kind: str) -> bool:
-    return len(kind) == 4
-
-
-def _plain(code: str) -> str:
-    return code.strip().strip("_<>|").replace("-", "_").casefold()

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_translators
 from paths import RECORDINGS
 from transformers import AutoTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from antiphon.cli import preflight
 from antiphon.config.errors import PromptError
+from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.languages.iso639 import OWN_NAMES
 from antiphon.inputs.languages.lookup import MEANT, language_code
 from antiphon.inputs.languages.names import CODES_BY_NAME, NAMES
@@ -139,3 +141,18 @@ def test_own_names_are_of_languages_that_whisper_has() -> None:
     assert set(MEANT.values()) <= {"auto", *NAMES}
     assert not set(MEANT) & set(NAMES)
     assert all(CODES_BY_NAME.get(name, code) == code for name, code in OWN_NAMES.items())
+
+
+def test_wrong_languages_of_a_translator_need_no_tokenizer(tmp_path: Path) -> None:
+    tiny_translators.make("nllb", tmp_path)
+    typed = ["generate", "x", "-m", str(tmp_path), "--target-language", "Klingon"]
+    code = (
+        f"import sys\nsys.argv = ['antiphon', *{typed!r}]\nfrom antiphon.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print({'torch', 'transformers', 'tokenizers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert "unknown target_language 'Klingon'" in done.stderr
+    right = {"source_language": "German", "target_language": "fr"}
+    preflight.check_text_settings(str(tmp_path), {}, SamplingParams(), right)
