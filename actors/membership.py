@@ -19,7 +19,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
+
+from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ WINDOW_SECONDS = 600.0  # restarts further back than this are forgiven
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # before the second restart of a window, and the last ones
 DRAIN_SECONDS = 30.0  # a draining worker's requests go elsewhere after this
 QUIET_SECONDS = 1.0  # a draining worker ends after so long without a request
+REMEDY = "raise startup_timeout, or free resources in the cluster"
 PAUSE_SECONDS = 1.0  # after a longer pause between ticks it was the supervisor that stood still
 
 
@@ -42,13 +45,6 @@ class State(StrEnum):
 
 RUNNING = frozenset({State.READY, State.DRAINING})
 LIVE = RUNNING | {State.STARTING}  # has a process, as far as is known
-
-
-class Incarnation(NamedTuple):
-    """One start of a worker."""
-
-    name: str
-    epoch: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ class Membership:
         self.members: dict[str, Member] = {}
         self._removed: dict[str, Member] = {}
         self.unusable: str | None = None  # why, once the engine can't go on
-        self._complete = False  # whether all members have been ready once
+        self.complete = False  # whether all members have been ready at once
         self._actions: list[Action] = []
         self._last_tick: float | None = None
 
@@ -198,7 +194,7 @@ class Membership:
             return
         member.address, member.heard_at = address, now
         member.enter(State.READY, now)
-        self._complete = self._complete or all(
+        self.complete = self.complete or all(
             other.state is State.READY for other in self.members.values()
         )
         self._actions.append(Announce())
@@ -255,7 +251,7 @@ class Membership:
         limits = self.limits
         silence = now - member.heard_at
         if member.state is State.STARTING and now - member.since > limits.startup_timeout:
-            self._end(member, f"it was not ready within {limits.startup_timeout:g} s", now)
+            self._end(member, f"it was not ready within {limits.startup_timeout:g} s: {REMEDY}", now)
         elif member.state in RUNNING and silence > limits.heartbeat_timeout:
             self._end(member, f"no sign of life for {silence:.1f} s", now)
         elif member.state is State.DRAINING and now - member.busy_at > QUIET_SECONDS:
@@ -288,9 +284,9 @@ class Membership:
         member.deaths.append(now)
         while member.deaths[0] < now - WINDOW_SECONDS:
             member.deaths.popleft()
-        sentence = f"{member.name} (epoch {member.epoch}) ended: {reason}"
+        sentence = f"{member.incarnation} ended: {reason}"
         logger.warning("%s", sentence)
-        if not self._complete:
+        if not self.complete:
             self.end(sentence)
         elif len(member.deaths) > self.limits.max_restarts:
             member.removing = True

@@ -1,0 +1,96 @@
+"""Tells frontends and workers who the members of an engine are."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import Sender
+from antiphon.actors.member_messages import Member, MemberEncoder, Members
+from antiphon.actors.membership import RUNNING, Membership, State
+
+logger = logging.getLogger(__name__)
+
+LOAD_SECONDS = 0.5  # between reports of loads to the frontends
+TOLD_SECONDS = 0.5  # for workers to learn of new members before the frontends do
+
+
+class Announcer:
+    """Workers learn of a change first, by calls of Ray that are waited for: a frontend that knows a
+    new decoder sends requests, whose encoder must know where that decoder is.
+
+    `members`: those of now. `workers`: the handles of the running ones.
+    """
+
+    def __init__(
+        self, members: Callable[[], list[Member]], workers: Callable[[], list[Any]]
+    ) -> None:
+        self._members, self._workers = members, workers
+        self._frontends: dict[str, Sender] = {}
+        self._changed = asyncio.Event()
+
+    def add(self, frontend: str, address: Address) -> None:
+        encoder = MemberEncoder(address.token)
+        self._frontends[frontend] = Sender(address, Host.here().node, encoder=encoder)
+
+    def remove(self, frontend: str) -> None:
+        if (sender := self._frontends.pop(frontend, None)) is not None:
+            sender.close()
+
+    def changed(self) -> None:
+        """The members have changed: they are announced as soon as possible."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOAD_SECONDS)
+            if self._changed.is_set():
+                self._changed.clear()
+                await self.tell_workers()
+            self._tell_frontends()
+
+    async def tell_workers(self) -> None:
+        """Returns when each of them knows. One that does not answer is dead, or is found so soon."""
+        message = Members(self._members())
+        told = [
+            asyncio.create_task(_outcome(handle.update.remote(message)))
+            for handle in self._workers()
+        ]
+        if told:
+            await asyncio.wait(told, timeout=TOLD_SECONDS)
+
+    def _tell_frontends(self) -> None:
+        message = Members(self._members())
+        for sender in self._frontends.values():
+            sender.send(message)
+
+
+def described(membership: Membership) -> list[Member]:
+    """The members as frontends and workers know them: a colocated process is one of each half."""
+    members = []
+    for member in membership.members.values():
+        role, _, number = member.name.rpartition("-")
+        running = member.state in RUNNING
+        for half in ("encoder", "decoder") if role == "colocated" else (role,):
+            members.append(
+                Member(
+                    f"{half}-{number}",
+                    half,
+                    member.epoch,
+                    member.address,
+                    alive=running,
+                    draining=member.state is State.DRAINING,
+                    load=dict(member.load),
+                )
+            )
+    return members
+
+
+async def _outcome(call: Any) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        await call

@@ -1,0 +1,67 @@
+"""The ends of workers' processes: sure ones, also of a process that is stopped or hangs."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from antiphon.actors.worker_process import Spot
+
+logger = logging.getLogger(__name__)
+
+KILL_SECONDS = 5.0  # for another node to end a process
+SIGNAL_SECONDS = 2.0  # for the system to end a process after SIGKILL
+
+
+
+async def end_process(handle: Any, spot: Spot | None) -> None:
+    """Kills a worker's process, also one that is stopped or hangs in native code, and returns when
+    it is gone, or when its node does not answer."""
+    here = spot is not None and spot.node == ray.get_runtime_context().get_node_id()
+    if here and spot is not None:
+        await end_local(spot.pid, spot.born)
+    with contextlib.suppress(ray.exceptions.RayError):  # if Ray has seen its end already
+        ray.kill(handle, no_restart=True)
+    if spot is not None and not here:
+        await _end_remote(spot)
+
+
+async def _end_remote(spot: Spot) -> None:
+    """Ray gives a stopped process five seconds: a task on its node kills it at once."""
+    there = NodeAffinitySchedulingStrategy(spot.node, soft=False)
+    task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(end_now)
+    try:
+        await asyncio.wait_for(task.remote(spot.pid, spot.born), KILL_SECONDS)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        logger.warning("node %s did not end process %d: %r", spot.node[:8], spot.pid, error)
+
+
+def end_now(pid: int, born: float) -> None:
+    """As `end_local`, for a task of Ray."""
+    asyncio.run(end_local(pid, born))
+
+
+async def end_local(pid: int, born: float) -> None:
+    """Kills a process of this node and waits for its end. `born`: its start, as `birth` gives it:
+    the number may belong to another process by now."""
+    deadline = time.monotonic() + SIGNAL_SECONDS
+    while birth(pid) == born and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.005)
+
+
+def birth(pid: int) -> float | None:
+    """When a process started, in the system's own ticks; None if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if status[0] in "ZX" else float(status[19])
