@@ -1,122 +1,204 @@
-"""ZeroMQ between engine and decoder workers: commands one way, each step's outputs the other.
+"""ZeroMQ between processes: each process has one receiver, and one sender for each other one.
 
-A Ray call takes a millisecond, and another one where it carries an array. Receivers ignore
-messages without their secret token, as anybody can reach a TCP port.
+A message takes a Unix socket to a receiver on the same node, and TCP encrypted with CURVE to other
+nodes. A receiver's key pair is made with it; the public key and a secret token travel to senders in
+its `Address`, through Ray. Without the key no message gets into a receiver over TCP, and without
+the token none is decoded. What strangers can make a receiver hold: one frame of MAX_FRAME_BYTES for
+each connection, until the handshake's time is over.
+
+A Ray call takes a millisecond, and another one where it carries an array.
 """
 
-import pickle
+import asyncio
+import logging
 import secrets
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import msgspec
 import zmq
-import zmq.asyncio
 
-from antiphon.actors.messages import Cancel, Command, Stop, Submit
+from antiphon.actors.address import Address, Host, SocketFolder
+from antiphon.actors.messages import Message
+from antiphon.actors.wire import (
+    MAX_FRAME_BYTES,
+    TOKEN_BYTES,
+    MessageDecoder,
+    MessageEncoder,
+    MessageError,
+)
 from antiphon.actors.worker import Loop
-from antiphon.scheduler.request import StepOutput
+from antiphon.config.errors import AntiphonError
 
-_TOKEN_BYTES = 16
-_CLOSING_CHECK_MS = 200  # how often a receiver checks whether it should close
+logger = logging.getLogger(__name__)
 
-# A command travels as its type's number in this list and its fields: pickling a class by name would
-# take 5 us more.
-_COMMANDS: tuple[type[Command], ...] = (Submit, Cancel, Stop)
-
-
-def node_address() -> str:
-    """This process's address as other nodes of the cluster see it."""
-    import ray  # not above: without Ray, nothing leaves this process
-
-    address: str = ray.util.get_node_ip_address()
-    return address
+MAX_QUEUED = 100_000  # messages that wait for a receiver; one that lags so far behind is gone
+MAX_RECEIVED = 256  # messages of one sender that wait in a receiver
+CURVE_BYTES = 64  # over what encryption adds to a frame
+HANDSHAKE_MS = 2000  # for a stranger that connects and says nothing
+CLOSING_CHECK_MS = 200  # how often a receiver's thread checks whether it should close
+COPIED_BYTES = 64 << 10  # frames up to this size are copied; larger ones are sent from their place
+AT_ONCE = 64  # messages that a receiver handles before the event loop's other work
 
 
-class _Sender:
-    """`address` and `token`: the receiver's. For one thread at a time."""
+class PeerGone(AntiphonError):
+    """A message could not be sent: its receiver has not taken the last MAX_QUEUED ones."""
 
-    linger_ms = 0  # how long after `close` queued messages may still be sent
 
-    def __init__(self, address: str, token: bytes) -> None:
-        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, 0)  # unlimited: drops nothing, never blocks
-        self._socket.setsockopt(zmq.LINGER, self.linger_ms)
-        self._socket.connect(address)
-        self._token = token
+class Sender:
+    """To the receiver at `address`. For one thread at a time. `node`: the sender's own.
 
-    def _send(self, *frames: Any) -> None:
-        self._socket.send_multipart([self._token, *frames])
+    `linger_ms`: how long after `close` queued messages may still be sent.
+    """
+
+    in_this_process = False
+
+    def __init__(self, address: Address, node: str, linger_ms: int = 1000) -> None:
+        self.address = address
+        self._encoder = MessageEncoder(address.token)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
+        self._socket.setsockopt(zmq.LINGER, linger_ms)
+        self._socket.copy_threshold = COPIED_BYTES
+        if address.is_near(node):
+            self._socket.connect(address.ipc)
+        else:
+            public_key, secret_key = zmq.curve_keypair()
+            self._socket.curve_publickey, self._socket.curve_secretkey = public_key, secret_key
+            self._socket.curve_serverkey = address.public_key
+            self._socket.connect(address.tcp)
+
+    def send(self, message: Message) -> None:
+        """Returns at once. Long arrays must not change until the receiver has them.
+
+        Raises MessageError if the message cannot travel, and PeerGone.
+        """
+        try:
+            self._socket.send_multipart(self._encoder.encode(message), zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            raise PeerGone(f"{self.address} has taken none of {MAX_QUEUED} messages") from None
 
     def close(self) -> None:
         self._socket.close()
 
 
-def _listen(socket: zmq.Socket, host: str) -> tuple[str, bytes]:
-    """Binds to a free port. Returns the address and the secret token that senders need."""
-    socket.setsockopt(zmq.RCVHWM, 0)
-    port: int = socket.bind_to_random_port(f"tcp://{host}")
-    return f"tcp://{host}:{port}", secrets.token_bytes(_TOKEN_BYTES)
+class _Inbox:
+    """The socket of a receiver, and the messages in it."""
 
+    def __init__(self, host: Host) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVED)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + CURVE_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        self._folder = SocketFolder()
+        self.address = self._bind(host)
+        self._decoder = MessageDecoder()
 
-class OutputSender(_Sender):
-    """A decoder worker's end."""
+    def _bind(self, host: Host) -> Address:
+        """The Unix socket first: options concern what is bound after them."""
+        socket, ipc = self._socket, self._folder.endpoint
+        socket.bind(ipc)
+        public_key, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_publickey, socket.curve_server = public_key, True
+        socket.setsockopt(zmq.IPV6, ":" in host.ip)
+        socket.bind(f"tcp://[{host.ip}]:*" if ":" in host.ip else f"tcp://{host.ip}:*")
+        tcp = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return Address(tcp, ipc, host.node, public_key, secrets.token_bytes(TOKEN_BYTES))
 
-    linger_ms = 1000
+    @property
+    def descriptor(self) -> int:
+        """Becomes readable when there may be messages."""
+        return int(self._socket.getsockopt(zmq.FD))
 
-    def send(self, output: StepOutput) -> None:
-        self._send(msgspec.msgpack.encode(output))
+    def wait(self, milliseconds: int) -> None:
+        self._socket.poll(milliseconds)
 
+    def messages(self, most: int) -> Iterator[Message]:
+        """Up to `most` of the messages that are here; those of strangers count."""
+        for _ in range(most):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield from self._decoded([frame.buffer for frame in frames])
 
-class OutputReceiver:
-    """The engine's end, for all decoder workers."""
+    def _decoded(self, frames: list[memoryview]) -> list[Message]:
+        if not secrets.compare_digest(bytes(frames[0][:TOKEN_BYTES]), self.address.token):
+            return []
+        try:
+            return self._decoder.decode(frames)
+        except MessageError:  # of one that has the token: a fault of ours
+            logger.exception("a message was dropped")
+            return []
 
-    def __init__(self, host: str) -> None:
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
-        self.address, self.token = _listen(self._socket, host)
-        self._decoder = msgspec.msgpack.Decoder(StepOutput)
-
-    async def receive(self) -> StepOutput:
-        while True:
-            token, *body = await self._socket.recv_multipart()
-            if secrets.compare_digest(token, self.token) and len(body) == 1:
-                return self._decoder.decode(body[0])
+    @property
+    def is_empty(self) -> bool:
+        return not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN
 
     def close(self) -> None:
         self._socket.close(linger=0)
+        self._folder.remove()
 
 
-class CommandSender(_Sender):
-    """The engine's end, to one decoder worker."""
+class Receiver(Loop):
+    """Gives each message to `handle`, in the order of sending; in a thread of its own."""
 
-    def send(self, command: Command) -> None:
-        """Sends arrays as they lie in memory, and an array that occurs twice only once."""
-        arrays: list[pickle.PickleBuffer] = []
-        content = (_COMMANDS.index(type(command)), *vars(command).values())
-        head = pickle.dumps(content, protocol=5, buffer_callback=arrays.append)
-        self._send(head, *(array.raw() for array in arrays))
-
-
-class CommandReceiver(Loop):
-    """A decoder worker's end: gives each command to `handle`, in the order of sending."""
-
-    def __init__(self, host: str, handle: Callable[[Command], None]) -> None:
+    def __init__(self, host: Host, handle: Callable[[Message], None]) -> None:
         super().__init__()
-        self._socket: zmq.Socket = zmq.Context.instance().socket(zmq.PULL)
-        self.address, self.token = _listen(self._socket, host)
+        self._inbox = _Inbox(host)
+        self.address = self._inbox.address
         self._handle = handle
 
     def loop(self) -> None:
         try:
             while not self.closing.is_set():
-                if self._socket.poll(_CLOSING_CHECK_MS):
-                    self._receive(self._socket.recv_multipart(copy=False))
+                self._inbox.wait(CLOSING_CHECK_MS)
+                for message in self._inbox.messages(AT_ONCE):
+                    self._handle(message)
         finally:
-            self._socket.close(linger=0)
+            self._inbox.close()
 
-    def _receive(self, frames: list[zmq.Frame]) -> None:
-        token, *body = frames
-        if secrets.compare_digest(token.bytes, self.token) and body:
-            head, *arrays = (frame.buffer for frame in body)
-            number, *fields = pickle.loads(head, buffers=arrays)
-            self._handle(_COMMANDS[number](*fields))
+
+class AsyncReceiver:
+    """Gives each message to `handle` in an event loop, from `attach` to `close`.
+
+    What `handle` raises is passed to `failed`, and no more messages are received.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._inbox = _Inbox(host)
+        self.address = self._inbox.address
+        self._descriptor = self._inbox.descriptor
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handle: Callable[[Message], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """In the thread of `loop`."""
+        self._loop, self._handle, self._failed = loop, handle, failed
+        loop.add_reader(self._descriptor, self._receive)
+        self._receive()  # the descriptor does not tell of what came earlier
+
+    def _receive(self) -> None:
+        """The descriptor becomes readable once for any number of messages: takes all of them."""
+        if self._loop is None:
+            return
+        try:
+            for message in self._inbox.messages(AT_ONCE):
+                self._handle(message)
+            if not self._inbox.is_empty:
+                self._loop.call_soon(self._receive)
+        except Exception as error:
+            self._stop()
+            self._failed(error)
+
+    def _stop(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+        self._loop = None
+
+    def close(self) -> None:
+        """In the loop's thread, unless the loop is closed."""
+        self._stop()
+        self._inbox.close()

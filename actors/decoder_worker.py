@@ -95,7 +95,7 @@ class DecoderWorker(Worker[DecoderMessage]):
                 assert_never(message)
 
     def run_once(self) -> None:
-        if output := self.replica.step():
+        for output in self.replica.step():
             self._send(output)
 
     @property

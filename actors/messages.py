@@ -1,111 +1,206 @@
-"""The messages between the engine, decoder workers and encoder workers.
+"""The messages between frontends, decoder workers, encoder workers and the supervisor.
 
-Each worker has one inbox and one `handle(message)`, which tells them apart with `match`. The same
-objects travel within a process, in Ray calls and over ZeroMQ. A decoder worker's outputs go back
-to the engine as `antiphon.scheduler.request.StepOutput`.
+Each process has one inbox, and each worker one `handle(message)`, which tells messages apart with
+`match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
+new message is added to `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`.
+
+Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
 
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+import numpy as np
+
+from antiphon.actors.address import Address
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request
-
-# ---------------------------------------------------------------------- engine to decoder
+from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
 
-@dataclass(frozen=True)
-class Submit:
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Encoded as a list: the name of its type, then its fields."""
+
+
+# ---------------------------------------------------------------------- to every worker
+
+
+class Attach(_Message):
+    """A frontend says where it receives, before its first request."""
+
+    frontend: str
+    address: Address
+
+
+class Detach(_Message):
+    """A frontend is gone: nothing is sent to it any more, and its inputs are dropped."""
+
+    frontend: str
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """A worker as the supervisor knows it. `load`: counters of its last heartbeat. `address` is
+    None for a worker of this process."""
+
+    name: str
+    role: str  # "encoder", "decoder"; a colocated process has one member of each
+    epoch: int
+    address: Address | None
+    alive: bool = True
+    load: dict[str, float] = {}
+
+
+class Members(_Message):
+    """All members of the engine, whenever one of them has changed."""
+
+    members: list[Member]
+
+
+# ---------------------------------------------------------------------- frontend to decoder
+
+
+class Submit(_Message):
     """New requests, in their order of arrival."""
 
     requests: list[Request]
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(_Message):
     """End a request as cancelled, unless it has ended."""
 
-    request_id: int
+    request_id: RequestId
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(_Message):
     """End a request as done: its text met a stop string."""
 
-    request_id: int
+    request_id: RequestId
+
+
+class Unreadable(_Message):
+    """Stands for a request of a `Submit` that could not be decoded, in the process that received
+    it."""
+
+    request_id: RequestId
+    error: str
+
+
+# ---------------------------------------------------------------------- frontend and encoder
+
+
+class Input(_Message, eq=False):
+    """The input with this content key: int32 token ids [n] or float32 samples [n].
+
+    Sent before an encoder is asked to encode it, and in answer to `NeedInput`.
+    """
+
+    frontend: str
+    key: str
+    array: np.ndarray
+
+
+class NeedInput(_Message):
+    """An encoder has jobs for inputs that it does not hold. Answered by `Input` or `InputGone`."""
+
+    encoder: str
+    keys: tuple[str, ...]
+
+
+class InputGone(_Message):
+    """No open request of this frontend uses the inputs with these keys."""
+
+    frontend: str
+    keys: tuple[str, ...]
 
 
 # ---------------------------------------------------------------------- decoder to encoder
 
 
-@dataclass(frozen=True)
-class EncodeJob:
+class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
-    `payload`: the input, or a `Stored` reference to it in Ray's object store. `num_tokens`: of the
-    encoder's output. `decoder`: index of the decoder worker that wants the hidden states.
+    `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
+    states. `frontend`: name of one that holds the input.
     """
 
     key: str
     num_tokens: int
-    payload: Any
-    decoder: int
+    decoder: str
+    frontend: str
 
 
-@dataclass(frozen=True)
-class Encode:
+class Encode(_Message):
     """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
 
     jobs: list[EncodeJob]
 
 
-@dataclass(frozen=True)
-class Withdraw:
+class Withdraw(_Message):
     """A decoder no longer wants these keys.
 
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
     """
 
-    decoder: int
+    decoder: str
     keys: tuple[str, ...]
 
 
 # ---------------------------------------------------------------------- encoder to decoder
 
 
-@dataclass(frozen=True)
-class EncodeFailed:
+class EncodeFailed(_Message):
     """The input of this key could not be encoded. `error`: a sentence for the user."""
 
     key: str
     error: str
 
 
-@dataclass(frozen=True)
-class Withdrawn:
+class Withdrawn(_Message):
     """These keys were withdrawn before their encoding began."""
 
     keys: tuple[str, ...]
 
 
+# ---------------------------------------------------------------------- worker to the others
+
+
+class Output(_Message):
+    """What happened to one frontend's requests in a step of a decoder worker."""
+
+    output: StepOutput
+
+
+class Heartbeat(_Message):
+    """Sent by a worker's own loop. `held`: a compact sketch of the content keys it holds."""
+
+    sender: Incarnation
+    load: dict[str, float]
+    held: bytes = b""
+
+
 Command = Submit | Cancel | Stop
-EncoderMessage = Encode | Withdraw
-DecoderMessage = Command | HiddenStates | EncodeFailed | Withdrawn
+LinkMessage = Attach | Detach | Members
+EncoderMessage = Encode | Withdraw | Input | InputGone | LinkMessage
+DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
+FrontendMessage = Output | NeedInput | Members
+Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat
 
-Message = TypeVar("Message", contravariant=True)
+Sent = TypeVar("Sent", contravariant=True)
 
 
-class Peer(Protocol[Message]):
-    """A worker as another one sees it: in this process, or behind a Ray actor.
+class Peer(Protocol[Sent]):
+    """A worker or frontend as another one sees it: in this process, or behind a `Sender`.
 
     `in_this_process`: hidden states may be sent before the device has computed them.
     """
 
-    in_this_process: bool
+    @property
+    def in_this_process(self) -> bool: ...
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Sent) -> None:
         """Returns at once; messages of one sender are handled in order."""
 
 
 EncoderPeer = Peer[EncoderMessage]
 DecoderPeer = Peer[DecoderMessage]
+FrontendPeer = Peer[FrontendMessage]
+AnyPeer = Peer[Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Request, RequestId
 
 MAX_OBJECT_BYTES = 16 << 20  # so that the first input of a batch does not wait for many others
 
@@ -31,7 +31,7 @@ class _Kept:
     """A stored input, and the ids of the open requests that may need it encoded."""
 
     stored: Stored
-    users: set[int] = field(default_factory=set)
+    users: set[RequestId] = field(default_factory=set)
 
 
 class PayloadStore:

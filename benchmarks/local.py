@@ -19,7 +19,7 @@ from antiphon.config.errors import RequestFailed
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
 
 
 class LocalEngine:
@@ -51,7 +51,7 @@ class LocalEngine:
 
         def submit(count: int) -> None:
             requests = list(itertools.islice(left, count))
-            began.update({request.id: time.perf_counter() for request in requests})
+            began.update({request.id.number: time.perf_counter() for request in requests})
             self._workers.submit(0, requests)
 
         submit(in_flight)
@@ -59,7 +59,7 @@ class LocalEngine:
             batch = [self._next_finished()]
             while not self._ended.empty():
                 batch.append(self._ended.get())
-            took += [time.perf_counter() - began.pop(finished.id) for finished in batch]
+            took += [time.perf_counter() - began.pop(finished.number) for finished in batch]
             for finished in batch:
                 if finished.state is not RequestState.DONE:
                     raise RequestFailed(finished.error)
@@ -78,7 +78,10 @@ class LocalEngine:
         )
         prompt = start + np.arange(4 if audio else 1)
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
-        return Request(number, prompt, media, params, DecodingRules(), output_tokens, seed=0)
+        return Request(
+            RequestId("benchmark", number), prompt, media, params, DecodingRules(), output_tokens,
+            seed=0,
+        )  # fmt: skip
 
     def _receive(self, output: StepOutput) -> None:
         for finished in output.finished:

@@ -56,10 +56,10 @@ class DecoderReplica:
 
     # ------------------------------------------------------------------ one step
 
-    def step(self) -> StepOutput:
+    def step(self) -> list[StepOutput]:
         """Schedules and launches one round, and takes in the results of the round before.
 
-        Never waits for an encoder. An empty output means that nothing happened. Raises only what
+        Never waits for an encoder. No outputs mean that nothing happened. Raises only what
         the device raises when it is of no more use.
         """
         self._accept_hidden()  # the requests of computed states become ready
@@ -67,7 +67,7 @@ class DecoderReplica:
         plan = self.scheduler.step()  # which sequences run now
         self._discard_unwanted()  # requests that ended in `step` may have been the last to wait
         self._in_flight = self._run_round(plan, self._in_flight)  # tokens of the round before
-        return self.scheduler.pop_output()  # new tokens, and requests that ended
+        return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
     def _run_round(
         self, plan: StepPlan | None, in_flight: list[StepInFlight]

@@ -20,7 +20,7 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
 from antiphon.scheduler.router import Route, Router
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,11 @@ class OpenRequests:
 
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
+        self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
         self.router = Router(num_encoders, num_decoders)
         self.dispatcher = Dispatcher(num_decoders, self._not_sent)
-        self._open: dict[int, OpenRequest] = {}
-        self._ids = itertools.count()
+        self._open: dict[int, OpenRequest] = {}  # by number
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -97,7 +98,7 @@ class OpenRequests:
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
         route = self.router.route(media.key, media.num_tokens)
         request = Request(
-            id=next(self._ids),
+            id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
             media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
             params=params,
@@ -112,28 +113,28 @@ class OpenRequests:
         opened = OpenRequest(request, route, asyncio.get_running_loop().create_future())
         if request.streams:
             opened.text = self.inputs.text_stream(params)
-        self._open[request.id] = opened
+        self._open[request.id.number] = opened
         self.dispatcher.submit(route.decoder, request)
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request: it ends as RequestCancelled unless it has ended before."""
-        if opened.request.id in self._open:
+        if opened.request.id.number in self._open:
             self.dispatcher.cancel(opened.route.decoder, opened.request)
 
     def _not_sent(self, request: Request, error: Exception) -> None:
-        if (opened := self._open.get(request.id)) is not None:
+        if (opened := self._open.get(request.id.number)) is not None:
             self._fail(opened, error, "it could not be sent to its worker")
 
     # ------------------------------------------------------------------ from a worker
 
     def receive(self, output: StepOutput) -> None:
         """New tokens of requests that stream, and ends of requests."""
-        for request_id, token in zip(output.delta_ids, output.delta_tokens, strict=True):
-            if (opened := self._open.get(request_id)) is not None:
+        for number, token in zip(output.delta_numbers, output.delta_tokens, strict=True):
+            if (opened := self._open.get(number)) is not None:
                 self._receive_token(opened, token)
         for finished in output.finished:
-            if (opened := self._open.get(finished.id)) is not None:
+            if (opened := self._open.get(finished.number)) is not None:
                 self._close(opened)
                 opened.finish(finished)
 
@@ -174,7 +175,7 @@ class OpenRequests:
 
     def _fail(self, opened: OpenRequest, error: Exception, problem: str) -> None:
         """Ends one request with an error that concerns no other."""
-        logger.error("request %d: %s", opened.request.id, problem, exc_info=error)
+        logger.error("request %s: %s", opened.request.id, problem, exc_info=error)
         self._close(opened)
         failure = RequestFailed(f"{problem}: {type(error).__name__}: {error}")
         failure.__cause__ = error
@@ -182,6 +183,6 @@ class OpenRequests:
 
     def _close(self, opened: OpenRequest) -> None:
         request = opened.request
-        del self._open[request.id]
+        del self._open[request.id.number]
         self.router.release(opened.route, request.media.num_tokens)
         self.dispatcher.release(request)

@@ -1,25 +1,23 @@
 """Hidden states on their way from an encoder to a decoder.
 
 The scheduler sees only keys. `HiddenStates` carries the states: one packed tensor for a whole
-encoder batch. Within a process it stays on the device. Between processes it travels as a numpy
-array, which Ray's object store carries as one buffer (pickling a torch tensor would copy it).
+encoder batch. Within a process it stays on the device. Between processes it is a message like
+others, whose tensor travels as it lies in the host's memory.
 `HandoffBuffer` keeps what has arrived at a decoder until its cross KV is written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
+import msgspec
 import torch
 
 
-@dataclass(frozen=True)
-class HiddenStates:
+class HiddenStates(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other.
 
     `ready`: recorded behind their computation, where that may not be done yet. Only states that are
-    computed may be pickled.
+    computed may leave the process.
     """
 
     keys: tuple[str, ...]
@@ -30,20 +28,6 @@ class HiddenStates:
     @property
     def computed(self) -> bool:
         return self.ready is None or self.ready.query()
-
-    def __reduce__(self) -> tuple[Callable[..., "HiddenStates"], tuple[Any, ...]]:
-        host = self.packed.detach().to("cpu").contiguous()
-        # numpy has no bfloat16.
-        carried = host.view(torch.int16) if host.dtype == torch.bfloat16 else host
-        return _from_numpy, (self.keys, self.lengths, carried.numpy(), host.dtype)
-
-
-def _from_numpy(
-    keys: tuple[str, ...], lengths: tuple[int, ...], array: np.ndarray, dtype: torch.dtype
-) -> HiddenStates:
-    # The object store's buffers are read-only, which torch.from_numpy warns about: copy those.
-    writeable = array if array.flags.writeable else array.copy()
-    return HiddenStates(keys, lengths, torch.from_numpy(writeable).view(dtype))
 
 
 @dataclass

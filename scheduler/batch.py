@@ -47,7 +47,7 @@ class Batch:
     def __init__(self, max_seqs: int, max_len: int, max_cross_len: int, page_size: int) -> None:
         self.page_size = page_size
         self.requests: list[Request | None] = [None] * max_seqs
-        self.ids = np.zeros(max_seqs, np.int64)  # of the requests
+        self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests
         self.active = np.zeros(max_seqs, bool)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
         self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
@@ -78,7 +78,7 @@ class Batch:
         slot = self._free_slots.pop()
         tokens = np.concatenate([request.prompt_token_ids, np.array(request.generated, np.int64)])
         self.requests[slot], request.slot = request, slot
-        self.ids[slot], self.active[slot] = request.id, True
+        self.ids[slot], self.active[slot] = request.order, True
         self.tokens[slot, : len(tokens)] = tokens
         self.length[slot] = len(tokens)
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len

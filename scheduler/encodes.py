@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Media, Request, RequestId
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
 
@@ -48,7 +48,7 @@ class _Work:
     encoder: int
     order: int  # of asking, over all encoders
     since: float  # when it was asked for, or when its encoder last answered earlier work
-    waiters: dict[int, Request] = field(default_factory=dict)  # by request id
+    waiters: dict[RequestId, Request] = field(default_factory=dict)
     arrived: bool = False
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
 

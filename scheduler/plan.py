@@ -51,7 +51,8 @@ class StepPlan:
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
     slots: np.ndarray  # [sequences] rows of the batch
-    ids: np.ndarray  # [sequences] of requests; a slot may change hands before the result comes
+    # [sequences] the requests' order of arrival: a slot may change hands before the result comes
+    ids: np.ndarray
     query_lens: np.ndarray  # [sequences] at least 1
     kv_lens: np.ndarray  # [sequences] once this step's keys are written
     self_table: np.ndarray  # [sequences, pages]

@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,26 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length"]
+
+
+class RequestId(NamedTuple):
+    """A request among those of all frontends that share the workers."""
+
+    frontend: str  # the name of the engine that sent it, and that gets its outputs
+    number: int  # among the requests of its frontend
+
+    def __str__(self) -> str:
+        return f"{self.frontend}/{self.number}"
+
+
+class Incarnation(NamedTuple):
+    """One life of a worker: a worker that was restarted has the same name and a higher epoch."""
+
+    name: str  # such as "decoder-0"
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (epoch {self.epoch})"
 
 
 class RequestState(StrEnum):
@@ -87,7 +107,7 @@ class Request:
     """One sequence to decode. n samples are n requests that share their media by key."""
 
     # Set by the engine.
-    id: int
+    id: RequestId
     prompt_token_ids: np.ndarray  # [tokens] int64, the decoder's prompt
     media: Media
     params: SamplingParams
@@ -101,7 +121,7 @@ class Request:
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
-    order: int = -1  # of arrival
+    order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
@@ -133,10 +153,10 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `reason` is set when it is DONE, `error`
-    otherwise."""
+    """The end of a request; sent exactly once. `number`: of the request, among those of its
+    frontend. `reason` is set when it is DONE, `error` otherwise."""
 
-    id: int
+    number: int
     state: RequestState
     token_ids: list[int]
     reason: FinishReason | None
@@ -148,16 +168,22 @@ class Finished:
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
-        return cls(request.id, request.state, tokens, reason, error, logprobs, request.metrics)
+        return cls(
+            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics
+        )
 
 
 @dataclass
 class StepOutput:
-    """What a replica tells the engine: new tokens of streaming requests, and ended requests."""
+    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
 
-    delta_ids: list[int] = field(default_factory=list)  # of the requests, one for each token
+    A token comes with its place among the tokens that its request generated, so that one that comes
+    twice does no harm, and one that is missing is noticed.
+    """
+
+    frontend: str
+    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
+    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
+    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
     delta_tokens: list[int] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.delta_ids or self.finished)

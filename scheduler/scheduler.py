@@ -10,9 +10,10 @@ from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch, StopReason
 from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
 from antiphon.scheduler.limits import Limits, refusal
+from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import Finished, FinishReason, Request, RequestState, StepOutput
+from antiphon.scheduler.request import Finished, FinishReason, Request, RequestId, RequestState
 from antiphon.scheduler.residency import Residency
 
 
@@ -30,8 +31,8 @@ class Scheduler:
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
     A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with the step's
-    result (or `fail_step`), and `pop_output`. Results may come one or more steps late: the plans in
-    between count the missing tokens as pending. `encodes` holds all encoder work.
+    result (or `fail_step`), and `outputs.pop`. Results may come one or more steps late: the plans
+    in between count the missing tokens as pending. `encodes` holds all encoder work.
 
     The scheduler sees page ids and content keys; never a tensor, an actor or a text. It belongs to
     one thread. `clock`: seconds, never set back. Deadlines are of this clock; a request brings
@@ -50,12 +51,12 @@ class Scheduler:
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
         )
-        self.requests: dict[int, Request] = {}  # all that have not ended
+        self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
-        self._output = StepOutput()
+        self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
 
@@ -79,14 +80,14 @@ class Scheduler:
         self._waiting.push(request.sort_key, request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
-            self._deadlines.push((request.deadline, request.id), request)
+            self._deadlines.push((request.deadline, request.order), request)
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: RequestId) -> None:
         """Ends a request as CANCELLED; one that has ended already is left as it is."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
 
-    def stop(self, request_id: int) -> None:
+    def stop(self, request_id: RequestId) -> None:
         """Ends a request as DONE, because its text met a stop string."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.DONE, reason="stop")
@@ -200,6 +201,7 @@ class Scheduler:
             self._ready.discard(request.sort_key)
             admission, write = self.residency.enter(request)
             request.move(RequestState.RUNNING)
+            self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
                 self.encodes.consume(key)
@@ -223,8 +225,8 @@ class Scheduler:
         for slot in slots[is_first]:
             batch.request_at(slot).metrics.first_token_at = time.time()
         streaming = batch.streams[slots]
-        self._output.delta_ids += batch.ids[slots[streaming]].tolist()
-        self._output.delta_tokens += tokens[streaming].tolist()
+        generated = positions - batch.prompt_len[slots]
+        self.outputs.add_tokens(slots[streaming], generated[streaming], tokens[streaming])
         for row in np.flatnonzero(stops):
             reason = StopReason(stops[row]).finish_reason
             self.finish(batch.request_at(slots[row]), RequestState.DONE, reason=reason)
@@ -254,9 +256,8 @@ class Scheduler:
 
     def fail_slot(self, plan: StepPlan, slot: int, error: str) -> None:
         """Fails the one request of `plan` whose settings the device could not take."""
-        (row,) = np.flatnonzero(plan.slots == slot)
-        if request := self.requests.get(int(plan.ids[row])):
-            self.finish(request, RequestState.FAILED, error=error)
+        if slot in plan.slots[self.batch.live_rows(plan)]:
+            self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
 
     # ------------------------------------------------------------------ the one exit
 
@@ -275,17 +276,12 @@ class Scheduler:
             self.residency.leave(request)
         for queue in (self._waiting, self._ready):
             queue.discard(request.sort_key)
-        self._deadlines.discard((request.deadline, request.id))
+        self._deadlines.discard((request.deadline, request.order))
         self.encodes.leave(request)
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self._output.finished.append(Finished.of(request, reason, error))
-
-    def pop_output(self) -> StepOutput:
-        """What happened since the last call."""
-        output, self._output = self._output, StepOutput()
-        return output
+        self.outputs.add_end(request, Finished.of(request, reason, error))
 
     @property
     def idle(self) -> bool:

@@ -16,7 +16,7 @@ from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Finished, Media, Request
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, StepOutput
 
 
 class PlainEngine:
@@ -29,7 +29,7 @@ class PlainEngine:
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
         self.replica = DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
-        self.finished: dict[int, Finished] = {}
+        self.finished: dict[int, Finished] = {}  # by the request's number
         self.deltas: list[tuple[int, int]] = []
         self._ids = itertools.count()
 
@@ -70,7 +70,7 @@ class PlainEngine:
         )
         params = fields.pop("params", SamplingParams(logprobs=0))
         return Request(
-            next(self._ids),
+            RequestId("plain", next(self._ids)),
             np.array(prompt, np.int64),
             media,
             params,
@@ -82,16 +82,19 @@ class PlainEngine:
 
     def submit(self, request: Request) -> int:
         self.replica.scheduler.add(request)
-        return request.id
+        return request.id.number
 
     def step(self) -> None:
-        output = self.replica.step()
-        self.deltas += zip(output.delta_ids, output.delta_tokens, strict=True)
-        for end in output.finished:
-            assert end.id not in self.finished, "a request ended twice"
-            self.finished[end.id] = end
+        for output in self.replica.step():
+            self._take(output)
         if not self.delay_encodes:
             self.run_encoders()
+
+    def _take(self, output: StepOutput) -> None:
+        self.deltas += zip(output.delta_numbers, output.delta_tokens, strict=True)
+        for end in output.finished:
+            assert end.number not in self.finished, "a request ended twice"
+            self.finished[end.number] = end
 
     def run(self, max_steps: int = 100_000) -> dict[int, Finished]:
         for _ in range(max_steps):

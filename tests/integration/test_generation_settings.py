@@ -68,7 +68,7 @@ def tokens(engine: PlainEngine, folder: Path, **params: Any) -> list[int]:
         params=inputs.complete(prepared.params),
     )
     engine.submit(request)
-    end = engine.run().pop(request.id)
+    end = engine.run().pop(request.id.number)
     assert end.error is None
     return end.token_ids
 

@@ -95,4 +95,4 @@ def test_prompts_of_ids_and_of_text_equal_transformers(t5_folder: Path) -> None:
         engine.submit(request)
         encoder_ids = torch.from_numpy(media.payload[None].astype(np.int64))
         expected = model.generate(encoder_ids, max_new_tokens=30)[0, 1:].tolist()
-        assert engine.run()[request.id].token_ids == expected, prompt
+        assert engine.run()[request.id.number].token_ids == expected, prompt

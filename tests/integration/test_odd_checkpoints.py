@@ -44,7 +44,7 @@ def greedy(folder: Path, start: int = 2) -> list[int]:
     engine = PlainEngine(folder)
     request = engine.request(SOURCE, [start], LENGTH)
     engine.submit(request)
-    return engine.run()[request.id].token_ids
+    return engine.run()[request.id.number].token_ids
 
 
 @pytest.fixture(scope="module")

@@ -68,10 +68,10 @@ class LocalEngine:
         return request
 
     async def result(self, request: Any) -> CompletionOutput:
-        while request.id not in self.plain.finished:
+        while request.id.number not in self.plain.finished:
             self.plain.step()
             await asyncio.sleep(self.delay)
-        end = self.plain.finished[request.id]
+        end = self.plain.finished[request.id.number]
         named = [
             {i: Logprob(v, r, "") for i, v, r in zip(e.ids, e.logprobs, e.ranks, strict=True)}
             for e in end.logprobs

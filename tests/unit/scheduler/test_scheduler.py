@@ -19,7 +19,14 @@ from antiphon.scheduler.encodes import _Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import TRANSITIONS, Finished, Media, Request, RequestState
+from antiphon.scheduler.request import (
+    TRANSITIONS,
+    Finished,
+    Media,
+    Request,
+    RequestId,
+    RequestState,
+)
 from antiphon.scheduler.scheduler import Scheduler
 
 PAGE, END = 4, 1
@@ -46,8 +53,13 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        id_, np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0, **fields
-    )
+        name(id_), np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0,
+        **fields,
+    )  # fmt: skip
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 class Clock:
@@ -82,6 +94,7 @@ class Driver:
         self.writer: dict[str, StepPlan] = {}  # of the cross KV of a key
         self.reads: dict[int, StepPlan] = {}  # by request: who wrote the cross KV that it reads
         self.breaks: set[str] = set()
+        self.numbers: dict[int, int] = {}  # of requests, by their order of arrival
 
     def ask(self) -> None:
         self.encoding += [media.key for media, _ in self.scheduler.next_encodes()]
@@ -103,9 +116,10 @@ class Driver:
             self.in_flight.append(launched)
         if self.in_flight and (not launched or len(self.in_flight) > self.lag):
             self.settle(self.in_flight.popleft())
-        for end in self.scheduler.pop_output().finished:
-            assert end.id not in self.ended, "ended twice"
-            self.ended[end.id] = end
+        for output in self.scheduler.outputs.pop():
+            for end in output.finished:
+                assert end.number not in self.ended, "ended twice"
+                self.ended[end.number] = end
         self.scheduler.pages.check()
         self.scheduler.batch.check()
 
@@ -120,7 +134,8 @@ class Driver:
             self.writer[write.key] = plan
         for slot in (admission.slot for admission in plan.admissions):
             request = self.scheduler.batch.requests[slot]
-            self.reads[request.id] = self.writer[request.media.key]
+            self.numbers[request.order] = request.id.number
+            self.reads[request.id.number] = self.writer[request.media.key]
         self.plans.append(plan)
         return True
 
@@ -130,10 +145,11 @@ class Driver:
                 self.breaks.remove("result")
                 self.scheduler.fail_step(plan, "broken result")
                 open_ = [id_ for id_, writer in self.reads.items() if writer is plan]
-                assert not set(open_) & set(self.scheduler.requests), "reads what was never written"
+                open_ids = {name(id_) for id_ in open_} & set(self.scheduler.requests)
+                assert not open_ids, "reads what was never written"
             else:
                 rows = zip(plan.ids.tolist(), plan.kv_lens.tolist(), strict=True)
-                tokens = [self.token(id_, length) for id_, length in rows]
+                tokens = [self.token(self.numbers[order], length) for order, length in rows]
                 self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
 
     def check(self, plan: StepPlan) -> None:
@@ -226,7 +242,7 @@ def test_a_result_that_comes_after_its_slot_was_given_away_is_dropped() -> None:
         driver.deliver(key)
     driver.step()
     driver.step()
-    driver.scheduler.cancel(0)  # its token is still in flight
+    driver.scheduler.cancel(name(0))  # its token is still in flight
     driver.run()
     assert driver.ended[0].token_ids == [10]
     assert driver.ended[1].token_ids == [11, 11, 11]
@@ -347,7 +363,7 @@ def test_hidden_states_that_nobody_wants_any_more_are_dropped() -> None:
     driver = Driver(make_scheduler())
     driver.scheduler.add(make_request(0))
     driver.ask()
-    driver.scheduler.cancel(0)
+    driver.scheduler.cancel(name(0))
     driver.deliver("media0")
     assert driver.scheduler.encodes.pop_unwanted() == ["media0"]
     driver.hidden.clear()
@@ -363,7 +379,7 @@ def test_a_failed_step_fails_its_requests_and_forgets_unwritten_cross_kv() -> No
     plan = scheduler.step()
     assert plan is not None
     scheduler.fail_step(plan, "out of memory")
-    assert scheduler.pop_output().finished[0].error == "out of memory"
+    assert scheduler.outputs.pop()[0].finished[0].error == "out of memory"
     assert "clip" not in scheduler.pages
     assert scheduler.pages.num_free == 64
 
@@ -407,7 +423,7 @@ def test_who_shares_cross_kv_that_was_never_written_fails_with_its_writer() -> N
     driver.scheduler.add(make_request(2, "other", max_tokens=20))
     driver.breaks = {"result"}
     driver.step()
-    assert {end.id: end.state for end in driver.ended.values()} == dict.fromkeys(
+    assert {end.number: end.state for end in driver.ended.values()} == dict.fromkeys(
         (0, 1), RequestState.FAILED
     )
     assert "clip" not in driver.scheduler.pages
@@ -457,7 +473,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver.deliver("media1")
     clock.now += 55
     driver.step()
-    assert scheduler.requests.keys() >= {0, 2}
+    assert scheduler.requests.keys() >= {name(0), name(2)}
     clock.now += 4
     driver.deliver("media2")
     clock.now += 2
@@ -498,8 +514,8 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         sounds.append(weakref.ref(sound))
         request.media = replace(request.media, payload=sound)
         scheduler.add(request)
-        scheduler.cancel(id_)
-    scheduler.pop_output()
+        scheduler.cancel(name(id_))
+    scheduler.outputs.pop()
     del request, sound
     assert not any(sound() is not None for sound in sounds)
     assert all(
@@ -584,11 +600,11 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
             )
             scheduler.add(requests[-1])
         elif kind == "cancel":
-            scheduler.cancel(values[0])
+            scheduler.cancel(name(values[0]))
         elif kind == "stop":
-            scheduler.stop(values[0])
+            scheduler.stop(name(values[0]))
         elif kind == "expire":
-            if request := scheduler.requests.get(values[0]):
+            if request := scheduler.requests.get(name(values[0])):
                 scheduler.finish(request, RequestState.EXPIRED, error="expired")
         elif kind == "step":
             driver.step()
@@ -613,8 +629,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     assert not driver.hidden, "hidden states are left behind"
     assert scheduler.idle
     for request in requests:
-        end, prompt = driver.ended[request.id], len(request.prompt_token_ids)
-        wanted = [token(request.id, position) for position in range(prompt, request.max_len)]
+        number = request.id.number
+        end, prompt = driver.ended[number], len(request.prompt_token_ids)
+        wanted = [token(number, position) for position in range(prompt, request.max_len)]
         if END in wanted:
             wanted = wanted[: wanted.index(END) + 1]
         if end.state is RequestState.DONE and end.reason == "length":

@@ -22,7 +22,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepResult
-from antiphon.scheduler.request import Finished, Media, Request, RequestState
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 from antiphon.scheduler.scheduler import Scheduler
 
 Message = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -39,8 +39,12 @@ def make_scheduler(**changes: int) -> Scheduler:
 def make_request(id_: int, key: str, encoder: int = 0) -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        id_, np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
+        name(id_), np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
     )
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 class Wire:
@@ -123,9 +127,10 @@ class System:
             for write in plan.cross_writes:
                 self.hidden.remove(write.key)
             scheduler.postprocess(plan, StepResult(np.full(len(plan.slots), 7)))
-        for end in scheduler.pop_output().finished:
-            assert end.id not in self.ended, "ended twice"
-            self.ended[end.id] = end
+        for output in scheduler.outputs.pop():
+            for end in output.finished:
+                assert end.number not in self.ended, "ended twice"
+                self.ended[end.number] = end
 
     def open_jobs(self) -> list[str]:
         """Keys whose answer is still to come."""
@@ -185,9 +190,9 @@ def test_every_request_ends_once_whatever_is_withdrawn(
             keys[len(keys)] = first
             scheduler.add(make_request(len(keys) - 1, first, second))
         elif kind == "cancel":
-            if first in scheduler.requests:
+            if name(first) in scheduler.requests:
                 cancelled.add(first)
-            scheduler.cancel(first)
+            scheduler.cancel(name(first))
         elif kind == "step":
             system.step()
         elif kind == "begin":
@@ -228,7 +233,7 @@ def test_what_has_not_begun_never_begins() -> None:
     encoder = system.encoders[0]
     encoder.begin()  # a and b, which fit one forward
     for id_ in range(5):
-        system.scheduler.cancel(id_)
+        system.scheduler.cancel(name(id_))
     system.step()
     assert len(system.asking[0].messages) == 1  # for all of them
     system.asking[0].deliver_all()
@@ -241,7 +246,7 @@ def test_what_has_not_begun_never_begins() -> None:
 def test_work_that_somebody_else_wants_stays() -> None:
     system = System()
     ask_for(system, "aab")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.step()
     assert not system.asking[0].messages
     system.run()
@@ -252,11 +257,11 @@ def test_work_that_somebody_else_wants_stays() -> None:
 def test_who_comes_while_the_withdrawal_travels_is_served() -> None:
     system = System()
     ask_for(system, "a")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.step()
     system.scheduler.add(make_request(1, "a", encoder=1))
     system.step()  # waits for the answer, whichever it is
-    assert system.scheduler.requests[1].state is RequestState.ENCODING
+    assert system.scheduler.requests[name(1)].state is RequestState.ENCODING
     system.asking[0].deliver_all()
     system.run()
     assert system.ended[1].state is RequestState.DONE
@@ -266,7 +271,7 @@ def test_who_comes_while_the_withdrawal_travels_is_served() -> None:
 def test_who_leaves_and_comes_back_within_a_step_costs_no_message() -> None:
     system = System()
     ask_for(system, "a")
-    system.scheduler.cancel(0)
+    system.scheduler.cancel(name(0))
     system.scheduler.add(make_request(1, "a"))
     system.step()
     assert not system.asking[0].messages
@@ -284,16 +289,16 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
     for id_, key in enumerate("ab"):
         scheduler.add(make_request(id_, key))
     scheduler.next_encodes()
-    scheduler.cancel(1)
+    scheduler.cancel(name(1))
     assert scheduler.encodes.pop_withdrawals() == [("b", 0)]
     now[0] = 50.0
     scheduler.withdrawn(("b",))
     now[0] = 100.0
     scheduler.expire()
-    assert 0 in scheduler.requests  # counts from 50 on
+    assert name(0) in scheduler.requests  # counts from 50 on
     now[0] = 112.0
     scheduler.expire()
-    assert 0 not in scheduler.requests
+    assert name(0) not in scheduler.requests
 
 
 @pytest.mark.parametrize("decoder", [0, 1])
@@ -321,7 +326,7 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     assert [media.key for media in engine.unencoded] == [requests[0].media.key]
     engine.delay_encodes = False
     ends = engine.run()
-    assert [ends[request.id].state for request in requests] == [RequestState.DONE] + [
+    assert [ends[request.id.number].state for request in requests] == [RequestState.DONE] + [
         RequestState.CANCELLED
     ] * 3
 

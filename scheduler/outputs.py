@@ -1,0 +1,48 @@
+"""What a decoder's scheduler has to tell its frontends: one `StepOutput` for each, once a step."""
+
+import numpy as np
+
+from antiphon.scheduler.request import Finished, Request, StepOutput
+
+
+class Outputs:
+    """Tokens and ends since the last `pop`, by frontend. `max_seqs`: slots of the batch."""
+
+    def __init__(self, max_seqs: int) -> None:
+        self._numbers = np.zeros(max_seqs, np.int64)  # of the requests in the slots
+        self._frontends = np.zeros(max_seqs, np.int64)  # indices into `_names`
+        self._names: list[str] = []
+        self._outputs: dict[str, StepOutput] = {}
+
+    def admit(self, request: Request) -> None:
+        """`request` has a slot from now on."""
+        frontend = request.id.frontend
+        if frontend not in self._names:
+            self._names.append(frontend)
+        self._numbers[request.slot] = request.id.number
+        self._frontends[request.slot] = self._names.index(frontend)
+
+    def add_tokens(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> None:
+        """`tokens` [n] of streaming requests in `slots` [n], at `positions` [n] among the tokens
+        that each generated."""
+        owners = self._frontends[slots]
+        for index in set(owners.tolist()):
+            rows = owners == index
+            output = self._of(self._names[index])
+            output.delta_numbers += self._numbers[slots[rows]].tolist()
+            output.delta_positions += positions[rows].tolist()
+            output.delta_tokens += tokens[rows].tolist()
+
+    def add_end(self, request: Request, finished: Finished) -> None:
+        self._of(request.id.frontend).finished.append(finished)
+
+    def pop(self) -> list[StepOutput]:
+        """What happened since the last call: nothing, or one output for each frontend concerned."""
+        outputs, self._outputs = self._outputs, {}
+        return list(outputs.values())
+
+    def _of(self, frontend: str) -> StepOutput:
+        output = self._outputs.get(frontend)
+        if output is None:
+            output = self._outputs[frontend] = StepOutput(frontend)
+        return output
