@@ -10,7 +10,8 @@ import ray
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Sender
-from antiphon.actors.member_messages import Member, MemberEncoder, Members
+from antiphon.actors.frames import MemberEncoder
+from antiphon.actors.member_messages import Member, Members
 from antiphon.actors.membership import RUNNING, Membership, State
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from antiphon.actors.worker import Loop, set_threads
+from antiphon.actors.loop import Loop
+from antiphon.actors.worker import set_threads
 from antiphon.config.options import EngineConfig
 
 Message = TypeVar("Message", contravariant=True)

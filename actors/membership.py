@@ -251,7 +251,9 @@ class Membership:
         limits = self.limits
         silence = now - member.heard_at
         if member.state is State.STARTING and now - member.since > limits.startup_timeout:
-            self._end(member, f"it was not ready within {limits.startup_timeout:g} s: {REMEDY}", now)
+            self._end(
+                member, f"it was not ready within {limits.startup_timeout:g} s: {REMEDY}", now
+            )
         elif member.state in RUNNING and silence > limits.heartbeat_timeout:
             self._end(member, f"no sign of life for {silence:.1f} s", now)
         elif member.state is State.DRAINING and now - member.busy_at > QUIET_SECONDS:

@@ -2,7 +2,8 @@
 
 Each process has one inbox, and each worker one `handle(message)`, which tells messages apart with
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
-new message is added to `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`.
+new message is added to `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; those
+about members have a file of their own, which needs no torch.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -12,71 +13,38 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from antiphon.actors.address import Address
+from antiphon.actors.member_messages import (
+    Attach,
+    Detach,
+    Heartbeat,
+    Members,
+    TaggedMessage,
+)
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
-
-
-class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Encoded as a list: the name of its type, then its fields."""
-
-
-# ---------------------------------------------------------------------- to every worker
-
-
-class Attach(_Message):
-    """A frontend says where it receives, before its first request."""
-
-    frontend: str
-    address: Address
-
-
-class Detach(_Message):
-    """A frontend is gone: nothing is sent to it any more, and its inputs are dropped."""
-
-    frontend: str
-
-
-class Member(msgspec.Struct, frozen=True, array_like=True):
-    """A worker as the supervisor knows it. `load`: counters of its last heartbeat. `address` is
-    None for a worker of this process."""
-
-    name: str
-    role: str  # "encoder", "decoder"; a colocated process has one member of each
-    epoch: int
-    address: Address | None
-    alive: bool = True
-    load: dict[str, float] = {}
-
-
-class Members(_Message):
-    """All members of the engine, whenever one of them has changed."""
-
-    members: list[Member]
-
+from antiphon.scheduler.request import Request, RequestId, StepOutput
 
 # ---------------------------------------------------------------------- frontend to decoder
 
 
-class Submit(_Message):
+class Submit(TaggedMessage):
     """New requests, in their order of arrival."""
 
     requests: list[Request]
 
 
-class Cancel(_Message):
+class Cancel(TaggedMessage):
     """End a request as cancelled, unless it has ended."""
 
     request_id: RequestId
 
 
-class Stop(_Message):
+class Stop(TaggedMessage):
     """End a request as done: its text met a stop string."""
 
     request_id: RequestId
 
 
-class Unreadable(_Message):
+class Unreadable(TaggedMessage):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
 
@@ -87,7 +55,7 @@ class Unreadable(_Message):
 # ---------------------------------------------------------------------- frontend and encoder
 
 
-class Input(_Message, eq=False):
+class Input(TaggedMessage, eq=False):
     """The input with this content key: int32 token ids [n] or float32 samples [n].
 
     Sent before an encoder is asked to encode it, and in answer to `NeedInput`.
@@ -98,14 +66,14 @@ class Input(_Message, eq=False):
     array: np.ndarray
 
 
-class NeedInput(_Message):
+class NeedInput(TaggedMessage):
     """An encoder has jobs for inputs that it does not hold. Answered by `Input` or `InputGone`."""
 
     encoder: str
     keys: tuple[str, ...]
 
 
-class InputGone(_Message):
+class InputGone(TaggedMessage):
     """No open request of this frontend uses the inputs with these keys."""
 
     frontend: str
@@ -128,13 +96,13 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     frontend: str
 
 
-class Encode(_Message):
+class Encode(TaggedMessage):
     """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
 
     jobs: list[EncodeJob]
 
 
-class Withdraw(_Message):
+class Withdraw(TaggedMessage):
     """A decoder no longer wants these keys.
 
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
@@ -147,14 +115,14 @@ class Withdraw(_Message):
 # ---------------------------------------------------------------------- encoder to decoder
 
 
-class EncodeFailed(_Message):
+class EncodeFailed(TaggedMessage):
     """The input of this key could not be encoded. `error`: a sentence for the user."""
 
     key: str
     error: str
 
 
-class Withdrawn(_Message):
+class Withdrawn(TaggedMessage):
     """These keys were withdrawn before their encoding began."""
 
     keys: tuple[str, ...]
@@ -163,18 +131,10 @@ class Withdrawn(_Message):
 # ---------------------------------------------------------------------- worker to the others
 
 
-class Output(_Message):
+class Output(TaggedMessage):
     """What happened to one frontend's requests in a step of a decoder worker."""
 
     output: StepOutput
-
-
-class Heartbeat(_Message):
-    """Sent by a worker's own loop. `held`: a compact sketch of the content keys it holds."""
-
-    sender: Incarnation
-    load: dict[str, float]
-    held: bytes = b""
 
 
 Command = Submit | Cancel | Stop

@@ -20,7 +20,6 @@ KILL_SECONDS = 5.0  # for another node to end a process
 SIGNAL_SECONDS = 2.0  # for the system to end a process after SIGKILL
 
 
-
 async def end_process(handle: Any, spot: Spot | None) -> None:
     """Kills a worker's process, also one that is stopped or hangs in native code, and returns when
     it is gone, or when its node does not answer."""

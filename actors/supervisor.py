@@ -16,9 +16,9 @@ import ray
 from antiphon.actors.address import Address, Host
 from antiphon.actors.announcer import Announcer, described
 from antiphon.actors.blueprint import Blueprint, Started
-from antiphon.actors.processes import end_process
 from antiphon.actors.channel import Receiver
-from antiphon.actors.member_messages import Heartbeat, Member, MemberDecoder, MemberMessage
+from antiphon.actors.frames import HeartbeatDecoder
+from antiphon.actors.member_messages import Heartbeat, Member
 from antiphon.actors.membership import (
     RUNNING,
     Action,
@@ -30,7 +30,8 @@ from antiphon.actors.membership import (
     State,
     Unusable,
 )
-from antiphon.actors.scaling import Autoscaler, Bounds, demand
+from antiphon.actors.processes import end_process
+from antiphon.actors.scaling import Autoscaler, demand
 from antiphon.actors.worker_process import Spot
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.scheduler.request import Incarnation
@@ -94,7 +95,7 @@ class Supervisor:
         self._receiver = Receiver(
             Host.here(),
             lambda message: loop.call_soon_threadsafe(self._receive, message),
-            MemberDecoder(),
+            HeartbeatDecoder(),
         )
         self._receiver.start()
         self._given = dict(started)
@@ -115,7 +116,9 @@ class Supervisor:
         return self._attachment()
 
     def _attachment(self) -> Attachment:
-        info = {"placement": "colocated" if self._blueprint.placement.colocated else "disaggregated"}
+        info = {
+            "placement": "colocated" if self._blueprint.placement.colocated else "disaggregated"
+        }
         return Attachment(self._blueprint, self._members(), {**info, **self._info})
 
     async def detach(self, frontend: str) -> None:

@@ -1,0 +1,67 @@
+"""A worker's heartbeat: what its loops do, told to the supervisor every half second.
+
+It has a thread of its own, because one forward on a CPU may take longer than a worker may be
+silent. The thread tells how long each loop has stood still; silence means that the whole process is
+stopped, gone, or cut off.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.loop import Loop
+from antiphon.actors.member_messages import Heartbeat
+from antiphon.actors.worker import Worker
+from antiphon.scheduler.request import Incarnation
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from antiphon.actors.base_actor import WorkerActor
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 0.5
+# Files that compile kernels for shapes not seen before: a loop in there takes its time, but goes on.
+COMPILERS = ("/triton/compiler/", "/triton/backends/", "/flashinfer/jit/", "/cpp_extension.py")
+
+
+class Pulse(Loop):
+    """`incarnation`: of this process's worker. `supervisor`: where the heartbeats go."""
+
+    def __init__(self, incarnation: Incarnation, actor: "WorkerActor", supervisor: Address) -> None:
+        super().__init__()
+        self._incarnation, self._actor = incarnation, actor
+        encoder = MemberEncoder(supervisor.token)
+        self._sender = Sender(supervisor, Host.here().node, encoder=encoder)
+
+    def loop(self) -> None:
+        while not self.closing.wait(HEARTBEAT_SECONDS):
+            load = {**self._actor.load_counters(), "standstill": standstill(self._actor.loops)}
+            try:
+                self._sender.send(Heartbeat(self._incarnation, load))
+            except PeerGone:  # this process ends with it
+                logger.exception("the supervisor takes no heartbeats")
+        self._sender.close()
+
+
+def standstill(loops: Iterable[Loop]) -> float:
+    """Seconds since the slowest of these workers last came round; 0 while it compiles."""
+    now = time.monotonic()
+    workers = [loop for loop in loops if isinstance(loop, Worker) and loop.alive]
+    slowest = min(workers, key=lambda worker: worker.turned_at, default=None)
+    if slowest is None or _compiles(sys._current_frames().get(slowest.thread_id)):
+        return 0.0
+    return now - slowest.turned_at
+
+
+def _compiles(frame: "FrameType | None") -> bool:
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in COMPILERS):
+            return True
+        frame = frame.f_back
+    return False
