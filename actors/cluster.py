@@ -1,118 +1,145 @@
-"""Starts the workers of one engine as Ray actors, sends them messages, and ends them."""
+"""The workers of a running engine as one of its frontends sees them, whoever started them."""
 
 import asyncio
 import atexit
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, cast
 
-import numpy as np
 import ray
 
-from antiphon.actors.channel import CommandSender, OutputReceiver, node_address
-from antiphon.actors.colocated_actor import ColocatedActor
-from antiphon.actors.decoder_actor import DecoderActor
-from antiphon.actors.encoder_actor import EncoderActor
-from antiphon.actors.messages import Cancel, Stop, Submit
-from antiphon.actors.payloads import PayloadStore, Stored
-from antiphon.actors.placement import Placement, place
+from antiphon.actors.address import Address, Host
+from antiphon.actors.blueprint import Started
+from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
+from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
 from antiphon.actors.session import session
-from antiphon.actors.workers import Workers
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.errors import AntiphonError, EngineDeadError
-from antiphon.config.options import EngineConfig
-from antiphon.families.checkpoint import ModelConfig
-from antiphon.scheduler.request import Request, StepOutput
+from antiphon.actors.supervisor import Attachment
+from antiphon.actors.worker_process import Spot
+from antiphon.actors.workers import Handle, Workers
+from antiphon.config.errors import EngineDeadError
 
 logger = logging.getLogger(__name__)
 
-# Inputs above this size travel through Ray's object store; smaller ones travel inside the request.
-STORE_BYTES = {"colocated": 1 << 20, "disaggregated": 1 << 15}
-CHECK_SECONDS = 0.2  # how often a start checks whether it was given up
-
-# One start at a time: each engine asks for the CPUs and GPUs that the ones before have left.
-_starting = threading.Lock()
-
-
-class StartGivenUp(Exception):
-    """No caller waits for these workers any more."""
+END_SECONDS = 3.0  # for the supervisor to end its workers
+CLOSED = "the process that started the engine has closed it"
 
 
 class RayWorkers(Workers):
-    """Workers as Ray actors, made by `launch`. They keep this process connected to Ray until they
-    are closed."""
+    """Made by `launch`, or by `attach` for an engine that another process has started. They keep
+    this process connected to Ray until they are closed.
 
-    def __init__(self, placement: Placement, config: EngineConfig) -> None:
-        # PASSIVE: two OpenMP pools (torch's and Numba's) share a worker's cores, and threads that
-        # spin while they wait would starve each other.
-        remote = ray.remote(
-            runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
-            concurrency_groups={"watch": 1},
-            max_restarts=0,
-            num_cpus=placement.cpus,
-            num_gpus=placement.gpu_share,
-        )
-        encoders = 0 if placement.colocated else config.encoder.replicas
-        self.encoders = [remote(EncoderActor).remote() for _ in range(encoders)]
-        decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = [decoder.remote() for _ in range(config.decoder.replicas)]
-        self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
-        self._store_bytes = STORE_BYTES[self.info["placement"]]
-        self._store = PayloadStore()
-        self._receiver: OutputReceiver | None = None
-        self._command_senders: list[CommandSender] = []
+    `started`: the first processes of an engine that this process has started; it ends with them.
+    """
+
+    def __init__(
+        self, supervisor: Any, attachment: Attachment, started: Iterable[Started] | None = None
+    ) -> None:
+        self.members = attachment.members
+        self.info = attachment.info
+        self.colocated = attachment.blueprint.placement.colocated
+        self._supervisor = supervisor
+        self._started = None if started is None else list(started)
+        self._receiver: AsyncReceiver | None = None
+        self._senders: dict[str, Sender] = {}  # by worker; those of one process share one
+        self._frontend = ""
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
         atexit.register(self.close)  # Ray's own exit would wait ten seconds for the workers
 
-    @property
-    def all(self) -> list[Any]:
-        return [*self.encoders, *self.decoders]
+    # ------------------------------------------------------------------ messages
 
-    # ------------------------------------------------------------------ start and end
+    def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
+        self._host, self._frontend, self._handle = Host.here(), frontend, handle
+        self._failed = loop.create_future()
+        self._receiver = AsyncReceiver(self._host)
+        self._connect()
+        receive = cast("Handle", self._receive)
+        self._receiver.attach(loop, receive, self._note_failure)
+        self._attaching = self._supervisor.attach.remote(frontend, self._receiver.address)
 
-    def load(
-        self,
-        model: ModelConfig,
-        config: EngineConfig,
-        rules: TimestampRules | None,
-        gpu_share: float,
-        wait: Callable[[list[Any]], list[Any]],
-    ) -> None:
-        """Loads all weights in parallel. `wait` returns the results of calls."""
-        loading = [worker.load.remote(model, config, gpu_share) for worker in self.encoders]
-        loading += [
-            worker.load.remote(model, config, index, rules, gpu_share)
-            for index, worker in enumerate(self.decoders)
-        ]
-        info = wait(loading)
-        self.info |= {**info[0], **info[-1]}
+    def _receive(self, message: FrontendMessage) -> None:
+        if isinstance(message, Members):
+            self.members = message.members
+            self._connect()
+        self._handle(message)
 
-    def connect(self, receiver: OutputReceiver, wait: Callable[[list[Any]], list[Any]]) -> None:
-        """Connects the workers with each other and with `receiver`, and starts them."""
-        self._receiver = receiver
-        connecting = [worker.connect.remote(self.decoders) for worker in self.encoders]
-        connecting += [
-            worker.connect.remote(self.encoders, receiver.address, receiver.token)
-            for worker in self.decoders
-        ]
-        command_addresses = wait(connecting)[len(self.encoders) :]
-        self._command_senders = [CommandSender(*address) for address in command_addresses]
+    def _connect(self) -> None:
+        """Connects with workers that have come, and leaves those that are gone."""
+        assert self._receiver is not None
+        known = {sender.address: sender for sender in self._senders.values()}
+        senders: dict[Address, Sender] = {}
+        self._senders = {}
+        for member in self.members:
+            if (address := member.address) is None:
+                continue
+            if address not in senders:
+                senders[address] = known.pop(address, None) or self._introduced(address)
+            self._senders[member.name] = senders[address]
+        for sender in known.values():
+            sender.close()
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nothing to do: the receiver belongs to the loop that first waits for it."""
+    def _introduced(self, address: Address) -> Sender:
+        assert self._receiver is not None
+        sender = Sender(address, self._host.node)
+        sender.send(Attach(self._frontend, self._receiver.address))
+        return sender
+
+    def send(self, worker: str, message: Message) -> None:
+        if (sender := self._senders.get(worker)) is None:
+            raise PeerGone(f"{worker} is not running")
+        sender.send(message)
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    # ------------------------------------------------------------------ health
+
+    async def watch(self) -> None:
+        ending = asyncio.ensure_future(self._ending())
+        try:
+            await asyncio.wait([ending, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+        if self._failed.done():
+            self._failed.result()  # raises the error
+        raise EngineDeadError(ending.result())
+
+    async def _ending(self) -> str:
+        """Why the engine can't go on, as soon as its supervisor knows or is gone."""
+        try:
+            await self._attaching
+            return str(await self._supervisor.watch.remote())
+        except EngineDeadError as error:
+            return str(getattr(error, "cause", error))
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            return f"the engine's supervisor is gone, or the process that started it: {reason}"
+
+    async def stats(self) -> list[dict[str, int]]:
+        return cast("list[dict[str, int]]", await self._supervisor.stats.remote())
+
+    async def processes(self) -> dict[str, Spot]:
+        """Where the process of each running worker is."""
+        return cast("dict[str, Spot]", await self._supervisor.processes.remote())
+
+    async def scale(self, role: str, count: int) -> None:
+        """As `Supervisor.scale`."""
+        await self._supervisor.scale.remote(role, count)
+
+    # ------------------------------------------------------------------ end
 
     def detach(self) -> None:
-        for sender in self._command_senders:
+        for sender in dict.fromkeys(self._senders.values()):
+            with suppress(PeerGone):
+                sender.send(Detach(self._frontend))
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._command_senders, self._receiver = [], None
+        self._senders, self._receiver = {}, None
 
     def close(self) -> None:
         with self._closing:
@@ -123,129 +150,18 @@ class RayWorkers(Workers):
         if os.getpid() != self._pid:
             return  # a copy in a forked child: the workers belong to its parent
         if ray.is_initialized():  # a call after the program left Ray would start another one
-            for worker in self.all:
-                ray.kill(worker, no_restart=True)
+            self._leave() if self._started is None else self._end(self._started)
         session.leave()
 
-    # ------------------------------------------------------------------ requests
+    def _leave(self) -> None:
+        """The engine goes on for its other frontends."""
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._supervisor.detach.remote(self._frontend), timeout=END_SECONDS)
 
-    def keep(self, key: str, payload: Any) -> Any:
-        large = isinstance(payload, np.ndarray) and payload.nbytes >= self._store_bytes
-        return self._store.put_once(key, payload) if large else payload
-
-    def submit(self, decoder: int, requests: list[Request]) -> None:
-        for request in requests:
-            self._store.use(request)
-        stored = [request for request in requests if isinstance(request.media.payload, Stored)]
-        direct = [request for request in requests if not isinstance(request.media.payload, Stored)]
-        if direct:
-            self._command_senders[decoder].send(Submit(direct))
-        if stored:  # only Ray can pass a reference into its object store on
-            self.decoders[decoder].receive.remote(Submit(stored))
-
-    def cancel(self, decoder: int, request: Request) -> None:
-        self._send(decoder, request, Cancel(request.id))
-
-    def stop(self, decoder: int, request: Request) -> None:
-        self._send(decoder, request, Stop(request.id))
-
-    def _send(self, decoder: int, request: Request, message: Cancel | Stop) -> None:
-        """Uses the request's own transport, so the message cannot overtake it."""
-        if isinstance(request.media.payload, Stored):
-            self.decoders[decoder].receive.remote(message)
-        else:
-            self._command_senders[decoder].send(message)
-
-    def release(self, request: Request) -> None:
-        self._store.release(request)
-
-    async def receive(self) -> StepOutput:
-        assert self._receiver is not None
-        return await self._receiver.receive()
-
-    # ------------------------------------------------------------------ health
-
-    async def watch(self) -> None:
-        watches = [asyncio.ensure_future(_ending(worker)) for worker in self.all]
+    def _end(self, started: Iterable[Started]) -> None:
         try:
-            await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for watch in watches:
-                watch.cancel()
-        raise next(
-            EngineDeadError(watch.result())
-            for watch in watches
-            if watch.done() and not watch.cancelled()
-        )
-
-    async def stats(self) -> list[dict[str, int]]:
-        return list(await asyncio.gather(*(worker.stats.remote() for worker in self.decoders)))
-
-
-async def _ending(worker: Any) -> str:
-    """Waits until a worker ends, and returns a sentence that says why."""
-    try:
-        await worker.watch.options(concurrency_group="watch").remote()
-    except ray.exceptions.RayTaskError as failure:
-        return f"a worker ended: {failure.cause}"
-    except ray.exceptions.RayError as failure:
-        reason = str(failure).strip().splitlines()[-1]
-        return f"a worker process is gone: {reason.partition(' Some common causes')[0]}"
-    return "a worker stopped"
-
-
-def launch(
-    model: ModelConfig,
-    config: EngineConfig,
-    rules: TimestampRules | None,
-    given_up: threading.Event,
-) -> RayWorkers:
-    """Joins or starts Ray, starts all workers and loads them.
-
-    Raises ConfigurationError if they don't fit the cluster, what their loading raised, and
-    StartGivenUp soon after `given_up` was set. Nothing is left running then.
-    """
-    with ExitStack() as undo:
-        session.join(config.workers.address)
-        undo.callback(session.leave)
-        with _starting:
-            if given_up.is_set():
-                raise StartGivenUp
-            placement = place(config)
-            workers = RayWorkers(placement, config)
-            undo.pop_all()  # closing the workers leaves Ray too
-            undo.callback(workers.close)
-            wait = partial(results, config=config, given_up=given_up)
-            workers.load(model, config, rules, placement.gpu_share, wait)
-            workers.connect(OutputReceiver(node_address()), wait)
-        undo.pop_all()
-    return workers
-
-
-def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -> list[Any]:
-    """The results of Ray calls, in their order. Raises the first error, EngineDeadError after
-    `startup_timeout`, and StartGivenUp."""
-    timeout = config.workers.startup_timeout
-    deadline = time.monotonic() + timeout
-    pending = calls
-    while pending:
-        if given_up.is_set():
-            raise StartGivenUp
-        if time.monotonic() > deadline:
-            raise EngineDeadError(
-                f"the workers did not start within {timeout:g} s: "
-                "raise startup_timeout, or free resources in the cluster"
-            )
-        done, pending = ray.wait(pending, num_returns=1, timeout=CHECK_SECONDS)
-        _get(done)
-    return _get(calls)
-
-
-def _get(calls: list[Any]) -> list[Any]:
-    try:
-        values: list[Any] = ray.get(calls)
-        return values
-    except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
-        raise getattr(error, "cause", error) from None
-    except ray.exceptions.RayError as error:
-        raise EngineDeadError(f"a worker failed while it started: {error}") from error
+            ray.get(self._supervisor.end.remote(CLOSED), timeout=END_SECONDS)
+        except ray.exceptions.RayError:  # it is gone itself: those that it started go with it
+            for process in started:
+                ray.kill(process.handle, no_restart=True)
+        ray.kill(self._supervisor, no_restart=True)

@@ -319,6 +319,15 @@ class Membership:
         self._removed[member.name] = self.members.pop(member.name)
 
 
+def first_incarnations(roles: Mapping[str, int]) -> list[tuple[Incarnation, str]]:
+    """What `scale` starts first for these numbers of members, with their roles."""
+    return [
+        (Incarnation(f"{role}-{number}", 1), role)
+        for role, count in roles.items()
+        for number in range(count)
+    ]
+
+
 def restart_delay(deaths: int) -> float:
     """Seconds before the restart after the last of `deaths`: none at first, then doubling."""
     return 0.0 if deaths <= 1 else min(FIRST_DELAY * 2.0 ** (deaths - 2), LONGEST_DELAY)

@@ -80,6 +80,7 @@ class Supervisor:
         )
         self._info: dict[str, Any] = {}
         self._error: AntiphonError | None = None  # why the first start failed
+        self._started, self._ended = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------ calls of frontends
@@ -91,7 +92,6 @@ class Supervisor:
         Raises the error of the first one that could not start.
         """
         loop = asyncio.get_running_loop()
-        self._started, self._ended = asyncio.Event(), asyncio.Event()
         self._receiver = Receiver(
             Host.here(),
             lambda message: loop.call_soon_threadsafe(self._receive, message),
@@ -105,21 +105,21 @@ class Supervisor:
         self._spawn(self._keep_time())
         self._spawn(self._announcer.run())
         await self._started.wait()
-        self._check()
         await self._announcer.tell_workers()
-        return self._attachment()
+        return await self.attachment()
 
-    async def attach(self, frontend: str, address: Address) -> Attachment:
+    async def attachment(self) -> Attachment:
+        """Once the engine has started. Raises why it can't go on."""
+        await self._started.wait()
+        self._check()
+        placement = "colocated" if self._blueprint.placement.colocated else "disaggregated"
+        info = {"placement": placement, **self._info}
+        return Attachment(self._blueprint, self._members(), info)
+
+    async def attach(self, frontend: str, address: Address) -> None:
         """From now on this frontend is told of the members. Raises EngineDeadError."""
         self._check()
         self._announcer.add(frontend, address)
-        return self._attachment()
-
-    def _attachment(self) -> Attachment:
-        info = {
-            "placement": "colocated" if self._blueprint.placement.colocated else "disaggregated"
-        }
-        return Attachment(self._blueprint, self._members(), {**info, **self._info})
 
     async def detach(self, frontend: str) -> None:
         """This frontend is closed."""

@@ -11,9 +11,9 @@ from antiphon.actors.membership import (
     DRAIN_SECONDS,
     PAUSE_SECONDS,
     QUIET_SECONDS,
+    REMEDY,
     WINDOW_SECONDS,
     Announce,
-    Incarnation,
     Kill,
     Limits,
     Membership,
@@ -22,6 +22,7 @@ from antiphon.actors.membership import (
     Unusable,
     restart_delay,
 )
+from antiphon.scheduler.request import Incarnation
 
 FIRST = Incarnation("decoder-0", 1)
 SECOND = Incarnation("decoder-0", 2)
@@ -98,7 +99,8 @@ def test_a_start_that_takes_too_long_is_a_death() -> None:
     beat(membership, 10.9)
     assert membership.take_actions() == []
     beat(membership, 11.1)
-    assert membership.take_actions() == [Kill(SECOND, "it was not ready within 10 s"), Announce()]
+    kill, announce = membership.take_actions()
+    assert (kill, announce) == (Kill(SECOND, f"it was not ready within 10 s: {REMEDY}"), Announce())
 
 
 def test_restarts_wait_longer_each_time_and_their_number_is_limited() -> None:
