@@ -1,0 +1,95 @@
+"""Workers that are killed, stopped or hang: noticed in time, restarted, and no request is lost."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon import AsyncEngine, SamplingParams
+from antiphon.benchmarks.chaos import Load, disturb, signalled
+from antiphon.config.errors import EngineDeadError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+PROMPTS = [f"in words: {number}" for number in (3, 17, 407, 99_000, 123_456, 5, 999_999, 70_070)]
+LONG = SamplingParams(ignore_eos=True, max_tokens=120)
+OPTIONS = {"max_num_seqs": 8, "num_threads": 1, "max_restarts": 100}
+NOTICE_SECONDS = 3.0
+
+Scenario = Callable[[AsyncEngine], Coroutine[Any, Any, None]]
+
+
+def run(folder: Path, scenario: Scenario, **options: Any) -> None:
+    async def with_engine() -> None:
+        async with AsyncEngine(str(folder), **OPTIONS | options) as engine:
+            await scenario(engine)
+
+    asyncio.run(with_engine())
+
+
+@pytest.mark.parametrize("worker", ["decoder-0", "encoder-0"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_requests_go_on_after_the_death_of_a_worker(
+    t5_folder: Path, worker: str, how: str
+) -> None:
+    """The only worker of its half, in the middle of streams and of calls without a stream."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        serving = asyncio.create_task(load.serve(36, concurrency=12))
+        await asyncio.sleep(0.3)
+        spot = (await engine.workers.processes())[worker]
+        disturbance = await signalled(engine.workers, worker, spot, how)
+        await serving
+        assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
+        assert disturbance.noticed < NOTICE_SECONDS
+        assert (await engine.stats())["open"] == 0
+
+    run(t5_folder, scenario)
+
+
+def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        calls = [asyncio.create_task(engine.generate(prompt, LONG)) for prompt in PROMPTS]
+        await asyncio.sleep(0.3)
+        spot = (await engine.workers.processes())["decoder-0"]
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(signalled(engine.workers, "decoder-0", spot, "SIGKILL"), 2.0)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, EngineDeadError) for end in ends), ends
+        assert "decoder-0" in str(ends[0])
+        assert "max_restarts=0" in str(ends[0])
+        assert time.monotonic() - began < NOTICE_SECONDS
+        with pytest.raises(EngineDeadError, match="max_restarts=0"):
+            await engine.generate("in words: 3")
+
+    run(t5_folder, scenario, max_restarts=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["disaggregated", "colocated"])
+def test_chaos(t5_folder: Path, placement: str) -> None:
+    """300 requests, a random worker killed or stopped every second: all right, each once."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        choose = random.Random(7)
+        chaos = asyncio.create_task(
+            disturb(engine, load.tally, 1.0, choose, ["SIGKILL", "SIGSTOP"])
+        )
+        await load.serve(300, concurrency=16, seconds=30.0)
+        chaos.cancel()
+        tally = load.tally
+        assert tally.is_right, (tally.failed, tally.wrong)
+        assert tally.requests >= 300
+        assert len(tally.disturbances) >= 3
+        assert max(each.noticed for each in tally.disturbances) < NOTICE_SECONDS
+
+    run(t5_folder, scenario, placement=placement, encoder_replicas=2, decoder_replicas=2)
