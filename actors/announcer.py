@@ -73,23 +73,20 @@ class Announcer:
 
 def described(membership: Membership) -> list[Member]:
     """The members as frontends and workers know them: a colocated process is one of each half."""
-    members = []
-    for member in membership.members.values():
-        role, _, number = member.name.rpartition("-")
-        running = member.state in RUNNING
-        for half in ("encoder", "decoder") if role == "colocated" else (role,):
-            members.append(
-                Member(
-                    f"{half}-{number}",
-                    half,
-                    member.epoch,
-                    member.address,
-                    alive=running,
-                    draining=member.state is State.DRAINING,
-                    load=dict(member.load),
-                )
-            )
-    return members
+    return [
+        Member(
+            f"{half}-{member.name.rpartition('-')[2]}",
+            half,
+            member.epoch,
+            member.address,
+            alive=member.state in RUNNING,
+            draining=member.state is State.DRAINING,
+            load=dict(member.load),
+            held=member.held,
+        )
+        for member in membership.members.values()
+        for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))
+    ]
 
 
 async def _outcome(call: Any) -> None:

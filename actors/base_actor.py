@@ -1,40 +1,58 @@
-"""What the Ray actors share: they claim a part of their machine, and watch and close their threads.
+"""What the Ray actors share: they claim a part of their machine, receive, and watch their threads.
 
-Ray runs an actor's methods one after the other. Each of them only puts a message into a worker's
-inbox, so no call waits for a worker's loop.
+Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
 import gc
 import time
-from typing import Any, Generic, TypeVar
+from abc import ABC, abstractmethod
 
 import torch
 
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import Receiver
 from antiphon.actors.loop import Loop
+from antiphon.actors.member_messages import Member
+from antiphon.actors.messages import Message
 from antiphon.actors.worker import set_threads
 from antiphon.config.options import EngineConfig
 
-Message = TypeVar("Message", contravariant=True)
 
-
-class RemotePeer(Generic[Message]):
-    """A worker in another process, behind its Ray actor."""
-
-    in_this_process = False
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def send(self, message: Message) -> None:
-        """Ray keeps large messages in its object store and passes a reference."""
-        self._actor.receive.remote(message)
-
-
-class WorkerActor:
-    """The threads of one process: its workers, and what receives their messages."""
+class WorkerActor(ABC):
+    """The threads of one process: its workers, and the receiver of their messages."""
 
     def __init__(self) -> None:
         self.loops: list[Loop] = []
+
+    def listen(self) -> Address:
+        """Starts receiving. Messages wait until `connect` starts the workers."""
+        freeze_heap()
+        self._host = Host.here()
+        receiver = Receiver(self._host, self.receive)
+        receiver.start()
+        self.loops.append(receiver)
+        return receiver.address
+
+    @abstractmethod
+    def connect(self, members: list[Member]) -> None:
+        """Starts the workers. `members`: all workers of the engine."""
+
+    @abstractmethod
+    def receive(self, message: Message) -> None:
+        """Puts a message into the inbox of the worker that it is for. In any thread."""
+
+    @abstractmethod
+    def load_report(self) -> dict[str, float]:
+        """What its heartbeats say of its load: "tokens" to encode or of open requests, and "open"
+        out of "capacity" in the same unit. From any thread."""
+
+    def held(self) -> bytes:
+        """A sketch of the content keys that it holds. From any thread."""
+        return b""
+
+    def stats(self) -> dict[str, int]:
+        """The counters of its decoder; none without one."""
+        return {}
 
     def watch(self) -> None:
         """Returns when the actor was closed; raises RuntimeError with the error that ended a loop.

@@ -37,6 +37,10 @@ class PeerGone(AntiphonError):
     """A message could not be sent: its receiver has not taken the last MAX_QUEUED ones."""
 
 
+def _new_socket(kind: int) -> Any:  # pyzmq sets options through attributes, unknown to mypy
+    return zmq.Context.instance().socket(kind)
+
+
 def _full_encoder(token: bytes) -> Encoder[Any]:
     from antiphon.actors.wire import MessageEncoder  # not above: it needs torch
 
@@ -67,7 +71,7 @@ class Sender:
     ) -> None:
         self.address = address
         self._encoder = encoder or _full_encoder(address.token)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket = _new_socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
         self._socket.setsockopt(zmq.LINGER, linger_ms)
         self._socket.copy_threshold = COPIED_BYTES
@@ -97,7 +101,7 @@ class _Inbox:
     """The socket of a receiver, and the messages in it."""
 
     def __init__(self, host: Host, decoder: Decoder[Any] | None = None) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self._socket = _new_socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVED)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + CURVE_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

@@ -14,7 +14,7 @@ import ray
 from antiphon.actors.address import Address, Host
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
-from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
+from antiphon.actors.messages import Attach, Detach, FrontendMessage, Members, Message
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
 from antiphon.actors.worker_process import Spot
@@ -76,7 +76,8 @@ class RayWorkers(Workers):
             if (address := member.address) is None:
                 continue
             if address not in senders:
-                senders[address] = known.pop(address, None) or self._introduced(address)
+                sender = known.pop(address) if address in known else self._introduced(address)
+                senders[address] = sender
             self._senders[member.name] = senders[address]
         for sender in known.values():
             sender.close()

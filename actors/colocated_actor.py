@@ -1,17 +1,34 @@
 """The Ray actor that holds both halves: hidden states never leave the GPU."""
 
-from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from antiphon.actors.base_actor import claim_resources
-from antiphon.actors.channel import OutputSender
 from antiphon.actors.decoder_actor import DecoderActor
-from antiphon.actors.decoder_worker import Send
 from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.actors.links import Links
+from antiphon.actors.messages import (
+    AnyPeer,
+    Attach,
+    Detach,
+    Encode,
+    Input,
+    InputGone,
+    Member,
+    Members,
+    Message,
+    Withdraw,
+)
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.scheduler.request import Incarnation
+
+
+def encoder_beside(decoder: str) -> str:
+    """The name of the encoder worker in the process of a colocated decoder worker."""
+    return decoder.replace("decoder", "encoder")
 
 
 class ColocatedActor(DecoderActor):
@@ -22,9 +39,9 @@ class ColocatedActor(DecoderActor):
 
     def load(
         self,
+        incarnation: Incarnation,
         model: ModelConfig,
         config: EngineConfig,
-        index: int,
         timestamps: TimestampRules | None,
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
@@ -32,19 +49,32 @@ class ColocatedActor(DecoderActor):
         Returns the `info` of each; raises what the workers raise."""
         claim_resources(config, gpu_share)
         check_room(model, config)  # before the time that loading the encoder takes
-        self.encoder = EncoderWorker(model, config)
-        info = self._load_decoder(model, config, index, timestamps)
+        name, epoch = incarnation
+        self.encoder = EncoderWorker(Incarnation(encoder_beside(name), epoch), model, config)
+        info = self._load_decoder(incarnation, model, config, timestamps)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def connect(self, encoders: list[Any], address: str, token: bytes) -> tuple[str, bytes]:
-        self.start(OutputSender(address, token).send)
-        return self._listen()
+    def connect(self, members: list[Member]) -> None:
+        self.receive(Members(members))
+        self.start(self._host.node, {})
 
-    def start(self, send: Send) -> None:
-        """Connects the halves and starts them. `send` gets the decoder's outputs.
+    def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
+        """Connects the halves and starts them. `node`: of this process. `frontends`: those in this
+        process, by name.
 
         Every request uses this process's encoder, whichever the router chose.
         """
-        self.encoder.connect({self.decoder.index: self.decoder})
-        self.decoder.connect(defaultdict(lambda: self.encoder), send)
+        encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
+        self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
+        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}), encoder)
+
+    def receive(self, message: Message) -> None:
+        match message:
+            case Encode() | Withdraw() | Input() | InputGone():
+                self.encoder.send(message)
+            case Attach() | Detach() | Members():
+                self.encoder.send(message)
+                self.decoder.send(message)
+            case _:
+                super().receive(message)

@@ -1,48 +1,63 @@
 """The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
-from collections.abc import Callable, Mapping
+import logging
+import time
 from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.links import Links
 from antiphon.actors.messages import (
+    Attach,
     Cancel,
     DecoderMessage,
+    Detach,
     Encode,
     EncodeFailed,
     EncodeJob,
-    EncoderPeer,
+    Members,
+    Output,
     Stop,
     Submit,
+    Unreadable,
     Withdraw,
     Withdrawn,
 )
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.replica import DecoderReplica
+from antiphon.decoder.replica import DecoderReplica, describe
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
-from antiphon.scheduler.request import StepOutput
+from antiphon.scheduler.request import (
+    Finished,
+    Incarnation,
+    Request,
+    RequestId,
+    RequestMetrics,
+    RequestState,
+    StepOutput,
+)
+from antiphon.scheduler.sketch import sketch
 
-Send = Callable[[StepOutput], None]  # where outputs go; must not block
+logger = logging.getLogger(__name__)
 
 
 class DecoderWorker(Worker[DecoderMessage]):
-    """Decoder replica number `index` of the engine, in a thread."""
+    """One decoder replica of the engine, in a thread."""
 
     def __init__(
         self,
-        index: int,
+        incarnation: Incarnation,
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
     ) -> None:
         """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
         super().__init__()
-        self.index = index
-        self._encoders: Mapping[int, EncoderPeer] = {}
+        self.incarnation = incarnation
+        self._links = Links()
         self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
 
     @property
@@ -68,9 +83,23 @@ class DecoderWorker(Worker[DecoderMessage]):
         }
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
-    def connect(self, encoders: Mapping[int, EncoderPeer], send: Send) -> None:
-        """Starts the loop. `encoders`: by the index in requests. `send` gets the outputs."""
-        self._encoders, self._send = encoders, send
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in requests."""
+        scheduler = self.replica.scheduler
+        return {
+            "open": len(scheduler.requests),
+            "capacity": scheduler.limits.max_num_seqs,
+            "tokens": scheduler.open_tokens,
+        }
+
+    def held(self) -> bytes:
+        """As `WorkerActor.held`: of the keys in the cross-attention cache."""
+        return sketch(self.replica.scheduler.pages.keys)
+
+    def connect(self, links: Links, encoder: str | None = None) -> None:
+        """Starts the loop. `links`: encoders and frontends. `encoder`: name of the one that is
+        asked, whatever requests say."""
+        self._links, self._encoder = links, encoder
         self.start()
 
     # ------------------------------------------------------------------ loop
@@ -80,23 +109,41 @@ class DecoderWorker(Worker[DecoderMessage]):
         match message:
             case Submit(requests):
                 for request in requests:
-                    scheduler.add(request)
+                    self._add(request)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):
                 scheduler.stop(request_id)
             case HiddenStates():
                 self.replica.receive_hidden(message)
-            case EncodeFailed(key, error):
-                scheduler.encode_failed(key, error)
+            case EncodeFailed(key, error, input_gone):
+                if input_gone:
+                    scheduler.input_gone(key, error)
+                else:
+                    scheduler.encode_failed(key, error)
             case Withdrawn(keys):
                 scheduler.withdrawn(keys)
+            case Unreadable(request_id, error):
+                self._send(_failed(request_id, error))
+            case Attach() | Detach() | Members():
+                self._links.handle(message)
             case _:
                 assert_never(message)
+
+    def _add(self, request: Request) -> None:
+        try:
+            self.replica.scheduler.add(request)
+        except Exception as error:  # unforeseen: it must not end the loop that serves everybody
+            logger.exception("request %s was not accepted", request.id)
+            self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
 
     def run_once(self) -> None:
         for output in self.replica.step():
             self._send(output)
+
+    def _send(self, output: StepOutput) -> None:
+        output.sender = self.incarnation
+        self._links.send(output.frontend, Output(output))
 
     @property
     def device(self) -> torch.device:
@@ -111,17 +158,35 @@ class DecoderWorker(Worker[DecoderMessage]):
     # ------------------------------------------------------------------ to the encoders
 
     def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from the encoders with these indices."""
-        for encoder in {index for _, index in work}:
+        """Requests the hidden states of media from their encoders."""
+        frontends = self.replica.scheduler.encodes.frontends
+        for encoder in {command.encoder for command in work}:
             jobs = [
-                EncodeJob(media.key, media.num_tokens, media.payload, self.index)
+                EncodeJob(
+                    media.key, media.num_tokens, self.incarnation.name, tuple(frontends(media.key))
+                )
                 for media, index in work
                 if index == encoder
             ]
-            self._encoders[encoder].send(Encode(jobs))
+            name = self._encoder_name(encoder)
+            if not self._links.send(name, Encode(jobs)):
+                for job in jobs:
+                    self.send(EncodeFailed(job.key, f"its encoder worker, {name}, is gone"))
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
-        """Withdraws keys from the encoders with these indices."""
-        for encoder in {index for _, index in withdrawals}:
+        """Withdraws keys from their encoders."""
+        for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
-            self._encoders[encoder].send(Withdraw(self.index, keys))
+            name = self._encoder_name(encoder)
+            if not self._links.send(name, Withdraw(self.incarnation.name, keys)):
+                self.send(Withdrawn(keys))
+
+    def _encoder_name(self, index: int) -> str:
+        return self._encoder or f"encoder-{index}"
+
+
+def _failed(request_id: RequestId, error: str) -> StepOutput:
+    """The end of a request that never became one here."""
+    metrics = RequestMetrics(time.time())
+    finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
+    return StepOutput(request_id.frontend, finished=[finished])

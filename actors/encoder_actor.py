@@ -2,26 +2,31 @@
 
 from typing import Any
 
-from antiphon.actors.base_actor import RemotePeer, WorkerActor, claim_resources, freeze_heap
+from antiphon.actors.base_actor import WorkerActor, claim_resources
 from antiphon.actors.encoder_worker import EncoderWorker
-from antiphon.actors.messages import DecoderMessage, EncoderMessage
+from antiphon.actors.links import Links
+from antiphon.actors.messages import Member, Members, Message
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.scheduler.request import Incarnation
 
 
 class EncoderActor(WorkerActor):
-    def load(self, model: ModelConfig, config: EngineConfig, gpu_share: float) -> dict[str, Any]:
+    def load(
+        self, incarnation: Incarnation, model: ModelConfig, config: EngineConfig, gpu_share: float
+    ) -> dict[str, Any]:
         """Loads the encoder half. Returns its `info`; raises what `EncoderWorker` raises."""
         claim_resources(config, gpu_share)
-        self.encoder = EncoderWorker(model, config)
+        self.encoder = EncoderWorker(incarnation, model, config)
         self.loops = [self.encoder]
         return {"encoder": self.encoder.info}
 
-    def connect(self, decoders: list[Any]) -> None:
-        """Starts the worker. `decoders`: handles of the decoders' actors, by index."""
-        peers = {index: RemotePeer[DecoderMessage](actor) for index, actor in enumerate(decoders)}
-        freeze_heap()
-        self.encoder.connect(peers)
+    def connect(self, members: list[Member]) -> None:
+        self.encoder.send(Members(members))
+        self.encoder.connect(Links(self._host.node))
 
-    def receive(self, message: EncoderMessage) -> None:
-        self.encoder.send(message)
+    def receive(self, message: Message) -> None:
+        self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
+
+    def load_report(self) -> dict[str, float]:
+        return self.encoder.load_report()

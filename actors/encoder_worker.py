@@ -3,23 +3,28 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 
+from antiphon.actors.encoder_jobs import EncoderJobs
+from antiphon.actors.links import Links
 from antiphon.actors.messages import (
-    DecoderPeer,
+    Attach,
+    Detach,
     Encode,
     EncodeFailed,
     EncodeJob,
     EncoderMessage,
+    Input,
+    InputGone,
+    Members,
+    NeedInput,
     Withdraw,
     Withdrawn,
 )
-from antiphon.actors.payloads import fetch
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
@@ -27,42 +32,11 @@ from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.device import probe
+from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2  # batches on the device at once: one runs while the next is queued
-
-
-class JobQueue:
-    """Jobs that have not begun, the oldest first."""
-
-    def __init__(self, batch_tokens: int) -> None:
-        """`batch_tokens`: at most so many encoder tokens make one batch."""
-        self._batch_tokens = batch_tokens
-        self._jobs: deque[EncodeJob] = deque()
-
-    def extend(self, jobs: list[EncodeJob]) -> None:
-        self._jobs.extend(jobs)
-
-    def next_batch(self) -> list[EncodeJob]:
-        """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
-        jobs: list[EncodeJob] = []
-        tokens = 0
-        while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
-            jobs.append(self._jobs.popleft())
-            tokens += jobs[-1].num_tokens
-        return jobs
-
-    def withdraw(self, decoder: int, keys: Collection[str]) -> tuple[str, ...]:
-        """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
-        withdrawn = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
-        self._jobs = deque(
-            job for job in self._jobs if job.decoder != decoder or job.key not in withdrawn
-        )
-        return tuple(withdrawn)
-
-    def __len__(self) -> int:
-        return len(self._jobs)
 
 
 @dataclass(frozen=True)
@@ -81,13 +55,21 @@ class EncoderWorker(Worker[EncoderMessage]):
     it is done.
     """
 
-    def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
+    def __init__(self, incarnation: Incarnation, model: ModelConfig, config: EngineConfig) -> None:
         """Loads the encoder half. Raises what `EncoderRunner` raises."""
         super().__init__()
-        self._jobs = JobQueue(config.encoder.max_encoder_batch_tokens)
+        self.incarnation = incarnation
+        self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
+        self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self._in_flight: deque[_Launched] = deque()
-        self._decoders: Mapping[int, DecoderPeer] = {}
+        self._links = Links()
         self.runner = EncoderRunner(model, config)
+
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in tokens: two batches keep it busy."""
+        tokens = self._jobs.ready.num_tokens
+        tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
+        return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
 
     @property
     def info(self) -> dict[str, Any]:
@@ -100,9 +82,9 @@ class EncoderWorker(Worker[EncoderMessage]):
             "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
-    def connect(self, decoders: Mapping[int, DecoderPeer]) -> None:
-        """Starts the loop. `decoders`: by the index that jobs carry."""
-        self._decoders = decoders
+    def connect(self, links: Links) -> None:
+        """Starts the loop. `links`: decoders by the names that jobs carry, and frontends."""
+        self._links = links
         self.start()
 
     # ------------------------------------------------------------------ loop
@@ -110,16 +92,27 @@ class EncoderWorker(Worker[EncoderMessage]):
     def handle(self, message: EncoderMessage) -> None:
         match message:
             case Encode(jobs):
-                self._jobs.extend(jobs)
+                self._jobs.add(jobs)
             case Withdraw(decoder, keys):
-                if withdrawn := self._jobs.withdraw(decoder, set(keys)):
-                    self._decoders[decoder].send(Withdrawn(withdrawn))
+                if withdrawn := self._jobs.withdraw(decoder, keys):
+                    self._links.send(decoder, Withdrawn(withdrawn))
+            case Input():
+                self._jobs.receive(message)
+            case InputGone():
+                self._fail_gone(self._jobs.gone(message))
+            case Detach(frontend):
+                self._fail_gone(self._jobs.detach(frontend))
+                self._links.handle(message)
+            case Attach() | Members():
+                self._links.handle(message)
             case _:
                 assert_never(message)
 
     def run_once(self) -> None:
-        if len(self._in_flight) < MAX_IN_FLIGHT and (jobs := self._jobs.next_batch()):
-            self._launch(*self._fetch_inputs(jobs))
+        for frontend, keys in self._jobs.to_ask().items():
+            self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
+        if len(self._in_flight) < MAX_IN_FLIGHT and self._jobs:
+            self._launch(*self._jobs.next_batch())
         if self._in_flight and self._wait(self._in_flight[0]):
             self._finish(self._in_flight.popleft())
 
@@ -141,21 +134,8 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     # ------------------------------------------------------------------ one batch
 
-    def _fetch_inputs(self, jobs: list[EncodeJob]) -> tuple[list[EncodeJob], list[np.ndarray]]:
-        """Returns the jobs whose inputs could be fetched, and the inputs; fails the others."""
-        fetched, inputs = [], []
-        for job, array in zip(jobs, fetch(job.payload for job in jobs), strict=True):
-            if isinstance(array, np.ndarray):
-                fetched.append(job)
-                inputs.append(array)
-            else:
-                self._fail(job, f"its input was lost: {type(array).__name__}")
-        return fetched, inputs
-
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
-        if not jobs:
-            return
         try:
             encoded = self.runner.encode(inputs)
             done = self._recorded_event()
@@ -188,11 +168,11 @@ class EncoderWorker(Worker[EncoderMessage]):
     def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
         """Sends the hidden states to the decoders in this process, or to the other ones."""
         for decoder in {job.decoder for job in launched.jobs}:
-            peer = self._decoders[decoder]
-            if peer.in_this_process == in_this_process:
-                peer.send(self._hidden_for(decoder, launched))
+            peer = self._links.peer(decoder)
+            if peer is not None and peer.in_this_process == in_this_process:
+                self._links.send(decoder, self._hidden_for(decoder, launched))
 
-    def _hidden_for(self, decoder: int, launched: _Launched) -> HiddenStates:
+    def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
         """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
         jobs, encoded, ready = launched.jobs, launched.encoded, launched.done
         rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
@@ -213,5 +193,10 @@ class EncoderWorker(Worker[EncoderMessage]):
         event.record()
         return event
 
+    def _fail_gone(self, jobs: list[EncodeJob]) -> None:
+        for job in jobs:
+            error = "its input is gone: no frontend that asked for it holds it any more"
+            self._links.send(job.decoder, EncodeFailed(job.key, error, input_gone=True))
+
     def _fail(self, job: EncodeJob, error: str) -> None:
-        self._decoders[job.decoder].send(EncodeFailed(job.key, error))
+        self._links.send(job.decoder, EncodeFailed(job.key, error))

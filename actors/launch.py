@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -106,10 +107,29 @@ def result(call: Any, timeout: float, given_up: threading.Event) -> Any:
 # ---------------------------------------------------------------------- a running engine
 
 
-def find(name: str, address: str | None) -> tuple[Any, Attachment]:
-    """The supervisor of a running engine, and what it tells. Joins Ray; the caller leaves it.
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine that some process has started, found in the cluster that this process has joined.
+    `leave` it, or make `workers`, whose close does so."""
 
-    Raises ConfigurationError if no engine has this name, and EngineDeadError if it is ending.
+    supervisor: Any
+    attachment: Attachment
+
+    @property
+    def config(self) -> EngineConfig:
+        return self.attachment.blueprint.config
+
+    def workers(self) -> RayWorkers:
+        return RayWorkers(self.supervisor, self.attachment)
+
+    def leave(self) -> None:
+        session.leave()
+
+
+def find(name: str, address: str | None) -> RunningEngine:
+    """The running engine of this name. Joins Ray.
+
+    Raises ConfigurationError if no engine has it, and EngineDeadError if it is ending.
     """
     with ExitStack() as undo:
         session.join(address)
@@ -120,7 +140,7 @@ def find(name: str, address: str | None) -> tuple[Any, Attachment]:
             raise ConfigurationError(_no_such_engine(name)) from None
         attachment = result(supervisor.attachment.remote(), FIND_SECONDS, threading.Event())
         undo.pop_all()
-    return supervisor, attachment
+    return RunningEngine(supervisor, attachment)
 
 
 def _no_such_engine(name: str) -> str:

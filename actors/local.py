@@ -5,25 +5,36 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from antiphon.actors.colocated_actor import ColocatedActor
-from antiphon.actors.messages import Cancel, Stop, Submit
-from antiphon.actors.workers import Workers
+from antiphon.actors.messages import FrontendMessage, Member, Message
+from antiphon.actors.workers import Handle, Workers
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, check_one_process
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork
-from antiphon.scheduler.request import Request, StepOutput
+from antiphon.scheduler.request import Incarnation
 
 CHECK_SECONDS = 0.2  # how often `watch` checks the threads
 EXIT_SECONDS = 5.0  # how long the program's exit waits for weights that are being loaded
 CLOSE_SECONDS = 1.0  # for the step in flight; an encoder's batch on a CPU may take longer
 
 
+@dataclass(frozen=True)
+class ThreadPeer:
+    """A frontend in the workers' process. `send` gives it a message, in the sender's thread."""
+
+    send: Callable[[FrontendMessage], None]
+    in_this_process: bool = True
+
+
 class LocalWorkers(Workers):
     """An encoder and a decoder worker, each a thread. The constructor loads their weights."""
+
+    colocated = True
 
     # The process in which the first of them was made: forked children inherit it.
     _first_pid: ClassVar[int | None] = None
@@ -44,26 +55,22 @@ class LocalWorkers(Workers):
         try:
             self.info = {
                 "placement": "in this process",
-                **self._actor.load(model, config, 0, rules),
+                **self._actor.load(Incarnation("decoder-0", 0), model, config, rules),
             }
         finally:
             loaded.set()
             atexit.unregister(loaded.wait)
+        self.members = [Member(f"{half}-0", half, 0, None) for half in ("encoder", "decoder")]
+        self._failed: Exception | None = None  # what receiving a message raised
         self._pid = os.getpid()
         atexit.register(self.close)  # for the same reason
 
-    def start(self, send: Callable[[StepOutput], None]) -> None:
-        """Starts the workers. `send` gets every output, in the decoder's thread."""
-        self._actor.start(send)
+    def start(self, frontend: str, handle: Callable[[FrontendMessage], None]) -> None:
+        """Starts the workers. `handle` gets every message to `frontend`, in a worker's thread."""
+        self._actor.start("", {frontend: ThreadPeer(handle)})
 
-    def submit(self, decoder: int, requests: list[Request]) -> None:
-        self._actor.receive(Submit(requests))
-
-    def cancel(self, decoder: int, request: Request) -> None:
-        self._actor.receive(Cancel(request.id))
-
-    def stop(self, decoder: int, request: Request) -> None:
-        self._actor.receive(Stop(request.id))
+    def send(self, worker: str, message: Message) -> None:
+        self._actor.receive(message)
 
     def failure(self) -> BaseException | None:
         """The error that ended a worker's thread, if one has ended."""
@@ -75,26 +82,31 @@ class LocalWorkers(Workers):
     async def stats(self) -> list[dict[str, int]]:
         return [self.counters()]
 
-    async def receive(self) -> StepOutput:
-        return await self._outputs.get()
-
     async def watch(self) -> None:
-        while (failure := self.failure()) is None:
+        while (failure := self.failure()) is None and self._failed is None:
             await asyncio.sleep(CHECK_SECONDS)
+        if self._failed is not None:
+            raise self._failed
         raise EngineDeadError(f"a worker ended: {type(failure).__name__}: {failure}") from failure
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Starts the workers; `receive` returns their outputs in `loop`."""
-        self._outputs: asyncio.Queue[StepOutput] = asyncio.Queue()
+    def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
+        """Starts the workers."""
 
-        def send(output: StepOutput) -> None:
+        def receive(message: FrontendMessage) -> None:
+            try:
+                if self._failed is None:
+                    handle(message)
+            except Exception as error:
+                self._failed = error
+
+        def send(message: FrontendMessage) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+                loop.call_soon_threadsafe(receive, message)
 
-        self.start(send)
+        self.start(frontend, send)
 
     def detach(self) -> None:
-        """Nothing to do: outputs that still come stay in the queue."""
+        """Nothing to do: the engine has no use for messages that still come."""
 
     def close(self) -> None:
         atexit.unregister(self.close)

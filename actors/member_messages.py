@@ -5,29 +5,24 @@ import msgspec
 from antiphon.actors.address import Address
 from antiphon.scheduler.request import Incarnation
 
-
-class TaggedMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Encoded as a list: the name of its type, then its fields."""
-
-
 # ---------------------------------------------------------------------- to every worker
 
 
-class Attach(TaggedMessage):
+class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A frontend says where it receives, before its first request."""
 
     frontend: str
     address: Address
 
 
-class Detach(TaggedMessage):
+class Detach(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A frontend is gone: nothing is sent to it any more, and its inputs are dropped."""
 
     frontend: str
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """A worker as the supervisor knows it. `load`: counters of its last heartbeat. `address` is
+    """A worker as the supervisor knows it. `load`, `held`: as its last heartbeat said. `address` is
     None for a worker of this process."""
 
     name: str
@@ -36,10 +31,11 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     address: Address | None
     alive: bool = True
     load: dict[str, float] = {}
+    held: bytes = b""
     draining: bool = False  # it ends soon, and takes no new requests
 
 
-class Members(TaggedMessage):
+class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """All members of the engine, whenever one of them has changed."""
 
     members: list[Member]
@@ -48,7 +44,7 @@ class Members(TaggedMessage):
 # ---------------------------------------------------------------------- to the supervisor
 
 
-class Heartbeat(TaggedMessage):
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Of a worker's process. `load`: its counters, and the seconds for which its slowest loop has
     stood still. `held`: a compact sketch of the content keys it holds."""
 

@@ -92,15 +92,16 @@ class Limits:
 
 @dataclass
 class Member:
-    """One worker. `address`: where it takes messages, once it is ready. `load`: its own counters,
-    from its last heartbeat."""
+    """One worker. `address`: where it takes messages, once it is ready. `load`, `held`: from its
+    last heartbeat."""
 
     name: str
     role: str
     epoch: int = 0
     state: State = State.WAITING
     address: Any = None
-    load: Mapping[str, int] = field(default_factory=dict)
+    load: Mapping[str, float] = field(default_factory=dict)
+    held: bytes = b""
     since: float = 0.0  # of its present state
     heard_at: float = 0.0
     busy_at: float = 0.0  # when it last had an open request
@@ -200,13 +201,19 @@ class Membership:
         self._actions.append(Announce())
 
     def heartbeat(
-        self, incarnation: Incarnation, load: Mapping[str, int], standstill: float, now: float
+        self,
+        incarnation: Incarnation,
+        load: Mapping[str, float],
+        held: bytes,
+        standstill: float,
+        now: float,
     ) -> None:
-        """`standstill`: seconds since its loop last came round."""
+        """`held`: a sketch of the content that it holds. `standstill`: seconds since its loop last
+        came round."""
         member = self._current(incarnation, RUNNING)
         if member is None:
             return
-        member.heard_at, member.load = now, load
+        member.heard_at, member.load, member.held = now, load, held
         if load.get("open", 0):
             member.busy_at = now
         if standstill > self.limits.hang_timeout:
@@ -267,7 +274,7 @@ class Membership:
 
     def _start(self, member: Member, now: float) -> None:
         member.epoch += 1
-        member.address, member.load = None, {}
+        member.address, member.load, member.held = None, {}, b""
         member.enter(State.STARTING, now)
         self._actions.append(Start(member.incarnation, member.role))
 

@@ -2,8 +2,9 @@
 
 Each process has one inbox, and each worker one `handle(message)`, which tells messages apart with
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
-new message is added to `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; those
-about members have a file of their own, which needs no torch.
+message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
+`Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; the messages about members have
+a file of their own, which needs no torch.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -13,38 +14,36 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from antiphon.actors.member_messages import (
-    Attach,
-    Detach,
-    Heartbeat,
-    Members,
-    TaggedMessage,
-)
+from antiphon.actors.member_messages import Attach as Attach
+from antiphon.actors.member_messages import Detach as Detach
+from antiphon.actors.member_messages import Heartbeat as Heartbeat
+from antiphon.actors.member_messages import Member as Member
+from antiphon.actors.member_messages import Members as Members
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Request, RequestId, StepOutput
 
 # ---------------------------------------------------------------------- frontend to decoder
 
 
-class Submit(TaggedMessage):
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """New requests, in their order of arrival."""
 
     requests: list[Request]
 
 
-class Cancel(TaggedMessage):
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """End a request as cancelled, unless it has ended."""
 
     request_id: RequestId
 
 
-class Stop(TaggedMessage):
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """End a request as done: its text met a stop string."""
 
     request_id: RequestId
 
 
-class Unreadable(TaggedMessage):
+class Unreadable(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
 
@@ -55,7 +54,7 @@ class Unreadable(TaggedMessage):
 # ---------------------------------------------------------------------- frontend and encoder
 
 
-class Input(TaggedMessage, eq=False):
+class Input(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     """The input with this content key: int32 token ids [n] or float32 samples [n].
 
     Sent before an encoder is asked to encode it, and in answer to `NeedInput`.
@@ -66,15 +65,16 @@ class Input(TaggedMessage, eq=False):
     array: np.ndarray
 
 
-class NeedInput(TaggedMessage):
+class NeedInput(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """An encoder has jobs for inputs that it does not hold. Answered by `Input` or `InputGone`."""
 
     encoder: str
     keys: tuple[str, ...]
 
 
-class InputGone(TaggedMessage):
-    """No open request of this frontend uses the inputs with these keys."""
+class InputGone(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """No open request of this frontend uses the inputs with these keys. An answer to `NeedInput`,
+    and sent unasked when inputs were sent before and are not needed after all."""
 
     frontend: str
     keys: tuple[str, ...]
@@ -87,22 +87,22 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
-    states. `frontend`: name of one that holds the input.
+    states. `frontends`: names of those that hold the input; at least one.
     """
 
     key: str
     num_tokens: int
     decoder: str
-    frontend: str
+    frontends: tuple[str, ...]
 
 
-class Encode(TaggedMessage):
+class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
 
     jobs: list[EncodeJob]
 
 
-class Withdraw(TaggedMessage):
+class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
     Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
@@ -115,14 +115,18 @@ class Withdraw(TaggedMessage):
 # ---------------------------------------------------------------------- encoder to decoder
 
 
-class EncodeFailed(TaggedMessage):
-    """The input of this key could not be encoded. `error`: a sentence for the user."""
+class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The input of this key could not be encoded. `error`: a sentence for the user.
+
+    `input_gone`: no frontend that the job named holds it any more; another one may.
+    """
 
     key: str
     error: str
+    input_gone: bool = False
 
 
-class Withdrawn(TaggedMessage):
+class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """These keys were withdrawn before their encoding began."""
 
     keys: tuple[str, ...]
@@ -131,7 +135,7 @@ class Withdrawn(TaggedMessage):
 # ---------------------------------------------------------------------- worker to the others
 
 
-class Output(TaggedMessage):
+class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What happened to one frontend's requests in a step of a decoder worker."""
 
     output: StepOutput

@@ -17,23 +17,25 @@ from antiphon.actors.worker_process import Spot
 logger = logging.getLogger(__name__)
 
 KILL_SECONDS = 5.0  # for another node to end a process
-SIGNAL_SECONDS = 2.0  # for the system to end a process after SIGKILL
+RAY_SECONDS = 0.2  # for Ray to end a process; it gives a stopped one five seconds
+SIGNAL_SECONDS = 2.0  # for the system to do so then
 
 
 async def end_process(handle: Any, spot: Spot | None) -> None:
     """Kills a worker's process, also one that is stopped or hangs in native code, and returns when
     it is gone, or when its node does not answer."""
-    here = spot is not None and spot.node == ray.get_runtime_context().get_node_id()
-    if here and spot is not None:
-        await end_local(spot.pid, spot.born)
     with contextlib.suppress(ray.exceptions.RayError):  # if Ray has seen its end already
-        ray.kill(handle, no_restart=True)
-    if spot is not None and not here:
+        ray.kill(handle, no_restart=True)  # before our own signal, of which Ray would complain
+    if spot is None:
+        return
+    if spot.node == ray.get_runtime_context().get_node_id():
+        await end_local(spot.pid, spot.born)
+    else:
         await _end_remote(spot)
 
 
 async def _end_remote(spot: Spot) -> None:
-    """Ray gives a stopped process five seconds: a task on its node kills it at once."""
+    """As `end_local`, by a task on its node."""
     there = NodeAffinitySchedulingStrategy(spot.node, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(end_now)
     try:
@@ -42,18 +44,20 @@ async def _end_remote(spot: Spot) -> None:
         logger.warning("node %s did not end process %d: %r", spot.node[:8], spot.pid, error)
 
 
-def end_now(pid: int, born: float) -> None:
+def end_now(pid: int, born: float | None) -> None:
     """As `end_local`, for a task of Ray."""
     asyncio.run(end_local(pid, born))
 
 
-async def end_local(pid: int, born: float) -> None:
-    """Kills a process of this node and waits for its end. `born`: its start, as `birth` gives it:
-    the number may belong to another process by now."""
-    deadline = time.monotonic() + SIGNAL_SECONDS
-    while birth(pid) == born and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+async def end_local(pid: int, born: float | None) -> None:
+    """Waits for the end of a process of this node that Ray was told to kill, and kills it if that
+    takes long. `born`: its start, as `birth` gives it: the number may belong to another process by
+    now."""
+    began = time.monotonic()
+    while birth(pid) == born and (waited := time.monotonic() - began) < SIGNAL_SECONDS:
+        if waited > RAY_SECONDS:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(0.005)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.frames import MemberEncoder
 from antiphon.actors.loop import Loop
 from antiphon.actors.member_messages import Heartbeat
 from antiphon.actors.worker import Worker
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.5
-# Files that compile kernels for shapes not seen before: a loop in there takes its time, but goes on.
+# Files that compile kernels for shapes not seen before: a loop in there is slow, but goes on.
 COMPILERS = ("/triton/compiler/", "/triton/backends/", "/flashinfer/jit/", "/cpp_extension.py")
 
 
@@ -40,10 +41,16 @@ class Pulse(Loop):
         self._sender = Sender(supervisor, Host.here().node, encoder=encoder)
 
     def loop(self) -> None:
+        heartbeats = 0
         while not self.closing.wait(HEARTBEAT_SECONDS):
-            load = {**self._actor.load_counters(), "standstill": standstill(self._actor.loops)}
+            heartbeats += 1
+            load = {
+                **self._actor.load_report(),
+                "heartbeats": heartbeats,
+                "standstill": standstill(self._actor.loops),
+            }
             try:
-                self._sender.send(Heartbeat(self._incarnation, load))
+                self._sender.send(Heartbeat(self._incarnation, load, self._actor.held()))
             except PeerGone:  # this process ends with it
                 logger.exception("the supervisor takes no heartbeats")
         self._sender.close()

@@ -24,7 +24,7 @@ class Bounds:
         return min(max(count, self.least), self.most)
 
 
-def demand(loads: Iterable[Mapping[str, int]]) -> float:
+def demand(loads: Iterable[Mapping[str, float]]) -> float:
     """The work of all members in units of what one can hold, from the loads in their heartbeats:
     `open` requests (or tokens to encode) out of `capacity`."""
     return sum(load["open"] / load["capacity"] for load in loads if load.get("capacity"))

@@ -1,4 +1,4 @@
-"""The supervisor of an engine: a named Ray actor that starts its workers, watches and restarts them.
+"""The supervisor of an engine: a named Ray actor that starts, watches and restarts its workers.
 
 It carries out what `Membership` decides. It is never on the way of a request: frontends and workers
 learn from it who the members are, and talk with each other.
@@ -7,8 +7,9 @@ learn from it who the members are, and talk with each other.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -93,9 +94,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         self._receiver = Receiver(
-            Host.here(),
-            lambda message: loop.call_soon_threadsafe(self._receive, message),
-            HeartbeatDecoder(),
+            Host.here(), partial(_pass_on, loop, self._receive), HeartbeatDecoder()
         )
         self._receiver.start()
         self._given = dict(started)
@@ -236,7 +235,7 @@ class Supervisor:
         self._act()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs beside everything else. An error in it ends the engine: nobody would act any more."""
+        """Runs beside everything else. An error in it ends the engine: nobody acts any more."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -250,13 +249,11 @@ class Supervisor:
 
     # ------------------------------------------------------------------ news
 
-    def _receive(self, message: MemberMessage) -> None:
-        match message:
-            case Heartbeat(sender, load):
-                standstill = load.get("standstill", 0.0)
-                now = time.monotonic()
-                self._membership.heartbeat(Incarnation(*sender), load, standstill, now)
-                self._act()
+    def _receive(self, message: Heartbeat) -> None:
+        load, now = message.load, time.monotonic()
+        standstill = load.get("standstill", 0.0)
+        self._membership.heartbeat(message.sender, load, message.held, standstill, now)
+        self._act()
 
     async def _keep_time(self) -> None:
         while True:
@@ -278,3 +275,10 @@ class Supervisor:
 def _shortened(failure: Exception) -> str:
     reason = str(failure).strip().splitlines()[-1]
     return f"its process is gone: {reason.partition(' Some common causes')[0]}"
+
+
+def _pass_on(
+    loop: asyncio.AbstractEventLoop, receive: Callable[[Heartbeat], None], message: Heartbeat
+) -> None:
+    """From the receiver's thread to the event loop."""
+    loop.call_soon_threadsafe(receive, message)

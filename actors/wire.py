@@ -139,7 +139,7 @@ class MessageEncoder:
         if (extension := self._extensions.get(identity)) is None:
             extension = _described(code, dtype, shape, len(self._frames))
             self._extensions[identity] = extension
-            data = memoryview(array.reshape(-1).view(np.uint8))
+            data = array.reshape(-1).view(np.uint8).data
             self._frames += _pieces(data, MAX_FRAME_BYTES)
         return extension
 

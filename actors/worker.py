@@ -6,6 +6,7 @@ These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or
 import logging
 import os
 import queue
+import time
 from abc import abstractmethod
 from typing import Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Worker(Loop, Generic[Message]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.turned_at = time.monotonic()  # when the loop last came round
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def send(self, message: Message) -> None:
@@ -46,6 +48,7 @@ class Worker(Loop, Generic[Message]):
             stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
+                self.turned_at = time.monotonic()
                 self._drain()
                 self.run_once()
 

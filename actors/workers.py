@@ -2,55 +2,56 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-from antiphon.scheduler.request import Request, StepOutput
+from antiphon.actors.messages import FrontendMessage, Member, Message
+from antiphon.scheduler.router import Route
+
+Handle = Callable[[FrontendMessage], None]
 
 
 class Workers(ABC):
-    """Calls come from the engine's event loop, except `keep` and `close`. Only `stats` waits for an
-    answer of the workers.
+    """Calls come from the engine's event loop, except `close`. Only `stats` waits for an answer of
+    the workers.
 
     `info`: the placement, and for each half its device, dtype and attention backend.
+    `members`: all workers as they are now; each change also comes as a message `Members`.
+    `colocated`: whether each decoder has its own encoder in its process.
     """
 
     info: dict[str, Any]
+    members: list[Member]
+    colocated: bool
 
-    def keep(self, key: str, payload: Any) -> Any:
-        """The form in which a request carries `payload`, whose content has this key. From any
-        thread; may take milliseconds."""
-        return payload
+    def encoder(self, route: Route) -> str:
+        """Name of the encoder worker that encodes for requests on `route`."""
+        return f"encoder-{route.decoder if self.colocated else route.encoder}"
 
-    @abstractmethod
-    def submit(self, decoder: int, requests: list[Request]) -> None:
-        """Sends requests to a decoder worker. If it raises, none of them was sent."""
-
-    @abstractmethod
-    def cancel(self, decoder: int, request: Request) -> None:
-        """Asks a decoder to end a request that was submitted."""
+    def decoder(self, route: Route) -> str:
+        """Name of the decoder worker on `route`."""
+        return f"decoder-{route.decoder}"
 
     @abstractmethod
-    def stop(self, decoder: int, request: Request) -> None:
-        """As `cancel`, for a request that is done: its text met a stop string."""
+    def send(self, worker: str, message: Message) -> None:
+        """Returns at once; a worker handles messages in their order. Long arrays in a message must
+        not change afterwards.
 
-    def release(self, request: Request) -> None:  # noqa: B027
-        """The request has ended: its stored input may go. Nothing to do if none is stored."""
+        Raises MessageError if the message cannot travel, and PeerGone. Then nothing was sent.
+        """
 
     @abstractmethod
-    async def receive(self) -> StepOutput:
-        """The next output of any decoder worker."""
+    def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
+        """Lets the workers send messages to `frontend`, the name of this engine. `handle` gets them
+        in `loop`, which is running; if it raises, `watch` raises EngineDeadError."""
 
     @abstractmethod
     async def watch(self) -> None:
-        """Waits until a worker ends; raises EngineDeadError then."""
+        """Waits until a worker or the receiving ends; raises EngineDeadError then."""
 
     @abstractmethod
     async def stats(self) -> list[dict[str, int]]:
         """The counters of each decoder worker."""
-
-    @abstractmethod
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Lets `receive` return the workers' outputs in `loop`, which is running."""
 
     @abstractmethod
     def detach(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.actors.local import LocalWorkers
+from antiphon.actors.messages import FrontendMessage, Input, NeedInput, Output, Submit
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
@@ -19,7 +20,9 @@ from antiphon.config.errors import RequestFailed
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
+
+NAME = "benchmark"  # of this frontend
 
 
 class LocalEngine:
@@ -34,7 +37,8 @@ class LocalEngine:
         self._ids = itertools.count()
         self.audio = self.model.audio
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
-        self._workers.start(self._receive)
+        self._arrays: dict[str, np.ndarray] = {}  # inputs of open requests, by key
+        self._workers.start(NAME, self._receive)
 
     def close(self) -> None:
         self._workers.close()
@@ -52,7 +56,9 @@ class LocalEngine:
         def submit(count: int) -> None:
             requests = list(itertools.islice(left, count))
             began.update({request.id.number: time.perf_counter() for request in requests})
-            self._workers.submit(0, requests)
+            for request in requests:
+                self._send_input(str(request.id.number))
+            self._workers.send("decoder-0", Submit(requests))
 
         submit(in_flight)
         while len(took) < len(sizes):
@@ -70,22 +76,31 @@ class LocalEngine:
         array, start = self._inputs.draw(size), self.model.token_id("decoder_start_token_id")
         assert start is not None
         number, audio = next(self._ids), self.audio is not None
-        media = Media(
-            str(number),
-            "audio" if audio else "text",
-            self.model.max_encoder_len if audio else len(array),
-            array,
-        )
+        key = str(number)
+        self._arrays[key] = array
+        num_tokens = self.model.max_encoder_len if audio else len(array)
+        media = Media(key, "audio" if audio else "text", num_tokens)
         prompt = start + np.arange(4 if audio else 1)
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(
-            RequestId("benchmark", number), prompt, media, params, DecodingRules(), output_tokens,
+            RequestId(NAME, number), prompt, (media,), params, DecodingRules(), output_tokens,
             seed=0,
         )  # fmt: skip
 
-    def _receive(self, output: StepOutput) -> None:
-        for finished in output.finished:
-            self._ended.put(finished)
+    def _send_input(self, key: str) -> None:
+        self._workers.send("encoder-0", Input(NAME, key, self._arrays[key]))
+
+    def _receive(self, message: FrontendMessage) -> None:
+        match message:
+            case Output(output):
+                for finished in output.finished:
+                    del self._arrays[str(finished.number)]
+                    self._ended.put(finished)
+            case NeedInput(_, keys):
+                for key in keys:
+                    self._send_input(key)
+            case _:
+                raise AssertionError(message)
 
     def _next_finished(self) -> Finished:
         while True:

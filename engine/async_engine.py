@@ -25,7 +25,7 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
-from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
 
@@ -176,10 +176,6 @@ class AsyncEngine(EngineLife):
     def hold_memory(self, num_bytes: int) -> Hold:
         """As `ByteBudget.hold`, of the budget of audio in memory."""
         return self.preparation.memory.hold(num_bytes)
-
-    def stored(self, media: EncoderInput) -> EncoderInput:
-        """As `Dispatcher.stored`."""
-        return self.preparation.stored(media)
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.preparation.run_in_thread(function, *args, **kwargs)

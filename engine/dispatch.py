@@ -1,79 +1,129 @@
-"""Sends requests to their decoder workers: those of one turn of the event loop in one message."""
+"""Sends requests to their decoder workers, and their inputs to the encoders that will use them."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
+from antiphon.actors.messages import (
+    Cancel,
+    Input,
+    InputGone,
+    Message,
+    NeedInput,
+    Stop,
+    Submit,
+)
 from antiphon.actors.workers import Workers
+from antiphon.engine.kept_inputs import KeptInputs
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import Request
+from antiphon.scheduler.router import Route
 
 NotSent = Callable[[Request, Exception], None]
 
+# Inputs of open requests that may lie at one encoder before they are asked for. What an encoder has
+# no room for would have been sent in vain.
+AHEAD_BYTES = 256 << 20
+
 
 class Dispatcher:
-    """The requests that are not sent yet, by decoder. For one event loop.
+    """The requests of one turn of the event loop go in one message to each decoder.
 
-    How a request travels (inside a message, or with its input in Ray's object store) is chosen by
-    `Workers`. `workers` is None while the engine does not run; nothing is sent then.
+    An input goes ahead to the encoder on its request's route, which need not ask for it then.
+    `workers` is None while the engine does not run; nothing is sent then.
     """
 
-    def __init__(self, num_decoders: int, not_sent: NotSent) -> None:
+    def __init__(self, frontend: str, not_sent: NotSent) -> None:
         """`not_sent` is told of each request that could not be sent, and why."""
+        self.frontend = frontend
         self.workers: Workers | None = None
+        self.inputs = KeptInputs()
         self._not_sent = not_sent
-        self._outbox: list[list[Request]] = [[] for _ in range(num_decoders)]
+        self._outbox: dict[str, list[Request]] = {}  # by decoder
         self._flush_scheduled = False
 
-    def stored(self, media: EncoderInput) -> EncoderInput:
-        """`media` in the form in which it travels: a large input as a reference into Ray's store.
+    # ------------------------------------------------------------------ requests
 
-        Call it in a thread: it may take milliseconds, and the event loop could receive a thousand
-        tokens in that time.
-        """
+    def submit(self, route: Route, request: Request, inputs: Sequence[EncoderInput]) -> None:
+        """`inputs`: those of the request, in its order."""
         if self.workers is None:
-            return media
-        payload = self.workers.keep(media.key, media.payload)
-        return media if payload is media.payload else replace(media, payload=payload)
-
-    def submit(self, decoder: int, request: Request) -> None:
-        self._outbox[decoder].append(request)
+            return
+        encoder = self.workers.encoder(route)
+        for media in inputs:
+            self.inputs.use(media.key, media.payload, request.id.number)
+        try:
+            self._send_ahead(encoder, inputs)
+        except Exception as error:
+            return self._not_sent(request, error)
+        self._outbox.setdefault(self.workers.decoder(route), []).append(request)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def cancel(self, decoder: int, request: Request) -> None:
-        """Asks a decoder to end a request that was submitted."""
+    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> None:
+        for media in inputs:
+            is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
+            if not is_full and not self.inputs.was_sent(media.key, encoder):
+                self._send(encoder, Input(self.frontend, media.key, media.payload))
+                self.inputs.note_sent(media.key, encoder)
+
+    def cancel(self, route: Route, request: Request) -> None:
+        """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
-            self.workers.cancel(decoder, request)
+            self._send(self.workers.decoder(route), Cancel(request.id))
+            self.release(request, encoded=False)
 
-    def stop(self, decoder: int, request: Request) -> None:
+    def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
-            self.workers.stop(decoder, request)
+            self._send(self.workers.decoder(route), Stop(request.id))
 
-    def release(self, request: Request) -> None:
-        """The request has ended: its stored input may go."""
-        if self.workers is not None:
-            self.workers.release(request)
+    def release(self, request: Request, encoded: bool) -> None:
+        """The request needs its inputs no longer. `encoded`: they were encoded, and their encoders
+        have let them go."""
+        gone: dict[str, list[str]] = {}
+        for media in request.inputs:
+            for encoder in self.inputs.release(media.key, request.id.number):
+                gone.setdefault(encoder, []).append(media.key)
+        if self.workers is not None and not encoded:
+            for encoder, keys in gone.items():
+                self._send(encoder, InputGone(self.frontend, tuple(keys)))
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        for decoder, requests in enumerate(self._outbox):
-            self._outbox[decoder] = []  # before sending: a failing request must not be sent again
-            if requests:
-                self._send(decoder, requests)
+        outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
+        for decoder, requests in outbox.items():
+            self._submit(decoder, requests)
 
-    def _send(self, decoder: int, requests: list[Request]) -> None:
+    def _submit(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
         if self.workers is None:
             return
         try:
-            self.workers.submit(decoder, requests)
+            self._send(decoder, Submit(requests))
         except Exception as error:
             if len(requests) == 1:
                 self._not_sent(requests[0], error)
             else:
                 for request in requests:
-                    self._send(decoder, [request])
+                    self._submit(decoder, [request])
+
+    def _send(self, worker: str, message: Message) -> None:
+        assert self.workers is not None
+        self.workers.send(worker, message)
+
+    # ------------------------------------------------------------------ answers
+
+    def answer(self, message: NeedInput) -> None:
+        """Sends an encoder the inputs that it asks for, or tells it that they are gone."""
+        if self.workers is None:
+            return
+        gone: list[str] = []
+        for key in message.keys:
+            if (array := self.inputs.get(key)) is None:
+                gone.append(key)
+            else:
+                self._send(message.encoder, Input(self.frontend, key, array))
+                self.inputs.note_sent(key, message.encoder)
+        if gone:
+            self._send(message.encoder, InputGone(self.frontend, tuple(gone)))

@@ -13,12 +13,12 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
+from antiphon.actors.member_messages import Members
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import EngineDeadError
-from antiphon.config.options import resolve
+from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
@@ -40,15 +40,48 @@ class EngineLife:
     """What `AsyncEngine` does beside answering calls."""
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.config = resolve(model, options)
-        self.model = ModelConfig.load(self.config.model)
-        if self.config.model.device == "cpu":  # only workers know the free memory of other devices
-            check_room(self.model, self.config)
+        config = resolve(model, options)
+        model_config = ModelConfig.load(config.model)
+        if config.model.device == "cpu":  # only workers know the free memory of other devices
+            check_room(model_config, config)
+        self._make(config, model_config)
+
+    @classmethod
+    async def attach(cls, name: str, *, address: str | None = None) -> Self:
+        """Shares the workers of an engine that another process, or this one, has started with this
+        `name`, and is started itself.
+
+        `address`: of the Ray cluster, as for an engine. Its close leaves the workers to the others;
+        they end with the engine that started them, and this one then raises EngineDeadError. Raises
+        ConfigurationError if no engine has this name, and CheckpointError if this machine lacks
+        the checkpoint's description and tokenizer.
+        """
+        from antiphon.actors.launch import find  # not above: Ray takes seconds to import
+
+        running = await asyncio.wrap_future(_in_own_thread(find, name, address))
+        engine = cls.__new__(cls)
+        try:
+            config = running.config
+            model = await asyncio.to_thread(ModelConfig.load, config.model)
+            engine._make(config, model, running.workers)
+        except BaseException:
+            running.leave()
+            raise
+        return await engine.start()
+
+    def _make(
+        self,
+        config: EngineConfig,
+        model: ModelConfig,
+        attached: Callable[[], Workers] | None = None,
+    ) -> None:
+        """`attached`: makes this engine's share of running workers."""
+        self.config, self.model, self._attached = config, model, attached
         self.inputs = InputProcessor(self.model, self.config.encoder.window)
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
         )
-        self.preparation = Preparation(self.inputs, self.requests.dispatcher.stored)
+        self.preparation = Preparation(self.inputs)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,23 +145,23 @@ class EngineLife:
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
         self.preparation.start()
-        workers.attach(self._loop)
+        workers.attach(self.requests.frontend, self._loop, self.requests.handle)
+        self.requests.handle(Members(workers.members))
         self._dropped = weakref.finalize(self, _close_dropped, workers, self.preparation, self._pid)
         self._dropped.atexit = False  # workers are closed at exit anyway
-        self._tasks = [
-            asyncio.create_task(self._supervise(work))
-            for work in (partial(self._receive, workers), workers.watch)
-        ]
+        self._tasks = [asyncio.create_task(self._supervise(workers.watch))]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 
     def _launch(self, given_up: threading.Event) -> Workers:
+        if self._attached is not None:
+            return self._attached()
         rules = self.inputs.whisper.rules() if self.inputs.whisper else None
         if not self.config.workers.ray:
             from antiphon.actors.local import LocalWorkers  # not above: it does not need Ray
 
             return LocalWorkers(self.model, self.config, rules)
-        from antiphon.actors.cluster import launch  # not above: Ray takes seconds to import
+        from antiphon.actors.launch import launch  # not above: Ray takes seconds to import
 
         return launch(self.model, self.config, rules, given_up)
 
@@ -149,11 +182,6 @@ class EngineLife:
                 "this engine was started in another event loop: use it there, or close it and "
                 "start it in this one (Engine, the synchronous one, may be called from anywhere)"
             )
-
-    async def _receive(self, workers: Workers) -> None:
-        while True:
-            output = await workers.receive()
-            self.requests.receive(output)
 
     async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Ends the engine when a task ends by itself: no caller may wait for what it would do."""

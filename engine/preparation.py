@@ -1,15 +1,14 @@
-"""From a prompt to what a request carries: read, checked, tokenized and stored in a thread."""
+"""From a prompt to what a request carries: read, checked and tokenized in a thread."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
-from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.threads import DaemonThreads
@@ -18,19 +17,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INPUT_BYTES = 2 << 30  # of audio samples in memory for open calls: 9 hours at 16 kHz
-INPUT_THREADS = 32  # they mostly wait for Ray's object store, which stores their inputs together
+INPUT_THREADS = 32  # they mostly wait for files
 
 
 class Preparation:
-    """The engine's input threads, and the memory budget of the audio they read.
+    """The engine's input threads, and the memory budget of the audio they read."""
 
-    `stored` gives an input the form in which it travels; it is called in a thread.
-    """
-
-    def __init__(
-        self, inputs: InputProcessor, stored: Callable[[EncoderInput], EncoderInput]
-    ) -> None:
-        self.inputs, self.stored = inputs, stored
+    def __init__(self, inputs: InputProcessor) -> None:
+        self.inputs = inputs
         self.memory = ByteBudget(INPUT_BYTES)
 
     def start(self) -> None:
@@ -66,4 +60,4 @@ class Preparation:
         prepared = self.inputs.prepare(prompt, params, source_language, target_language)
         media = prepared.media
         num_bytes = media.payload.nbytes if media.kind == "audio" else 0
-        return replace(prepared, media=self.stored(media)), num_bytes
+        return prepared, num_bytes

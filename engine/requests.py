@@ -5,9 +5,11 @@ import itertools
 import logging
 import secrets
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 
+from antiphon.actors.messages import FrontendMessage, Members, NeedInput, Output
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -66,7 +68,7 @@ class OpenRequests:
         self.inputs = inputs
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
         self.router = Router(num_encoders, num_decoders)
-        self.dispatcher = Dispatcher(num_decoders, self._not_sent)
+        self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self._open: dict[int, OpenRequest] = {}  # by number
         self._numbers = itertools.count()
 
@@ -100,7 +102,7 @@ class OpenRequests:
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            media=Media(media.key, media.kind, media.num_tokens, media.payload),  # type: ignore[arg-type]
+            inputs=(Media(media.key, media.kind, media.num_tokens),),  # type: ignore[arg-type]
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -114,19 +116,31 @@ class OpenRequests:
         if request.streams:
             opened.text = self.inputs.text_stream(params)
         self._open[request.id.number] = opened
-        self.dispatcher.submit(route.decoder, request)
+        self.dispatcher.submit(route, request, [media])
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
         """Asks for the end of a request: it ends as RequestCancelled unless it has ended before."""
         if opened.request.id.number in self._open:
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
 
     def _not_sent(self, request: Request, error: Exception) -> None:
         if (opened := self._open.get(request.id.number)) is not None:
             self._fail(opened, error, "it could not be sent to its worker")
 
     # ------------------------------------------------------------------ from a worker
+
+    def handle(self, message: FrontendMessage) -> None:
+        """A message from a worker."""
+        match message:
+            case Output(output):
+                self.receive(output)
+            case NeedInput():
+                self.dispatcher.answer(message)
+            case Members():
+                pass
+            case _:
+                assert_never(message)
 
     def receive(self, output: StepOutput) -> None:
         """New tokens of requests that stream, and ends of requests."""
@@ -135,7 +149,7 @@ class OpenRequests:
                 self._receive_token(opened, token)
         for finished in output.finished:
             if (opened := self._open.get(finished.number)) is not None:
-                self._close(opened)
+                self._close(opened, encoded=finished.metrics.encoded_at is not None)
                 opened.finish(finished)
 
     def _receive_token(self, opened: OpenRequest, token: int) -> None:
@@ -146,11 +160,11 @@ class OpenRequests:
             opened.text.add([token])
         except Exception as error:  # whatever a tokenizer raises
             self._fail(opened, error, f"token {token} could not be decoded")
-            self.dispatcher.cancel(opened.route.decoder, opened.request)
+            self.dispatcher.cancel(opened.route, opened.request)
             return
         opened.updated.set()
         if opened.text.stopped:
-            self.dispatcher.stop(opened.route.decoder, opened.request)
+            self.dispatcher.stop(opened.route, opened.request)
 
     async def wait(self, opened: OpenRequest) -> Finished:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
@@ -181,8 +195,8 @@ class OpenRequests:
         failure.__cause__ = error
         opened.fail(failure)
 
-    def _close(self, opened: OpenRequest) -> None:
+    def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
         del self._open[request.id.number]
-        self.router.release(opened.route, request.media.num_tokens)
-        self.dispatcher.release(request)
+        self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
+        self.dispatcher.release(request, encoded)

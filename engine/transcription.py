@@ -37,8 +37,6 @@ class RequestEngine(Protocol):
 
     def hold_memory(self, num_bytes: int) -> Hold: ...
 
-    def stored(self, media: EncoderInput) -> EncoderInput: ...
-
     async def run_in_thread(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
@@ -54,7 +52,7 @@ class Transcriber:
             architecture = self.inputs.model.architecture
             raise PromptError(f"{architecture} does not transcribe audio: use generate()")
         self.format, self.audio = self.inputs.whisper, self.inputs.audio
-        self.reader = WindowReader(self.inputs, engine.stored)
+        self.reader = WindowReader(self.inputs)
 
     async def transcribe(
         self,

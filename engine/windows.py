@@ -1,6 +1,6 @@
 """From a recording to the windows that are requests: cut at quiet places, without silent pieces."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from antiphon.inputs.audio.cuts import cut_at_quiet, is_digital_silence
@@ -30,16 +30,11 @@ class Recording:
 
 
 class WindowReader:
-    """Reads recordings for one model. Its methods take seconds: call them in a thread.
+    """Reads recordings for one model. Its methods take seconds: call them in a thread."""
 
-    `stored` gives a window's samples the form in which they travel.
-    """
-
-    def __init__(
-        self, inputs: InputProcessor, stored: Callable[[EncoderInput], EncoderInput]
-    ) -> None:
+    def __init__(self, inputs: InputProcessor) -> None:
         assert inputs.audio is not None
-        self.inputs, self.stored, self.audio = inputs, stored, inputs.audio
+        self.inputs, self.audio = inputs, inputs.audio
 
     def read(self, audio: AudioInput, longest: int) -> Recording:
         """All windows, of at most `longest` samples each. Raises AudioError."""
@@ -59,6 +54,6 @@ class WindowReader:
         for first, last in cut_at_quiet(sound.samples, longest, rate):
             samples, start, end = sound.samples[first:last], first / rate, last / rate
             if not is_digital_silence(samples):
-                yield Window(start, end, self.stored(self.inputs.clip(samples)))
+                yield Window(start, end, self.inputs.clip(samples))
             elif not any(span.start <= start and end <= span.end for span in sound.skipped):
                 silent.append(Skipped(start, end, "digital silence"))

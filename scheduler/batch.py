@@ -86,7 +86,7 @@ class Batch:
         self.streams[slot] = request.streams
         self.num_self_pages[slot] = len(self_pages)
         self.self_table[slot, : len(self_pages)] = self_pages
-        self.cross_len[slot] = request.media.num_tokens
+        self.cross_len[slot] = request.cross_len
         self.cross_table[slot, : len(cross_pages)] = cross_pages
         return tokens
 

@@ -17,7 +17,7 @@ Messages may come twice or late; each method says what it does then.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,12 +93,16 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
-    def allows(self, media: Media) -> bool:
-        """True if the budget has room for `media`, or its work is open already. While no work is
-        open, one input of any size is allowed."""
-        if media.key in self._work or not self.tokens:
-            return True
-        return self.tokens + media.num_tokens <= self.budget_tokens
+    def frontends(self, key: str) -> list[str]:
+        """Names of the frontends whose requests wait for `key`: they hold its input."""
+        waiters = self._work[key].waiters.values() if key in self._work else ()
+        return list(dict.fromkeys(request.id.frontend for request in waiters))
+
+    def allows(self, inputs: Sequence[Media]) -> bool:
+        """True if the budget has room for those of `inputs` that no work is open for. While no work
+        is open at all, the inputs of one request may have any size."""
+        new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
+        return not new or not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
 
     # ------------------------------------------------------------------ asking and waiting
 
@@ -111,15 +115,18 @@ class EncodeLedger:
         self.tokens += media.num_tokens
         return EncodeCommand(media, encoder)
 
-    def join(self, request: Request) -> bool:
-        """Lets `request` wait for the open work of its media; True if that has arrived already."""
-        work = self._work[request.media.key]
+    def join(self, request: Request, media: Media) -> bool:
+        """Lets `request` wait for the open work of `media`; True if that has arrived already."""
+        work = self._work[media.key]
         work.waiters[request.id] = request
         return work.arrived
 
     def leave(self, request: Request) -> None:
         """`request` has ended, and waits no longer if it did."""
-        key = request.media.key
+        for media in request.inputs:
+            self._leave(request, media.key)
+
+    def _leave(self, request: Request, key: str) -> None:
         work = self._work.get(key)
         if work is None or work.waiters.pop(request.id, None) is None or work.waiters:
             return
@@ -176,6 +183,11 @@ class EncodeLedger:
         self._answers[work.encoder] = _Answer(latest.order, self._clock())
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
+
+    def input_gone(self, key: str) -> list[Request]:
+        """The encoder could not get the input of `key`. Closes the work and returns the requests
+        that wait: it must be asked for again. Changes nothing where `fail` would not."""
+        return self.fail(key)
 
     def _note_answer(self, work: _Work) -> None:
         latest = self._answers.get(work.encoder, _Answer())

@@ -38,8 +38,8 @@ def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> 
 
 
 def _bad_value(request: Request) -> str | None:
-    media, params = request.media, request.params
-    for number in (request.max_tokens, request.priority, media.num_tokens, params.logprobs or 0):
+    lengths = [media.num_tokens for media in request.inputs]
+    for number in (request.max_tokens, request.priority, request.params.logprobs or 0, *lengths):
         operator.index(number)
     np.array([operator.index(token) for token in request.rules.stop_ids], np.int64)
     prompt = np.asarray(request.prompt_token_ids)
@@ -50,16 +50,36 @@ def _bad_value(request: Request) -> str | None:
             f"the decoder prompt must be token ids in one row, "
             f"not {prompt.dtype} of shape {prompt.shape}"
         )
-    if request.max_tokens < 1 or media.num_tokens < 1:
+    if request.max_tokens < 1 or min(lengths, default=1) < 1:
         return (
-            f"max_tokens={request.max_tokens} and {media.num_tokens} encoder tokens "
+            f"max_tokens={request.max_tokens} and {min(lengths, default=1)} encoder tokens "
             f"must be at least 1"
         )
+    return _bad_positions(request)
+
+
+def _bad_positions(request: Request) -> str | None:
+    """Inputs that stand in the prompt must lie within it, one behind the other."""
+    cross = [media for media in request.inputs if media.position is None]
+    if len(cross) > 1:
+        return f"{len(cross)} inputs to attend to: a decoder attends to one at most"
+    first_free = 0
+    for media in sorted(request.inputs, key=lambda media: media.position or 0):
+        if media.position is None:
+            continue
+        end = operator.index(media.position) + media.num_tokens
+        if media.position < first_free or end > len(request.prompt_token_ids):
+            return (
+                f"an input of {media.num_tokens} tokens at position {media.position} of a prompt "
+                f"of {len(request.prompt_token_ids)}: inputs must lie within the prompt, "
+                "and none in another"
+            )
+        first_free = end
     return None
 
 
 def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
-    length, cross = request.max_len, request.media.num_tokens
+    length, cross = request.max_len, request.cross_len
     pages = pages_for(length, limits.page_size) + pages_for(cross, limits.page_size)
     stop_ids = request.rules.stop_ids
     if num_open > limits.max_waiting + limits.max_num_seqs:

@@ -77,8 +77,10 @@ class Media:
     key: str
     kind: Literal["text", "audio"]
     num_tokens: int  # of the encoder's output
-    # Token ids or samples, or a reference to them; opaque here.
-    payload: Any = field(repr=False, compare=False)
+    # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
+    payload: Any = field(default=None, repr=False, compare=False)
+    # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
+    position: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,12 @@ class RequestMetrics:
 
 @dataclass(eq=False)
 class Request:
-    """One sequence to decode. n samples are n requests that share their media by key."""
+    """One sequence to decode. n samples are n requests that share their inputs by key."""
 
     # Set by the engine.
     id: RequestId
     prompt_token_ids: np.ndarray  # [tokens] int64, the decoder's prompt
-    media: Media
+    inputs: tuple[Media, ...]  # of encoders; at most one without a position; may be empty
     params: SamplingParams
     rules: DecodingRules
     max_tokens: int  # resolved: never None
@@ -123,6 +125,7 @@ class Request:
     state: RequestState = RequestState.WAITING
     order: int = -1  # of arrival here, among the requests of all frontends
     deadline: float = math.inf  # seconds of the scheduler's own clock
+    inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -136,9 +139,24 @@ class Request:
         self.state = state
 
     @property
+    def num_input_tokens(self) -> int:
+        """Of the encoder's output for all its inputs."""
+        return sum(media.num_tokens for media in self.inputs)
+
+    @property
     def sort_key(self) -> tuple[int, int]:
         """Smallest first: lower priority number, then earlier arrival."""
         return self.priority, self.order
+
+    @property
+    def cross(self) -> Media | None:
+        """The input that the decoder attends to, if there is one."""
+        return next((media for media in self.inputs if media.position is None), None)
+
+    @property
+    def cross_len(self) -> int:
+        """Encoder tokens that the decoder attends to."""
+        return 0 if self.cross is None else self.cross.num_tokens
 
     @property
     def length(self) -> int:

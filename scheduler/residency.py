@@ -1,11 +1,13 @@
 """What a request has while it runs: a slot of the batch, pages of its own, and a share in cross
 pages."""
 
+import numpy as np
+
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.plan import Admission, CrossWrite
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Media, Request
 
 
 class Residency:
@@ -17,35 +19,39 @@ class Residency:
     def fits(self, request: Request) -> bool:
         """True if enough pages are free, beside a reserve that the running sequences will soon ask
         for."""
-        key, page_size = request.media.key, self.batch.page_size
+        cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
         need = pages_for(request.length, page_size) + reserve
-        if key in self.pages:
-            return need <= self.pages.available_beside(key)
-        return need + pages_for(request.media.num_tokens, page_size) <= self.pages.num_available
+        if cross is not None and cross.key in self.pages:
+            return need <= self.pages.available_beside(cross.key)
+        return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
 
     def enter(self, request: Request) -> tuple[Admission, CrossWrite | None]:
-        """Admits `request`, which fits. Returns also its cross KV if that is not cached: the step
-        that runs the request must write it."""
-        media, page_size, write = request.media, self.batch.page_size, None
-        if media.key in self.pages:
-            cross_pages = self.pages.share(media.key)
-        else:
-            count = pages_for(media.num_tokens, page_size)
-            allocated = self.pages.allocate_keyed(media.key, count)
-            assert allocated is not None
-            cross_pages = allocated
-            write = CrossWrite(media.key, media.num_tokens, cross_pages)
-        self_pages = self.pages.allocate(pages_for(request.length, page_size))
+        """Admits `request`, which fits. Returns also its cross KV if it has any that is not cached:
+        the step that runs the request must write it."""
+        cross_pages, write = self._cross_pages(request.cross)
+        self_pages = self.pages.allocate(pages_for(request.length, self.batch.page_size))
         assert self_pages is not None
         tokens = self.batch.admit(request, self_pages, cross_pages)
         return Admission.of(request, tokens), write
+
+    def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
+        """The pages [pages] of the cross KV of `media`, and what must be written there."""
+        if media is None:
+            return np.empty(0, np.int32), None
+        if media.key in self.pages:
+            return self.pages.share(media.key), None
+        count = pages_for(media.num_tokens, self.batch.page_size)
+        pages = self.pages.allocate_keyed(media.key, count)
+        assert pages is not None
+        return pages, CrossWrite(media.key, media.num_tokens, pages)
 
     def leave(self, request: Request) -> None:
         """Frees the slot and the pages; the request keeps its tokens. Its cross KV stays cached
         until its pages are needed."""
         self.pages.release(self.batch.remove(request))
-        self.pages.release_keyed(request.media.key)
+        if request.cross is not None:
+            self.pages.release_keyed(request.cross.key)
 
     def grow(self) -> bool:
         """Gives a page to every running sequence that needs one for its next token. False, and

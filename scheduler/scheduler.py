@@ -13,8 +13,17 @@ from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
-from antiphon.scheduler.request import Finished, FinishReason, Request, RequestId, RequestState
+from antiphon.scheduler.request import (
+    Finished,
+    FinishReason,
+    Media,
+    Request,
+    RequestId,
+    RequestState,
+)
 from antiphon.scheduler.residency import Residency
+
+MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
 
 
 class Scheduler:
@@ -56,6 +65,7 @@ class Scheduler:
         self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
+        self.open_tokens = 0  # of the encoder, of the inputs of `requests`
         self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
@@ -70,6 +80,7 @@ class Scheduler:
         self._arrivals += 1
         request.order = self._arrivals
         self.requests[request.id] = request
+        self.open_tokens += request.num_input_tokens
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
@@ -77,7 +88,10 @@ class Scheduler:
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
-        self._waiting.push(request.sort_key, request)
+        if request.inputs:
+            self._waiting.push(request.sort_key, request)
+        else:
+            self._enqueue(request, RequestState.READY)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.order), request)
@@ -98,26 +112,30 @@ class Scheduler:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
         commands: list[EncodeCommand] = []
         while request := self._waiting.first():
-            media = request.media
-            if media.key in self.pages:
-                self.counters["cross_cache_hits"] += 1
-                self._enqueue(request, RequestState.READY)
-            elif media.key in self.encodes:
-                self.counters["cross_cache_hits"] += 1
-                self._wait_for_encoder(request)
-            elif self.encodes.allows(media):
-                commands.append(self.encodes.ask(media, request.encoder))
-                self._wait_for_encoder(request)
-            else:
+            inputs = self._uncached(request)
+            if not self.encodes.allows(inputs):
                 break
             self._waiting.discard(request.sort_key)
+            new = {media.key: media for media in inputs if media.key not in self.encodes}
+            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
+            self.counters["cross_cache_hits"] += len(request.inputs) - len(new)
+            arrived = [self.encodes.join(request, media) for media in inputs]
+            if all(arrived):
+                self._enqueue(request, RequestState.READY)
+            else:
+                request.move(RequestState.ENCODING)
         return commands
 
-    def _wait_for_encoder(self, request: Request) -> None:
-        if self.encodes.join(request):
-            self._enqueue(request, RequestState.READY)
-        else:
-            request.move(RequestState.ENCODING)
+    def _uncached(self, request: Request) -> list[Media]:
+        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
+        return [
+            media
+            for media in request.inputs
+            if media.position is not None or media.key not in self.pages
+        ]
+
+    def _has_inputs(self, request: Request) -> bool:
+        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
 
     def _enqueue(self, request: Request, state: RequestState) -> None:
         request.move(state)
@@ -125,21 +143,34 @@ class Scheduler:
         queue.push(request.sort_key, request)
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer."""
+        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        ready."""
         for request in self.encodes.arrive(key):
-            request.metrics.encoded_at = time.time()
-            self._enqueue(request, RequestState.READY)
+            if request.state is RequestState.ENCODING and self._has_inputs(request):
+                request.metrics.encoded_at = time.time()
+                self._enqueue(request, RequestState.READY)
 
     def encode_failed(self, key: str, error: str) -> None:
         """The encoder could not do `key`: the requests that wait for it fail, and no others."""
         for request in self.encodes.fail(key):
             self.finish(request, RequestState.FAILED, error=error)
 
+    def input_gone(self, key: str, error: str) -> None:
+        """The encoder could not get the input of `key`: requests of other frontends, or that came
+        meanwhile, have it asked for again. One that has waited so a few times fails."""
+        for request in self.encodes.input_gone(key):
+            request.inputs_gone += 1
+            if request.inputs_gone > MAX_INPUTS_GONE:
+                self.finish(request, RequestState.FAILED, error=error)
+            else:
+                self._enqueue(request, RequestState.WAITING)
+
     def withdrawn(self, keys: Sequence[str]) -> None:
         """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
         for key in keys:
             for request in self.encodes.confirm_withdrawal(key):
-                self._enqueue(request, RequestState.WAITING)
+                if request.state is RequestState.ENCODING:  # of several inputs, this is the first
+                    self._enqueue(request, RequestState.WAITING)
 
     # ------------------------------------------------------------------ planning a step
 
@@ -172,7 +203,8 @@ class Scheduler:
             self.finish(request, RequestState.EXPIRED, error=error)
         for error, requests in self.encodes.drop_overdue():
             for request in requests:
-                self.finish(request, RequestState.FAILED, error=error)
+                if not request.state.final:  # it may have waited for several inputs
+                    self.finish(request, RequestState.FAILED, error=error)
 
     def _preempt(self, request: Request) -> None:
         """Puts `request` back into the queue with its tokens. Its self KV is computed anew when it
@@ -190,8 +222,7 @@ class Scheduler:
         num_tokens = len(self.batch)  # one for each running sequence
         most_tokens = max(self.limits.max_batched_tokens, self.limits.max_len)
         while not self.batch.full and (request := self._ready.first()):
-            key = request.media.key
-            if key not in self.pages and not self.encodes.has_arrived(key):
+            if not self._has_inputs(request):
                 self._ready.discard(request.sort_key)
                 self._enqueue(request, RequestState.WAITING)  # evicted while it waited
                 continue
@@ -204,7 +235,7 @@ class Scheduler:
             self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
-                self.encodes.consume(key)
+                self.encodes.consume(write.key)
                 writes.append(write)
         return admissions, writes
 
@@ -248,7 +279,7 @@ class Scheduler:
             self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
         for request in self.batch.running():
-            if request.media.key in unwritten:
+            if request.cross is not None and request.cross.key in unwritten:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
@@ -281,6 +312,7 @@ class Scheduler:
         request.metrics.finished_at = time.time()
         self.counters[state.value] += 1
         del self.requests[request.id]
+        self.open_tokens -= request.num_input_tokens
         self.outputs.add_end(request, Finished.of(request, reason, error))
 
     @property
@@ -289,6 +321,4 @@ class Scheduler:
         if len(self.batch) or len(self._ready):
             return False
         waiting = self._waiting.first()
-        return waiting is None or not (
-            waiting.media.key in self.pages or self.encodes.allows(waiting.media)
-        )
+        return waiting is None or not self.encodes.allows(self._uncached(waiting))

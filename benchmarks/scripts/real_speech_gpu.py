@@ -135,7 +135,7 @@ class Transcriber:
 
 def _with_length(request: Any, num_tokens: int) -> Any:
     """A short window has fewer encoder tokens than the model's."""
-    request.media = replace(request.media, num_tokens=num_tokens)
+    request.inputs = tuple(replace(media, num_tokens=num_tokens) for media in request.inputs)
     return request
 
 

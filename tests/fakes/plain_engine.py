@@ -72,7 +72,7 @@ class PlainEngine:
         return Request(
             RequestId("plain", next(self._ids)),
             np.array(prompt, np.int64),
-            media,
+            (media,),
             params,
             rules or DecodingRules(),
             max_tokens,

@@ -33,9 +33,7 @@ def run(folder: Path, scenario: Scenario, **options: Any) -> None:
 
 @pytest.mark.parametrize("worker", ["decoder-0", "encoder-0"])
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
-def test_requests_go_on_after_the_death_of_a_worker(
-    t5_folder: Path, worker: str, how: str
-) -> None:
+def test_requests_go_on_after_the_death_of_a_worker(t5_folder: Path, worker: str, how: str) -> None:
     """The only worker of its half, in the middle of streams and of calls without a stream."""
 
     async def scenario(engine: AsyncEngine) -> None:

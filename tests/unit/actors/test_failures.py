@@ -12,17 +12,19 @@ from plain_engine import PlainEngine
 
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     DecoderMessage,
     Encode,
     EncodeFailed,
     EncodeJob,
     EncoderMessage,
+    Input,
     Submit,
 )
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import RequestState
+from antiphon.scheduler.request import Incarnation, RequestState
 
 
 class DeviceLost(RuntimeError):
@@ -146,19 +148,24 @@ def encoder(checkpoints: Any) -> Any:
     config = resolve(str(checkpoints("t5")[0]), {"device": "cpu"})
     from antiphon.families.checkpoint import ModelConfig
 
-    worker, decoder = EncoderWorker(ModelConfig.load(config.model), config), Decoder()
+    worker = EncoderWorker(Incarnation("encoder-0", 0), ModelConfig.load(config.model), config)
+    decoder = Decoder()
     yield worker, decoder
     worker.close()
 
 
-def encode(*texts: list[int]) -> Encode:
-    return Encode([EncodeJob(str(ids), len(ids), np.array(ids, np.int32), 0) for ids in texts])
+def send(worker: EncoderWorker, *texts: list[int]) -> None:
+    """Inputs of texts, and the jobs to encode them."""
+    for ids in texts:
+        worker.send(Input("frontend", str(ids), np.array(ids, np.int32)))
+    jobs = [EncodeJob(str(ids), len(ids), "decoder-0", ("frontend",)) for ids in texts]
+    worker.send(Encode(jobs))
 
 
 def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     worker, decoder = encoder
-    worker.connect({0: decoder})
-    worker.send(encode([5, 6], [10**6], [7]))  # outside the vocabulary
+    worker.connect(Links(here={"decoder-0": decoder}))
+    send(worker, [5, 6], [10**6], [7])  # outside the vocabulary
     wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
     assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
     assert "token ids must be within" in decoder.failed["[1000000]"]
@@ -171,8 +178,8 @@ def test_an_encoder_whose_device_cannot_go_on_dies(
     worker, decoder = encoder
     monkeypatch.setattr(worker.runner, "encode", lost)
     monkeypatch.setattr(worker, "_probe", lost)
-    worker.connect({0: decoder})
-    worker.send(encode([5, 6], [7]))
+    worker.connect(Links(here={"decoder-0": decoder}))
+    send(worker, [5, 6], [7])
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
     assert not decoder.failed
@@ -184,11 +191,11 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     config = resolve(
         str(checkpoints("t5")[0]), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}
     )
-    worker = DecoderWorker(0, engine.model, config, None)
+    worker = DecoderWorker(Incarnation("decoder-0", 0), engine.model, config, None)
     monkeypatch.setattr(worker.replica.runner, "launch", lost)
     monkeypatch.setattr(worker.replica.runner, "probe", lost)
     request = engine.request(np.array([5, 6], np.int32), [0], 6)
-    hidden = engine.encoder.encode([request.media.payload]).hidden
+    hidden = engine.encoder.encode([request.inputs[0].payload]).hidden
 
     class Encoder:
         in_this_process = True
@@ -197,7 +204,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
             assert isinstance(message, Encode)
             worker.send(HiddenStates((message.jobs[0].key,), (2,), hidden))
 
-    worker.connect({0: Encoder()}, lambda output: None)
+    worker.connect(Links(here={"encoder-0": Encoder()}))
     worker.send(Submit([request]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
@@ -205,7 +212,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
 
 def test_a_message_that_no_worker_knows_ends_the_worker_and_is_named(encoder: Any) -> None:
     worker, decoder = encoder
-    worker.connect({0: decoder})
+    worker.connect(Links(here={"decoder-0": decoder}))
     worker.send("encode")
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, AssertionError)

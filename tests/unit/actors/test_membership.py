@@ -44,7 +44,7 @@ def beat(membership: Membership, now: float, *silent: str, **load: int) -> None:
     """A heartbeat of every member but the silent ones, and a tick."""
     for member in list(membership.members.values()):
         if member.name not in silent:
-            membership.heartbeat(member.incarnation, load, 0.0, now)
+            membership.heartbeat(member.incarnation, load, b"", 0.0, now)
     membership.tick(now)
 
 
@@ -76,9 +76,9 @@ def test_a_silent_worker_is_killed_and_starts_again_when_its_end_was_seen() -> N
 
 def test_a_loop_that_stands_still_is_killed() -> None:
     membership = running(hang_timeout=2.0)
-    membership.heartbeat(FIRST, {}, 1.9, 0.5)
+    membership.heartbeat(FIRST, {}, b"", 1.9, 0.5)
     assert membership.take_actions() == []
-    membership.heartbeat(FIRST, {}, 2.4, 1.0)
+    membership.heartbeat(FIRST, {}, b"", 2.4, 1.0)
     assert membership.take_actions()[0] == Kill(FIRST, "its loop has stood still for 2.4 s")
 
 
@@ -200,8 +200,8 @@ def test_heartbeats_of_an_earlier_incarnation_do_not_keep_the_next_one_alive() -
     membership.take_actions()
     for tenth in range(1, 25):
         for member in ("encoder-0", "decoder-1"):
-            membership.heartbeat(Incarnation(member, 1), {}, 0.0, tenth / 10)
-        membership.heartbeat(FIRST, {"open": 1}, 0.0, tenth / 10)
+            membership.heartbeat(Incarnation(member, 1), {}, b"", 0.0, tenth / 10)
+        membership.heartbeat(FIRST, {"open": 1}, b"", 0.0, tenth / 10)
         membership.tick(tenth / 10)
     assert [action.incarnation for action in membership.take_actions()[:1]] == [SECOND]  # type: ignore[union-attr]
 
@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
             case "ready":
                 self.membership.ready(incarnation, "tcp://old", self.now)
             case "heartbeat":
-                self.membership.heartbeat(incarnation, {"open": 9}, 99.0, self.now)
+                self.membership.heartbeat(incarnation, {"open": 9}, b"", 99.0, self.now)
             case "failed":
                 self.membership.failed(incarnation, "old", self.now)
             case "gone":
@@ -312,9 +312,9 @@ class Machine(RuleBasedStateMachine):
 
     def pulse(self) -> None:
         for process in self.processes - self.hung:
-            self.membership.heartbeat(process, {}, 0.0, self.now)
+            self.membership.heartbeat(process, {}, b"", 0.0, self.now)
         for process in self.processes & self.hung:
-            self.membership.heartbeat(process, {}, 3.5, self.now)
+            self.membership.heartbeat(process, {}, b"", 3.5, self.now)
         self.membership.tick(self.now)
         self.carry_out()
 

@@ -18,6 +18,7 @@ from antiphon.encoder import runner as encoder_runner
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
+from antiphon.scheduler.request import Incarnation
 
 TOO_LONG = [
     {"max_model_len": 10**7},
@@ -51,7 +52,7 @@ def test_workers_say_so_before_they_read_weights(
     with pytest.raises(ConfigurationError, match=REFUSAL):
         DecoderRunner(model, config)
     with pytest.raises(ConfigurationError, match=REFUSAL):
-        ColocatedActor().load(model, config, 0, None)
+        ColocatedActor().load(Incarnation("decoder-0", 0), model, config, None)
     assert time.process_time() - began < 1.0
 
 
@@ -80,6 +81,8 @@ def test_a_colocated_worker_claims_its_threads_once(
         colocated_actor, "claim_resources", lambda config, gpu_share: claimed.append(gpu_share)
     )
     config = resolve(str(t5_folder), {"device": "cpu", "num_kv_pages": 200})
-    info = ColocatedActor().load(ModelConfig.load(config.model), config, 0, None, 0.5)
+    info = ColocatedActor().load(
+        Incarnation("decoder-0", 0), ModelConfig.load(config.model), config, None, 0.5
+    )
     assert claimed == [0.5]
     assert info.keys() == {"encoder", "decoder"}

@@ -13,6 +13,7 @@ from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.scheduler.request import Incarnation
 
 
 class InFlight:
@@ -137,7 +138,7 @@ def test_a_worker_that_waits_for_a_batch_does_not_spin(
 ) -> None:
     folder, _ = checkpoints("t5")
     worker = DecoderWorker(
-        0,
+        Incarnation("decoder-0", 0),
         engine.model,
         resolve(str(folder), {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8}),
         None,

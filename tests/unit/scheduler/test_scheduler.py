@@ -53,7 +53,7 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        name(id_), np.arange(2, 2 + prompt), media, SamplingParams(), rules, max_tokens, seed=0,
+        name(id_), np.arange(2, 2 + prompt), (media,), SamplingParams(), rules, max_tokens, seed=0,
         **fields,
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ class Driver:
         for slot in (admission.slot for admission in plan.admissions):
             request = self.scheduler.batch.requests[slot]
             self.numbers[request.order] = request.id.number
-            self.reads[request.id.number] = self.writer[request.media.key]
+            self.reads[request.id.number] = self.writer[request.cross.key]
         self.plans.append(plan)
         return True
 
@@ -512,7 +512,7 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         request = make_request(id_, timeout=1e5)
         sound = np.zeros(4)
         sounds.append(weakref.ref(sound))
-        request.media = replace(request.media, payload=sound)
+        request.inputs = (replace(request.cross, payload=sound),)
         scheduler.add(request)
         scheduler.cancel(name(id_))
     scheduler.outputs.pop()

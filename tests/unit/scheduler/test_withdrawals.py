@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_worker import JobQueue
+from antiphon.actors.encoder_jobs import JobQueue
 from antiphon.actors.messages import EncodeJob
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -39,7 +39,14 @@ def make_scheduler(**changes: int) -> Scheduler:
 def make_request(id_: int, key: str, encoder: int = 0) -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        name(id_), np.arange(2, 4), media, SamplingParams(), DecodingRules(), 3, 0, encoder=encoder
+        name(id_),
+        np.arange(2, 4),
+        (media,),
+        SamplingParams(),
+        DecodingRules(),
+        3,
+        0,
+        encoder=encoder,
     )
 
 
@@ -78,7 +85,7 @@ class Encoder:
         self.begun: list[str] = []
 
     def withdraw(self, keys: tuple[str, ...]) -> None:
-        if withdrawn := self.jobs.withdraw(0, keys):
+        if withdrawn := self.jobs.withdraw("decoder-0", keys):
             self.answers.send(self.system.scheduler.withdrawn, withdrawn)
 
     def begin(self) -> None:
@@ -114,7 +121,7 @@ class System:
         """As a replica's."""
         scheduler = self.scheduler
         for media, encoder in scheduler.next_encodes():
-            job = EncodeJob(media.key, media.num_tokens, None, 0)
+            job = EncodeJob(media.key, media.num_tokens, "decoder-0", ("frontend",))
             self.asking[encoder].send(self.encoders[encoder].jobs.extend, [job])
         plan = scheduler.step()
         for key in scheduler.encodes.pop_unwanted():
@@ -304,8 +311,8 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
 @pytest.mark.parametrize("decoder", [0, 1])
 def test_only_the_decoder_that_asked_withdraws(decoder: int) -> None:
     queue = JobQueue(100)
-    queue.extend([EncodeJob(key, 5, None, 0) for key in "abc"])
-    withdrawn = queue.withdraw(decoder, {"b", "z"})
+    queue.extend([EncodeJob(key, 5, "decoder-0", ("frontend",)) for key in "abc"])
+    withdrawn = queue.withdraw(f"decoder-{decoder}", {"b", "z"})
     assert withdrawn == (("b",) if decoder == 0 else ())
     assert [job.key for job in queue.next_batch()] == (
         ["a", "c"] if decoder == 0 else ["a", "b", "c"]
@@ -323,7 +330,7 @@ def test_a_replica_withdraws(t5_folder: Path) -> None:
     for request in requests[1:]:
         engine.replica.scheduler.cancel(request.id)
     engine.step()
-    assert [media.key for media in engine.unencoded] == [requests[0].media.key]
+    assert [media.key for media in engine.unencoded] == [requests[0].inputs[0].key]
     engine.delay_encodes = False
     ends = engine.run()
     assert [ends[request.id.number].state for request in requests] == [RequestState.DONE] + [

@@ -1,0 +1,195 @@
+"""What an encoder worker has to encode: jobs from decoders, and their inputs from frontends.
+
+A job and its input come from different processes, in any order. A job waits until its input is
+here; when it does not come soon, the worker asks for it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.actors.messages import EncodeJob, Input, InputGone
+
+STORE_BYTES = 1 << 30  # of inputs that came before their jobs; those with a job are always kept
+ASK_SECONDS = 0.03  # an input is mostly on its way when its job comes
+ASK_AGAIN_SECONDS = 0.5  # a frontend may have attached meanwhile, or a message was lost
+
+
+class JobQueue:
+    """Jobs that have not begun and whose inputs are here, the oldest first."""
+
+    def __init__(self, batch_tokens: int) -> None:
+        """`batch_tokens`: at most so many encoder tokens make one batch."""
+        self._batch_tokens = batch_tokens
+        self._jobs: deque[EncodeJob] = deque()
+
+    def extend(self, jobs: Iterable[EncodeJob]) -> None:
+        self._jobs.extend(jobs)
+
+    def next_batch(self) -> list[EncodeJob]:
+        """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
+        jobs: list[EncodeJob] = []
+        tokens = 0
+        while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
+            jobs.append(self._jobs.popleft())
+            tokens += jobs[-1].num_tokens
+        return jobs
+
+    def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
+        """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
+        withdrawn = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
+        self._jobs = deque(
+            job for job in self._jobs if job.decoder != decoder or job.key not in withdrawn
+        )
+        return tuple(withdrawn)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all its jobs. From any thread."""
+        return sum(job.num_tokens for job in list(self._jobs))
+
+    def __contains__(self, key: str) -> bool:
+        return any(job.key == key for job in self._jobs)
+
+
+@dataclass
+class _Held:
+    """An input, and the frontends that have sent it and not said that it is gone."""
+
+    array: np.ndarray
+    frontends: set[str]
+
+
+@dataclass
+class _Lacking:
+    """Jobs for one input that is not here. `asking`: frontends that may hold it, the first one is
+    asked next. `ask_at`: when."""
+
+    jobs: list[EncodeJob]
+    asking: deque[str]
+    ask_at: float
+
+
+class EncoderJobs:
+    """The jobs and inputs of one encoder worker. `clock`: seconds, never set back."""
+
+    def __init__(
+        self,
+        batch_tokens: int,
+        store_bytes: int = STORE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ready = JobQueue(batch_tokens)
+        self.bytes_held = 0
+        self._store_bytes, self._clock = store_bytes, clock
+        self._held: dict[str, _Held] = {}
+        self._lacking: dict[str, _Lacking] = {}
+
+    def __len__(self) -> int:
+        """Jobs that could begin now."""
+        return len(self.ready)
+
+    # ------------------------------------------------------------------ jobs
+
+    def add(self, jobs: Iterable[EncodeJob]) -> None:
+        now = self._clock()
+        for job in jobs:
+            if job.key in self._held:
+                self.ready.extend([job])
+            elif (lacking := self._lacking.get(job.key)) is not None:
+                lacking.jobs.append(job)
+                lacking.asking.extend(set(job.frontends).difference(lacking.asking))
+            else:
+                self._lacking[job.key] = _Lacking([job], deque(job.frontends), now + ASK_SECONDS)
+
+    def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
+        """Removes the jobs of one forward, and returns them with their inputs. These are let go
+        unless other jobs need them."""
+        jobs = self.ready.next_batch()
+        inputs = [self._held[job.key].array for job in jobs]
+        for key in {job.key for job in jobs}:
+            if key not in self.ready:
+                self._drop(key)
+        return jobs, inputs
+
+    def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
+        """Removes jobs of a decoder that have not begun, and returns their keys."""
+        withdrawn = set(self.ready.withdraw(decoder, keys))
+        for key in keys:
+            if (lacking := self._lacking.get(key)) is not None:
+                kept = [job for job in lacking.jobs if job.decoder != decoder]
+                if len(kept) < len(lacking.jobs):
+                    withdrawn.add(key)
+                lacking.jobs = kept
+                if not kept:
+                    del self._lacking[key]
+        for key in withdrawn:
+            if key in self._held and key not in self.ready:
+                self._drop(key)
+        return tuple(withdrawn)
+
+    # ------------------------------------------------------------------ inputs
+
+    def receive(self, message: Input) -> None:
+        """Keeps an input, if a job needs it or there is room; the oldest ones are needed first."""
+        key, array = message.key, message.array
+        if (held := self._held.get(key)) is not None:
+            held.frontends.add(message.frontend)
+            return
+        lacking = self._lacking.pop(key, None)
+        if lacking is None and self.bytes_held + array.nbytes > self._store_bytes:
+            return
+        self._held[key] = _Held(array, {message.frontend})
+        self.bytes_held += array.nbytes
+        if lacking is not None:
+            self.ready.extend(lacking.jobs)
+
+    def gone(self, message: InputGone) -> list[EncodeJob]:
+        """A frontend has let inputs go. Returns the jobs whose inputs nobody holds any more."""
+        failed: list[EncodeJob] = []
+        for key in message.keys:
+            failed += self._gone(message.frontend, key)
+        return failed
+
+    def detach(self, frontend: str) -> list[EncodeJob]:
+        """As if all inputs of `frontend` were gone."""
+        failed: list[EncodeJob] = []
+        for key in [*self._held, *self._lacking]:
+            failed += self._gone(frontend, key)
+        return failed
+
+    def _gone(self, frontend: str, key: str) -> list[EncodeJob]:
+        held, lacking = self._held.get(key), self._lacking.get(key)
+        if held is not None:
+            held.frontends.discard(frontend)
+            if not held.frontends and key not in self.ready:
+                self._drop(key)
+        elif lacking is not None and frontend in lacking.asking:
+            lacking.asking.remove(frontend)
+            lacking.ask_at = self._clock()
+            if not lacking.asking:
+                del self._lacking[key]
+                return lacking.jobs
+        return []
+
+    def _drop(self, key: str) -> None:
+        self.bytes_held -= self._held.pop(key).array.nbytes
+
+    def to_ask(self) -> dict[str, list[str]]:
+        """The keys of inputs to ask for now, by the frontend to be asked."""
+        asked: dict[str, list[str]] = {}
+        if not self._lacking:
+            return asked
+        now = self._clock()
+        for key, lacking in self._lacking.items():
+            if lacking.ask_at <= now:
+                lacking.ask_at = now + ASK_AGAIN_SECONDS
+                asked.setdefault(lacking.asking[0], []).append(key)
+                lacking.asking.rotate(-1)
+        return asked

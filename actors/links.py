@@ -1,0 +1,80 @@
+"""Whom a worker sends to: other workers and frontends, by name."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from antiphon.actors.address import Address
+from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.messages import (
+    AnyPeer,
+    Attach,
+    Detach,
+    LinkMessage,
+    Members,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Links:
+    """For the thread of one worker, which learns of the others by messages.
+
+    `node`: of this process; "" where nothing leaves it. `here`: peers in this process, by name.
+    """
+
+    node: str = ""
+    here: Mapping[str, AnyPeer] = field(default_factory=dict)
+    _addresses: dict[str, Address] = field(default_factory=dict)
+    _senders: dict[str, Sender] = field(default_factory=dict)
+
+    def handle(self, message: LinkMessage) -> None:
+        match message:
+            case Attach(frontend, address):
+                self._set(frontend, address)
+            case Detach(frontend):
+                self._forget(frontend)
+            case Members(members):
+                for member in members:
+                    if not member.alive:
+                        self._forget(member.name)
+                    elif member.address is not None:
+                        self._set(member.name, member.address)
+
+    def peer(self, name: str) -> AnyPeer | None:
+        """None for a peer that has not attached or is gone."""
+        if (peer := self.here.get(name)) is not None:
+            return peer
+        if name not in self._senders and (address := self._addresses.get(name)) is not None:
+            self._senders[name] = Sender(address, self.node)
+        return self._senders.get(name)
+
+    def send(self, name: str, message: Any) -> bool:
+        """False if the message went nowhere: the peer has not attached or is gone. Raises
+        MessageError for a message that cannot travel."""
+        peer = self.peer(name)
+        if peer is None:
+            return False
+        try:
+            peer.send(message)
+        except PeerGone as error:
+            logger.error("%s is taken for dead: %s", name, error)
+            self._forget(name)
+            return False
+        return True
+
+    def _set(self, name: str, address: Address) -> None:
+        if self._addresses.get(name) != address:
+            self._forget(name)
+            self._addresses[name] = address
+
+    def _forget(self, name: str) -> None:
+        self._addresses.pop(name, None)
+        if (sender := self._senders.pop(name, None)) is not None:
+            sender.close()
+
+    def close(self) -> None:
+        for name in list(self._addresses):
+            self._forget(name)
