@@ -56,7 +56,7 @@ class Announcer:
             self._tell_frontends()
 
     async def tell_workers(self) -> None:
-        """Returns when each of them knows. One that does not answer is dead, or is found so soon."""
+        """Returns when each of them knows. One that does not answer is dead, or soon found so."""
         message = Members(self._members())
         told = [
             asyncio.create_task(_outcome(handle.update.remote(message)))

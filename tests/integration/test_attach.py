@@ -77,7 +77,7 @@ def test_another_process_shares_the_workers_until_their_owner_closes(t5_folder: 
         )
         assert other.stdin is not None
         assert other.stdout is not None
-        assert other.stdout.readline() == "twenty-one\n"
+        assert other.stdout.readline() == "twenty one\n"
         assert other.stdout.readline() == "four hundred seven\n"
         assert words(owner, 8) == "eight"
         assert owner.stats()["done"] == 22
