@@ -62,12 +62,10 @@ class ColocatedActor(DecoderActor):
     def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
         """Connects the halves and starts them. `node`: of this process. `frontends`: those in this
         process, by name.
-
-        Every request uses this process's encoder, whichever the router chose.
         """
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
         self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
-        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}), encoder)
+        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}))
 
     def receive(self, message: Message) -> None:
         match message:

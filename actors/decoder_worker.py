@@ -96,10 +96,9 @@ class DecoderWorker(Worker[DecoderMessage]):
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""
         return sketch(self.replica.scheduler.pages.keys)
 
-    def connect(self, links: Links, encoder: str | None = None) -> None:
-        """Starts the loop. `links`: encoders and frontends. `encoder`: name of the one that is
-        asked, whatever requests say."""
-        self._links, self._encoder = links, encoder
+    def connect(self, links: Links) -> None:
+        """Starts the loop. `links`: encoders by the names in requests, and frontends."""
+        self._links = links
         self.start()
 
     # ------------------------------------------------------------------ loop
@@ -160,29 +159,23 @@ class DecoderWorker(Worker[DecoderMessage]):
     def _encode(self, work: list[EncodeCommand]) -> None:
         """Requests the hidden states of media from their encoders."""
         frontends = self.replica.scheduler.encodes.frontends
+        own_name = self.incarnation.name
         for encoder in {command.encoder for command in work}:
             jobs = [
-                EncodeJob(
-                    media.key, media.num_tokens, self.incarnation.name, tuple(frontends(media.key))
-                )
-                for media, index in work
-                if index == encoder
+                EncodeJob(media.key, media.num_tokens, own_name, tuple(frontends(media.key)))
+                for media, name in work
+                if name == encoder
             ]
-            name = self._encoder_name(encoder)
-            if not self._links.send(name, Encode(jobs)):
+            if not self._links.send(encoder, Encode(jobs)):
                 for job in jobs:
-                    self.send(EncodeFailed(job.key, f"its encoder worker, {name}, is gone"))
+                    self.send(EncodeFailed(job.key, f"its encoder worker, {encoder}, is gone"))
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""
         for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
-            keys = tuple(key for key, index in withdrawals if index == encoder)
-            name = self._encoder_name(encoder)
-            if not self._links.send(name, Withdraw(self.incarnation.name, keys)):
+            keys = tuple(key for key, name in withdrawals if name == encoder)
+            if not self._links.send(encoder, Withdraw(self.incarnation.name, keys)):
                 self.send(Withdrawn(keys))
-
-    def _encoder_name(self, index: int) -> str:
-        return self._encoder or f"encoder-{index}"
 
 
 def _failed(request_id: RequestId, error: str) -> StepOutput:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from antiphon.actors.messages import FrontendMessage, Member, Message
-from antiphon.scheduler.router import Route
 
 Handle = Callable[[FrontendMessage], None]
 
@@ -23,14 +22,6 @@ class Workers(ABC):
     info: dict[str, Any]
     members: list[Member]
     colocated: bool
-
-    def encoder(self, route: Route) -> str:
-        """Name of the encoder worker that encodes for requests on `route`."""
-        return f"encoder-{route.decoder if self.colocated else route.encoder}"
-
-    def decoder(self, route: Route) -> str:
-        """Name of the decoder worker on `route`."""
-        return f"decoder-{route.decoder}"
 
     @abstractmethod
     def send(self, worker: str, message: Message) -> None:

@@ -47,14 +47,13 @@ class Dispatcher:
         """`inputs`: those of the request, in its order."""
         if self.workers is None:
             return
-        encoder = self.workers.encoder(route)
         for media in inputs:
             self.inputs.use(media.key, media.payload, request.id.number)
         try:
-            self._send_ahead(encoder, inputs)
+            self._send_ahead(route.encoder, inputs)
         except Exception as error:
             return self._not_sent(request, error)
-        self._outbox.setdefault(self.workers.decoder(route), []).append(request)
+        self._outbox.setdefault(route.decoder, []).append(request)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -70,13 +69,13 @@ class Dispatcher:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
-            self._send(self.workers.decoder(route), Cancel(request.id))
+            self._send(route.decoder, Cancel(request.id))
             self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
-            self._send(self.workers.decoder(route), Stop(request.id))
+            self._send(route.decoder, Stop(request.id))
 
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and their encoders

@@ -138,12 +138,13 @@ class EngineLife:
         logger.info("loading %s", self.config.model.model)
         starting = _in_own_thread(self._launch, given_up)
         try:
-            self.requests.dispatcher.workers = workers = await asyncio.wrap_future(starting)
+            workers = await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
             given_up.set()
             starting.add_done_callback(_close_if_started)
             raise
         self._loop, self._dead = asyncio.get_running_loop(), None
+        self.requests.connect(workers)
         self.preparation.start()
         workers.attach(self.requests.frontend, self._loop, self.requests.handle)
         self.requests.handle(Members(workers.members))

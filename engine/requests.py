@@ -10,6 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from antiphon.actors.messages import FrontendMessage, Members, NeedInput, Output
+from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -23,7 +24,7 @@ from antiphon.inputs.detokenizer import TextStream
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
-from antiphon.scheduler.router import Route, Router
+from antiphon.scheduler.router import Route, Router, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,20 @@ class OpenRequests:
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
-        self.router = Router(num_encoders, num_decoders)
+        encoders = [WorkerState(f"encoder-{i}", "encoder") for i in range(num_encoders)]
+        decoders = [WorkerState(f"decoder-{i}", "decoder") for i in range(num_decoders)]
+        self.router = Router([*encoders, *decoders])
         self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self._open: dict[int, OpenRequest] = {}  # by number
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def connect(self, workers: Workers) -> None:
+        """Requests go to these workers from now on."""
+        self.dispatcher.workers = workers
+        self.router.paired = workers.colocated
 
     # ------------------------------------------------------------------ to a worker
 
@@ -99,6 +107,7 @@ class OpenRequests:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
         route = self.router.route(media.key, media.num_tokens)
+        assert route is not None  # no worker drains or dies yet
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
@@ -198,5 +207,5 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
         del self._open[request.id.number]
-        self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
+        self.router.release(opened.route, request.encoder_tokens)
         self.dispatcher.release(request, encoded)

@@ -27,17 +27,17 @@ CHECK_SECONDS = 1.0  # between two checks for overdue work
 
 
 class EncodeCommand(NamedTuple):
-    """Asks encoder worker number `encoder` for the hidden states of `media`."""
+    """Asks the worker `encoder` for the hidden states of `media`."""
 
     media: Media
-    encoder: int
+    encoder: str
 
 
 class Withdrawal(NamedTuple):
-    """Tells encoder worker number `encoder` not to begin the work under `key`."""
+    """Tells the worker `encoder` not to begin the work under `key`."""
 
     key: str
-    encoder: int
+    encoder: str
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Work:
     """One input that an encoder was asked for, until its cross KV is about to be written."""
 
     num_tokens: int
-    encoder: int
+    encoder: str
     order: int  # of asking, over all encoders
     since: float  # when it was asked for, or when its encoder last answered earlier work
     waiters: dict[RequestId, Request] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class EncodeLedger:
         self._clock, self._counters = clock, counters
         self._work: dict[str, _Work] = {}
         self._opened = 0  # works since the start
-        self._answers: dict[int, _Answer] = {}  # by encoder
+        self._answers: dict[str, _Answer] = {}  # by encoder
         self._next_check = -math.inf
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
@@ -106,7 +106,7 @@ class EncodeLedger:
 
     # ------------------------------------------------------------------ asking and waiting
 
-    def ask(self, media: Media, encoder: int) -> EncodeCommand:
+    def ask(self, media: Media, encoder: str) -> EncodeCommand:
         """Opens work for `media`, for which there is none."""
         assert media.key not in self._work
         self._opened += 1
@@ -225,7 +225,7 @@ class EncodeLedger:
 
     def _overdue_error(self, work: _Work) -> str:
         return (
-            f"encoder {work.encoder} sent no hidden states within {self.timeout:g} s "
+            f"{work.encoder} sent no hidden states within {self.timeout:g} s "
             f"(encode_timeout): its worker hangs, or the message was lost"
         )
 

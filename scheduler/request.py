@@ -119,7 +119,7 @@ class Request:
     streams: bool = False  # its tokens are sent as they come, not only at its end
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
-    encoder: int = 0  # index of the encoder worker; set by the router
+    encoder: str = ""  # name of the encoder worker; set by the router
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
@@ -152,6 +152,11 @@ class Request:
     def cross(self) -> Media | None:
         """The input that the decoder attends to, if there is one."""
         return next((media for media in self.inputs if media.position is None), None)
+
+    @property
+    def encoder_tokens(self) -> int:
+        """Of all its inputs."""
+        return sum(media.num_tokens for media in self.inputs)
 
     @property
     def cross_len(self) -> int:

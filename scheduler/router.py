@@ -1,60 +1,176 @@
 """Chooses an encoder worker and a decoder replica for each request.
 
-The least loaded pair, unless another one already has the request's media.
+A worker's load is in encoder tokens: what it reported last, with what this frontend has sent to it
+and seen end since. So several frontends share workers without talking to each other. Between two
+reports the estimate misses what the others send, and what was on its way when a report was made.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.sketch import fingerprint, fingerprints
 
 REMEMBERED_MEDIA = 65_536
+LOAD = "tokens"  # the entry of a report that a router reads
+
+Role = Literal["encoder", "decoder"]
 
 
 class Route(NamedTuple):
-    """Indices of the workers that a request goes through."""
+    """Names of the workers that a request goes through."""
 
-    encoder: int
-    decoder: int
+    encoder: str
+    decoder: str
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker as its last report and the supervisor say.
+
+    `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
+    requests. `load`: its counters; "tokens" is read here: encoder tokens of its open requests, or
+    of its queue, and "heartbeats", their number, tells a new report from an old one. `held`: a
+    sketch of the content keys that it holds.
+    """
+
+    name: str
+    role: Role
+    epoch: int = 0
+    alive: bool = True
+    draining: bool = False
+    load: Mapping[str, float] = field(default_factory=dict)
+    held: bytes = b""
+
+    @property
+    def incarnation(self) -> Incarnation:
+        return Incarnation(self.name, self.epoch)
+
+
+class _Worker:
+    """A worker as the router sees it."""
+
+    def __init__(self, state: WorkerState) -> None:
+        self.state = state
+        self.reported = state.load.get(LOAD, 0.0)
+        self.has_reported = LOAD in state.load
+        self.since = 0  # tokens sent, without those that ended, since the report
+        self.held = fingerprints(state.held)
+
+    def update(self, state: WorkerState) -> None:
+        if state.load != self.state.load:  # its count of heartbeats differs at least
+            self.reported, self.since = state.load.get(LOAD, 0.0), 0
+            self.has_reported = LOAD in state.load
+        if state.held != self.state.held:
+            self.held = fingerprints(state.held)
+        self.state = state
+
+    @property
+    def load(self) -> float:
+        return max(0.0, self.reported + self.since)
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.state.alive and not self.state.draining
 
 
 class Router:
-    """A worker's load is the number of encoder tokens of its open requests.
+    """The least loaded pair of workers, unless a decoder already has the request's media, or was
+    sent it last, and has at most `imbalance_tokens` more load than the least loaded one.
 
-    A request goes where its media was last sent, unless that decoder has over `imbalance_tokens`
-    more load than the least loaded one.
+    `paired`: both halves share processes, so that a request's encoder is the one with its decoder's
+    number.
     """
 
     def __init__(
-        self, num_encoders: int, num_decoders: int, imbalance_tokens: int = 65_536
+        self,
+        workers: Iterable[WorkerState] = (),
+        imbalance_tokens: int = 65_536,
+        paired: bool = False,
     ) -> None:
-        self.encoder_load = [0] * num_encoders
-        self.decoder_load = [0] * num_decoders
-        self.imbalance_tokens = imbalance_tokens
-        self._last_route: OrderedDict[str, Route] = OrderedDict()  # by media key
+        self.imbalance_tokens, self.paired = imbalance_tokens, paired
+        self._workers: dict[str, _Worker] = {}
+        self._last_decoder: OrderedDict[str, str] = OrderedDict()  # by media key
+        self.update(workers)
 
-    def route(self, key: str, num_tokens: int) -> Route:
-        """Adds a request's load to its route. `release` removes it when the request ends."""
-        route = self._last_route.get(key)
-        if route is None or self._overloaded(route.decoder):
-            route = Route(_least(self.encoder_load), _least(self.decoder_load))
-        self._remember(key, route)
-        self.encoder_load[route.encoder] += num_tokens
-        self.decoder_load[route.decoder] += num_tokens
-        return route
+    def update(self, workers: Iterable[WorkerState]) -> None:
+        """All workers as they are now; those that are missing exist no more."""
+        known, self._workers = self._workers, {}
+        for state in workers:
+            worker = known.get(state.name)
+            if worker is None or worker.state.epoch != state.epoch:
+                worker = _Worker(state)  # nothing of its last life is left
+            else:
+                worker.update(state)
+            self._workers[state.name] = worker
+
+    @property
+    def states(self) -> list[WorkerState]:
+        return [worker.state for worker in self._workers.values()]
+
+    def incarnation(self, name: str) -> Incarnation | None:
+        """The present life of a worker; None while it has none."""
+        worker = self._workers.get(name)
+        return worker.state.incarnation if worker is not None and worker.state.alive else None
+
+    def load_of(self, name: str) -> float:
+        return self._workers[name].load
+
+    def route(self, key: str, num_tokens: int, only: str | None = None) -> Route | None:
+        """Adds a request's load to its route. `release` removes it when the request ends.
+
+        `only`: the one decoder that the request may go to. None while no worker takes it.
+        """
+        decoders = self._takers("decoder", only)
+        if not decoders:
+            return None
+        decoder = self._decoder_for(key, decoders)
+        encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
+        if not encoders:
+            return None
+        encoder = min(encoders, key=lambda worker: worker.load)
+        self._remember(key, decoder.state.name)
+        encoder.since += num_tokens
+        decoder.since += num_tokens
+        return Route(encoder.state.name, decoder.state.name)
 
     def release(self, route: Route, num_tokens: int) -> None:
-        self.encoder_load[route.encoder] -= num_tokens
-        self.decoder_load[route.decoder] -= num_tokens
+        """The request has ended. An encoder that reports its queue had long been done with it."""
+        if (decoder := self._workers.get(route.decoder)) is not None:
+            decoder.since -= num_tokens
+        encoder = self._workers.get(route.encoder)
+        if encoder is not None and not encoder.has_reported:
+            encoder.since -= num_tokens
 
-    def _overloaded(self, decoder: int) -> bool:
-        return self.decoder_load[decoder] - min(self.decoder_load) > self.imbalance_tokens
+    def _takers(self, role: Role, only: str | None) -> list[_Worker]:
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.state.role == role
+            and worker.takes_requests
+            and (only is None or worker.state.name == only)
+        ]
 
-    def _remember(self, key: str, route: Route) -> None:
-        self._last_route[key] = route
-        self._last_route.move_to_end(key)
-        if len(self._last_route) > REMEMBERED_MEDIA:
-            self._last_route.popitem(last=False)
+    def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
+        """The least loaded decoder that has the media of `key`, or else the least loaded one."""
+        least = min(decoders, key=lambda worker: worker.load)
+        last, held = self._last_decoder.get(key), fingerprint(key)
+        owners = [
+            worker
+            for worker in decoders
+            if (worker.state.name == last or held in worker.held)
+            and worker.load - least.load <= self.imbalance_tokens
+        ]
+        return min(owners, key=lambda worker: worker.load, default=least)
 
+    @staticmethod
+    def _partner(decoder: _Worker) -> str:
+        return decoder.state.name.replace("decoder", "encoder", 1)
 
-def _least(loads: list[int]) -> int:
-    """Index of the smallest load; the first of equal ones."""
-    return min(range(len(loads)), key=loads.__getitem__)
+    def _remember(self, key: str, decoder: str) -> None:
+        self._last_decoder[key] = decoder
+        self._last_decoder.move_to_end(key)
+        if len(self._last_decoder) > REMEMBERED_MEDIA:
+            self._last_decoder.popitem(last=False)

@@ -271,7 +271,7 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
             stats = await engine.stats()
             assert (stats["open"], stats["done"], stats["cancelled"]) == (0, 60, 1)
             assert stats["kv_pages_available"] == stats["kv_pages"]
-            assert sum(engine.requests.router.decoder_load) == 0
+            assert engine.requests.router.load_of("decoder-0") == 0
 
     asyncio.run(run())
 
@@ -310,7 +310,7 @@ def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
 
 def test_a_dead_worker_ends_its_requests_with_a_clear_error(t5_folder: Path) -> None:
     with Engine(str(t5_folder)) as engine:
-        ray.kill(engine.workers.decoders[0])
+        ray.kill(engine.workers.decoders["decoder-0"])
         task = lambda: [
             engine.generate("in words: 5", SamplingParams(ignore_eos=True), use_tqdm=False)
             for _ in range(50)

@@ -14,6 +14,7 @@ import pytest
 from paths import RECORDINGS
 
 from antiphon import AntiphonError, AsyncEngine, Engine, SamplingParams
+from antiphon.actors.messages import Message, Submit
 from antiphon.config.errors import (
     ConfigurationError,
     EngineDeadError,
@@ -176,19 +177,20 @@ def test_an_error_of_any_kind_is_that_inputs_alone(
 def test_a_request_that_cannot_be_sent_fails_alone(
     t5: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = t5._async.workers.submit  # type: ignore[union-attr]
+    send = t5._async.workers.send  # type: ignore[union-attr]
 
-    def picky(decoder: int, requests: list[Any]) -> None:
-        if any(request.max_tokens == 13 for request in requests):
-            raise TypeError("cannot pickle")
-        submit(decoder, requests)
+    def picky(worker: str, message: Message) -> None:
+        match message:
+            case Submit(requests) if any(request.max_tokens == 13 for request in requests):
+                raise TypeError("cannot travel")
+        send(worker, message)
 
-    monkeypatch.setattr(t5._async.workers, "submit", picky)
+    monkeypatch.setattr(t5._async.workers, "send", picky)
     params = [SamplingParams(max_tokens=count) for count in (12, 13, 14)]
     outputs = t5.generate(["in words: 5"] * 3, params, use_tqdm=False)
     assert [output.error is None for output in outputs] == [True, False, True]
     with pytest.raises(
-        RequestFailed, match="could not be sent to its worker: TypeError: cannot pickle"
+        RequestFailed, match="could not be sent to its worker: TypeError: cannot travel"
     ):
         _ = outputs[1].outputs
     assert text(t5) == "forty two"

@@ -195,6 +195,7 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     monkeypatch.setattr(worker.replica.runner, "launch", lost)
     monkeypatch.setattr(worker.replica.runner, "probe", lost)
     request = engine.request(np.array([5, 6], np.int32), [0], 6)
+    request.encoder = "encoder-0"
     hidden = engine.encoder.encode([request.inputs[0].payload]).hidden
 
     class Encoder:

@@ -35,8 +35,11 @@ def make_scheduler(clock: Clock | None = None, **changes: Any) -> Scheduler:
 
 def make_request(id_: int, *inputs: Media, prompt: int = 12) -> Request:
     rules = DecodingRules()
-    request_id = RequestId("frontend", id_)
-    return Request(request_id, np.arange(2, 2 + prompt), inputs, SamplingParams(), rules, 3, 0)
+    return Request(name(id_), np.arange(2, 2 + prompt), inputs, SamplingParams(), rules, 3, 0)
+
+
+def name(number: int) -> RequestId:
+    return RequestId("frontend", number)
 
 
 def attended(key: str, tokens: int = 10) -> Media:
@@ -70,7 +73,7 @@ def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> N
     assert request.state is RequestState.READY
     assert asked(scheduler) == ["a"]
     plan = run_step(scheduler)
-    assert plan.ids.tolist() == [request.order]
+    assert plan.ids.tolist() == [3]  # the third to arrive
     assert plan.cross_lens.tolist() == [0]
     assert plan.cross_writes == []
     assert scheduler.pages.num_available == PAGES - 3  # of 12 prompt tokens
@@ -111,7 +114,7 @@ def test_the_inputs_of_a_request_are_asked_for_together_or_not_at_all() -> None:
     scheduler.add(make_request(2, placed("b", 0)))
     assert asked(scheduler) == ["a", "b"]
     assert second.state is RequestState.WAITING  # "a" is under way, "c" has no room
-    scheduler.cancel(RequestId("frontend", 0))
+    scheduler.cancel(name(0))
     for withdrawal in scheduler.encodes.pop_withdrawals():
         scheduler.withdrawn([withdrawal.key])
     assert asked(scheduler) == ["a", "c"]
@@ -154,7 +157,7 @@ def test_a_request_whose_inputs_were_both_withdrawn_asks_for_them_once_more() ->
     scheduler = make_scheduler()
     scheduler.add(make_request(0, placed("a", 0), placed("b", 4)))
     asked(scheduler)
-    scheduler.cancel(RequestId("frontend", 0))
+    scheduler.cancel(name(0))
     assert len(scheduler.encodes.pop_withdrawals()) == 2
     scheduler.add(request := make_request(1, placed("a", 0), placed("b", 4)))
     assert asked(scheduler) == []  # joins what may still come

@@ -462,12 +462,14 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver = Driver(make_scheduler(clock=clock, encode_timeout=60, encode_ahead_tokens=30))
     scheduler = driver.scheduler
     for id_ in range(4):
-        scheduler.add(make_request(id_, cross=10, encoder=5))
+        scheduler.add(make_request(id_, cross=10, encoder="encoder-5"))
     driver.ask()
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers[5] = _Answer(0, clock.now)  # heard of before any of these
+        scheduler.encodes._answers["encoder-5"] = _Answer(
+            0, clock.now
+        )  # heard of before any of these
         scheduler.expire()
     assert not driver.ended
     driver.deliver("media1")
@@ -480,7 +482,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver.step()
     lost = driver.ended[0]
     assert lost.state is RequestState.FAILED
-    assert "encoder 5 sent no hidden states within 60 s" in lost.error
+    assert "encoder-5 sent no hidden states within 60 s" in lost.error
     driver.encoding.remove("media0")
     driver.run()
     assert {driver.ended[id_].state for id_ in (1, 2, 3)} == {RequestState.DONE}

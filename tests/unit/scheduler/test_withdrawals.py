@@ -36,18 +36,12 @@ def make_scheduler(**changes: int) -> Scheduler:
     return Scheduler(Limits(**{**limits, **changes}), PagePool(64))
 
 
-def make_request(id_: int, key: str, encoder: int = 0) -> Request:
+def make_request(id_: int, key: str, encoder: str = "0") -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        name(id_),
-        np.arange(2, 4),
-        (media,),
-        SamplingParams(),
-        DecodingRules(),
-        3,
-        0,
+        name(id_), np.arange(2, 4), (media,), SamplingParams(), DecodingRules(), 3, 0,
         encoder=encoder,
-    )
+    )  # fmt: skip
 
 
 def name(number: int) -> RequestId:
@@ -122,14 +116,15 @@ class System:
         scheduler = self.scheduler
         for media, encoder in scheduler.next_encodes():
             job = EncodeJob(media.key, media.num_tokens, "decoder-0", ("frontend",))
-            self.asking[encoder].send(self.encoders[encoder].jobs.extend, [job])
+            index = int(encoder)
+            self.asking[index].send(self.encoders[index].jobs.extend, [job])
         plan = scheduler.step()
         for key in scheduler.encodes.pop_unwanted():
             self.hidden.discard(key)
         withdrawals = scheduler.encodes.pop_withdrawals()
         for encoder in {index for _, index in withdrawals}:
             keys = tuple(key for key, index in withdrawals if index == encoder)
-            self.asking[encoder].send(self.encoders[encoder].withdraw, keys)
+            self.asking[int(encoder)].send(self.encoders[int(encoder)].withdraw, keys)
         if plan is not None:
             for write in plan.cross_writes:
                 self.hidden.remove(write.key)
@@ -195,7 +190,7 @@ def test_every_request_ends_once_whatever_is_withdrawn(
     for kind, first, second in events:
         if kind == "add":
             keys[len(keys)] = first
-            scheduler.add(make_request(len(keys) - 1, first, second))
+            scheduler.add(make_request(len(keys) - 1, first, str(second)))
         elif kind == "cancel":
             if name(first) in scheduler.requests:
                 cancelled.add(first)
@@ -266,7 +261,7 @@ def test_who_comes_while_the_withdrawal_travels_is_served() -> None:
     ask_for(system, "a")
     system.scheduler.cancel(name(0))
     system.step()
-    system.scheduler.add(make_request(1, "a", encoder=1))
+    system.scheduler.add(make_request(1, "a", encoder="1"))
     system.step()  # waits for the answer, whichever it is
     assert system.scheduler.requests[name(1)].state is RequestState.ENCODING
     system.asking[0].deliver_all()
@@ -297,7 +292,7 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
         scheduler.add(make_request(id_, key))
     scheduler.next_encodes()
     scheduler.cancel(name(1))
-    assert scheduler.encodes.pop_withdrawals() == [("b", 0)]
+    assert scheduler.encodes.pop_withdrawals() == [("b", "0")]
     now[0] = 50.0
     scheduler.withdrawn(("b",))
     now[0] = 100.0
@@ -308,14 +303,14 @@ def test_a_withdrawal_says_nothing_about_work_that_is_still_in_line() -> None:
     assert name(0) not in scheduler.requests
 
 
-@pytest.mark.parametrize("decoder", [0, 1])
-def test_only_the_decoder_that_asked_withdraws(decoder: int) -> None:
+@pytest.mark.parametrize("decoder", ["decoder-0", "decoder-1"])
+def test_only_the_decoder_that_asked_withdraws(decoder: str) -> None:
     queue = JobQueue(100)
     queue.extend([EncodeJob(key, 5, "decoder-0", ("frontend",)) for key in "abc"])
-    withdrawn = queue.withdraw(f"decoder-{decoder}", {"b", "z"})
-    assert withdrawn == (("b",) if decoder == 0 else ())
+    withdrawn = queue.withdraw(decoder, {"b", "z"})
+    assert withdrawn == (("b",) if decoder == "decoder-0" else ())
     assert [job.key for job in queue.next_batch()] == (
-        ["a", "c"] if decoder == 0 else ["a", "b", "c"]
+        ["a", "c"] if decoder == "decoder-0" else ["a", "b", "c"]
     )
 
 
