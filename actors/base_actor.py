@@ -3,7 +3,6 @@
 Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
-import gc
 import time
 from abc import ABC, abstractmethod
 
@@ -16,6 +15,7 @@ from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import Message
 from antiphon.actors.worker import set_threads
 from antiphon.config.options import EngineConfig
+from antiphon.runtime.garbage import freeze_heap
 
 
 class WorkerActor(ABC):
@@ -84,13 +84,3 @@ def claim_resources(config: EngineConfig, gpu_share: float) -> None:
     set_threads(config.workers.num_threads)
     if 0.0 < gpu_share < 1.0:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
-
-
-def freeze_heap() -> None:
-    """Exempts all objects that exist now from garbage collection. Called once a process has loaded.
-
-    A full collection walks the million objects of torch, Ray and the model: it would hold every
-    request of the process up for 0.15 to 0.3 s.
-    """
-    gc.collect()
-    gc.freeze()

@@ -20,6 +20,7 @@ from antiphon.config.errors import RequestFailed
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.garbage import frozen_heap
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState
 
 NAME = "benchmark"  # of this frontend
@@ -119,7 +120,7 @@ def throughput(folder: str, options: dict[str, Any], load: Load) -> tuple[Row, d
     try:
         _warm(engine, warm_ups(engine.info))
         sizes, before = load.sizes(engine.audio is not None), engine.steps
-        with PeakMemory() as memory:
+        with frozen_heap(), PeakMemory() as memory:
             began = time.perf_counter()
             engine.run(sizes, len(sizes))
             took = time.perf_counter() - began
@@ -138,11 +139,12 @@ def latency(
     """A closed loop, as `serving.run_latency`: one row for each concurrency."""
     engine, rows = LocalEngine(folder, options, load), []
     try:
-        for callers in concurrencies:
-            _warm(engine, callers)
-            began = time.perf_counter()
-            took = engine.run(load.sizes(engine.audio is not None), callers)
-            rows.append(closed_loop_row(callers, took, time.perf_counter() - began))
+        with frozen_heap():
+            for callers in concurrencies:
+                _warm(engine, callers)
+                began = time.perf_counter()
+                took = engine.run(load.sizes(engine.audio is not None), callers)
+                rows.append(closed_loop_row(callers, took, time.perf_counter() - began))
         return rows, engine.info
     finally:
         engine.close()

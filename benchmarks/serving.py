@@ -1,7 +1,6 @@
 """The engine as users run it: offline throughput, and latency with a fixed number of callers."""
 
 import asyncio
-import gc
 import itertools
 import statistics
 import time
@@ -16,6 +15,7 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.audio_config import AudioConfig
+from antiphon.runtime.garbage import frozen_heap
 
 SEED = 17
 SPREAD = 0.9  # of the logarithm of mixed output lengths
@@ -116,8 +116,6 @@ class Requests:
 async def _warm(engine: AsyncEngine, load: Load, count: int) -> None:
     requests = Requests(engine, load.input_size)
     await asyncio.gather(*(requests.one(*load.warm_up) for _ in range(count)))
-    gc.collect()  # a full collection takes 0.3 s: none shall fall into some measurements
-    gc.freeze()
 
 
 def warm_ups(info: dict[str, Any]) -> int:
@@ -183,14 +181,16 @@ async def run_throughput(
     began = time.perf_counter()
     async with AsyncEngine(model, **options) as engine:
         ready = time.perf_counter() - began
-        return {**await throughput(engine, load), "ready_s": ready}, _info(engine)
+        with frozen_heap():
+            return {**await throughput(engine, load), "ready_s": ready}, _info(engine)
 
 
 async def run_latency(
     model: str, options: dict[str, Any], load: Load, concurrencies: list[int]
 ) -> tuple[list[Row], dict[str, Any]]:
     async with AsyncEngine(model, **options) as engine:
-        rows = [await latency(engine, load, callers) for callers in concurrencies]
+        with frozen_heap():
+            rows = [await latency(engine, load, callers) for callers in concurrencies]
         return rows, _info(engine)
 
 

@@ -167,6 +167,7 @@ def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> Ste
         ids=slots,
         query_lens=ones,
         kv_lens=ones * length,
+        samples=ones > 0,
         self_table=tables[:, :own],
         cross_table=tables[:, own:],
         cross_lens=ones * cross_len,

@@ -82,6 +82,7 @@ def _run(
 ) -> bool:
     """Shows the results in the order of the prompts. True if any prompt failed."""
     from antiphon.engine.sync_engine import Engine
+    from antiphon.runtime.garbage import frozen_heap
 
     failed = False
     waiting: dict[int, RequestOutput] = {}  # results whose predecessors are missing
@@ -89,6 +90,7 @@ def _run(
     with (
         engine_errors(),
         Engine(model, **engine) as running,
+        frozen_heap(),
         Console(quiet, len(texts), "prompt") as console,
     ):
         for index, result in running.generate_as_completed(texts, params, **options):

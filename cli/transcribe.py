@@ -105,13 +105,14 @@ def _run(
 ) -> bool:
     """Transcribes, and shows each result as it is made. True if any recording failed."""
     from antiphon.engine.sync_engine import Engine
+    from antiphon.runtime.garbage import frozen_heap
 
     def sources() -> Iterator[Path | bytes]:
         for recording in recordings:
             yield recording.source()
 
     failed = False
-    with engine_errors(), Engine(model, **engine) as running:
+    with engine_errors(), Engine(model, **engine) as running, frozen_heap():
         results = running.transcribe_as_completed(sources(), progress=console.progress, **options)
         for index, result in results:
             recording = recordings[index]

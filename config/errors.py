@@ -8,7 +8,8 @@ AntiphonError
 ├── InputError                a prompt, a clip or parameters that cannot be served (a ValueError)
 │   ├── PromptError
 │   ├── AudioError
-│   └── SamplingError
+│   ├── SamplingError
+│   └── ManifestError         a line of a manifest, or a row of a dataset, of the wrong form
 └── RequestError              how a request that was accepted ended without a result
     ├── RequestRefused        can never fit; the message has the numbers
     ├── RequestCancelled
@@ -53,6 +54,10 @@ class AudioError(InputError):
 
 class SamplingError(InputError):
     """Sampling parameters out of range."""
+
+
+class ManifestError(InputError):
+    """A line of a manifest, or a row of a dataset, that does not say what to do."""
 
 
 class RequestError(AntiphonError):

@@ -100,7 +100,7 @@ class SchedulerOptions:
 
     max_num_seqs: int = _option(64, "sequences that decode together")
     max_num_batched_tokens: int = _option(4096, "tokens of one decoder step")
-    num_scheduler_steps: int = _option(1, "decoder steps launched per round of the scheduler")
+    num_scheduler_steps: int = _option(1, "decoder steps launched ahead of results")
     max_waiting_requests: int = _option(100_000, "more are refused")
     encode_timeout: float = _option(
         600.0, "seconds without an answer from its encoder until an input fails"

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from antiphon.config import foreign_sampling
@@ -20,7 +20,7 @@ def _checked_constructor(cls: Class) -> Class:
     in `given` which names were set.
     """
     generated = cls.__init__  # type: ignore[misc]
-    defaults = {option.name: _default(option) for option in fields(cls)}
+    names = {option.name for option in fields(cls)}
 
     @functools.wraps(generated)
     def constructor(self: Any, *positional: Any, **options: Any) -> None:
@@ -28,39 +28,31 @@ def _checked_constructor(cls: Class) -> Class:
             raise SamplingError(
                 "give sampling parameters by name, as in SamplingParams(temperature=0.5)"
             )
-        for name in [name for name in options if name not in defaults]:
+        for name in [name for name in options if name not in names]:
             _refuse(name, options.pop(name))
-        given_before = options.pop("given", None)
-        if given_before is None:
-            values = plain_values(options)
-        elif isinstance(given_before, frozenset):
-            values = _values_of_copy(options, given_before, defaults)
-        else:
-            raise _unknown("given")
-        generated(self, **values, given=frozenset(values))
+        if options.get("given") is not None:
+            options = _set_in_copy(options)
+        options.pop("given", None)
+        values = plain_values(options)
+        generated(self, **values, given=frozenset(name for name in values if name in options))
 
     cls.__init__ = constructor  # type: ignore[misc]
     return cls
 
 
-def _values_of_copy(
-    options: Mapping[str, Any], given_before: frozenset[str], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values that count as set in a copy by `dataclasses.replace`, which passes every field.
+def _set_in_copy(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that count as set in a copy by `dataclasses.replace`.
 
-    They are those that were set before, and new ones that differ from the default.
+    `replace` passes the changes first, then every other field in the order of the class, which
+    begins with `given`. So what comes before `given` is set anew, and what comes behind it is set
+    if it was set before.
     """
-    # Fields that were never set hold the default object itself: checking all would take 0.1 ms.
-    candidates = {
-        name: value
-        for name, value in options.items()
-        if name in given_before or value is not defaults[name]
-    }
-    return {
-        name: value
-        for name, value in plain_values(candidates).items()
-        if name in given_before or value != defaults[name]
-    }
+    given_before = options["given"]
+    if not isinstance(given_before, frozenset):
+        raise _unknown("given")
+    names = list(options)
+    changes = names[: names.index("given")]
+    return {name: options[name] for name in names if name in changes or name in given_before}
 
 
 def _refuse(name: str, value: Any) -> None:
@@ -76,10 +68,6 @@ def _unknown(name: str) -> SamplingError:
     return SamplingError(f"unknown sampling parameter '{name}'.{nearest(name, list(CHECKS))}")
 
 
-def _default(option: Field[Any]) -> Any:
-    return option.default if option.default_factory is MISSING else option.default_factory()
-
-
 @_checked_constructor
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
@@ -87,7 +75,8 @@ class SamplingParams:
 
     None always stands for the default. Parameters that are not set take the value of the
     checkpoint's generation config where it has one (temperature, top_p, top_k, min_p,
-    repetition_penalty, max_tokens, min_tokens).
+    repetition_penalty, max_tokens, min_tokens). What is set holds, whether by the constructor or
+    by `dataclasses.replace`, and also where it equals the default.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, min_p: probabilities.
     seed: the same seed gives the same text, whatever else is in the batch; sample i of n uses
@@ -103,6 +92,8 @@ class SamplingParams:
     other tools have and that are not honored here.
     """
 
+    # The names that were set; the constructor fills it in. The first field: see `_set_in_copy`.
+    given: frozenset[str] = field(default=frozenset(), repr=False)
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -123,8 +114,6 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     skip_special_tokens: bool = True
     logprob_token_ids: Sequence[int] | None = None
-    # The names that were set; the constructor fills it in.
-    given: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

@@ -15,7 +15,6 @@ import numpy as np
 from torch import nn
 
 from antiphon.attention.interface import PlannedAttention
-from antiphon.decoder.sampling.settings import SamplingFeatures
 from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.scheduler.plan import StepPlan
@@ -53,12 +52,11 @@ def step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[Step
 
 
 class EagerReason(StrEnum):
-    """Why a step, or the choice of its tokens, is launched kernel by kernel."""
+    """Why a step is launched kernel by kernel."""
 
     NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
-    SAMPLING = "sampling"  # the model runs in a graph; a row asks for rules that graphs lack
 
     @property
     def counter(self) -> str:
@@ -68,30 +66,17 @@ class EagerReason(StrEnum):
 
 @dataclass(frozen=True)
 class GraphChoice:
-    """How one step runs.
-
-    shape:     of the graph that runs the model; None: without a graph
-    features:  what the rows of the step ask of sampling
-    reason:    why not all of it is in a graph; None: it is
-    """
+    """The shape of the graph that runs a step, or the reason for running it without one."""
 
     shape: StepShape | None
-    features: SamplingFeatures
-    reason: EagerReason | None
-
-    @property
-    def samples(self) -> bool:
-        """True if the graph also chooses the tokens."""
-        return self.reason is None
+    reason: EagerReason | None = None
 
 
-def choose_graph(
-    plan: StepPlan, features: SamplingFeatures, shapes: Collection[StepShape]
-) -> GraphChoice:
+def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
     """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
     sequence that the step has less than the graph."""
     if not shapes:
-        return GraphChoice(None, features, EagerReason.NO_GRAPHS)
+        return GraphChoice(None, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
     fitting = [
         shape
@@ -103,9 +88,8 @@ def choose_graph(
     if not fitting:
         is_long = longest > max(shape.max_query_len for shape in shapes)
         reason = EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS
-        return GraphChoice(None, features, reason)
-    smallest = min(fitting, key=lambda shape: (shape.tokens, shape.sequences))
-    return GraphChoice(smallest, features, None if features.fit_graph else EagerReason.SAMPLING)
+        return GraphChoice(None, reason)
+    return GraphChoice(min(fitting, key=lambda shape: (shape.tokens, shape.sequences)))
 
 
 class DecoderGraphs:
@@ -144,4 +128,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
     slots = np.full(shape.sequences, buffer.scratch_slot)
     table = np.full((shape.sequences, 1), buffer.scratch_page)
-    return StepPlan([], [], slots, slots, query_lens, query_lens, table, table, np.ones_like(slots))
+    none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, table, ones)

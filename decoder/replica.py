@@ -1,10 +1,11 @@
 """One decoder replica: schedule, run, postprocess. A plain object, driven by a Ray actor, a test or
 a benchmark.
 
-A round schedules once and launches `num_scheduler_steps` steps. On a GPU rounds overlap: the next
-one is launched before the tokens of the last one have reached the host. So a sequence that has
-stopped may run a few steps too often. The results of those rows are dropped; what they write into
-its pages comes before anything that the pages' next owner writes, on the same stream.
+Steps are launched ahead of the results of earlier ones: up to `num_scheduler_steps` of them on a
+GPU, which so has its next work before the host knows the last tokens. (A CPU computes while it
+launches: there the newest step counts as one of them.) So a sequence that has stopped may run a few
+steps too often. The results of those rows are dropped; what they write into its pages comes before
+anything that the pages' next owner writes, on the same stream.
 """
 
 import logging
@@ -48,16 +49,18 @@ class DecoderReplica:
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
         self.runner = DecoderRunner(model, config, timestamps)
-        self.scheduler = Scheduler(_limits(model, config), PagePool(self.runner.pool.num_pages))
+        limits = _limits(model, config, self.runner.prompt_room)
+        self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
-        self._steps_per_round = config.scheduler.num_scheduler_steps
-        self._in_flight: list[StepInFlight] = []  # between two calls of `step`
+        # Steps whose results may be missing while the next one is planned.
+        self._look_ahead = config.scheduler.num_scheduler_steps - (not self.runner.overlap)
+        self._in_flight: deque[StepInFlight] = deque()  # oldest first
         self._received: deque[HiddenStates] = deque()  # maybe still being computed
 
     # ------------------------------------------------------------------ one step
 
     def step(self) -> list[StepOutput]:
-        """Schedules and launches one round, and takes in the results of the round before.
+        """Schedules and launches one step, and takes in the results of the oldest ones.
 
         Never waits for an encoder. No outputs mean that nothing happened. Raises only what
         the device raises when it is of no more use.
@@ -66,43 +69,28 @@ class DecoderReplica:
         self._request_encodes()  # for waiting requests, within the budget
         plan = self.scheduler.step()  # which sequences run now
         self._discard_unwanted()  # requests that ended in `step` may have been the last to wait
-        self._in_flight = self._run_round(plan, self._in_flight)  # tokens of the round before
+        if plan is not None:
+            self._launch(plan)
+            self._settle_oldest(self._look_ahead)
+        else:
+            self._settle_oldest(len(self._in_flight) - 1)  # maybe what the next plan waits for
         return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
-    def _run_round(
-        self, plan: StepPlan | None, in_flight: list[StepInFlight]
-    ) -> list[StepInFlight]:
-        """Launches the round that begins with `plan` behind the steps `in_flight`; returns the
-        steps in flight afterwards.
-
-        With overlap, those are the new ones: the device runs them while the host takes in the
-        results of the old ones. Without, nothing stays in flight.
-        """
-        launched = self._launch_round(plan)
-        if not self.runner.overlap:
-            in_flight, launched = launched, []
-        for step_plan, step in in_flight:
-            self._settle(step_plan, step)
-        return launched
-
-    def _launch_round(self, plan: StepPlan | None) -> list[StepInFlight]:
-        """Up to `num_scheduler_steps` steps: `plan`, then more of the sequences that run then."""
-        launched: list[StepInFlight] = []
-        while plan is not None and (step := self._launch(plan)) is not None:
-            launched.append((plan, step))
-            plan = self.scheduler.advance() if len(launched) < self._steps_per_round else None
-        return launched
-
-    def _launch(self, plan: StepPlan) -> LaunchedStep | None:
-        """None if the step could not be launched: its requests fail, the others go on."""
+    def _launch(self, plan: StepPlan) -> None:
+        """Puts a step in flight. If it cannot be launched its requests fail, and the others go
+        on."""
         try:
             step = self.runner.launch(plan)
         except Exception as error:  # whatever the model or the device raised
-            self._fail(plan, error)
-            return None
+            return self._fail(plan, error)
         for slot, refusal in step.refused.items():
-            self.scheduler.fail_slot(plan, slot, describe(refusal))
-        return step
+            self.scheduler.fail_slot(slot, describe(refusal))
+        self._in_flight.append((plan, step))
+
+    def _settle_oldest(self, remaining: int) -> None:
+        """Takes in results until at most `remaining` steps are in flight."""
+        while len(self._in_flight) > max(0, remaining):
+            self._settle(*self._in_flight.popleft())
 
     def _settle(self, plan: StepPlan, step: LaunchedStep) -> None:
         """Waits for a launched step, and takes in its tokens."""
@@ -178,7 +166,8 @@ class DecoderReplica:
         return self.rests and not self._received
 
 
-def _limits(model: ModelConfig, config: EngineConfig) -> Limits:
+def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
+    """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
     default_budget = options.max_num_seqs * model.max_encoder_len
     return Limits(
@@ -190,6 +179,7 @@ def _limits(model: ModelConfig, config: EngineConfig) -> Limits:
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,
+        max_prompt_tokens=prompt_room,
     )
 
 

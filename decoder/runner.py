@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from antiphon.attention.interface import PlannedAttention
@@ -31,6 +32,8 @@ from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
+from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
 from antiphon.decoder.warm_up import KEY, ScratchSequence
@@ -50,8 +53,8 @@ logger = logging.getLogger(__name__)
 class LaunchedStep:
     """A step in flight."""
 
-    tokens: torch.Tensor  # [sequences] int64, on the host once `done`
-    logprobs: DeviceLogprobs | None
+    samples: Samples  # [sequences], on the host once `done`
+    top: DeviceLogprobs | None  # of the sequences that ask
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
 
@@ -59,16 +62,18 @@ class LaunchedStep:
         """Waits for the step."""
         if self.done is not None:
             self.done.synchronize()
-        logprobs = None if self.logprobs is None else self.logprobs.on_host()
-        return StepResult(self.tokens.numpy(), logprobs)
+        rows = self.samples.on_host()
+        top = None if self.top is None else self.top.on_host()
+        return StepResult(
+            rows["token"], rows["logprob"], rows["restricted_logprob"], rows["rank"], top
+        )
 
 
 class DecoderRunner:
     """Holds the decoder half of a checkpoint, its KV pool, and what the device knows of the
     running sequences.
 
-    `eager_steps` counts by reason the steps of which something ran outside the CUDA graphs, if
-    there are graphs.
+    `eager_steps` counts by reason the steps that ran outside the CUDA graphs, if there are graphs.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class DecoderRunner:
         self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
-        self._logits, self._tokens = self._make_outputs()
+        self._logits, self._samples = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
         self.pool = self._make_pool()
         # What a step needs.
@@ -133,6 +138,12 @@ class DecoderRunner:
         """True if a step can be launched while the one before it runs."""
         return self.device.type == "cuda"
 
+    @property
+    def prompt_room(self) -> int | None:
+        """Prompt tokens, beyond one for each prompt, of the largest step that has a graph; None
+        without graphs."""
+        return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
+
     # ------------------------------------------------------------------ construction
 
     def _make_slots(self) -> Slots:
@@ -145,11 +156,11 @@ class DecoderRunner:
             half.padding_id,
         )
 
-    def _make_outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [sequences, vocabulary] and tokens [sequences] of a step, which graphs write."""
+    def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
+        """Logits [sequences, vocabulary] and samples [sequences] of a step, which graphs write."""
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows, vocab_size, device=self.device)
-        return logits, torch.zeros(rows, dtype=torch.int64, device=self.device)
+        return logits, Samples.empty(rows, self.device)
 
     def _make_pool(self) -> KVPool:
         half = self.model_config.decoder
@@ -165,17 +176,17 @@ class DecoderRunner:
 
     def _make_inputs(self) -> InputBuffer:
         model, options, page_size = self.model_config, self.config.scheduler, self.pool.page_size
-        longest = max(options.max_num_batched_tokens, model.max_decoder_len, LONG_PROMPT_TOKENS)
+        largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
         limits = InputLimits(
             sequences=options.max_num_seqs,
-            tokens=longest + options.max_num_seqs,
+            tokens=max(options.max_num_batched_tokens, largest_graph),
             self_pages=pages_for(model.max_decoder_len, page_size),
             cross_pages=pages_for(model.max_encoder_len, page_size),
             page_size=page_size,
             scratch_slot=self.slots.scratch,
             scratch_page=self.pool.scratch_page,
         )
-        in_flight = 2 * options.num_scheduler_steps  # with overlap: two rounds
+        in_flight = options.num_scheduler_steps + 1  # with the one that is being launched
         return InputBuffer(limits, self.device, in_flight + 1)
 
     @property
@@ -218,53 +229,49 @@ class DecoderRunner:
         refused = self.slots.admit(plan.admissions)  # tokens and settings of new sequences
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
-        if choice.reason is not None and self.graphs is not None:
-            self.eager_steps[choice.reason.counter] += 1
         inputs = self.inputs.fill(plan, choice.shape or StepShape.of(plan))
         if choice.shape is not None and self.graphs is not None:
-            self.graphs.replay(inputs)  # the model, and the tokens under the graphs' rules
+            self.graphs.replay(inputs)
         else:
-            self._run_model(inputs, self._plan_attention(inputs))
-        tokens, logprobs = self._sample(plan, choice)
-        return self._send_back(tokens, logprobs, refused)
+            if choice.reason is not None and self.graphs is not None:
+                self.eager_steps[choice.reason.counter] += 1
+            features = self.sampler.features(plan.slots[plan.samples])
+            self._run_and_sample(inputs, self._plan_attention(inputs), features)
+        samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
+        slots = np.where(plan.samples, plan.slots, self.slots.scratch)
+        top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
+        return self._send_back(samples, top, refused)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
-        """The graph for `plan`, whose admissions the slots have taken in."""
-        features = self.sampler.features(plan.slots)
-        shapes = () if self.graphs is None else self.graphs.shapes
-        return choose_graph(plan, features, shapes)
-
-    def _sample(
-        self, plan: StepPlan, choice: GraphChoice
-    ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
-        """Tokens [sequences] of the step on the device, and log-probabilities if any row asks."""
-        tokens, logits = self._tokens[: len(plan.slots)], self._logits[: len(plan.slots)]
-        if not choice.samples:
-            return self.sampler(logits, plan.slots, plan.kv_lens)
-        if choice.features.logprobs:
-            return tokens, self.sampler.logprobs(logits, tokens, plan.slots, plan.kv_lens)
-        return tokens, None
+        return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
 
     def _send_back(
-        self, tokens: torch.Tensor, logprobs: DeviceLogprobs | None, refused: dict[int, Exception]
+        self, samples: Samples, top: DeviceLogprobs | None, refused: dict[int, Exception]
     ) -> LaunchedStep:
+        copies = samples.start_copy(), None if top is None else top.start_copy()
         if self.device.type == "cpu":
-            return LaunchedStep(tokens, logprobs, None, refused)
-        host = torch.empty(len(tokens), dtype=torch.int64, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
-        copied = None if logprobs is None else logprobs.start_copy()
+            return LaunchedStep(*copies, None, refused)
         done = torch.cuda.Event()
         done.record()
-        return LaunchedStep(host, copied, done, refused)
+        return LaunchedStep(*copies, done, refused)
 
     # ------------------------------------------------------------------ what graphs hold
 
-    def _run_and_sample(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
+    def _run_and_sample(
+        self,
+        inputs: StepInputs,
+        attentions: PlannedAttentions,
+        features: SamplingFeatures = GRAPH_FEATURES,
+    ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
         self._run_model(inputs, attentions)
         count = inputs.shape.sequences
         self.sampler.greedy(
-            self._logits[:count], inputs.slots, inputs.lengths, self._tokens[:count]
+            self._logits[:count],
+            inputs.sample_slots,
+            inputs.lengths,
+            self._samples.first(count),
+            features,
         )
 
     def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:

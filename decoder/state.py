@@ -88,6 +88,7 @@ class Slots:
             else:
                 tokens[i, : len(ids)] = ids
                 stop_ids[i, : len(stops)] = stops
+        self.host.note_asking(slots)
         self._copy(slots, tokens, stop_ids)
         return refused
 

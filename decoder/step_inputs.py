@@ -42,6 +42,7 @@ class StepInputs:
 
     shape: StepShape
     slots: torch.Tensor  # [sequences] rows of the running batch
+    sample_slots: torch.Tensor  # [sequences] as `slots`; scratch where a row samples nothing
     last_tokens: torch.Tensor  # [sequences] index of each sequence's last token in the step
     token_slots: torch.Tensor  # [tokens] the slot of each token
     positions: torch.Tensor  # [tokens] places in their sequence
@@ -109,6 +110,8 @@ class InputBuffer:
         )
         cu_seqlens_q = np.concatenate([[0], np.cumsum(query_lens)])
         fields["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
+        sample_slots = np.where(plan.samples, plan.slots, self.scratch_slot)
+        fields["sample_slots"][:] = _padded(sample_slots, padding, self.scratch_slot)
         fields["cu_seqlens_q"][:] = cu_seqlens_q
         fields["lengths"][:], fields["cross_lens"][:] = kv_lens, cross_lens
         fields["last_tokens"][:] = cu_seqlens_q[1:] - 1
@@ -138,6 +141,7 @@ class InputBuffer:
         return StepInputs(
             shape=shape,
             slots=device["slots"],
+            sample_slots=device["sample_slots"],
             last_tokens=device["last_tokens"],
             token_slots=device["token_slots"],
             positions=device["positions"],
@@ -189,6 +193,7 @@ def _sizes(shape: StepShape, limits: InputLimits) -> dict[str, int]:
     sequences, tokens = shape.sequences, shape.tokens
     return {
         "slots": sequences,
+        "sample_slots": sequences,
         "cu_seqlens_q": sequences + 1,
         "lengths": sequences,
         "cross_lens": sequences,

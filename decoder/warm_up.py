@@ -78,5 +78,6 @@ class ScratchSequence:
         writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
         admissions = [] if admission is None else [admission]
         return StepPlan(
-            admissions, writes, row, row, queries * one, length * one, table, table[:, :1], one
-        )
+            admissions, writes, row, row, queries * one, length * one, one > 0, table,
+            table[:, :1], one,
+        )  # fmt: skip

@@ -1,5 +1,7 @@
 """From the end of a request to the output that its caller gets."""
 
+import math
+
 from antiphon.engine.outputs import CompletionOutput, Logprob
 from antiphon.engine.requests import OpenRequest
 from antiphon.inputs.processor import InputProcessor
@@ -20,7 +22,22 @@ def completion_output(
     logprobs = None
     if params.logprobs is not None:
         logprobs = [_named(inputs, token) for token in finished.logprobs[: len(token_ids)]]
-    return CompletionOutput(index, text, token_ids, reason, logprobs)
+    total = sum(finished.token_logprobs[: len(token_ids)])
+    return CompletionOutput(
+        index, text, token_ids, reason, logprobs, _known(total), _known(_average(opened, finished))
+    )
+
+
+def _average(opened: OpenRequest, finished: Finished) -> float:
+    """The mean log-probability under the rules, as openai-whisper counts: of the tokens and of the
+    one that ends them, which counts also where the length ended them."""
+    tokens = finished.token_ids
+    ended_by_token = bool(tokens) and tokens[-1] in opened.request.rules.stop_ids
+    return finished.restricted_logprob / (len(tokens) + (not ended_by_token))
+
+
+def _known(logprob: float) -> float | None:
+    return None if math.isnan(logprob) else logprob
 
 
 def _without_stop_token(opened: OpenRequest, finished: Finished) -> list[int]:

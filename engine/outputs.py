@@ -18,13 +18,23 @@ class Logprob:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """One sample. `finish_reason`: 'stop' or 'length'. `logprobs`: per token, if requested."""
+    """One sample. `finish_reason`: 'stop' or 'length'. `logprobs`: per token, if requested.
+
+    cumulative_logprob: sum of the natural logarithms of the tokens' probabilities under the raw
+        logits, as in vLLM. None if the request went on elsewhere after the death of its worker,
+        with tokens of which only the ids were left.
+    avg_logprob: what openai-whisper calls so: their mean under the logits that the rules have
+        changed (suppressed tokens, timestamps), the token that ends the text included. None
+        likewise.
+    """
 
     index: int
     text: str
     token_ids: list[int]
     finish_reason: str | None
     logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
+    avg_logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,15 @@ class StreamDelta:
 @dataclass(frozen=True)
 class Segment:
     """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
-    are those of the text alone; `logprobs` belong to them, if requested."""
+    are those of the text alone; `logprobs` belong to them, if requested. `avg_logprob` is that of
+    the segment's window, as in openai-whisper."""
 
     start: float
     end: float
     text: str
     token_ids: list[int] = field(repr=False, default_factory=list)
     logprobs: list[dict[int, Logprob]] | None = field(repr=False, default=None)
+    avg_logprob: float | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)

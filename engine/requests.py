@@ -207,5 +207,5 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
         del self._open[request.id.number]
-        self.router.release(opened.route, request.encoder_tokens)
+        self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
         self.dispatcher.release(request, encoded)

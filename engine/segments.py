@@ -55,7 +55,7 @@ def _segment(window: Window, output: CompletionOutput, timed: TimedTokens, raw: 
     logprobs = None
     if output.logprobs is not None:
         logprobs = [output.logprobs[position] for position in timed.positions]
-    return Segment(start, end, raw.strip(), timed.token_ids, logprobs)
+    return Segment(start, end, raw.strip(), timed.token_ids, logprobs, output.avg_logprob)
 
 
 def _before_stop(text: str, params: SamplingParams) -> str:

@@ -3,6 +3,7 @@ them.
 
 The device's mirror is `decoder/state.py`, which has the same slots: it holds the tokens that a step
 reads, stop ids and sampling settings. Lengths and page tables travel there with each `StepPlan`.
+`planning.py` says what the next step computes.
 """
 
 from enum import IntEnum
@@ -10,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from antiphon.kv.pages import pages_for
-from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
+from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import FinishReason, Request
 
 MAX_STOP_IDS = 32
@@ -39,9 +40,9 @@ class Batch:
         |  prompt  |  generated  |  pending  |
         0      prompt_len                 length
 
-    `computed` of them have their self KV written, or will have by a step in flight; the next step
-    runs the others. `pending` tokens are sampled by steps in flight: the device has them, the host
-    does not yet.
+    `computed` of them have their self KV written, or will have by a step in flight; the next steps
+    compute the others. `pending` tokens are sampled by steps in flight: the device has them, the
+    host does not yet. A row of `waits_for_host` runs only while it has none.
     """
 
     def __init__(self, max_seqs: int, max_len: int, max_cross_len: int, page_size: int) -> None:
@@ -57,11 +58,17 @@ class Batch:
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
         self.streams = np.zeros(max_seqs, bool)
+        self.wants_logprobs = np.zeros(max_seqs, bool)
+        self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
+        self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
+        self.waits_for_host = np.zeros(max_seqs, bool)
+        self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self.cross_len = np.zeros(max_seqs, np.int64)
         self.cross_table = np.zeros((max_seqs, pages_for(max_cross_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
+        self._admissions = 0
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
@@ -84,11 +91,23 @@ class Batch:
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
         self.streams[slot] = request.streams
+        self.wants_logprobs[slot] = request.params.logprobs is not None
+        self._take_logprobs(request)
+        self.waits_for_host[slot] = request.waits_for_host
+        self._admissions += 1
+        self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
         self.self_table[slot, : len(self_pages)] = self_pages
         self.cross_len[slot] = request.cross_len
         self.cross_table[slot, : len(cross_pages)] = cross_pages
         return tokens
+
+    def _take_logprobs(self, request: Request) -> None:
+        """Of the tokens that `request` generated before. NaN where it does not know them."""
+        are_known = len(request.token_logprobs) == len(request.generated)
+        generated = slice(len(request.prompt_token_ids), request.length)
+        self.logprobs[request.slot, generated] = request.token_logprobs if are_known else np.nan
+        self.restricted_logprob[request.slot] = request.restricted_logprob if are_known else np.nan
 
     def remove(self, request: Request) -> np.ndarray:
         """Frees the slot of `request`, which keeps the tokens generated so far. Returns its self
@@ -96,6 +115,8 @@ class Batch:
         slot = request.slot
         known = self.length[slot] - self.pending[slot]
         request.generated = self.tokens[slot, self.prompt_len[slot] : known].tolist()
+        request.token_logprobs = self.logprobs[slot, self.prompt_len[slot] : known].tolist()
+        request.restricted_logprob = float(self.restricted_logprob[slot])
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
@@ -114,7 +135,8 @@ class Batch:
     def _per_slot(self) -> tuple[np.ndarray, ...]:
         return (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
-            self.max_len, self.streams, self.num_self_pages, self.cross_len,
+            self.max_len, self.streams, self.waits_for_host, self.turn, self.num_self_pages,
+            self.cross_len, self.wants_logprobs, self.restricted_logprob,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -140,8 +162,10 @@ class Batch:
         return [request for request in self.requests if request is not None]
 
     def runnable(self) -> np.ndarray:
-        """Slots [n] that a step can run: not those whose last allowed token is pending."""
-        slots: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len))
+        """Slots [n] that a step can run: not those whose last allowed token is pending, nor those
+        that wait for the host to see their pending token."""
+        waits = self.waits_for_host & (self.pending > 0)
+        slots: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len) & ~waits)
         return slots
 
     def slots_short_of_pages(self) -> np.ndarray:
@@ -155,36 +179,20 @@ class Batch:
         self.self_table[slots, self.num_self_pages[slots]] = pages
         self.num_self_pages[slots] += 1
 
-    def plan(self, admissions: list[Admission], cross_writes: list[CrossWrite]) -> StepPlan | None:
-        """The next step, for all runnable slots: their next token is pending from now on. None when
-        there are none."""
-        slots = self.runnable()
-        if not len(slots):
-            return None
-        query_lens = (self.length - self.computed)[slots]
-        order = np.argsort(query_lens > 1, kind="stable")  # decodes first
-        slots, query_lens = slots[order], query_lens[order]
-        kv_lens, cross_lens = self.length[slots], self.cross_len[slots]
-        self.computed[slots] = kv_lens
-        self.length[slots] += 1
-        self.pending[slots] += 1
-        return StepPlan(
-            admissions=admissions,
-            cross_writes=cross_writes,
-            slots=slots,
-            ids=self.ids[slots],
-            query_lens=query_lens,
-            kv_lens=kv_lens,
-            self_table=self.self_table[slots, : pages_for(int(kv_lens.max()), self.page_size)],
-            cross_table=self.cross_table[slots, : pages_for(int(cross_lens.max()), self.page_size)],
-            cross_lens=cross_lens,
-        )
-
     def live_rows(self, plan: StepPlan) -> np.ndarray:
         """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""
         is_live = self.active[plan.slots] & (self.ids[plan.slots] == plan.ids)
         rows: np.ndarray = np.flatnonzero(is_live)
         return rows
+
+    def add_logprobs(
+        self, slots: np.ndarray, positions: np.ndarray, result: StepResult, rows: np.ndarray
+    ) -> None:
+        """Takes in the log-probabilities of `rows` [n] of a step, as `settle` does their tokens."""
+        if result.logprobs is not None:
+            self.logprobs[slots, positions] = result.logprobs[rows]
+        if result.restricted_logprobs is not None:
+            self.restricted_logprob[slots] += result.restricted_logprobs[rows]
 
     def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at `positions` [n]

@@ -8,6 +8,7 @@ import numpy as np
 
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
+from antiphon.scheduler.planning import StepBudget
 from antiphon.scheduler.request import Request
 
 
@@ -24,6 +25,15 @@ class Limits:
     max_waiting: int
     page_size: int
     encode_timeout: float = math.inf  # seconds, see `EncodeLedger`
+    # Of one step, beyond one for each of its prompts; None: as many as `max_batched_tokens` allows.
+    max_prompt_tokens: int | None = None
+
+    @property
+    def step_budget(self) -> StepBudget:
+        prompt = self.max_prompt_tokens
+        return StepBudget(
+            self.max_batched_tokens, self.max_batched_tokens if prompt is None else prompt
+        )
 
 
 def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:

@@ -42,22 +42,23 @@ class CrossWrite:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step: a forward of the decoder, in which every sequence runs its last `query_lens` tokens
-    and samples the next one.
+    """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
+    which then has `kv_lens`. Rows that have computed all that they know sample the next one.
 
-    Rows are ordered: decodes (one query) first, then prompts.
+    Rows are ordered: those with one query first.
     """
 
     admissions: list[Admission]
     cross_writes: list[CrossWrite]
-    slots: np.ndarray  # [sequences] rows of the batch
-    # [sequences] the requests' order of arrival: a slot may change hands before the result comes
+    slots: np.ndarray  # [rows] of the batch
+    # [rows] the requests' order of arrival: a slot may change hands before the result comes
     ids: np.ndarray
-    query_lens: np.ndarray  # [sequences] at least 1
-    kv_lens: np.ndarray  # [sequences] once this step's keys are written
-    self_table: np.ndarray  # [sequences, pages]
-    cross_table: np.ndarray  # [sequences, pages]
-    cross_lens: np.ndarray  # [sequences]
+    query_lens: np.ndarray  # [rows] at least 1
+    kv_lens: np.ndarray  # [rows] once this step's keys are written
+    samples: np.ndarray  # [rows] bool
+    self_table: np.ndarray  # [rows, pages]
+    cross_table: np.ndarray  # [rows, pages]
+    cross_lens: np.ndarray  # [rows]
 
     @property
     def num_tokens(self) -> int:
@@ -65,29 +66,43 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
-class Logprobs:
-    """Natural logarithms of probabilities, for the rows of a step that ask: of the chosen token and
-    of the k likeliest."""
+class TopLogprobs:
+    """The likeliest or the named tokens, for the rows of a step that ask: natural logarithms of
+    probabilities under the raw logits."""
 
-    rows: np.ndarray  # [asking] indices into the step's sequences
-    chosen: np.ndarray  # [asking]
-    chosen_rank: np.ndarray  # [asking]
-    top_ids: np.ndarray  # [asking, k]
-    top: np.ndarray  # [asking, k]
+    rows: np.ndarray  # [asking] indices into the step's sequences, ascending
+    ids: np.ndarray  # [asking, k]
+    logprobs: np.ndarray  # [asking, k]
 
-    def of_token(self, index: int, token: int, count: int) -> TokenLogprobs:
-        """Those of row `rows[index]`: of its chosen `token` and of the `count` likeliest."""
-        count = min(count, self.top_ids.shape[1])  # a vocabulary may have fewer
-        return TokenLogprobs(
-            ids=[token, *self.top_ids[index, :count].tolist()],
-            logprobs=[float(self.chosen[index]), *self.top[index, :count].tolist()],
-            ranks=[int(self.chosen_rank[index]), *range(1, count + 1)],
-        )
+    def of_row(self, row: int, count: int) -> tuple[list[int], list[float]]:
+        """Ids and log-probabilities of the first `count` of `row`; none if it did not ask."""
+        index = int(np.searchsorted(self.rows, row))
+        if index == len(self.rows) or self.rows[index] != row:
+            return [], []
+        return self.ids[index, :count].tolist(), self.logprobs[index, :count].tolist()
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step sampled."""
+    """What a step sampled, in the order of the plan's rows.
 
-    tokens: np.ndarray  # [sequences] int64, in the order of the plan's rows
-    logprobs: Logprobs | None = None
+    `logprobs` and `restricted_logprobs`: natural logarithms of the probability of each token, under
+    the raw logits and under those that the rules have changed. None: nobody asked the model.
+    """
+
+    tokens: np.ndarray  # [rows] int64, as the plan's; of a row that does not sample, any number
+    logprobs: np.ndarray | None = None  # [rows] float32
+    restricted_logprobs: np.ndarray | None = None  # [rows] float32
+    ranks: np.ndarray | None = None  # [rows] from 1, for the rows that ask; else 0
+    top: TopLogprobs | None = None
+
+    def of_token(self, row: int, count: int) -> TokenLogprobs:
+        """Log-probabilities of the token of `row`, and of the `count` likeliest ones."""
+        assert self.logprobs is not None
+        assert self.ranks is not None
+        ids, logprobs = ([], []) if self.top is None else self.top.of_row(row, count)
+        return TokenLogprobs(
+            ids=[int(self.tokens[row]), *ids],
+            logprobs=[float(self.logprobs[row]), *logprobs],
+            ranks=[int(self.ranks[row]), *range(1, len(ids) + 1)],
+        )

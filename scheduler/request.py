@@ -117,6 +117,7 @@ class Request:
     max_tokens: int  # resolved: never None
     seed: int
     streams: bool = False  # its tokens are sent as they come, not only at its end
+    waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the encoder worker; set by the router
@@ -128,6 +129,8 @@ class Request:
     inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
     generated: list[int] = field(default_factory=list)  # kept here only while it is not running
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules; likewise
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
 
@@ -177,7 +180,11 @@ class Request:
 @dataclass
 class Finished:
     """The end of a request; sent exactly once. `number`: of the request, among those of its
-    frontend. `reason` is set when it is DONE, `error` otherwise."""
+    frontend. `reason` is set when it is DONE, `error` otherwise.
+
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed.
+    """
 
     number: int
     state: RequestState
@@ -186,14 +193,17 @@ class Finished:
     error: str | None
     logprobs: list[TokenLogprobs]
     metrics: RequestMetrics
+    token_logprobs: list[float] = field(default_factory=list)
+    restricted_logprob: float = 0.0
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
         return cls(
-            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics
-        )
+            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics,
+            request.token_logprobs, request.restricted_logprob,
+        )  # fmt: skip
 
 
 @dataclass

@@ -31,9 +31,9 @@ class WorkerState:
     """A worker as its last report and the supervisor say.
 
     `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters; "tokens" is read here: encoder tokens of its open requests, or
-    of its queue, and "heartbeats", their number, tells a new report from an old one. `held`: a
-    sketch of the content keys that it holds.
+    requests. `load`: its counters, of which two are read here: "tokens", the encoder tokens of its
+    open requests or of its queue; and "heartbeats", whose number tells a new report from an old
+    one. `held`: a sketch of the content keys that it holds.
     """
 
     name: str

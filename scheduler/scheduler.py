@@ -4,14 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.batch import Batch, StopReason
+from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
-from antiphon.scheduler.plan import Admission, CrossWrite, Logprobs, StepPlan, StepResult
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
+from antiphon.scheduler.planning import StepPlanner
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
@@ -22,6 +21,7 @@ from antiphon.scheduler.request import (
     RequestState,
 )
 from antiphon.scheduler.residency import Residency
+from antiphon.scheduler.results import settle
 
 MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
 
@@ -34,8 +34,8 @@ class Scheduler:
         add            WAITING   queued by priority, then by arrival
         next_encodes   ENCODING  an encoder is asked for its hidden states, or was so already
         encoded        READY     they are here (or its cross KV is still cached: no encoder needed)
-        step           RUNNING   it has a slot of the batch and pages; its prompt runs in this step
-        postprocess              one more of its tokens is known; again with every step.
+        step           RUNNING   it has a slot of the batch and pages; its prompt begins to run
+        postprocess              one more of its tokens is known; again with every later step.
                                  Preempted when pages run short, it is READY once more
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
@@ -56,6 +56,7 @@ class Scheduler:
         self.batch = Batch(
             limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
         )
+        self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
@@ -175,7 +176,8 @@ class Scheduler:
     # ------------------------------------------------------------------ planning a step
 
     def step(self) -> StepPlan | None:
-        """Plans the next step; its sequences have one pending token more until `postprocess`.
+        """Plans the next step; sequences that sample have one pending token more until
+        `postprocess`.
 
         None when nothing can run before a result or hidden states that are still to come.
         """
@@ -188,12 +190,7 @@ class Scheduler:
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self._admit()
-        return self.batch.plan(admissions, cross_writes)
-
-    def advance(self) -> StepPlan | None:
-        """Plans another step for the running sequences, without admitting new ones, while the last
-        result is pending. None if the pool is short of pages, or nothing can run."""
-        return self.batch.plan([], []) if self.residency.grow() else None
+        return self.planner.plan(admissions, cross_writes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
@@ -215,20 +212,19 @@ class Scheduler:
         self._enqueue(request, RequestState.READY)
 
     def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
-        """Admits ready requests in order, while slots, tokens and pages last. No request overtakes
-        the first that does not fit."""
+        """Admits ready requests in order, while slots and pages last and the step has a token left
+        for each. No request overtakes the first that does not fit."""
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
-        num_tokens = len(self.batch)  # one for each running sequence
-        most_tokens = max(self.limits.max_batched_tokens, self.limits.max_len)
+        budget = self.planner.free()
         while not self.batch.full and (request := self._ready.first()):
             if not self._has_inputs(request):
                 self._ready.discard(request.sort_key)
                 self._enqueue(request, RequestState.WAITING)  # evicted while it waited
                 continue
-            num_tokens += request.length
-            if num_tokens > most_tokens or not self.residency.fits(request):
+            if not (budget.has_room(request.length) and self.residency.fits(request)):
                 break
+            budget = budget.without(request.length)
             self._ready.discard(request.sort_key)
             admission, write = self.residency.enter(request)
             request.move(RequestState.RUNNING)
@@ -242,34 +238,11 @@ class Scheduler:
     # ------------------------------------------------------------------ results of a step
 
     def postprocess(self, plan: StepPlan, result: StepResult) -> None:
-        """Appends the sampled tokens and ends the sequences that are done. Rows whose request has
-        ended since the plan was made are dropped."""
-        batch = self.batch
-        rows = batch.live_rows(plan)
-        slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
-        is_first = positions == batch.prompt_len[slots]
-        stops = batch.settle(slots, positions, tokens)
+        """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
-        self.counters["tokens"] += len(slots)
-        if result.logprobs is not None:
-            self._add_logprobs(plan, result.logprobs, result.tokens, rows)
-        for slot in slots[is_first]:
-            batch.request_at(slot).metrics.first_token_at = time.time()
-        streaming = batch.streams[slots]
-        generated = positions - batch.prompt_len[slots]
-        self.outputs.add_tokens(slots[streaming], generated[streaming], tokens[streaming])
-        for row in np.flatnonzero(stops):
-            reason = StopReason(stops[row]).finish_reason
-            self.finish(batch.request_at(slots[row]), RequestState.DONE, reason=reason)
-
-    def _add_logprobs(
-        self, plan: StepPlan, logprobs: Logprobs, tokens: np.ndarray, live_rows: np.ndarray
-    ) -> None:
-        for i in np.flatnonzero(np.isin(logprobs.rows, live_rows)):
-            row = logprobs.rows[i]
-            request = self.batch.request_at(plan.slots[row])
-            count = request.params.logprobs or 0
-            request.logprobs.append(logprobs.of_token(int(i), int(tokens[row]), count))
+        self.counters["tokens"] += int(plan.samples.sum())
+        for request, reason in settle(self.batch, plan, result, self.outputs):
+            self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
@@ -285,10 +258,9 @@ class Scheduler:
             self.pages.discard(key)
         self.encodes.add_unwanted(unwritten)
 
-    def fail_slot(self, plan: StepPlan, slot: int, error: str) -> None:
-        """Fails the one request of `plan` whose settings the device could not take."""
-        if slot in plan.slots[self.batch.live_rows(plan)]:
-            self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
+    def fail_slot(self, slot: int, error: str) -> None:
+        """Fails the request that has `slot`, whose settings the device could not take."""
+        self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
 
     # ------------------------------------------------------------------ the one exit
 

@@ -10,11 +10,18 @@ from antiphon.runtime.device import to_device
 MINUS_INF = float("-inf")
 
 
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """Tokens [rows] int64 with the largest of `logits` [rows, vocabulary]; the first of equals."""
+    if logits.device.type == "cpu":  # numpy takes a sixth of the time
+        return torch.from_numpy(logits.numpy().argmax(-1))
+    return logits.argmax(-1)
+
+
 def draw(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     """Tokens [rows] int64 for `logits` [rows, vocabulary]: the likeliest where the temperature is
     0, else drawn by inverting the cumulative distribution."""
     assert rows.lengths_on_host is not None
-    tokens, is_random = logits.argmax(-1), rows.setting_on_host("temperature") > 0
+    tokens, is_random = likeliest(logits), rows.setting_on_host("temperature") > 0
     is_filtered = (
         (rows.setting_on_host("top_k") > 0)
         | (rows.setting_on_host("top_p") < 1.0)

@@ -1,4 +1,5 @@
-"""Log-probabilities of the tokens of a step, under the model's raw distribution."""
+"""Log-probabilities of the likeliest tokens, or of named ones, under the model's raw distribution.
+That of the chosen token comes with it: see `samples.py`."""
 
 from dataclasses import dataclass
 
@@ -6,45 +7,38 @@ import numpy as np
 import torch
 
 from antiphon.decoder.sampling.rows import SampledRows
-from antiphon.decoder.sampling.settings import OFF
-from antiphon.runtime.device import to_device
-from antiphon.scheduler.plan import Logprobs
+from antiphon.scheduler.plan import TopLogprobs
 
 
 @dataclass(frozen=True)
 class DeviceLogprobs:
-    """As `scheduler.plan.Logprobs`, on the device or on its way to the host."""
+    """As `scheduler.plan.TopLogprobs`, on the device or on its way to the host."""
 
     rows: np.ndarray  # [asking] indices into the step's rows
-    chosen: torch.Tensor  # [asking]
-    rank: torch.Tensor  # [asking]
-    top_ids: torch.Tensor  # [asking, k]
-    top: torch.Tensor  # [asking, k]
+    ids: torch.Tensor  # [asking, k]
+    logprobs: torch.Tensor  # [asking, k]
 
     def start_copy(self) -> "DeviceLogprobs":
         """A copy on the host, complete when the device has come so far."""
-        parts = (self.chosen, self.rank, self.top_ids, self.top)
-        return DeviceLogprobs(self.rows, *(part.to("cpu", non_blocking=True) for part in parts))
+        parts = (part.to("cpu", non_blocking=True) for part in (self.ids, self.logprobs))
+        return DeviceLogprobs(self.rows, *parts)
 
-    def on_host(self) -> Logprobs:
+    def on_host(self) -> TopLogprobs:
         """As arrays; of a copy that is complete."""
-        parts = (self.chosen, self.rank, self.top_ids, self.top)
-        return Logprobs(self.rows, *(part.numpy() for part in parts))
+        return TopLogprobs(self.rows, self.ids.numpy(), self.logprobs.numpy())
 
 
-def compute_logprobs(raw: torch.Tensor, tokens: torch.Tensor, rows: SampledRows) -> DeviceLogprobs:
-    """Of the chosen `tokens` [rows] and the likeliest ones, from `raw` logits [rows, vocabulary];
-    for the rows that ask, of which there is one at least."""
-    counts = rows.setting_on_host("logprobs")
-    asking = np.flatnonzero(counts != OFF)
-    index = to_device(asking, rows.device)
-    logprobs = raw[index].log_softmax(-1)
-    chosen = logprobs.gather(1, tokens[index][:, None])[:, 0]
-    top, ids = logprobs.topk(int(counts.max()), dim=-1)
+def top_logprobs(logits: torch.Tensor, asking: np.ndarray, rows: SampledRows) -> DeviceLogprobs:
+    """Of the step's rows `asking` [n], which are `rows`, from their raw `logits` [n, vocabulary].
+
+    A row has as many as it asks for, and behind them others.
+    """
     assert rows.slots_on_host is not None
-    for i, slot in enumerate(rows.slots_on_host[asking].tolist()):
+    logprobs = logits.log_softmax(-1)
+    count = int(rows.setting_on_host("top_logprobs").max())
+    top, ids = logprobs.topk(count, dim=-1)
+    for i, slot in enumerate(rows.slots_on_host.tolist()):
         if (named := rows.state.logprob_ids.get(slot)) is not None:  # instead of the likeliest
             values, order = logprobs[i, named].sort(descending=True)
             top[i, : len(named)], ids[i, : len(named)] = values, named[order]
-    rank = (logprobs > chosen[:, None]).sum(-1) + 1
-    return DeviceLogprobs(asking, chosen, rank, ids, top)
+    return DeviceLogprobs(asking, ids, top)

@@ -77,9 +77,11 @@ def _barred_by_timestamps(
     return barred
 
 
-def force_tokens(tokens: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """`tokens` [rows], with the first and the last one replaced where the model prescribes them."""
+def force_tokens(tokens: torch.Tensor, rows: SampledRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """`tokens` [rows], with the first and the last one replaced where the model prescribes them;
+    and [rows] bool, where that is so."""
     first, last = rows.setting("forced_first"), rows.setting("forced_last")
-    is_last = rows.lengths == rows.setting("max_len") - 1
-    tokens = torch.where((rows.generated == 0) & (first != OFF), first, tokens)
-    return torch.where(is_last & (last != OFF), last, tokens)
+    is_first = (rows.generated == 0) & (first != OFF)
+    is_last = (rows.lengths == rows.setting("max_len") - 1) & (last != OFF)
+    tokens = torch.where(is_last, last, torch.where(is_first, first, tokens))
+    return tokens, is_first | is_last

@@ -23,12 +23,6 @@ class SampledRows:
     slots_on_host: np.ndarray | None = None
     lengths_on_host: np.ndarray | None = None
 
-    @classmethod
-    def of(cls, state: Slots, slots: np.ndarray, lengths: np.ndarray) -> "SampledRows":
-        """Copies `slots` and `lengths` [rows] to the device."""
-        device = state.device
-        return cls(state, to_device(slots, device), to_device(lengths, device), slots, lengths)
-
     @property
     def device(self) -> torch.device:
         return self.state.device

@@ -73,9 +73,8 @@ def _token_or_off(token: int | None, vocab_size: int) -> int:
     return OFF if token is None else int(checked_ids([token], vocab_size)[0])
 
 
-def _logprobs(admission: Admission, vocab_size: int) -> int:
-    count = admission.params.logprobs
-    return OFF if count is None else min(count, vocab_size)
+def _top_logprobs(admission: Admission, vocab_size: int) -> int:
+    return min(admission.params.logprobs or 0, vocab_size)
 
 
 # fmt: off
@@ -103,8 +102,11 @@ SETTINGS: dict[str, Setting] = {
     "top_k": Setting(np.int64, 0, lambda seq, _: max(seq.params.top_k, 0)),
     "top_p": Setting(np.float32, 1, _param("top_p")),
     "min_p": Setting(np.float32, 0, _param("min_p")),
-    # logprobs.py
-    "logprobs": Setting(np.int64, OFF, _logprobs, "logprobs"),
+    # samples.py, logprobs.py
+    "ranked": Setting(
+        np.int64, 0, lambda seq, _: seq.params.logprobs is not None, "ranks", in_graph=True
+    ),
+    "top_logprobs": Setting(np.int64, 0, _top_logprobs, "top_logprobs"),
 }
 # fmt: on
 GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)
@@ -121,6 +123,15 @@ _OFF: dict[Dtype, np.ndarray] = {
 }
 
 
+# What runs behind a graph, for the rows that ask: another choice of the token, and the likeliest
+# tokens. By the features that ask for it.
+_GROUPS = {
+    "resampled": ("penalties", "ngrams", "bad_words", "random"),
+    "top_logprobs": ("top_logprobs",),
+}
+_NO_ROWS = np.empty(0, np.int64)
+
+
 class SettingsTable:
     """The numbers of every slot, on the host.
 
@@ -130,6 +141,8 @@ class SettingsTable:
 
     def __init__(self, num_slots: int) -> None:
         self.rows = {dtype: np.repeat(off, num_slots, axis=1) for dtype, off in _OFF.items()}
+        self._asking = {group: np.zeros(num_slots, bool) for group in _GROUPS}
+        self._num_asking = dict.fromkeys(_GROUPS, 0)
         self.by_name = {
             name: row
             for dtype, names in _NAMES.items()
@@ -147,6 +160,24 @@ class SettingsTable:
         """Switches every setting of `slot` off."""
         for dtype, off in _OFF.items():
             self.rows[dtype][:, slot] = off[:, 0]
+
+    def note_asking(self, slots: np.ndarray) -> None:
+        """Notes which of `slots` [n] ask for what graphs lack: their settings have changed."""
+        for group, features in _GROUPS.items():
+            asking = np.zeros(len(slots), bool)
+            for name, setting in SETTINGS.items():
+                if setting.feature in features:
+                    asking |= self.by_name[name][slots] != setting.off
+            self._asking[group][slots] = asking
+            self._num_asking[group] = int(self._asking[group].sum())
+
+    def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
+        """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
+        "resampled" or "top_logprobs". Costs nothing while no slot asks."""
+        if not self._num_asking[group]:
+            return _NO_ROWS
+        rows: np.ndarray = np.flatnonzero(self._asking[group][slots])
+        return rows
 
     def in_use(self, slots: np.ndarray) -> list[str]:
         """Names of the settings that any of `slots` [n] has switched on; seeds apart, which are
@@ -170,7 +201,8 @@ class SamplingFeatures:
     ngrams: bool = False
     bad_words: bool = False
     random: bool = False
-    logprobs: bool = False
+    ranks: bool = False
+    top_logprobs: bool = False
 
     @classmethod
     def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
@@ -178,11 +210,7 @@ class SamplingFeatures:
         in_use = (SETTINGS[name].feature for name in table.in_use(slots))
         return cls(**{feature: True for feature in in_use if feature is not None})
 
-    @property
-    def fit_graph(self) -> bool:
-        """True if a captured graph can choose the tokens. It ignores the settings outside
-        GRAPH_SETTINGS; log-probabilities are computed behind it, from its logits."""
-        return not (self.penalties or self.ngrams or self.bad_words or self.random)
 
-
-GRAPH_FEATURES = SamplingFeatures(masks=True, min_tokens=True, timestamps=True, forced=True)
+GRAPH_FEATURES = SamplingFeatures(
+    masks=True, min_tokens=True, timestamps=True, forced=True, ranks=True
+)

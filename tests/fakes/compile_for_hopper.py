@@ -123,7 +123,8 @@ def _attend(dtype: torch.dtype) -> None:
 def _sample(rules: TimestampRules | None) -> None:
     sampling.greedy(
         torch.zeros(ROWS, 512), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, dtype=torch.int64),
+        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
+        sampling.workspace(ROWS, 512, torch.device("cpu")),
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
         stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
         settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},

@@ -6,6 +6,7 @@ from torch import nn
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import Activation
@@ -105,5 +106,16 @@ def random_slots(
             min_tokens=int(rng.integers(0, 4)),
         )
         limit = len(tokens) + int(rng.integers(1, 3))
-        slots.admit([Admission(slot, tokens, prompt, limit, 0, SamplingParams(), decoding)])
+        params = SamplingParams(logprobs=0 if rng.random() < 0.5 else None)
+        slots.admit([Admission(slot, tokens, prompt, limit, 0, params, decoding)])
     return slots
+
+
+def check_samples(actual: Samples, wanted: Samples) -> None:
+    """The same tokens and ranks, and nearly the same log-probabilities."""
+    assert actual.tokens.tolist() == wanted.tokens.tolist()
+    assert actual.ranks.tolist() == wanted.ranks.tolist()
+    for name in ("logprobs", "restricted_logprobs"):
+        values = getattr(wanted, name)
+        assert values.isfinite().all()
+        torch.testing.assert_close(getattr(actual, name).cpu(), values, atol=2e-5, rtol=1e-5)

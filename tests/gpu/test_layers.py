@@ -6,16 +6,12 @@ python -m pytest -m gpu tests/gpu/test_layers.py
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from kernel_checks import check_projecting, check_small_batch, random_slots
+from kernel_checks import check_projecting, check_small_batch
 from torch import nn
 from torch.nn import functional as F
 
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.decoder.state import Slots
 from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import KINDS, Activation, FusedActivation
 from antiphon.layers.linear import Linear
@@ -185,35 +181,6 @@ def test_writing_pages(dtype: torch.dtype) -> None:
         device = pool.layers[0].device
         pool.write(0, slots.to(device), k.to(device), v.to(device))
     assert torch.equal(pools[0].layers[0].float(), pools[1].layers[0].float().cpu())
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_greedy_sampling(seed: int) -> None:
-    """Whisper's vocabulary; sequences in every state that the timestamp rules tell apart."""
-    rng, vocabulary, count = np.random.default_rng(seed), 51866, 64
-    last = {"last_id": 51_800} if seed % 2 else {}  # tokens were added behind the timestamps
-    rules = TimestampRules(
-        first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, **last
-    )
-    on_cpu = random_slots(rng, rules, count, vocabulary, max_len=448)
-    on_gpu = Slots(count, 448, vocabulary, torch.device("cuda"))
-    on_gpu.tokens.copy_(on_cpu.tokens)
-    on_gpu.stop_ids.copy_(on_cpu.stop_ids)
-    on_gpu.masks.rows.resize_(on_cpu.masks.rows.shape).copy_(on_cpu.masks.rows)
-    for name, row in on_cpu.on_device.items():
-        on_gpu.on_device[name].copy_(row)
-    lengths = torch.from_numpy(on_cpu.host["max_len"][:count].astype(np.int32)) - 1
-    rows = torch.arange(count, dtype=torch.int32)
-    logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
-    logits[:, rules.first_id :] += 2.0
-    wanted, actual = (
-        torch.zeros(count, dtype=torch.int64),
-        torch.zeros(count, dtype=torch.int64, device="cuda"),
-    )
-    Sampler(on_cpu, rules).greedy(logits, rows, lengths, wanted)
-    Sampler(on_gpu, rules).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), actual)
-    assert actual.tolist() == wanted.tolist()
-    assert torch.equal(on_gpu.tokens.cpu(), on_cpu.tokens)
 
 
 def test_capturing_waits_for_what_the_work_reads() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from plain_engine import PlainEngine
+from sampling_steps import sample
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
 
 from antiphon.config.decoding_rules import DecodingRules
@@ -279,6 +280,5 @@ def test_bad_words_bar_rows_that_ask_alone() -> None:
     logits[:, 1], logits[:, 2], logits[:, 3] = 3.0, 2.0, 1.0
     order = torch.arange(4).numpy()
     lengths = torch.tensor([len(history) for history, _ in rows.values()]).numpy()
-    assert sampler(logits, order, lengths)[0].tolist() == [3, 1, 2, 1]
-    assert not sampler.features(order).fit_graph
-    assert sampler.features(order[1:2]).fit_graph
+    assert sample(sampler, logits, order, lengths)[0].tolist() == [3, 1, 2, 1]
+    assert slots.host.rows_asking("resampled", order).tolist() == [0, 2, 3]

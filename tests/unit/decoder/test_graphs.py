@@ -11,11 +11,11 @@ from antiphon.decoder.graphs import (
     MAX_QUERY_LEN,
     PROMPT_TOKENS,
     EagerReason,
+    GraphChoice,
     batch_sizes,
     choose_graph,
     step_shapes,
 )
-from antiphon.decoder.sampling.settings import SamplingFeatures
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepShape
 from antiphon.scheduler.plan import StepPlan
 
@@ -32,6 +32,7 @@ def make_plan(query_lens: list[int], kv_lens: list[int], cross_lens: list[int]) 
         np.arange(count)[::-1].copy(),
         np.arange(count),
         *arrays,
+        np.ones(count, bool),
         table[:, :5],
         table[:, :3],
         np.array(cross_lens),
@@ -127,7 +128,7 @@ def test_batch_sizes_waste_little_and_end_at_the_most() -> None:
 def test_the_shape_chosen_holds_the_step(query_lens: list[int]) -> None:
     available = step_shapes(16, 24, 16)
     plan = make_plan(query_lens, query_lens, [1] * len(query_lens))
-    choice = choose_graph(plan, SamplingFeatures(), available)
+    choice = choose_graph(plan, available)
     shape = choice.shape
     if shape is None:
         assert len(query_lens) > 16
@@ -146,7 +147,7 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
 
     def chosen(*query_lens: int) -> tuple[int, int] | None:
         plan = make_plan(list(query_lens), list(query_lens), [1] * len(query_lens))
-        shape = choose_graph(plan, SamplingFeatures(), available).shape
+        shape = choose_graph(plan, available).shape
         return None if shape is None else (shape.sequences, shape.tokens)
 
     assert chosen(1, MAX_QUERY_LEN) == (2, 2 * MAX_QUERY_LEN)
@@ -158,20 +159,14 @@ def test_long_prompts_have_graphs_and_short_ones_do_not_pay_for_them() -> None:
 
 def test_the_reason_for_running_outside_graphs_is_given() -> None:
     available = step_shapes(64, 448, 1500)
-    decodes, drawn = make_plan([1] * 4, [9] * 4, [1] * 4), SamplingFeatures(random=True)
+    decodes = make_plan([1] * 4, [9] * 4, [1] * 4)
     long = make_plan([1, LONG_PROMPT_TOKENS + 1], [9, 300], [1, 1])
     many = make_plan([100] * 4, [100] * 4, [1] * 4)
 
-    choice = choose_graph(decodes, SamplingFeatures(masks=True, logprobs=True), available)
-    assert choice.samples
-    assert choice.shape == StepShape(4, 4, 1, 448, 1500)
-    choice = choose_graph(decodes, drawn, available)
-    assert (choice.reason, choice.samples) == (EagerReason.SAMPLING, False)
-    assert choice.shape is not None, "the model runs in a graph all the same"
+    assert choose_graph(decodes, available) == GraphChoice(StepShape(4, 4, 1, 448, 1500))
     for plan, shapes, reason in (
         (long, available, EagerReason.LONG_PROMPT),
         (many, available, EagerReason.MANY_PROMPT_TOKENS),
         (decodes, (), EagerReason.NO_GRAPHS),
     ):
-        choice = choose_graph(plan, drawn, shapes)
-        assert (choice.shape, choice.reason, choice.samples) == (None, reason, False)
+        assert choose_graph(plan, shapes) == GraphChoice(None, reason)

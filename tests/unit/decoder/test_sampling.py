@@ -4,6 +4,7 @@ and seeds in any batch."""
 import numpy as np
 import pytest
 import torch
+from sampling_steps import all_of, sample
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.errors import SamplingError
@@ -48,7 +49,7 @@ class Bench:
 
     def sample(self, logits: torch.Tensor, slots: list[int]):
         rows = np.array(slots)
-        return self.sampler(logits, rows, self.lengths[rows])
+        return sample(self.sampler, logits, rows, self.lengths[rows])
 
 
 def one(
@@ -213,15 +214,24 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     bench = Bench()
     bench.admit(0, [9], SamplingParams(logprobs=2, logit_bias={7: 100.0}))
     bench.admit(1, [9], SamplingParams())
-    logits = torch.randn(2, VOCAB)
-    tokens, logprobs = bench.sample(logits, [0, 1])
-    host = logprobs.start_copy().on_host()
-    wanted = logits[0].log_softmax(-1)
+    bench.admit(2, [9], SamplingParams(logprobs=0, temperature=1.0), seed=3)
+    logits = torch.randn(3, VOCAB)
+    slots = np.arange(3)
+    samples, top = all_of(bench.sampler, logits, slots, bench.lengths[slots])
+    rows = samples.start_copy().on_host()
+    raw = logits.log_softmax(-1)
+    assert rows["token"][:2].tolist() == [7, logits[1].argmax()]
+    for row, token in enumerate(rows["token"]):
+        assert rows["logprob"][row] == pytest.approx(raw[row, token].item(), abs=1e-6)
+        rank = (raw[row] > raw[row, token]).sum() + 1
+        assert rows["rank"][row] == (rank if row != 1 else 0)
+    assert rows["restricted_logprob"].tolist() == pytest.approx([0.0, *rows["logprob"][1:]])
+    assert top is not None
+    host = top.start_copy().on_host()
     assert host.rows.tolist() == [0]
-    assert tokens[0] == 7
-    assert host.chosen[0] == pytest.approx(wanted[7].item(), abs=1e-6)
-    assert host.chosen_rank[0] == (wanted > wanted[7]).sum() + 1
-    assert host.top_ids[0].tolist() == wanted.topk(2).indices.tolist()
+    assert host.ids[0].tolist() == raw[0].topk(2).indices.tolist()
+    assert host.of_row(0, 1) == ([raw[0].argmax()], [pytest.approx(raw[0].max().item())])
+    assert host.of_row(1, 1) == host.of_row(2, 1) == ([], [])
 
 
 TIMES = TimestampRules(first_id=20, no_timestamps_id=19, end_id=18, max_initial=3)

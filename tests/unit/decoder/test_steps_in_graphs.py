@@ -47,5 +47,4 @@ def test_steps_in_graphs_give_the_same_tokens(
     assert runner.cross_kv.graphs is not None
     assert not runner.eager_steps, "those of warming up do not count"
     assert run(engine) == expected
-    assert set(runner.eager_steps) == {"eager_steps_sampling"}
-    assert runner.eager_steps["eager_steps_sampling"] < engine.replica.scheduler.counters["steps"]
+    assert not runner.eager_steps, "a row that draws throws no step out of its graph"

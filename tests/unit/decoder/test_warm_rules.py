@@ -15,6 +15,7 @@ from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import warm_up
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import (
     GRAPH_FEATURES,
     SETTINGS,
@@ -101,7 +102,6 @@ def test_a_graphs_features_are_those_whose_settings_its_kernel_reads() -> None:
     for name, setting in SETTINGS.items():
         if setting.feature is not None:
             assert setting.in_graph == (setting.feature in in_graph), name
-    assert GRAPH_FEATURES.fit_graph
 
 
 def test_a_rule_left_out_would_be_seen(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,20 +128,22 @@ def sampler_of(params: list[SamplingParams]) -> tuple[Sampler, np.ndarray, np.nd
     return Sampler(slots, None), np.arange(len(params)), np.full(len(params), 2)
 
 
-def test_log_probabilities_of_a_graphs_tokens_are_those_of_the_whole_sampler() -> None:
-    """Which a step would run once more behind the graph: 99 languages' probabilities cost a mask
-    less."""
+def test_the_likeliest_tokens_leave_what_a_graph_wrote_as_it_is() -> None:
     logits = torch.randn(len(ASKING), 20, generator=torch.Generator().manual_seed(5))
     sampler, slots, lengths = sampler_of(ASKING)
-    assert sampler.features(slots).fit_graph
-    tokens, expected = sampler(logits.clone(), slots, lengths)
-    chosen = torch.zeros(len(ASKING), dtype=torch.int64)
-    sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), chosen)
-    actual = sampler.logprobs(logits, chosen, slots, lengths)
-    assert chosen.tolist() == tokens.tolist()
-    assert actual.rows.tolist() == expected.rows.tolist() == [0, 2, 3]
-    for name in ("chosen", "rank", "top_ids", "top"):
-        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+    samples = Samples.empty(len(ASKING), torch.device("cpu"))
+    sampler.greedy(logits, torch.from_numpy(slots), torch.from_numpy(lengths), samples)
+    before = samples.packed.clone()
+    top = sampler.finish(logits, slots, lengths, samples)
+    assert top is not None
+    assert top.rows.tolist() == [0, 2]
+    assert torch.equal(samples.packed, before)
+    raw = logits.log_softmax(-1)
+    rows = samples.on_host()
+    assert rows["rank"].tolist()[1] == 0
+    for row in (0, 2, 3):
+        chosen = raw[row, rows["token"][row]]
+        assert rows["rank"][row] == (raw[row] > chosen).sum() + 1
 
 
 @pytest.mark.gpu

@@ -25,7 +25,8 @@ from antiphon.config.errors import (
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
-from antiphon.engine.outputs import CompletionOutput, Logprob, Transcription
+from antiphon.engine.completion import completion_output
+from antiphon.engine.outputs import CompletionOutput, Transcription
 from antiphon.engine.segments import joined as join
 from antiphon.engine.transcription import Transcriber
 from antiphon.engine.windows import Recording, Window
@@ -72,13 +73,7 @@ class LocalEngine:
             self.plain.step()
             await asyncio.sleep(self.delay)
         end = self.plain.finished[request.id.number]
-        named = [
-            {i: Logprob(v, r, "") for i, v, r in zip(e.ids, e.logprobs, e.ranks, strict=True)}
-            for e in end.logprobs
-        ]
-        text = self.inputs.decode(end.token_ids)
-        logprobs = None if request.params.logprobs is None else named
-        return CompletionOutput(0, text, end.token_ids, end.reason, logprobs)
+        return completion_output(self.inputs, SimpleNamespace(request=request, text=None), end, 0)
 
     def stored(self, media: EncoderInput) -> EncoderInput:
         return media

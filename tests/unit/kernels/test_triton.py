@@ -6,7 +6,6 @@ bfloat16 is left to the GPU: the interpreter's dot treats it as integers.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from attention_cases import (
@@ -17,7 +16,7 @@ from attention_cases import (
     full_spec,
     paged_spec,
 )
-from kernel_checks import FLOAT8, check_projecting, check_small_batch, random_slots
+from kernel_checks import FLOAT8, check_projecting, check_small_batch
 
 pytest.importorskip("triton")
 
@@ -25,8 +24,6 @@ import triton.language as tl
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
@@ -206,38 +203,3 @@ def test_writing_pages(dtype: torch.dtype) -> None:
     torch.testing.assert_close(actual, wanted)
     assert actual.isfinite().all()
     assert actual.any()
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("with_rules", [False, True])
-@pytest.mark.parametrize("max_initial", [None, 4])
-def test_greedy_sampling_follows_the_rules_as_torch_does(
-    seed: int, with_rules: bool, max_initial: int | None
-) -> None:
-    rng, vocabulary, count = np.random.default_rng(seed), 90, 40
-    last = {"last_id": 80} if seed % 2 else {}  # 80: nine tokens were added behind the timestamps
-    rules = TimestampRules(
-        first_id=60, no_timestamps_id=59, end_id=50, max_initial=max_initial, **last
-    )
-    slots = random_slots(rng, rules, count, vocabulary, max_len=16)
-    lengths = torch.tensor(
-        [int(slots.host["max_len"][i]) - 1 for i in range(count)], dtype=torch.int32
-    )
-    lengths -= torch.from_numpy(rng.integers(0, 2, count).astype(np.int32))
-    lengths = torch.maximum(
-        lengths, torch.from_numpy(slots.host["prompt_len"][:count].astype(np.int32))
-    )
-    rows = torch.arange(count, dtype=torch.int32)
-    logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)
-    logits[:, rules.first_id :] += float(rng.integers(-2, 2))
-    before = slots.tokens.clone()
-    wanted, actual = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
-    Sampler(slots, rules if with_rules else None).greedy(logits, rows, lengths, wanted)
-    tokens_wanted = slots.tokens.clone()
-    slots.tokens.copy_(before)
-    Sampler(slots, rules if with_rules else None).greedy_in_one_kernel(
-        logits, rows, lengths, actual
-    )
-    assert actual.tolist() == wanted.tolist()
-    assert torch.equal(slots.tokens, tokens_wanted)
-    assert len(set(wanted.tolist())) > 10

@@ -73,7 +73,7 @@ def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> N
     assert request.state is RequestState.READY
     assert asked(scheduler) == ["a"]
     plan = run_step(scheduler)
-    assert plan.ids.tolist() == [3]  # the third to arrive
+    assert plan.ids.tolist() == [request.order]
     assert plan.cross_lens.tolist() == [0]
     assert plan.cross_writes == []
     assert scheduler.pages.num_available == PAGES - 3  # of 12 prompt tokens

@@ -53,9 +53,15 @@ def make_request(
     media = Media(key or f"media{id_}", "text", cross, None)
     rules = DecodingRules(stop_ids=(END,))
     return Request(
-        name(id_), np.arange(2, 2 + prompt), (media,), SamplingParams(), rules, max_tokens, seed=0,
+        name(id_),
+        np.arange(2, 2 + prompt),
+        (media,),
+        SamplingParams(),
+        rules,
+        max_tokens,
+        seed=0,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def name(number: int) -> RequestId:
@@ -74,8 +80,8 @@ class Driver:
     """Plays encoder and model: every token is a function of the sequence so far, as greedy
     decoding is.
 
-    `lag`: rounds that are planned before a round's results arrive; 1 is a GPU's look-ahead.
-    `per_round`: steps planned at once. `breaks` (next launch or result): a step fails there.
+    `lag`: steps that are planned before a step's result arrives; 1 is a GPU's look-ahead.
+    `breaks` (next launch or result): a step fails there.
     """
 
     def __init__(
@@ -83,10 +89,9 @@ class Driver:
         scheduler: Scheduler,
         token: Callable[[int, int], int] = lambda id_, position: 7,
         lag: int = 0,
-        per_round: int = 1,
     ) -> None:
-        self.scheduler, self.token, self.lag, self.per_round = scheduler, token, lag, per_round
-        self.in_flight: deque[list[StepPlan]] = deque()
+        self.scheduler, self.token, self.lag = scheduler, token, lag
+        self.in_flight: deque[StepPlan] = deque()
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
@@ -108,13 +113,9 @@ class Driver:
         self.ask()
         plan = self.scheduler.step()
         self.hidden -= set(self.scheduler.encodes.pop_unwanted())
-        launched: list[StepPlan] = []
-        while plan is not None and self.launch(plan):
-            launched.append(plan)
-            plan = self.scheduler.advance() if len(launched) < self.per_round else None
-        if launched:
-            self.in_flight.append(launched)
-        if self.in_flight and (not launched or len(self.in_flight) > self.lag):
+        if plan is not None and self.launch(plan):
+            self.in_flight.append(plan)
+        if self.in_flight and (plan is None or len(self.in_flight) > self.lag):
             self.settle(self.in_flight.popleft())
         for output in self.scheduler.outputs.pop():
             for end in output.finished:
@@ -139,27 +140,31 @@ class Driver:
         self.plans.append(plan)
         return True
 
-    def settle(self, plans: list[StepPlan]) -> None:
-        for plan in plans:
-            if "result" in self.breaks:
-                self.breaks.remove("result")
-                self.scheduler.fail_step(plan, "broken result")
-                open_ = [id_ for id_, writer in self.reads.items() if writer is plan]
-                open_ids = {name(id_) for id_ in open_} & set(self.scheduler.requests)
-                assert not open_ids, "reads what was never written"
-            else:
-                rows = zip(plan.ids.tolist(), plan.kv_lens.tolist(), strict=True)
-                tokens = [self.token(self.numbers[order], length) for order, length in rows]
-                self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
+    def settle(self, plan: StepPlan) -> None:
+        if "result" in self.breaks:
+            self.breaks.remove("result")
+            self.scheduler.fail_step(plan, "broken result")
+            open_ = [id_ for id_, writer in self.reads.items() if writer is plan]
+            open_ids = {name(id_) for id_ in open_} & set(self.scheduler.requests)
+            assert not open_ids, "reads what was never written"
+            return
+        rows = zip(plan.ids.tolist(), plan.kv_lens.tolist(), plan.samples.tolist(), strict=True)
+        tokens = [
+            self.token(self.numbers[order], length) if samples else -9
+            for order, length, samples in rows
+        ]
+        self.scheduler.postprocess(plan, StepResult(np.array(tokens, np.int64)))
 
     def check(self, plan: StepPlan) -> None:
         """Every row has pages for all its tokens, and nobody else's."""
         for write in plan.cross_writes:
             assert write.key in self.hidden, "cross KV without hidden states"
-        assert plan.num_tokens <= max(
-            self.scheduler.limits.max_batched_tokens, self.scheduler.limits.max_len
-        )
+        budget, num_decodes = self.scheduler.planner.budget, int((plan.query_lens == 1).sum())
+        assert plan.num_tokens <= max(budget.tokens, num_decodes)
+        assert plan.num_tokens - len(plan.slots) <= budget.prompt
         assert (np.diff(plan.query_lens > 1) >= 0).all(), "decodes come first"
+        assert (plan.query_lens > 0).all()
+        assert {admission.slot for admission in plan.admissions} <= set(plan.slots.tolist())
         own: list[int] = []
         for row, slot in enumerate(plan.slots):
             pages = self.scheduler.batch.self_table[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
@@ -202,22 +207,17 @@ def test_a_stop_token_ends_it(overlap: bool) -> None:
     assert (end.reason, end.token_ids) == ("stop", [9, 9, END])
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_round_of_several_steps_gives_the_same_tokens(overlap: bool) -> None:
-    """Stops and lengths fall in the middle of rounds; new requests come in between rounds, and
-    pages run short."""
+def test_any_depth_of_look_ahead_gives_the_same_tokens() -> None:
+    """Stops and lengths fall at any place of the look-ahead; requests wait for slots and pages."""
     ends = []
-    for per_round in (1, 3, 8):
+    for lag in range(9):
         driver = Driver(
-            make_scheduler(15),
-            lambda id_, position: END if position == 9 + 4 * id_ else 9,
-            int(overlap),
-            per_round,
+            make_scheduler(15), lambda id_, position: END if position == 9 + 4 * id_ else 9, lag
         )
         for i in range(4):
             driver.scheduler.add(make_request(i, f"k{i}", prompt=2 + i, max_tokens=10))
         ends.append({i: (end.reason, end.token_ids) for i, end in driver.run().items()})
-    assert ends[0] == ends[1] == ends[2]
+    assert all(end == ends[0] for end in ends)
     assert {reason for reason, _ in ends[0].values()} == {"stop", "length"}
 
 
@@ -573,22 +573,23 @@ EVENTS = st.lists(
     pages=st.integers(6, 30),
     seqs=st.integers(1, 6),
     ahead=st.integers(10, 80),
-    lag=st.integers(0, 3),
-    per_round=st.integers(1, 8),
+    lag=st.integers(0, 8),
+    budget=st.tuples(st.integers(1, 64), st.integers(1, 64)),
     stop_every=st.integers(2, 25),
 )
 def test_every_request_ends_exactly_once_and_the_pool_ends_full(
-    events, pages: int, seqs: int, ahead: int, lag: int, per_round: int, stop_every: int
+    events, pages: int, seqs: int, ahead: int, lag: int, budget: tuple[int, int], stop_every: int
 ) -> None:
-    """Pools that run short at any moment, results that come rounds later, stops, lengths,
-    cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing lost,
-    same tokens."""
+    """Pools that run short at any moment, prompts in pieces, results that come steps later, stops,
+    lengths, cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing
+    lost, same tokens."""
 
     def token(id_: int, position: int) -> int:
         return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50
 
+    limits = {"max_batched_tokens": budget[0], "max_prompt_tokens": budget[1]}
     driver = Driver(
-        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead), token, lag, per_round
+        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead, **limits), token, lag
     )
     scheduler = driver.scheduler
     cross_of: dict[str, int] = {}
@@ -619,8 +620,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
             else:
                 driver.encoding.remove(key)
                 scheduler.encode_failed(key, "failed")
-    # One in line always gets on: a round for each of its tokens, and the rounds that results take.
-    driver.run(100 + (lag + 2) * sum(request.max_tokens + 3 for request in requests))
+    # One in line always gets on: a step for each of its tokens, and the steps that results take.
+    steps = sum(len(request.prompt_token_ids) + request.max_tokens + 3 for request in requests)
+    driver.run(100 + 2 * (lag + 2) * steps)
     for _ in range(lag + 2):
         driver.step()
     assert sorted(driver.ended) == list(range(len(requests)))

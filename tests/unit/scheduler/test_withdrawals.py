@@ -39,9 +39,15 @@ def make_scheduler(**changes: int) -> Scheduler:
 def make_request(id_: int, key: str, encoder: str = "0") -> Request:
     media = Media(key, "text", 10, None)
     return Request(
-        name(id_), np.arange(2, 4), (media,), SamplingParams(), DecodingRules(), 3, 0,
+        name(id_),
+        np.arange(2, 4),
+        (media,),
+        SamplingParams(),
+        DecodingRules(),
+        3,
+        0,
         encoder=encoder,
-    )  # fmt: skip
+    )
 
 
 def name(number: int) -> RequestId:

@@ -1,0 +1,107 @@
+"""What the rows of a step were given: tokens and their log-probabilities, as one tensor that goes
+to the host as it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+# One row on the host; `kernels/sampling.py` writes the same on the device.
+_ROW = np.dtype(
+    [
+        ("token", np.int64),
+        ("logprob", np.float32),
+        ("restricted_logprob", np.float32),
+        ("rank", np.int64),
+    ]
+)
+_NUMBERS = _ROW.itemsize // 8
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`packed` [rows, 3] int64, on the device or on its way to the host. The others are views of
+    it, [rows]:
+
+        tokens               int64
+        logprobs             float32; natural logarithm of the token's probability under the raw
+                             logits
+        restricted_logprobs  float32; likewise under the logits that the rules have changed, before
+                             temperature and filters; 0 for a token that the model prescribes
+        ranks                int64; from 1, among the raw logits, of rows that ask for
+                             log-probabilities
+    """
+
+    packed: torch.Tensor
+
+    @classmethod
+    def empty(cls, rows: int, device: torch.device) -> "Samples":
+        return cls(torch.zeros(rows, _NUMBERS, dtype=torch.int64, device=device))
+
+    def first(self, rows: int) -> "Samples":
+        """Of the first `rows` rows."""
+        return Samples(self.packed[:rows])
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        return self.packed[:, 0]
+
+    @property
+    def logprobs(self) -> torch.Tensor:
+        return self.packed.view(torch.float32)[:, 2]
+
+    @property
+    def restricted_logprobs(self) -> torch.Tensor:
+        return self.packed.view(torch.float32)[:, 3]
+
+    @property
+    def ranks(self) -> torch.Tensor:
+        return self.packed[:, 2]
+
+    def write(
+        self,
+        raw: torch.Tensor,
+        restricted: torch.Tensor,
+        tokens: torch.Tensor,
+        is_forced: torch.Tensor | None,
+        is_ranked: torch.Tensor | None,
+    ) -> None:
+        """Puts `tokens` [rows] int64 and what follows from their logits [rows, vocabulary] in.
+
+        `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row.
+        """
+        self.tokens.copy_(tokens)
+        self.logprobs.copy_(logprobs_of(raw, tokens))
+        if restricted is not raw:
+            self.restricted_logprobs.copy_(logprobs_of(restricted, tokens))
+        else:
+            self.restricted_logprobs.copy_(self.logprobs)
+        if is_forced is not None:
+            self.restricted_logprobs.masked_fill_(is_forced, 0.0)
+        self.ranks.zero_()
+        if is_ranked is not None:
+            chosen = raw.gather(1, tokens[:, None])
+            self.ranks.copy_(((raw > chosen).sum(-1) + 1) * is_ranked)
+
+    def replace(self, index: torch.Tensor, other: "Samples") -> None:
+        """Takes the rows of `other` in, in place of those at `index`."""
+        self.packed.index_copy_(0, index, other.packed)
+
+    def start_copy(self) -> "Samples":
+        """A copy on the host, complete when the device has come so far."""
+        if self.packed.device.type == "cpu":
+            return Samples(self.packed.clone())
+        host = torch.empty(self.packed.shape, dtype=torch.int64, pin_memory=True)
+        return Samples(host.copy_(self.packed, non_blocking=True))
+
+    def on_host(self) -> np.ndarray:
+        """[rows] with the fields "token", "logprob", "restricted_logprob" and "rank"; of a copy
+        that is complete."""
+        rows: np.ndarray = self.packed.numpy().view(_ROW)[:, 0]
+        return rows
+
+
+def logprobs_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Natural logarithms [rows] of the probabilities of `tokens` [rows] under `logits` [rows,
+    vocabulary]."""
+    return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]

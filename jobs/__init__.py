@@ -1,0 +1,1 @@
+"""Work by the million: manifests (`antiphon batch`) and Ray Data."""

@@ -1,0 +1,101 @@
+"""Which rows the next step has, and how many of its tokens each of them computes."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
+
+
+@dataclass(frozen=True)
+class StepBudget:
+    """What a step has room for. Decodes come first: all of them run, and prompts share the rest.
+
+    tokens:  of all rows
+    prompt:  of prompts, beyond one for each of them: what CUDA graphs were captured for
+    """
+
+    tokens: int
+    prompt: int
+
+    def without(self, num_tokens: int) -> "StepBudget":
+        """What is left beside a row of so many tokens."""
+        return replace(self, tokens=self.tokens - num_tokens, prompt=self.prompt - num_tokens + 1)
+
+    def has_room(self, num_tokens: int) -> bool:
+        """True if another row can begin with some of its `num_tokens`."""
+        return self.tokens > 0 and (self.prompt > 0 or num_tokens == 1)
+
+    def chunks(self, remaining: np.ndarray) -> np.ndarray:
+        """How many of their `remaining` [prompts] tokens prompts compute, served in order.
+
+        The first ones run whole, at most one of them in part, and the others wait.
+        """
+        before = remaining.cumsum() - remaining
+        prompt = self.prompt - (before - np.arange(len(remaining)))
+        by_prompt = np.where(prompt > 0, prompt + 1, 0)
+        chunks: np.ndarray = np.minimum(self.tokens - before, by_prompt).clip(0, remaining)
+        return chunks
+
+
+class StepPlanner:
+    """Plans the steps of `batch`, each within `budget`."""
+
+    def __init__(self, batch: Batch, budget: StepBudget) -> None:
+        self.batch, self.budget = batch, budget
+
+    def free(self) -> StepBudget:
+        """What the running sequences leave of the next step."""
+        remaining = self.batch.length - self.batch.computed  # of a free slot: 0
+        prompts = remaining[remaining > 1]
+        num_decodes = len(self.batch) - len(prompts)
+        total = int(prompts.sum())
+        return StepBudget(
+            self.budget.tokens - num_decodes - total, self.budget.prompt - total + len(prompts)
+        )
+
+    def plan(self, admissions: list[Admission], cross_writes: list[CrossWrite]) -> StepPlan | None:
+        """The next step. None when nothing can run.
+
+        A row computes as many of its tokens as the budget allows; if that is all of them, it also
+        samples the next one, which is pending from now on.
+        """
+        batch, slots = self.batch, self.batch.runnable()
+        if not len(slots):
+            return None
+        slots, query_lens = self._rows(slots, batch.length[slots] - batch.computed[slots])
+        kv_lens, lengths = batch.computed[slots] + query_lens, batch.length[slots]
+        samples = kv_lens == lengths
+        batch.computed[slots] = kv_lens
+        batch.length[slots] += samples
+        batch.pending[slots] += samples
+        return StepPlan(
+            admissions=admissions,
+            cross_writes=cross_writes,
+            slots=slots,
+            ids=batch.ids[slots],
+            query_lens=query_lens,
+            kv_lens=kv_lens,
+            samples=samples,
+            self_table=batch.self_table[slots],
+            cross_table=batch.cross_table[slots],
+            cross_lens=batch.cross_len[slots],
+        )
+
+    def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slots [rows] that run, of the runnable `slots` [n] with `remaining` [n] tokens to
+        compute, and how many each computes [rows]. Rows with one token come first."""
+        is_prompt = remaining > 1
+        if not is_prompt.any():
+            return slots, remaining
+        decodes, prompts = slots[~is_prompt], slots[is_prompt]
+        in_order = np.argsort(self.batch.turn[prompts])  # no later one overtakes an earlier one
+        prompts, remaining = prompts[in_order], remaining[is_prompt][in_order]
+        left = replace(self.budget, tokens=self.budget.tokens - len(decodes))
+        chunks = left.chunks(remaining)
+        slots = np.concatenate([decodes, prompts])
+        query_lens = np.concatenate([np.ones(len(decodes), np.int64), chunks])
+        order = np.argsort(query_lens > 1, kind="stable")
+        order = order[query_lens[order] > 0]
+        return slots[order], query_lens[order]

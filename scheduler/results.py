@@ -1,0 +1,40 @@
+"""Takes the results of a step in: tokens and log-probabilities go to the requests that they are
+of."""
+
+import time
+
+import numpy as np
+
+from antiphon.scheduler.batch import Batch, StopReason
+from antiphon.scheduler.outputs import Outputs
+from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.request import FinishReason, Request
+
+Ending = tuple[Request, FinishReason]
+
+
+def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -> list[Ending]:
+    """Appends the sampled tokens, and adds those of streams to `outputs`.
+
+    Returns the sequences that are done, and why. Rows whose request has ended since the plan was
+    made are dropped.
+    """
+    live = batch.live_rows(plan)
+    rows = live[plan.samples[live]]
+    slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
+    is_first = positions == batch.prompt_len[slots]
+    stops = batch.settle(slots, positions, tokens)
+    batch.add_logprobs(slots, positions, result, rows)
+    for row in rows[batch.wants_logprobs[slots]]:
+        request = batch.request_at(plan.slots[row])
+        request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
+    for slot in slots[is_first]:
+        batch.request_at(slot).metrics.first_token_at = time.time()
+    streaming = batch.streams[slots]
+    if streaming.any():
+        generated = positions - batch.prompt_len[slots]
+        outputs.add_tokens(slots[streaming], generated[streaming], tokens[streaming])
+    return [
+        (batch.request_at(slots[row]), StopReason(stops[row]).finish_reason)
+        for row in np.flatnonzero(stops)
+    ]
