@@ -12,7 +12,8 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Sender
 from antiphon.actors.frames import MemberEncoder
 from antiphon.actors.member_messages import Member, Members
-from antiphon.actors.membership import RUNNING, Membership, State
+from antiphon.actors.members import RUNNING, State
+from antiphon.actors.membership import Membership
 
 logger = logging.getLogger(__name__)
 

@@ -81,4 +81,12 @@ class Blueprint:
         )(WorkerProcess)
         handle = actor.remote()
         spot = handle.spot.remote()
-        return Started(handle, spot, handle.load.remote(self, incarnation, role))
+        loading = handle.load.remote(
+            role,
+            incarnation,
+            self.model,
+            self.config,
+            self.rules,
+            self.placement.gpu_share,
+        )
+        return Started(handle, spot, loading)

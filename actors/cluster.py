@@ -15,9 +15,9 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Members, Message
+from antiphon.actors.processes import Spot, why_gone
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
-from antiphon.actors.worker_process import Spot
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.errors import EngineDeadError
 
@@ -117,8 +117,9 @@ class RayWorkers(Workers):
         except EngineDeadError as error:
             return str(getattr(error, "cause", error))
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            return f"the engine's supervisor is gone, or the process that started it: {reason}"
+            return (
+                f"the engine's supervisor ended, as does one whose starter ends: {why_gone(error)}"
+            )
 
     async def stats(self) -> list[dict[str, int]]:
         return cast("list[dict[str, int]]", await self._supervisor.stats.remote())

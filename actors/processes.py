@@ -7,18 +7,24 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from antiphon.actors.worker_process import Spot
 
 logger = logging.getLogger(__name__)
 
 KILL_SECONDS = 5.0  # for another node to end a process
 RAY_SECONDS = 0.2  # for Ray to end a process; it gives a stopped one five seconds
 SIGNAL_SECONDS = 2.0  # for the system to do so then
+
+
+class Spot(NamedTuple):
+    """Where a process runs. `born`: its start in the system's ticks; numbers are used again."""
+
+    node: str
+    pid: int
+    born: float | None
 
 
 async def end_process(handle: Any, spot: Spot | None) -> None:
@@ -68,3 +74,9 @@ def birth(pid: int) -> float | None:
     except OSError:
         return None
     return None if status[0] in "ZX" else float(status[19])
+
+
+def why_gone(failure: Exception) -> str:
+    """What Ray says of the end of an actor, in one sentence and without its lecture."""
+    reason = str(failure).strip().splitlines()[-1]
+    return f"its process is gone: {reason.partition(' Some common causes')[0]}"

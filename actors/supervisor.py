@@ -20,20 +20,19 @@ from antiphon.actors.blueprint import Blueprint, Started
 from antiphon.actors.channel import Receiver
 from antiphon.actors.frames import HeartbeatDecoder
 from antiphon.actors.member_messages import Heartbeat, Member
-from antiphon.actors.membership import (
+from antiphon.actors.members import (
     RUNNING,
     Action,
     Announce,
     Kill,
     Limits,
-    Membership,
     Start,
     State,
     Unusable,
 )
-from antiphon.actors.processes import end_process
+from antiphon.actors.membership import Membership
+from antiphon.actors.processes import Spot, end_process, why_gone
 from antiphon.actors.scaling import Autoscaler, demand
-from antiphon.actors.worker_process import Spot
 from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.scheduler.request import Incarnation
 
@@ -212,7 +211,7 @@ class Supervisor:
                 self._error = self._error or getattr(failure, "cause", failure)
             reason = f"{type(failure.cause).__name__}: {failure.cause}"
         except ray.exceptions.RayError as failure:
-            self._gone(incarnation, _shortened(failure))
+            self._gone(incarnation, why_gone(failure))
             return
         self._membership.failed(incarnation, reason, time.monotonic())
         self._act()
@@ -270,11 +269,6 @@ class Supervisor:
             if wanted != len(members):
                 logger.info("%d %s workers instead of %d", wanted, role, len(members))
                 self._membership.scale(role, wanted, now)
-
-
-def _shortened(failure: Exception) -> str:
-    reason = str(failure).strip().splitlines()[-1]
-    return f"its process is gone: {reason.partition(' Some common causes')[0]}"
 
 
 def _pass_on(

@@ -4,23 +4,20 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 """
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import ray
+
+from antiphon.actors.processes import Spot, birth
 from antiphon.scheduler.request import Incarnation
 
 if TYPE_CHECKING:
     from antiphon.actors.address import Address
     from antiphon.actors.base_actor import WorkerActor
-    from antiphon.actors.blueprint import Blueprint
     from antiphon.actors.messages import Member, Members
-
-
-class Spot(NamedTuple):
-    """Where a process runs. `born`: its start in the system's ticks; numbers are used again."""
-
-    node: str
-    pid: int
-    born: float | None
+    from antiphon.config.decoding_rules import TimestampRules
+    from antiphon.config.options import EngineConfig
+    from antiphon.families.checkpoint import ModelConfig
 
 
 class WorkerProcess:
@@ -29,17 +26,20 @@ class WorkerProcess:
     actor: "WorkerActor"
 
     def spot(self) -> Spot:
-        import ray
-
-        from antiphon.actors.processes import birth
-
         return Spot(ray.get_runtime_context().get_node_id(), os.getpid(), birth(os.getpid()))
 
-    def load(self, blueprint: "Blueprint", incarnation: Incarnation, role: str) -> dict[str, Any]:
+    def load(
+        self,
+        role: str,
+        incarnation: Incarnation,
+        model: "ModelConfig",
+        config: "EngineConfig",
+        rules: "TimestampRules | None",
+        gpu_share: float,
+    ) -> dict[str, Any]:
         """Loads the weights of this role. Returns the `info` of its halves; raises what the workers
         raise."""
-        model, config, rules = blueprint.model, blueprint.config, blueprint.rules
-        self._incarnation, gpu_share = incarnation, blueprint.placement.gpu_share
+        self._incarnation = incarnation
         if role == "encoder":
             from antiphon.actors.encoder_actor import EncoderActor
 

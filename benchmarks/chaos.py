@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from antiphon.actors.cluster import RayWorkers
-from antiphon.actors.worker_process import Spot
+from antiphon.actors.processes import Spot
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 
