@@ -57,10 +57,16 @@ class Blueprint:
     def bounds(self) -> dict[str, Bounds]:
         """How many workers there may be of the roles whose number changes by itself."""
         decoders, encoders = self.config.decoder.bounds, self.config.encoder.bounds
-        bounds = {"colocated": Bounds(*decoders)}
-        if not self.placement.colocated:
-            bounds = {"encoder": Bounds(*encoders), "decoder": Bounds(*decoders)}
-        return {role: each for role, each in bounds.items() if not each.fixed}
+        bounds = {
+            "colocated": Bounds(*decoders),
+            "decoder": Bounds(*decoders),
+            "encoder": Bounds(*encoders),
+        }
+        return {
+            role: bounds[role]
+            for role, count in self.roles.items()
+            if count and not bounds[role].fixed  # no encoder where the model has none
+        }
 
     @property
     def hang_timeout(self) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from antiphon.actors.messages import FrontendMessage, Member, Message
@@ -15,12 +15,12 @@ class Workers(ABC):
     the workers.
 
     `info`: the placement, and for each half its device, dtype and attention backend.
-    `members`: all workers as they are now; each change also comes as a message `Members`.
-    `colocated`: whether each decoder has its own encoder in its process.
+    `colocated`: whether each decoder has its own encoder in its process. `members`: the workers, as
+    far as a supervisor has told of them.
     """
 
     info: dict[str, Any]
-    members: list[Member]
+    members: Sequence[Member] = ()
     colocated: bool
 
     @abstractmethod

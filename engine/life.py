@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
-from antiphon.actors.member_messages import Members
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import EngineDeadError
 from antiphon.config.options import EngineConfig, resolve
@@ -42,6 +41,7 @@ class EngineLife:
     def __init__(self, model: str, **options: Any) -> None:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
+        config = model_config.fitted(config)
         if config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(model_config, config)
         self._make(config, model_config)
@@ -147,7 +147,6 @@ class EngineLife:
         self.requests.connect(workers)
         self.preparation.start()
         workers.attach(self.requests.frontend, self._loop, self.requests.handle)
-        self.requests.handle(Members(workers.members))
         self._dropped = weakref.finalize(self, _close_dropped, workers, self.preparation, self._pid)
         self._dropped.atexit = False  # workers are closed at exit anyway
         self._tasks = [asyncio.create_task(self._supervise(workers.watch))]
