@@ -20,7 +20,7 @@ from antiphon.actors.member_messages import Heartbeat as Heartbeat
 from antiphon.actors.member_messages import Member as Member
 from antiphon.actors.member_messages import Members as Members
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Request, RequestId, StepOutput
+from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
 # ---------------------------------------------------------------------- frontend to decoder
 

@@ -22,7 +22,6 @@ class Workers(ABC):
     info: dict[str, Any]
     members: Sequence[Member] = ()
     colocated: bool
-    members: Sequence[Member] = ()
 
     @abstractmethod
     def send(self, worker: str, message: Message) -> None:
