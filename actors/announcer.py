@@ -3,22 +3,34 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.channel import Sender
+from antiphon.actors.channel import PeerGone, Sender
 from antiphon.actors.frames import MemberEncoder
-from antiphon.actors.member_messages import Member, Members
+from antiphon.actors.member_messages import Detach, Member, Members
 from antiphon.actors.members import RUNNING, State
 from antiphon.actors.membership import Membership
 
 logger = logging.getLogger(__name__)
 
+SILENT_SECONDS = 30.0  # a frontend from which nothing came for so long is gone
 LOAD_SECONDS = 0.5  # between reports of loads to the frontends
 TOLD_SECONDS = 0.5  # for workers to learn of new members before the frontends do
+
+
+@dataclass
+class _Frontend:
+    """`dropped`: set once it is told no more."""
+
+    sender: Sender
+    heard_at: float
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Announcer:
@@ -32,16 +44,38 @@ class Announcer:
         self, members: Callable[[], list[Member]], workers: Callable[[], list[Any]]
     ) -> None:
         self._members, self._workers = members, workers
-        self._frontends: dict[str, Sender] = {}
+        self._frontends: dict[str, _Frontend] = {}
         self._changed = asyncio.Event()
 
-    def add(self, frontend: str, address: Address) -> None:
-        encoder = MemberEncoder(address.token)
-        self._frontends[frontend] = Sender(address, Host.here().node, encoder=encoder)
+    # ------------------------------------------------------------------ frontends
+
+    def add(self, frontend: str, address: Address) -> asyncio.Event:
+        """From now on it is told. Returns what is set when it is dropped."""
+        sender = Sender(address, Host.here().node, encoder=MemberEncoder(address.token))
+        self._frontends[frontend] = added = _Frontend(sender, time.monotonic())
+        return added.dropped
 
     def remove(self, frontend: str) -> None:
-        if (sender := self._frontends.pop(frontend, None)) is not None:
-            sender.close()
+        if (removed := self._frontends.pop(frontend, None)) is not None:
+            removed.dropped.set()
+            removed.sender.close()
+
+    def heard(self, frontend: str) -> None:
+        """A frontend has sent a heartbeat."""
+        if (known := self._frontends.get(frontend)) is not None:
+            known.heard_at = time.monotonic()
+
+    def _drop_silent(self) -> None:
+        """Nobody waits for the requests of a process that was killed."""
+        for name, frontend in list(self._frontends.items()):
+            silence = time.monotonic() - frontend.heard_at
+            if silence > SILENT_SECONDS:
+                logger.warning("%s is dropped: it was silent for %.0f s", name, silence)
+                self.remove(name)
+                for handle in self._workers():
+                    handle.update.remote(Detach(name))
+
+    # ------------------------------------------------------------------ members
 
     def changed(self) -> None:
         """The members have changed: they are announced as soon as possible."""
@@ -55,6 +89,7 @@ class Announcer:
                 self._changed.clear()
                 await self.tell_workers()
             self._tell_frontends()
+            self._drop_silent()
 
     async def tell_workers(self) -> None:
         """Returns when each of them knows. One that does not answer is dead, or soon found so."""
@@ -68,8 +103,9 @@ class Announcer:
 
     def _tell_frontends(self) -> None:
         message = Members(self._members())
-        for sender in self._frontends.values():
-            sender.send(message)
+        for frontend in self._frontends.values():
+            with contextlib.suppress(PeerGone):  # it is found silent
+                frontend.sender.send(message)
 
 
 def described(membership: Membership) -> list[Member]:

@@ -16,10 +16,12 @@ from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Members, Message
 from antiphon.actors.processes import Spot, why_gone
+from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.errors import EngineDeadError
+from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class RayWorkers(Workers):
         self.members = attachment.members
         self.info = attachment.info
         self.colocated = attachment.blueprint.placement.colocated
-        self._supervisor = supervisor
+        self._supervisor, self._supervisor_address = supervisor, attachment.address
         self._started = None if started is None else list(started)
         self._receiver: AsyncReceiver | None = None
         self._senders: dict[str, Sender] = {}  # by worker; those of one process share one
@@ -58,7 +60,9 @@ class RayWorkers(Workers):
         self._connect()
         receive = cast("Handle", self._receive)
         self._receiver.attach(loop, receive, self._note_failure)
-        self._attaching = self._supervisor.attach.remote(frontend, self._receiver.address)
+        self._attached = self._supervisor.attach.remote(frontend, self._receiver.address)
+        self._pulse = Pulse(Incarnation(frontend, 0), self._supervisor_address, lambda: ({}, b""))
+        self._pulse.start()
 
     def _receive(self, message: FrontendMessage) -> None:
         if isinstance(message, Members):
@@ -112,10 +116,7 @@ class RayWorkers(Workers):
     async def _ending(self) -> str:
         """Why the engine can't go on, as soon as its supervisor knows or is gone."""
         try:
-            await self._attaching
-            return str(await self._supervisor.watch.remote())
-        except EngineDeadError as error:
-            return str(getattr(error, "cause", error))
+            return str(await self._attached)
         except ray.exceptions.RayError as error:
             return (
                 f"the engine's supervisor ended, as does one whose starter ends: {why_gone(error)}"
@@ -141,6 +142,7 @@ class RayWorkers(Workers):
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
+            self._pulse.closing.set()
         self._senders, self._receiver = {}, None
 
     def close(self) -> None:

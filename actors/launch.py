@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment, Supervisor
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
-from antiphon.config.options import EngineConfig
+from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def launch(
         with _starting:
             if given_up.is_set():
                 raise StartGivenUp
+            model = replace(model, path=model.path.absolute())  # other processes work elsewhere
             blueprint = Blueprint(model, config, rules, place(config))
             supervisor = _supervisor(blueprint)
             undo.callback(ray.kill, supervisor)
@@ -118,6 +119,12 @@ class RunningEngine:
     @property
     def config(self) -> EngineConfig:
         return self.attachment.blueprint.config
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """With the checkpoint's folder, if it is one on this machine: names may be relative."""
+        path = self.attachment.blueprint.model.path
+        return replace(self.config.model, model=str(path)) if path.is_dir() else self.config.model
 
     def workers(self) -> RayWorkers:
         return RayWorkers(self.supervisor, self.attachment)

@@ -1,14 +1,14 @@
-"""A worker's heartbeat: what its loops do, told to the supervisor every half second.
+"""The heartbeats of workers and frontends: signs of life for the supervisor, twice a second.
 
-It has a thread of its own, because one forward on a CPU may take longer than a worker may be
-silent. The thread tells how long each loop has stood still; silence means that the whole process is
-stopped, gone, or cut off.
+They come from a thread of their own, because one forward on a CPU may take longer than a worker may
+be silent. It tells how long the slowest loop has stood still; silence means that the whole process
+is stopped, gone, or cut off.
 """
 
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from antiphon.actors.address import Address, Host
@@ -18,6 +18,8 @@ from antiphon.actors.loop import Loop
 from antiphon.actors.member_messages import Heartbeat
 from antiphon.actors.worker import Worker
 from antiphon.scheduler.request import Incarnation
+
+Report = Callable[[], tuple[dict[str, float], bytes]]
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,11 +34,12 @@ COMPILERS = ("/triton/compiler/", "/triton/backends/", "/flashinfer/jit/", "/cpp
 
 
 class Pulse(Loop):
-    """`incarnation`: of this process's worker. `supervisor`: where the heartbeats go."""
+    """`sender`: a worker's incarnation, or a frontend's name. `supervisor`: where the heartbeats
+    go. `report`: the load, and a sketch of the content that is held."""
 
-    def __init__(self, incarnation: Incarnation, actor: "WorkerActor", supervisor: Address) -> None:
+    def __init__(self, sender: Incarnation, supervisor: Address, report: Report) -> None:
         super().__init__()
-        self._incarnation, self._actor = incarnation, actor
+        self._incarnation, self._report = sender, report
         encoder = MemberEncoder(supervisor.token)
         self._sender = Sender(supervisor, Host.here().node, encoder=encoder)
 
@@ -44,16 +47,19 @@ class Pulse(Loop):
         heartbeats = 0
         while not self.closing.wait(HEARTBEAT_SECONDS):
             heartbeats += 1
-            load = {
-                **self._actor.load_report(),
-                "heartbeats": heartbeats,
-                "standstill": standstill(self._actor.loops),
-            }
+            load, held = self._report()
+            load["heartbeats"] = heartbeats
             try:
-                self._sender.send(Heartbeat(self._incarnation, load, self._actor.held()))
+                self._sender.send(Heartbeat(self._incarnation, load, held))
             except PeerGone:  # this process ends with it
                 logger.exception("the supervisor takes no heartbeats")
         self._sender.close()
+
+
+def worker_report(actor: "WorkerActor") -> tuple[dict[str, float], bytes]:
+    """Of a worker's process."""
+    load = {**actor.load_report(), "standstill": standstill(actor.loops)}
+    return load, actor.held()
 
 
 def standstill(loops: Iterable[Loop]) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.announcer import Announcer, described
+from antiphon.actors.announcer import SILENT_SECONDS, Announcer, described
 from antiphon.actors.blueprint import Blueprint, Started
 from antiphon.actors.channel import Receiver
 from antiphon.actors.frames import HeartbeatDecoder
@@ -44,8 +44,10 @@ DECODING_ROLES = ("decoder", "colocated")
 
 @dataclass(frozen=True)
 class Attachment:
-    """What a frontend gets when it attaches. `info`: what was chosen for each half."""
+    """What a frontend gets when it attaches. `address`: where its heartbeats go. `info`: what was
+    chosen for each half."""
 
+    address: Address
     blueprint: Blueprint
     members: list[Member]
     info: dict[str, Any]
@@ -112,21 +114,21 @@ class Supervisor:
         self._check()
         placement = "colocated" if self._blueprint.placement.colocated else "disaggregated"
         info = {"placement": placement, **self._info}
-        return Attachment(self._blueprint, self._members(), info)
+        return Attachment(self._receiver.address, self._blueprint, self._members(), info)
 
-    async def attach(self, frontend: str, address: Address) -> None:
-        """From now on this frontend is told of the members. Raises EngineDeadError."""
-        self._check()
-        self._announcer.add(frontend, address)
+    async def attach(self, frontend: str, address: Address) -> str:
+        """Tells this frontend of the members, until the engine can't go on, or this frontend was
+        silent for too long. Returns why, as soon as that is known."""
+        dropped = asyncio.create_task(self._announcer.add(frontend, address).wait())
+        ended = asyncio.create_task(self._ended.wait())
+        await asyncio.wait([dropped, ended], return_when=asyncio.FIRST_COMPLETED)
+        dropped.cancel()
+        ended.cancel()
+        return self._membership.unusable or f"{frontend} was silent for {SILENT_SECONDS:g} s"
 
     async def detach(self, frontend: str) -> None:
         """This frontend is closed."""
         self._announcer.remove(frontend)
-
-    async def watch(self) -> str:
-        """Returns why the engine can't go on, as soon as that is known."""
-        await self._ended.wait()
-        return self._membership.unusable or ""
 
     async def scale(self, role: str, count: int) -> None:
         """Starts workers of a role, or drains some, until there are `count`."""
@@ -251,6 +253,7 @@ class Supervisor:
     def _receive(self, message: Heartbeat) -> None:
         load, now = message.load, time.monotonic()
         standstill = load.get("standstill", 0.0)
+        self._announcer.heard(message.sender.name)
         self._membership.heartbeat(message.sender, load, message.held, standstill, now)
         self._act()
 

@@ -4,6 +4,7 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 """
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -14,7 +15,7 @@ from antiphon.scheduler.request import Incarnation
 if TYPE_CHECKING:
     from antiphon.actors.address import Address
     from antiphon.actors.base_actor import WorkerActor
-    from antiphon.actors.messages import Member, Members
+    from antiphon.actors.messages import Detach, Member, Members
     from antiphon.config.decoding_rules import TimestampRules
     from antiphon.config.options import EngineConfig
     from antiphon.families.checkpoint import ModelConfig
@@ -59,17 +60,17 @@ class WorkerProcess:
 
     def connect(self, members: list["Member"], supervisor: "Address") -> "Address":
         """Starts the worker and its heartbeat. Returns where it receives messages."""
-        from antiphon.actors.pulse import Pulse
+        from antiphon.actors.pulse import Pulse, worker_report
 
         address = self.actor.listen()
         self.actor.connect(members)
-        self._pulse = Pulse(self._incarnation, self.actor, supervisor)
+        self._pulse = Pulse(self._incarnation, supervisor, partial(worker_report, self.actor))
         self._pulse.start()
         return address
 
-    def update(self, members: "Members") -> None:
-        """Tells the worker who the members are now."""
-        self.actor.receive(members)
+    def update(self, message: "Members | Detach") -> None:
+        """Tells the worker who the members are now, or that a frontend is gone."""
+        self.actor.receive(message)
 
     def watch(self) -> str:
         """As `WorkerActor.watch`; returns the sentence that tells why it ended."""

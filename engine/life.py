@@ -61,9 +61,8 @@ class EngineLife:
         running = await asyncio.wrap_future(_in_own_thread(find, name, address))
         engine = cls.__new__(cls)
         try:
-            config = running.config
-            model = await asyncio.to_thread(ModelConfig.load, config.model)
-            engine._make(config, model, running.workers)
+            model = await asyncio.to_thread(ModelConfig.load, running.model_options)
+            engine._make(running.config, model, running.workers)
         except BaseException:
             running.leave()
             raise

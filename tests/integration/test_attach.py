@@ -1,8 +1,10 @@
 """Several processes share the workers of one engine."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,12 @@ def test_a_name_that_is_taken_or_unknown(shared: Engine, t5_folder: Path) -> Non
         Engine.attach("other")
 
 
-def test_another_process_shares_the_workers_until_their_owner_closes(t5_folder: Path) -> None:
+def test_another_process_shares_the_workers_until_their_owner_closes(
+    t5_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(t5_folder.parent)  # and names its model by a relative path
     address = ray.get_runtime_context().gcs_address
-    owner = Engine(str(t5_folder), max_num_seqs=8, name="owned")
+    owner = Engine(t5_folder.name, max_num_seqs=8, name="owned")
     try:
         script = textwrap.dedent(OTHER_PROCESS)
         other = subprocess.Popen(
@@ -74,6 +79,7 @@ def test_another_process_shares_the_workers_until_their_owner_closes(t5_folder: 
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=tmp_path,
         )
         assert other.stdin is not None
         assert other.stdout is not None
@@ -90,6 +96,23 @@ def test_another_process_shares_the_workers_until_their_owner_closes(t5_folder: 
     assert other.returncode == 0
 
 
-async def _attached(name: str) -> str:
-    async with await AsyncEngine.attach(name) as engine:
-        return (await engine.generate("in words: 9")).outputs[0].text
+def test_an_async_frontend(shared: Engine) -> None:
+    async def run() -> str:
+        async with await AsyncEngine.attach("shared") as engine:
+            return (await engine.generate("in words: 9")).outputs[0].text
+
+    assert asyncio.run(run()) == "nine"
+
+
+@pytest.mark.slow
+def test_a_frontend_that_is_silent_is_dropped(shared: Engine) -> None:
+    """As one whose process was killed; this one still hears why."""
+    with Engine.attach("shared") as second:
+        assert second.workers is not None
+        second.workers._pulse.closing.set()
+        began = time.monotonic()
+        with pytest.raises(EngineDeadError, match=r"frontend-\w+ was silent for 30 s"):
+            while True:
+                words(second, 5)
+        assert time.monotonic() - began < 40
+    assert words(shared, 6) == "six"

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import CodeType, FunctionType
 
 import pytest
@@ -13,7 +14,7 @@ from antiphon.actors.base_actor import WorkerActor
 from antiphon.actors.channel import Receiver
 from antiphon.actors.frames import HeartbeatDecoder
 from antiphon.actors.member_messages import Heartbeat, Member
-from antiphon.actors.pulse import HEARTBEAT_SECONDS, Pulse, standstill
+from antiphon.actors.pulse import HEARTBEAT_SECONDS, Pulse, standstill, worker_report
 from antiphon.actors.worker import Worker
 from antiphon.scheduler.request import Incarnation
 
@@ -91,7 +92,7 @@ def test_heartbeats_come_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver(host, heard.append, HeartbeatDecoder())
     receiver.start()
     sender = Incarnation("decoder-0", 3)
-    pulse = Pulse(sender, Actor(), receiver.address)
+    pulse = Pulse(sender, receiver.address, partial(worker_report, Actor()))
     pulse.start()
     time.sleep(3.5 * HEARTBEAT_SECONDS)
     pulse.close()
