@@ -49,6 +49,11 @@ def words(engine: Engine, number: int) -> str:
     return output.outputs[0].text
 
 
+def keep_asking(engine: Engine) -> None:
+    while True:
+        words(engine, 5)
+
+
 def test_two_frontends_of_one_process(shared: Engine) -> None:
     with Engine.attach("shared") as second:
         assert words(second, 3) == words(shared, 3) == "three"
@@ -112,7 +117,6 @@ def test_a_frontend_that_is_silent_is_dropped(shared: Engine) -> None:
         second.workers._pulse.closing.set()
         began = time.monotonic()
         with pytest.raises(EngineDeadError, match=r"frontend-\w+ was silent for 30 s"):
-            while True:
-                words(second, 5)
+            keep_asking(second)
         assert time.monotonic() - began < 40
     assert words(shared, 6) == "six"
