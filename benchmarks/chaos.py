@@ -121,15 +121,19 @@ async def disturb(
 
 async def signalled(workers: RayWorkers, worker: str, spot: Spot, how: str) -> Disturbance:
     """Sends a signal to a worker's process on this machine, and follows its return."""
-    before = _epoch(workers, worker)
-    began = time.monotonic()
     with suppress(ProcessLookupError):
         os.kill(spot.pid, SIGNALS[how])
-    noticed = None
-    while time.monotonic() - began < NOTICE_SECONDS:
-        epoch, passed = _epoch(workers, worker), time.monotonic() - began
-        noticed = passed if noticed is None and epoch != before else noticed
-        if epoch is not None and epoch != before and noticed is not None:
+    return await followed(workers, worker, how)
+
+
+async def followed(workers: RayWorkers, worker: str, how: str) -> Disturbance:
+    """What becomes of a worker that was disturbed just now. Raises TimeoutError."""
+    before, began, noticed = _epoch(workers, worker), time.monotonic(), None
+    while (passed := time.monotonic() - began) < NOTICE_SECONDS:
+        epoch = _epoch(workers, worker)
+        if noticed is None and epoch != before:
+            noticed = passed
+        if noticed is not None and epoch is not None:
             return Disturbance(worker, how, noticed, passed)
         await asyncio.sleep(POLL_SECONDS)
     raise TimeoutError(f"{how} of {worker}: noticed after {noticed}, not back")

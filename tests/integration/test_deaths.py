@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from antiphon import AsyncEngine, SamplingParams
-from antiphon.benchmarks.chaos import Load, disturb, signalled
+from antiphon.benchmarks.chaos import Load, disturb, followed, signalled
 from antiphon.config.errors import EngineDeadError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -49,6 +49,38 @@ def test_requests_go_on_after_deaths_and_hangs(t5_folder: Path) -> None:
         assert (await engine.stats())["open"] == 0
 
     run(t5_folder, scenario)
+
+
+def hang(half: str) -> Callable[[Any], None]:
+    """For a worker's process: its loop hangs, the decoder's in Python and the encoder's in native
+    code that lets no other thread run."""
+
+    def forever(*_: Any) -> None:
+        import re
+        import time
+
+        while half == "decoder":
+            time.sleep(0.1)
+        re.match("(a+)+$", "a" * 60 + "b")
+
+    return lambda process: setattr(getattr(process.actor, half), "run_once", forever)
+
+
+def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        processes = zip(("encoder", "decoder"), engine.workers._started, strict=True)
+        for half, started in processes:
+            serving = asyncio.create_task(load.serve(24, concurrency=12))
+            await asyncio.sleep(0.3)
+            await started.handle.__ray_call__.remote(hang(half))
+            disturbance = await followed(engine.workers, f"{half}-0", "hang")
+            await serving
+            assert load.tally.is_right, (half, load.tally.failed, load.tally.wrong)
+            assert disturbance.noticed < NOTICE_SECONDS, half
+
+    run(t5_folder, scenario, hang_timeout=2.0)
 
 
 def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: Path) -> None:
