@@ -43,6 +43,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     address: Address | None
     alive: bool = True
     load: dict[str, float] = {}
+    held: bytes = b""
+    draining: bool = False  # it ends soon, and takes no new requests
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):
