@@ -8,6 +8,7 @@ they are known here.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
+from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     DecoderGraphs,
@@ -45,7 +47,7 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.runtime.device import Target, probe
-from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.plan import Embedding, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +250,10 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            self._run_and_sample(inputs, self._plan_attention(inputs), features)
+            attentions = self._plan_attention(inputs)
+            self._run_and_sample(inputs, attentions, features, plan.embeddings)
+            for key in plan.spent:
+                self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
@@ -274,9 +279,10 @@ class DecoderRunner:
         inputs: StepInputs,
         attentions: PlannedAttentions,
         features: SamplingFeatures = GRAPH_FEATURES,
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
-        self._run_model(inputs, attentions)
+        self._run_model(inputs, attentions, embeddings)
         count = inputs.shape.sequences
         self.sampler.greedy(
             self._logits[:count],
@@ -286,13 +292,17 @@ class DecoderRunner:
             features,
         )
 
-    def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
+    def _run_model(
+        self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
+    ) -> None:
         """Logits of each sequence's last token, into `_logits`."""
         self.inputs.lay_out(inputs)
         tensors, count = inputs.tensors, inputs.shape.sequences
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
-        hidden = self.model(self.model.embed(tensors.token_ids, positions), positions, step)
+        x = self.model.embed(tensors.token_ids, positions)
+        put_embeddings(x, embeddings, self.handoff)
+        hidden = self.model(x, positions, step)
         self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:

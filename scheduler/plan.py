@@ -1,6 +1,7 @@
 """What the scheduler hands to a decoder for one step, and what it gets back. Plain arrays, which
 can cross processes as they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,17 @@ NO_NEW_PAGES = NewPages()
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """Hidden states that take the place of a step's tokens before the first layer: `count` rows of
+    the states of `key`, from row `first`, in place of tokens from number `token` of the step."""
+
+    key: str
+    first: int
+    token: int
+    count: int
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
     which then has `kv_lens`. Rows that have computed all that they know sample the next one. Page
@@ -84,6 +96,8 @@ class StepPlan:
     kv_lens: np.ndarray  # [rows] once this step's keys are written
     samples: np.ndarray  # [rows] bool
     new_pages: NewPages = NO_NEW_PAGES
+    embeddings: Sequence[Embedding] = ()
+    spent: Sequence[str] = ()  # keys of embeddings that no later step needs
 
     @property
     def num_tokens(self) -> int:
