@@ -25,13 +25,14 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.wire import MessageError
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.runtime.device import probe
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,11 @@ class EncoderWorker(Worker[EncoderMessage]):
             case _:
                 assert_never(message)
 
+    def refuse(self, message: EncoderMessage, error: Exception) -> None:
+        if isinstance(message, Encode):
+            for job in message.jobs:
+                self._fail(job, f"the encoder could not take its job: {describe(error)}")
+
     def run_once(self) -> None:
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
@@ -150,13 +156,9 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
-            return self._fail(jobs[0], f"the encoder failed: {type(error).__name__}: {error}")
+            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
-
-    def _probe(self) -> None:
-        """Raises if the device is unusable after an error."""
-        probe(self.device)
 
     def _finish(self, launched: _Launched) -> None:
         """Waits for a batch and sends it to other processes. Raises the device's error, which ends
@@ -169,8 +171,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Sends the hidden states to the decoders in this process, or to the other ones."""
         for decoder in {job.decoder for job in launched.jobs}:
             peer = self._links.peer(decoder)
-            if peer is not None and peer.in_this_process == in_this_process:
+            if peer is None or peer.in_this_process != in_this_process:
+                continue
+            try:
                 self._links.send(decoder, self._hidden_for(decoder, launched))
+            except MessageError as error:
+                for job in launched.jobs:
+                    if job.decoder == decoder:
+                        self._fail(job, f"its hidden states cannot travel: {error}")
 
     def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
         """A batch's hidden states that one decoder wants: the batch itself if it wants all."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 
 from antiphon.actors.loop import Loop
+from antiphon.runtime.device import probe
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ Message = TypeVar("Message")
 class Worker(Loop, Generic[Message]):
     """Handles messages and computes, in turn, on a CUDA stream of its own.
 
-    An error in a step, an encoder batch or arriving hidden states ends only the requests concerned.
-    The worker then probes its device. If the device is unusable, the error leaves the loop, as does
-    any error outside those places, and the engine sees that the worker died. A worker that stayed
-    alive would fail fast, look idle and draw all traffic.
+    An error in a message, a step or an encoder batch ends only the requests concerned. The worker
+    then probes its device. If the device is unusable, the error leaves the loop, as does any error
+    outside those places, and the engine sees that the worker died. A worker that stayed alive would
+    fail fast, look idle and draw all traffic.
     """
 
     in_this_process = True  # as a peer of another worker
@@ -58,10 +59,22 @@ class Worker(Loop, Generic[Message]):
         try:
             message = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
             while True:
-                self.handle(message)
+                self._handle_guarded(message)
                 message = self.inbox.get_nowait()
         except queue.Empty:
             return
+
+    def _handle_guarded(self, message: Message) -> None:
+        try:
+            self.handle(message)
+        except Exception as error:  # unforeseen: it must not end the loop that serves everybody
+            self._probe()
+            logger.exception("%s could not be handled", type(message).__name__)
+            self.refuse(message, error)
+
+    def _probe(self) -> None:
+        """Raises if the device is unusable after an error."""
+        probe(self.device)
 
     @property
     @abstractmethod
@@ -75,6 +88,10 @@ class Worker(Loop, Generic[Message]):
     @abstractmethod
     def handle(self, message: Message) -> None:
         """Acts on one message. In the worker's thread."""
+
+    @abstractmethod
+    def refuse(self, message: Message, error: Exception) -> None:
+        """Ends what depends on a message whose handling raised `error`."""
 
     @abstractmethod
     def run_once(self) -> None:
