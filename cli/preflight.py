@@ -41,6 +41,11 @@ def check_options(model: str, engine: Mapping[str, Any]) -> None:
     resolve(model, engine)
 
 
+def takes_audio(model: str, engine: Mapping[str, Any]) -> bool:
+    """Whether the model hears; else it reads text. Raises AntiphonError."""
+    return architecture_of(_located(resolve(model, engine)).model)[1] == "audio"
+
+
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = _located(resolve(model, engine))
@@ -56,6 +61,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     if (sizes := stated_sizes(config.model)) is not None:
         _check_length(params, sizes.max_decoder_len)
         check_token_ids(params, sizes.decoder.vocab_size)
+        assert sizes.encoder is not None
         audio = sizes.encoder.audio_config(Path(config.model.model))
         assert audio is not None
         checked_window(options.get("chunk_seconds"), audio)

@@ -204,7 +204,7 @@ def check_one_process(config: EngineConfig) -> None:
         "decoder_replicas": config.decoder.replicas,
     }
     for name, count in replicas.items():
-        if count != 1:
+        if count > 1:  # 0: of an encoder that the model lacks
             raise ConfigurationError(
                 f"{name}={count} needs a process for each: leave out ray=False"
             )

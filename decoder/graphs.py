@@ -27,7 +27,8 @@ LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 LEAST_READOUTS = 4  # that a graph for prompts has room for
 
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal, cross
+# Causal, and cross where the decoder has it.
+PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 

@@ -66,7 +66,7 @@ class StepInputs:
     shape: StepShape
     tensors: StepTensors
     causal: PagedBatch
-    cross: PagedBatch
+    cross: PagedBatch  # without pages where the decoder has no cross-attention
 
     @property
     def sample_slots(self) -> torch.Tensor:

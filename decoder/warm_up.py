@@ -49,6 +49,7 @@ class ScratchSequence:
     slot: int
     page: int
     max_len: int
+    has_cross: bool = True  # the decoder attends to an encoder's tokens
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
@@ -56,9 +57,7 @@ class ScratchSequence:
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(
-                prompt, prompt, self._admission(prompt, params, rules), writes_cross=True
-            )
+            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), self.has_cross)
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))

@@ -126,7 +126,7 @@ def test_masks_of_every_sequence_stay_in_graphs(
     ]
     engine = make(large_v3)
     chosen_again = []
-    monkeypatch.setattr(Sampler, "_resample", lambda *args: chosen_again.append(args))
+    monkeypatch.setattr(Sampler, "_resampled", lambda *args: chosen_again.append(args))
     samples = run(engine, params)
     assert not engine.replica.runner.eager_steps
     assert not chosen_again, "a step was sampled outside graphs"
