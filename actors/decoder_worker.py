@@ -1,7 +1,6 @@
 """The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
 import logging
-import time
 from typing import Any, assert_never
 
 import torch
@@ -15,6 +14,7 @@ from antiphon.actors.messages import (
     Encode,
     EncodeFailed,
     EncodeJob,
+    LinkMessage,
     Members,
     Output,
     Stop,
@@ -29,7 +29,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.replica import DecoderReplica, describe
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import (
     Finished,
     Incarnation,
@@ -101,19 +101,31 @@ class DecoderWorker(Worker[DecoderMessage]):
                 scheduler.stop(request_id)
             case HiddenStates():
                 self.replica.receive_hidden(message)
-            case EncodeFailed(key, error, input_gone):
+            case EncodeFailed(key, error, input_gone, sender):
                 if input_gone:
-                    scheduler.input_gone(key, error)
+                    scheduler.input_gone(key, error, sender)
                 else:
-                    scheduler.encode_failed(key, error)
-            case Withdrawn(keys):
-                scheduler.withdrawn(keys)
+                    scheduler.encode_failed(key, error, sender)
+            case Withdrawn(keys, sender):
+                scheduler.withdrawn(keys, sender)
             case Unreadable(request_id, error):
                 self._send(_failed(request_id, error))
             case Attach() | Detach() | Members():
                 self._links.handle(message)
+                self._note(message)
             case _:
                 assert_never(message)
+
+    def _note(self, message: LinkMessage) -> None:
+        """What the scheduler must know of frontends and encoders."""
+        scheduler = self.replica.scheduler
+        match message:
+            case Detach(frontend):
+                scheduler.detach(frontend)
+            case Members(members):
+                here = [name for name in self._links.here if name.startswith("encoder")]
+                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
+                scheduler.set_encoders(encoders | dict.fromkeys(here, self.incarnation.epoch))
 
     def _add(self, request: Request) -> None:
         try:
@@ -153,8 +165,7 @@ class DecoderWorker(Worker[DecoderMessage]):
                 if name == encoder
             ]
             if not self._links.send(encoder, Encode(jobs)):
-                for job in jobs:
-                    self.send(EncodeFailed(job.key, f"its encoder worker, {encoder}, is gone"))
+                self.replica.scheduler.encoder_lost(encoder)
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""
@@ -166,6 +177,6 @@ class DecoderWorker(Worker[DecoderMessage]):
 
 def _failed(request_id: RequestId, error: str) -> StepOutput:
     """The end of a request that never became one here."""
-    metrics = RequestMetrics(time.time())
+    metrics = RequestMetrics(0.0)
     finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
     return StepOutput(request_id.frontend, finished=[finished])

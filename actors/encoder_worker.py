@@ -88,7 +88,7 @@ class EncoderWorker(Worker[EncoderMessage]):
                 self._jobs.add(jobs)
             case Withdraw(decoder, keys):
                 if withdrawn := self._jobs.withdraw(decoder, keys):
-                    self._links.send(decoder, Withdrawn(withdrawn))
+                    self._links.send(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self._jobs.receive(message)
             case InputGone():
@@ -189,7 +189,7 @@ class EncoderWorker(Worker[EncoderMessage]):
     def _fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:
             error = "its input is gone: no frontend that asked for it holds it any more"
-            self._links.send(job.decoder, EncodeFailed(job.key, error, input_gone=True))
+            self._links.send(job.decoder, EncodeFailed(job.key, error, True, self.incarnation))
 
     def _fail(self, job: EncodeJob, error: str) -> None:
-        self._links.send(job.decoder, EncodeFailed(job.key, error))
+        self._links.send(job.decoder, EncodeFailed(job.key, error, False, self.incarnation))

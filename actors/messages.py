@@ -153,12 +153,14 @@ class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     key: str
     error: str
     input_gone: bool = False
+    sender: Incarnation | None = None  # of an encoder that died, it says nothing
 
 
 class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """These keys were withdrawn before their encoding began."""
 
     keys: tuple[str, ...]
+    sender: Incarnation | None = None  # of an encoder that died, it says nothing
 
 
 # ---------------------------------------------------------------------- worker to the others

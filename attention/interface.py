@@ -29,7 +29,8 @@ class AttentionSpec:
     """One attention kind of one model, as the selection sees it."""
 
     kind: Kind
-    num_heads: int
+    num_heads: int  # of queries
+    num_kv_heads: int  # each is read by equally many heads of queries, one after the other
     head_dim: int
     scale: float
     dtype: torch.dtype
@@ -135,7 +136,7 @@ class FullAttention(AttentionBackend, Generic[M]):
         metadata: M,
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        """`q`, `k`, `v` and the result are [tokens, heads, head_dim]."""
+        """Queries and result [tokens, heads, head_dim]; `k`, `v` [tokens, kv_heads, head_dim]."""
 
 
 class PagedAttention(AttentionBackend, Generic[M]):
@@ -162,7 +163,7 @@ class PagedAttention(AttentionBackend, Generic[M]):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         """Queries and result [tokens, heads, head_dim]; `k`, `v` are one layer's pages
-        [pages, page_size, heads, head_dim]."""
+        [pages, page_size, kv_heads, head_dim]."""
 
 
 @dataclass(frozen=True)

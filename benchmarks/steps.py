@@ -28,9 +28,9 @@ class Work:
 
     @classmethod
     def of(cls, half: Half, tokens: int) -> "Work":
-        inner = half.num_heads * half.head_dim
+        inner, kv = half.num_heads * half.head_dim, half.num_kv_heads * half.head_dim
         feed_forward = half.feed_forward_matrices * half.hidden_size * half.ffn_size
-        weights = 4 * half.hidden_size * inner + feed_forward
+        weights = 2 * half.hidden_size * (inner + kv) + feed_forward
         return cls(2 * tokens * weights * half.num_layers, 4 * tokens**2 * inner * half.num_layers)
 
 
@@ -41,6 +41,7 @@ def encoder(
 
     The limit is the arithmetic at the measured matmul rate.
     """
+    assert model.encoder is not None
     began = time.perf_counter()
     runner = EncoderRunner(model, config)
     ready = time.perf_counter() - began
@@ -93,7 +94,7 @@ def decoder(
     ready = time.perf_counter() - began
     weights = _bytes_per_step(runner)
     half, pool = model.decoder, runner.pool
-    token_bytes = 2 * half.num_layers * half.num_heads * half.head_dim * pool.dtype.itemsize
+    token_bytes = 2 * half.num_layers * half.num_kv_heads * half.head_dim * pool.dtype.itemsize
     rows = []
     for batch in batches:
         plan = _plan(runner, batch, cross_len, length)
@@ -109,7 +110,7 @@ def decoder(
         rows.append(
             {
                 "half": "decoder",
-                "attention": runner.cross.name,
+                "attention": runner.causal.name,
                 "kv": str(pool.dtype).removeprefix("torch."),
                 "batch": batch,
                 "ms": took * 1e3,

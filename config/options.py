@@ -88,6 +88,9 @@ class SchedulerOptions:
     max_num_batched_tokens: int = _option(4096, "tokens of one decoder step")
     num_scheduler_steps: int = _option(1, "decoder steps launched ahead of results")
     max_waiting_requests: int = _option(100_000, "more are refused")
+    priority_aging_seconds: float = _option(
+        10.0, "a priority that waits rises by one number after so long, so that it gets on at last"
+    )
     encode_timeout: float = _option(
         600.0, "seconds without an answer from its encoder until an input fails"
     )
@@ -201,7 +204,7 @@ def check_one_process(config: EngineConfig) -> None:
         "decoder_replicas": config.decoder.replicas,
     }
     for name, count in replicas.items():
-        if count != 1:
+        if count > 1:  # 0: of an encoder that the model lacks
             raise ConfigurationError(
                 f"{name}={count} needs a process for each: leave out ray=False"
             )

@@ -25,7 +25,8 @@ PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
 LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal, cross
+# Causal, and cross where the decoder has it.
+PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 
@@ -129,4 +130,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     slots = np.full(shape.sequences, buffer.scratch_slot)
     table = np.full((shape.sequences, 1), buffer.scratch_page)
     none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
-    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, table, ones)
+    cross = table[:, : buffer.limits.cross_pages]  # none where there is no cross-attention
+    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, cross, ones)

@@ -90,13 +90,14 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config)
         check_quantization(config.model.quantization, self.target)
-        self.causal, self.cross = select_paged(
+        self.causal, *cross = select_paged(
             "decoder",
             config.decoder.attention_backend,
             decoder_specs(model.decoder, self.target, config.decoder),
         )
+        self.cross = cross[0] if cross else None
         # Weights.
-        self.model = load_decoder(model, config, self.target, self.cross.spec.kv_dtype)
+        self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
@@ -120,9 +121,10 @@ class DecoderRunner:
             self.pool.scratch_page,
             self.pool.page_size,
             self.model_config.max_decoder_len,
+            has_cross=self.cross is not None,
         )
-        hidden_size = self.model_config.encoder.hidden_size
-        states = torch.zeros(1, hidden_size, dtype=self.target.dtype, device=self.device)
+        size = self.model_config.decoder.hidden_size
+        states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
                 self.handoff.put(HiddenStates((KEY,), (1,), states))
@@ -168,9 +170,9 @@ class DecoderRunner:
             half.num_layers,
             num_pages(self.model_config, self.config, self.target),
             self.config.decoder.kv_page_size,
-            half.num_heads,
+            half.num_kv_heads,
             half.head_dim,
-            self.cross.spec.kv_dtype or self.target.dtype,
+            self.causal.spec.kv_dtype or self.target.dtype,
             self.device,
         )
 
@@ -215,7 +217,7 @@ class DecoderRunner:
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
         cross_kv = CrossKV(self.model, self.pool, self.handoff)
-        if self._uses_graphs:
+        if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
             cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
@@ -279,14 +281,17 @@ class DecoderRunner:
         token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
         positions = self.slots.positions_of(inputs.token_slots, inputs.positions)
         step = DecoderStep(self.pool, inputs.slot_mapping, *attentions)
-        hidden = self.model(token_ids, positions, step)
+        hidden = self.model(self.model.embed(token_ids, positions), positions, step)
         self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
         causal = PlannedAttention.of(self.causal, inputs.causal)
+        if self.cross is None:
+            return causal, None
         return causal, PlannedAttention.of(self.cross, inputs.cross)
 
     def _replan_attention(self, attentions: PlannedAttentions, inputs: StepInputs) -> None:
         causal, cross = attentions
         causal.replan(inputs.causal)
-        cross.replan(inputs.cross)
+        if cross is not None:
+            cross.replan(inputs.cross)

@@ -49,7 +49,7 @@ class StepInputs:
     slot_mapping: torch.Tensor  # [tokens] where self keys go: page * page_size + offset
     lengths: torch.Tensor  # [sequences] tokens so far
     causal: PagedBatch
-    cross: PagedBatch
+    cross: PagedBatch  # without pages where the decoder has no cross-attention
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,11 @@ class InputBuffer:
         fields["lengths"][:], fields["cross_lens"][:] = kv_lens, cross_lens
         fields["last_tokens"][:] = cu_seqlens_q[1:] - 1
         self_table, cross_table = (
-            self._fill_table(fields[name].reshape(shape.sequences, -1), table)
-            for name, table in (("self_table", plan.self_table), ("cross_table", plan.cross_table))
+            self._fill_table(fields[name].reshape(shape.sequences, pages), table)
+            for name, table, pages in (
+                ("self_table", plan.self_table, self.limits.self_pages),
+                ("cross_table", plan.cross_table, self.limits.cross_pages),
+            )
         )
         self._fill_tokens(fields, query_lens, kv_lens, cu_seqlens_q, self_table)
         device = self._copy(host, spans)
@@ -128,7 +131,7 @@ class InputBuffer:
                 page_table=table,
                 cu_seqlens_q=device["cu_seqlens_q"],
                 kv_lens_on_device=device[lens_name],
-                page_table_on_device=device[table_name].view(shape.sequences, -1),
+                page_table_on_device=device[table_name].view(table.shape),
                 num_tokens=shape.tokens,
                 max_query_len=shape.max_query_len,
                 max_kv_len=max_len,

@@ -51,6 +51,7 @@ class ScratchSequence:
     page: int
     page_size: int
     max_len: int
+    has_cross: bool = True  # the decoder attends to an encoder's tokens
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
@@ -58,9 +59,7 @@ class ScratchSequence:
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(
-                prompt, prompt, self._admission(prompt, params, rules), writes_cross=True
-            )
+            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), self.has_cross)
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
@@ -77,7 +76,8 @@ class ScratchSequence:
         table = np.full((1, ceil_div(length, self.page_size)), self.page, np.int32)
         writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
         admissions = [] if admission is None else [admission]
+        cross = table[:, : int(self.has_cross)]
         return StepPlan(
             admissions, writes, row, row, queries * one, length * one, one > 0, table,
-            table[:, :1], one,
+            cross, one * self.has_cross,
         )  # fmt: skip

@@ -39,8 +39,9 @@ class EngineLife:
     """What `AsyncEngine` does beside answering calls."""
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.config = resolve(model, options)
-        self.model = ModelConfig.load(self.config.model)
+        config = resolve(model, options)
+        self.model = ModelConfig.load(config.model)
+        self.config = self.model.fitted(config)
         if self.config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(self.model, self.config)
         self.inputs = InputProcessor(self.model, self.config.encoder.window)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -21,7 +22,7 @@ from antiphon.config.errors import (
 )
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.detokenizer import TextStream
-from antiphon.inputs.prepared import Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
 from antiphon.scheduler.router import Route, Router, WorkerState
@@ -102,16 +103,17 @@ class OpenRequests:
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
         """
         params = self.inputs.complete(prepared.params)
-        media, prompt_len = prepared.media, len(prompt_token_ids)
+        inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
-        route = self.router.route(media.key, media.num_tokens)
+        key = inputs[0].key if inputs else None
+        route = self.router.route(key, _load_of(inputs, prompt_len))
         assert route is not None  # no worker drains or dies yet
         request = Request(
             id=RequestId(self.frontend, next(self._numbers)),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
-            inputs=(Media(media.key, media.kind, media.num_tokens),),  # type: ignore[arg-type]
+            inputs=tuple(_without_payload(media) for media in inputs),
             params=params,
             rules=self.inputs.rules(prompt_len, params, timestamps),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
@@ -125,7 +127,7 @@ class OpenRequests:
         if request.streams:
             opened.text = self.inputs.text_stream(params)
         self._open[request.id.number] = opened
-        self.dispatcher.submit(route, request, [media])
+        self.dispatcher.submit(route, request, inputs)
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
@@ -207,5 +209,16 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         request = opened.request
         del self._open[request.id.number]
-        self.router.release(opened.route, sum(media.num_tokens for media in request.inputs))
+        load = _load_of(request.inputs, len(request.prompt_token_ids))
+        self.router.release(opened.route, load)
         self.dispatcher.release(request, encoded)
+
+
+def _without_payload(media: EncoderInput) -> Media:
+    """As a request carries it: payloads go to encoders alone."""
+    return Media(media.key, media.kind, media.num_tokens, position=media.position)
+
+
+def _load_of(inputs: Sequence[EncoderInput | Media], prompt_len: int) -> int:
+    """Of a request on its workers: encoder tokens, or those of the prompt if there are none."""
+    return sum(media.num_tokens for media in inputs) or prompt_len

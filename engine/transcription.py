@@ -158,7 +158,7 @@ class Transcriber:
         )
         start = [self.format.start_id]
         opened = self.engine.submit(
-            Prepared(media, start, params),
+            Prepared((media,), start, params),
             start,
             timestamps=False,
             priority=priority,
@@ -186,7 +186,7 @@ class Transcriber:
 
         async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
-                Prepared(window.media, prompt, options.params),
+                Prepared((window.media,), prompt, options.params),
                 prompt,
                 timestamps=options.timestamps,
                 priority=options.priority,

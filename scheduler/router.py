@@ -118,14 +118,19 @@ class Router:
     def load_of(self, name: str) -> float:
         return self._workers[name].load
 
-    def route(self, key: str, num_tokens: int, only: str | None = None) -> Route | None:
+    def route(self, key: str | None, num_tokens: int, only: str | None = None) -> Route | None:
         """Adds a request's load to its route. `release` removes it when the request ends.
 
+        `key`: of its media; without any (None) it needs no encoder, and its route names none.
         `only`: the one decoder that the request may go to. None while no worker takes it.
         """
         decoders = self._takers("decoder", only)
         if not decoders:
             return None
+        if key is None:
+            decoder = min(decoders, key=lambda worker: worker.load)
+            decoder.since += num_tokens
+            return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
         encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
         if not encoders:

@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
+from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
@@ -15,9 +16,10 @@ from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
     FinishReason,
-    Media,
+    Incarnation,
     Request,
     RequestId,
+    RequestMetrics,
     RequestState,
 )
 from antiphon.scheduler.residency import Residency
@@ -58,14 +60,12 @@ class Scheduler:
         )
         self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
-        self.encodes = EncodeLedger(
-            limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
-        )
+        self.intake = Intake(limits, pages, clock, self.counters)
+        self.encodes = self.intake.encodes
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
-        self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
-        self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
+        self._open_tokens = 0  # of encoders
         self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
@@ -73,13 +73,16 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queues `request`, or ends it at once as REFUSED when it can never run here.
 
-        A request that is here already (a message that came twice) is left as it is.
+        With `generated` tokens it goes on behind these. A request that is here already (a message
+        that came twice) is left as it is.
         """
         if request.id in self.requests:
             return
         self._arrivals += 1
         request.order = self._arrivals
+        request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
+        self._open_tokens += request.encoder_tokens
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
@@ -87,10 +90,9 @@ class Scheduler:
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
-        if request.inputs:
-            self._waiting.push(request.sort_key, request)
-        else:
-            self._enqueue(request, RequestState.READY)
+        if reason := _reason_of_end(request):
+            return self.finish(request, RequestState.DONE, reason=reason)
+        self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.order), request)
@@ -105,71 +107,72 @@ class Scheduler:
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.DONE, reason="stop")
 
+    def detach(self, frontend: str) -> None:
+        """A frontend is gone: nobody waits for its requests."""
+        for request in list(self.requests.values()):
+            if request.id.frontend == frontend:
+                self._remove(request, RequestState.CANCELLED)
+        self.outputs.forget(frontend)
+
+    def load(self) -> dict[str, float]:
+        """For heartbeats: the counters that a router reads, beside others."""
+        return {
+            "tokens": self._open_tokens,
+            "open": len(self.requests),
+            "running": len(self.batch),
+            "kv_pages": self.pages.num_pages,
+            "kv_pages_available": self.pages.num_available,
+        }
+
     # ------------------------------------------------------------------ encoder work
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
-        commands: list[EncodeCommand] = []
-        while request := self._waiting.first():
-            inputs = self._uncached(request)
-            if not self.encodes.allows(inputs):
-                break
-            self._waiting.discard(request.sort_key)
-            new = {media.key: media for media in inputs if media.key not in self.encodes}
-            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
-            self.counters["cross_cache_hits"] += len(request.inputs) - len(new)
-            arrived = [self.encodes.join(request, media) for media in inputs]
-            if all(arrived):
-                self._enqueue(request, RequestState.READY)
-            else:
-                request.move(RequestState.ENCODING)
-        return commands
-
-    def _uncached(self, request: Request) -> list[Media]:
-        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
-        return [
-            media
-            for media in request.inputs
-            if media.position is not None or media.key not in self.pages
-        ]
-
-    def _has_inputs(self, request: Request) -> bool:
-        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
-
-    def _enqueue(self, request: Request, state: RequestState) -> None:
-        request.move(state)
-        queue = self._ready if state is RequestState.READY else self._waiting
-        queue.push(request.sort_key, request)
+        return self.intake.next_encodes()
 
     def encoded(self, key: str) -> None:
         """The hidden states of `key` are in the handoff buffer. Requests that need no others are
-        ready."""
-        for request in self.encodes.arrive(key):
-            if request.state is RequestState.ENCODING and self._has_inputs(request):
-                request.metrics.encoded_at = time.time()
-                self._enqueue(request, RequestState.READY)
+        ready. Changes nothing for states that come twice or late, whoever sent them."""
+        self.intake.encoded(key)
 
-    def encode_failed(self, key: str, error: str) -> None:
-        """The encoder could not do `key`: the requests that wait for it fail, and no others."""
-        for request in self.encodes.fail(key):
+    def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
+        """The encoder could not do `key`: the requests that wait for it fail, and no others.
+
+        `sender`: says nothing about work that another life of the encoder, or another encoder, was
+        asked for since.
+        """
+        for request in self.encodes.fail(key, sender):
             self.finish(request, RequestState.FAILED, error=error)
 
-    def input_gone(self, key: str, error: str) -> None:
+    def input_gone(self, key: str, error: str, sender: Incarnation | None = None) -> None:
         """The encoder could not get the input of `key`: requests of other frontends, or that came
         meanwhile, have it asked for again. One that has waited so a few times fails."""
-        for request in self.encodes.input_gone(key):
+        for request in self.encodes.fail(key, sender):
             request.inputs_gone += 1
             if request.inputs_gone > MAX_INPUTS_GONE:
                 self.finish(request, RequestState.FAILED, error=error)
             else:
-                self._enqueue(request, RequestState.WAITING)
+                self.intake.ask_again([request])
 
-    def withdrawn(self, keys: Sequence[str]) -> None:
-        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
-        for key in keys:
-            for request in self.encodes.confirm_withdrawal(key):
-                if request.state is RequestState.ENCODING:  # of several inputs, this is the first
-                    self._enqueue(request, RequestState.WAITING)
+    def withdrawn(self, keys: Sequence[str], sender: Incarnation | None = None) -> None:
+        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again.
+        `sender`: as above."""
+        self.intake.withdrawn(keys, sender)
+
+    def set_encoders(self, epochs: Mapping[str, int]) -> None:
+        """The encoders that take work now, and the epoch of each; any without this call.
+
+        Work of those that are gone or were restarted is lost: who waits for it asks again. A
+        request whose encoder is not among them uses another one, and waits while there is none.
+        """
+        for request in self.intake.set_encoders(epochs):
+            error = "given up: the encoders that worked on its input alone died, twice"
+            self.finish(request, RequestState.FAILED, error=error)
+
+    def encoder_lost(self, encoder: str) -> None:
+        """Its work will not come: as `set_encoders` without it."""
+        epochs = self.encodes.epochs or {}
+        self.set_encoders({name: epochs[name] for name in epochs if name != encoder})
 
     # ------------------------------------------------------------------ planning a step
 
@@ -207,7 +210,7 @@ class Scheduler:
         self.residency.leave(request)
         request.metrics.preemptions += 1
         self.counters["preemptions"] += 1
-        self._enqueue(request, RequestState.READY)
+        self.intake.put_back(request)
 
     def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
         """Admits ready requests in order, while slots and pages last and the step has a token left
@@ -215,17 +218,12 @@ class Scheduler:
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         budget = self.planner.free()
-        while not self.batch.full and (request := self._ready.first()):
-            if not self._has_inputs(request):
-                self._ready.discard(request.sort_key)
-                self._enqueue(request, RequestState.WAITING)  # evicted while it waited
-                continue
+        while not self.batch.full and (request := self.intake.first_ready()):
             if not (budget.has_room(request.length) and self.residency.fits(request)):
                 break
             budget = budget.without(request.length)
-            self._ready.discard(request.sort_key)
+            self.intake.take(request)
             admission, write = self.residency.enter(request)
-            request.move(RequestState.RUNNING)
             self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
@@ -239,7 +237,7 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        for request, reason in settle(self.batch, plan, result, self.outputs):
+        for request, reason in settle(self.batch, plan, result, self.outputs, self._clock()):
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
@@ -269,25 +267,31 @@ class Scheduler:
         reason: FinishReason | None = None,
         error: str | None = None,
     ) -> None:
-        """Ends `request`, whatever its end. Pages are freed here and, on preemption, in
-        `_preempt`."""
+        """Ends `request`, whatever its end, and tells its frontend."""
+        self._remove(request, state)
+        self.outputs.add_end(request, Finished.of(request, reason, error))
+
+    def _remove(self, request: Request, state: RequestState) -> None:
+        """Pages are freed here and, on preemption, in `_preempt`."""
         was_running = request.state is RequestState.RUNNING
         request.move(state)
         if was_running:
             self.residency.leave(request)
-        for queue in (self._waiting, self._ready):
-            queue.discard(request.sort_key)
+        self.intake.leave(request)
         self._deadlines.discard((request.deadline, request.order))
-        self.encodes.leave(request)
-        request.metrics.finished_at = time.time()
+        request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self.outputs.add_end(request, Finished.of(request, reason, error))
+        self._open_tokens -= request.encoder_tokens
 
     @property
     def idle(self) -> bool:
         """True if nothing can run and no encoder work can be asked for until something arrives."""
-        if len(self.batch) or len(self._ready):
-            return False
-        waiting = self._waiting.first()
-        return waiting is None or not self.encodes.allows(self._uncached(waiting))
+        return not len(self.batch) and self.intake.idle
+
+
+def _reason_of_end(request: Request) -> FinishReason | None:
+    """Why a request that was resumed has ended already: only the message of its end was lost."""
+    if request.generated and request.generated[-1] in request.rules.stop_ids:
+        return "stop"
+    return "length" if len(request.generated) >= request.max_tokens else None

@@ -78,7 +78,7 @@ class FlashInferFull(FullAttention[CudnnMetadata | RaggedMetadata]):
             self._workspace, "NHD", backend=self._kernels
         )
         cu_seqlens = cumulative(batch.lengths)
-        shape = (spec.num_heads, spec.num_heads, spec.head_dim)
+        shape = (spec.num_heads, spec.num_kv_heads, spec.head_dim)
         wrapper.plan(cu_seqlens, cu_seqlens, *shape, sm_scale=spec.scale, **_types(spec))
         return RaggedMetadata(wrapper)
 
@@ -147,6 +147,8 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
             self._workspace,
             "NHD",
             use_cuda_graph=True,
+            # Without tensor cores a few sizes of groups have kernels.
+            use_tensor_cores=self.spec.num_kv_heads < self.spec.num_heads,
             paged_kv_indptr_buffer=self._buffer(sequences + 1),
             paged_kv_indices_buffer=self._buffer(sequences * pages),
             paged_kv_last_page_len_buffer=self._buffer(sequences),
@@ -177,7 +179,7 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         # steps in flight, and does not wait: that copy must have ended before the next plan
         # overwrites the buffer.
         metadata.copied.synchronize()
-        shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
+        shape = (spec.num_heads, spec.num_kv_heads, spec.head_dim, size)
         options = {"sm_scale": spec.scale, **_types(spec)}
         if metadata.decode:
             metadata.wrapper.plan(*pages, *shape, **options)

@@ -51,6 +51,7 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
         self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
     ) -> None:
         assert isinstance(encoder, TextEncoder)
+        assert config.encoder is not None
         self._encoder, self._device = encoder, target.device
         self._vocab_size = config.encoder.vocab_size
         self._padding_id = config.encoder.padding_id

@@ -346,7 +346,8 @@ def test_a_failing_encoder_batch_fails_only_the_bad_input(whisper: Engine) -> No
         from dataclasses import replace
 
         broken = replace(
-            good, media=replace(good.media, key="broken", payload=np.zeros(10**6, np.float32))
+            good,
+            inputs=(replace(good.media, key="broken", payload=np.zeros(10**6, np.float32)),),
         )
         opened = [engine.submit(prepared, prepared.prompt_token_ids) for prepared in (good, broken)]
         results = await asyncio.gather(

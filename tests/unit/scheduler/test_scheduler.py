@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encodes import _Answer
+from antiphon.scheduler.encode_work import Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
@@ -467,7 +467,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers["encoder-5"] = _Answer(
+        scheduler.encodes._answers["encoder-5"] = Answer(
             0, clock.now
         )  # heard of before any of these
         scheduler.expire()
@@ -520,10 +520,11 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
     scheduler.outputs.pop()
     del request, sound
     assert not any(sound() is not None for sound in sounds)
-    assert all(
-        len(queue._heap) < 40
-        for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines)
-    )
+    assert len(scheduler._deadlines._heap) < 40
+    (level,) = scheduler.intake._waiting._levels.values()
+    assert len(level._turns) < 40
+    (caller,) = level._callers.values()
+    assert len(caller.requests._heap) < 40
     driver.run()
 
 
