@@ -127,8 +127,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
-    slots = np.full(shape.sequences, buffer.scratch_slot)
-    table = np.full((shape.sequences, 1), buffer.scratch_page)
-    none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
-    cross = table[:, : buffer.limits.cross_pages]  # none where there is no cross-attention
-    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, cross, ones)
+    slots = np.full(shape.sequences, buffer.limits.scratch_slot)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, np.zeros(len(slots), bool))

@@ -55,9 +55,7 @@ class Scheduler:
     ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
-        self.batch = Batch(
-            limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
-        )
+        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size)
         self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
         self.intake = Intake(limits, pages, clock, self.counters)
@@ -184,14 +182,14 @@ class Scheduler:
         """
         self.expire()
         preempted = False
-        while not self.residency.grow():
+        while (new_pages := self.residency.grow()) is None:
             if self.batch.pending.any():
                 # A preempted sequence must know its tokens, and one that ends may leave its pages.
                 return None
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self._admit()
-        return self.planner.plan(admissions, cross_writes)
+        return self.planner.plan(admissions, cross_writes, new_pages)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""

@@ -142,7 +142,7 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         return torch.zeros(size, dtype=torch.int32, device=self.spec.device)
 
     def _decode_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchDecodeWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
@@ -155,7 +155,7 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         )
 
     def _prefill_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchPrefillWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
@@ -171,8 +171,9 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         spec, size = self.spec, self.spec.page_size
         assert size is not None
         counts = -(-batch.kv_lens // size)
-        used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
-        indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
+        page_table = batch.page_table
+        used = np.arange(page_table.shape[1])[None] < counts[:, None]
+        indices = torch.from_numpy(np.ascontiguousarray(page_table[used], np.int32))
         last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
         pages = (cumulative(counts), indices, last)
         # A wrapper writes its plan into one pinned buffer, queues its copy to the device behind the
