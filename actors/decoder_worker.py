@@ -39,6 +39,7 @@ from antiphon.scheduler.request import (
     RequestState,
     StepOutput,
 )
+from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,15 @@ class DecoderWorker(Worker[DecoderMessage]):
             "kv_pages_available": scheduler.pages.num_available,
         }
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
+
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in requests."""
+        scheduler = self.replica.scheduler
+        return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
+
+    def held(self) -> bytes:
+        """As `WorkerActor.held`: of the keys in the cross-attention cache."""
+        return sketch(self.replica.scheduler.pages.keys)
 
     def connect(self, links: Links) -> None:
         """Starts the loop. `links`: encoders by the names in requests, and frontends."""

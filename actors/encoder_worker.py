@@ -60,9 +60,16 @@ class EncoderWorker(Worker[EncoderMessage]):
         super().__init__()
         self.incarnation = incarnation
         self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
+        self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self._in_flight: deque[_Launched] = deque()
         self._links = Links()
         self.runner = EncoderRunner(model, config)
+
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in tokens: two batches keep it busy."""
+        tokens = self._jobs.ready.num_tokens
+        tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
+        return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
 
     @property
     def info(self) -> dict[str, Any]:

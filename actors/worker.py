@@ -1,4 +1,4 @@
-"""Threads that work until they are closed, and the loop that encoder and decoder workers share.
+"""The loop that encoder and decoder workers share.
 
 These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or both workers.
 """
@@ -6,11 +6,13 @@ These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or
 import logging
 import os
 import queue
-import threading
-from abc import ABC, abstractmethod
+import time
+from abc import abstractmethod
 from typing import Generic, TypeVar
 
 import torch
+
+from antiphon.actors.loop import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -18,39 +20,6 @@ IDLE_SECONDS = 0.02  # poll timeout of an idle loop: how late it may notice a de
 POLL_SECONDS = 5e-5  # poll timeout of a loop that waits for the device
 
 Message = TypeVar("Message")
-
-
-class Loop(ABC):
-    """A thread that runs `loop` until it is closed. `failure`: the error that ended it early."""
-
-    def __init__(self) -> None:
-        self.closing = threading.Event()
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self, timeout: float = 5.0) -> None:
-        """Waits up to `timeout` seconds for the thread to finish what it is doing."""
-        self.closing.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        try:
-            self.loop()
-        except BaseException as error:
-            logger.exception("%s ended", type(self).__name__)
-            self.failure = error
-
-    @abstractmethod
-    def loop(self) -> None:
-        """Runs in the thread, and returns soon after `closing` is set."""
 
 
 class Worker(Loop, Generic[Message]):
@@ -66,6 +35,7 @@ class Worker(Loop, Generic[Message]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.turned_at = time.monotonic()  # when the loop last came round
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def send(self, message: Message) -> None:
@@ -78,6 +48,7 @@ class Worker(Loop, Generic[Message]):
             stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
+                self.turned_at = time.monotonic()
                 self._drain()
                 self.run_once()
 

@@ -16,6 +16,7 @@ from antiphon.config.errors import (
     EngineDeadError,
     RequestFailed,
 )
+from antiphon.engine.callers import as_one_caller
 from antiphon.runtime.forks import REMEDY
 
 Item = TypeVar("Item")
@@ -84,14 +85,14 @@ class LoopThread:
         self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
     ) -> Iterator[tuple[int, T | AntiphonError]]:
         """Runs `call` on every item, at most MAX_IN_FLIGHT at a time, and yields each item's number
-        and result as it completes.
+        and result as it completes. All items are of one caller.
 
         Whatever a call raises becomes that item's result. Raises EngineDeadError for a dead engine.
         Leaving the loop early cancels the calls in flight.
         """
         completed: queue.SimpleQueue[int] = queue.SimpleQueue()
         in_flight: dict[int, Future[T]] = {}
-        numbered = enumerate(items)
+        numbered, call = enumerate(items), as_one_caller(call)
         more = True
         try:
             while more or in_flight:

@@ -192,6 +192,11 @@ class Request:
         return sum(media.num_tokens for media in self.inputs)
 
     @property
+    def load(self) -> int:
+        """On its workers, for routing: encoder tokens, or those of its prompt without inputs."""
+        return self.encoder_tokens or len(self.prompt_token_ids)
+
+    @property
     def cost(self) -> int:
         """What its caller pays for it: its tokens, as many as there may be."""
         return self.encoder_tokens + self.max_len

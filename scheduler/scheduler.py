@@ -64,7 +64,8 @@ class Scheduler:
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
-        self._open_tokens = 0  # of encoders
+        self._loads: dict[int, int] = {}  # of open requests, by order of arrival
+        self._open_tokens = 0  # their sum
         self.outputs = Outputs(limits.max_num_seqs)
         self.admission = AdmissionControl(self.intake, self.residency, self.planner, self.outputs)
 
@@ -82,7 +83,6 @@ class Scheduler:
         request.order = self._arrivals
         request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
-        self._open_tokens += request.encoder_tokens
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
@@ -92,6 +92,8 @@ class Scheduler:
             return self.finish(request, RequestState.REFUSED, error=why)
         if reason := _reason_of_end(request):
             return self.finish(request, RequestState.DONE, reason=reason)
+        self._loads[request.order] = request.load
+        self._open_tokens += request.load
         self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
@@ -282,7 +284,7 @@ class Scheduler:
         request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self._open_tokens -= request.encoder_tokens
+        self._open_tokens -= self._loads.pop(request.order, 0)
 
     @property
     def idle(self) -> bool:
