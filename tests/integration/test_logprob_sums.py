@@ -1,4 +1,4 @@
-"""`cumulative_logprob`, `avg_logprob` and `no_speech_prob` against transformers, on shipped models."""
+"""`cumulative_logprob`, `avg_logprob`, `no_speech_prob` against transformers, on shipped models."""
 
 import math
 from pathlib import Path
