@@ -14,7 +14,6 @@ from antiphon.actors.messages import (
     Encode,
     Input,
     InputGone,
-    Member,
     Members,
     Message,
     Withdraw,
@@ -55,14 +54,8 @@ class ColocatedActor(DecoderActor):
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def connect(self, members: list[Member]) -> None:
-        self.receive(Members(members))
-        self.start(self._host.node, {})
-
     def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
-        """Connects the halves and starts them. `node`: of this process. `frontends`: those in this
-        process, by name.
-        """
+        """Connects the halves with each other, and starts them."""
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
         self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
         self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}))

@@ -1,11 +1,12 @@
 """The Ray actor that holds one decoder worker."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from antiphon.actors.base_actor import WorkerActor, claim_resources
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.links import Links
-from antiphon.actors.messages import Member, Members, Message
+from antiphon.actors.messages import AnyPeer, Member, Members, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
@@ -37,11 +38,22 @@ class DecoderActor(WorkerActor):
         return {"decoder": self.decoder.info}
 
     def connect(self, members: list[Member]) -> None:
-        self.decoder.send(Members(members))
-        self.decoder.connect(Links(self._host.node))
+        self.receive(Members(members))
+        self.start(self._host.node, {})
+
+    def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
+        """Starts the worker. `node`: of this process. `frontends`: those in this process, by
+        name."""
+        self.decoder.connect(Links(node, frontends))
 
     def receive(self, message: Message) -> None:
         self.decoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
+
+    def load_report(self) -> dict[str, float]:
+        return self.decoder.load_report()
+
+    def held(self) -> bytes:
+        return self.decoder.held()
 
     def stats(self) -> dict[str, int]:
         return self.decoder.stats()

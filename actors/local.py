@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from antiphon.actors.colocated_actor import ColocatedActor
+from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.messages import FrontendMessage, Message
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.decoding_rules import TimestampRules
@@ -32,9 +33,8 @@ class ThreadPeer:
 
 
 class LocalWorkers(Workers):
-    """An encoder and a decoder worker, each a thread. The constructor loads their weights."""
-
-    colocated = True
+    """An encoder (if the model has one) and a decoder worker, each a thread. The constructor loads
+    their weights."""
 
     # The process in which the first of them was made: forked children inherit it.
     _first_pid: ClassVar[int | None] = None
@@ -48,7 +48,8 @@ class LocalWorkers(Workers):
         check_one_process(config)
         LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
-        self._actor = ColocatedActor()
+        self.colocated = model.encoder is not None
+        self._actor = ColocatedActor() if self.colocated else DecoderActor()
         loaded = threading.Event()
         # The interpreter must not end while a thread runs native code.
         atexit.register(loaded.wait, EXIT_SECONDS)

@@ -89,6 +89,8 @@ def _colocates(config: EngineConfig, free_gpus: int) -> bool:
     """Whether encoder and decoder share processes. 'auto': if there are GPUs, but not one for each
     worker."""
     encoders, decoders = config.encoder.replicas, config.decoder.replicas
+    if not encoders:  # the model has no encoder
+        return False
     match config.workers.placement:
         case "auto":
             return 0 < free_gpus < encoders + decoders and encoders == decoders

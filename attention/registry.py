@@ -30,6 +30,7 @@ class Support:
     dtypes: frozenset[str]  # names in torch
     devices: frozenset[str] = CUDA
     bias: bool = False
+    grouped_heads: bool = False  # fewer heads of keys and values than of queries
     head_dims: frozenset[int] | None = None
     head_dim_multiple: int = 1
     max_head_dim: int | None = None
@@ -94,12 +95,22 @@ class Row:
 BACKENDS = {
     "torch_sdpa": Row(
         "torch_sdpa",
-        full=Support("SdpaFull", ANY_FLOAT, CPU | CUDA, bias=True, graphs="same"),
-        paged=Support("SdpaPaged", ANY_FLOAT, CPU | CUDA, bias=True, float8=True, graphs="none"),
+        full=Support(
+            "SdpaFull", ANY_FLOAT, CPU | CUDA, bias=True, grouped_heads=True, graphs="same"
+        ),
+        paged=Support(
+            "SdpaPaged",
+            ANY_FLOAT,
+            CPU | CUDA,
+            bias=True,
+            grouped_heads=True,
+            float8=True,
+            graphs="none",
+        ),
     ),
     "cpu_paged": Row(
         "cpu_paged",
-        paged=Support("CpuPaged", frozenset({"float32"}), CPU, bias=True),
+        paged=Support("CpuPaged", frozenset({"float32"}), CPU, bias=True, grouped_heads=True),
         package="numba",
     ),
     "flash_attn": Row(
@@ -107,6 +118,7 @@ BACKENDS = {
         full=Support(
             "FlashAttentionFull",
             HALF,
+            grouped_heads=True,
             head_dim_multiple=8,
             max_head_dim=256,
             min_capability=(8, 0),
@@ -115,6 +127,7 @@ BACKENDS = {
         paged=Support(
             "FlashAttentionPaged",
             HALF,
+            grouped_heads=True,
             head_dim_multiple=8,
             max_head_dim=256,
             page_size_multiple=256,
@@ -128,6 +141,7 @@ BACKENDS = {
         full=Support(
             "FlashAttention3Full",
             HALF,
+            grouped_heads=True,
             head_dim_multiple=8,
             max_head_dim=256,
             min_capability=HOPPER,
@@ -137,6 +151,7 @@ BACKENDS = {
         paged=Support(
             "FlashAttention3Paged",
             HALF,
+            grouped_heads=True,
             head_dim_multiple=8,
             max_head_dim=256,
             float8=True,
@@ -152,6 +167,7 @@ BACKENDS = {
         full=Support(
             "FlashInferFull",
             HALF,
+            grouped_heads=True,
             head_dim_multiple=8,
             max_head_dim=128,
             min_capability=(8, 0),
@@ -160,6 +176,7 @@ BACKENDS = {
         paged=Support(
             "FlashInferPaged",
             HALF,
+            grouped_heads=True,
             head_dims=frozenset({64, 128, 256}),
             float8=True,
             min_capability=(8, 0),
@@ -169,11 +186,19 @@ BACKENDS = {
     ),
     "triton": Row(
         "triton",
-        full=Support("TritonFull", ANY_FLOAT, bias=True, max_head_dim=256, min_capability=(8, 0)),
+        full=Support(
+            "TritonFull",
+            ANY_FLOAT,
+            bias=True,
+            grouped_heads=True,
+            max_head_dim=256,
+            min_capability=(8, 0),
+        ),
         paged=Support(
             "TritonPaged",
             ANY_FLOAT,
             bias=True,
+            grouped_heads=True,
             max_head_dim=256,
             float8=True,
             min_capability=(8, 0),
@@ -186,6 +211,7 @@ BACKENDS = {
             "FlexFull",
             ANY_FLOAT,
             bias=True,
+            grouped_heads=True,
             max_head_dim=256,
             min_capability=(8, 0),
             graphs="none",

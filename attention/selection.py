@@ -86,6 +86,11 @@ def unsupported(
         ),
         (support.bias or not spec.bias, "takes no additive position bias"),
         (
+            support.grouped_heads or spec.num_kv_heads == spec.num_heads,
+            f"takes no {spec.num_kv_heads} heads of keys and values for {spec.num_heads} of "
+            "queries",
+        ),
+        (
             spec.page_size is None or spec.page_size % support.page_size_multiple == 0,
             f"page size {spec.page_size} is not a multiple of {support.page_size_multiple} "
             "(kv_page_size)",

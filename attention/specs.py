@@ -15,8 +15,8 @@ def encoder_spec(half: Half, target: Target) -> AttentionSpec:
 
 
 def decoder_specs(half: Half, target: Target, options: DecoderOptions) -> list[AttentionSpec]:
-    """Causal and cross attention, in this order."""
-    kinds: tuple[Kind, Kind] = ("causal", "cross")
+    """Causal attention, then cross attention if the half has it."""
+    kinds: list[Kind] = ["causal", "cross"] if half.cross_attention else ["causal"]
     kv_dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else None
     return [_spec(kind, half, target, options.kv_page_size, kv_dtype) for kind in kinds]
 
@@ -31,6 +31,7 @@ def _spec(
     return AttentionSpec(
         kind=kind,
         num_heads=half.num_heads,
+        num_kv_heads=half.num_kv_heads,
         head_dim=half.head_dim,
         scale=half.attention_scale,
         dtype=target.dtype,

@@ -32,7 +32,7 @@ def full(
     rows: list[Row] = []
     for batch, length, size in product(batches, tokens, head_sizes):
         heads = HIDDEN // size
-        spec = AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device("cuda"))
+        spec = AttentionSpec("full", heads, heads, size, size**-0.5, dtype, torch.device("cuda"))
         q, k, v = torch.randn(batch * length, 3 * heads, size, device="cuda", dtype=dtype).split(
             heads, 1
         )
@@ -69,8 +69,9 @@ def paged(
         heads = HIDDEN // size
         for page_size in (16, 256):
             spec = AttentionSpec(
-                "cross", heads, size, size**-0.5, dtype, torch.device("cuda"), False, page_size, kv
-            )
+                "cross", heads, heads, size, size**-0.5, dtype, torch.device("cuda"),
+                page_size=page_size, kv_dtype=kv,
+            )  # fmt: skip
             backends = {
                 name: BACKENDS[name].paged_class()(spec)
                 for name in _usable(spec)
@@ -119,7 +120,7 @@ def _paged_problem(
     """Page pools to rotate through, queries [sequences, heads, head size], and the batch."""
     size, kv_dtype = spec.page_size or 1, spec.kv_dtype or spec.dtype
     pages = ceil_div(length, size)
-    shape = (2, batch * pages, size, spec.num_heads, spec.head_dim)
+    shape = (2, batch * pages, size, spec.num_kv_heads, spec.head_dim)
     bytes_each = int(np.prod(shape)) * kv_dtype.itemsize
     count = max(2, min(32, ROTATED // bytes_each))
     pools = [torch.randn(shape, device="cuda", dtype=spec.dtype).to(kv_dtype) for _ in range(count)]

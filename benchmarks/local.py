@@ -16,7 +16,7 @@ from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.benchmarks.serving import Load, RandomInputs, closed_loop_row, offline_row, warm_ups
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.errors import RequestFailed
+from antiphon.config.errors import ConfigurationError, RequestFailed
 from antiphon.config.options import resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
@@ -37,6 +37,10 @@ class LocalEngine:
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._ids = itertools.count()
         self.audio = self.model.audio
+        if self.model.encoder is None:
+            raise ConfigurationError(
+                f"{self.model.architecture} has no encoder: measure it with `bench latency`"
+            )
         self._inputs = RandomInputs(load.input_size, self.model.encoder.vocab_size, self.audio)
         self._arrays: dict[str, np.ndarray] = {}  # inputs of open requests, by key
         self._workers.start(NAME, self._receive)

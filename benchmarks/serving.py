@@ -87,7 +87,8 @@ class Requests:
 
     def __init__(self, engine: AsyncEngine, largest: float) -> None:
         self._audio, self._engine = engine.inputs.audio, engine
-        self._inputs = RandomInputs(largest, engine.model.encoder.vocab_size, self._audio)
+        reader = engine.model.encoder or engine.model.decoder
+        self._inputs = RandomInputs(largest, reader.vocab_size, self._audio)
 
     def prompt(self, size: float) -> Any:
         array = self._inputs.draw(size)

@@ -33,9 +33,9 @@ def summary() -> str:
     """This machine, and the attention backends that an engine would choose on it."""
     device, dtype, capability = _device()
     halves = (
-        ("audio encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, False)),
-        ("text encoder", AttentionSpec("full", 8, 64, 0.125, dtype, device, True, ragged=True)),
-        ("decoder", AttentionSpec("causal", 8, 64, 0.125, dtype, device, False, page_size=16)),
+        ("audio encoder", AttentionSpec("full", 8, 8, 64, 0.125, dtype, device, False)),
+        ("text encoder", AttentionSpec("full", 8, 8, 64, 0.125, dtype, device, True, ragged=True)),
+        ("decoder", AttentionSpec("causal", 8, 8, 64, 0.125, dtype, device, False, page_size=16)),
     )
     chosen = {half: choose(half, "auto", [spec]) for half, spec in halves}
     if chosen["audio encoder"] == chosen["text encoder"]:
@@ -82,7 +82,9 @@ def describe_machine() -> str:
     ]
     for name in BACKENDS:
         for kind, bias in kinds:
-            why = refusal(name, AttentionSpec(kind, 8, 64, 0.125, dtype, device, bias), capability)
+            why = refusal(
+                name, AttentionSpec(kind, 8, 8, 64, 0.125, dtype, device, bias), capability
+            )
             verdict = "yes" if why is None else f"no: {why}"
             lines.append(f"  {name:12} {kind + (' + bias' if bias else ''):14} {verdict}")
     groups = (
@@ -95,7 +97,13 @@ def describe_machine() -> str:
         lines.append(f"  order of 'auto' for {half} on {device.type}: {order}")
     lines += ["", "architectures:"]
     return "\n".join(
-        [*lines, *(f"  {name} ({family.input})" for name, family in families().items())]
+        [
+            *lines,
+            *(
+                f"  {name} ({family.input or 'text, no encoder'})"
+                for name, family in families().items()
+            ),
+        ]
     )
 
 
@@ -107,22 +115,20 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
     lines = [
         f"{name}: {model.architecture}, {dtype} on {target.device}",
         f"  folder: {model.path}",
-        f"  encoder: {_half(model.encoder)}, up to {model.max_encoder_len} tokens",
+        f"  encoder: {_encoder(model)}",
         f"  decoder: {_half(model.decoder)}, up to {model.max_decoder_len} tokens",
         f"  memory: {_memory(model, config, target)}",
     ]
-    halves = (
-        (
-            "encoder",
-            config.encoder.attention_backend,
-            [encoder_spec(model.encoder, target)],
-        ),
+    halves = [
         (
             "decoder",
             config.decoder.attention_backend,
             decoder_specs(model.decoder, target, config.decoder),
-        ),
-    )
+        )
+    ]
+    if model.encoder is not None:
+        spec = encoder_spec(model.encoder, target)
+        halves.insert(0, ("encoder", config.encoder.attention_backend, [spec]))
     for half, requested, specs in halves:
         kinds = ", ".join(spec.kind for spec in specs)
         try:
@@ -139,7 +145,7 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     page_bytes = KVPool.bytes_per_page(
         model.decoder.num_layers,
         page_size,
-        model.decoder.num_heads,
+        model.decoder.num_kv_heads,
         model.decoder.head_dim,
         torch.float8_e4m3fn if fp8 else target.dtype,
     )
@@ -178,7 +184,14 @@ def _in_words(count: int) -> str:
     return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
 
 
+def _encoder(model: ModelConfig) -> str:
+    if model.encoder is None:
+        return "none"
+    return f"{_half(model.encoder)}, up to {model.max_encoder_len} tokens"
+
+
 def _half(half: Half) -> str:
-    return (
-        f"{half.num_layers} layers of {half.hidden_size}, {half.num_heads} heads of {half.head_dim}"
-    )
+    heads = f"{half.num_heads} heads of {half.head_dim}"
+    if half.num_kv_heads != half.num_heads:
+        heads += f" over {half.num_kv_heads} of keys and values"
+    return f"{half.num_layers} layers of {half.hidden_size}, {heads}"

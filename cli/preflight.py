@@ -61,6 +61,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     if (sizes := stated_sizes(config.model)) is not None:
         _check_length(params, sizes.max_decoder_len)
         check_token_ids(params, sizes.decoder.vocab_size)
+        assert sizes.encoder is not None
         audio = sizes.encoder.audio_config(Path(config.model.model))
         assert audio is not None
         checked_window(options.get("chunk_seconds"), audio)

@@ -25,7 +25,8 @@ PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
 LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object]]  # causal, cross
+# Causal, and cross where the decoder has it.
+PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 
@@ -55,6 +56,7 @@ class EagerReason(StrEnum):
     """Why a step is launched kernel by kernel."""
 
     NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
+    EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
 
@@ -75,6 +77,8 @@ class GraphChoice:
 def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
     """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
     sequence that the step has less than the graph."""
+    if plan.embeddings:
+        return GraphChoice(None, EagerReason.EMBEDDINGS)
     if not shapes:
         return GraphChoice(None, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
@@ -126,7 +130,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
-    slots = np.full(shape.sequences, buffer.scratch_slot)
-    table = np.full((shape.sequences, 1), buffer.scratch_page)
-    none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
-    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, table, ones)
+    slots = np.full(shape.sequences, buffer.limits.scratch_slot)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, np.zeros(len(slots), bool))

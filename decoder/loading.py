@@ -27,9 +27,9 @@ def load_decoder(
     checkpoint = None if is_dummy else Checkpoint(model.path)
     decoder = _random(model, target) if checkpoint is None else _read(model, target, checkpoint)
     encoder_states = None
-    if kv_dtype == FLOAT8:
+    if kv_dtype == FLOAT8 and model.encoder is not None:
         encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)
-    prepare_decoder(decoder, config.model.quantization, target, encoder_states)
+    prepare_decoder(decoder, config.model.quantization, target, kv_dtype, encoder_states)
     return decoder
 
 

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 
 from antiphon.config.decoding_rules import TimestampRules
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.runner import DecoderRunner, LaunchedStep
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encodes import EncodeCommand, Withdrawal
+from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import StepOutput
@@ -179,10 +180,6 @@ def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,
+        aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
     )
-
-
-def describe(error: Exception) -> str:
-    """Type and message, for a request's error."""
-    return f"{type(error).__name__}: {error}"

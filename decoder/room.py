@@ -26,7 +26,7 @@ def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
         return decoder.num_kv_pages
     dtype = FLOAT8 if decoder.kv_cache_dtype == "fp8" else target.dtype
     page_bytes = KVPool.bytes_per_page(
-        half.num_layers, decoder.kv_page_size, half.num_heads, half.head_dim, dtype
+        half.num_layers, decoder.kv_page_size, half.num_kv_heads, half.head_dim, dtype
     )
     per_sequence = sum(
         ceil_div(length, decoder.kv_page_size)

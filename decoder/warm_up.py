@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
@@ -49,8 +48,8 @@ class ScratchSequence:
 
     slot: int
     page: int
-    page_size: int
     max_len: int
+    has_cross: bool = True  # the decoder attends to an encoder's tokens
 
     def plans(self, timestamps: TimestampRules | None) -> Iterator[StepPlan]:
         """For each of `ASKING`, a prompt that also writes the cross KV of one encoder token, then a
@@ -58,9 +57,7 @@ class ScratchSequence:
         rules = replace(RULES, timestamps=timestamps)
         prompt = min(PROMPT_TOKENS, self.max_len)
         for params in ASKING:
-            yield self._plan(
-                prompt, prompt, self._admission(prompt, params, rules), writes_cross=True
-            )
+            yield self._plan(prompt, prompt, self._admission(prompt, params, rules), self.has_cross)
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
@@ -74,10 +71,6 @@ class ScratchSequence:
         self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False
     ) -> StepPlan:
         row, one = np.array([self.slot]), np.ones(1, np.int64)
-        table = np.full((1, ceil_div(length, self.page_size)), self.page, np.int32)
-        writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
+        writes = [CrossWrite(KEY, 1, np.array([self.page], np.int32))] if writes_cross else []
         admissions = [] if admission is None else [admission]
-        return StepPlan(
-            admissions, writes, row, row, queries * one, length * one, one > 0, table,
-            table[:, :1], one,
-        )  # fmt: skip
+        return StepPlan(admissions, writes, row, row, queries * one, length * one, one > 0)

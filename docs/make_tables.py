@@ -105,7 +105,7 @@ def manifest_keys() -> str:
 def attention(kind: str) -> str:
     """One row for each backend that has this kind of attention, "full" or "cross" (paged)."""
     paged = kind != "full"
-    head = ["backend", "devices", "dtypes", "relative bias", "head sizes"]
+    head = ["backend", "devices", "dtypes", "relative bias", "grouped heads", "head sizes"]
     head += ["page size", "float8 KV"] if paged else []
     rows = []
     for name, row in BACKENDS.items():
@@ -117,6 +117,7 @@ def attention(kind: str) -> str:
             _devices(support),
             _dtypes(support),
             _yes(support.bias),
+            _yes(support.grouped_heads),
             _heads(support),
         ]
         cells += [_pages(support), _float8(support)] if paged else []

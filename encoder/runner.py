@@ -42,8 +42,10 @@ class EncoderRunner:
     """Holds the encoder half of a checkpoint."""
 
     def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
-        """Raises CheckpointError, ConfigurationError or AttentionBackendError."""
+        """Of a model that has one. Raises CheckpointError, ConfigurationError or
+        AttentionBackendError."""
         half, options = model.encoder, config.encoder
+        assert half is not None
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
         self.attention = select_full(
@@ -67,6 +69,7 @@ class EncoderRunner:
 
     def _load(self, model: ModelConfig, config: EngineConfig) -> EncoderModel:
         half = model.encoder
+        assert half is not None
         encoder = self.target.build(lambda: build(half))
         if config.model.load_format == "dummy":
             fill_randomly(encoder)
@@ -99,8 +102,11 @@ class EncoderRunner:
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             return self.graphs.replay(shape, batch)
-        metadata = self.attention.plan(FullBatch.of(batch.lengths, self.target.device))
-        hidden: torch.Tensor = self.model(self.frontend.embed(batch), self.attention, metadata)
+        plans = {
+            name: self.attention.plan(FullBatch.of(lengths, self.target.device))
+            for name, lengths in self.model.lengths(batch.lengths).items()
+        }
+        hidden: torch.Tensor = self.model(self.frontend.embed(batch), self.attention, plans)
         return hidden
 
     def choose_graph(self, batch: EncoderBatch) -> GraphShape | NoGraph:

@@ -2,8 +2,8 @@
 
 import math
 
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Logprob
-from antiphon.engine.requests import OpenRequest
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Finished, TokenLogprobs
 

@@ -58,6 +58,6 @@ class Preparation:
     ) -> tuple[Prepared, int]:
         """The prepared prompt, and the bytes of its audio; text counts as none."""
         prepared = self.inputs.prepare(prompt, params, source_language, target_language)
-        media = prepared.media
-        num_bytes = media.payload.nbytes if media.kind == "audio" else 0
+        inputs = prepared.inputs
+        num_bytes = sum(media.payload.nbytes for media in inputs if media.kind == "audio")
         return prepared, num_bytes

@@ -8,10 +8,11 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
+from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Transcription
 from antiphon.engine.progress import SecondsDone
-from antiphon.engine.requests import OpenRequest
 from antiphon.engine.segments import joined
 from antiphon.engine.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
@@ -93,8 +94,9 @@ class Transcriber:
             **unknown,
         )
         deadline = Deadline(options.timeout)
-        async with deadline.limit():
-            return await self._transcribe(audio, options, deadline)
+        with one_caller():
+            async with deadline.limit():
+                return await self._transcribe(audio, options, deadline)
 
     async def detect_languages(
         self,
@@ -158,7 +160,7 @@ class Transcriber:
         )
         start = [self.format.start_id]
         opened = self.engine.submit(
-            Prepared(media, start, params),
+            Prepared((media,), start, params),
             start,
             timestamps=False,
             priority=priority,
@@ -186,7 +188,7 @@ class Transcriber:
 
         async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
-                Prepared(window.media, prompt, options.params),
+                Prepared((window.media,), prompt, options.params),
                 prompt,
                 timestamps=options.timestamps,
                 priority=options.priority,

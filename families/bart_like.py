@@ -55,6 +55,7 @@ def _describe(
         hidden_size=size,
         num_layers=config[f"{side}_layers"],
         num_heads=heads,
+        num_kv_heads=heads,
         head_dim=size // heads,
         attention_scale=(size // heads) ** -0.5,
         ffn_size=config[f"{side}_ffn_dim"],

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
-from antiphon.config.options import ModelOptions
+from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.family import Family
 from antiphon.families.halves import Half
@@ -22,18 +22,23 @@ UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative posit
 
 @dataclass(frozen=True)
 class Sizes:
-    """The two halves of a checkpoint, and how long their inputs may be, in tokens."""
+    """The halves of a checkpoint, and how long their inputs may be, in tokens."""
 
-    encoder: Half
+    encoder: Half | None  # None: text goes to the decoder itself
     decoder: Half
     max_decoder_len: int
     max_encoder_len: int
 
     @classmethod
-    def of(cls, halves: tuple[Half, Half], options: ModelOptions) -> "Sizes":
+    def of(cls, halves: tuple[Half | None, Half], options: ModelOptions) -> "Sizes":
         """Raises CheckpointError for sizes that contradict each other or `options`."""
         encoder, decoder = halves
-        encoder.check(options.model)
+        if encoder is not None:
+            encoder.check(options.model)
+        elif options.max_encoder_len is not None:
+            raise CheckpointError(
+                f"max_encoder_len={options.max_encoder_len}: {options.model} has no encoder"
+            )
         decoder.check(options.model)
         return cls(
             encoder,
@@ -41,7 +46,9 @@ class Sizes:
             _limit(
                 "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
             ),
-            _limit(
+            0
+            if encoder is None
+            else _limit(
                 "max_encoder_len",
                 options.max_encoder_len,
                 encoder.max_positions,
@@ -52,17 +59,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A checkpoint folder, its two halves and its generation defaults. Lengths are in tokens."""
+    """A checkpoint folder, its halves and its generation defaults. Lengths are in tokens."""
 
     path: Path
     architecture: str
     raw: Mapping[str, Any] = field(repr=False)  # config.json, with transformers' defaults
     generation: Mapping[str, Any] = field(repr=False)  # generation_config.json, or old config.json
     defaults: GenerationDefaults = field(repr=False)
-    encoder: Half
+    encoder: Half | None  # None: text goes to the decoder itself
     decoder: Half
     max_decoder_len: int
-    max_encoder_len: int
+    max_encoder_len: int  # 0 without an encoder
 
     @cached_property
     def family(self) -> Family:
@@ -71,7 +78,7 @@ class ModelConfig:
     @cached_property
     def audio(self) -> AudioConfig | None:
         """How the encoder wants its samples; None for text. Raises CheckpointError."""
-        return self.encoder.audio_config(self.path)
+        return None if self.encoder is None else self.encoder.audio_config(self.path)
 
     @classmethod
     def load(cls, options: ModelOptions) -> "ModelConfig":
@@ -99,6 +106,12 @@ class ModelConfig:
             **vars(sizes),
         )
 
+    def fitted(self, config: EngineConfig) -> EngineConfig:
+        """`config` for this checkpoint: no encoder workers if it has no encoder."""
+        if self.encoder is not None:
+            return config
+        return replace(config, encoder=replace(config.encoder, replicas=0))
+
     def token_id(self, name: str) -> int | None:
         """A special token's id from the generation config, else from config.json.
 
@@ -109,14 +122,14 @@ class ModelConfig:
 
 
 def architecture_of(options: ModelOptions) -> tuple[str, str]:
-    """The architecture of a local folder or hub id, and what it takes ('text' or 'audio').
+    """The architecture of a local folder or hub id, and what it reads ('text' or 'audio').
 
     Reads config.json alone, without transformers, which imports torch. Raises CheckpointError or
     UnsupportedModelError.
     """
     stated = _read_json(locate(options.model, options.revision) / "config.json")
     architecture = _architecture(stated, options.model)
-    return architecture, families()[architecture].input
+    return architecture, families()[architecture].input or "text"
 
 
 def stated_sizes(options: ModelOptions) -> Sizes | None:
@@ -155,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half, Half]:
+def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half]:
     try:
         return family.encoder(raw), family.decoder(raw)
     except KeyError as error:

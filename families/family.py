@@ -24,7 +24,7 @@ class Family:
 
     name: str  # transformers' model_type
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
-    input: Literal["text", "audio"]  # what the encoder takes
+    input: Literal["text", "audio"] | None  # what the encoder takes; None: there is none
     describe: Callable[[Config, Side], Half]
     ignored: Mapping[str, str] = field(default_factory=dict)  # see `tensor_names`
     too_narrow: frozenset[str] = frozenset()
@@ -35,12 +35,15 @@ class Family:
     # source language, and the target begins with a token of its own.
     marks_target_in_source: bool = False
 
-    def encoder(self, config: Config) -> Half:
-        """Raises KeyError, TypeError or ValueError where config.json lacks or garbles a size."""
-        return self.describe(config, "encoder")
+    def encoder(self, config: Config) -> Half | None:
+        """None for a family of decoders alone.
+
+        Raises KeyError, TypeError or ValueError where config.json lacks or garbles a size.
+        """
+        return None if self.input is None else self.describe(config, "encoder")
 
     def decoder(self, config: Config) -> Half:
-        """As `encoder`."""
+        """Raises as `encoder`."""
         return self.describe(config, "decoder")
 
     def check_dtype(self, dtype: str) -> None:

@@ -13,7 +13,15 @@ from typing import ClassVar, Literal
 
 from antiphon.config.errors import CheckpointError
 from antiphon.families.audio_config import AudioConfig
-from antiphon.families.tensor_names import HEAD_BIAS, HEADS, Side, bart_names, t5_names
+from antiphon.families.rotary import Rotary
+from antiphon.families.tensor_names import (
+    HEAD_BIAS,
+    HEADS,
+    Side,
+    bart_names,
+    llama_names,
+    t5_names,
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,13 @@ class Half(ABC):
     structure: ClassVar[str]  # key of the registries of model classes
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
+    cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
 
     side: Side
     hidden_size: int
     num_layers: int
     num_heads: int
+    num_kv_heads: int  # heads of keys and values, each shared by equally many heads of queries
     head_dim: int
     attention_scale: float  # factor on the product of a query and a key
     ffn_size: int
@@ -80,8 +90,13 @@ class Half(ABC):
         """
         return None
 
-    def check(self, model: str) -> None:  # noqa: B027 (few structures have something to check)
+    def check(self, model: str) -> None:
         """Raises CheckpointError for sizes that contradict each other; names `model` in it."""
+        if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+            raise CheckpointError(
+                f"{model}: {self.num_heads} heads of its {self.side} can't share "
+                f"{self.num_kv_heads} heads of keys and values equally"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +124,7 @@ class BartHalf(Half):
         return bart_names(self.side, path)
 
     def check(self, model: str) -> None:
+        super().check(model)
         if self.hidden_size % self.num_heads:
             raise CheckpointError(
                 f"{model}: {self.side} hidden size {self.hidden_size} is not a multiple of its "
@@ -159,3 +175,47 @@ class T5Half(Half):
     def ties_head(self, stored: bool, configured: bool) -> bool:
         """T5's config.json says nothing reliable about tying: a head that is stored is used."""
         return not stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaHalf(Half):
+    """The structure of Llama (Touvron et al. 2023) and Qwen2: a decoder that attends to its own
+    tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward layer."""
+
+    structure: ClassVar[str] = "llama"
+    cross_attention: ClassVar[bool] = False
+
+    pre_norm: bool = True
+    max_positions: int
+    norm_eps: float
+    rotary: Rotary
+    qkv_bias: bool
+    output_bias: bool  # of the projection behind attention
+    ffn_bias: bool
+
+    @property
+    def feed_forward_matrices(self) -> int:
+        return 3
+
+    @property
+    def last_norm(self) -> str:
+        return "norm"
+
+    def checkpoint_names(self, path: str) -> tuple[str, ...]:
+        return llama_names(path)
+
+    def ties_head(self, stored: bool, configured: bool) -> bool:
+        """Raises CheckpointError for a head that is neither tied nor stored."""
+        if not (stored or configured):
+            raise CheckpointError(
+                f"the checkpoint holds no {HEADS[0]}, and config.json has tie_word_embeddings=false"
+            )
+        return configured
+
+    def check(self, model: str) -> None:
+        super().check(model)
+        if self.rotary.size % 2 or not 0 < self.rotary.size <= self.head_dim:
+            raise CheckpointError(
+                f"{model}: rotary positions of {self.rotary.size} features do not fit a head of "
+                f"{self.head_dim}: an even number is needed, at most a head's"
+            )

@@ -32,6 +32,7 @@ def _describe(scales_tied_head: bool, config: Config, side: Side) -> T5Half:
         hidden_size=config["d_model"],
         num_layers=num_layers,
         num_heads=config["num_heads"],
+        num_kv_heads=config["num_heads"],
         head_dim=config["d_kv"],
         ffn_size=config["d_ff"],
         vocab_size=config["vocab_size"],

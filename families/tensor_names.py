@@ -29,6 +29,10 @@ BART_IGNORED = {
         "fairseq's mark of a number format"
     ),
 }
+LLAMA_IGNORED = {
+    **TIED_HEAD,
+    r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq": "computed from config.json",
+}
 T5_IGNORED = {
     **TIED_HEAD,
     r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": (
@@ -66,6 +70,17 @@ def bart_names(side: Side, path: str) -> tuple[str, ...]:
         return own
     shared = ("model.shared.weight", "shared.weight")
     return (*own, *shared, f"model.{_other(side)}.{path}", f"{_other(side)}.{path}", *HEADS)
+
+
+def llama_names(path: str) -> tuple[str, ...]:
+    """Llama's names: `layers.3.attention.o_proj.weight` is
+    `model.layers.3.self_attn.o_proj.weight`."""
+    if path == HEAD:
+        return HEAD, *llama_names(EMBEDDING)
+    if path == EMBEDDING:
+        return f"model.{EMBEDDING}", EMBEDDING, HEAD
+    stored = path.replace(".attention.", ".self_attn.").replace(".feed_forward.", ".mlp.")
+    return f"model.{stored}", stored
 
 
 def t5_names(side: Side, path: str) -> tuple[str, ...]:

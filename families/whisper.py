@@ -14,6 +14,7 @@ def _describe(config: Config, side: Side) -> BartHalf:
         "hidden_size": size,
         "num_layers": config[f"{side}_layers"],
         "num_heads": heads,
+        "num_kv_heads": heads,
         "head_dim": size // heads,
         "attention_scale": (size // heads) ** -0.5,
         "ffn_size": config[f"{side}_ffn_dim"],

@@ -1,7 +1,7 @@
 """What input processing hands to the engine: the encoder's input and the decoder's prompt."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from antiphon.config.sampling import SamplingParams
 
@@ -10,22 +10,30 @@ from antiphon.config.sampling import SamplingParams
 class EncoderInput:
     """The input of one encoder run.
 
-    `key`: names the content; equal content has equal keys. `kind`: 'text' or 'audio'.
-    `num_tokens`: length of the encoder's output. `payload`: int32 token ids [n] or float32 samples
-    [n], or an object that stands for them.
+    `key`: names the content; equal content has equal keys. `num_tokens`: length of the encoder's
+    output. `payload`: int32 token ids [n] or float32 samples [n], or an object that stands for
+    them. `position`: of the first token of the decoder prompt that the hidden states replace; None:
+    the decoder attends to them.
     """
 
     key: str
-    kind: str
+    kind: Literal["text", "audio"]
     num_tokens: int
     payload: Any
+    position: int | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request's parts, checked. `prompt_token_ids` is None while the language of the audio is
-    still to be detected."""
+    """A request's parts, checked. `inputs` is empty for a model without an encoder.
+    `prompt_token_ids` is None while the language of the audio is still to be detected."""
 
-    media: EncoderInput
+    inputs: tuple[EncoderInput, ...]
     prompt_token_ids: list[int] | None
     params: SamplingParams
+
+    @property
+    def media(self) -> EncoderInput:
+        """The input of a model that reads one."""
+        (media,) = self.inputs
+        return media

@@ -47,9 +47,9 @@ class InputProcessor:
         self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
     ) -> None:
         """Raises CheckpointError for a checkpoint without a tokenizer, or without the token that
-        decoder prompts begin with."""
+        decoder prompts begin with behind an encoder."""
         self.model, self.encoder_window = model, encoder_window
-        self._start_id = _start_id(model)
+        self._start_id = None if model.encoder is None else _start_id(model)
         self.tokenizer = load_tokenizer(model.path)
         self.audio = model.audio
         self.whisper: WhisperFormat | None = None
@@ -92,8 +92,10 @@ class InputProcessor:
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             self.check(params)
+            if self.model.encoder is None:
+                return Prepared((), self._text_prompt(parsed), params)
             read = self._text_media if self.audio is None else self._audio_media
-            return Prepared(read(parsed), self._decoder_prompt(parsed), params)
+            return Prepared((read(parsed),), self._decoder_prompt(parsed), params)
 
     def _check_languages(self, parsed: ParsedPrompt) -> None:
         names = parsed.named_languages
@@ -127,6 +129,7 @@ class InputProcessor:
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         ids = self._encoder_ids(parsed) if part.token_ids is None else list(part.token_ids)
+        assert self.model.encoder is not None
         _check_ids(ids, "the encoder prompt", self.model.encoder.vocab_size)
         if len(ids) > limit:
             raise PromptError(
@@ -148,7 +151,8 @@ class InputProcessor:
 
     def _decoder_prompt(self, parsed: ParsedPrompt) -> list[int] | None:
         part, translation, target = parsed.decoder, self.translation, parsed.target_language
-        start, limit = self._start_id, self.model.max_decoder_len
+        start = self._start_id
+        assert start is not None
         if translation is not None and target is not None and not translation.marks_text:
             return translation.decoder_prompt(start, target)
         if not part.has_tokens:
@@ -161,6 +165,21 @@ class InputProcessor:
         earlier_text = None if self.whisper is None else self.whisper.previous_id
         if not ids or ids[0] not in (start, earlier_text):
             ids = [start, *ids]
+        return self._with_room(ids)
+
+    def _text_prompt(self, parsed: ParsedPrompt) -> list[int]:
+        """The prompt of a decoder without an encoder, with the tokenizer's special tokens; ids as
+        they are given."""
+        part = parsed.decoder
+        if not part.has_tokens:
+            raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
+        if part.token_ids is not None:
+            return self._with_room(list(part.token_ids))
+        return self._with_room(list(self.tokenizer(part.text).input_ids))
+
+    def _with_room(self, ids: list[int]) -> list[int]:
+        """`ids`, a decoder prompt that is within the vocabulary and leaves room for a token."""
+        limit = self.model.max_decoder_len
         _check_ids(ids, "the decoder prompt", self.model.decoder.vocab_size)
         if len(ids) >= limit:
             raise PromptError(

@@ -42,9 +42,10 @@ class ParsedPrompt:
         return [name for name in LANGUAGES if getattr(self, name) is not None]
 
 
-def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
-    """Brings a prompt into one form. `encoder_input`, 'text' or 'audio', is what the encoder takes:
-    a single text belongs to the encoder of a text model and to the decoder of an audio model.
+def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
+    """Brings a prompt into one form. `encoder_input` is what the encoder takes: a single text
+    belongs to the encoder of a 'text' model, and to the decoder of an 'audio' model and of one
+    without an encoder (None).
 
     Raises PromptError for an unknown form or key.
     """
@@ -53,6 +54,8 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
         return with_languages(parse(rest, encoder_input), *(prompt.get(name) for name in LANGUAGES))
     if isinstance(prompt, Mapping) and any(key in prompt for key in PAIR_KEYS):
         _check_keys(prompt, PAIR_KEYS)
+        if encoder_input is None:
+            raise PromptError("this model has no encoder: give 'prompt' or 'prompt_token_ids'")
         if prompt.get("encoder_prompt") is None:
             raise PromptError("a prompt with 'decoder_prompt' needs an 'encoder_prompt'")
         encoder = _part(prompt["encoder_prompt"])
@@ -60,6 +63,8 @@ def parse(prompt: Prompt, encoder_input: str) -> ParsedPrompt:
     part = _part(prompt)
     if encoder_input == "text":
         return ParsedPrompt(part, Part())
+    if encoder_input is None and part.audio is not None:
+        raise PromptError("this model has no encoder: it takes no audio")
     return ParsedPrompt(Part(audio=part.audio), Part(part.text, part.token_ids))
 
 

@@ -10,11 +10,13 @@ from antiphon.kernels.numba_cache import compiled
 def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
     """Attention of each query to the first `visible` keys of its sequence.
 
-    q, out [queries, heads, head_dim]; keys, values [pages, page_size, heads, head_dim];
+    q, out [queries, heads, head_dim]; keys, values [pages, page_size, kv_heads, head_dim], where
+    head h of the queries reads head h // (heads / kv_heads);
     pages [sequences, pages]; sequence, visible [queries]; bias [heads, distances], or empty.
     """
     num_queries, heads, size = q.shape
-    page_size = keys.shape[1]
+    page_size, kv_heads = keys.shape[1], keys.shape[2]
+    group = heads // kv_heads
     for row in numba.prange(num_queries):
         length = visible[row]
         highest = np.full(heads, np.float32(-3.0e38), np.float32)
@@ -25,11 +27,12 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
             page = pages[sequence[row], index]
             filled = min(page_size, length - index * page_size)
             for token in range(filled):
-                for head in range(heads):
-                    product = np.float32(0)
-                    for i in range(size):
-                        product += q[row, head, i] * keys[page, token, head, i]
-                    scores[head, token] = product * scale
+                for kv_head in range(kv_heads):
+                    for head in range(kv_head * group, (kv_head + 1) * group):
+                        product = np.float32(0)
+                        for i in range(size):
+                            product += q[row, head, i] * keys[page, token, kv_head, i]
+                        scores[head, token] = product * scale
             if bias.shape[0]:
                 for head in range(heads):
                     for token in range(filled):
@@ -48,10 +51,11 @@ def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
                     scores[head, token] = weight
                     total[head] += weight
             for token in range(filled):
-                for head in range(heads):
-                    weight = scores[head, token]
-                    for i in range(size):
-                        sums[head, i] += weight * values[page, token, head, i]
+                for kv_head in range(kv_heads):
+                    for head in range(kv_head * group, (kv_head + 1) * group):
+                        weight = scores[head, token]
+                        for i in range(size):
+                            sums[head, i] += weight * values[page, token, kv_head, i]
         for head in range(heads):
             for i in range(size):
                 out[row, head, i] = sums[head, i] / total[head]

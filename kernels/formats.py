@@ -12,3 +12,4 @@ SMALLEST_SCALE = 1e-12  # of a row: also a row of zeros has a scale
 
 # Most rows of the linear kernel for small batches; above, cuBLAS is faster.
 SMALL_BATCH = 4
+OUTPUTS_TOGETHER = 4  # outputs of one program of that kernel

@@ -23,10 +23,13 @@ def _full_kernel(
     q, k, v, out, cu_seqlens, bias, scale, reach,
     Q_TOKEN: tl.constexpr, Q_HEAD: tl.constexpr, K_TOKEN: tl.constexpr, K_HEAD: tl.constexpr,
     V_TOKEN: tl.constexpr, V_HEAD: tl.constexpr, OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr,
-    HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """A head is read as D0 columns, of which HEAD_DIM - D1 are real, then D1 columns."""
+    """A head is read as D0 columns, of which HEAD_DIM - D1 are real, then D1 columns.
+
+    GROUP heads of queries share their keys and values.
+    """
     block, head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = tl.load(cu_seqlens + sequence)
     length = tl.load(cu_seqlens + sequence + 1) - first
@@ -53,8 +56,8 @@ def _full_kernel(
         + (head * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] * (2 * reach + BLOCK_N)
         + columns[None, :]
     )
-    k_rows = k + first.to(tl.int64) * K_TOKEN + head * K_HEAD
-    v_rows = v + first.to(tl.int64) * V_TOKEN + head * V_HEAD
+    k_rows = k + first.to(tl.int64) * K_TOKEN + head // GROUP * K_HEAD
+    v_rows = v + first.to(tl.int64) * V_TOKEN + head // GROUP * V_HEAD
     for start in range(0, length, BLOCK_N):
         keys = start + columns
         is_key = keys < length
@@ -128,10 +131,11 @@ def full_attention(
     scale: float,
     bias_tiles: BiasTiles | None = None,
 ) -> torch.Tensor:
-    """[tokens, heads, head_dim] for packed `q`, `k`, `v` of that shape.
+    """[tokens, heads, head_dim] for packed `q` of that shape.
 
-    Tokens and heads may have any strides. `cu_seqlens` [sequences + 1] int32; `max_len` is at least
-    the longest length. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size
+    `k`, `v` [tokens, kv_heads, head_dim], each head read by equally many of `q`. Tokens and heads
+    may have any strides. `cu_seqlens` [sequences + 1] int32; `max_len` is at least the longest
+    length. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size
     at any distance, [heads, queries, 2 * reach + keys], and `reach`: the tile whose first key is s
     positions behind its first query begins at column `reach + s`, with s clamped to +-reach.
     """
@@ -145,8 +149,8 @@ def full_attention(
         q, k, v, out, cu_seqlens, tiles, scale, reach,
         Q_TOKEN=q.stride(0), Q_HEAD=q.stride(1), K_TOKEN=k.stride(0), K_HEAD=k.stride(1),
         V_TOKEN=v.stride(0), V_HEAD=v.stride(1), OUT_TOKEN=out.stride(0), OUT_HEAD=out.stride(1),
-        HEAD_DIM=head_dim, D0=whole, D1=rest, BLOCK_M=block_m, BLOCK_N=block_n,
-        BIAS=bias_tiles is not None,
+        GROUP=heads // k.shape[1], HEAD_DIM=head_dim, D0=whole, D1=rest,
+        BLOCK_M=block_m, BLOCK_N=block_n, BIAS=bias_tiles is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

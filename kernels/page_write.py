@@ -38,9 +38,9 @@ def write_pages(
     v_pool: torch.Tensor,
     slot_mapping: torch.Tensor,
 ) -> None:
-    """Writes `k`, `v` [tokens, heads, head_dim], rows contiguous, at `slot_mapping` [tokens] int32.
+    """Writes `k`, `v` [tokens, kv_heads, head_dim], whose rows are contiguous.
 
-    The pools are [positions, heads, head_dim].
+    `slot_mapping` [tokens] int32 says where. The pools are [positions, kv_heads, head_dim].
     """
     width = k.shape[1] * k.shape[2]
     _write_kernel[(len(k),)](

@@ -27,7 +27,7 @@ from antiphon.kernels.paged_splits import (
     padded,
 )
 
-BLOCK_M = 16  # queries of one program; the tensor cores' least
+BLOCK_M = 16  # rows of one program, each a head of a query; the tensor cores' least
 
 
 # Strides are constants, sizes of a step are not: see `decode_kernel`.
@@ -39,23 +39,25 @@ def _paged_kernel(
     KV_PAGE: tl.constexpr, KV_TOKEN: tl.constexpr, KV_HEAD: tl.constexpr,
     OUT_TOKEN: tl.constexpr, OUT_HEAD: tl.constexpr, TABLE_ROW: tl.constexpr,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+    GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
     CAUSAL: tl.constexpr, BIAS: tl.constexpr, SKIP_DECODES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Program (head, split, sequence * q_blocks + block) takes one block of a sequence's queries.
+    """Program (kv_head, split, sequence * q_blocks + block) takes one block of a sequence's rows.
 
-    D is HEAD_DIM padded to a power of two; what lies beyond HEAD_DIM is never read.
+    A row is one of the GROUP heads that share the keys, of one query: the heads of the first query,
+    then those of the next. D is HEAD_DIM padded to a power of two; what lies beyond HEAD_DIM is
+    never read.
     """
-    head, split = tl.program_id(0), tl.program_id(1)
+    kv_head, split = tl.program_id(0), tl.program_id(1)
     sequence, block = tl.program_id(2) // q_blocks, tl.program_id(2) % q_blocks
     first_token = tl.load(cu_seqlens_q + sequence)
     queries = tl.load(cu_seqlens_q + sequence + 1) - first_token
     kv_len = tl.load(kv_lens + sequence)
     visible = kv_len
     if CAUSAL:  # nothing past this block's last query
-        visible = tl.minimum(kv_len, kv_len - queries + (block + 1) * BLOCK_M)
+        visible = tl.minimum(kv_len, kv_len - queries + tl.cdiv((block + 1) * BLOCK_M, GROUP))
     splits = num_splits(visible, SPLITS)
-    if (block * BLOCK_M >= queries) | (split >= splits) | (SKIP_DECODES & (queries == 1)):
+    if (block * BLOCK_M >= queries * GROUP) | (split >= splits) | (SKIP_DECODES & (queries == 1)):
         return
     table = page_table + sequence.to(tl.int64) * TABLE_ROW
     per_split = tl.cdiv(tl.cdiv(visible, splits), BLOCK_N) * BLOCK_N
@@ -65,15 +67,19 @@ def _paged_kernel(
     # fetched into L2 while it still runs.
     if OVERLAP and not CAUSAL:
         keys = begin + tl.arange(0, BLOCK_N)
-        offsets = key_offsets(table, keys, keys < end, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
+        offsets = key_offsets(table, keys, keys < end, PAGE, KV_PAGE, KV_TOKEN) + kv_head * KV_HEAD
         to_l2(k + offsets)
         to_l2(v + offsets)
     wait_for_previous(OVERLAP)
     dims = tl.arange(0, D)
     in_head = dims < HEAD_DIM
     rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    is_query = rows < queries * GROUP
+    head = kv_head  # of each row, a scalar where all have the same
+    if GROUP > 1:
+        head = kv_head * GROUP + rows % GROUP
+        rows = rows // GROUP
     tokens = (first_token + rows).to(tl.int64)
-    is_query = rows < queries
     # float16 holds every float8 exactly.
     compute = tl.float16 if k.dtype.element_ty == tl.float8e4nv else q.dtype.element_ty
     query_rows = (q + tokens * Q_TOKEN + head * Q_HEAD)[:, None] + dims[None, :]
@@ -87,7 +93,7 @@ def _paged_kernel(
     for start in range(begin, end, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         is_key = keys < end
-        offsets = key_offsets(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN) + head * KV_HEAD
+        offsets = key_offsets(table, keys, is_key, PAGE, KV_PAGE, KV_TOKEN) + kv_head * KV_HEAD
         k_mask = is_key[None, :] & in_head[:, None]
         block_k = tl.load(k + offsets[None, :] + dims[:, None], mask=k_mask, other=0.0)
         v_mask = is_key[:, None] & in_head[None, :]
@@ -95,7 +101,10 @@ def _paged_kernel(
         scores = tl.dot(block_q, block_k.to(compute), input_precision="ieee") * factor
         if BIAS:
             distance = tl.minimum(tl.maximum(position[:, None] - keys[None, :], 0), last_distance)
-            scores += tl.load(bias + head * (last_distance + 1) + distance) * LOG2_E
+            bias_row = head * (last_distance + 1)
+            if GROUP > 1:
+                bias_row = bias_row[:, None]
+            scores += tl.load(bias + bias_row + distance) * LOG2_E
         seen = is_key[None, :]
         if CAUSAL:
             seen = seen & (keys[None, :] <= position[:, None])
@@ -111,7 +120,7 @@ def _paged_kernel(
 
     finish(
         acc, highest, total,
-        out, partial, partial_lse, arrivals + tl.program_id(2) * HEADS + head,
+        out, partial, partial_lse, arrivals + tl.program_id(2) * (HEADS // GROUP) + kv_head,
         tokens, is_query, head, split, splits, num_tokens,
         OUT_TOKEN, OUT_HEAD, HEADS, HEAD_DIM, D, SPLITS,
     )  # fmt: skip
@@ -134,14 +143,18 @@ def paged_attention(
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed queries `q` of that shape.
 
-    `k`, `v` [pages, page_size, heads, head_dim] with equal strides; `cu_seqlens_q` [sequences + 1],
+    `k`, `v` [pages, page_size, kv_heads, head_dim] with equal strides, where each head is read by
+    equally many of `q`; `cu_seqlens_q` [sequences + 1],
     `kv_lens` [sequences] and `page_table` [sequences, pages] int32. `bias` [heads, distances]
     float32 is added at query position - key position; its last one stands for all distances beyond.
     `max_query_len` 1 means that every sequence has one query.
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     num_tokens, heads, _ = q.shape
-    sequences, float8 = len(kv_lens), k.dtype == FLOAT8
+    sequences, kv_heads = len(kv_lens), k.shape[2]
+    group = heads // kv_heads
+    # Heads that share their keys fill rows of a tile: it then serves single queries too.
+    decodes_apart = k.dtype == FLOAT8 and group == 1
     partial, lse, arrivals = workspace.partial, workspace.lse, workspace.arrivals
     arguments = (
         *(q, k, v, out, partial, lse, arrivals, cu_seqlens_q, kv_lens, page_table),
@@ -156,7 +169,7 @@ def paged_attention(
         "BIAS": bias is not None,
         **overlapped(q.device),
     }
-    if float8:
+    if decodes_apart:
         blocks = math.ceil(sequences / launch.sequences)
         decode_kernel[heads, launch.splits, blocks](
             *arguments,
@@ -166,14 +179,15 @@ def paged_attention(
             **constants,
             **_tile_options(launch.decode_tile),
         )
-    if not float8 or max_query_len > 1:
-        q_blocks = math.ceil(max_query_len / BLOCK_M)
-        _paged_kernel[heads, launch.splits, sequences * q_blocks](
+    if not decodes_apart or max_query_len > 1:
+        q_blocks = math.ceil(max_query_len * group / BLOCK_M)
+        _paged_kernel[kv_heads, launch.splits, sequences * q_blocks](
             *arguments,
             q_blocks,
+            GROUP=group,
             BLOCK_M=BLOCK_M,
             CAUSAL=causal,
-            SKIP_DECODES=float8,
+            SKIP_DECODES=decodes_apart,
             **constants,
             **_tile_options(launch.tile),
         )

@@ -10,14 +10,14 @@ import torch
 import triton
 import triton.language as tl
 
-from antiphon.kernels.formats import SMALL_BATCH
+from antiphon.kernels.formats import OUTPUTS_TOGETHER, SMALL_BATCH
 from antiphon.kernels.launch import overlapped, wait_for_previous
 from antiphon.kernels.norms import activate, as_page_type
 
 MOST_CHUNKS = 5  # in which a row is loaded
-# Pages of keys and of values [positions, heads, head_dim], and the slot mapping [rows] int32.
+# Pages of keys and of values [positions, kv_heads, head_dim], and the slot mapping [rows] int32.
 Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-BLOCK_N = 4  # outputs of a program: one per warp
+BLOCK_N = OUTPUTS_TOGETHER  # outputs of a program: one per warp
 
 
 @triton.jit
@@ -52,28 +52,31 @@ def _normed(centered, scale, gain, shift, NORM: tl.constexpr, TYPE: tl.constexpr
 
 
 @triton.jit
-def _store_paged(values, out, k_pages, v_pages, position, row, outputs, WIDTH: tl.constexpr):
+def _store_paged(
+    values, out, k_pages, v_pages, position, row, outputs, N: tl.constexpr, WIDTH: tl.constexpr
+):
     """Stores queries in `out`, keys and values at their token's `position` in the pages.
 
-    All outputs of a program belong to one of the three.
+    Of N outputs the last WIDTH are values, those before keys, and the others queries. All outputs
+    of a program belong to one of the three.
     """
-    part = tl.min(outputs, 0) // WIDTH
-    columns = outputs - part * WIDTH
-    if part == 0:
-        tl.store(out + row * WIDTH + columns, values)
+    first = tl.min(outputs, 0)
+    if first < N - 2 * WIDTH:
+        tl.store(out + row * (N - 2 * WIDTH) + outputs, values)
     else:
         stored = as_page_type(values, k_pages.dtype.element_ty)
-        if part == 1:
-            tl.store(k_pages + position * WIDTH + columns, stored)
+        if first < N - WIDTH:
+            tl.store(k_pages + position * WIDTH + outputs - (N - 2 * WIDTH), stored)
         else:
-            tl.store(v_pages + position * WIDTH + columns, stored)
+            tl.store(v_pages + position * WIDTH + outputs - (N - WIDTH), stored)
 
 
 @triton.jit(do_not_specialize=["count"])
 def _linear_kernel(
     x, weight, scales, bias, residual, out, k_pages, v_pages, slot_mapping,
     norm_weight, norm_bias, eps, count,
-    X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+    X_ROW: tl.constexpr, K: tl.constexpr, N: tl.constexpr, KV_WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     NORM: tl.constexpr, KIND: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
     SCALED: tl.constexpr, PAGED: tl.constexpr, OVERLAP: tl.constexpr,
@@ -138,7 +141,7 @@ def _linear_kernel(
                 result += tl.load(residual + row * N + outputs)
             if PAGED:
                 position = tl.load(slot_mapping + row).to(tl.int64)
-                _store_paged(result, out, k_pages, v_pages, position, row, outputs, N // 3)
+                _store_paged(result, out, k_pages, v_pages, position, row, outputs, N, KV_WIDTH)
             else:
                 tl.store(out + row * N + outputs, result)
 
@@ -169,20 +172,21 @@ def linear(
 
     `x` [rows, inputs], `weight` [outputs, inputs], `bias` [outputs]. `scales` [outputs, 1] of an
     int8 weight. `norm`: weight [inputs], bias [inputs] (None: RMSNorm) and epsilon. `residual`
-    [rows, outputs], contiguous. With `pages`, outputs are queries, keys and values: keys and values
-    are written to the pages, and the queries [rows, outputs / 3] returned.
+    [rows, outputs], contiguous. With `pages`, outputs are queries, keys and values, each a multiple
+    of OUTPUTS_TOGETHER: keys and values are written to the pages, and the queries [rows, outputs of
+    them] returned.
     """
     rows, inputs = x.shape
     outputs = len(weight)
-    out = torch.empty(
-        (rows, outputs if pages is None else outputs // 3), dtype=x.dtype, device=x.device
-    )
+    kv_width = 0 if pages is None else pages[0][0].numel()
+    out = torch.empty((rows, outputs - 2 * kv_width), dtype=x.dtype, device=x.device)
     k_pages, v_pages, slot_mapping = pages or (out, out, out)
     gain, shift, eps = norm or (x, x, 0.0)
     _linear_kernel[(outputs // BLOCK_N,)](
         x, weight, _or(scales, x), _or(bias, x), _or(residual, x), out,
         k_pages, v_pages, slot_mapping, gain, _or(shift, gain), eps, rows,
-        X_ROW=x.stride(0), K=inputs, N=outputs, ROWS=1 if rows == 1 else SMALL_BATCH,
+        X_ROW=x.stride(0), K=inputs, N=outputs, KV_WIDTH=kv_width,
+        ROWS=1 if rows == 1 else SMALL_BATCH,
         BLOCK_N=BLOCK_N, BLOCK_K=chunk(inputs),
         NORM="none" if norm is None else "rms" if shift is None else "layer",
         KIND=activation or "none", BIAS=bias is not None, ADD=residual is not None,

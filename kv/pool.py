@@ -9,7 +9,7 @@ from antiphon.layers.kv_destination import KVDestination
 
 
 class KVPool:
-    """`layers[i]` is [2, pages, page_size, heads, head_dim]: keys and values of layer i.
+    """`layers[i]` is [2, pages, page_size, kv_heads, head_dim]: keys and values of layer i.
 
     Self and cross keys share the pages.
     """
@@ -19,24 +19,24 @@ class KVPool:
         num_layers: int,
         num_pages: int,
         page_size: int,
-        num_heads: int,
+        num_kv_heads: int,
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self.page_size, self.num_pages, self.dtype = page_size, num_pages, dtype
         self.scratch_page = num_pages  # of no sequence: the padding of graphs writes here
-        shape = (2, num_pages + 1, page_size, num_heads, head_dim)
+        shape = (2, num_pages + 1, page_size, num_kv_heads, head_dim)
         self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
     @staticmethod
     def bytes_per_page(
-        num_layers: int, page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype
+        num_layers: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
     ) -> int:
-        return 2 * num_layers * page_size * num_heads * head_dim * dtype.itemsize
+        return 2 * num_layers * page_size * num_kv_heads * head_dim * dtype.itemsize
 
     def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one layer, both [pages, page_size, heads, head_dim]."""
+        """Keys and values of one layer, both [pages, page_size, kv_heads, head_dim]."""
         return self.layers[layer][0], self.layers[layer][1]
 
     def destination(self, layer: int, slot_mapping: torch.Tensor) -> KVDestination:
@@ -50,7 +50,7 @@ class KVPool:
     def write(
         self, layer: int, slot_mapping: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> None:
-        """Writes `k`, `v` [tokens, heads, head_dim] at `slot_mapping` [tokens] of one layer."""
+        """Writes `k`, `v` [tokens, kv_heads, head_dim] at `slot_mapping` [tokens] of one layer."""
         self.destination(layer, slot_mapping).write(k, v)
 
 

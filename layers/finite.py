@@ -19,12 +19,23 @@ def not_finite(tensors: Sequence[torch.Tensor]) -> bool:
     device) hold nothing.
     """
     floats = [
-        tensor.detach() for tensor in tensors if tensor.is_floating_point() and not tensor.is_meta
+        tensor.detach()
+        for tensor in tensors
+        if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
     ]
     if not floats:
         return False
-    sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in floats]).tolist()
-    return any(_is_bad(total, tensor) for total, tensor in zip(sums, floats, strict=True))
+    totals = torch.stack([_total(tensor) for tensor in floats]).tolist()
+    return any(_is_bad(total, tensor) for total, tensor in zip(totals, floats, strict=True))
+
+
+def _total(tensor: torch.Tensor) -> torch.Tensor:
+    """A float32 number that is finite only if all of `tensor` is: the sum, or the smallest and
+    the largest together, which a CPU finds ten times as fast in half precision."""
+    if tensor.dtype is torch.float32:
+        return tensor.sum()
+    low, high = torch.aminmax(tensor)
+    return low.float() + high.float()
 
 
 def _is_bad(total: float, tensor: torch.Tensor) -> bool:

@@ -9,18 +9,21 @@ import torch
 class KVDestination:
     """One layer's pages, and the positions in them of a step's tokens."""
 
-    k_pages: torch.Tensor  # [positions, heads, head_dim]: pages one after the other
+    k_pages: torch.Tensor  # [positions, kv_heads, head_dim]: pages one after the other
     v_pages: torch.Tensor  # the same
     slot_mapping: torch.Tensor  # [tokens] int32 = page * page_size + offset in the page
 
     @property
-    def heads(self) -> tuple[int, int]:
-        """Number of heads, and head_dim."""
-        _, heads, head_dim = self.k_pages.shape
-        return heads, head_dim
+    def head_dim(self) -> int:
+        return self.k_pages.shape[2]
+
+    @property
+    def width(self) -> int:
+        """Features of a token's keys, and of its values."""
+        return self.k_pages.shape[1] * self.head_dim
 
     def write(self, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Writes `k`, `v` [tokens, heads, head_dim], rows contiguous, in one launch on a GPU.
+        """Writes `k`, `v` [tokens, kv_heads, head_dim], rows contiguous, in one launch on a GPU.
 
         float8 pages saturate: what lies beyond the largest number becomes that number.
         """

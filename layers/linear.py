@@ -12,6 +12,7 @@ from antiphon.layers.kv_destination import KVDestination
 from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
+from antiphon.layers.rotary import Rotation
 
 Read = Callable[[str, torch.Size], torch.Tensor]  # a checkpoint's tensor, by path and shape
 
@@ -99,12 +100,15 @@ class StackedLinear(Linear):
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
         return self.split_outputs(self(x))
 
-    def queries(self, x: LinearInput, destination: KVDestination) -> torch.Tensor:
+    def queries(
+        self, x: LinearInput, destination: KVDestination, rotation: Rotation | None = None
+    ) -> torch.Tensor:
         """Of queries, keys and values: the queries [tokens, heads, head_dim].
 
-        Keys and values are written to `destination`.
+        Keys and values are written to `destination`; queries and keys are turned by `rotation`
+        before.
         """
-        return self.method.queries(self, x, destination)
+        return self.method.queries(self, x, destination, rotation)
 
     def split_outputs(self, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """[tokens, sum of the parts] -> one [tokens, out] per part."""
@@ -161,11 +165,17 @@ class LinearMethod(ABC):
         return residual.plus(self.product(layer, x))
 
     def queries(
-        self, layer: StackedLinear, x: LinearInput, destination: KVDestination
+        self,
+        layer: StackedLinear,
+        x: LinearInput,
+        destination: KVDestination,
+        rotation: Rotation | None = None,
     ) -> torch.Tensor:
         """As `StackedLinear.queries`."""
         outputs = layer.split_outputs(self.product(layer, x))
-        q, k, v = (part.unflatten(-1, destination.heads) for part in outputs)
+        q, k, v = (part.unflatten(-1, (-1, destination.head_dim)) for part in outputs)
+        if rotation is not None:
+            q, k = rotation.apply(q), rotation.apply(k)
         destination.write(k, v)
         return q
 

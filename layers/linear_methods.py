@@ -6,13 +6,14 @@ with the activation in its epilogue, or with the sum over many inputs split.
 
 import torch
 
-from antiphon.kernels.formats import SMALL_BATCH
+from antiphon.kernels.formats import OUTPUTS_TOGETHER, SMALL_BATCH
 from antiphon.layers.activations import Activation
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.layers.linear import Linear, LinearMethod, PlainProduct, StackedLinear, as_tensor
 from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual, SplitK
+from antiphon.layers.rotary import Rotation
 
 EPILOGUES = ("relu", "gelu", "gelu_tanh")  # activations that cuBLAS computes
 SPLITS = 4  # parts of the sum over the inputs
@@ -88,12 +89,20 @@ class SmallBatch(LinearMethod):
         return Residual(_launch(layer, x, residual=residual.x))
 
     def queries(
-        self, layer: StackedLinear, x: LinearInput, destination: KVDestination
+        self,
+        layer: StackedLinear,
+        x: LinearInput,
+        destination: KVDestination,
+        rotation: Rotation | None = None,
     ) -> torch.Tensor:
         if not self.fits(x):
-            return self.larger.queries(layer, x, destination)
+            return self.larger.queries(layer, x, destination, rotation)
+        # A program of the kernel has a few outputs: it sees neither both coordinates that a
+        # rotation mixes, nor queries and keys at once.
+        if rotation is not None or destination.width % OUTPUTS_TOGETHER:
+            return super().queries(layer, x, destination, rotation)
         pages = (destination.k_pages, destination.v_pages, destination.slot_mapping)
-        return _launch(layer, x, pages=pages).unflatten(-1, destination.heads)
+        return _launch(layer, x, pages=pages).unflatten(-1, (-1, destination.head_dim))
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         return self.larger.quantize_input(x)

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.activations import Activation, FusedActivation
 from antiphon.layers.linear import Linear
 from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
@@ -55,16 +56,19 @@ def prepare_decoder(
     model: CachedModel,
     quantization: str,
     target: Target,
-    float8_kv_of: ProjectionInput | None,
+    kv_dtype: torch.dtype | None,
+    encoder_states: ProjectionInput | None,
 ) -> None:
-    """`float8_kv_of`: the encoder states that are cached as float8; None for other caches.
+    """`kv_dtype`: of cached keys and values, where it is not the target's. `encoder_states`: what
+    their float8 cross part is made of; None where there is none.
 
     Raises ConfigurationError for layers whose size `quantization` can't have.
     """
     cross = model.cross_projections()
-    if float8_kv_of is not None:  # changes weights, so before they are quantized
+    if kv_dtype == FLOAT8:  # changes weights, so before they are quantized
         fit_kv_scales(model.self_projections())
-        fit_kv_scales((projections, float8_kv_of) for projections in cross)
+        if encoder_states is not None:
+            fit_kv_scales((projections, encoder_states) for projections in cross)
     choose_kernels(model, target)
     written = {f"{i}.kv": projections.keys_values for i, projections in enumerate(cross)}
     quantize_decoder(quantization, model.layers, written)

@@ -5,9 +5,11 @@ wait for it. Its life:
 
     ask               an encoder worker is asked; the work counts against the budget
       arrive          its hidden states are here; its waiting requests can be admitted
-        take          a step writes their cross KV: the work is done
+        consume       a step writes their cross KV: the work is done
+        release       a step has put the last of them into a prompt; done when nobody else waits
       fail            the encoder could not do it: its waiting requests fail
       drop_overdue    nothing came for too long: likewise
+      set_encoders    its encoder is gone: its waiting requests ask again, elsewhere
       leave           its last waiting request ended. Hidden states that are here are unwanted;
                       work that is not done yet is withdrawn, and its encoder answers with
                       `confirm_withdrawal`, or with the states all the same
@@ -17,48 +19,13 @@ Messages may come twice or late; each method says what it does then.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
-from antiphon.scheduler.request import Media, Request, RequestId
+from antiphon.scheduler.encode_work import Answer, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.request import Incarnation, Media, Request
+from antiphon.scheduler.suspects import Suspects
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
-
-
-class EncodeCommand(NamedTuple):
-    """Asks the worker `encoder` for the hidden states of `media`."""
-
-    media: Media
-    encoder: str
-
-
-class Withdrawal(NamedTuple):
-    """Tells the worker `encoder` not to begin the work under `key`."""
-
-    key: str
-    encoder: str
-
-
-@dataclass
-class _Work:
-    """One input that an encoder was asked for, until its cross KV is about to be written."""
-
-    num_tokens: int
-    encoder: str
-    order: int  # of asking, over all encoders
-    since: float  # when it was asked for, or when its encoder last answered earlier work
-    waiters: dict[RequestId, Request] = field(default_factory=dict)
-    arrived: bool = False
-    withdrawn: bool = False  # a withdrawal was sent and is not confirmed
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The latest sign of life of an encoder."""
-
-    order: int = 0  # of the latest work that it answered
-    time: float = 0.0
 
 
 class EncodeLedger:
@@ -79,10 +46,13 @@ class EncodeLedger:
         self.budget_tokens, self.timeout = budget_tokens, timeout
         self.tokens = 0  # asked for, and their cross KV not yet written
         self._clock, self._counters = clock, counters
-        self._work: dict[str, _Work] = {}
+        self._work: dict[str, Work] = {}
         self._opened = 0  # works since the start
-        self._answers: dict[str, _Answer] = {}  # by encoder
+        self._answers: dict[str, Answer] = {}  # by encoder
         self._next_check = -math.inf
+        self.epochs: dict[str, int] | None = None  # of the encoders that take work; None: any do
+        self._tokens_of: Counter[str] = Counter()  # asked for and not yet written, by encoder
+        self._suspects: Suspects[str] = Suspects()
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
 
@@ -93,27 +63,48 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
+    def waiting(self, keys: Sequence[str]) -> list[Request]:
+        """The requests that wait for any of `keys`, each once."""
+        works = [self._work[key] for key in keys if key in self._work]
+        return list({id_: each for work in works for id_, each in work.waiters.items()}.values())
+
     def frontends(self, key: str) -> list[str]:
         """Names of the frontends whose requests wait for `key`: they hold its input."""
         waiters = self._work[key].waiters.values() if key in self._work else ()
         return list(dict.fromkeys(request.id.frontend for request in waiters))
 
-    def allows(self, inputs: Sequence[Media]) -> bool:
+    def allows(self, inputs: Sequence[Media], encoder: str) -> bool:
         """True if the budget has room for those of `inputs` that no work is open for. While no work
-        is open at all, the inputs of one request may have any size."""
+        is open at all, the inputs of one request may have any size. False while no encoder can be
+        asked, and for a suspect while another one is on trial."""
         new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
-        return not new or not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
+        if not new:
+            return True
+        if self._encoder_for(encoder) is None or not all(map(self._suspects.may_start, new)):
+            return False
+        return not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
 
     # ------------------------------------------------------------------ asking and waiting
 
     def ask(self, media: Media, encoder: str) -> EncodeCommand:
-        """Opens work for `media`, for which there is none."""
+        """Opens work for `media`, for which there is none and which `allows` allowed. At `encoder`,
+        or at the one with the least work asked for where that takes none."""
         assert media.key not in self._work
+        chosen = self._encoder_for(encoder)
+        assert chosen is not None
         self._opened += 1
         self._counters["encodes"] += 1
-        self._work[media.key] = _Work(media.num_tokens, encoder, self._opened, self._clock())
+        epoch = None if self.epochs is None else self.epochs[chosen]
+        self._work[media.key] = Work(media.num_tokens, chosen, epoch, self._opened, self._clock())
+        self._suspects.start(media.key)
         self.tokens += media.num_tokens
-        return EncodeCommand(media, encoder)
+        self._tokens_of[chosen] += media.num_tokens
+        return EncodeCommand(media, chosen)
+
+    def _encoder_for(self, preferred: str) -> str | None:
+        if self.epochs is None or preferred in self.epochs:
+            return preferred
+        return min(self.epochs, key=self._tokens_of.__getitem__, default=None)
 
     def join(self, request: Request, media: Media) -> bool:
         """Lets `request` wait for the open work of `media`; True if that has arrived already."""
@@ -128,13 +119,25 @@ class EncodeLedger:
 
     def _leave(self, request: Request, key: str) -> None:
         work = self._work.get(key)
-        if work is None or work.waiters.pop(request.id, None) is None or work.waiters:
+        if work is None:
+            self._suspects.end(key)
+            return
+        if work.waiters.pop(request.id, None) is None or work.waiters:
             return
         if work.arrived:
             self._close(key)
             self._unwanted.append(key)
         else:
             self._abandoned.append(key)
+
+    def release(self, request: Request, key: str) -> bool:
+        """`request` has hidden states of `key` in its prompt, and computes the last of them in a
+        step. True if nobody else needs them: the work is done, they leave the handoff buffer."""
+        work = self._work[key]
+        del work.waiters[request.id]
+        if not work.waiters:
+            self._close(key)
+        return not work.waiters
 
     def consume(self, key: str) -> None:
         """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""
@@ -155,50 +158,77 @@ class EncodeLedger:
             return []
         self._note_answer(work)
         work.arrived = True
+        self._suspects.end(key)
         if not work.waiters:
             self._close(key)
             self._unwanted.append(key)
         return list(work.waiters.values())
 
-    def fail(self, key: str) -> list[Request]:
+    def fail(self, key: str, sender: Incarnation | None = None) -> list[Request]:
         """The encoder could not do `key`; closes the work and returns the requests that waited.
 
-        Changes nothing where no work is open, or where the states came another way.
+        Changes nothing where no work is open, where the states came another way, or where
+        somebody else than `sender` was asked.
         """
         work = self._work.get(key)
-        if work is None or work.arrived:
+        if work is None or work.arrived or not work.is_asked_of(sender):
             return []
         self._note_answer(work)
         return self._close(key)
 
-    def confirm_withdrawal(self, key: str) -> list[Request]:
+    def confirm_withdrawal(self, key: str, sender: Incarnation | None = None) -> list[Request]:
         """The encoder had not begun `key`, and will not. Closes the work and returns the requests
         that joined it meanwhile: it must be asked for again. Changes nothing where no withdrawal
-        is open (a message that came twice or too late)."""
+        is open (a message that came twice or too late), or where somebody else than `sender` was
+        asked."""
         work = self._work.get(key)
-        if work is None or not work.withdrawn or work.arrived:
+        if work is None or not work.withdrawn or work.arrived or not work.is_asked_of(sender):
             return []
         # A sign of life but not an answer: the order of the latest answer stays.
-        latest = self._answers.get(work.encoder, _Answer())
-        self._answers[work.encoder] = _Answer(latest.order, self._clock())
+        latest = self._answers.get(work.encoder, Answer())
+        self._answers[work.encoder] = Answer(latest.order, self._clock())
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
 
-    def input_gone(self, key: str) -> list[Request]:
-        """The encoder could not get the input of `key`. Closes the work and returns the requests
-        that wait: it must be asked for again. Changes nothing where `fail` would not."""
-        return self.fail(key)
+    def _note_answer(self, work: Work) -> None:
+        latest = self._answers.get(work.encoder, Answer())
+        self._answers[work.encoder] = Answer(max(latest.order, work.order), self._clock())
 
-    def _note_answer(self, work: _Work) -> None:
-        latest = self._answers.get(work.encoder, _Answer())
-        self._answers[work.encoder] = _Answer(max(latest.order, work.order), self._clock())
-
-    def _close(self, key: str) -> list[Request]:
+    def _close(self, key: str, is_over: bool = True) -> list[Request]:
+        """`is_over`: what is known of its deaths may go."""
+        if is_over:
+            self._suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.num_tokens
+        self._tokens_of[work.encoder] -= work.num_tokens
         return list(work.waiters.values())
 
     # ------------------------------------------------------------------ lost and unwanted work
+
+    def set_encoders(self, epochs: Mapping[str, int]) -> tuple[list[Request], list[Request]]:
+        """The encoders that take work, and the epoch of each. Closes the work of lives that are
+        over. Returns the requests that waited, and those that are given up: their input killed an
+        encoder twice (see `Suspects`)."""
+        before, self.epochs = self.epochs or {}, dict(epochs)
+        lost: dict[tuple[str, int | None], list[str]] = {
+            (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
+        }
+        for key, work in self._work.items():
+            epoch = epochs.get(work.encoder)
+            if work.epoch is None and epoch is not None:
+                work.epoch = epoch
+            elif not work.arrived and epoch != work.epoch:
+                lost.setdefault((work.encoder, work.epoch), []).append(key)
+        waiting: list[Request] = []
+        given_up: list[Request] = []
+        for (encoder, _), keys in lost.items():
+            self._answers.pop(encoder, None)
+            culprit = self._suspects.died(keys)
+            self._counters["lost_encodes"] += len(keys)
+            for key in keys:
+                is_over = key == culprit or not self._work[key].waiters
+                (given_up if key == culprit else waiting).extend(self._close(key, is_over))
+        return waiting, given_up
 
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
@@ -215,7 +245,7 @@ class EncodeLedger:
         self._next_check = now + CHECK_SECONDS
         lost: list[tuple[str, list[Request]]] = []
         for key, work in list(self._work.items()):
-            latest = self._answers.get(work.encoder, _Answer())
+            latest = self._answers.get(work.encoder, Answer())
             if latest.order < work.order:
                 work.since = max(work.since, latest.time)
             if not work.arrived and now - work.since > self.timeout:
@@ -223,7 +253,7 @@ class EncodeLedger:
                 lost.append((self._overdue_error(work), self._close(key)))
         return lost
 
-    def _overdue_error(self, work: _Work) -> str:
+    def _overdue_error(self, work: Work) -> str:
         return (
             f"{work.encoder} sent no hidden states within {self.timeout:g} s "
             f"(encode_timeout): its worker hangs, or the message was lost"

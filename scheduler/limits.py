@@ -25,6 +25,7 @@ class Limits:
     max_waiting: int
     page_size: int
     encode_timeout: float = math.inf  # seconds, see `EncodeLedger`
+    aging_seconds: float = math.inf  # see `FairQueue`
     # Of one step, beyond one for each of its prompts; None: as many as `max_batched_tokens` allows.
     max_prompt_tokens: int | None = None
 

@@ -41,6 +41,10 @@ class Outputs:
         outputs, self._outputs = self._outputs, {}
         return list(outputs.values())
 
+    def forget(self, frontend: str) -> None:
+        """It is gone, with all its requests."""
+        self._outputs.pop(frontend, None)
+
     def _of(self, frontend: str) -> StepOutput:
         output = self._outputs.get(frontend)
         if output is None:

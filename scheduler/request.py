@@ -1,7 +1,6 @@
 """One request, its states, and the table of legal transitions between them."""
 
 import math
-import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -95,13 +94,28 @@ class TokenLogprobs:
 
 @dataclass
 class RequestMetrics:
-    """Unix times in seconds; None until it happened."""
+    """Unix times in seconds; None until it happened. On their way from a worker to a frontend,
+    whose clocks differ: seconds since the request arrived at the worker."""
 
     arrived_at: float
     encoded_at: float | None = None
     first_token_at: float | None = None
     finished_at: float | None = None
     preemptions: int = 0
+
+    def shifted(self, seconds: float) -> "RequestMetrics":
+        """All times later by `seconds`."""
+
+        def later(time: float | None) -> float | None:
+            return None if time is None else time + seconds
+
+        return RequestMetrics(
+            self.arrived_at + seconds,
+            later(self.encoded_at),
+            later(self.first_token_at),
+            later(self.finished_at),
+            self.preemptions,
+        )
 
 
 @dataclass(eq=False)
@@ -121,6 +135,8 @@ class Request:
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the encoder worker; set by the router
+    caller: int = 0  # one of its frontend's; callers share a decoder fairly
+    attempt: int = 0  # how often it was sent before, each time under another id
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
@@ -128,11 +144,12 @@ class Request:
     deadline: float = math.inf  # seconds of the scheduler's own clock
     inputs_gone: int = 0  # times that no frontend held its input any more
     slot: int = -1  # row of the batch while running
-    generated: list[int] = field(default_factory=list)  # kept here only while it is not running
-    token_logprobs: list[float] = field(default_factory=list)  # of `generated`; likewise
-    restricted_logprob: float = 0.0  # sum over `generated`, under the rules; likewise
+    # Kept here only while it is not running. Of a resumed request, set by the engine.
+    generated: list[int] = field(default_factory=list)
+    token_logprobs: list[float] = field(default_factory=list)  # of `generated`
+    restricted_logprob: float = 0.0  # sum over `generated`, under the rules
     logprobs: list[TokenLogprobs] = field(default_factory=list)
-    metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.time()))
+    metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(0.0))
 
     def move(self, state: RequestState) -> None:
         """To `state`, which must be a legal next one."""
@@ -157,6 +174,22 @@ class Request:
         return sum(media.num_tokens for media in self.inputs)
 
     @property
+    def load(self) -> int:
+        """On its workers, for routing: encoder tokens, or those of its prompt without inputs."""
+        return self.encoder_tokens or len(self.prompt_token_ids)
+
+    @property
+    def cost(self) -> int:
+        """What its caller pays for it: its tokens, as many as there may be."""
+        return self.encoder_tokens + self.max_len
+
+    @property
+    def inputs_end(self) -> int:
+        """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
+        placed = [media for media in self.inputs if media.position is not None]
+        return max((media.position + media.num_tokens for media in placed), default=0)  # type: ignore[operator]
+
+    @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
         return 0 if self.cross is None else self.cross.num_tokens
@@ -175,7 +208,7 @@ class Request:
 @dataclass
 class Finished:
     """The end of a request; sent exactly once. `number`: of the request, among those of its
-    frontend. `reason` is set when it is DONE, `error` otherwise.
+    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival.
 
     `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
     `restricted_logprob`: their sum under the logits that the rules have changed.
@@ -195,8 +228,9 @@ class Finished:
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
         tokens, logprobs = request.generated, request.logprobs
+        metrics = request.metrics.shifted(-request.metrics.arrived_at)  # no clocks on the wire
         return cls(
-            request.id.number, request.state, tokens, reason, error, logprobs, request.metrics,
+            request.id.number, request.state, tokens, reason, error, logprobs, metrics,
             request.token_logprobs, request.restricted_logprob,
         )  # fmt: skip
 

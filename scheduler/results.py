@@ -1,8 +1,6 @@
 """Takes the results of a step in: tokens and log-probabilities go to the requests that they are
 of."""
 
-import time
-
 import numpy as np
 
 from antiphon.scheduler.batch import Batch, StopReason
@@ -13,11 +11,13 @@ from antiphon.scheduler.request import FinishReason, Request
 Ending = tuple[Request, FinishReason]
 
 
-def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -> list[Ending]:
+def settle(
+    batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs, now: float
+) -> list[Ending]:
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
     Returns the sequences that are done, and why. Rows whose request has ended since the plan was
-    made are dropped.
+    made are dropped. `now`: of the scheduler's clock.
     """
     live = batch.live_rows(plan)
     rows = live[plan.samples[live]]
@@ -29,7 +29,7 @@ def settle(batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs) -
         request = batch.request_at(plan.slots[row])
         request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
     for slot in slots[is_first]:
-        batch.request_at(slot).metrics.first_token_at = time.time()
+        batch.request_at(slot).metrics.first_token_at = now
     streaming = batch.streams[slots]
     if streaming.any():
         generated = positions - batch.prompt_len[slots]

@@ -2,11 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.encodes import EncodeCommand, EncodeLedger
+from antiphon.scheduler.embeddings import with_embeddings
+from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
@@ -15,9 +17,10 @@ from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
     FinishReason,
-    Media,
+    Incarnation,
     Request,
     RequestId,
+    RequestMetrics,
     RequestState,
 )
 from antiphon.scheduler.residency import Residency
@@ -53,19 +56,16 @@ class Scheduler:
     ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
-        self.batch = Batch(
-            limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
-        )
+        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size)
         self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
-        self.encodes = EncodeLedger(
-            limits.encode_ahead_tokens, limits.encode_timeout, clock, self.counters
-        )
+        self.intake = Intake(limits, pages, clock, self.counters)
+        self.encodes = self.intake.encodes
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
-        self._waiting: OpenQueue[tuple[int, int], Request] = OpenQueue()
-        self._ready: OpenQueue[tuple[int, int], Request] = OpenQueue()
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
+        self._loads: dict[int, int] = {}  # of open requests, by order of arrival
+        self._open_tokens = 0  # their sum
         self.outputs = Outputs(limits.max_num_seqs)
 
     # ------------------------------------------------------------------ arrival
@@ -73,12 +73,14 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queues `request`, or ends it at once as REFUSED when it can never run here.
 
-        A request that is here already (a message that came twice) is left as it is.
+        With `generated` tokens it goes on behind these. A request that is here already (a message
+        that came twice) is left as it is.
         """
         if request.id in self.requests:
             return
         self._arrivals += 1
         request.order = self._arrivals
+        request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
@@ -87,10 +89,11 @@ class Scheduler:
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
-        if request.inputs:
-            self._waiting.push(request.sort_key, request)
-        else:
-            self._enqueue(request, RequestState.READY)
+        if reason := _reason_of_end(request):
+            return self.finish(request, RequestState.DONE, reason=reason)
+        self._loads[request.order] = request.load
+        self._open_tokens += request.load
+        self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.order), request)
@@ -105,71 +108,72 @@ class Scheduler:
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.DONE, reason="stop")
 
+    def detach(self, frontend: str) -> None:
+        """A frontend is gone: nobody waits for its requests."""
+        for request in list(self.requests.values()):
+            if request.id.frontend == frontend:
+                self._remove(request, RequestState.CANCELLED)
+        self.outputs.forget(frontend)
+
+    def load(self) -> dict[str, float]:
+        """For heartbeats: the counters that a router reads, beside others."""
+        return {
+            "tokens": self._open_tokens,
+            "open": len(self.requests),
+            "running": len(self.batch),
+            "kv_pages": self.pages.num_pages,
+            "kv_pages_available": self.pages.num_available,
+        }
+
     # ------------------------------------------------------------------ encoder work
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
-        commands: list[EncodeCommand] = []
-        while request := self._waiting.first():
-            inputs = self._uncached(request)
-            if not self.encodes.allows(inputs):
-                break
-            self._waiting.discard(request.sort_key)
-            new = {media.key: media for media in inputs if media.key not in self.encodes}
-            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
-            self.counters["cross_cache_hits"] += len(request.inputs) - len(new)
-            arrived = [self.encodes.join(request, media) for media in inputs]
-            if all(arrived):
-                self._enqueue(request, RequestState.READY)
-            else:
-                request.move(RequestState.ENCODING)
-        return commands
-
-    def _uncached(self, request: Request) -> list[Media]:
-        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
-        return [
-            media
-            for media in request.inputs
-            if media.position is not None or media.key not in self.pages
-        ]
-
-    def _has_inputs(self, request: Request) -> bool:
-        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
-
-    def _enqueue(self, request: Request, state: RequestState) -> None:
-        request.move(state)
-        queue = self._ready if state is RequestState.READY else self._waiting
-        queue.push(request.sort_key, request)
+        return self.intake.next_encodes()
 
     def encoded(self, key: str) -> None:
         """The hidden states of `key` are in the handoff buffer. Requests that need no others are
-        ready."""
-        for request in self.encodes.arrive(key):
-            if request.state is RequestState.ENCODING and self._has_inputs(request):
-                request.metrics.encoded_at = time.time()
-                self._enqueue(request, RequestState.READY)
+        ready. Changes nothing for states that come twice or late, whoever sent them."""
+        self.intake.encoded(key)
 
-    def encode_failed(self, key: str, error: str) -> None:
-        """The encoder could not do `key`: the requests that wait for it fail, and no others."""
-        for request in self.encodes.fail(key):
+    def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
+        """The encoder could not do `key`: the requests that wait for it fail, and no others.
+
+        `sender`: says nothing about work that another life of the encoder, or another encoder, was
+        asked for since.
+        """
+        for request in self.encodes.fail(key, sender):
             self.finish(request, RequestState.FAILED, error=error)
 
-    def input_gone(self, key: str, error: str) -> None:
+    def input_gone(self, key: str, error: str, sender: Incarnation | None = None) -> None:
         """The encoder could not get the input of `key`: requests of other frontends, or that came
         meanwhile, have it asked for again. One that has waited so a few times fails."""
-        for request in self.encodes.input_gone(key):
+        for request in self.encodes.fail(key, sender):
             request.inputs_gone += 1
             if request.inputs_gone > MAX_INPUTS_GONE:
                 self.finish(request, RequestState.FAILED, error=error)
             else:
-                self._enqueue(request, RequestState.WAITING)
+                self.intake.ask_again([request])
 
-    def withdrawn(self, keys: Sequence[str]) -> None:
-        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
-        for key in keys:
-            for request in self.encodes.confirm_withdrawal(key):
-                if request.state is RequestState.ENCODING:  # of several inputs, this is the first
-                    self._enqueue(request, RequestState.WAITING)
+    def withdrawn(self, keys: Sequence[str], sender: Incarnation | None = None) -> None:
+        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again.
+        `sender`: as above."""
+        self.intake.withdrawn(keys, sender)
+
+    def set_encoders(self, epochs: Mapping[str, int]) -> None:
+        """The encoders that take work now, and the epoch of each; any without this call.
+
+        Work of those that are gone or were restarted is lost: who waits for it asks again. A
+        request whose encoder is not among them uses another one, and waits while there is none.
+        """
+        for request in self.intake.set_encoders(epochs):
+            error = "given up: the encoders that worked on its input alone died, twice"
+            self.finish(request, RequestState.FAILED, error=error)
+
+    def encoder_lost(self, encoder: str) -> None:
+        """Its work will not come: as `set_encoders` without it."""
+        epochs = self.encodes.epochs or {}
+        self.set_encoders({name: epochs[name] for name in epochs if name != encoder})
 
     # ------------------------------------------------------------------ planning a step
 
@@ -181,14 +185,15 @@ class Scheduler:
         """
         self.expire()
         preempted = False
-        while not self.residency.grow():
+        while (new_pages := self.residency.grow()) is None:
             if self.batch.pending.any():
                 # A preempted sequence must know its tokens, and one that ends may leave its pages.
                 return None
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self._admit()
-        return self.planner.plan(admissions, cross_writes)
+        plan = self.planner.plan(admissions, cross_writes, new_pages)
+        return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
@@ -207,7 +212,7 @@ class Scheduler:
         self.residency.leave(request)
         request.metrics.preemptions += 1
         self.counters["preemptions"] += 1
-        self._enqueue(request, RequestState.READY)
+        self.intake.put_back(request)
 
     def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
         """Admits ready requests in order, while slots and pages last and the step has a token left
@@ -215,17 +220,12 @@ class Scheduler:
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         budget = self.planner.free()
-        while not self.batch.full and (request := self._ready.first()):
-            if not self._has_inputs(request):
-                self._ready.discard(request.sort_key)
-                self._enqueue(request, RequestState.WAITING)  # evicted while it waited
-                continue
+        while not self.batch.full and (request := self.intake.first_ready()):
             if not (budget.has_room(request.length) and self.residency.fits(request)):
                 break
             budget = budget.without(request.length)
-            self._ready.discard(request.sort_key)
+            self.intake.take(request)
             admission, write = self.residency.enter(request)
-            request.move(RequestState.RUNNING)
             self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:
@@ -239,13 +239,13 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        for request, reason in settle(self.batch, plan, result, self.outputs):
+        for request, reason in settle(self.batch, plan, result, self.outputs, self._clock()):
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
         cross KV that it should have written. That KV is forgotten; hidden states that may not have
-        been taken for it are unwanted."""
+        been taken for it, or for prompts, are unwanted."""
         for slot in plan.slots[self.batch.live_rows(plan)]:
             self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
@@ -254,7 +254,7 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
-        self.encodes.add_unwanted(unwritten)
+        self.encodes.add_unwanted(unwritten.union(plan.spent))
 
     def fail_slot(self, slot: int, error: str) -> None:
         """Fails the request that has `slot`, whose settings the device could not take."""
@@ -269,25 +269,31 @@ class Scheduler:
         reason: FinishReason | None = None,
         error: str | None = None,
     ) -> None:
-        """Ends `request`, whatever its end. Pages are freed here and, on preemption, in
-        `_preempt`."""
+        """Ends `request`, whatever its end, and tells its frontend."""
+        self._remove(request, state)
+        self.outputs.add_end(request, Finished.of(request, reason, error))
+
+    def _remove(self, request: Request, state: RequestState) -> None:
+        """Pages are freed here and, on preemption, in `_preempt`."""
         was_running = request.state is RequestState.RUNNING
         request.move(state)
         if was_running:
             self.residency.leave(request)
-        for queue in (self._waiting, self._ready):
-            queue.discard(request.sort_key)
+        self.intake.leave(request)
         self._deadlines.discard((request.deadline, request.order))
-        self.encodes.leave(request)
-        request.metrics.finished_at = time.time()
+        request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self.outputs.add_end(request, Finished.of(request, reason, error))
+        self._open_tokens -= self._loads.pop(request.order, 0)
 
     @property
     def idle(self) -> bool:
         """True if nothing can run and no encoder work can be asked for until something arrives."""
-        if len(self.batch) or len(self._ready):
-            return False
-        waiting = self._waiting.first()
-        return waiting is None or not self.encodes.allows(self._uncached(waiting))
+        return not len(self.batch) and self.intake.idle
+
+
+def _reason_of_end(request: Request) -> FinishReason | None:
+    """Why a request that was resumed has ended already: only the message of its end was lost."""
+    if request.generated and request.generated[-1] in request.rules.stop_ids:
+        return "stop"
+    return "length" if len(request.generated) >= request.max_tokens else None

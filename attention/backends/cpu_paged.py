@@ -35,7 +35,8 @@ class CpuPaged(PagedAttention[CpuPagedMetadata]):
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
         query = np.zeros((1, spec.num_heads, spec.head_dim), np.float32)
-        keys, row, one = query[:, None], np.zeros(1, np.int64), np.ones(1, np.int64)
+        keys = np.zeros((1, 1, spec.num_kv_heads, spec.head_dim), np.float32)
+        row, one = np.zeros(1, np.int64), np.ones(1, np.int64)
         pages, scale = np.zeros((1, 1), np.int32), np.float32(1)
         make_ready(attend, query, keys, keys, pages, row, one, scale, _NO_BIAS, query.copy())
 

@@ -65,7 +65,7 @@ class FlashAttention3Paged(PagedAttention[PagedBatch]):
         if k.dtype == FLOAT8:
             scale = (q.abs().amax().float() / FLOAT8_MAX).clamp(min=1e-12)
             q = (q / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
-            options["q_descale"] = scale.expand(len(metadata.query_lens), self.spec.num_heads)
+            options["q_descale"] = scale.expand(len(metadata.query_lens), self.spec.num_kv_heads)
         out: torch.Tensor
         if metadata.equal_queries:
             q = q.unflatten(0, (-1, metadata.max_query_len))

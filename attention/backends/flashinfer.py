@@ -27,11 +27,18 @@ from antiphon.attention.interface import (
 from antiphon.layers.positions import RelativeBias
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
+# For each multiprocessor and element of a group of heads: what it joins split sequences in (0.6.4).
+SPLIT_BYTES = 512
 OWN_HEAD_DIMS = (64, 128, 256)
 
 
 def _workspace(spec: AttentionSpec) -> torch.Tensor:
-    return torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=spec.device)
+    """What FlashInfer recommends is too little for over 14 heads of 128 in a group."""
+    processors = torch.cuda.get_device_properties(spec.device).multi_processor_count
+    group = spec.num_heads // spec.num_kv_heads
+    joined = group * spec.head_dim * processors * SPLIT_BYTES
+    size = max(WORKSPACE_BYTES, joined + WORKSPACE_BYTES // 2)
+    return torch.empty(size, dtype=torch.uint8, device=spec.device)
 
 
 def _types(spec: AttentionSpec) -> dict[str, torch.dtype]:
@@ -78,7 +85,7 @@ class FlashInferFull(FullAttention[CudnnMetadata | RaggedMetadata]):
             self._workspace, "NHD", backend=self._kernels
         )
         cu_seqlens = cumulative(batch.lengths)
-        shape = (spec.num_heads, spec.num_heads, spec.head_dim)
+        shape = (spec.num_heads, spec.num_kv_heads, spec.head_dim)
         wrapper.plan(cu_seqlens, cu_seqlens, *shape, sm_scale=spec.scale, **_types(spec))
         return RaggedMetadata(wrapper)
 
@@ -142,18 +149,20 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         return torch.zeros(size, dtype=torch.int32, device=self.spec.device)
 
     def _decode_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchDecodeWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
             use_cuda_graph=True,
+            # Without tensor cores a few sizes of groups have kernels.
+            use_tensor_cores=self.spec.num_kv_heads < self.spec.num_heads,
             paged_kv_indptr_buffer=self._buffer(sequences + 1),
             paged_kv_indices_buffer=self._buffer(sequences * pages),
             paged_kv_last_page_len_buffer=self._buffer(sequences),
         )
 
     def _prefill_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchPrefillWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
@@ -169,15 +178,16 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         spec, size = self.spec, self.spec.page_size
         assert size is not None
         counts = -(-batch.kv_lens // size)
-        used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
-        indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
+        page_table = batch.page_table
+        used = np.arange(page_table.shape[1])[None] < counts[:, None]
+        indices = torch.from_numpy(np.ascontiguousarray(page_table[used], np.int32))
         last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
         pages = (cumulative(counts), indices, last)
         # A wrapper writes its plan into one pinned buffer, queues its copy to the device behind the
         # steps in flight, and does not wait: that copy must have ended before the next plan
         # overwrites the buffer.
         metadata.copied.synchronize()
-        shape = (spec.num_heads, spec.num_heads, spec.head_dim, size)
+        shape = (spec.num_heads, spec.num_kv_heads, spec.head_dim, size)
         options = {"sm_scale": spec.scale, **_types(spec)}
         if metadata.decode:
             metadata.wrapper.plan(*pages, *shape, **options)

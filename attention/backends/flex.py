@@ -64,6 +64,7 @@ class FlexFull(FullAttention[FlexMetadata]):
             score_mod=_score_mod(metadata, bias),
             block_mask=metadata.mask,
             scale=self.spec.scale,
+            enable_gqa=self.spec.num_kv_heads < self.spec.num_heads,
         )
         return out[0].transpose(0, 1)[: len(q)].contiguous()
 

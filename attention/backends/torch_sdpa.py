@@ -7,6 +7,7 @@ copy.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,10 +92,10 @@ class PaddedGroup:
         )
 
     def gather(self, keys: torch.Tensor) -> torch.Tensor:
-        """[sequences, heads, keys, head_dim] of packed or paged keys (or values)."""
+        """[sequences, kv_heads, keys, head_dim] of packed or paged keys (or values)."""
         if self.pages is None:
             return keys[self.query_rows].transpose(1, 2)
-        gathered = keys[self.pages].flatten(1, 2)  # [sequences, pages * page_size, heads, head_dim]
+        gathered = keys[self.pages].flatten(1, 2)  # [sequences, keys, kv_heads, head_dim]
         return gathered[:, : self.keys].transpose(1, 2)
 
     def additive_mask(self, bias: RelativeBias, dtype: torch.dtype) -> torch.Tensor:
@@ -187,11 +188,13 @@ def _attend_groups(
 def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
-    """[sequences, heads, tokens, head_dim]"""
+    """[sequences, heads, tokens, head_dim]; `k`, `v` may have fewer heads."""
+    options: dict[str, Any] = {"attn_mask": mask, "scale": scale}
+    options["enable_gqa"] = k.shape[1] < q.shape[1]
     if q.device.type == "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, **options)
     with sdpa_kernel(PREFERENCE, set_priority=True):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, **options)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:

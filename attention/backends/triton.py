@@ -60,16 +60,17 @@ class TritonPaged(PagedAttention[TritonPagedMetadata]):
 
     def plan(self, batch: PagedBatch) -> TritonPagedMetadata:
         spec = self.spec
-        sequences, q_blocks = len(batch.query_lens), ceil_div(batch.max_query_len, BLOCK_M)
+        sequences, group = len(batch.query_lens), spec.num_heads // spec.num_kv_heads
+        q_blocks = ceil_div(batch.max_query_len * group, BLOCK_M)
         launch = PagedLaunch.choose(
             spec.kind,
             sequences,
             q_blocks,
-            spec.num_heads,
+            spec.num_kv_heads,
             spec.head_dim,
             batch.max_kv_len,
             self._multiprocessors,
-            spec.kv_dtype == FLOAT8,
+            spec.kv_dtype == FLOAT8 and group == 1,
         )
         workspace = self._workspace_for(launch.splits, batch.num_tokens, sequences * q_blocks)
         return TritonPagedMetadata(batch, launch, workspace)

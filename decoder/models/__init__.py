@@ -5,12 +5,14 @@ from typing import Any
 
 from antiphon.decoder.models.bart import BartDecoder
 from antiphon.decoder.models.interface import DecoderModel
+from antiphon.decoder.models.llama import LlamaDecoder
 from antiphon.decoder.models.t5 import T5Decoder
 from antiphon.families.halves import Half, HeadTensors
 
 # By `Half.structure`; a class takes the half of its structure.
 MODELS: dict[str, Callable[[Any, HeadTensors], DecoderModel]] = {
     "bart": BartDecoder,
+    "llama": LlamaDecoder,
     "t5": T5Decoder,
 }
 

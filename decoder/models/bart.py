@@ -62,6 +62,7 @@ class CrossAttention(CrossWriter):
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]."""
         q = self.q_proj(x).unflatten(-1, self.heads)
+        assert step.cross is not None
         heads = step.cross.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 
@@ -122,10 +123,12 @@ class BartDecoder(DecoderModel):
         bias = torch.zeros(1, half.vocab_size)
         self.final_logits_bias = nn.Parameter(bias, requires_grad=False) if head.bias else None
 
-    def forward(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
-    ) -> torch.Tensor:
-        residual = Residual(self.embedding(token_ids, positions))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.embedding(token_ids, positions)
+        return embedded
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, step)
         return residual.x if self.layer_norm is None else self.layer_norm.of_sum(residual)

@@ -16,12 +16,12 @@ from antiphon.layers.quantization.rows import QuantizedRows
 
 @dataclass(frozen=True)
 class DecoderStep:
-    """What all layers of one step share: pages, where to write, and both planned attentions."""
+    """What all layers of one step share: pages, where to write, and the planned attentions."""
 
     pool: KVPool
     slot_mapping: torch.Tensor  # [tokens] int32: where this step's self keys and values go
     causal: PlannedAttention[object]
-    cross: PlannedAttention[object]
+    cross: PlannedAttention[object] | None  # None: the model attends to its own tokens alone
 
 
 class CachedAttention(nn.Module):
@@ -53,10 +53,12 @@ class DecoderModel(nn.Module):
     layers: nn.ModuleList
 
     @abstractmethod
-    def forward(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
-    ) -> torch.Tensor:
-        """Packed [tokens] int64 ids and positions -> hidden [tokens, hidden].
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Packed [tokens] int64 ids and positions -> what the layers read [tokens, hidden]."""
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        """Embedded tokens [tokens, hidden] at `positions` [tokens] -> hidden [tokens, hidden].
 
         Writes the tokens' self KV.
         """
@@ -67,7 +69,7 @@ class DecoderModel(nn.Module):
 
     @cached_property
     def cross_attentions(self) -> list[CrossWriter]:
-        """One per layer."""
+        """One per layer; none in a model without cross-attention."""
         return [module for module in self.layers.modules() if isinstance(module, CrossWriter)]
 
     def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:

@@ -64,6 +64,7 @@ class CrossAttention(CrossWriter):
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
         q = self.q(x).unflatten(-1, self.heads)
+        assert step.cross is not None
         heads = step.cross.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 
@@ -102,10 +103,12 @@ class T5Decoder(DecoderModel):
         self.lm_head = OutputHead(half.hidden_size, half.vocab_size, tied)
         self.logits_scale = half.logits_scale
 
-    def forward(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, step: DecoderStep
-    ) -> torch.Tensor:
-        residual = Residual(self.embed_tokens(token_ids))
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, step, self.bias)
         return self.final_layer_norm.of_sum(residual)

@@ -23,5 +23,6 @@ FRONTENDS: dict[
 def build(
     config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
 ) -> Frontend[Any, Any]:
-    """The frontend for what `config`'s family takes."""
+    """The frontend for what the encoder of `config`'s family takes."""
+    assert config.family.input is not None
     return FRONTENDS[config.family.input](config, encoder, target, options)

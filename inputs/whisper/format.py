@@ -57,6 +57,7 @@ class WhisperFormat:
             vocabulary.get("<|notimestamps|>") if stated is None else stated,
             "no_timestamps_token_id",
         )
+        assert model.encoder is not None
         last_tick = model.encoder.max_positions
         assert last_tick is not None, "Whisper's encoder has a window"
         self.times = timestamp_ids(vocabulary, self.no_timestamps_id, last_tick, size)

@@ -34,6 +34,7 @@ class CachedProjections:
     queries: Linear  # may be `keys_values` itself: then as its first part
     keys_values: StackedLinear  # makes keys and values, as its last two parts
     output: Linear  # reads what attention makes of the values
+    rotated: bool = False  # keys are turned by their position before they are cached
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def fit_kv_scales(attentions: Iterable[tuple[CachedProjections, ProjectionInput]
 def _fit(projections: CachedProjections, rows: ProjectionInput) -> None:
     queries, keys_values = projections.queries, projections.keys_values
     keys, values = list(keys_values.parts)[-2:]
-    factor = power_of_two(keys_values, keys, rows)
+    # Turning moves the length of two coordinates into one.
+    growth = math.sqrt(2) if projections.rotated else 1.0
+    factor = power_of_two(keys_values, keys, rows, growth)
     keys_values.scale_part(keys, factor)
     if isinstance(queries, StackedLinear):
         queries.scale_part(next(iter(queries.parts)), 1 / factor)
@@ -113,10 +116,13 @@ def _fit(projections: CachedProjections, rows: ProjectionInput) -> None:
     projections.output.scale_inputs(1 / factor)
 
 
-def power_of_two(layer: StackedLinear, part: str, rows: ProjectionInput) -> float:
-    """The largest power of two that keeps this part's outputs, times it, within float8."""
+def power_of_two(
+    layer: StackedLinear, part: str, rows: ProjectionInput, growth: float = 1.0
+) -> float:
+    """The largest power of two that keeps this part's outputs, times it and `growth`, within
+    float8."""
     weight, bias = layer.tensors_of(part)
-    largest = rows.largest(weight, bias)
+    largest = rows.largest(weight, bias) * growth
     if not 0 < largest < math.inf:
         return 1.0
     most = MOST_DOUBLINGS[weight.dtype]

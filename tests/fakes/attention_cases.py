@@ -53,7 +53,8 @@ def plain_attention(
     first_query: int,
     causal: bool,
 ) -> torch.Tensor:
-    """One sequence in float64: q [queries, heads, size], k and v [keys, heads, size]."""
+    """One sequence in float64: q [queries, heads, size], k and v [keys, kv_heads, size]."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q.double(), k.double()) * scale
     distance = (
         torch.arange(k.shape[0], device=q.device)[None]
@@ -67,9 +68,15 @@ def plain_attention(
 
 
 def full_spec(
-    heads: int, size: int, dtype: torch.dtype, bias: bool = False, device: Any = "cpu"
+    heads: int,
+    size: int,
+    dtype: torch.dtype,
+    bias: bool = False,
+    device: Any = "cpu",
+    kv_heads: int | None = None,
 ) -> AttentionSpec:
-    return AttentionSpec("full", heads, size, size**-0.5, dtype, torch.device(device), bias)
+    heads_of = (heads, kv_heads or heads, size)
+    return AttentionSpec("full", *heads_of, size**-0.5, dtype, torch.device(device), bias)
 
 
 def paged_spec(
@@ -81,9 +88,11 @@ def paged_spec(
     page_size: int = 4,
     device: Any = "cpu",
     kv: Any = None,
+    kv_heads: int | None = None,
 ) -> AttentionSpec:
+    heads_of = (heads, kv_heads or heads, size)
     return AttentionSpec(
-        kind, heads, size, size**-0.5, dtype, torch.device(device), bias, page_size, kv
+        kind, *heads_of, size**-0.5, dtype, torch.device(device), bias, page_size, kv
     )
 
 
@@ -91,10 +100,9 @@ def check_full(backend: FullAttention[object], lengths: list[int], seed: int = 0
     """q, k and v are views of one stacked tensor, as the models make them."""
     spec = backend.spec
     torch.manual_seed(seed)
-    stacked = torch.randn(sum(lengths), 3 * spec.num_heads, spec.head_dim, device=spec.device).to(
-        spec.dtype
-    )
-    q, k, v = stacked.split(spec.num_heads, dim=1)
+    heads = [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads]
+    stacked = torch.randn(sum(lengths), sum(heads), spec.head_dim, device=spec.device)
+    q, k, v = stacked.to(spec.dtype).split(heads, dim=1)
     bias = make_bias(spec.num_heads, True, spec.device, spec.dtype) if spec.bias else None
     metadata = backend.plan(FullBatch.of(np.array(lengths), spec.device))
     poison_free_memory(q)
@@ -112,10 +120,10 @@ def check_full(backend: FullAttention[object], lengths: list[int], seed: int = 0
 @dataclass
 class PagedCase:
     q: torch.Tensor
-    pool: torch.Tensor  # [2, pages, page_size, heads, size]
+    pool: torch.Tensor  # [2, pages, page_size, kv_heads, size]
     batch: PagedBatch
     bias: RelativeBias | None
-    sequences: list[torch.Tensor]  # [2, length, heads, size] of each
+    sequences: list[torch.Tensor]  # [2, length, kv_heads, size] of each
 
     @classmethod
     def make(
@@ -133,15 +141,14 @@ class PagedCase:
         table = np.zeros((len(kv_lens), max(counts)), np.int32)
         limit = 400.0 if kv_dtype == torch.float8_e4m3fn else poison
         pool = torch.full(
-            (2, len(order), size, spec.num_heads, spec.head_dim), limit, device=spec.device
+            (2, len(order), size, spec.num_kv_heads, spec.head_dim), limit, device=spec.device
         ).to(kv_dtype)
         sequences, first_page = [], 0
         for row, (length, count) in enumerate(zip(kv_lens, counts, strict=True)):
             table[row, :count] = order[first_page : first_page + count]
             first_page += count
-            kv = torch.randn(2, length, spec.num_heads, spec.head_dim, device=spec.device).to(
-                kv_dtype
-            )
+            kv = torch.randn(2, length, spec.num_kv_heads, spec.head_dim, device=spec.device)
+            kv = kv.to(kv_dtype)
             sequences.append(kv)
             places = torch.from_numpy(
                 table[row, np.arange(length) // size].astype(np.int64) * size

@@ -18,7 +18,7 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
 from antiphon.kernels import full_attention as full
-from antiphon.kernels import norms, page_write, sampling, small_batch_linear
+from antiphon.kernels import norms, page_write, sampling, small_batch_linear, step_layout
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 
@@ -61,16 +61,18 @@ def launches() -> Iterator[tuple[str, Any]]:
         for page_type in (dtype, FLOAT8):
             yield f"write_pages {dtype} {page_type}", partial(_write_pages, dtype, page_type)
             for causal in (True, False):
-                for queries in (1, 3):
+                for queries, group in ((1, 1), (3, 1), (1, 5), (3, 5)):
                     yield (
-                        f"paged_attention {dtype} {page_type}",
-                        partial(_attend_pages, dtype, page_type, causal, queries),
+                        f"paged_attention {dtype} {page_type} {group} heads share keys",
+                        partial(_attend_pages, dtype, page_type, causal, queries, group),
                     )
-        yield f"full_attention {dtype}", partial(_attend, dtype)
+        for group in (1, 5):
+            yield f"full_attention {dtype} {group} heads share keys", partial(_attend, dtype, group)
     for dtype in HALF:
         yield from _small_batches(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
         yield f"greedy {rules}", partial(_sample, rules)
+    yield "lay_out", _lay_out
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -100,14 +102,20 @@ def _write_pages(dtype: torch.dtype, page_type: torch.dtype) -> None:
     page_write.write_pages(k, k, *_pools(page_type), torch.zeros(ROWS, dtype=torch.int32))
 
 
-def _attend_pages(dtype: torch.dtype, page_type: torch.dtype, causal: bool, queries: int) -> None:
-    tokens, blocks = ROWS * queries, ceil_div(queries, BLOCK_M)
-    shape = (ROWS, blocks, HEADS, HEAD_DIM, 1500)
-    launch = PagedLaunch.choose("causal" if causal else "cross", *shape, 132, page_type == FLOAT8)
+def _attend_pages(
+    dtype: torch.dtype, page_type: torch.dtype, causal: bool, queries: int, group: int
+) -> None:
+    tokens, blocks = ROWS * queries, ceil_div(queries * group, BLOCK_M)
+    shape, float8 = (ROWS, blocks, HEADS // group, HEAD_DIM, 1500), page_type == FLOAT8
+    kind = "causal" if causal else "cross"
+    launch = PagedLaunch.choose(kind, *shape, 132, float8 and group == 1)
     room = Workspace.make(
         launch.splits, tokens, ROWS * blocks, HEADS, HEAD_DIM, torch.device("cpu")
     )
-    k, v = (pool.view(4, PAGE_SIZE, HEADS, HEAD_DIM) for pool in _pools(page_type))
+    k, v = (
+        pool[:, : HEADS // group].reshape(4, PAGE_SIZE, HEADS // group, HEAD_DIM)
+        for pool in _pools(page_type)
+    )
     ints = partial(torch.zeros, dtype=torch.int32)
     paged_attention(
         torch.zeros(tokens, HEADS, HEAD_DIM, dtype=dtype), k, v, ints(ROWS + 1), ints(ROWS),
@@ -115,8 +123,9 @@ def _attend_pages(dtype: torch.dtype, page_type: torch.dtype, causal: bool, quer
     )  # fmt: skip
 
 
-def _attend(dtype: torch.dtype) -> None:
-    q, k, v = torch.zeros(32, 3 * HEADS, HEAD_DIM, dtype=dtype).split(HEADS, 1)
+def _attend(dtype: torch.dtype, group: int) -> None:
+    heads = (HEADS, HEADS // group, HEADS // group)
+    q, k, v = torch.zeros(32, sum(heads), HEAD_DIM, dtype=dtype).split(heads, 1)
     full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
 
 
@@ -128,6 +137,17 @@ def _sample(rules: TimestampRules | None) -> None:
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
         stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
         settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+    )  # fmt: skip
+
+
+def _lay_out() -> None:
+    ints = partial(torch.zeros, dtype=torch.int32)
+    step_layout.lay_out(
+        *(ints(ROWS) for _ in range(5)), tables=ints(65, 128), cu_seqlens_q=ints(ROWS + 1),
+        tokens=torch.zeros(65, 449, dtype=torch.int64), last_tokens=ints(ROWS),
+        token_slots=ints(8), positions=ints(8), slot_mapping=ints(8),
+        token_ids=torch.zeros(8, dtype=torch.int64), table_rows=ints(ROWS, 128),
+        page_size=PAGE_SIZE, scratch_slot=64, scratch_position=1600, max_rows=64,
     )  # fmt: skip
 
 

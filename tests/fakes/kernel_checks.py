@@ -61,10 +61,13 @@ def check_small_batch(
 
 
 @torch.inference_mode()
-def check_projecting(rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str) -> None:
+def check_projecting(
+    rows: int, kv_dtype: torch.dtype, dtype: torch.dtype, device: str, kv_heads: int = 2
+) -> None:
     """One kernel returns the queries and writes keys and values to pages, as several kernels do."""
-    pools = [KVPool(1, 4, 8, 2, 64, kv_dtype, torch.device(device)) for _ in range(2)]
-    layer, norm = StackedLinear(256, dict.fromkeys("qkv", 128), bias=True), LayerNorm(256)
+    pools = [KVPool(1, 4, 8, kv_heads, 64, kv_dtype, torch.device(device)) for _ in range(2)]
+    widths = {"q": 128, "k": 64 * kv_heads, "v": 64 * kv_heads}
+    layer, norm = StackedLinear(256, widths, bias=True), LayerNorm(256)
     nn.init.normal_(layer.weight, std=1.0)
     layers = nn.ModuleList([layer, norm]).to(device, dtype)
     x = torch.randn(rows, 256, device=device, dtype=dtype)

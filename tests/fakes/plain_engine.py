@@ -25,7 +25,7 @@ class PlainEngine:
     ) -> None:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
-        self.encoder = EncoderRunner(self.model, config)
+        self.encoder = None if self.model.encoder is None else EncoderRunner(self.model, config)
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
         self.replica = DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
@@ -45,6 +45,7 @@ class PlainEngine:
         """Does all encoder work that was asked for, as one packed batch."""
         jobs, self.unencoded = self.unencoded, []
         if jobs:
+            assert self.encoder is not None
             encoded = self.encoder.encode([media.payload for media in jobs])
             self.replica.receive_hidden(
                 HiddenStates(
@@ -54,30 +55,32 @@ class PlainEngine:
 
     def request(
         self,
-        payload: np.ndarray,
+        payload: np.ndarray | None,
         prompt: list[int],
         max_tokens: int,
         rules: DecodingRules | None = None,
         **fields: Any,
     ) -> Request:
-        audio = payload.dtype == np.float32
-        length = self.model.max_encoder_len if audio else len(payload)
-        media = Media(
-            payload.tobytes().hex()[:64] + str(len(payload)) + str(hash(payload.tobytes())),
-            "audio" if audio else "text",
-            length,
-            payload,
-        )
+        """`payload`: of the input that the decoder attends to; None for a model without."""
         params = fields.pop("params", SamplingParams(logprobs=0))
         return Request(
             RequestId("plain", next(self._ids)),
             np.array(prompt, np.int64),
-            (media,),
+            () if payload is None else (self._media(payload),),
             params,
             rules or DecodingRules(),
             max_tokens,
             fields.pop("seed", 0),
             **fields,
+        )
+
+    def _media(self, payload: np.ndarray) -> Media:
+        audio = payload.dtype == np.float32
+        return Media(
+            payload.tobytes().hex()[:64] + str(len(payload)) + str(hash(payload.tobytes())),
+            "audio" if audio else "text",
+            self.model.max_encoder_len if audio else len(payload),
+            payload,
         )
 
     def submit(self, request: Request) -> int:

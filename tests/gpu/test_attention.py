@@ -67,7 +67,13 @@ def supported(specs: list[tuple[str, AttentionSpec]]) -> list[Any]:
             name,
             spec,
             id="-".join(
-                map(str, (name, spec.kind, spec.dtype, spec.kv_dtype, spec.head_dim, spec.bias))
+                map(
+                    str,
+                    (
+                        *(name, spec.kind, spec.dtype, spec.kv_dtype, spec.head_dim, spec.bias),
+                        f"{spec.num_heads}/{spec.num_kv_heads}",
+                    ),
+                )
             ),
         )
         for name, spec in specs
@@ -122,6 +128,41 @@ def test_paged_attention(name: str, spec: AttentionSpec) -> None:
     backend = make_paged(name, spec)
     check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
     check_paged(backend, [4] * 3, [4, 4, 60], seed=5)  # first steps
+    check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
+
+
+GROUPED = [
+    *(
+        (name, full_spec(heads, size, dtype, False, "cuda", kv_heads))
+        for name in NAMES
+        for heads, kv_heads in ((6, 1), (6, 2), (28, 4))
+        for size in SIZES
+        for dtype in (torch.float32, torch.bfloat16)
+    ),
+    *(
+        (
+            name,
+            paged_spec(
+                kind, heads, size, torch.bfloat16, False, 256 if name == "flash_attn" else 16,
+                "cuda", kv, kv_heads,
+            ),
+        )
+        for name in NAMES
+        for kind in ("causal", "cross")
+        for heads, kv_heads in ((6, 1), (6, 2), (28, 4), (32, 8), (40, 1))
+        for size in SIZES
+        for kv in (None, FLOAT8)
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "spec"), supported(GROUPED))
+def test_grouped_heads(name: str, spec: AttentionSpec) -> None:
+    if spec.kind == "full":
+        check_full(make_full(name, spec), [1, 13, 700, 64, 257], seed=2)
+        return
+    backend = make_paged(name, spec)
+    check_paged(backend, [1] * 6, [1, 16, 17, 700, 1500, 31], seed=4)  # decodes
     check_paged(backend, [1, 1, 8, 100], [900, 3, 8, 130], seed=6)  # mixed
 
 

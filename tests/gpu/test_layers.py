@@ -166,10 +166,11 @@ def test_linear_layers_of_a_small_batch(
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kv_heads", [1, 2])
 def test_keys_and_values_of_a_small_batch_go_into_pages(
-    rows: int, fp8: bool, dtype: torch.dtype
+    rows: int, fp8: bool, dtype: torch.dtype, kv_heads: int
 ) -> None:
-    check_projecting(rows, FLOAT8 if fp8 else dtype, dtype, "cuda")
+    check_projecting(rows, FLOAT8 if fp8 else dtype, dtype, "cuda", kv_heads)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, FLOAT8])

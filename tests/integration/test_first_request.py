@@ -250,7 +250,7 @@ def load_kernels() -> None:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     logging.getLogger("numba").setLevel(logging.WARNING)
-    CpuPaged(AttentionSpec("cross", 2, 8, 1.0, torch.float32, torch.device("cpu"), page_size=4))
+    CpuPaged(AttentionSpec("cross", 2, 2, 8, 1.0, torch.float32, torch.device("cpu"), page_size=4))
     to_int8(Linear(4, 4))
 
 

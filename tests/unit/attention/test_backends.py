@@ -37,7 +37,9 @@ PAGED = [
     (name, dtype)
     for name, row in BACKENDS.items()
     for dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if (support := row.support("causal")) and dtype in support.dtypes and "cpu" in support.devices
+    if (support := row.support("causal"))
+    and str(dtype).removeprefix("torch.") in support.dtypes
+    and "cpu" in support.devices
 ]
 
 
@@ -61,6 +63,34 @@ def test_paged_attention(
     )
 
 
+HEADS = 6
+KV_HEADS = [1, 2, HEADS]
+
+
+@pytest.mark.parametrize("kv_heads", KV_HEADS)
+@pytest.mark.parametrize("size", [64, 72, 80])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lengths", FULL_LENGTHS)
+def test_full_attention_of_grouped_heads(
+    kv_heads: int, size: int, bias: bool, lengths: list[int]
+) -> None:
+    spec = full_spec(HEADS, size, torch.float32, bias, kv_heads=kv_heads)
+    check_full(select_full("encoder", "torch_sdpa", spec), lengths)
+
+
+@pytest.mark.parametrize(("name", "dtype"), PAGED)
+@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
+@pytest.mark.parametrize("kv_heads", KV_HEADS)
+@pytest.mark.parametrize("size", [64, 72, 80])
+def test_paged_attention_of_grouped_heads(
+    name: str, dtype: torch.dtype, kind: Any, bias: bool, kv_heads: int, size: int
+) -> None:
+    spec = paged_spec(kind, HEADS, size, dtype, bias, kv_heads=kv_heads)
+    (backend,) = select_paged("decoder", name, [spec])
+    for query_lens, kv_lens in PAGED_LENGTHS:
+        check_paged(backend, query_lens, kv_lens)
+
+
 @pytest.mark.parametrize("kind", ["causal", "cross"])
 def test_the_reference_reads_float8_pages(kind: Any) -> None:
     (backend,) = select_paged(
@@ -74,6 +104,7 @@ def test_the_reference_reads_float8_pages(kind: Any) -> None:
 def test_flex_attention_uncompiled(bias: bool) -> None:
     """Compiled, it runs on the GPU only; the mask and the bias are the same code."""
     check_full(FlexFull(full_spec(3, 16, torch.float32, bias)), FULL_LENGTHS[2])
+    check_full(FlexFull(full_spec(6, 16, torch.float32, bias, kv_heads=2)), FULL_LENGTHS[2])
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -61,6 +61,8 @@ EVERYTHING: dict[str, Any] = {
         ({"head_dim_multiple": 32}, {"size": 72}, "head size 72 is not a multiple of 32"),
         ({"max_head_dim": 128}, {"size": 256}, "head size 256 is over 128"),
         ({"bias": False}, {"bias": True}, "takes no additive position bias"),
+        ({}, {"kv_heads": 1}, "takes no 1 heads of keys and values for 2 of queries"),
+        ({"grouped_heads": True}, {"kv_heads": 1, "bias": True}, None),
         ({"page_size_multiple": 256}, {}, r"page size 4 is not a multiple of 256 \(kv_page_size\)"),
         ({"float8": False}, {"kv": FLOAT8}, "keeps no float8 keys and values"),
         (
@@ -76,7 +78,10 @@ EVERYTHING: dict[str, Any] = {
     ],
 )
 def test_refusals(
-    support: dict[str, Any], wanted: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+    support: dict[str, Any],
+    wanted: dict[str, Any],
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(
         BACKENDS, "fake", Row("nowhere", paged=Support(**{**EVERYTHING, **support}))
@@ -88,8 +93,12 @@ def test_refusals(
         torch.float32,
         wanted.get("bias", False),
         kv=wanted.get("kv"),
+        kv_heads=wanted.get("kv_heads"),
     )
     refused = refusal("fake", spec, wanted.get("capability"))
+    if reason is None:
+        assert refused is None
+        return
     assert refused is not None
     assert re.search(reason, refused), refused
 
@@ -106,7 +115,15 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it(
 def on_gpu(kind: Any, size: int, dtype: torch.dtype, **rest: Any) -> AttentionSpec:
     page_size = None if kind == "full" else rest.pop("page_size", 16)
     return AttentionSpec(
-        kind, 16, size, 0.1, dtype, torch.device("cuda"), page_size=page_size, **rest
+        kind,
+        16,
+        rest.pop("kv_heads", 16),
+        size,
+        0.1,
+        dtype,
+        torch.device("cuda"),
+        page_size=page_size,
+        **rest,
     )
 
 
@@ -160,6 +177,16 @@ BF16, F32 = torch.bfloat16, torch.float32
         ("xformers", on_gpu("full", 72, BF16, bias=True), None),
         ("xformers", on_gpu("full", 68, BF16), "head size 68 is not a multiple of 8"),
         ("xformers", on_gpu("cross", 64, BF16), "has no cross attention"),
+        (
+            "xformers",
+            on_gpu("full", 64, BF16, kv_heads=2),
+            "takes no 2 heads of keys and values for 16 of queries",
+        ),
+        ("triton", on_gpu("causal", 80, BF16, kv_heads=1, kv_dtype=FLOAT8), None),
+        ("flashinfer", on_gpu("causal", 128, BF16, kv_heads=2), None),
+        ("flash_attn", on_gpu("full", 72, BF16, kv_heads=4), None),
+        ("flash_attn_3", on_gpu("causal", 128, BF16, kv_heads=2), None),
+        ("flex", on_gpu("full", 64, BF16, kv_heads=2), None),
     ],
 )
 def test_what_each_backend_declares(

@@ -53,10 +53,10 @@ def test_a_checkpoint_without_a_start_token_is_refused_at_start(
 
 
 def test_unknown_architectures_are_refused_by_name(bart_copy: Path) -> None:
-    change(bart_copy, architectures=["LlamaForCausalLM"])
+    change(bart_copy, architectures=["MambaForCausalLM"])
     with pytest.raises(
         UnsupportedModelError,
-        match=r"LlamaForCausalLM .* Supported: BartForConditionalGeneration.*WhisperFor",
+        match=r"MambaForCausalLM .* Supported: BartForConditionalGeneration.*WhisperFor",
     ):
         ModelConfig.load(ModelOptions(str(bart_copy)))
 

@@ -18,7 +18,7 @@ from antiphon.families.registry import families
 FILES = [path for path in (ROOT / "families").glob("*.py") if "\nFAMILY = " in path.read_text()]
 
 
-def halves(architecture: str) -> tuple[Family, Half, Half]:
+def halves(architecture: str) -> tuple[Family, Half | None, Half]:
     """The halves of transformers' default configuration."""
     family = families()[architecture]
     config = CONFIG_MAPPING[family.name]().to_dict()
@@ -36,9 +36,26 @@ def test_no_two_families_claim_an_architecture() -> None:
     assert sum(len(family.architectures) for family in distinct) == len(families())
 
 
-@pytest.mark.parametrize("architecture", families())
+@pytest.mark.parametrize(
+    "architecture", [name for name, family in families().items() if family.input is None]
+)
+def test_facts_of_decoders_alone(architecture: str) -> None:
+    _, encoder, decoder = halves(architecture)
+    assert encoder is None
+    assert decoder.side == "decoder"
+    assert not decoder.cross_attention
+    assert decoder.feed_forward_matrices == 3
+    assert decoder.last_norm == "norm"
+    assert decoder.checkpoint_names("norm.weight") == ("model.norm.weight", "norm.weight")
+
+
+@pytest.mark.parametrize(
+    "architecture", [name for name, family in families().items() if family.input is not None]
+)
 def test_facts_of_the_halves(architecture: str) -> None:
     family, encoder, decoder = halves(architecture)
+    assert encoder is not None
+    assert decoder.cross_attention
     assert (encoder.side, decoder.side) == ("encoder", "decoder")
     t5 = family.name in ("t5", "mt5")
     for half in (encoder, decoder):
@@ -68,6 +85,7 @@ def test_the_norm_whose_output_an_encoder_returns(
     architecture: str, path: str, names: tuple[str, ...]
 ) -> None:
     encoder = halves(architecture)[1]
+    assert encoder is not None
     assert f"{encoder.last_norm}.weight" == path
     assert set(encoder.checkpoint_names(path)) >= {f"{name}.weight" for name in names}
 

@@ -73,11 +73,43 @@ def test_paged_attention(
     check_paged(backend, [20, 1], [41, 7])  # more queries than one block takes
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("size", [64, 72, 80])
+def test_full_attention_of_grouped_heads(kv_heads: int, size: int) -> None:
+    spec = full_spec(6, size, torch.float32, kv_heads=kv_heads)
+    check_full(TritonFull(spec), FULL_LENGTHS[2])
+
+
+@pytest.mark.parametrize(("dtype", "kv"), [(torch.float32, None), (torch.bfloat16, FLOAT8)])
+@pytest.mark.parametrize(("kind", "bias"), [("causal", False), ("causal", True), ("cross", False)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (7, 1), (40, 2)])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_paged_attention_of_grouped_heads(
+    dtype: torch.dtype,
+    kv: Any,
+    kind: Any,
+    bias: bool,
+    heads: int,
+    kv_heads: int,
+    splits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups of 3 and 7 heads leave queries across the ends of tiles; one of 20 fills several."""
+    launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1))
+    monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
+    monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
+    backend = TritonPaged(paged_spec(kind, heads, 8, dtype, bias, kv=kv, kv_heads=kv_heads))
+    check_paged(backend, *PAGED_LENGTHS[1])
+    check_paged(backend, *PAGED_LENGTHS[2])
+    check_paged(backend, [20, 1], [41, 7])
+
+
 @pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2])
 def test_keys_and_values_of_a_small_batch_go_into_pages(
-    rows: int,
+    rows: int, kv_heads: int
 ) -> None:  # float8 on a GPU: the interpreter rounds it wrongly
-    check_projecting(rows, torch.float16, torch.float16, "cpu")
+    check_projecting(rows, torch.float16, torch.float16, "cpu", kv_heads)
 
 
 SMALL_BATCHES: list[tuple[Any, tuple[int, int], str | None]] = [

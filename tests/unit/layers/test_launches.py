@@ -31,7 +31,8 @@ WIDE = 5120  # inputs from which a product's sum is split
 
 def bart_layer(pre_norm: bool, ffn: int = WIDE) -> nn.Module:
     half = BartHalf(
-        side="decoder", hidden_size=SIZE, num_layers=1, num_heads=HEADS, head_dim=SIZE // HEADS,
+        side="decoder", hidden_size=SIZE, num_layers=1, num_heads=HEADS, num_kv_heads=HEADS,
+        head_dim=SIZE // HEADS,
         attention_scale=1.0, ffn_size=ffn, vocab_size=8, activation="gelu", pre_norm=pre_norm,
         max_positions=8, embedding_norm=False, positions="learned", position_offset=0,
         embedding_scale=1.0,
@@ -41,7 +42,8 @@ def bart_layer(pre_norm: bool, ffn: int = WIDE) -> nn.Module:
 
 def t5_layer() -> nn.Module:
     half = T5Half(
-        side="decoder", hidden_size=SIZE, num_layers=1, num_heads=HEADS, head_dim=SIZE // HEADS,
+        side="decoder", hidden_size=SIZE, num_layers=1, num_heads=HEADS, num_kv_heads=HEADS,
+        head_dim=SIZE // HEADS,
         ffn_size=512, vocab_size=8, activation="gelu_new", gated=True, bias_buckets=8,
         bias_max_distance=16, norm_eps=1e-6, logits_scale=1.0,
     )  # fmt: skip

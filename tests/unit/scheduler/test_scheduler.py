@@ -4,7 +4,7 @@ request ends exactly once."""
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encodes import _Answer
+from antiphon.scheduler.encode_work import Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
@@ -100,6 +100,8 @@ class Driver:
         self.reads: dict[int, StepPlan] = {}  # by request: who wrote the cross KV that it reads
         self.breaks: set[str] = set()
         self.numbers: dict[int, int] = {}  # of requests, by their order of arrival
+        # What the device knows, from plans alone.
+        self.tables = np.full_like(scheduler.batch.self_table, -1)
 
     def ask(self) -> None:
         self.encoding += [media.key for media, _ in self.scheduler.next_encodes()]
@@ -165,18 +167,25 @@ class Driver:
         assert (np.diff(plan.query_lens > 1) >= 0).all(), "decodes come first"
         assert (plan.query_lens > 0).all()
         assert {admission.slot for admission in plan.admissions} <= set(plan.slots.tolist())
+        for slots, columns, pages in self._table_changes(plan):
+            self.tables[slots, columns] = pages
         own: list[int] = []
         for row, slot in enumerate(plan.slots):
-            pages = self.scheduler.batch.self_table[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
-            assert len(pages) * PAGE >= plan.kv_lens[row]
+            pages = self.tables[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
+            assert pages == self.scheduler.batch.self_table[slot, : len(pages)].tolist()
             own += pages
         assert len(own) == len(set(own)), "two sequences write to one page"
-        cross = {
-            page
-            for row in range(len(plan.slots))
-            for page in plan.cross_table[row, : -(-plan.cross_lens[row] // PAGE)].tolist()
-        }
-        assert not cross & set(own)
+        assert not set(own) & set(self.scheduler.pages.keyed()), "self KV over cross KV"
+
+    @staticmethod
+    def _table_changes(plan: StepPlan) -> Iterator[tuple[object, object, np.ndarray]]:
+        """(slots, columns, pages) of what the plan says of page tables."""
+        new = plan.new_pages
+        assert set(new.slots.tolist()) <= set(plan.slots.tolist())
+        assert len(set(new.slots.tolist())) == len(new.slots)
+        for admission in plan.admissions:
+            yield admission.slot, slice(0, len(admission.self_pages)), admission.self_pages
+        yield new.slots, new.columns, new.pages
 
     def run(self, steps: int = 2000) -> dict[int, Finished]:
         for _ in range(steps):
@@ -467,7 +476,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers["encoder-5"] = _Answer(
+        scheduler.encodes._answers["encoder-5"] = Answer(
             0, clock.now
         )  # heard of before any of these
         scheduler.expire()
@@ -520,10 +529,11 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
     scheduler.outputs.pop()
     del request, sound
     assert not any(sound() is not None for sound in sounds)
-    assert all(
-        len(queue._heap) < 40
-        for queue in (scheduler._waiting, scheduler._ready, scheduler._deadlines)
-    )
+    assert len(scheduler._deadlines._heap) < 40
+    (level,) = scheduler.intake._waiting._levels.values()
+    assert len(level._turns) < 40
+    (caller,) = level._callers.values()
+    assert len(caller.requests._heap) < 40
     driver.run()
 
 

@@ -1,0 +1,87 @@
+"""Rotary positions as config.json describes them, in today's spelling and in the older one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from antiphon.config.errors import UnsupportedModelError
+
+KINDS = ("default", "linear", "llama3")
+DEFAULT_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """How Llama 3.1 stretches long wavelengths (tokens) by `factor`, and keeps short ones.
+
+    Wavelengths over `original_len / low` are stretched, those under `original_len / high` kept, and
+    those between are blended.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original_len: int
+
+    def frequency(self, frequency: float) -> float:
+        """The scaled frequency (radians per token)."""
+        turns = self.original_len * frequency / (2 * math.pi)  # within the original length
+        kept = min(1.0, max(0.0, (turns - self.low) / (self.high - self.low)))
+        return kept * frequency + (1 - kept) * frequency / self.factor
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021) of the first `size` features of each head.
+
+    Feature i of the first half and feature i of the second half are one plane, which turns by
+    `theta ** (-2i / size)` radians a token, after scaling.
+    """
+
+    size: int
+    theta: float = DEFAULT_THETA
+    factor: float = 1.0  # all frequencies are divided by it
+    llama3: Llama3Scaling | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], head_dim: int) -> Self:
+        """From config.json. transformers 5 writes `rope_parameters`; before, `rope_theta` stood
+        beside `rope_scaling`.
+
+        Raises UnsupportedModelError for a kind of scaling that is not known, and KeyError,
+        TypeError or ValueError for one without its numbers.
+        """
+        settings = {
+            "rope_theta": config.get("rope_theta", DEFAULT_THETA),
+            "partial_rotary_factor": config.get("partial_rotary_factor", 1.0),
+            **(config.get("rope_scaling") or {}),
+            **(config.get("rope_parameters") or {}),
+        }
+        kind = settings.get("rope_type", settings.get("type", "default"))
+        if kind not in KINDS:
+            raise UnsupportedModelError(
+                f"rotary positions of kind {kind!r} are not supported, only {', '.join(KINDS)}"
+            )
+        llama3 = None
+        if kind == "llama3":
+            llama3 = Llama3Scaling(
+                float(settings["factor"]),
+                float(settings["low_freq_factor"]),
+                float(settings["high_freq_factor"]),
+                int(settings["original_max_position_embeddings"]),
+            )
+        return cls(
+            size=int(head_dim * settings["partial_rotary_factor"]),
+            theta=float(settings["rope_theta"]),
+            factor=float(settings["factor"]) if kind == "linear" else 1.0,
+            llama3=llama3,
+        )
+
+    def frequencies(self) -> list[float]:
+        """Of each plane [size / 2], in radians per token."""
+        planes = (self.theta ** (-2 * plane / self.size) for plane in range(self.size // 2))
+        frequencies = [frequency / self.factor for frequency in planes]
+        if self.llama3 is None:
+            return frequencies
+        return [self.llama3.frequency(frequency) for frequency in frequencies]

@@ -1,0 +1,149 @@
+"""Requests of one decoder replica from their arrival until a step takes them.
+
+They wait for encoder work to be asked for (WAITING), for its result (ENCODING), and for a slot of
+the batch (READY). Those that were preempted come before all others: they have been in the batch.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from antiphon.kv.pages import PagePool
+from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.scheduler.encodes import EncodeLedger
+from antiphon.scheduler.fair_queue import FairQueue
+from antiphon.scheduler.limits import Limits
+from antiphon.scheduler.queues import OpenQueue
+from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
+
+
+class Intake:
+    """The queues of a scheduler, and the ledger of its encoder work."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        pages: PagePool,
+        clock: Callable[[], float],
+        counters: Counter[str],
+    ) -> None:
+        self.pages, self._clock, self._counters = pages, clock, counters
+        self.encodes = EncodeLedger(
+            limits.encode_ahead_tokens, limits.encode_timeout, clock, counters
+        )
+        self._waiting = FairQueue(limits.aging_seconds, clock)
+        self._ready = FairQueue(limits.aging_seconds, clock)
+        self._preempted: OpenQueue[tuple[int, int], Request] = OpenQueue()
+
+    # ------------------------------------------------------------------ coming and going
+
+    def add(self, request: Request) -> None:
+        """A new request, in WAITING."""
+        if request.inputs:
+            self._waiting.push(request)
+        else:
+            self._enqueue(request, RequestState.READY)
+
+    def put_back(self, request: Request) -> None:
+        """A running request was preempted. Of inputs that stand in its prompt it needs the hidden
+        states again: it waits for those that are still here."""
+        for media in request.inputs:
+            if media.position is not None and media.key in self.encodes:
+                self.encodes.join(request, media)
+        request.move(RequestState.READY)
+        self._preempted.push(request.sort_key, request)
+
+    def first_ready(self) -> Request | None:
+        """The request that runs next, which stays until `take`. Ready ones whose cross KV was
+        evicted go back to WAITING."""
+        while (request := self._first()) is not None and not self._has_inputs(request):
+            self._preempted.discard(request.sort_key)
+            self._ready.discard(request)
+            self._enqueue(request, RequestState.WAITING)
+        return request
+
+    def _first(self) -> Request | None:
+        request = self._preempted.first()
+        return self._ready.first() if request is None else request
+
+    def take(self, request: Request) -> None:
+        """`request`, the first one that is ready, gets a slot."""
+        self._preempted.discard(request.sort_key)
+        if request in self._ready:
+            self._ready.take(request)
+        request.move(RequestState.RUNNING)
+
+    def leave(self, request: Request) -> None:
+        """`request` has ended, wherever it was."""
+        self._waiting.discard(request)
+        self._ready.discard(request)
+        self._preempted.discard(request.sort_key)
+        self.encodes.leave(request)
+
+    @property
+    def idle(self) -> bool:
+        """True if no request is ready, and no encoder work can be asked for now."""
+        if len(self._ready) or len(self._preempted):
+            return False
+        waiting = self._waiting.first()
+        return waiting is None or not self.encodes.allows(self._uncached(waiting), waiting.encoder)
+
+    def _enqueue(self, request: Request, state: RequestState) -> None:
+        request.move(state)
+        queue = self._ready if state is RequestState.READY else self._waiting
+        queue.push(request)
+
+    # ------------------------------------------------------------------ encoder work
+
+    def next_encodes(self) -> list[EncodeCommand]:
+        """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
+        commands: list[EncodeCommand] = []
+        while request := self._waiting.first():
+            inputs = self._uncached(request)
+            if not self.encodes.allows(inputs, request.encoder):
+                break
+            self._waiting.take(request)
+            new = {media.key: media for media in inputs if media.key not in self.encodes}
+            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
+            self._counters["cross_cache_hits"] += len(request.inputs) - len(new)
+            arrived = [self.encodes.join(request, media) for media in inputs]
+            if all(arrived):
+                self._enqueue(request, RequestState.READY)
+            else:
+                request.move(RequestState.ENCODING)
+        return commands
+
+    def _uncached(self, request: Request) -> list[Media]:
+        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
+        return [
+            media
+            for media in request.inputs
+            if media.position is not None or media.key not in self.pages
+        ]
+
+    def _has_inputs(self, request: Request) -> bool:
+        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
+
+    def encoded(self, key: str) -> None:
+        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        ready."""
+        for request in self.encodes.arrive(key):
+            if request.state is RequestState.ENCODING and self._has_inputs(request):
+                request.metrics.encoded_at = self._clock()
+                self._enqueue(request, RequestState.READY)
+
+    def withdrawn(self, keys: Sequence[str], sender: Incarnation | None) -> None:
+        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again."""
+        for key in keys:
+            self.ask_again(self.encodes.confirm_withdrawal(key, sender))
+
+    def set_encoders(self, epochs: Mapping[str, int]) -> list[Request]:
+        """As `Scheduler.set_encoders`. Returns the requests that are to be given up."""
+        waiting, given_up = self.encodes.set_encoders(epochs)
+        self.ask_again(waiting)
+        return given_up
+
+    def ask_again(self, requests: Sequence[Request]) -> None:
+        """Their encoder work was closed, and must be asked for anew."""
+        for request in requests:
+            if request.state is RequestState.ENCODING:  # of several inputs, this is the first
+                self._enqueue(request, RequestState.WAITING)
