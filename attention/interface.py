@@ -60,12 +60,13 @@ class PagedBatch:
 
     Causal queries are the last `query_lens` of their sequence's `kv_lens` positions; cross
     queries see all keys. Entries of the page table past a sequence's last page are any valid
-    page.
+    page. Arrays on the host may be overwritten once the step is planned.
     """
 
     query_lens: np.ndarray  # [sequences] int, at least 1
     kv_lens: np.ndarray  # [sequences] int, after this step's keys are written
-    page_table: np.ndarray  # [sequences, pages] int
+    host_tables: np.ndarray  # [slots, pages] int32
+    slots: np.ndarray  # [sequences] int: whose rows of `host_tables` they are
     cu_seqlens_q: torch.Tensor  # [sequences + 1] int32, on the device
     kv_lens_on_device: torch.Tensor  # [sequences] int32
     page_table_on_device: torch.Tensor  # [sequences, pages] int32; rows may be strided
@@ -84,7 +85,8 @@ class PagedBatch:
         return cls(
             query_lens=query_lens,
             kv_lens=kv_lens,
-            page_table=page_table,
+            host_tables=page_table,
+            slots=np.arange(len(page_table)),
             cu_seqlens_q=cumulative(query_lens).to(device),
             kv_lens_on_device=_int32(kv_lens).to(device),
             page_table_on_device=_int32(page_table).to(device),
@@ -92,6 +94,11 @@ class PagedBatch:
             max_query_len=int(query_lens.max()),
             max_kv_len=int(kv_lens.max()),
         )
+
+    @property
+    def page_table(self) -> np.ndarray:
+        """[sequences, pages] int, gathered on the host: for backends that plan there."""
+        return self.host_tables.take(self.slots, axis=0)
 
     @property
     def equal_queries(self) -> bool:

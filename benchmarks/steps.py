@@ -10,13 +10,15 @@ import numpy as np
 from antiphon.benchmarks.machine import Machine, seconds
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
 from antiphon.layers.linear import Linear
-from antiphon.scheduler.plan import StepPlan
+from antiphon.scheduler.plan import Admission, StepPlan
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def decoder(
     token_bytes = 2 * half.num_layers * half.num_kv_heads * half.head_dim * pool.dtype.itemsize
     rows = []
     for batch in batches:
-        plan = _plan(runner, batch, cross_len, length)
-        runner.launch(plan).result()
+        admissions = _admissions(runner, batch, cross_len, length)
+        runner.launch(_plan(batch, length, admissions)).result()
+        plan = _plan(batch, length, [])
         assert runner.graphs is not None
         shape = runner.choose_graph(plan).shape
         assert shape is not None
@@ -152,24 +155,22 @@ def _bytes_per_step(runner: DecoderRunner) -> int:
     return head + sum(layer.nbytes for layer in layers)
 
 
-def _plan(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> StepPlan:
-    """A step of `batch` decodes, each sequence with its own pages."""
+def _admissions(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> list[Admission]:
+    """Of `batch` sequences, each with its own pages."""
     size = runner.pool.page_size
     own, cross = ceil_div(length, size), ceil_div(cross_len, size)
-    pages = np.arange(runner.pool.num_pages)
+    pages = np.arange(runner.pool.num_pages, dtype=np.int32)
     assert len(pages) >= batch * (own + cross), "too few KV pages for this batch"
     shuffled = np.random.default_rng(0).permutation(pages)
     tables = shuffled[: batch * (own + cross)].reshape(batch, own + cross)
+    tokens, params, rules = np.zeros(length, np.int64), SamplingParams(), DecodingRules()
+    return [
+        Admission(slot, tokens, 1, length, 0, params, rules, table[:own], table[own:], cross_len)
+        for slot, table in enumerate(tables)
+    ]
+
+
+def _plan(batch: int, length: int, admissions: list[Admission]) -> StepPlan:
+    """A step of `batch` decodes."""
     slots, ones = np.arange(batch), np.ones(batch, np.int64)
-    return StepPlan(
-        admissions=[],
-        cross_writes=[],
-        slots=slots,
-        ids=slots,
-        query_lens=ones,
-        kv_lens=ones * length,
-        samples=ones > 0,
-        self_table=tables[:, :own],
-        cross_table=tables[:, own:],
-        cross_lens=ones * cross_len,
-    )
+    return StepPlan(admissions, [], slots, slots, ones, ones * length, ones > 0)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from antiphon import __version__
 from antiphon.benchmarks.commands import app as bench
+from antiphon.cli.batch import batch
 from antiphon.cli.command import PanelledCommand
 from antiphon.cli.exit_codes import FAILED, exit_code
 from antiphon.cli.generate import generate
@@ -84,6 +85,7 @@ def _antiphon(
 
 app.command(cls=PanelledCommand)(transcribe)
 app.command(cls=PanelledCommand)(generate)
+app.command(cls=PanelledCommand)(batch)
 app.command(cls=PanelledCommand)(info)
 app.add_typer(bench, name="bench")
 

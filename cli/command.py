@@ -26,6 +26,7 @@ OTHER_FLAGS = {
     "no_timestamps": "it belongs to `antiphon transcribe`",
     "prepend_punctuations": "words have no times yet",
     "print_progress": "it is shown by itself; --quiet turns it off",
+    "resume": "a batch goes on by itself where it stopped: give the same --output",
     "prompt": "text before the window is not there yet",
     "temperature_increment_on_fallback": "decoding again is not there yet",
     "threads": "it is called -o num_threads here",

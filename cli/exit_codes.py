@@ -1,7 +1,8 @@
 """The exit code of an error that ends a command.
 
 0: all is done. 1: a recording, a prompt or the engine failed. 2: wrong usage (flags, options, a
-model or a language), always reported before an engine starts. 128 + N: signal N.
+model or a language), always reported before an engine starts. 3: a batch is done, but some of its
+lines failed. 128 + N: signal N.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from antiphon.config.errors import (
     InputError,
 )
 
-FAILED, WRONG_USAGE = 1, 2
+FAILED, WRONG_USAGE, SOME_LINES_FAILED = 1, 2, 3
 USAGE_ERRORS = (CheckpointError, ConfigurationError, InputError)
 
 

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end the command within two seconds, whatever it is doing.
+"""Ctrl-C and SIGTERM end the command within two seconds, whatever it is doing (a batch that uploads
+its results takes longer).
 
 The first signal unwinds the main thread (open files are closed, temporary ones removed). A second
 thread, woken by the interpreter's signal handler, ends the process if that takes too long: the main
@@ -14,10 +15,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-UNWIND_SECONDS = 1.0  # for the main thread to unwind, from the first signal
+UNWIND_SECONDS = 1.0  # as a rule: for the main thread to unwind, from the first signal
 ABANDON_SECONDS = 0.5  # for killing the processes of Ray and of the engine
 
 
@@ -29,9 +31,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """The first signal. A process has one set of signal handlers."""
+    """The first signal, and what to do about it. A process has one set of signal handlers."""
 
     signum: int | None = None
+    advice: Callable[[], str] | None = None
+    unwind_seconds = UNWIND_SECONDS
+
+
+def advise(advice: Callable[[], str] | None, unwind_seconds: float = UNWIND_SECONDS) -> None:
+    """`advice` returns the line that an interrupted user reads. `unwind_seconds`: for the main
+    thread to save what it has."""
+    _State.advice, _State.unwind_seconds = advice, unwind_seconds
 
 
 def install() -> None:
@@ -65,7 +75,7 @@ def _watch(reading: int) -> None:
     """Ends the process if the main thread has not, UNWIND_SECONDS after the first signal."""
     while (signum := os.read(reading, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
         pass
-    time.sleep(UNWIND_SECONDS)
+    time.sleep(_State.unwind_seconds)
     if _State.signum is None:  # the main thread has not returned to Python since
         _announce(signum)
     finish(signum)
@@ -78,6 +88,8 @@ def _announce(signum: int) -> None:
     # A terminal has echoed ^C, or shows a progress bar.
     start_of_line = "\n" if os.isatty(2) else ""
     os.write(2, f"{start_of_line}antiphon: {name}\n".encode())
+    if _State.advice is not None:
+        os.write(2, f"antiphon: {_State.advice()}\n".encode())
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
 

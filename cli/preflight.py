@@ -41,6 +41,11 @@ def check_options(model: str, engine: Mapping[str, Any]) -> None:
     resolve(model, engine)
 
 
+def takes_audio(model: str, engine: Mapping[str, Any]) -> bool:
+    """Whether the model hears; else it reads text. Raises AntiphonError."""
+    return architecture_of(_located(resolve(model, engine)).model)[1] == "audio"
+
+
 def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -> None:
     """Raises AntiphonError if this model cannot transcribe with these `options` of transcribe()."""
     config = _located(resolve(model, engine))

@@ -56,6 +56,7 @@ class EagerReason(StrEnum):
     """Why a step is launched kernel by kernel."""
 
     NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
+    EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
 
@@ -76,6 +77,8 @@ class GraphChoice:
 def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
     """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
     sequence that the step has less than the graph."""
+    if plan.embeddings:
+        return GraphChoice(None, EagerReason.EMBEDDINGS)
     if not shapes:
         return GraphChoice(None, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
@@ -127,8 +130,5 @@ def _full_step(shape: StepShape, buffer: InputBuffer) -> StepPlan:
     first step that they plan.)"""
     extra = shape.tokens - shape.sequences - np.arange(shape.sequences) * (shape.max_query_len - 1)
     query_lens = 1 + np.clip(extra, 0, shape.max_query_len - 1)
-    slots = np.full(shape.sequences, buffer.scratch_slot)
-    table = np.full((shape.sequences, 1), buffer.scratch_page)
-    none, ones = np.zeros(len(slots), bool), np.ones_like(slots)
-    cross = table[:, : buffer.limits.cross_pages]  # none where there is no cross-attention
-    return StepPlan([], [], slots, slots, query_lens, query_lens, none, table, cross, ones)
+    slots = np.full(shape.sequences, buffer.limits.scratch_slot)
+    return StepPlan([], [], slots, slots, query_lens, query_lens, np.zeros(len(slots), bool))

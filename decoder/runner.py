@@ -8,6 +8,7 @@ they are known here.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from antiphon.attention.specs import decoder_specs
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
+from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     DecoderGraphs,
@@ -29,13 +31,14 @@ from antiphon.decoder.graphs import (
 )
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
+from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.room import check_room, num_pages
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
-from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs, StepShape
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
@@ -44,7 +47,7 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.runtime.device import Target, probe
-from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.plan import Embedding, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ class DecoderRunner:
         self.pool = self._make_pool()
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
+        self.tables = self._make_tables()
         self.inputs = self._make_inputs()
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
@@ -119,7 +123,6 @@ class DecoderRunner:
         sequence = ScratchSequence(
             self.slots.scratch,
             self.pool.scratch_page,
-            self.pool.page_size,
             self.model_config.max_decoder_len,
             has_cross=self.cross is not None,
         )
@@ -176,20 +179,28 @@ class DecoderRunner:
             self.device,
         )
 
+    def _make_tables(self) -> PageTables:
+        model, page_size = self.model_config, self.pool.page_size
+        return PageTables(
+            self.slots.scratch + 1,
+            pages_for(model.max_decoder_len, page_size),
+            pages_for(model.max_encoder_len, page_size),
+            self.pool.scratch_page,
+            self.device,
+        )
+
     def _make_inputs(self) -> InputBuffer:
-        model, options, page_size = self.model_config, self.config.scheduler, self.pool.page_size
+        options = self.config.scheduler
         largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
         limits = InputLimits(
             sequences=options.max_num_seqs,
             tokens=max(options.max_num_batched_tokens, largest_graph),
-            self_pages=pages_for(model.max_decoder_len, page_size),
-            cross_pages=pages_for(model.max_encoder_len, page_size),
-            page_size=page_size,
+            page_size=self.pool.page_size,
             scratch_slot=self.slots.scratch,
             scratch_page=self.pool.scratch_page,
         )
         in_flight = options.num_scheduler_steps + 1  # with the one that is being launched
-        return InputBuffer(limits, self.device, in_flight + 1)
+        return InputBuffer(limits, self.tables, self.slots.tokens, in_flight + 1)
 
     @property
     def _uses_graphs(self) -> bool:
@@ -228,17 +239,21 @@ class DecoderRunner:
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step on the device; the host does not wait for it."""
-        refused = self.slots.admit(plan.admissions)  # tokens and settings of new sequences
+        self.tables.admit(plan.admissions)  # pages of new sequences
+        refused = self.slots.admit(plan.admissions)  # their tokens and settings
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
-        inputs = self.inputs.fill(plan, choice.shape or StepShape.of(plan))
+        inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
         if choice.shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
         else:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            self._run_and_sample(inputs, self._plan_attention(inputs), features)
+            attentions = self._plan_attention(inputs)
+            self._run_and_sample(inputs, attentions, features, plan.embeddings)
+            for key in plan.spent:
+                self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
@@ -264,9 +279,10 @@ class DecoderRunner:
         inputs: StepInputs,
         attentions: PlannedAttentions,
         features: SamplingFeatures = GRAPH_FEATURES,
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
-        self._run_model(inputs, attentions)
+        self._run_model(inputs, attentions, embeddings)
         count = inputs.shape.sequences
         self.sampler.greedy(
             self._logits[:count],
@@ -276,13 +292,18 @@ class DecoderRunner:
             features,
         )
 
-    def _run_model(self, inputs: StepInputs, attentions: PlannedAttentions) -> None:
+    def _run_model(
+        self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
+    ) -> None:
         """Logits of each sequence's last token, into `_logits`."""
-        token_ids = self.slots.tokens[inputs.token_slots, inputs.positions]
-        positions = self.slots.positions_of(inputs.token_slots, inputs.positions)
-        step = DecoderStep(self.pool, inputs.slot_mapping, *attentions)
-        hidden = self.model(self.model.embed(token_ids, positions), positions, step)
-        self._logits[: inputs.shape.sequences] = self.model.logits(hidden[inputs.last_tokens])
+        self.inputs.lay_out(inputs)
+        tensors, count = inputs.tensors, inputs.shape.sequences
+        positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
+        step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
+        x = self.model.embed(tensors.token_ids, positions)
+        put_embeddings(x, embeddings, self.handoff)
+        hidden = self.model(x, positions, step)
+        self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
 
     def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
         causal = PlannedAttention.of(self.causal, inputs.causal)

@@ -1,21 +1,35 @@
-"""What one step reads beside tokens and weights: slots, lengths, positions and page tables, as one
-copied buffer.
+"""What one step reads beside weights: tokens, positions, where keys go, and page tables.
 
-The host fills a pinned buffer with numpy and copies it to the device at once. Tensors on the device
-are views whose addresses depend only on the step's shape, so a graph captured for a shape finds
-every later step's inputs where it expects them.
+The host copies a few numbers for each row, of the same size however long sequences are; the device
+makes the rest of them and of what it keeps by slot. Tensors have addresses that depend only on a
+step's shape, so a graph captured for a shape finds every later step's inputs where it expects them.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
 from antiphon.attention.interface import PagedBatch
 from antiphon.config.arithmetic import round_up
+from antiphon.decoder.page_tables import ALIGNMENT, PageTables
 from antiphon.scheduler.plan import StepPlan
 
-ALIGNMENT = 32  # elements
+NO_COLUMN = -1
+# Of each row, int32: what is copied, and its value where a row is padding. `cross_lens`, and
+# `kv_lens` as `lengths`, are also read as they are.
+SCRATCH = None
+ROW_FIELDS = {
+    "slots": SCRATCH,
+    "sample_slots": SCRATCH,
+    "query_lens": 1,
+    "kv_lens": 1,
+    "cross_lens": 1,
+    "new_columns": NO_COLUMN,
+    "new_pages": 0,
+}
+SHAPES_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -29,27 +43,45 @@ class StepShape:
     max_cross_len: int
 
     @classmethod
-    def of(cls, plan: StepPlan) -> "StepShape":
-        """The shape of `plan` itself, without padding."""
-        longest = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, plan.cross_lens))
+    def of(cls, plan: StepPlan, cross_lens: np.ndarray) -> "StepShape":
+        """The shape of `plan` itself, without padding; `cross_lens` [rows]."""
+        longest = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, cross_lens))
         return cls(len(plan.slots), plan.num_tokens, *longest)
 
 
 @dataclass(frozen=True)
-class StepInputs:
-    """On the device, all int32. Rows past the step's own are padding: a sequence of one token on
-    the scratch page."""
+class StepTensors:
+    """On the device, int32 but for token ids. Rows past the step's own are padding: a sequence of
+    one token on the scratch page."""
 
-    shape: StepShape
-    slots: torch.Tensor  # [sequences] rows of the running batch
-    sample_slots: torch.Tensor  # [sequences] as `slots`; scratch where a row samples nothing
+    rows: dict[str, torch.Tensor]  # [sequences] each, by the names of ROW_FIELDS
+    cu_seqlens_q: torch.Tensor  # [sequences + 1]
     last_tokens: torch.Tensor  # [sequences] index of each sequence's last token in the step
     token_slots: torch.Tensor  # [tokens] the slot of each token
     positions: torch.Tensor  # [tokens] places in their sequence
     slot_mapping: torch.Tensor  # [tokens] where self keys go: page * page_size + offset
-    lengths: torch.Tensor  # [sequences] tokens so far
+    token_ids: torch.Tensor  # [tokens] int64
+    table_rows: torch.Tensor  # [sequences, width] rows of `PageTables`
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """The tensors of one step, and its batch as attention backends see it."""
+
+    shape: StepShape
+    tensors: StepTensors
     causal: PagedBatch
     cross: PagedBatch  # without pages where the decoder has no cross-attention
+
+    @property
+    def sample_slots(self) -> torch.Tensor:
+        """[sequences] rows of the running batch; the scratch slot where a row samples nothing."""
+        return self.tensors.rows["sample_slots"]
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """[sequences] tokens so far."""
+        return self.tensors.rows["kv_lens"]
 
 
 @dataclass(frozen=True)
@@ -58,37 +90,70 @@ class InputLimits:
 
     sequences: int
     tokens: int
-    self_pages: int  # of one sequence
-    cross_pages: int
     page_size: int
     scratch_slot: int
     scratch_page: int
 
+    @property
+    def scratch_position(self) -> int:
+        """In the KV pool, where padding writes."""
+        return self.scratch_page * self.page_size
+
 
 class InputBuffer:
-    """Pinned host buffers, and their twin on the device.
+    """Pinned host buffers, and what the device makes of them.
 
     On a GPU a copy waits in line behind the steps before it, and the host fills the next buffer
     meanwhile. With one buffer more than steps in flight, the host seldom waits for a copy (`waits`
     counts how often). Events make sure that no buffer is filled again before it was copied.
     """
 
-    def __init__(self, limits: InputLimits, device: torch.device, num_buffers: int = 3) -> None:
-        self.limits, self.device = limits, device
-        self.scratch_slot, self.scratch_page = limits.scratch_slot, limits.scratch_page
-        largest = StepShape(limits.sequences, limits.tokens, 1, 1, 1)
-        size = _spans(_sizes(largest, limits))["cross_table"].stop
+    def __init__(
+        self, limits: InputLimits, tables: PageTables, tokens: torch.Tensor, num_buffers: int = 3
+    ) -> None:
+        """`tokens` [slots, columns] int64, by slot."""
+        self.limits, self.tables, self.tokens = limits, tables, tokens
+        self.device = device = tables.device
         on_gpu = device.type == "cuda"
+        size = (len(ROW_FIELDS), round_up(limits.sequences, ALIGNMENT))
         self._hosts = [
             torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu)
             for _ in range(num_buffers if on_gpu else 1)
         ]
         self._copied = [torch.cuda.Event() for _ in self._hosts] if on_gpu else []
-        self._device = (
-            torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
+        rows = torch.zeros(size, dtype=torch.int32, device=device) if on_gpu else self._hosts[0]
+        self._rows = rows
+        ints = partial(torch.zeros, dtype=torch.int32, device=device)
+        self._largest = StepTensors(
+            rows=dict(zip(ROW_FIELDS, rows, strict=True)),
+            cu_seqlens_q=ints(limits.sequences + 1),
+            last_tokens=ints(limits.sequences),
+            token_slots=ints(limits.tokens),
+            positions=ints(limits.tokens),
+            slot_mapping=ints(limits.tokens),
+            token_ids=ints(limits.tokens, dtype=torch.int64),
+            table_rows=ints(limits.sequences, tables.host.shape[1]),
         )
+        padding = [limits.scratch_slot if n is SCRATCH else n for n in ROW_FIELDS.values()]
+        self._padding = np.array(padding, np.int32)[:, None]
+        self._row_of = np.zeros(len(tables.host), np.int64)  # by slot
+        self._tensors = lru_cache(SHAPES_KEPT)(self._views)
         self._current = 0
         self.waits = 0
+
+    def _views(self, sequences: int, tokens: int) -> StepTensors:
+        """The tensors of steps of a size."""
+        largest = self._largest
+        return StepTensors(
+            rows={name: row[:sequences] for name, row in largest.rows.items()},
+            cu_seqlens_q=largest.cu_seqlens_q[: sequences + 1],
+            last_tokens=largest.last_tokens[:sequences],
+            token_slots=largest.token_slots[:tokens],
+            positions=largest.positions[:tokens],
+            slot_mapping=largest.slot_mapping[:tokens],
+            token_ids=largest.token_ids[:tokens],
+            table_rows=largest.table_rows[:sequences],
+        )
 
     def _next_host(self) -> torch.Tensor:
         """A buffer that the device has read."""
@@ -98,126 +163,120 @@ class InputBuffer:
             self._copied[self._current].synchronize()
         return self._hosts[self._current]
 
+    def shape_of(self, plan: StepPlan) -> StepShape:
+        """The shape of `plan` without padding."""
+        return StepShape.of(plan, self.tables.cross_lens[plan.slots])
+
     def fill(self, plan: StepPlan, shape: StepShape) -> StepInputs:
-        """The inputs of `plan`, padded to `shape`, on the device: copied behind whatever its stream
-        does now."""
+        """The inputs of `plan`, padded to `shape`: copied behind whatever the device's stream does
+        now. They are complete once `lay_out` has run there."""
         host = self._next_host()
-        spans = _spans(_sizes(shape, self.limits))
-        fields = {name: host.numpy()[span] for name, span in spans.items()}
-        padding = shape.sequences - len(plan.slots)
-        query_lens, kv_lens, cross_lens = (
-            _padded(lens, padding, 1) for lens in (plan.query_lens, plan.kv_lens, plan.cross_lens)
-        )
-        cu_seqlens_q = np.concatenate([[0], np.cumsum(query_lens)])
-        fields["slots"][:] = _padded(plan.slots, padding, self.scratch_slot)
-        sample_slots = np.where(plan.samples, plan.slots, self.scratch_slot)
-        fields["sample_slots"][:] = _padded(sample_slots, padding, self.scratch_slot)
-        fields["cu_seqlens_q"][:] = cu_seqlens_q
-        fields["lengths"][:], fields["cross_lens"][:] = kv_lens, cross_lens
-        fields["last_tokens"][:] = cu_seqlens_q[1:] - 1
-        self_table, cross_table = (
-            self._fill_table(fields[name].reshape(shape.sequences, pages), table)
-            for name, table, pages in (
-                ("self_table", plan.self_table, self.limits.self_pages),
-                ("cross_table", plan.cross_table, self.limits.cross_pages),
-            )
-        )
-        self._fill_tokens(fields, query_lens, kv_lens, cu_seqlens_q, self_table)
-        device = self._copy(host, spans)
+        rows = host.numpy()[:, : shape.sequences]
+        self._fill_rows(rows, plan)
+        if self._rows is not host:
+            self._rows.copy_(host, non_blocking=True)
+            self._copied[self._current].record()
+        tensors = self._tensors(shape.sequences, shape.tokens)
+        if self.device.type == "cpu":
+            self._lay_out_on_host(tensors)
+        return StepInputs(shape, tensors, *self._batches(shape, tensors, rows))
+
+    def _fill_rows(self, rows: np.ndarray, plan: StepPlan) -> None:
+        """Writes `rows` [fields, sequences], padding behind those of `plan`."""
+        count = len(plan.slots)
+        slots, sample_slots, query_lens, kv_lens, cross_lens, new_columns, new_pages = rows
+        rows[:, count:] = self._padding
+        slots[:count] = plan.slots
+        sample_slots[:count] = np.where(plan.samples, plan.slots, self.limits.scratch_slot)
+        query_lens[:count] = plan.query_lens
+        kv_lens[:count] = plan.kv_lens
+        cross_lens[:count] = self.tables.cross_lens[plan.slots]
+        new_columns[:count] = NO_COLUMN
+        if len(plan.new_pages.slots):
+            self.tables.grow(plan.new_pages)
+            self._row_of[plan.slots] = np.arange(count)
+            grown = self._row_of[plan.new_pages.slots]
+            new_columns[grown] = plan.new_pages.columns
+            new_pages[grown] = plan.new_pages.pages
+
+    def _batches(
+        self, shape: StepShape, tensors: StepTensors, rows: np.ndarray
+    ) -> tuple[PagedBatch, PagedBatch]:
+        """The causal and the cross batch. `rows` [fields, sequences] are on the host."""
+        slots, _, query_lens, kv_lens, cross_lens, _, _ = rows
+        self_rows, cross_rows = self.tables.views(tensors.table_rows)
         causal, cross = (
             PagedBatch(
                 query_lens=query_lens,
                 kv_lens=lens,
-                page_table=table,
-                cu_seqlens_q=device["cu_seqlens_q"],
-                kv_lens_on_device=device[lens_name],
-                page_table_on_device=device[table_name].view(table.shape),
+                host_tables=host_tables,
+                slots=slots,
+                cu_seqlens_q=tensors.cu_seqlens_q,
+                kv_lens_on_device=tensors.rows[name],
+                page_table_on_device=on_device,
                 num_tokens=shape.tokens,
                 max_query_len=shape.max_query_len,
                 max_kv_len=max_len,
             )
-            for lens, lens_name, table, table_name, max_len in (
-                (kv_lens, "lengths", self_table, "self_table", shape.max_kv_len),
-                (cross_lens, "cross_lens", cross_table, "cross_table", shape.max_cross_len),
+            for lens, name, host_tables, on_device, max_len in (
+                (kv_lens, "kv_lens", self.tables.self_pages, self_rows, shape.max_kv_len),
+                (
+                    cross_lens,
+                    "cross_lens",
+                    self.tables.cross_pages,
+                    cross_rows,
+                    shape.max_cross_len,
+                ),
             )
         )
-        return StepInputs(
-            shape=shape,
-            slots=device["slots"],
-            sample_slots=device["sample_slots"],
-            last_tokens=device["last_tokens"],
-            token_slots=device["token_slots"],
-            positions=device["positions"],
-            slot_mapping=device["slot_mapping"],
-            lengths=device["lengths"],
-            causal=causal,
-            cross=cross,
+        return causal, cross
+
+    # ------------------------------------------------------------------ on the device
+
+    def lay_out(self, inputs: StepInputs) -> None:
+        """Completes `inputs` on the device: the first work of a step, also in its graph."""
+        if self.device.type == "cpu":
+            return  # `fill` did: there the host is the device
+        self.lay_out_in_one_kernel(inputs.tensors)
+
+    def lay_out_in_one_kernel(self, tensors: StepTensors) -> None:
+        """As `_lay_out_on_host`, by a Triton kernel."""
+        from antiphon.kernels.step_layout import lay_out  # Triton is there where CUDA is
+
+        lay_out(
+            *(tensors.rows[name] for name in (
+                "slots", "query_lens", "kv_lens", "new_columns", "new_pages",
+            )),
+            tables=self.tables.on_device, tokens=self.tokens, cu_seqlens_q=tensors.cu_seqlens_q,
+            last_tokens=tensors.last_tokens, token_slots=tensors.token_slots,
+            positions=tensors.positions, slot_mapping=tensors.slot_mapping,
+            token_ids=tensors.token_ids, table_rows=tensors.table_rows,
+            page_size=self.limits.page_size, scratch_slot=self.limits.scratch_slot,
+            scratch_position=self.limits.scratch_position, max_rows=self.limits.sequences,
+        )  # fmt: skip
+
+    def _lay_out_on_host(self, tensors: StepTensors) -> None:
+        limits, page_size = self.limits, self.limits.page_size
+        slots, query_lens, kv_lens = (
+            tensors.rows[name].numpy() for name in ("slots", "query_lens", "kv_lens")
         )
-
-    def _fill_table(self, rows: np.ndarray, table: np.ndarray) -> np.ndarray:
-        """`rows` [padded sequences, most pages] with `table` [sequences, pages] in its corner."""
-        sequences, pages = table.shape
-        rows[:sequences, :pages] = table
-        rows[:sequences, pages:] = self.scratch_page
-        rows[sequences:] = self.scratch_page
-        return rows
-
-    def _fill_tokens(
-        self,
-        fields: dict[str, np.ndarray],
-        query_lens: np.ndarray,
-        kv_lens: np.ndarray,
-        cu_seqlens_q: np.ndarray,
-        self_table: np.ndarray,
-    ) -> None:
-        """What a step knows of each token. Padding tokens write to the scratch page."""
-        page_size, used = self.limits.page_size, int(cu_seqlens_q[-1])
-        sequence = np.repeat(np.arange(len(query_lens)), query_lens)
-        positions = np.arange(used) + (kv_lens - cu_seqlens_q[1:])[sequence]
-        pages = self_table[sequence, positions // page_size]
-        fields["token_slots"][:used] = fields["slots"][sequence]
-        fields["token_slots"][used:] = self.scratch_slot
-        fields["positions"][:used] = positions
-        fields["positions"][used:] = 0
-        fields["slot_mapping"][:used] = pages * page_size + positions % page_size
-        fields["slot_mapping"][used:] = self.scratch_page * page_size
-
-    def _copy(self, host: torch.Tensor, spans: dict[str, slice]) -> dict[str, torch.Tensor]:
-        """Copies `host` to the device; returns views of the copy."""
-        if self._device is not host:
-            used = spans["cross_table"].stop
-            self._device[:used].copy_(host[:used], non_blocking=True)
-            self._copied[self._current].record()
-        return {name: self._device[span] for name, span in spans.items()}
-
-
-def _sizes(shape: StepShape, limits: InputLimits) -> dict[str, int]:
-    """Numbers of each field, in the order of the buffer."""
-    sequences, tokens = shape.sequences, shape.tokens
-    return {
-        "slots": sequences,
-        "sample_slots": sequences,
-        "cu_seqlens_q": sequences + 1,
-        "lengths": sequences,
-        "cross_lens": sequences,
-        "last_tokens": sequences,
-        "token_slots": tokens,
-        "positions": tokens,
-        "slot_mapping": tokens,
-        "self_table": sequences * limits.self_pages,
-        "cross_table": sequences * limits.cross_pages,
-    }
-
-
-def _spans(sizes: dict[str, int]) -> dict[str, slice]:
-    """Where each field is. It begins at a multiple of ALIGNMENT: kernels are compiled anew for
-    pointers with another alignment."""
-    spans, start = {}, 0
-    for name, size in sizes.items():
-        spans[name] = slice(start, start + size)
-        start += round_up(size, ALIGNMENT)
-    return spans
-
-
-def _padded(array: np.ndarray, count: int, value: int) -> np.ndarray:
-    return np.concatenate([array, np.full(count, value, array.dtype)]) if count else array
+        ends = query_lens.cumsum()
+        used = int(ends[-1])
+        tensors.cu_seqlens_q.numpy()[1:] = ends
+        tensors.last_tokens.numpy()[:] = ends - 1
+        np.take(self.tables.host, slots, axis=0, out=tensors.table_rows.numpy(), mode="clip")
+        if used == len(slots):  # decodes only
+            token_slots, positions = slots, kv_lens - 1
+        else:
+            token_slots = np.repeat(slots, query_lens)
+            positions = np.arange(used, dtype=np.int32) + np.repeat(kv_lens - ends, query_lens)
+        pages = self.tables.self_pages[token_slots, positions // page_size]
+        for tensor, values, padding in (
+            (tensors.token_slots, token_slots, limits.scratch_slot),
+            (tensors.positions, positions, 0),
+            (tensors.slot_mapping, pages * page_size + positions % page_size,
+             limits.scratch_position),
+            (tensors.token_ids, self.tokens.numpy()[token_slots, positions], 0),
+        ):  # fmt: skip
+            tensor.numpy()[:used] = values
+            tensor.numpy()[used:] = padding

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
@@ -49,7 +48,6 @@ class ScratchSequence:
 
     slot: int
     page: int
-    page_size: int
     max_len: int
     has_cross: bool = True  # the decoder attends to an encoder's tokens
 
@@ -73,11 +71,6 @@ class ScratchSequence:
         self, queries: int, length: int, admission: Admission | None, writes_cross: bool = False
     ) -> StepPlan:
         row, one = np.array([self.slot]), np.ones(1, np.int64)
-        table = np.full((1, ceil_div(length, self.page_size)), self.page, np.int32)
-        writes = [CrossWrite(KEY, 1, table[0, :1])] if writes_cross else []
+        writes = [CrossWrite(KEY, 1, np.array([self.page], np.int32))] if writes_cross else []
         admissions = [] if admission is None else [admission]
-        cross = table[:, : int(self.has_cross)]
-        return StepPlan(
-            admissions, writes, row, row, queries * one, length * one, one > 0, table,
-            cross, one * self.has_cross,
-        )  # fmt: skip
+        return StepPlan(admissions, writes, row, row, queries * one, length * one, one > 0)

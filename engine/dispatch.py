@@ -1,6 +1,7 @@
 """Sends requests to their decoder workers, and their inputs to the encoders that will use them."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from antiphon.engine.kept_inputs import KeptInputs
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import Request
 from antiphon.scheduler.router import Route
+
+logger = logging.getLogger(__name__)
 
 NotSent = Callable[[Request, Exception], None]
 
@@ -115,10 +118,14 @@ class Dispatcher:
                     self._submit(decoder, [request])
 
     def _reaches(self, worker: str, message: Message) -> bool:
-        """Sends a message that only matters while its worker lives. False if it is gone."""
+        """Sends a message whose loss its worker makes up for: it asks again, or ends a request
+        later. False if it was not sent."""
         try:
             self._send(worker, message)
         except PeerGone:
+            return False
+        except Exception:  # what watches the worker tells the callers if it is unusable
+            logger.exception("%s was not sent to %s", type(message).__name__, worker)
             return False
         return True
 

@@ -122,6 +122,7 @@ def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Ent
         if KEYS[name].models == ("text" if defaults.speech else "speech"):
             raise ManifestError(f"'{name}' is for {KEYS[name].models} models")
     prompt, span = _text(values, "prompt"), None
+    remarks: tuple[str, ...]
     if defaults.speech:
         span = _span(values)
         remarks = ("text",) if span else ("text", "duration")

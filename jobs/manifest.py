@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.jobs.line_set import LineSet
@@ -51,6 +51,13 @@ class Manifest:
             self._copy = tempfile.TemporaryFile(prefix="antiphon-manifest-")  # noqa: SIM115
             shutil.copyfileobj(sys.stdin.buffer, self._copy)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._copy is not None:
+            self._copy.close()
+
     @property
     def folder(self) -> str:
         """What relative paths in the manifest begin at."""
@@ -58,6 +65,11 @@ class Manifest:
             return "."
         folder, slash, _ = self.name.rpartition("/")
         return folder + slash or "."
+
+    def check(self) -> None:
+        """Raises ConfigurationError if it cannot be opened."""
+        with self._opened() as file:
+            file.read(1)
 
     def survey(self) -> Survey:
         """Reads the whole manifest once. Raises ConfigurationError if it cannot be read."""

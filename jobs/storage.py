@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import msgspec
+
 from antiphon.config.errors import ConfigurationError
 
 BLOCK_BYTES = 1 << 20
@@ -38,6 +40,9 @@ class Log(Protocol):
 
     def remove(self) -> None: ...
 
+    def close(self) -> None:
+        """Leaves the lines for a later run."""
+
 
 class Storage(Protocol):
     """A folder. Names are relative to it."""
@@ -55,6 +60,8 @@ class Storage(Protocol):
     def write(self, name: str, writing: Callable[[IO[bytes]], object]) -> None:
         """Makes a file of what `writing` writes; nobody sees it before it is complete."""
 
+    def remove(self, name: str) -> None: ...
+
     def log(self, name: str) -> Log: ...
 
     def visible_log(self, name: str) -> Log:
@@ -62,7 +69,10 @@ class Storage(Protocol):
         elsewhere."""
 
     def lock(self, name: str) -> None:
-        """Held until this process ends. Raises ConfigurationError if another process holds it."""
+        """Held until `close`, or the end of this process. Raises ConfigurationError if another
+        process holds it."""
+
+    def close(self) -> None: ...
 
 
 def open_storage(url: str) -> Storage:
@@ -87,7 +97,7 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.url, self._path = str(path), path
         path.mkdir(parents=True, exist_ok=True)
-        self._lock_file: IO[bytes] | None = None
+        self._lock_file: int | None = None
 
     def exists(self, name: str) -> bool:
         return (self._path / name).exists()
@@ -112,6 +122,9 @@ class LocalFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink()
+
     def log(self, name: str) -> "LocalLog":
         (self._path / name).parent.mkdir(parents=True, exist_ok=True)
         return LocalLog(self._path, name)
@@ -122,7 +135,7 @@ class LocalFolder:
     def lock(self, name: str) -> None:
         path = self._path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.open("ab")
+        self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -130,16 +143,35 @@ class LocalFolder:
                 f"--output {self.url}: another process is writing there. Wait for it, or end it"
             ) from None
 
+    def close(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+class _AnyObject(msgspec.Struct):
+    """A JSON object with any keys."""
+
+
+_OBJECTS = msgspec.json.Decoder(_AnyObject)
+
 
 class LocalLog:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._path = folder, folder / name
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        os.ftruncate(self._file, _whole_lines(self._path))
+        self._size = _whole_lines(self._path)
+        os.ftruncate(self._file, self._size)
 
     def append(self, line: bytes) -> None:
-        while line:  # a file takes less than the whole only when the disk is nearly full
-            line = line[os.write(self._file, line) :]
+        rest = line
+        try:
+            while rest:  # a file takes less than the whole only when the disk is nearly full
+                rest = rest[os.write(self._file, rest) :]
+        except BaseException:  # lines of others may follow: not behind half a line
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(line)
 
     def checkpoint(self) -> None:
         os.fsync(self._file)
@@ -160,6 +192,9 @@ class LocalLog:
         os.close(self._file)
         self._path.unlink()
 
+    def close(self) -> None:
+        os.close(self._file)
+
 
 def _whole_lines(path: Path) -> int:
     """The bytes of the lines that were written in whole: a kill can cut the last one, and a crash
@@ -174,7 +209,13 @@ def _whole_lines(path: Path) -> int:
 
 
 def _is_whole(line: bytes) -> bool:
-    return line.startswith(b"{") and line.endswith(b"}\n")
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        _OBJECTS.decode(line)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 class ObjectFolder:
@@ -215,6 +256,9 @@ class ObjectFolder:
 
     def lock(self, name: str) -> None:
         """Object stores have no locks."""
+
+    def close(self) -> None:
+        """Nothing to do."""
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
@@ -279,3 +323,6 @@ class SegmentedLog:
         for segment in self._segments:
             self._folder.remove(segment)
         self._segments = []
+
+    def close(self) -> None:
+        """Nothing to do."""

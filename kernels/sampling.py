@@ -200,7 +200,8 @@ def _join_kernel(
     tl.store(tokens + slot.to(tl.int64) * columns + length, token)
     tl.store(out + row * 3, token)
     tl.store(out_floats + row * 6 + 2, chosen - of_all)
-    tl.store(out_floats + row * 6 + 3, tl.where(is_first | is_final, 0.0, score - together))
+    of_allowed = tl.where(together == MINUS_INF, 0.0, together)  # all may be barred
+    tl.store(out_floats + row * 6 + 3, tl.where(is_first | is_final, 0.0, score - of_allowed))
     tl.store(out + row * 3 + 2, rank)
 
 

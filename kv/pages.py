@@ -47,6 +47,11 @@ class PagePool:
     def num_free(self) -> int:
         return len(self._free)
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all keyed pages, in use or not. From any thread."""
+        return list(self._by_key)
+
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
@@ -110,9 +115,14 @@ class PagePool:
         self._num_unused_pages -= len(pages)
         self._free.extend(pages.tolist())
 
+    def keyed(self) -> list[int]:
+        """All pages that have a key. For tests."""
+        pages: list[int] = np.concatenate([*self._by_key.values(), np.empty(0, np.int32)]).tolist()
+        return pages
+
     def check(self) -> None:
         """Asserts that every page is in exactly one place. For tests."""
-        keyed = np.concatenate([*self._by_key.values(), np.empty(0, np.int32)]).tolist()
+        keyed = self.keyed()
         assert len(keyed) == len(set(keyed)), "a page under two keys"
         assert len(self._free) == len(set(self._free)), "a page is free twice"
         assert not set(self._free) & set(keyed), "a page is free and keyed"

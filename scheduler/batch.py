@@ -2,8 +2,8 @@
 them.
 
 The device's mirror is `decoder/state.py`, which has the same slots: it holds the tokens that a step
-reads, stop ids and sampling settings. Lengths and page tables travel there with each `StepPlan`.
-`planning.py` says what the next step computes.
+reads, page tables, stop ids and sampling settings. Lengths and new pages travel there with each
+`StepPlan`. `planning.py` says what the next step computes.
 """
 
 from enum import IntEnum
@@ -45,7 +45,7 @@ class Batch:
     host does not yet. A row of `waits_for_host` runs only while it has none.
     """
 
-    def __init__(self, max_seqs: int, max_len: int, max_cross_len: int, page_size: int) -> None:
+    def __init__(self, max_seqs: int, max_len: int, page_size: int) -> None:
         self.page_size = page_size
         self.requests: list[Request | None] = [None] * max_seqs
         self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests
@@ -58,6 +58,7 @@ class Batch:
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
         self.streams = np.zeros(max_seqs, bool)
+        self.inputs_end = np.zeros(max_seqs, np.int64)  # see `Request.inputs_end`
         self.wants_logprobs = np.zeros(max_seqs, bool)
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
@@ -65,8 +66,6 @@ class Batch:
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
-        self.cross_len = np.zeros(max_seqs, np.int64)
-        self.cross_table = np.zeros((max_seqs, pages_for(max_cross_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
         self._admissions = 0
 
@@ -77,9 +76,7 @@ class Batch:
     def full(self) -> bool:
         return not self._free_slots
 
-    def admit(
-        self, request: Request, self_pages: np.ndarray, cross_pages: np.ndarray
-    ) -> np.ndarray:
+    def admit(self, request: Request, self_pages: np.ndarray) -> np.ndarray:
         """Gives `request` a slot. Returns its tokens so far [tokens]: its prompt, and what it
         generated before a preemption."""
         slot = self._free_slots.pop()
@@ -91,6 +88,7 @@ class Batch:
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
         self.streams[slot] = request.streams
+        self.inputs_end[slot] = request.inputs_end
         self.wants_logprobs[slot] = request.params.logprobs is not None
         self._take_logprobs(request)
         self.waits_for_host[slot] = request.waits_for_host
@@ -98,8 +96,6 @@ class Batch:
         self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
         self.self_table[slot, : len(self_pages)] = self_pages
-        self.cross_len[slot] = request.cross_len
-        self.cross_table[slot, : len(cross_pages)] = cross_pages
         return tokens
 
     def _take_logprobs(self, request: Request) -> None:
@@ -135,8 +131,8 @@ class Batch:
     def _per_slot(self) -> tuple[np.ndarray, ...]:
         return (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
-            self.max_len, self.streams, self.waits_for_host, self.turn, self.num_self_pages,
-            self.cross_len, self.wants_logprobs, self.restricted_logprob,
+            self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
+            self.num_self_pages, self.wants_logprobs, self.restricted_logprob,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -174,10 +170,13 @@ class Batch:
         short: np.ndarray = slots[self.length[slots] > self.num_self_pages[slots] * self.page_size]
         return short
 
-    def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> None:
-        """Gives `pages[i]` to the sequence in `slots[i]`."""
-        self.self_table[slots, self.num_self_pages[slots]] = pages
+    def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> np.ndarray:
+        """Gives `pages[i]` to the sequence in `slots[i]`. Returns the columns [n] of its table that
+        they are in."""
+        columns = self.num_self_pages[slots]
+        self.self_table[slots, columns] = pages
         self.num_self_pages[slots] += 1
+        return columns
 
     def live_rows(self, plan: StepPlan) -> np.ndarray:
         """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""

@@ -1,13 +1,18 @@
 """What the scheduler hands to a decoder for one step, and what it gets back. Plain arrays, which
 can cross processes as they are."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request, TokenLogprobs
+
+
+def _no_pages() -> np.ndarray:
+    return np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,22 @@ class Admission:
     seed: int
     params: SamplingParams
     rules: DecodingRules
+    self_pages: np.ndarray = field(default_factory=_no_pages)  # [pages] int32
+    cross_pages: np.ndarray = field(default_factory=_no_pages)
+    cross_len: int = 1  # encoder tokens that it attends to
 
     @classmethod
-    def of(cls, request: Request, token_ids: np.ndarray) -> "Admission":
+    def of(
+        cls,
+        request: Request,
+        token_ids: np.ndarray,
+        self_pages: np.ndarray,
+        cross_pages: np.ndarray,
+    ) -> "Admission":
         """Of `request`, which has a slot, with its `token_ids` [tokens] so far."""
         return cls(
             request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
-            request.params, request.rules,
+            request.params, request.rules, self_pages, cross_pages, request.cross_len,
         )  # fmt: skip
 
 
@@ -41,9 +55,34 @@ class CrossWrite:
 
 
 @dataclass(frozen=True)
+class NewPages:
+    """Pages that running sequences grow by: `pages[i]` belongs into column `columns[i]` of the self
+    pages of `slots[i]`. One at most for each row of a step, and for no other slot."""
+
+    slots: np.ndarray = field(default_factory=_no_pages)  # [n]
+    columns: np.ndarray = field(default_factory=_no_pages)  # [n]
+    pages: np.ndarray = field(default_factory=_no_pages)  # [n] int32
+
+
+NO_NEW_PAGES = NewPages()
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Hidden states that take the place of a step's tokens before the first layer: `count` rows of
+    the states of `key`, from row `first`, in place of tokens from number `token` of the step."""
+
+    key: str
+    first: int
+    token: int
+    count: int
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
-    which then has `kv_lens`. Rows that have computed all that they know sample the next one.
+    which then has `kv_lens`. Rows that have computed all that they know sample the next one. Page
+    tables stay on the device: a plan says only what changes in them.
 
     Rows are ordered: those with one query first.
     """
@@ -56,9 +95,9 @@ class StepPlan:
     query_lens: np.ndarray  # [rows] at least 1
     kv_lens: np.ndarray  # [rows] once this step's keys are written
     samples: np.ndarray  # [rows] bool
-    self_table: np.ndarray  # [rows, pages]
-    cross_table: np.ndarray  # [rows, pages]
-    cross_lens: np.ndarray  # [rows]
+    new_pages: NewPages = NO_NEW_PAGES
+    embeddings: Sequence[Embedding] = ()
+    spent: Sequence[str] = ()  # keys of embeddings that no later step needs
 
     @property
     def num_tokens(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
+from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, NewPages, StepPlan
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,13 @@ class StepPlanner:
             self.budget.tokens - num_decodes - total, self.budget.prompt - total + len(prompts)
         )
 
-    def plan(self, admissions: list[Admission], cross_writes: list[CrossWrite]) -> StepPlan | None:
-        """The next step. None when nothing can run.
+    def plan(
+        self,
+        admissions: list[Admission],
+        cross_writes: list[CrossWrite],
+        new_pages: NewPages = NO_NEW_PAGES,
+    ) -> StepPlan | None:
+        """The next step, with what it must know. None when nothing can run.
 
         A row computes as many of its tokens as the budget allows; if that is all of them, it also
         samples the next one, which is pending from now on.
@@ -78,9 +83,7 @@ class StepPlanner:
             query_lens=query_lens,
             kv_lens=kv_lens,
             samples=samples,
-            self_table=batch.self_table[slots],
-            cross_table=batch.cross_table[slots],
-            cross_lens=batch.cross_len[slots],
+            new_pages=new_pages,
         )
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -184,6 +184,12 @@ class Request:
         return self.encoder_tokens + self.max_len
 
     @property
+    def inputs_end(self) -> int:
+        """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
+        placed = [media for media in self.inputs if media.position is not None]
+        return max((media.position + media.num_tokens for media in placed), default=0)  # type: ignore[operator]
+
+    @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
         return 0 if self.cross is None else self.cross.num_tokens

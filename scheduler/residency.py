@@ -6,7 +6,7 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.plan import Admission, CrossWrite
+from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, NewPages
 from antiphon.scheduler.request import Media, Request
 
 
@@ -32,8 +32,8 @@ class Residency:
         cross_pages, write = self._cross_pages(request.cross)
         self_pages = self.pages.allocate(pages_for(request.length, self.batch.page_size))
         assert self_pages is not None
-        tokens = self.batch.admit(request, self_pages, cross_pages)
-        return Admission.of(request, tokens), write
+        tokens = self.batch.admit(request, self_pages)
+        return Admission.of(request, tokens, self_pages, cross_pages), write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
         """The pages [pages] of the cross KV of `media`, and what must be written there."""
@@ -53,13 +53,11 @@ class Residency:
         if request.cross is not None:
             self.pages.release_keyed(request.cross.key)
 
-    def grow(self) -> bool:
-        """Gives a page to every running sequence that needs one for its next token. False, and
+    def grow(self) -> NewPages | None:
+        """Gives a page to every running sequence that needs one for its next token. None, and
         nothing done, if there are too few."""
         short = self.batch.slots_short_of_pages()
         if not len(short):
-            return True
+            return NO_NEW_PAGES
         pages = self.pages.allocate(len(short))
-        if pages is not None:
-            self.batch.add_pages(short, pages)
-        return pages is not None
+        return None if pages is None else NewPages(short, self.batch.add_pages(short, pages), pages)

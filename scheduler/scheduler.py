@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
@@ -55,9 +56,7 @@ class Scheduler:
     ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
-        self.batch = Batch(
-            limits.max_num_seqs, limits.max_len, limits.max_cross_len, limits.page_size
-        )
+        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size)
         self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
         self.intake = Intake(limits, pages, clock, self.counters)
@@ -186,14 +185,15 @@ class Scheduler:
         """
         self.expire()
         preempted = False
-        while not self.residency.grow():
+        while (new_pages := self.residency.grow()) is None:
             if self.batch.pending.any():
                 # A preempted sequence must know its tokens, and one that ends may leave its pages.
                 return None
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self._admit()
-        return self.planner.plan(admissions, cross_writes)
+        plan = self.planner.plan(admissions, cross_writes, new_pages)
+        return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
@@ -245,7 +245,7 @@ class Scheduler:
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
         cross KV that it should have written. That KV is forgotten; hidden states that may not have
-        been taken for it are unwanted."""
+        been taken for it, or for prompts, are unwanted."""
         for slot in plan.slots[self.batch.live_rows(plan)]:
             self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
@@ -254,7 +254,7 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
-        self.encodes.add_unwanted(unwritten)
+        self.encodes.add_unwanted(unwritten.union(plan.spent))
 
     def fail_slot(self, slot: int, error: str) -> None:
         """Fails the request that has `slot`, whose settings the device could not take."""

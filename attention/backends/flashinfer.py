@@ -27,11 +27,18 @@ from antiphon.attention.interface import (
 from antiphon.layers.positions import RelativeBias
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
+# For each multiprocessor and element of a group of heads: what it joins split sequences in (0.6.4).
+SPLIT_BYTES = 512
 OWN_HEAD_DIMS = (64, 128, 256)
 
 
 def _workspace(spec: AttentionSpec) -> torch.Tensor:
-    return torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=spec.device)
+    """What FlashInfer recommends is too little for over 14 heads of 128 in a group."""
+    processors = torch.cuda.get_device_properties(spec.device).multi_processor_count
+    group = spec.num_heads // spec.num_kv_heads
+    joined = group * spec.head_dim * processors * SPLIT_BYTES
+    size = max(WORKSPACE_BYTES, joined + WORKSPACE_BYTES // 2)
+    return torch.empty(size, dtype=torch.uint8, device=spec.device)
 
 
 def _types(spec: AttentionSpec) -> dict[str, torch.dtype]:
@@ -142,7 +149,7 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         return torch.zeros(size, dtype=torch.int32, device=self.spec.device)
 
     def _decode_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchDecodeWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
@@ -155,7 +162,7 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         )
 
     def _prefill_wrapper(self, batch: PagedBatch) -> Any:
-        sequences, pages = batch.page_table.shape
+        sequences, pages = batch.page_table_on_device.shape
         return BatchPrefillWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
@@ -171,8 +178,9 @@ class FlashInferPaged(PagedAttention[PagedMetadata]):
         spec, size = self.spec, self.spec.page_size
         assert size is not None
         counts = -(-batch.kv_lens // size)
-        used = np.arange(batch.page_table.shape[1])[None] < counts[:, None]
-        indices = torch.from_numpy(np.ascontiguousarray(batch.page_table[used], np.int32))
+        page_table = batch.page_table
+        used = np.arange(page_table.shape[1])[None] < counts[:, None]
+        indices = torch.from_numpy(np.ascontiguousarray(page_table[used], np.int32))
         last = torch.from_numpy((batch.kv_lens - (counts - 1) * size).astype(np.int32))
         pages = (cumulative(counts), indices, last)
         # A wrapper writes its plan into one pinned buffer, queues its copy to the device behind the

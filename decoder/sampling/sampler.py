@@ -105,7 +105,8 @@ class Sampler:
         asking = self.slots.host.rows_asking("resampled", slots)
         if len(asking):
             own, index, rows = self._of_rows(logits, slots, lengths, asking)
-            samples.replace(index, self._resampled(own, rows))
+            before = Samples(samples.packed.index_select(0, index))
+            samples.replace(index, self._resampled(own, rows, before.log_sums(own)))
         asking = self.slots.host.rows_asking("top_logprobs", slots)
         if not len(asking):
             return None
@@ -123,8 +124,11 @@ class Sampler:
         rows = SampledRows(self.slots, slots_there, lengths_there, own_slots, own_lengths)
         return logits.index_select(0, index), index, rows
 
-    def _resampled(self, logits: torch.Tensor, rows: SampledRows) -> Samples:
-        """All rules, for rows of which each asks for some that graphs lack."""
+    def _resampled(
+        self, logits: torch.Tensor, rows: SampledRows, log_sums: torch.Tensor
+    ) -> Samples:
+        """All rules, for rows of which each asks for some that graphs lack. `log_sums` [rows]: of
+        the raw `logits`."""
         assert rows.slots_on_host is not None
         features = self.features(rows.slots_on_host)
         ruled = logits
@@ -137,7 +141,7 @@ class Sampler:
         ruled = self._restrict(ruled, rows, features)
         tokens = draw(ruled, rows) if features.random else likeliest(ruled)
         samples = Samples.empty(len(logits), rows.device)
-        self._append(logits, ruled, tokens, rows, features, samples)
+        self._append(logits, ruled, tokens, rows, features, samples, log_sums)
         return samples
 
     def _restrict(
@@ -159,6 +163,7 @@ class Sampler:
         rows: SampledRows,
         features: SamplingFeatures,
         samples: Samples,
+        log_sums: torch.Tensor | None = None,
     ) -> None:
         """Writes `tokens` [rows], or those that the model prescribes, behind their sequences and
         into `samples`."""
@@ -167,4 +172,4 @@ class Sampler:
             tokens, is_forced = force_tokens(tokens, rows)
         self.slots.tokens[rows.slots, rows.lengths] = tokens
         is_ranked = rows.setting("ranked") > 0 if features.ranks else None
-        samples.write(raw, restricted, tokens, is_forced, is_ranked)
+        samples.write(raw, restricted, tokens, is_forced, is_ranked, log_sums)

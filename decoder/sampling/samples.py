@@ -65,13 +65,18 @@ class Samples:
         tokens: torch.Tensor,
         is_forced: torch.Tensor | None,
         is_ranked: torch.Tensor | None,
+        log_sums: torch.Tensor | None,
     ) -> None:
         """Puts `tokens` [rows] int64 and what follows from their logits [rows, vocabulary] in.
 
-        `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row.
+        `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row. `log_sums`
+        [rows]: log-sum-exp of the raw logits; None: not known yet.
         """
         self.tokens.copy_(tokens)
-        self.logprobs.copy_(logprobs_of(raw, tokens))
+        if log_sums is None:
+            self.logprobs.copy_(logprobs_of(raw, tokens))
+        else:
+            self.logprobs.copy_(raw.gather(1, tokens[:, None])[:, 0] - log_sums)
         if restricted is not raw:
             self.restricted_logprobs.copy_(logprobs_of(restricted, tokens))
         else:
@@ -82,6 +87,10 @@ class Samples:
         if is_ranked is not None:
             chosen = raw.gather(1, tokens[:, None])
             self.ranks.copy_(((raw > chosen).sum(-1) + 1) * is_ranked)
+
+    def log_sums(self, raw: torch.Tensor) -> torch.Tensor:
+        """Log-sum-exp [rows] of the `raw` logits [rows, vocabulary] that these came from."""
+        return raw.gather(1, self.tokens[:, None])[:, 0] - self.logprobs
 
     def replace(self, index: torch.Tensor, other: "Samples") -> None:
         """Takes the rows of `other` in, in place of those at `index`."""

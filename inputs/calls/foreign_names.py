@@ -1,7 +1,7 @@
 """Names that other tools' transcribe() has. They are refused by name and reason, never dropped."""
 
 _NO_BEAMS = "beam search is not there yet"
-_NO_FALLBACK = "no fallback yet; params=SamplingParams(logprobs=0) returns them"
+_NO_FALLBACK = "no fallback yet; segments have their avg_logprob"
 _NO_EARLIER_TEXT = "text before the window is not there yet; generate() takes a decoder prompt"
 _NO_VOICE_ACTIVITY = "voice activity is not detected yet; digital silence alone is left out"
 _NO_WORD_TIMES = "there are no word timestamps yet"

@@ -18,7 +18,7 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
 from antiphon.kernels import full_attention as full
-from antiphon.kernels import norms, page_write, sampling, small_batch_linear
+from antiphon.kernels import norms, page_write, sampling, small_batch_linear, step_layout
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 
@@ -72,6 +72,7 @@ def launches() -> Iterator[tuple[str, Any]]:
         yield from _small_batches(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
         yield f"greedy {rules}", partial(_sample, rules)
+    yield "lay_out", _lay_out
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -136,6 +137,17 @@ def _sample(rules: TimestampRules | None) -> None:
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
         stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
         settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+    )  # fmt: skip
+
+
+def _lay_out() -> None:
+    ints = partial(torch.zeros, dtype=torch.int32)
+    step_layout.lay_out(
+        *(ints(ROWS) for _ in range(5)), tables=ints(65, 128), cu_seqlens_q=ints(ROWS + 1),
+        tokens=torch.zeros(65, 449, dtype=torch.int64), last_tokens=ints(ROWS),
+        token_slots=ints(8), positions=ints(8), slot_mapping=ints(8),
+        token_ids=torch.zeros(8, dtype=torch.int64), table_rows=ints(ROWS, 128),
+        page_size=PAGE_SIZE, scratch_slot=64, scratch_position=1600, max_rows=64,
     )  # fmt: skip
 
 

@@ -1,17 +1,25 @@
-"""On a CUDA device: the kernels of sampling against the rules in torch on a CPU.
+"""On a CUDA device: the kernels of sampling against the rules in torch on a CPU, and steps with
+rows of every kind.
 
 python -m pytest -m gpu tests/gpu/test_sampling.py
 """
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from kernel_checks import check_samples, random_slots
+from plain_engine import PlainEngine
+from sampled_requests import KINDS, check_same, request
 
 from antiphon.config.decoding_rules import TimestampRules
+from antiphon.decoder.runner import LaunchedStep
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
+from antiphon.scheduler.plan import StepPlan
+from antiphon.scheduler.request import Finished, RequestState
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,3 +60,56 @@ def test_greedy_sampling(seed: int, count: int, with_rules: bool) -> None:
     Sampler(there, applied).greedy(logits.cuda(), rows.cuda(), lengths.cuda(), actual)
     check_samples(actual, wanted)
     assert torch.equal(there.tokens.cpu(), on_cpu.tokens)
+
+
+OPTIONS = {"max_num_seqs": 8, "max_model_len": 16, "kv_cache_memory_gib": 1, "dtype": "float32"}
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+def run(engine: PlainEngine, seed: int) -> list[Finished]:
+    """Requests of every kind, in an order of their own for every seed."""
+    choices = [(kind, number) for kind in range(len(KINDS)) for number in range(2)]
+    order = np.random.default_rng(seed).permutation(len(choices))
+    ids: dict[int, int] = {}
+    for i in order.tolist():
+        ids[i] = engine.submit(request(engine, *choices[i]))
+        engine.step()
+    ends = engine.run()
+    return [ends[ids[i]] for i in range(len(choices))]
+
+
+@pytest.mark.usefixtures("full_precision")
+def test_mixed_batches_in_graphs_equal_the_cpu_and_each_request_alone(checkpoints: Any) -> None:
+    """Steps with rows that draw, are penalized or want the likeliest tokens stay in graphs."""
+    folder, _ = checkpoints("bart")
+    expected = run(PlainEngine(folder, max_num_seqs=8, max_model_len=16), seed=0)
+    engine = PlainEngine(folder, device="cuda", **OPTIONS)
+    ends = [run(engine, seed) for seed in range(3)]
+    assert not engine.replica.runner.eager_steps
+    ends.append(run(PlainEngine(folder, device="cuda", enforce_eager=True, **OPTIONS), seed=4))
+    alone = PlainEngine(folder, device="cuda", **{**OPTIONS, "max_num_seqs": 1})
+    ends.append(run(alone, seed=5))
+    for mixed in ends:
+        for actual, wanted in zip(mixed, expected, strict=True):
+            check_same(actual, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_launching_a_mixed_step_never_waits_for_the_device(checkpoints: Any) -> None:
+    engine = PlainEngine(checkpoints("bart")[0], device="cuda", **OPTIONS)
+    runner = engine.replica.runner
+    launch = runner.launch
+
+    def watched(plan: StepPlan) -> LaunchedStep:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return launch(plan)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    runner.launch = watched
+    assert all(end.state is RequestState.DONE for end in run(engine, seed=0))

@@ -44,6 +44,7 @@ def light(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         ["transcribe", "--help"],
         ["generate", "--help"],
         ["info", "--help"],
+        ["batch", "--help"],
         ["bench", "--help"],
         ["bench", "attention", "--help"],
         ["bench", "steps", "--help"],

@@ -8,31 +8,49 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 from rerun_capture import Rerun
+from sampled_requests import check_same
 
+pytest.importorskip("triton")
+
+from antiphon.attention.backends.triton import TritonPaged
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import runner as decoder_runner
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.kernels.sampling import workspace
 from antiphon.runtime import graphs as runtime_graphs
+from antiphon.scheduler.request import Finished
 
 OPTIONS = {"max_num_seqs": 2, "max_model_len": 16, "max_encoder_len": 8, "kv_page_size": 16}
 
 
-def run(engine: PlainEngine) -> list[list[int]]:
-    for i in range(3):
-        params = SamplingParams(temperature=1.0) if i == 2 else SamplingParams(logprobs=i)
+ASKING = [
+    SamplingParams(logprobs=0),
+    SamplingParams(logprobs=1, repetition_penalty=1.2),
+    SamplingParams(temperature=1.0),
+    SamplingParams(logit_bias={30: 5.0}),
+]
+
+
+def run(engine: PlainEngine) -> list[Finished]:
+    for i, params in enumerate(ASKING):
         ids = np.arange(5, 8 + i, dtype=np.int32)
         rules = DecodingRules(min_tokens=2, stop_ids=(1,))
         engine.submit(engine.request(ids, [0, 4], 4 + i, rules, params=params, seed=7))
-    return [end.token_ids for _, end in sorted(engine.run().items())]
+    return [end for _, end in sorted(engine.run().items())]
+
+
+def greedy_by_kernels(self: Sampler, *step: Any) -> None:
+    """As on a GPU; here in Triton's interpreter."""
+    logits, slots, lengths, samples = step[:4]
+    room = workspace(len(logits), logits.shape[1], logits.device)
+    self.greedy_by_kernels(logits, slots, lengths, samples, room)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")
 def test_steps_in_graphs_give_the_same_tokens(
     checkpoints: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("triton")
-    from antiphon.attention.backends.triton import TritonPaged  # in Triton's interpreter
-
     folder, _ = checkpoints("t5")
     expected = run(PlainEngine(folder, **OPTIONS))
     monkeypatch.setattr(
@@ -41,10 +59,12 @@ def test_steps_in_graphs_give_the_same_tokens(
     monkeypatch.setattr(decoder_runner, "uncapturable", lambda backend: None)
     monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
     monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
+    monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
     engine = PlainEngine(folder, **OPTIONS)
     runner = engine.replica.runner
     assert runner.graphs is not None
     assert runner.cross_kv.graphs is not None
     assert not runner.eager_steps, "those of warming up do not count"
-    assert run(engine) == expected
+    for actual, wanted in zip(run(engine), expected, strict=True):
+        check_same(actual, wanted)
     assert not runner.eager_steps, "a row that draws throws no step out of its graph"

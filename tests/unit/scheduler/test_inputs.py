@@ -74,7 +74,7 @@ def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> N
     assert asked(scheduler) == ["a"]
     plan = run_step(scheduler)
     assert plan.ids.tolist() == [request.order]
-    assert plan.cross_lens.tolist() == [0]
+    assert [admission.cross_len for admission in plan.admissions] == [0]
     assert plan.cross_writes == []
     assert scheduler.pages.num_available == PAGES - 3  # of 12 prompt tokens
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_rows_with_and_without_cross_attention_share_a_step() -> None:
     asked(scheduler)
     scheduler.encoded("a")
     plan = run_step(scheduler)
-    assert sorted(zip(plan.ids.tolist(), plan.cross_lens.tolist(), strict=True)) == [(1, 7), (2, 0)]
+    assert sorted(admission.cross_len for admission in plan.admissions) == [0, 7]
 
 
 def test_a_request_is_ready_when_all_its_inputs_have_arrived() -> None:

@@ -4,7 +4,7 @@ request ends exactly once."""
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +100,8 @@ class Driver:
         self.reads: dict[int, StepPlan] = {}  # by request: who wrote the cross KV that it reads
         self.breaks: set[str] = set()
         self.numbers: dict[int, int] = {}  # of requests, by their order of arrival
+        # What the device knows, from plans alone.
+        self.tables = np.full_like(scheduler.batch.self_table, -1)
 
     def ask(self) -> None:
         self.encoding += [media.key for media, _ in self.scheduler.next_encodes()]
@@ -165,18 +167,25 @@ class Driver:
         assert (np.diff(plan.query_lens > 1) >= 0).all(), "decodes come first"
         assert (plan.query_lens > 0).all()
         assert {admission.slot for admission in plan.admissions} <= set(plan.slots.tolist())
+        for slots, columns, pages in self._table_changes(plan):
+            self.tables[slots, columns] = pages
         own: list[int] = []
         for row, slot in enumerate(plan.slots):
-            pages = self.scheduler.batch.self_table[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
-            assert len(pages) * PAGE >= plan.kv_lens[row]
+            pages = self.tables[slot, : -(-plan.kv_lens[row] // PAGE)].tolist()
+            assert pages == self.scheduler.batch.self_table[slot, : len(pages)].tolist()
             own += pages
         assert len(own) == len(set(own)), "two sequences write to one page"
-        cross = {
-            page
-            for row in range(len(plan.slots))
-            for page in plan.cross_table[row, : -(-plan.cross_lens[row] // PAGE)].tolist()
-        }
-        assert not cross & set(own)
+        assert not set(own) & set(self.scheduler.pages.keyed()), "self KV over cross KV"
+
+    @staticmethod
+    def _table_changes(plan: StepPlan) -> Iterator[tuple[object, object, np.ndarray]]:
+        """(slots, columns, pages) of what the plan says of page tables."""
+        new = plan.new_pages
+        assert set(new.slots.tolist()) <= set(plan.slots.tolist())
+        assert len(set(new.slots.tolist())) == len(new.slots)
+        for admission in plan.admissions:
+            yield admission.slot, slice(0, len(admission.self_pages)), admission.self_pages
+        yield new.slots, new.columns, new.pages
 
     def run(self, steps: int = 2000) -> dict[int, Finished]:
         for _ in range(steps):

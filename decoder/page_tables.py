@@ -1,0 +1,69 @@
+"""Which pages hold the keys and values of each running sequence, by slot: on the device, where
+steps read them, and on the host, for what is planned there.
+
+Plans tell only what changes: the pages of an admitted sequence, and the page that one grows by.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from antiphon.config.arithmetic import round_up
+from antiphon.runtime.device import together_to_device
+from antiphon.scheduler.plan import Admission, NewPages
+
+ALIGNMENT = 32  # elements: kernels are compiled anew for pointers with another alignment
+
+
+class PageTables:
+    """One row for each slot, the scratch slot included: its self pages, then its cross pages.
+
+    Entries behind a sequence's last page are any valid page. On a CPU both copies are one.
+
+        host        [slots, width] int32; `self_pages`, `cross_pages` [slots, pages] are views of it
+        on_device   [slots, width] int32
+        cross_lens  [slots] on the host, encoder tokens that each sequence attends to
+    """
+
+    def __init__(
+        self,
+        num_slots: int,
+        num_self_pages: int,
+        num_cross_pages: int,
+        scratch_page: int,
+        device: torch.device,
+    ) -> None:
+        self.device, self.cross_start = device, round_up(num_self_pages, ALIGNMENT)
+        width = self.cross_start + round_up(num_cross_pages, ALIGNMENT)
+        self.host = np.full((num_slots, width), scratch_page, np.int32)
+        self.on_device = torch.from_numpy(self.host).to(device)
+        self._self_columns = slice(0, num_self_pages)
+        self._cross_columns = slice(self.cross_start, self.cross_start + num_cross_pages)
+        self.self_pages = self.host[:, self._self_columns]
+        self.cross_pages = self.host[:, self._cross_columns]
+        self.cross_lens = np.ones(num_slots, np.int32)
+
+    def views(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Self and cross pages [n, pages] of `rows` [n, width]."""
+        return rows[:, self._self_columns], rows[:, self._cross_columns]
+
+    def admit(self, admissions: Sequence[Admission]) -> None:
+        """Writes the rows of the admitted slots, on the device in one copy."""
+        if not admissions:
+            return
+        for admission in admissions:
+            slot, self_pages, cross_pages = (
+                admission.slot, admission.self_pages, admission.cross_pages,
+            )  # fmt: skip
+            self.self_pages[slot, : len(self_pages)] = self_pages
+            self.cross_pages[slot, : len(cross_pages)] = cross_pages
+            self.cross_lens[slot] = admission.cross_len
+        if self.device.type != "cpu":
+            slots = np.array([admission.slot for admission in admissions])
+            index, rows = together_to_device([slots, self.host[slots]], self.device)
+            self.on_device[index] = rows
+
+    def grow(self, new_pages: NewPages) -> None:
+        """Writes `new_pages` on the host. (The device reads them from a step's inputs.)"""
+        self.self_pages[new_pages.slots, new_pages.columns] = new_pages.pages
