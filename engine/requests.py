@@ -21,6 +21,7 @@ from antiphon.config.errors import (
     RequestRefused,
 )
 from antiphon.engine.callers import caller_number
+from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.flights import Flights
 from antiphon.engine.open_request import OpenRequest
@@ -44,9 +45,6 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-# After its deadline a request's worker has so long to end it, as its error says more. A call's own
-# deadline comes before that.
-GRACE_SECONDS = 0.2
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
