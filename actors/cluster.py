@@ -20,7 +20,7 @@ from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
 from antiphon.actors.workers import Handle, Workers
-from antiphon.config.errors import EngineDeadError
+from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,10 @@ class RayWorkers(Workers):
 
     async def scale(self, role: str, count: int) -> None:
         """As `Supervisor.scale`."""
-        await self._supervisor.scale.remote(role, count)
+        try:
+            await self._supervisor.scale.remote(role, count)
+        except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
+            raise getattr(error, "cause", error) from None
 
     # ------------------------------------------------------------------ end
 

@@ -67,6 +67,7 @@ def hang(half: str) -> Callable[[Any], None]:
     return lambda process: setattr(getattr(process.actor, half), "run_once", forever)
 
 
+@pytest.mark.slow
 def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         load = Load(engine, PROMPTS, LONG)
