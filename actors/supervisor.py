@@ -218,7 +218,7 @@ class Supervisor:
             self._act()
             reason = await handle.watch.options(concurrency_group="watch").remote()
         except ray.exceptions.RayTaskError as failure:
-            if isinstance(failure, AntiphonError):
+            if isinstance(failure, AntiphonError) and not self._membership.complete:
                 self._error = self._error or getattr(failure, "cause", failure)
             reason = f"{type(failure.cause).__name__}: {failure.cause}"
         except ray.exceptions.RayError as failure:
