@@ -49,6 +49,11 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def num_tokens(self) -> int:
+        """Of all its jobs. From any thread."""
+        return sum(job.num_tokens for job in list(self._jobs))
+
     def __contains__(self, key: str) -> bool:
         return any(job.key == key for job in self._jobs)
 

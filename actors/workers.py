@@ -20,8 +20,8 @@ class Workers(ABC):
     """
 
     info: dict[str, Any]
-    colocated: bool
     members: Sequence[Member] = ()
+    colocated: bool
 
     @abstractmethod
     def send(self, worker: str, message: Message) -> None:

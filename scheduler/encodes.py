@@ -63,6 +63,11 @@ class EncodeLedger:
         """True while the hidden states of `key` are here and their cross KV is not written."""
         return key in self._work and self._work[key].arrived
 
+    def waiting(self, keys: Sequence[str]) -> list[Request]:
+        """The requests that wait for any of `keys`, each once."""
+        works = [self._work[key] for key in keys if key in self._work]
+        return list({id_: each for work in works for id_, each in work.waiters.items()}.values())
+
     def frontends(self, key: str) -> list[str]:
         """Names of the frontends whose requests wait for `key`: they hold its input."""
         waiters = self._work[key].waiters.values() if key in self._work else ()

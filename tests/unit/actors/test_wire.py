@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from antiphon.actors import messages, wire
 from antiphon.actors.address import Address
+from antiphon.actors.frames import MessageError
 from antiphon.actors.messages import Input, Message, Submit, Unreadable
-from antiphon.actors.wire import MessageDecoder, MessageEncoder, MessageError
+from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.handoff import HiddenStates
