@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from antiphon.attention.interface import PlannedAttention
+from antiphon.decoder.step_attention import PlannedAttentions
 from antiphon.decoder.step_inputs import InputBuffer
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
@@ -27,8 +27,6 @@ LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 LEAST_READOUTS = 4  # that a graph for prompts has room for
 
-# Causal, and cross where the decoder has it.
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 

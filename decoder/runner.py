@@ -13,9 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from antiphon.attention.interface import PlannedAttention
-from antiphon.attention.selection import select_paged, uncapturable
-from antiphon.attention.specs import decoder_specs
+from antiphon.attention.selection import uncapturable
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
@@ -24,7 +22,6 @@ from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     DecoderGraphs,
     GraphChoice,
-    PlannedAttentions,
     choose_graph,
     step_shapes,
 )
@@ -38,6 +35,7 @@ from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
+from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits
 from antiphon.decoder.step_tensors import StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
@@ -73,12 +71,8 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config)
         check_quantization(config.model.quantization, self.target)
-        self.causal, *cross = select_paged(
-            "decoder",
-            config.decoder.attention_backend,
-            decoder_specs(model.decoder, self.target, config.decoder),
-        )
-        self.cross = cross[0] if cross else None
+        self.attention = StepAttention.select(model.decoder, self.target, config.decoder)
+        self.causal, self.cross = self.attention.causal, self.attention.cross
         # Weights.
         self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
@@ -101,13 +95,14 @@ class DecoderRunner:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
         compiled or allocated at first use is so before the first request. Raises CheckpointError
         if the logits are not finite."""
+        model, scratch_page = self.model_config, self.pool.scratch_page
         sequence = ScratchSequence(
             self.slots.scratch,
-            self.pool.scratch_page,
-            self.model_config.max_decoder_len,
+            scratch_page,
+            model.max_decoder_len,
             has_cross=self.cross is not None,
         )
-        size = self.model_config.decoder.hidden_size
+        size = model.decoder.hidden_size
         states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
@@ -187,8 +182,8 @@ class DecoderRunner:
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         return DecoderGraphs(
             self._run_and_sample,
-            self._plan_attention,
-            self._replan_attention,
+            self.attention.plan,
+            self.attention.replan,
             self.inputs,
             step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len),
             self.model,
@@ -218,7 +213,7 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            attentions = self._plan_attention(inputs)
+            attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
             for key in plan.spent:
                 self.handoff.drop(key)
@@ -278,15 +273,3 @@ class DecoderRunner:
         logits = self.model.logits(hidden[queries])
         self._logits[:count] = logits[:count]
         self._readouts.first(inputs.shape.readouts).read(logits[count:], tensors.readout_tokens)
-
-    def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
-        causal = PlannedAttention.of(self.causal, inputs.causal)
-        if self.cross is None:
-            return causal, None
-        return causal, PlannedAttention.of(self.cross, inputs.cross)
-
-    def _replan_attention(self, attentions: PlannedAttentions, inputs: StepInputs) -> None:
-        causal, cross = attentions
-        causal.replan(inputs.causal)
-        if cross is not None:
-            cross.replan(inputs.cross)

@@ -199,8 +199,7 @@ class Scheduler:
     # ------------------------------------------------------------------ planning a step
 
     def step(self) -> StepPlan | None:
-        """Plans the next step; sequences that sample have one pending token more until
-        `postprocess`.
+        """Plans the next step; who samples has one more pending token until `postprocess`.
 
         None when nothing can run before a result or hidden states that are still to come.
         """
