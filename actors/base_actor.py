@@ -10,8 +10,10 @@ import torch
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Receiver
-from antiphon.actors.messages import Member, Message
-from antiphon.actors.worker import Loop, set_threads
+from antiphon.actors.loop import Loop
+from antiphon.actors.member_messages import Member
+from antiphon.actors.messages import Message
+from antiphon.actors.worker import set_threads
 from antiphon.config.options import EngineConfig
 from antiphon.runtime.garbage import freeze_heap
 
@@ -38,6 +40,19 @@ class WorkerActor(ABC):
     @abstractmethod
     def receive(self, message: Message) -> None:
         """Puts a message into the inbox of the worker that it is for. In any thread."""
+
+    @abstractmethod
+    def load_report(self) -> dict[str, float]:
+        """What its heartbeats say of its load: "tokens" to encode or of open requests, and "open"
+        out of "capacity" in the same unit. From any thread."""
+
+    def held(self) -> bytes:
+        """A sketch of the content keys that it holds. From any thread."""
+        return b""
+
+    def stats(self) -> dict[str, int]:
+        """The counters of its decoder; none without one."""
+        return {}
 
     def watch(self) -> None:
         """Returns when the actor was closed; raises RuntimeError with the error that ended a loop.

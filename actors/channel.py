@@ -12,21 +12,14 @@ A Ray call takes a millisecond, and another one where it carries an array.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import zmq
 
 from antiphon.actors.address import Address, Host, SocketFolder
-from antiphon.actors.messages import Message
-from antiphon.actors.wire import (
-    MAX_FRAME_BYTES,
-    TOKEN_BYTES,
-    MessageDecoder,
-    MessageEncoder,
-    MessageError,
-)
-from antiphon.actors.worker import Loop
+from antiphon.actors.frames import MAX_FRAME_BYTES, TOKEN_BYTES, Decoder, Encoder, MessageError
+from antiphon.actors.loop import Loop
 from antiphon.config.errors import AntiphonError
 
 logger = logging.getLogger(__name__)
@@ -48,17 +41,36 @@ def _new_socket(kind: int) -> Any:  # pyzmq sets options through attributes, unk
     return zmq.Context.instance().socket(kind)
 
 
+def _full_encoder(token: bytes) -> Encoder[Any]:
+    from antiphon.actors.wire import MessageEncoder  # not above: it needs torch
+
+    return MessageEncoder(token)
+
+
+def _full_decoder() -> Decoder[Any]:
+    from antiphon.actors.wire import MessageDecoder  # not above: it needs torch
+
+    return MessageDecoder()
+
+
 class Sender:
     """To the receiver at `address`. For one thread at a time. `node`: the sender's own.
+    `encoder`: by default that of all messages.
 
     `linger_ms`: how long after `close` queued messages may still be sent.
     """
 
     in_this_process = False
 
-    def __init__(self, address: Address, node: str, linger_ms: int = 1000) -> None:
+    def __init__(
+        self,
+        address: Address,
+        node: str,
+        linger_ms: int = 1000,
+        encoder: Encoder[Any] | None = None,
+    ) -> None:
         self.address = address
-        self._encoder = MessageEncoder(address.token)
+        self._encoder = encoder or _full_encoder(address.token)
         self._socket = _new_socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED)
         self._socket.setsockopt(zmq.LINGER, linger_ms)
@@ -71,7 +83,7 @@ class Sender:
             self._socket.curve_serverkey = address.public_key
             self._socket.connect(address.tcp)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Any) -> None:
         """Returns at once. Long arrays must not change until the receiver has them.
 
         Raises MessageError if the message cannot travel, and PeerGone.
@@ -88,14 +100,14 @@ class Sender:
 class _Inbox:
     """The socket of a receiver, and the messages in it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, decoder: Decoder[Any] | None = None) -> None:
         self._socket = _new_socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVED)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES + CURVE_BYTES)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self._folder = SocketFolder()
         self.address = self._bind(host)
-        self._decoder = MessageDecoder()
+        self._decoder = decoder or _full_decoder()
 
     def _bind(self, host: Host) -> Address:
         """The Unix socket first: options concern what is bound after them."""
@@ -116,7 +128,7 @@ class _Inbox:
     def wait(self, milliseconds: int) -> None:
         self._socket.poll(milliseconds)
 
-    def messages(self, most: int) -> Iterator[Message]:
+    def messages(self, most: int) -> Iterator[Any]:
         """Up to `most` of the messages that are here; those of strangers count."""
         for _ in range(most):
             try:
@@ -125,7 +137,7 @@ class _Inbox:
                 return
             yield from self._decoded([frame.buffer for frame in frames])
 
-    def _decoded(self, frames: list[memoryview]) -> list[Message]:
+    def _decoded(self, frames: list[memoryview]) -> Sequence[Any]:
         if not secrets.compare_digest(bytes(frames[0][:TOKEN_BYTES]), self.address.token):
             return []
         try:
@@ -144,11 +156,17 @@ class _Inbox:
 
 
 class Receiver(Loop):
-    """Gives each message to `handle`, in the order of sending; in a thread of its own."""
+    """Gives each message to `handle`, in the order of sending; in a thread of its own.
+    `decoder`: by default that of all messages."""
 
-    def __init__(self, host: Host, handle: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        handle: Callable[[Any], None],
+        decoder: Decoder[Any] | None = None,
+    ) -> None:
         super().__init__()
-        self._inbox = _Inbox(host)
+        self._inbox = _Inbox(host, decoder)
         self.address = self._inbox.address
         self._handle = handle
 
@@ -177,7 +195,7 @@ class AsyncReceiver:
     def attach(
         self,
         loop: asyncio.AbstractEventLoop,
-        handle: Callable[[Message], None],
+        handle: Callable[[Any], None],
         failed: Callable[[Exception], None],
     ) -> None:
         """In the thread of `loop`."""

@@ -1,137 +1,163 @@
-"""Starts the workers of one engine as Ray actors, sends them messages, and ends them."""
+"""The workers of a running engine as one of its frontends sees them, whoever started them."""
 
 import asyncio
 import atexit
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import ray
 
-from antiphon.actors.address import Host
-from antiphon.actors.channel import AsyncReceiver, Sender
-from antiphon.actors.colocated_actor import ColocatedActor, encoder_beside
-from antiphon.actors.decoder_actor import DecoderActor
-from antiphon.actors.encoder_actor import EncoderActor
-from antiphon.actors.messages import Attach, Detach, Member, Message
-from antiphon.actors.placement import Placement, place
+from antiphon.actors.address import Address, Host
+from antiphon.actors.blueprint import Started
+from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
+from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
+from antiphon.actors.processes import Spot, why_gone
+from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
+from antiphon.actors.supervisor import Attachment
 from antiphon.actors.workers import Handle, Workers
-from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, EngineDeadError
-from antiphon.config.options import EngineConfig
-from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
-CHECK_SECONDS = 0.2  # how often a start checks whether it was given up
-
-# One start at a time: each engine asks for the CPUs and GPUs that the ones before have left.
-_starting = threading.Lock()
-
-
-class StartGivenUp(Exception):
-    """No caller waits for these workers any more."""
+END_SECONDS = 3.0  # for the supervisor to end its workers
+CLOSED = "the process that started the engine has closed it"
 
 
 class RayWorkers(Workers):
-    """Workers as Ray actors, made by `launch`. They keep this process connected to Ray until they
-    are closed."""
+    """Made by `launch`, or by `attach` for an engine that another process has started. They keep
+    this process connected to Ray until they are closed.
 
-    def __init__(self, placement: Placement, config: EngineConfig) -> None:
-        # PASSIVE: two OpenMP pools (torch's and Numba's) share a worker's cores, and threads that
-        # spin while they wait would starve each other.
-        remote = ray.remote(
-            runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
-            concurrency_groups={"watch": 1},
-            max_restarts=0,
-            num_cpus=placement.cpus,
-            num_gpus=placement.gpu_share,
-        )
-        encoders = 0 if placement.colocated else config.encoder.replicas
-        self.encoders = {f"encoder-{i}": remote(EncoderActor).remote() for i in range(encoders)}
-        decoder = remote(ColocatedActor if placement.colocated else DecoderActor)
-        self.decoders = {f"decoder-{i}": decoder.remote() for i in range(config.decoder.replicas)}
-        self.colocated = placement.colocated
-        self.info = {"placement": "colocated" if placement.colocated else "disaggregated"}
-        self._members: list[Member] = []
+    `started`: the first processes of an engine that this process has started; it ends with them.
+    """
+
+    def __init__(
+        self, supervisor: Any, attachment: Attachment, started: Iterable[Started] | None = None
+    ) -> None:
+        self.members = attachment.members
+        self.info = attachment.info
+        self.colocated = attachment.blueprint.placement.colocated
+        self._supervisor, self._supervisor_address = supervisor, attachment.address
+        self._started = None if started is None else list(started)
         self._receiver: AsyncReceiver | None = None
-        self._senders: dict[str, Sender] = {}
+        self._senders: dict[str, Sender] = {}  # by worker; those of one process share one
         self._frontend = ""
         self._closing, self._closed = threading.Lock(), False
         self._pid = os.getpid()
         atexit.register(self.close)  # Ray's own exit would wait ten seconds for the workers
 
-    @property
-    def all(self) -> list[Any]:
-        return [*self.encoders.values(), *self.decoders.values()]
-
-    # ------------------------------------------------------------------ start and end
-
-    def load(
-        self,
-        model: ModelConfig,
-        config: EngineConfig,
-        rules: TimestampRules | None,
-        gpu_share: float,
-        wait: Callable[[list[Any]], list[Any]],
-    ) -> None:
-        """Loads all weights in parallel. `wait` returns the results of calls."""
-        calls = [
-            worker.load.remote(Incarnation(name, 0), model, config, gpu_share)
-            for name, worker in self.encoders.items()
-        ]
-        calls += [
-            worker.load.remote(Incarnation(name, 0), model, config, rules, gpu_share)
-            for name, worker in self.decoders.items()
-        ]
-        info = wait(calls)
-        self.info |= {**info[0], **info[-1]}
-
-    def connect(self, wait: Callable[[list[Any]], list[Any]]) -> None:
-        """Connects the workers with each other, and starts them."""
-        addresses = wait([worker.listen.remote() for worker in self.all])
-        names = [*self.encoders, *self.decoders]
-        self._members = [
-            Member(name, "encoder" if name in self.encoders else "decoder", 0, address)
-            for name, address in zip(names, addresses, strict=True)
-        ]
-        if self.colocated:  # the encoder in a decoder's process receives at its address
-            self._members += [
-                Member(encoder_beside(member.name), "encoder", 0, member.address)
-                for member in self._members
-            ]
-        wait([worker.connect.remote(self._members) for worker in self.all])
+    # ------------------------------------------------------------------ messages
 
     def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
-        host = Host.here()
-        self._frontend, self._failed = frontend, loop.create_future()
-        self._receiver = receiver = AsyncReceiver(host)
-        senders: dict[Any, Sender] = {}  # workers of one process share a receiver
-        for member in self._members:
-            assert member.address is not None
-            if member.address not in senders:
-                senders[member.address] = Sender(member.address, host.node)
-                senders[member.address].send(Attach(frontend, receiver.address))
-            self._senders[member.name] = senders[member.address]
-        receiver.attach(loop, cast("Callable[[Message], None]", handle), self._note_failure)
+        self._host, self._frontend, self._handle = Host.here(), frontend, handle
+        self._failed = loop.create_future()
+        self._receiver = AsyncReceiver(self._host)
+        self._connect()
+        receive = cast("Handle", self._receive)
+        self._receiver.attach(loop, receive, self._note_failure)
+        self._attached = self._supervisor.attach.remote(frontend, self._receiver.address)
+        self._pulse = Pulse(Incarnation(frontend, 0), self._supervisor_address, lambda: ({}, b""))
+        self._pulse.start()
+
+    def _receive(self, message: FrontendMessage) -> None:
+        if isinstance(message, Members):
+            self._log_deaths(message.members)
+            self.members = message.members
+            self._connect()
+        self._handle(message)
+
+    def _log_deaths(self, members: Iterable[Member]) -> None:
+        """Here too: the supervisor's own log is among those of Ray."""
+        now = {member.name: member for member in members}
+        for before in self.members:
+            after = now.get(before.name)
+            if after is None or not before.alive or before.draining:
+                continue
+            if not after.alive or after.epoch != before.epoch:
+                incarnation = Incarnation(before.name, before.epoch)
+                logger.warning("%s ended: %s", incarnation, after.ended)
+
+    def _connect(self) -> None:
+        """Connects with workers that have come, and leaves those that are gone."""
+        assert self._receiver is not None
+        known = {sender.address: sender for sender in self._senders.values()}
+        senders: dict[Address, Sender] = {}
+        self._senders = {}
+        for member in self.members:
+            if (address := member.address) is None:
+                continue
+            if address not in senders:
+                sender = known.pop(address) if address in known else self._introduced(address)
+                senders[address] = sender
+            self._senders[member.name] = senders[address]
+        for sender in known.values():
+            sender.close()
+
+    def _introduced(self, address: Address) -> Sender:
+        assert self._receiver is not None
+        sender = Sender(address, self._host.node)
+        sender.send(Attach(self._frontend, self._receiver.address))
+        return sender
+
+    def send(self, worker: str, message: Message) -> None:
+        if (sender := self._senders.get(worker)) is None:
+            raise PeerGone(f"{worker} is not running")
+        sender.send(message)
 
     def _note_failure(self, error: Exception) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
 
+    # ------------------------------------------------------------------ health
+
+    async def watch(self) -> None:
+        ending = asyncio.ensure_future(self._ending())
+        try:
+            await asyncio.wait([ending, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+        if self._failed.done():
+            self._failed.result()  # raises the error
+        raise EngineDeadError(ending.result())
+
+    async def _ending(self) -> str:
+        """Why the engine can't go on, as soon as its supervisor knows or is gone."""
+        try:
+            return str(await self._attached)
+        except ray.exceptions.RayError as error:
+            return (
+                f"the engine's supervisor ended, as does one whose starter ends: {why_gone(error)}"
+            )
+
+    async def stats(self) -> list[dict[str, int]]:
+        return cast("list[dict[str, int]]", await self._supervisor.stats.remote())
+
+    async def processes(self) -> dict[str, Spot]:
+        """Where the process of each running worker is."""
+        return cast("dict[str, Spot]", await self._supervisor.processes.remote())
+
+    async def scale(self, role: str, count: int) -> None:
+        """As `Supervisor.scale`."""
+        try:
+            await self._supervisor.scale.remote(role, count)
+        except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
+            raise getattr(error, "cause", error) from None
+
+    # ------------------------------------------------------------------ end
+
     def detach(self) -> None:
         for sender in dict.fromkeys(self._senders.values()):
-            sender.send(Detach(self._frontend))
+            with suppress(PeerGone):
+                sender.send(Detach(self._frontend))
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
+            self._pulse.closing.set()
         self._senders, self._receiver = {}, None
 
     def close(self) -> None:
@@ -143,100 +169,18 @@ class RayWorkers(Workers):
         if os.getpid() != self._pid:
             return  # a copy in a forked child: the workers belong to its parent
         if ray.is_initialized():  # a call after the program left Ray would start another one
-            for worker in self.all:
-                ray.kill(worker, no_restart=True)
+            self._leave() if self._started is None else self._end(self._started)
         session.leave()
 
-    def send(self, worker: str, message: Message) -> None:
-        self._senders[worker].send(message)
+    def _leave(self) -> None:
+        """The engine goes on for its other frontends."""
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._supervisor.detach.remote(self._frontend), timeout=END_SECONDS)
 
-    # ------------------------------------------------------------------ health
-
-    async def watch(self) -> None:
-        watches = [asyncio.ensure_future(_ending(worker)) for worker in self.all]
+    def _end(self, started: Iterable[Started]) -> None:
         try:
-            await asyncio.wait([*watches, self._failed], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for watch in watches:
-                watch.cancel()
-        if self._failed.done():
-            self._failed.result()  # raises the error
-        raise next(
-            EngineDeadError(watch.result())
-            for watch in watches
-            if watch.done() and not watch.cancelled()
-        )
-
-    async def stats(self) -> list[dict[str, int]]:
-        return list(
-            await asyncio.gather(*(worker.stats.remote() for worker in self.decoders.values()))
-        )
-
-
-async def _ending(worker: Any) -> str:
-    """Waits until a worker ends, and returns a sentence that says why."""
-    try:
-        await worker.watch.options(concurrency_group="watch").remote()
-    except ray.exceptions.RayTaskError as failure:
-        return f"a worker ended: {failure.cause}"
-    except ray.exceptions.RayError as failure:
-        reason = str(failure).strip().splitlines()[-1]
-        return f"a worker process is gone: {reason.partition(' Some common causes')[0]}"
-    return "a worker stopped"
-
-
-def launch(
-    model: ModelConfig,
-    config: EngineConfig,
-    rules: TimestampRules | None,
-    given_up: threading.Event,
-) -> RayWorkers:
-    """Joins or starts Ray, starts all workers and loads them.
-
-    Raises ConfigurationError if they don't fit the cluster, what their loading raised, and
-    StartGivenUp soon after `given_up` was set. Nothing is left running then.
-    """
-    with ExitStack() as undo:
-        session.join(config.workers.address)
-        undo.callback(session.leave)
-        with _starting:
-            if given_up.is_set():
-                raise StartGivenUp
-            placement = place(config)
-            workers = RayWorkers(placement, config)
-            undo.pop_all()  # closing the workers leaves Ray too
-            undo.callback(workers.close)
-            wait = partial(results, config=config, given_up=given_up)
-            workers.load(model, config, rules, placement.gpu_share, wait)
-            workers.connect(wait)
-        undo.pop_all()
-    return workers
-
-
-def results(calls: list[Any], config: EngineConfig, given_up: threading.Event) -> list[Any]:
-    """The results of Ray calls, in their order. Raises the first error, EngineDeadError after
-    `startup_timeout`, and StartGivenUp."""
-    timeout = config.workers.startup_timeout
-    deadline = time.monotonic() + timeout
-    pending = calls
-    while pending:
-        if given_up.is_set():
-            raise StartGivenUp
-        if time.monotonic() > deadline:
-            raise EngineDeadError(
-                f"the workers did not start within {timeout:g} s: "
-                "raise startup_timeout, or free resources in the cluster"
-            )
-        done, pending = ray.wait(pending, num_returns=1, timeout=CHECK_SECONDS)
-        _get(done)
-    return _get(calls)
-
-
-def _get(calls: list[Any]) -> list[Any]:
-    try:
-        values: list[Any] = ray.get(calls)
-        return values
-    except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
-        raise getattr(error, "cause", error) from None
-    except ray.exceptions.RayError as error:
-        raise EngineDeadError(f"a worker failed while it started: {error}") from error
+            ray.get(self._supervisor.end.remote(CLOSED), timeout=END_SECONDS)
+        except ray.exceptions.RayError:  # it is gone itself: those that it started go with it
+            for process in started:
+                ray.kill(process.handle, no_restart=True)
+        ray.kill(self._supervisor, no_restart=True)

@@ -49,5 +49,11 @@ class DecoderActor(WorkerActor):
     def receive(self, message: Message) -> None:
         self.decoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
 
+    def load_report(self) -> dict[str, float]:
+        return self.decoder.load_report()
+
+    def held(self) -> bytes:
+        return self.decoder.held()
+
     def stats(self) -> dict[str, int]:
         return self.decoder.stats()

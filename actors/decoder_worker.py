@@ -1,10 +1,13 @@
 """The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     Attach,
@@ -25,8 +28,9 @@ from antiphon.actors.messages import (
 )
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.replica import DecoderReplica, describe
+from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
@@ -39,6 +43,7 @@ from antiphon.scheduler.request import (
     RequestState,
     StepOutput,
 )
+from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +86,15 @@ class DecoderWorker(Worker[DecoderMessage]):
             "kv_pages_available": scheduler.pages.num_available,
         }
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
+
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in requests."""
+        scheduler = self.replica.scheduler
+        return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
+
+    def held(self) -> bytes:
+        """As `WorkerActor.held`: of the keys in the cross-attention cache."""
+        return sketch(self.replica.scheduler.pages.keys)
 
     def connect(self, links: Links) -> None:
         """Starts the loop. `links`: encoders by the names in requests, and frontends."""
@@ -134,13 +148,62 @@ class DecoderWorker(Worker[DecoderMessage]):
             logger.exception("request %s was not accepted", request.id)
             self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
 
+    def refuse(self, message: DecoderMessage, error: Exception) -> None:
+        match message:
+            case Cancel(request_id) | Stop(request_id):
+                self._end(request_id, f"failed while it ended: {describe(error)}")
+            case HiddenStates(keys) | Withdrawn(keys):
+                self._fail_waiting(keys, error)
+            case EncodeFailed(key):
+                self._fail_waiting((key,), error)
+
+    def _fail_waiting(self, keys: Sequence[str], error: Exception) -> None:
+        """Fails the requests that wait for the hidden states of `keys`."""
+        sentence = f"its hidden states could not be taken in: {describe(error)}"
+        for request in self.replica.scheduler.encodes.waiting(keys):
+            self._end(request.id, sentence)
+
+    def _end(self, request_id: RequestId, error: str) -> None:
+        """Fails a request, whatever is wrong with it."""
+        scheduler = self.replica.scheduler
+        if (request := scheduler.requests.get(request_id)) is None:
+            return
+        try:
+            scheduler.finish(request, RequestState.FAILED, error=error)
+        except Exception:
+            logger.exception("request %s could not be ended properly", request_id)
+            scheduler.requests.pop(request_id, None)
+            self._send(_failed(request_id, error))
+
     def run_once(self) -> None:
         for output in self.replica.step():
             self._send(output)
 
     def _send(self, output: StepOutput) -> None:
         output.sender = self.incarnation
-        self._links.send(output.frontend, Output(output))
+        try:
+            self._links.send(output.frontend, Output(output))
+        except MessageError as error:
+            self._send_singly(output, error)
+
+    def _send_singly(self, output: StepOutput, error: MessageError) -> None:
+        """One message for each end, and one for the tokens: what cannot travel harms no other."""
+        logger.error("an output cannot travel in one message", exc_info=error)
+        tokens = replace(output, finished=[])
+        parts = [tokens, *(StepOutput(output.frontend, finished=[end]) for end in output.finished)]
+        for part in parts:
+            part.sender = self.incarnation
+            try:
+                self._links.send(part.frontend, Output(part))
+            except MessageError as fault:
+                for end in part.finished:
+                    request_id = RequestId(part.frontend, end.number)
+                    failed = _failed(request_id, f"its result cannot travel: {describe(fault)}")
+                    failed.sender = self.incarnation
+                    self._links.send(part.frontend, Output(failed))
+
+    def _probe(self) -> None:
+        self.replica.runner.probe()
 
     @property
     def device(self) -> torch.device:

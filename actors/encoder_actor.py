@@ -27,3 +27,6 @@ class EncoderActor(WorkerActor):
 
     def receive(self, message: Message) -> None:
         self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
+
+    def load_report(self) -> dict[str, float]:
+        return self.encoder.load_report()

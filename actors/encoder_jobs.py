@@ -7,7 +7,7 @@ here; when it does not come soon, the worker asks for it.
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -49,6 +49,11 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def num_tokens(self) -> int:
+        """Of all its jobs. From any thread."""
+        return sum(job.num_tokens for job in list(self._jobs))
+
     def __contains__(self, key: str) -> bool:
         return any(job.key == key for job in self._jobs)
 
@@ -66,9 +71,15 @@ class _Lacking:
     """Jobs for one input that is not here. `asking`: frontends that may hold it, the first one is
     asked next. `ask_at`: when."""
 
-    jobs: list[EncodeJob]
-    asking: deque[str]
     ask_at: float
+    jobs: list[EncodeJob] = field(default_factory=list)
+    asking: deque[str] = field(default_factory=deque)
+
+    def add(self, job: EncodeJob) -> None:
+        self.jobs.append(job)
+        for frontend in job.frontends:
+            if frontend not in self.asking:
+                self.asking.append(frontend)
 
 
 class EncoderJobs:
@@ -98,10 +109,10 @@ class EncoderJobs:
             if job.key in self._held:
                 self.ready.extend([job])
             elif (lacking := self._lacking.get(job.key)) is not None:
-                lacking.jobs.append(job)
-                lacking.asking.extend(set(job.frontends).difference(lacking.asking))
+                lacking.add(job)
             else:
-                self._lacking[job.key] = _Lacking([job], deque(job.frontends), now + ASK_SECONDS)
+                self._lacking[job.key] = lacking = _Lacking(now + ASK_SECONDS)
+                lacking.add(job)
 
     def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
         """Removes the jobs of one forward, and returns them with their inputs. These are let go

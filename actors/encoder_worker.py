@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from antiphon.actors.encoder_jobs import EncoderJobs
+from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     Attach,
@@ -26,12 +27,12 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.runtime.device import probe
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,16 @@ class EncoderWorker(Worker[EncoderMessage]):
         super().__init__()
         self.incarnation = incarnation
         self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
+        self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self._in_flight: deque[_Launched] = deque()
         self._links = Links()
         self.runner = EncoderRunner(model, config)
+
+    def load_report(self) -> dict[str, float]:
+        """As `WorkerActor.load_report`, in tokens: two batches keep it busy."""
+        tokens = self._jobs.ready.num_tokens
+        tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
+        return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
 
     @property
     def info(self) -> dict[str, Any]:
@@ -100,6 +108,11 @@ class EncoderWorker(Worker[EncoderMessage]):
                 self._links.handle(message)
             case _:
                 assert_never(message)
+
+    def refuse(self, message: EncoderMessage, error: Exception) -> None:
+        if isinstance(message, Encode):
+            for job in message.jobs:
+                self._fail(job, f"the encoder could not take its job: {describe(error)}")
 
     def run_once(self) -> None:
         for frontend, keys in self._jobs.to_ask().items():
@@ -143,13 +156,9 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
-            return self._fail(jobs[0], f"the encoder failed: {type(error).__name__}: {error}")
+            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
-
-    def _probe(self) -> None:
-        """Raises if the device is unusable after an error."""
-        probe(self.device)
 
     def _finish(self, launched: _Launched) -> None:
         """Waits for a batch and sends it to other processes. Raises the device's error, which ends
@@ -162,8 +171,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Sends the hidden states to the decoders in this process, or to the other ones."""
         for decoder in {job.decoder for job in launched.jobs}:
             peer = self._links.peer(decoder)
-            if peer is not None and peer.in_this_process == in_this_process:
+            if peer is None or peer.in_this_process != in_this_process:
+                continue
+            try:
                 self._links.send(decoder, self._hidden_for(decoder, launched))
+            except MessageError as error:
+                for job in launched.jobs:
+                    if job.decoder == decoder:
+                        self._fail(job, f"its hidden states cannot travel: {error}")
 
     def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
         """A batch's hidden states that one decoder wants: the batch itself if it wants all."""

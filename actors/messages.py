@@ -3,7 +3,8 @@
 Each process has one inbox, and each worker one `handle(message)`, which tells messages apart with
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
 message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
-`Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`.
+`Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; the messages about members have
+a file of their own, which needs no torch.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -13,43 +14,13 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from antiphon.actors.address import Address
+from antiphon.actors.member_messages import Attach as Attach
+from antiphon.actors.member_messages import Detach as Detach
+from antiphon.actors.member_messages import Heartbeat as Heartbeat
+from antiphon.actors.member_messages import Member as Member
+from antiphon.actors.member_messages import Members as Members
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
-
-# ---------------------------------------------------------------------- to every worker
-
-
-class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A frontend says where it receives, before its first request."""
-
-    frontend: str
-    address: Address
-
-
-class Detach(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A frontend is gone: nothing is sent to it any more, and its inputs are dropped."""
-
-    frontend: str
-
-
-class Member(msgspec.Struct, frozen=True, array_like=True):
-    """A worker as the supervisor knows it. `load`: counters of its last heartbeat. `address` is
-    None for a worker of this process."""
-
-    name: str
-    role: str  # "encoder", "decoder"; a colocated process has one member of each
-    epoch: int
-    address: Address | None
-    alive: bool = True
-    load: dict[str, float] = {}
-
-
-class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """All members of the engine, whenever one of them has changed."""
-
-    members: list[Member]
-
 
 # ---------------------------------------------------------------------- frontend to decoder
 
@@ -170,14 +141,6 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What happened to one frontend's requests in a step of a decoder worker."""
 
     output: StepOutput
-
-
-class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Sent by a worker's own loop. `held`: a compact sketch of the content keys it holds."""
-
-    sender: Incarnation
-    load: dict[str, float]
-    held: bytes = b""
 
 
 Command = Submit | Cancel | Stop

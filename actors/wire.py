@@ -11,7 +11,6 @@ refuse larger ones: what strangers send is held in memory until it is looked at.
 import dataclasses
 import math
 import operator
-import struct
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,24 +20,15 @@ import numpy as np
 import torch
 
 from antiphon.actors import messages
-from antiphon.config.errors import AntiphonError
+from antiphon.actors.frames import MAX_FRAME_BYTES, PREFIX, TOKEN_BYTES, Buffer, MessageError
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request
 
-TOKEN_BYTES = 16
-MAX_FRAME_BYTES = 4 << 20  # holds 60 s of sound at 16 kHz: inputs travel in one piece
 MAX_MESSAGE_BYTES = 2 << 30  # an encoder batch of 64k tokens of a model 8192 wide, in float32
 SHORT_BYTES = 512  # a frame of its own costs as much as copying twice this
 COMPARED_BYTES = 64 << 10  # arrays up to this size are compared by content, larger ones by place
 NUMPY_EXTENSION, TORCH_EXTENSION = 1, 2
 NUMBER_KINDS = "biufc"  # of numpy's dtypes: flags, whole numbers, floats, complex numbers
-
-Buffer = bytes | bytearray | memoryview
-_PREFIX = struct.Struct(f"<{TOKEN_BYTES}sI")
-
-
-class MessageError(AntiphonError):
-    """A message cannot be encoded, or its frames are no message."""
 
 
 # ---------------------------------------------------------------------- requests
@@ -113,8 +103,8 @@ class MessageEncoder:
         size = len(head) + sum(len(frame) for frame in self._frames)
         if size > MAX_MESSAGE_BYTES:
             raise ValueError(f"{size} bytes are over the {MAX_MESSAGE_BYTES} of one message")
-        pieces = _pieces(memoryview(head), MAX_FRAME_BYTES - _PREFIX.size)
-        first = _PREFIX.pack(self._token, len(pieces)) + pieces[0]
+        pieces = _pieces(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
+        first = PREFIX.pack(self._token, len(pieces)) + pieces[0]
         return [first, *pieces[1:], *self._frames]
 
     def _extension(self, value: Any) -> Any:
@@ -188,8 +178,8 @@ class MessageDecoder:
         """The message in these frames. A request that cannot be decoded is replaced by an
         `Unreadable`. Arrays share the frames' memory. Raises MessageError."""
         try:
-            _, count = _PREFIX.unpack_from(frames[0])
-            head = frames[0][_PREFIX.size :]
+            _, count = PREFIX.unpack_from(frames[0])
+            head = frames[0][PREFIX.size :]
             if count > 1:
                 head = memoryview(b"".join([head, *frames[1:count]]))
             self._frames = frames[count:]

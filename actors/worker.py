@@ -1,4 +1,4 @@
-"""Threads that work until they are closed, and the loop that encoder and decoder workers share.
+"""The loop that encoder and decoder workers share.
 
 These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or both workers.
 """
@@ -6,11 +6,14 @@ These are plain objects; `actors/*_actor.py` has the Ray actors that hold one or
 import logging
 import os
 import queue
-import threading
-from abc import ABC, abstractmethod
+import time
+from abc import abstractmethod
 from typing import Generic, TypeVar
 
 import torch
+
+from antiphon.actors.loop import Loop
+from antiphon.runtime.device import probe
 
 logger = logging.getLogger(__name__)
 
@@ -20,52 +23,20 @@ POLL_SECONDS = 5e-5  # poll timeout of a loop that waits for the device
 Message = TypeVar("Message")
 
 
-class Loop(ABC):
-    """A thread that runs `loop` until it is closed. `failure`: the error that ended it early."""
-
-    def __init__(self) -> None:
-        self.closing = threading.Event()
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self, timeout: float = 5.0) -> None:
-        """Waits up to `timeout` seconds for the thread to finish what it is doing."""
-        self.closing.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        try:
-            self.loop()
-        except BaseException as error:
-            logger.exception("%s ended", type(self).__name__)
-            self.failure = error
-
-    @abstractmethod
-    def loop(self) -> None:
-        """Runs in the thread, and returns soon after `closing` is set."""
-
-
 class Worker(Loop, Generic[Message]):
     """Handles messages and computes, in turn, on a CUDA stream of its own.
 
-    An error in a step, an encoder batch or arriving hidden states ends only the requests concerned.
-    The worker then probes its device. If the device is unusable, the error leaves the loop, as does
-    any error outside those places, and the engine sees that the worker died. A worker that stayed
-    alive would fail fast, look idle and draw all traffic.
+    An error in a message, a step or an encoder batch ends only the requests concerned. The worker
+    then probes its device. If the device is unusable, the error leaves the loop, as does any error
+    outside those places, and the engine sees that the worker died. A worker that stayed alive would
+    fail fast, look idle and draw all traffic.
     """
 
     in_this_process = True  # as a peer of another worker
 
     def __init__(self) -> None:
         super().__init__()
+        self.turned_at = time.monotonic()  # when the loop last came round
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def send(self, message: Message) -> None:
@@ -78,6 +49,7 @@ class Worker(Loop, Generic[Message]):
             stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
+                self.turned_at = time.monotonic()
                 self._drain()
                 self.run_once()
 
@@ -87,10 +59,22 @@ class Worker(Loop, Generic[Message]):
         try:
             message = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
             while True:
-                self.handle(message)
+                self._handle_guarded(message)
                 message = self.inbox.get_nowait()
         except queue.Empty:
             return
+
+    def _handle_guarded(self, message: Message) -> None:
+        try:
+            self.handle(message)
+        except Exception as error:  # unforeseen: it must not end the loop that serves everybody
+            self._probe()
+            logger.exception("%s could not be handled", type(message).__name__)
+            self.refuse(message, error)
+
+    def _probe(self) -> None:
+        """Raises if the device is unusable after an error."""
+        probe(self.device)
 
     @property
     @abstractmethod
@@ -104,6 +88,10 @@ class Worker(Loop, Generic[Message]):
     @abstractmethod
     def handle(self, message: Message) -> None:
         """Acts on one message. In the worker's thread."""
+
+    @abstractmethod
+    def refuse(self, message: Message, error: Exception) -> None:
+        """Ends what depends on a message whose handling raised `error`."""
 
     @abstractmethod
     def run_once(self) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from antiphon.actors.messages import FrontendMessage, Message
+from antiphon.actors.messages import FrontendMessage, Member, Message
 
 Handle = Callable[[FrontendMessage], None]
 
@@ -15,10 +15,12 @@ class Workers(ABC):
     the workers.
 
     `info`: the placement, and for each half its device, dtype and attention backend.
-    `colocated`: whether each decoder has its own encoder in its process.
+    `colocated`: whether each decoder has its own encoder in its process. `members`: the workers, as
+    far as a supervisor has told of them.
     """
 
     info: dict[str, Any]
+    members: Sequence[Member] = ()
     colocated: bool
 
     @abstractmethod

@@ -90,3 +90,10 @@ def nearest(name: str, valid: list[str]) -> str:
 
     close = get_close_matches(name, valid, n=1, cutoff=0.75)
     return f" Did you mean '{close[0]}'?" if close else f" Valid names: {', '.join(sorted(valid))}."
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an error, for the sentence that a request ends with. Always valid text: a
+    message may quote what a caller gave."""
+    text = f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

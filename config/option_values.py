@@ -11,8 +11,9 @@ from antiphon.config.foreign import shown
 from antiphon.config.foreign_options import option_value, remedy
 
 
-def checked(name: str, annotation: Any, value: Any) -> Any:
-    """The value as a plain str, bool, int or float. Numbers must be above 0.
+def checked(name: str, annotation: Any, value: Any, least: int = 1) -> Any:
+    """The value as a plain str, bool, int or float. Whole numbers must be at least `least`, other
+    numbers above 0.
 
     Takes other engines' spellings (`option_value`) and numpy's scalars. Raises
     ConfigurationError for a value of another type or outside the choices of a Literal.
@@ -32,7 +33,7 @@ def checked(name: str, annotation: Any, value: Any) -> Any:
         if not isinstance(own, str) or not own:
             raise ConfigurationError(f"{name} must be a text that is not empty, not {shown(own)}")
         return own
-    return _whole_number(name, own) if int in kinds else _number(name, own)
+    return _whole_number(name, own, least) if int in kinds else _number(name, own)
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -41,13 +42,15 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _whole_number(name: str, value: Any) -> int:
+def _whole_number(name: str, value: Any, least: int) -> int:
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = 0
-    if not 0 < number < 2**31:
-        raise ConfigurationError(f"{name} must be a whole number above 0, not {shown(value)}")
+        number = -1
+    if not least <= number < 2**31:
+        raise ConfigurationError(
+            f"{name} must be a whole number above {least - 1}, not {shown(value)}"
+        )
     return number
 
 

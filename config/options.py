@@ -15,10 +15,12 @@ from antiphon.config.foreign import refusal, shown
 from antiphon.config.option_values import checked
 
 
-def _option(default: Any, meaning: str, *, prefixed: bool = False) -> Any:
+def _option(default: Any, meaning: str, *, prefixed: bool = False, least: int = 1) -> Any:
     """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users
-    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`)."""
-    return field(default=default, metadata={"meaning": meaning, "prefixed": prefixed})
+    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`). `least`:
+    the smallest whole number that it takes."""
+    metadata = {"meaning": meaning, "prefixed": prefixed, "least": least}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class HalfOptions:
         "auto", "`antiphon info` lists those that are usable here", prefixed=True
     )
     replicas: int = _option(1, "workers of this half", prefixed=True)
+    min_replicas: int | None = _option(
+        None, "the pool shrinks to so many when idle; by default never", prefixed=True
+    )
+    max_replicas: int | None = _option(
+        None, "the pool grows to so many when requests wait; by default never", prefixed=True
+    )
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most replicas."""
+        least = self.replicas if self.min_replicas is None else self.min_replicas
+        return least, self.replicas if self.max_replicas is None else self.max_replicas
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,20 @@ class WorkerOptions:
         None, "torch threads of each worker on a CPU; by default all cores"
     )
     startup_timeout: float = _option(300.0, "seconds for all workers to load")
+    name: str | None = _option(
+        None, "of the engine: other processes share its workers with `Engine.attach(name)`"
+    )
+    max_restarts: int = _option(
+        5, "restarts of one worker within ten minutes; more, and it is given up", least=0
+    )
+    heartbeat_timeout: float = _option(
+        2.0, "seconds without a sign of life until a worker is killed and started again"
+    )
+    hang_timeout: float | None = _option(
+        None,
+        "the same for a worker whose loop stands still; by default 2 on a GPU, and 600 on a CPU, "
+        "where one batch may take minutes",
+    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +167,7 @@ class Option:
     annotation: Any
     default: Any
     meaning: str
+    least: int  # of a whole number
 
 
 _SECTIONS: dict[str, Any] = {part.name: part.default_factory for part in fields(EngineConfig)}
@@ -158,6 +187,7 @@ def _table() -> dict[str, Option]:
                     annotation=annotations[entry.name],
                     default=entry.default,
                     meaning=entry.metadata["meaning"],
+                    least=entry.metadata["least"],
                 )
             )
     return {option.name: option for option in options}
@@ -190,11 +220,23 @@ def resolve(
     for name, value in values.items():
         if value is not None:
             option = OPTIONS[name]
-            sections[option.section][option.field] = checked(name, option.annotation, value)
+            checked_value = checked(name, option.annotation, value, option.least)
+            sections[option.section][option.field] = checked_value
     config = EngineConfig(**{name: _SECTIONS[name](**part) for name, part in sections.items()})
+    for half in ("encoder", "decoder"):
+        _check_bounds(half, getattr(config, half))
     if not config.workers.ray:
         check_one_process(config)
     return config
+
+
+def _check_bounds(half: str, options: HalfOptions) -> None:
+    least, most = options.bounds
+    if not least <= options.replicas <= most:
+        raise ConfigurationError(
+            f"{half}_min_replicas={least}, {half}_replicas={options.replicas} and "
+            f"{half}_max_replicas={most} must not fall"
+        )
 
 
 def check_one_process(config: EngineConfig) -> None:
@@ -202,6 +244,8 @@ def check_one_process(config: EngineConfig) -> None:
     replicas = {
         "encoder_replicas": config.encoder.replicas,
         "decoder_replicas": config.decoder.replicas,
+        "encoder_max_replicas": config.encoder.bounds[1],
+        "decoder_max_replicas": config.decoder.bounds[1],
     }
     for name, count in replicas.items():
         if count > 1:  # 0: of an encoder that the model lacks
@@ -211,6 +255,10 @@ def check_one_process(config: EngineConfig) -> None:
     if config.workers.placement == "disaggregated":
         raise ConfigurationError(
             "placement='disaggregated' needs a process for each half: leave out ray=False"
+        )
+    if config.workers.name is not None:
+        raise ConfigurationError(
+            f"ray=False: no other process can attach to name={config.workers.name!r}; leave out one"
         )
     if config.workers.address is not None:
         raise ConfigurationError(

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from antiphon.attention.interface import PlannedAttention
+from antiphon.decoder.step_attention import PlannedAttentions
 from antiphon.decoder.step_inputs import InputBuffer
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
@@ -27,8 +27,6 @@ LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
 LEAST_READOUTS = 4  # that a graph for prompts has room for
 
-# Causal, and cross where the decoder has it.
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 
@@ -59,6 +57,7 @@ class EagerReason(StrEnum):
     """Why a step is launched kernel by kernel."""
 
     NO_GRAPHS = "no_graphs"  # a CPU, `enforce_eager`, or an attention backend without graphs
+    EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
     READOUTS = "readouts"  # more than GRAPH_READOUTS
@@ -80,6 +79,8 @@ class GraphChoice:
 def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
     """The smallest of `shapes` that holds `plan` with its padding, which is one token for each
     sequence that the step has less than the graph."""
+    if plan.embeddings:
+        return GraphChoice(None, EagerReason.EMBEDDINGS)
     if not shapes:
         return GraphChoice(None, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())

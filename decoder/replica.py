@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from antiphon.config.decoding_rules import TimestampRules
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.runner import DecoderRunner
@@ -183,8 +184,3 @@ def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
     )
-
-
-def describe(error: Exception) -> str:
-    """Type and message, for a request's error."""
-    return f"{type(error).__name__}: {error}"

@@ -31,8 +31,9 @@ class EncoderGraphs(Generic[B, S]):
         self._inputs, self._hidden = inputs, hidden
 
         def forward(shape: S) -> tuple[object, Work]:
-            metadata, rows = attention.plan(inputs.attention_batch(shape)), hidden[: shape.tokens]
-            return metadata, lambda: rows.copy_(model(inputs.embed(shape), attention, metadata))
+            batches, rows = inputs.attention_batches(shape), hidden[: shape.tokens]
+            plans = {name: attention.plan(batch) for name, batch in batches.items()}
+            return plans, lambda: rows.copy_(model(inputs.embed(shape), attention, plans))
 
         self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward)
         self.report = self._graphs.report

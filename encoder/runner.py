@@ -102,8 +102,11 @@ class EncoderRunner:
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             return self.graphs.replay(shape, batch)
-        metadata = self.attention.plan(FullBatch.of(batch.lengths, self.target.device))
-        hidden: torch.Tensor = self.model(self.frontend.embed(batch), self.attention, metadata)
+        plans = {
+            name: self.attention.plan(FullBatch.of(lengths, self.target.device))
+            for name, lengths in self.model.lengths(batch.lengths).items()
+        }
+        hidden: torch.Tensor = self.model(self.frontend.embed(batch), self.attention, plans)
         return hidden
 
     def choose_graph(self, batch: EncoderBatch) -> GraphShape | NoGraph:

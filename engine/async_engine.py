@@ -12,11 +12,12 @@ from typing import Any, ParamSpec, TypeVar
 from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
+from antiphon.engine.callers import one_caller
 from antiphon.engine.completion import completion_output
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.life import EngineLife
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
-from antiphon.engine.requests import OpenRequest
 from antiphon.engine.transcription import Transcriber
 from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.calls.options import (
@@ -67,26 +68,28 @@ class AsyncEngine(EngineLife):
         params, deadline = checked_params(params, sampling_params), Deadline(timeout)
         priority = checked_priority(priority)
         languages = (source_language, target_language)
-        async with (
-            deadline.limit(),
-            self._prepared(prompt, params, languages, priority, deadline) as (prepared, prompt_ids),
-        ):
-            samples = [
-                self.submit(
-                    prepared,
-                    prompt_ids,
-                    sample=sample,
-                    priority=priority,
-                    timeout=deadline.seconds_left,
-                )
-                for sample in range(params.n)
-            ]
-            ends = await self._wait_for_all(samples)
+        with one_caller():
+            async with (
+                deadline.limit(),
+                self._prepared(prompt, params, languages, priority, deadline) as prepared_prompt,
+            ):
+                samples = [
+                    self.submit(
+                        *prepared_prompt,
+                        sample=sample,
+                        priority=priority,
+                        timeout=deadline.seconds_left,
+                    )
+                    for sample in range(params.n)
+                ]
+                ends = await self._wait_for_all(samples)
         completions = [
             completion_output(self.inputs, opened, finished, index)
             for index, (opened, finished) in enumerate(zip(samples, ends, strict=True))
         ]
-        return RequestOutput(str(samples[0].request.id), prompt_ids, completions, ends[0].metrics)
+        return RequestOutput(
+            str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
+        )
 
     async def stream(
         self,

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from antiphon.config.errors import RequestExpired
 from antiphon.inputs.calls.transcription import checked_timeout
 
-GRACE_SECONDS = 0.25  # for the worker to end the request, as its error says more
+GRACE_SECONDS = 0.15  # for the worker to end the request, as its error says more
 
 
 class Deadline:

@@ -1,8 +1,12 @@
 """Sends requests to their decoder workers, and their inputs to the encoders that will use them."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from antiphon.actors.channel import PeerGone
 from antiphon.actors.messages import (
     Cancel,
     Input,
@@ -17,6 +21,8 @@ from antiphon.engine.kept_inputs import KeptInputs
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.request import Request
 from antiphon.scheduler.router import Route
+
+logger = logging.getLogger(__name__)
 
 NotSent = Callable[[Request, Exception], None]
 
@@ -62,20 +68,24 @@ class Dispatcher:
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
             if not is_full and not self.inputs.was_sent(media.key, encoder):
-                self._send(encoder, Input(self.frontend, media.key, media.payload))
-                self.inputs.note_sent(media.key, encoder)
+                self._send_input(encoder, media.key, media.payload)
+
+    def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
+        """If the encoder is gone, the one that is asked for the work will ask for the input."""
+        if self._reaches(encoder, Input(self.frontend, key, array)):
+            self.inputs.note_sent(key, encoder)
 
     def cancel(self, route: Route, request: Request) -> None:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
-            self._send(route.decoder, Cancel(request.id))
+            self._reaches(route.decoder, Cancel(request.id))
             self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
-            self._send(route.decoder, Stop(request.id))
+            self._reaches(route.decoder, Stop(request.id))
 
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and their encoders
@@ -86,7 +96,7 @@ class Dispatcher:
                 gone.setdefault(encoder, []).append(media.key)
         if self.workers is not None and not encoded:
             for encoder, keys in gone.items():
-                self._send(encoder, InputGone(self.frontend, tuple(keys)))
+                self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -107,6 +117,18 @@ class Dispatcher:
                 for request in requests:
                     self._submit(decoder, [request])
 
+    def _reaches(self, worker: str, message: Message) -> bool:
+        """Sends a message whose loss its worker makes up for: it asks again, or ends a request
+        later. False if it was not sent."""
+        try:
+            self._send(worker, message)
+        except PeerGone:
+            return False
+        except Exception:  # what watches the worker tells the callers if it is unusable
+            logger.exception("%s was not sent to %s", type(message).__name__, worker)
+            return False
+        return True
+
     def _send(self, worker: str, message: Message) -> None:
         assert self.workers is not None
         self.workers.send(worker, message)
@@ -122,7 +144,6 @@ class Dispatcher:
             if (array := self.inputs.get(key)) is None:
                 gone.append(key)
             else:
-                self._send(message.encoder, Input(self.frontend, key, array))
-                self.inputs.note_sent(key, message.encoder)
+                self._send_input(message.encoder, key, array)
         if gone:
-            self._send(message.encoder, InputGone(self.frontend, tuple(gone)))
+            self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))

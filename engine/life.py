@@ -17,7 +17,7 @@ from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import EngineDeadError
-from antiphon.config.options import resolve
+from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
@@ -40,10 +40,42 @@ class EngineLife:
 
     def __init__(self, model: str, **options: Any) -> None:
         config = resolve(model, options)
-        self.model = ModelConfig.load(config.model)
-        self.config = self.model.fitted(config)
-        if self.config.model.device == "cpu":  # only workers know the free memory of other devices
-            check_room(self.model, self.config)
+        model_config = ModelConfig.load(config.model)
+        config = model_config.fitted(config)
+        if config.model.device == "cpu":  # only workers know the free memory of other devices
+            check_room(model_config, config)
+        self._make(config, model_config)
+
+    @classmethod
+    async def attach(cls, name: str, *, address: str | None = None) -> Self:
+        """Shares the workers of an engine that another process, or this one, has started with this
+        `name`, and is started itself.
+
+        `address`: of the Ray cluster, as for an engine. Its close leaves the workers to the others;
+        they end with the engine that started them, and this one then raises EngineDeadError. Raises
+        ConfigurationError if no engine has this name, and CheckpointError if this machine lacks
+        the checkpoint's description and tokenizer.
+        """
+        from antiphon.actors.launch import find  # not above: Ray takes seconds to import
+
+        running = await asyncio.wrap_future(_in_own_thread(find, name, address))
+        engine = cls.__new__(cls)
+        try:
+            model = await asyncio.to_thread(ModelConfig.load, running.model_options)
+            engine._make(running.config, model, running.workers)
+        except BaseException:
+            running.leave()
+            raise
+        return await engine.start()
+
+    def _make(
+        self,
+        config: EngineConfig,
+        model: ModelConfig,
+        attached: Callable[[], Workers] | None = None,
+    ) -> None:
+        """`attached`: makes this engine's share of running workers."""
+        self.config, self.model, self._attached = config, model, attached
         self.inputs = InputProcessor(self.model, self.config.encoder.window)
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
@@ -121,12 +153,14 @@ class EngineLife:
         return self
 
     def _launch(self, given_up: threading.Event) -> Workers:
+        if self._attached is not None:
+            return self._attached()
         rules = self.inputs.whisper.rules() if self.inputs.whisper else None
         if not self.config.workers.ray:
             from antiphon.actors.local import LocalWorkers  # not above: it does not need Ray
 
             return LocalWorkers(self.model, self.config, rules)
-        from antiphon.actors.cluster import launch  # not above: Ray takes seconds to import
+        from antiphon.actors.launch import launch  # not above: Ray takes seconds to import
 
         return launch(self.model, self.config, rules, given_up)
 

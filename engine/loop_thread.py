@@ -1,6 +1,7 @@
 """An event loop in a thread of its own, and calls into it from other threads."""
 
 import asyncio
+import logging
 import os
 import queue
 import sys
@@ -16,7 +17,10 @@ from antiphon.config.errors import (
     EngineDeadError,
     RequestFailed,
 )
+from antiphon.engine.callers import as_one_caller
 from antiphon.runtime.forks import REMEDY
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -34,10 +38,17 @@ class LoopThread:
         self._gate = threading.Lock()
         self.stopped = False
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(
-            target=self.loop.run_forever, name="antiphon-engine", daemon=True
-        )
+        self.thread = threading.Thread(target=self._run, name="antiphon-engine", daemon=True)
         self.thread.start()
+
+    def _run(self) -> None:
+        """Runs the loop until `stop`. SystemExit in one call (a `progress` that calls sys.exit())
+        leaves the loop too, and is told to that call; the loop goes on for the others."""
+        while True:
+            try:
+                return self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                logger.warning("a call in the engine's loop raised", exc_info=True)
 
     @property
     def is_copy(self) -> bool:
@@ -84,14 +95,14 @@ class LoopThread:
         self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
     ) -> Iterator[tuple[int, T | AntiphonError]]:
         """Runs `call` on every item, at most MAX_IN_FLIGHT at a time, and yields each item's number
-        and result as it completes.
+        and result as it completes. All items are of one caller.
 
         Whatever a call raises becomes that item's result. Raises EngineDeadError for a dead engine.
         Leaving the loop early cancels the calls in flight.
         """
         completed: queue.SimpleQueue[int] = queue.SimpleQueue()
         in_flight: dict[int, Future[T]] = {}
-        numbered = enumerate(items)
+        numbered, call = enumerate(items), as_one_caller(call)
         more = True
         try:
             while more or in_flight:

@@ -1,16 +1,16 @@
 """The open requests of one engine: each is sent to its worker, and meets its one end here."""
 
 import asyncio
-import itertools
 import logging
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable
 from typing import assert_never
 
 import numpy as np
 
-from antiphon.actors.messages import FrontendMessage, Members, NeedInput, Output
+from antiphon.actors.channel import PeerGone
+from antiphon.actors.messages import FrontendMessage, Member, Members, NeedInput, Output
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
@@ -20,12 +20,22 @@ from antiphon.config.errors import (
     RequestFailed,
     RequestRefused,
 )
+from antiphon.engine.callers import caller_number
+from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
-from antiphon.inputs.detokenizer import TextStream
+from antiphon.engine.flights import Flights
+from antiphon.engine.open_request import OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Finished, Media, Request, RequestId, RequestState, StepOutput
-from antiphon.scheduler.router import Route, Router, WorkerState
+from antiphon.scheduler.request import (
+    Finished,
+    Media,
+    Readout,
+    Request,
+    RequestState,
+    StepOutput,
+)
+from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -35,46 +45,23 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-
-
-@dataclass
-class OpenRequest:
-    """What the engine knows of a request that has not ended.
-
-    `text`: of requests that stream or have stop strings. `updated`: set when there is new text, and
-    at the end.
-    """
-
-    request: Request
-    route: Route
-    future: asyncio.Future[Finished]
-    text: TextStream | None = None
-    updated: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def finish(self, finished: Finished) -> None:
-        if not self.future.done():
-            self.future.set_result(finished)
-        self.updated.set()
-
-    def fail(self, error: RequestError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # marks it as retrieved: its caller may have left
-        self.updated.set()
+RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
 class OpenRequests:
-    """The table of open requests, by id. For one event loop."""
+    """The table of open requests. For one event loop."""
 
     def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
         self.inputs = inputs
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
-        encoders = [WorkerState(f"encoder-{i}", "encoder") for i in range(num_encoders)]
-        decoders = [WorkerState(f"decoder-{i}", "decoder") for i in range(num_decoders)]
-        self.router = Router([*encoders, *decoders])
+        self.router = Router(
+            WorkerState(f"{role}-{i}", role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
+            for role, count in (("encoder", num_encoders), ("decoder", num_decoders))
+            for i in range(count)
+        )
         self.dispatcher = Dispatcher(self.frontend, self._not_sent)
-        self._open: dict[int, OpenRequest] = {}  # by number
-        self._numbers = itertools.count()
+        self.flights = Flights(self.frontend, self.router, self.dispatcher, self._give_up)
+        self._open: dict[OpenRequest, None] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -83,6 +70,23 @@ class OpenRequests:
         """Requests go to these workers from now on."""
         self.dispatcher.workers = workers
         self.router.paired = workers.colocated
+        if workers.members:
+            self.set_members(workers.members)
+
+    def set_members(self, members: Iterable[Member]) -> None:
+        """All workers of the engine, as its supervisor says."""
+        self.flights.set_workers(
+            WorkerState(
+                member.name,
+                member.role,  # type: ignore[arg-type]
+                member.epoch,
+                member.alive,
+                member.draining,
+                member.load,
+                member.held,
+            )
+            for member in members
+        )
 
     # ------------------------------------------------------------------ to a worker
 
@@ -96,22 +100,21 @@ class OpenRequests:
         stream: bool = False,
         priority: int = 0,
         timeout: float | None = None,
+        readouts: tuple[Readout, ...] = (),
     ) -> OpenRequest:
-        """Makes one `Request` and sends it to the decoder on its route.
+        """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
+        `readouts`: what to read of the prompt's logits.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
         if timestamps is None:
             timestamps = self.inputs.wants_timestamps(prompt_token_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed + sample
-        key = inputs[0].key if inputs else None
-        route = self.router.route(key, _load_of(inputs, prompt_len))
-        assert route is not None  # no worker drains or dies yet
         request = Request(
-            id=RequestId(self.frontend, next(self._numbers)),
+            id=self.flights.new_id(),
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
             inputs=tuple(_without_payload(media) for media in inputs),
             params=params,
@@ -119,24 +122,53 @@ class OpenRequests:
             max_tokens=self.inputs.max_tokens(prompt_len, params),
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
+            readouts=readouts,
             priority=priority,
-            encoder=route.encoder,
+            timeout=timeout,
+            caller=caller_number(),
+        )
+        loop = asyncio.get_running_loop()
+        opened = OpenRequest(
+            request,
+            inputs,
+            loop.create_future(),
+            is_stream=stream,
+            new_text=(lambda: self.inputs.text_stream(params)) if request.streams else None,
+            arrived_at=time.time(),
             timeout=timeout,
         )
-        opened = OpenRequest(request, route, asyncio.get_running_loop().create_future())
-        if request.streams:
-            opened.text = self.inputs.text_stream(params)
-        self._open[request.id.number] = opened
-        self.dispatcher.submit(route, request, inputs)
+        self._open[opened] = None
+        if timeout is not None:
+            opened.end_time = loop.time() + timeout
+            opened.timer = loop.call_later(timeout + GRACE_SECONDS, self._expire, opened)
+        self.flights.send(opened)
         return opened
 
     def cancel(self, opened: OpenRequest) -> None:
-        """Asks for the end of a request: it ends as RequestCancelled unless it has ended before."""
-        if opened.request.id.number in self._open:
+        """Ends a request as RequestCancelled, unless it has ended. Its worker is told, and what
+        still comes of it is ignored."""
+        if opened.is_open:
+            self._take_back(opened)
+            opened.fail(RequestCancelled("cancelled by the caller"))
+
+    def _expire(self, opened: OpenRequest) -> None:
+        """Its worker did not end it in time: it is busy, or hangs."""
+        self._take_back(opened)
+        opened.fail(RequestExpired(f"its deadline passed after {opened.timeout:g} s"))
+
+    def _take_back(self, opened: OpenRequest) -> None:
+        if opened.route is not None:
             self.dispatcher.cancel(opened.route, opened.request)
+        self._close(opened)
 
     def _not_sent(self, request: Request, error: Exception) -> None:
-        if (opened := self._open.get(request.id.number)) is not None:
+        opened = self.flights.of(request)
+        if opened is None:
+            return
+        if isinstance(error, PeerGone):  # if it is dead, that will be known soon
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_SECONDS, self.flights.submit_again, request)
+        else:
             self._fail(opened, error, "it could not be sent to its worker")
 
     # ------------------------------------------------------------------ from a worker
@@ -148,34 +180,52 @@ class OpenRequests:
                 self.receive(output)
             case NeedInput():
                 self.dispatcher.answer(message)
-            case Members():
-                pass
+            case Members(members):
+                self.set_members(members)
             case _:
                 assert_never(message)
 
     def receive(self, output: StepOutput) -> None:
-        """New tokens of requests that stream, and ends of requests."""
-        for number, token in zip(output.delta_numbers, output.delta_tokens, strict=True):
-            if (opened := self._open.get(number)) is not None:
-                self._receive_token(opened, token)
+        """New tokens of requests that stream, and ends of requests. What comes twice changes
+        nothing; where something is missing, the request is sent again."""
+        deltas = zip(output.delta_numbers, output.delta_positions, output.delta_tokens, strict=True)
+        for number, position, token in deltas:
+            opened = self.flights.at(number, output.sender)
+            if opened is None or position < len(opened.token_ids):
+                continue
+            if position > len(opened.token_ids):
+                self.flights.note_gap(opened)
+                continue
+            self.flights.got_on(opened)
+            self._receive_token(opened, token)
         for finished in output.finished:
-            if (opened := self._open.get(finished.number)) is not None:
-                self._close(opened, encoded=finished.metrics.encoded_at is not None)
-                opened.finish(finished)
+            if (opened := self.flights.at(finished.number, output.sender)) is not None:
+                self._finish(opened, finished)
 
     def _receive_token(self, opened: OpenRequest, token: int) -> None:
-        assert opened.text is not None
-        if opened.text.stopped or token in opened.request.rules.stop_ids:
+        opened.token_ids.append(token)
+        text = opened.text
+        if text is None or text.stopped or token in opened.request.rules.stop_ids:
             return
         try:
-            opened.text.add([token])
+            text.add([token])
         except Exception as error:  # whatever a tokenizer raises
+            self._take_back(opened)
             self._fail(opened, error, f"token {token} could not be decoded")
-            self.dispatcher.cancel(opened.route, opened.request)
             return
         opened.updated.set()
-        if opened.text.stopped:
+        if text.stopped and opened.route is not None:
             self.dispatcher.stop(opened.route, opened.request)
+
+    def _finish(self, opened: OpenRequest, finished: Finished) -> None:
+        """The worker has ended it: with all its tokens, whatever came before."""
+        if opened.text is not None:
+            for token in finished.token_ids[len(opened.token_ids) :]:
+                self._receive_token(opened, token)
+        if opened.is_open:
+            finished.metrics = opened.metrics(finished.metrics)
+            self._close(opened, encoded=finished.metrics.encoded_at is not None)
+            opened.finish(finished)
 
     async def wait(self, opened: OpenRequest) -> Finished:
         """Waits for the end of a request. Raises the RequestError that it ended with; cancels it
@@ -193,10 +243,15 @@ class OpenRequests:
 
     def end_all(self, reason: str, loop_is_closed: bool) -> None:
         """Ends every open request with EngineDeadError. In a closed loop nobody waits for them."""
-        for opened in list(self._open.values()):
+        for opened in list(self._open):
             self._close(opened)
             if not loop_is_closed:  # one error each, as an exception keeps the frames it passed
                 opened.fail(EngineDeadError(reason))
+
+    def _give_up(self, opened: OpenRequest, error: RequestError) -> None:
+        logger.error("request %s: %s", opened.request.id, error)
+        self._close(opened)
+        opened.fail(error)
 
     def _fail(self, opened: OpenRequest, error: Exception, problem: str) -> None:
         """Ends one request with an error that concerns no other."""
@@ -207,18 +262,10 @@ class OpenRequests:
         opened.fail(failure)
 
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
-        request = opened.request
-        del self._open[request.id.number]
-        load = _load_of(request.inputs, len(request.prompt_token_ids))
-        self.router.release(opened.route, load)
-        self.dispatcher.release(request, encoded)
+        if self._open.pop(opened, opened) is None:  # once
+            self.flights.end(opened, encoded)
 
 
 def _without_payload(media: EncoderInput) -> Media:
     """As a request carries it: payloads go to encoders alone."""
     return Media(media.key, media.kind, media.num_tokens, position=media.position)
-
-
-def _load_of(inputs: Sequence[EncoderInput | Media], prompt_len: int) -> int:
-    """Of a request on its workers: encoder tokens, or those of the prompt if there are none."""
-    return sum(media.num_tokens for media in inputs) or prompt_len

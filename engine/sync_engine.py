@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
 from typing import Any, Never, Self
@@ -44,12 +44,22 @@ class Engine:
     def __init__(self, model: str, **options: Any) -> None:
         """Starts the workers and loads their weights. Raises what `AsyncEngine` and its `start`
         raise."""
-        self._async = AsyncEngine(model, **options)
+        engine = AsyncEngine(model, **options)
+        self._start(engine.start())
+
+    @classmethod
+    def attach(cls, name: str, *, address: str | None = None) -> Self:
+        """As `AsyncEngine.attach`: shares the workers of a running engine."""
+        engine = cls.__new__(cls)
+        engine._start(AsyncEngine.attach(name, address=address))
+        return engine
+
+    def _start(self, start: Coroutine[Any, Any, AsyncEngine]) -> None:
         self._pid = os.getpid()
         self._closing = threading.RLock()  # reentrant: a signal handler may close during a close
         self._loop_thread = LoopThread()
         try:
-            self._loop_thread.run(self._async.start())
+            self._async = self._loop_thread.run(start)
         except BaseException:
             self._loop_thread.stop()
             raise

@@ -8,10 +8,11 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
+from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Transcription
 from antiphon.engine.progress import SecondsDone
-from antiphon.engine.requests import OpenRequest
 from antiphon.engine.segments import joined
 from antiphon.engine.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
@@ -19,6 +20,7 @@ from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.transcription import Progress, TranscriptionOptions
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
+from antiphon.scheduler.request import Readout
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,8 +95,9 @@ class Transcriber:
             **unknown,
         )
         deadline = Deadline(options.timeout)
-        async with deadline.limit():
-            return await self._transcribe(audio, options, deadline)
+        with one_caller():
+            async with deadline.limit():
+                return await self._transcribe(audio, options, deadline)
 
     async def detect_languages(
         self,
@@ -183,6 +186,7 @@ class Transcriber:
         if not windows:
             return []
         prompt = self.format.prompt(language, options.task, options.timestamps)
+        no_speech = Readout(prompt.index(self.format.start_id), self.format.no_speech_id)
 
         async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
@@ -191,6 +195,7 @@ class Transcriber:
                 timestamps=options.timestamps,
                 priority=options.priority,
                 timeout=deadline.seconds_left,
+                readouts=(no_speech,),
             )
             output = await self.engine.result(opened)
             done.add(window.end - window.start)

@@ -56,12 +56,12 @@ class Parquet:
         self._arrow, self._parquet = pyarrow, pyarrow.parquet
 
     def publish(self, log: Log, storage: Storage, name: str) -> None:
-        schema = self._schema()
+        schema = self._arrow.schema(columns(self._arrow))
 
         def convert(file: IO[bytes]) -> None:
             with self._parquet.ParquetWriter(file, schema) as writer:
                 for lines in _groups(log.lines()):
-                    rows = [_row(msgspec.json.decode(line)) for line in lines]
+                    rows = [flat(msgspec.json.decode(line)) for line in lines]
                     writer.write_table(self._arrow.Table.from_pylist(rows, schema=schema))
 
         log.checkpoint()
@@ -72,33 +72,32 @@ class Parquet:
         with storage.open(name) as file:
             table = self._parquet.ParquetFile(file)
             for batch in table.iter_batches(columns=["line", "duration"]):
-                columns = (batch.column("line").to_pylist(), batch.column("duration").to_pylist())
-                yield from (Written(*pair) for pair in zip(*columns, strict=True))
+                pairs = (batch.column("line").to_pylist(), batch.column("duration").to_pylist())
+                yield from (Written(*pair) for pair in zip(*pairs, strict=True))
 
-    def _schema(self) -> Any:
-        """Of `records.py`. What has no fixed form (log-probabilities, fields) is JSON text."""
-        text, number = self._arrow.string(), self._arrow.float64()
-        whole, many, struct = self._arrow.int64(), self._arrow.list_, self._arrow.struct
-        tokens = [("token_ids", many(whole)), ("logprobs", text)]
-        segment = struct([("start", number), ("end", number), ("text", text), *tokens])
-        output = struct([("index", whole), ("text", text), ("finish_reason", text), *tokens])
-        skipped = struct([("start", number), ("end", number), ("reason", text)])
-        return self._arrow.schema(
-            [
-                ("line", whole),
-                ("id", text),
-                ("audio", text),
-                ("text", text),
-                ("language", text),
-                ("language_probability", number),
-                ("duration", number),
-                ("segments", many(segment)),
-                ("skipped", many(skipped)),
-                ("finish_reason", text),
-                ("outputs", many(output)),
-                ("fields", text),
-            ]
-        )
+
+def columns(arrow: Any) -> dict[str, Any]:
+    """The types of the columns that `records.py` has. What has no fixed form (log-probabilities,
+    fields) is JSON text. `arrow`: the module pyarrow."""
+    text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
+    tokens = [("token_ids", arrow.list_(whole)), ("logprobs", text)]
+    segment = arrow.struct([("start", number), ("end", number), ("text", text), *tokens])
+    output = arrow.struct([("index", whole), ("text", text), ("finish_reason", text), *tokens])
+    skipped = arrow.struct([("start", number), ("end", number), ("reason", text)])
+    return {
+        "line": whole,
+        "id": text,
+        "audio": text,
+        "text": text,
+        "language": text,
+        "language_probability": number,
+        "duration": number,
+        "segments": arrow.list_(segment),
+        "skipped": arrow.list_(skipped),
+        "finish_reason": text,
+        "outputs": arrow.list_(output),
+        "fields": text,
+    }
 
 
 FORMATS: dict[str, type[JsonLines] | type[Parquet]] = {"jsonl": JsonLines, "parquet": Parquet}
@@ -123,7 +122,7 @@ def _groups(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield group
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def flat(record: dict[str, Any]) -> dict[str, Any]:
     """A record with JSON text in the columns that have no fixed form."""
     row = dict(record)
     if row.get("id") is not None:

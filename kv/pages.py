@@ -48,6 +48,11 @@ class PagePool:
     def num_free(self) -> int:
         return len(self._free)
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all keyed pages, in use or not. From any thread."""
+        return list(self._by_key)
+
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 

@@ -59,6 +59,7 @@ class Batch:
         self.max_len = np.zeros(max_seqs, np.int64)
         self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
         self.streams = np.zeros(max_seqs, bool)
+        self.inputs_end = np.zeros(max_seqs, np.int64)  # see `Request.inputs_end`
         self.wants_logprobs = np.zeros(max_seqs, bool)
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
@@ -94,6 +95,7 @@ class Batch:
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
         self.streams[slot] = request.streams
+        self.inputs_end[slot] = request.inputs_end
         self.wants_logprobs[slot] = request.params.logprobs is not None
         self._take_logprobs(request)
         self.waits_for_host[slot] = request.waits_for_host
@@ -141,8 +143,9 @@ class Batch:
     def _per_slot(self) -> tuple[np.ndarray, ...]:
         return (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
-            self.max_len, self.streams, self.waits_for_host, self.turn, self.num_self_pages,
-            self.wants_logprobs, self.restricted_logprob, self.forked_after, self.next_readout,
+            self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
+            self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
+            self.next_readout,
         )  # fmt: skip
 
     def check(self) -> None:

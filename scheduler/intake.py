@@ -44,7 +44,11 @@ class Intake:
             self._enqueue(request, RequestState.READY)
 
     def put_back(self, request: Request) -> None:
-        """A running request was preempted."""
+        """A running request was preempted. Of inputs that stand in its prompt it needs the hidden
+        states again: it waits for those that are still here."""
+        for media in request.inputs:
+            if media.position is not None and media.key in self.encodes:
+                self.encodes.join(request, media)
         request.move(RequestState.READY)
         self._preempted.push(request.sort_key, request)
 

@@ -86,6 +86,17 @@ NO_NEW_PAGES = NewPages()
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """Hidden states that take the place of a step's tokens before the first layer: `count` rows of
+    the states of `key`, from row `first`, in place of tokens from number `token` of the step."""
+
+    key: str
+    first: int
+    token: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Readouts:
     """Log-probabilities of given tokens behind given ones, that a step computes by the way."""
 
@@ -125,6 +136,8 @@ class StepPlan:
     forks: Sequence[Fork] = ()
     number: int = 0  # from 1, in the order that a scheduler planned them
     readouts: Readouts = NO_READOUTS
+    embeddings: Sequence[Embedding] = ()
+    spent: Sequence[str] = ()  # keys of embeddings that no later step needs
 
     @property
     def num_tokens(self) -> int:

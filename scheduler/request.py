@@ -192,9 +192,20 @@ class Request:
         return sum(media.num_tokens for media in self.inputs)
 
     @property
+    def load(self) -> int:
+        """On its workers, for routing: encoder tokens, or those of its prompt without inputs."""
+        return self.encoder_tokens or len(self.prompt_token_ids)
+
+    @property
     def cost(self) -> int:
         """What its caller pays for it: its tokens, as many as there may be."""
         return self.encoder_tokens + self.max_len
+
+    @property
+    def inputs_end(self) -> int:
+        """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
+        placed = [media for media in self.inputs if media.position is not None]
+        return max((media.position + media.num_tokens for media in placed), default=0)  # type: ignore[operator]
 
     @property
     def cross_len(self) -> int:

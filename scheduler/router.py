@@ -14,6 +14,7 @@ from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import fingerprint, fingerprints
 
 REMEMBERED_MEDIA = 65_536
+UNKNOWN_EPOCH = -1  # of workers of which no supervisor told yet
 LOAD = "tokens"  # the entry of a report that a router reads
 
 Role = Literal["encoder", "decoder"]
@@ -118,13 +119,19 @@ class Router:
     def load_of(self, name: str) -> float:
         return self._workers[name].load
 
-    def route(self, key: str | None, num_tokens: int, only: str | None = None) -> Route | None:
+    def may_come(self, needs_encoder: bool) -> bool:
+        """True if each half that a request needs has a worker that takes requests, or will once it
+        has started."""
+        roles = {state.role for state in self.states if not state.draining}
+        return "decoder" in roles and ("encoder" in roles or not needs_encoder)
+
+    def route(self, key: str | None, num_tokens: int) -> Route | None:
         """Adds a request's load to its route. `release` removes it when the request ends.
 
-        `key`: of its media; without any (None) it needs no encoder, and its route names none.
-        `only`: the one decoder that the request may go to. None while no worker takes it.
+        `key`: of its media; without any (None) it needs no encoder, and its route names none. None
+        while no worker takes it.
         """
-        decoders = self._takers("decoder", only)
+        decoders = self._takers("decoder", None)
         if not decoders:
             return None
         if key is None:

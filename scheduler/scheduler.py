@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
@@ -64,7 +65,8 @@ class Scheduler:
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
         self._arrivals = 0
-        self._open_tokens = 0  # of encoders
+        self._loads: dict[int, int] = {}  # of open requests, by order of arrival
+        self._open_tokens = 0  # their sum
         self.outputs = Outputs(limits.max_num_seqs)
         self.admission = AdmissionControl(self.intake, self.residency, self.planner, self.outputs)
 
@@ -82,7 +84,6 @@ class Scheduler:
         request.order = self._arrivals
         request.metrics = RequestMetrics(arrived_at=self._clock())
         self.requests[request.id] = request
-        self._open_tokens += request.encoder_tokens
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
@@ -92,6 +93,8 @@ class Scheduler:
             return self.finish(request, RequestState.REFUSED, error=why)
         if reason := _reason_of_end(request):
             return self.finish(request, RequestState.DONE, reason=reason)
+        self._loads[request.order] = request.load
+        self._open_tokens += request.load
         self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
@@ -196,8 +199,7 @@ class Scheduler:
     # ------------------------------------------------------------------ planning a step
 
     def step(self) -> StepPlan | None:
-        """Plans the next step; sequences that sample have one pending token more until
-        `postprocess`.
+        """Plans the next step; who samples has one more pending token until `postprocess`.
 
         None when nothing can run before a result or hidden states that are still to come.
         """
@@ -210,7 +212,8 @@ class Scheduler:
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self.admission.admit()
-        return self.planner.plan(admissions, cross_writes, new_pages)
+        plan = self.planner.plan(admissions, cross_writes, new_pages)
+        return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""
@@ -243,7 +246,7 @@ class Scheduler:
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came later to share
         cross KV that it should have written. That KV is forgotten; hidden states that may not have
-        been taken for it are unwanted."""
+        been taken for it, or for prompts, are unwanted."""
         for request in self.batch.dependents(plan):
             self.finish(request, RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
@@ -252,7 +255,7 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
-        self.encodes.add_unwanted(unwritten)
+        self.encodes.add_unwanted(unwritten.union(plan.spent))
 
     def fail_slot(self, slot: int, error: str) -> None:
         """Fails the request that has `slot`, whose settings the device could not take."""
@@ -282,7 +285,7 @@ class Scheduler:
         request.metrics.finished_at = self._clock()
         self.counters[state.value] += 1
         del self.requests[request.id]
-        self._open_tokens -= request.encoder_tokens
+        self._open_tokens -= self._loads.pop(request.order, 0)
 
     @property
     def idle(self) -> bool:

@@ -27,11 +27,18 @@ from antiphon.attention.interface import (
 from antiphon.layers.positions import RelativeBias
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer recommends
+# For each multiprocessor and element of a group of heads: what it joins split sequences in (0.6.4).
+SPLIT_BYTES = 512
 OWN_HEAD_DIMS = (64, 128, 256)
 
 
 def _workspace(spec: AttentionSpec) -> torch.Tensor:
-    return torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=spec.device)
+    """What FlashInfer recommends is too little for over 14 heads of 128 in a group."""
+    processors = torch.cuda.get_device_properties(spec.device).multi_processor_count
+    group = spec.num_heads // spec.num_kv_heads
+    joined = group * spec.head_dim * processors * SPLIT_BYTES
+    size = max(WORKSPACE_BYTES, joined + WORKSPACE_BYTES // 2)
+    return torch.empty(size, dtype=torch.uint8, device=spec.device)
 
 
 def _types(spec: AttentionSpec) -> dict[str, torch.dtype]:

@@ -104,7 +104,7 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
     def graph_inputs(self, max_batch_tokens: int) -> "WindowGraphInputs":
         windows = max(1, max_batch_tokens // self._audio.tokens)
         samples = torch.zeros(windows, self._audio.window, device=self._target.device)
-        return WindowGraphInputs(self, self._audio, samples)
+        return WindowGraphInputs(self, self._encoder, self._audio, samples)
 
     def warm_up_batches(self) -> list[AudioBatch]:
         if self._target.device.type == "cuda":
@@ -119,9 +119,16 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
 
 
 class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
-    def __init__(self, frontend: AudioFrontend, audio: AudioConfig, samples: torch.Tensor) -> None:
+    def __init__(
+        self,
+        frontend: AudioFrontend,
+        encoder: EncoderModel,
+        audio: AudioConfig,
+        samples: torch.Tensor,
+    ) -> None:
         """`samples` [most windows, samples]: what the graphs read."""
-        self._frontend, self._audio, self._samples = frontend, audio, samples
+        self._frontend, self._encoder = frontend, encoder
+        self._audio, self._samples = audio, samples
         counts = range(len(samples), 0, -1)
         self.shapes = [WindowShape(count, count * audio.tokens) for count in counts]
 
@@ -133,8 +140,10 @@ class WindowGraphInputs(GraphInputs[AudioBatch, WindowShape]):
             return f"{windows} windows are more than the largest graph's {len(self._samples)}"
         return WindowShape(windows, windows * self._audio.tokens)
 
-    def attention_batch(self, shape: WindowShape) -> FullBatch:
-        return FullBatch.of(np.full(shape.windows, self._audio.tokens), self._samples.device)
+    def attention_batches(self, shape: WindowShape) -> dict[str, FullBatch]:
+        sets = self._encoder.lengths(np.full(shape.windows, self._audio.tokens))
+        device = self._samples.device
+        return {name: FullBatch.of(lengths, device) for name, lengths in sets.items()}
 
     def embed(self, shape: WindowShape) -> torch.Tensor:
         lengths = np.full(shape.windows, self._audio.tokens)

@@ -40,8 +40,9 @@ class GraphInputs(ABC, Generic[B, S]):
         """The shape whose graph holds `batch`, or why none does."""
 
     @abstractmethod
-    def attention_batch(self, shape: S) -> FullBatch:
-        """What attention plans for, when the graph of `shape` is captured."""
+    def attention_batches(self, shape: S) -> dict[str, FullBatch]:
+        """What attention plans for when the graph of `shape` is captured: of each of the model's
+        sets of lengths."""
 
     @abstractmethod
     def embed(self, shape: S) -> torch.Tensor:

@@ -106,25 +106,40 @@ class TextGraphInputs(GraphInputs[TextBatch, TextShape]):
         self._ids, self._positions = (
             torch.zeros(largest.tokens, dtype=torch.int64, device=device) for _ in range(2)
         )
-        self._cu_seqlens = torch.zeros(largest.sequences + 1, dtype=torch.int32, device=device)
+        self._cu_seqlens = {  # of each of the model's sets of lengths
+            name: torch.zeros(
+                lengths.most_sequences(largest.tokens, largest.sequences) + 1,
+                dtype=torch.int32,
+                device=device,
+            )
+            for name, lengths in encoder.length_sets.items()
+        }
 
     def choose(self, batch: TextBatch) -> TextShape | str:
         return choose_shape(batch.lengths, self.shapes)
 
-    def attention_batch(self, shape: TextShape) -> FullBatch:
-        longest = min(shape.tokens, self._max_len)
-        lengths = np.full(shape.sequences, longest)
-        return FullBatch(lengths, self._cu_seqlens[: shape.sequences + 1], longest)
+    def attention_batches(self, shape: TextShape) -> dict[str, FullBatch]:
+        batches = {}
+        for name, lengths in self._encoder.length_sets.items():
+            longest = lengths.longest(min(shape.tokens, self._max_len))
+            sequences = lengths.most_sequences(shape.tokens, shape.sequences)
+            cu_seqlens = self._cu_seqlens[name][: sequences + 1]
+            batches[name] = FullBatch(np.full(sequences, longest), cu_seqlens, longest)
+        return batches
 
     def embed(self, shape: TextShape) -> torch.Tensor:
         return self._encoder.embed(self._ids[: shape.tokens], self._positions[: shape.tokens])
 
     def fill(self, shape: TextShape, batch: TextBatch) -> None:
-        # Sequences that the batch lacks are empty ones, at the end.
-        cu_seqlens = np.full(shape.sequences + 1, len(batch.ids), np.int32)
-        cu_seqlens[: len(batch.lengths)] = np.cumsum(batch.lengths) - batch.lengths
-        buffers = (self._ids, self._positions, self._cu_seqlens)
-        arrays = together_to_device([batch.ids, batch.positions, cu_seqlens], self._device)
+        cu_seqlens = []
+        for name, lengths in self._encoder.lengths(batch.lengths).items():
+            most = self._encoder.length_sets[name].most_sequences(shape.tokens, shape.sequences)
+            # Sequences that the batch lacks are empty ones, at the end.
+            padded = np.full(most + 1, len(batch.ids), np.int32)
+            padded[: len(lengths)] = np.cumsum(lengths) - lengths
+            cu_seqlens.append(padded)
+        buffers = (self._ids, self._positions, *self._cu_seqlens.values())
+        arrays = together_to_device([batch.ids, batch.positions, *cu_seqlens], self._device)
         for buffer, array in zip(buffers, arrays, strict=True):
             buffer[: len(array)].copy_(array)
 

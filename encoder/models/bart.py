@@ -3,11 +3,14 @@
 Its layer is Whisper's too.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import TextEncoder
+from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.halves import BartHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.embeddings import TokenEmbedding
@@ -33,6 +36,8 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    lengths = FULL  # name of the set of lengths that it attends within
+
     def __init__(self, half: BartHalf) -> None:
         super().__init__()
         self.pre_norm = half.pre_norm
@@ -43,7 +48,10 @@ class EncoderLayer(nn.Module):
         self.fc2 = Linear(half.ffn_size, half.hidden_size)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
-    def forward(self, residual: Residual, attention: FullAttention[M], metadata: M) -> Residual:
+    def forward(
+        self, residual: Residual, attention: FullAttention[M], plans: Mapping[str, M]
+    ) -> Residual:
+        metadata = plans[self.lengths]
         if self.pre_norm:
             return self._pre_norm(residual, attention, metadata)
         return self._post_norm(residual, attention, metadata)
@@ -78,8 +86,10 @@ class BartEncoder(TextEncoder):
         embedded: torch.Tensor = self.embedding(token_ids, positions)
         return embedded
 
-    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+    ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:
-            residual = layer(residual, attention, metadata)
+            residual = layer(residual, attention, plans)
         return residual.x if self.layer_norm is None else self.layer_norm.of_sum(residual)

@@ -3,11 +3,14 @@
 RMSNorm before every sublayer, no biases, a relative position bias, and scores without a scale.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import TextEncoder
+from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.halves import T5Half
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
@@ -34,16 +37,22 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    lengths = FULL  # name of the set of lengths that it attends within
+
     def __init__(self, half: T5Half) -> None:
         super().__init__()
         self.attention = SelfAttention(half)
         self.feed_forward = T5FeedForward(half)
 
     def forward(
-        self, residual: Residual, attention: FullAttention[M], metadata: M, bias: RelativeBias
+        self,
+        residual: Residual,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        bias: RelativeBias,
     ) -> Residual:
         x, residual = self.attention.layer_norm(residual)
-        x = self.attention(x, attention, metadata, bias)
+        x = self.attention(x, attention, plans[self.lengths], bias)
         residual = self.attention.o.add_to(residual, x)
 
         x, residual = self.feed_forward.layer_norm(residual)
@@ -66,8 +75,10 @@ class T5Encoder(TextEncoder):
         embedded: torch.Tensor = self.embed_tokens(token_ids)
         return embedded
 
-    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+    ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:
-            residual = layer(residual, attention, metadata, self.bias)
+            residual = layer(residual, attention, plans, self.bias)
         return self.final_layer_norm.of_sum(residual)

@@ -1,6 +1,8 @@
 """Whisper's encoder (Radford et al. 2022): two convolutions over the log-mel spectrogram, then
 pre-norm BART layers."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -29,8 +31,10 @@ class WhisperEncoder(AudioEncoder):
         embedded: torch.Tensor = x + self.embed_positions.weight[: x.shape[1]]
         return embedded
 
-    def forward(self, x: torch.Tensor, attention: FullAttention[M], metadata: M) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+    ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:
-            residual = layer(residual, attention, metadata)
+            residual = layer(residual, attention, plans)
         return self.layer_norm.of_sum(residual)

@@ -98,6 +98,7 @@ def test_mixed_batches_in_graphs_equal_the_cpu_and_each_request_alone(checkpoint
             check_same(actual, wanted)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_launching_a_mixed_step_never_waits_for_the_device(checkpoints: Any) -> None:
     engine = PlainEngine(checkpoints("bart")[0], device="cuda", **OPTIONS)
     runner = engine.replica.runner

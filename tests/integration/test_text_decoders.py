@@ -110,6 +110,14 @@ def test_eight_bits_stay_close(options: dict[str, Any], checkpoints: Checkpoints
     assert np.median(errors) < 0.3
 
 
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": None}, "the prompt is empty"),
+    ({"encoder_prompt": "w7"}, "has no encoder: give 'prompt'"),
+    ({"prompt": "w7", "multi_modal_data": {"audio": "x.wav"}}, "no encoder: it takes no audio"),
+    ({"prompt_token_ids": [5] * 300}, "300 tokens leaves no room within 256"),
+]
+
+
 def test_a_decoder_alone_serves_texts_and_token_ids(
     checkpoints: Checkpoints,
 ) -> None:
@@ -118,16 +126,12 @@ def test_a_decoder_alone_serves_texts_and_token_ids(
     with Engine(str(folder), ray=False, device="cpu") as engine:
         outputs = engine.generate(["w7 w8 w9", {"prompt_token_ids": [0, 7, 8, 9]}, "w50"], params)
         deltas = "".join(delta.text for delta in engine.stream("w7 w8 w9", params))
-        with pytest.raises(PromptError, match="the prompt is empty"):
-            engine.generate({"prompt": None}, params)
-        with pytest.raises(PromptError, match="has no encoder: give 'prompt'"):
-            engine.generate({"encoder_prompt": "w7"}, params)
-        with pytest.raises(PromptError, match="has no encoder: it takes no audio"):
-            engine.generate({"prompt": "w7", "multi_modal_data": {"audio": "x.wav"}}, params)
-        with pytest.raises(PromptError, match="300 tokens leaves no room within 256"):
-            engine.generate({"prompt_token_ids": [5] * 300}, params)
+        refused = engine.generate([prompt for prompt, _ in REFUSED], params)
         with pytest.raises(PromptError, match="does not transcribe audio: use generate"):
             engine.transcribe("x.wav")
+    for output, (_, reason) in zip(refused, REFUSED, strict=True):
+        assert isinstance(output.error, PromptError)
+        assert reason in str(output.error)
     tokens = answer(model, [0, 7, 8, 9], 12)[0]
     for output in outputs[:2]:
         assert output.prompt_token_ids == [0, 7, 8, 9]

@@ -14,8 +14,8 @@ import zmq
 from antiphon.actors import channel
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Receiver, Sender
+from antiphon.actors.frames import MAX_FRAME_BYTES, MessageError
 from antiphon.actors.messages import Detach, Input, Message
-from antiphon.actors.wire import MAX_FRAME_BYTES, MessageError
 
 HERE = Host("127.0.0.1", "this node")
 NEAR, FAR = HERE.node, "another node"

@@ -209,12 +209,3 @@ def test_a_decoder_whose_device_cannot_go_on_dies(
     worker.send(Submit([request]))
     wait(lambda: not worker.alive)
     assert isinstance(worker.failure, DeviceLost)
-
-
-def test_a_message_that_no_worker_knows_ends_the_worker_and_is_named(encoder: Any) -> None:
-    worker, decoder = encoder
-    worker.connect(Links(here={"decoder-0": decoder}))
-    worker.send("encode")
-    wait(lambda: not worker.alive)
-    assert isinstance(worker.failure, AssertionError)
-    assert "'encode'" in str(worker.failure)

@@ -10,42 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_graphs import load, with_graphs
 from hypothesis import given
 from hypothesis import strategies as st
-from rerun_capture import Rerun
 
-from antiphon.attention.interface import FullAttention
 from antiphon.attention.specs import encoder_spec
-from antiphon.config.options import resolve
-from antiphon.encoder import graphs
 from antiphon.encoder.frontends.audio import kept_rows
 from antiphon.encoder.frontends.text import FREE_PADDING_TOKENS, choose_shape, text_shapes
 from antiphon.encoder.graphs import EncoderGraphs, NoGraph
-from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime import graphs as runtime_graphs
-
-
-def with_graphs(
-    model: ModelConfig,
-    runner: EncoderRunner,
-    attention: FullAttention[object],
-    max_batch_tokens: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Gives `runner` the graphs that it would have on a GPU."""
-    monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
-    monkeypatch.setattr(graphs, "uncapturable", lambda attention, lengths: None)
-    runner.graphs = graphs.capture_graphs(
-        runner.frontend, runner.model, attention, model.encoder.hidden_size, max_batch_tokens
-    )
-
-
-def load(folder: Path, **options: Any) -> tuple[ModelConfig, EncoderRunner]:
-    config = resolve(str(folder), {"device": "cpu", **options})
-    model = ModelConfig.load(config.model)
-    return model, EncoderRunner(model, config)
-
 
 # ---------------------------------------------------------------------- text
 

@@ -1,0 +1,132 @@
+"""Tells frontends and workers who the members of an engine are."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.frames import MemberEncoder
+from antiphon.actors.member_messages import Detach, Member, Members
+from antiphon.actors.members import RUNNING, State
+from antiphon.actors.membership import Membership
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 30.0  # a frontend from which nothing came for so long is gone
+LOAD_SECONDS = 0.5  # between reports of loads to the frontends
+TOLD_SECONDS = 0.5  # for workers to learn of new members before the frontends do
+
+
+@dataclass
+class _Frontend:
+    """`dropped`: set once it is told no more."""
+
+    sender: Sender
+    heard_at: float
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Announcer:
+    """Workers learn of a change first, by calls of Ray that are waited for: a frontend that knows a
+    new decoder sends requests, whose encoder must know where that decoder is.
+
+    `members`: those of now. `workers`: the handles of the running ones.
+    """
+
+    def __init__(
+        self, members: Callable[[], list[Member]], workers: Callable[[], list[Any]]
+    ) -> None:
+        self._members, self._workers = members, workers
+        self._frontends: dict[str, _Frontend] = {}
+        self._changed = asyncio.Event()
+
+    # ------------------------------------------------------------------ frontends
+
+    def add(self, frontend: str, address: Address) -> asyncio.Event:
+        """From now on it is told. Returns what is set when it is dropped."""
+        sender = Sender(address, Host.here().node, encoder=MemberEncoder(address.token))
+        self._frontends[frontend] = added = _Frontend(sender, time.monotonic())
+        return added.dropped
+
+    def remove(self, frontend: str) -> None:
+        if (removed := self._frontends.pop(frontend, None)) is not None:
+            removed.dropped.set()
+            removed.sender.close()
+
+    def heard(self, frontend: str) -> None:
+        """A frontend has sent a heartbeat."""
+        if (known := self._frontends.get(frontend)) is not None:
+            known.heard_at = time.monotonic()
+
+    def _drop_silent(self) -> None:
+        """Nobody waits for the requests of a process that was killed."""
+        for name, frontend in list(self._frontends.items()):
+            silence = time.monotonic() - frontend.heard_at
+            if silence > SILENT_SECONDS:
+                logger.warning("%s is dropped: it was silent for %.0f s", name, silence)
+                self.remove(name)
+                for handle in self._workers():
+                    handle.update.remote(Detach(name))
+
+    # ------------------------------------------------------------------ members
+
+    def changed(self) -> None:
+        """The members have changed: they are announced as soon as possible."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOAD_SECONDS)
+            if self._changed.is_set():
+                self._changed.clear()
+                await self.tell_workers()
+            self._tell_frontends()
+            self._drop_silent()
+
+    async def tell_workers(self) -> None:
+        """Returns when each of them knows. One that does not answer is dead, or soon found so."""
+        message = Members(self._members())
+        told = [
+            asyncio.create_task(_outcome(handle.update.remote(message)))
+            for handle in self._workers()
+        ]
+        if told:
+            await asyncio.wait(told, timeout=TOLD_SECONDS)
+
+    def _tell_frontends(self) -> None:
+        message = Members(self._members())
+        for frontend in self._frontends.values():
+            with contextlib.suppress(PeerGone):  # it is found silent
+                frontend.sender.send(message)
+
+
+def described(membership: Membership) -> list[Member]:
+    """The members as frontends and workers know them: a colocated process is one of each half."""
+    return [
+        Member(
+            f"{half}-{member.name.rpartition('-')[2]}",
+            half,
+            member.epoch,
+            member.address,
+            alive=member.state in RUNNING,
+            draining=member.state is State.DRAINING,
+            load=dict(member.load),
+            held=member.held,
+            ended=member.ended,
+        )
+        for member in membership.members.values()
+        for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))
+    ]
+
+
+async def _outcome(call: Any) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        await call

@@ -1,0 +1,80 @@
+"""The heartbeats of workers and frontends: signs of life for the supervisor, twice a second.
+
+They come from a thread of their own, because one forward on a CPU may take longer than a worker may
+be silent. It tells how long the slowest loop has stood still; silence means that the whole process
+is stopped, gone, or cut off.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from antiphon.actors.address import Address, Host
+from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.frames import MemberEncoder
+from antiphon.actors.loop import Loop
+from antiphon.actors.member_messages import Heartbeat
+from antiphon.actors.worker import Worker
+from antiphon.scheduler.request import Incarnation
+
+Report = Callable[[], tuple[dict[str, float], bytes]]
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from antiphon.actors.base_actor import WorkerActor
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 0.5
+# Files that compile kernels for shapes not seen before: a loop in there is slow, but goes on.
+COMPILERS = ("/triton/compiler/", "/triton/backends/", "/flashinfer/jit/", "/cpp_extension.py")
+
+
+class Pulse(Loop):
+    """`sender`: a worker's incarnation, or a frontend's name. `supervisor`: where the heartbeats
+    go. `report`: the load, and a sketch of the content that is held."""
+
+    def __init__(self, sender: Incarnation, supervisor: Address, report: Report) -> None:
+        super().__init__()
+        self._incarnation, self._report = sender, report
+        encoder = MemberEncoder(supervisor.token)
+        self._sender = Sender(supervisor, Host.here().node, encoder=encoder)
+
+    def loop(self) -> None:
+        heartbeats = 0
+        while not self.closing.wait(HEARTBEAT_SECONDS):
+            heartbeats += 1
+            load, held = self._report()
+            load["heartbeats"] = heartbeats
+            try:
+                self._sender.send(Heartbeat(self._incarnation, load, held))
+            except PeerGone:  # this process ends with it
+                logger.exception("the supervisor takes no heartbeats")
+        self._sender.close()
+
+
+def worker_report(actor: "WorkerActor") -> tuple[dict[str, float], bytes]:
+    """Of a worker's process."""
+    load = {**actor.load_report(), "standstill": standstill(actor.loops)}
+    return load, actor.held()
+
+
+def standstill(loops: Iterable[Loop]) -> float:
+    """Seconds since the slowest of these workers last came round; 0 while it compiles."""
+    now = time.monotonic()
+    workers = [loop for loop in loops if isinstance(loop, Worker) and loop.alive]
+    slowest = min(workers, key=lambda worker: worker.turned_at, default=None)
+    if slowest is None or _compiles(sys._current_frames().get(slowest.thread_id)):
+        return 0.0
+    return now - slowest.turned_at
+
+
+def _compiles(frame: "FrameType | None") -> bool:
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in COMPILERS):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,290 @@
+"""The supervisor of an engine: a named Ray actor that starts, watches and restarts its workers.
+
+It carries out what `Membership` decides. It is never on the way of a request: frontends and workers
+learn from it who the members are, and talk with each other.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from antiphon.actors.address import Address, Host
+from antiphon.actors.announcer import SILENT_SECONDS, Announcer, described
+from antiphon.actors.blueprint import Blueprint, Started
+from antiphon.actors.channel import Receiver
+from antiphon.actors.frames import HeartbeatDecoder
+from antiphon.actors.member_messages import Heartbeat, Member
+from antiphon.actors.members import (
+    RUNNING,
+    Action,
+    Announce,
+    Kill,
+    Limits,
+    Start,
+    State,
+    Unusable,
+)
+from antiphon.actors.membership import Membership
+from antiphon.actors.processes import Spot, end_process, why_gone
+from antiphon.actors.scaling import Autoscaler, demand
+from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
+from antiphon.scheduler.request import Incarnation
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1
+DECODING_ROLES = ("decoder", "colocated")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a frontend gets when it attaches. `address`: where its heartbeats go. `info`: what was
+    chosen for each half."""
+
+    address: Address
+    blueprint: Blueprint
+    members: list[Member]
+    info: dict[str, Any]
+
+
+@dataclass
+class _Process:
+    """One incarnation of a worker. `spot`: where it runs, once that is known."""
+
+    started: Started
+    spot: Spot | None = None
+
+
+class Supervisor:
+    """An asynchronous actor: all of it runs in one event loop."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        workers = blueprint.config.workers
+        self._membership = Membership(
+            Limits(
+                heartbeat_timeout=workers.heartbeat_timeout,
+                hang_timeout=blueprint.hang_timeout,
+                startup_timeout=workers.startup_timeout,
+                max_restarts=workers.max_restarts,
+            )
+        )
+        self._scalers = {role: Autoscaler(bounds) for role, bounds in blueprint.bounds.items()}
+        self._processes: dict[Incarnation, _Process] = {}
+        self._announcer = Announcer(
+            self._members, lambda: [handle for _, handle in self._running()]
+        )
+        self._info: dict[str, Any] = {}
+        self._error: AntiphonError | None = None  # why the first start failed
+        self._started, self._ended = asyncio.Event(), asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------ calls of frontends
+
+    async def start(self, started: dict[str, Started]) -> Attachment:
+        """Watches over the workers whose processes were `started`, by name, and returns when all
+        are ready.
+
+        Raises the error of the first one that could not start.
+        """
+        loop = asyncio.get_running_loop()
+        self._receiver = Receiver(
+            Host.here(), partial(_pass_on, loop, self._receive), HeartbeatDecoder()
+        )
+        self._receiver.start()
+        self._given = dict(started)
+        for role, count in self._blueprint.roles.items():
+            self._membership.scale(role, count, time.monotonic())
+        self._act()
+        self._spawn(self._keep_time())
+        self._spawn(self._announcer.run())
+        await self._started.wait()
+        await self._announcer.tell_workers()
+        return await self.attachment()
+
+    async def attachment(self) -> Attachment:
+        """Once the engine has started. Raises why it can't go on."""
+        await self._started.wait()
+        self._check()
+        placement = "colocated" if self._blueprint.placement.colocated else "disaggregated"
+        info = {"placement": placement, **self._info}
+        return Attachment(self._receiver.address, self._blueprint, self._members(), info)
+
+    async def attach(self, frontend: str, address: Address) -> str:
+        """Tells this frontend of the members, until the engine can't go on, or this frontend was
+        silent for too long. Returns why, as soon as that is known."""
+        dropped = asyncio.create_task(self._announcer.add(frontend, address).wait())
+        ended = asyncio.create_task(self._ended.wait())
+        await asyncio.wait([dropped, ended], return_when=asyncio.FIRST_COMPLETED)
+        dropped.cancel()
+        ended.cancel()
+        return self._membership.unusable or f"{frontend} was silent for {SILENT_SECONDS:g} s"
+
+    async def detach(self, frontend: str) -> None:
+        """This frontend is closed."""
+        self._announcer.remove(frontend)
+
+    async def scale(self, role: str, count: int) -> None:
+        """Starts workers of a role, or drains some, until there are `count`.
+
+        Roles with bounds of their own (`encoder_max_replicas`, ...) go on changing by themselves.
+        Raises ConfigurationError.
+        """
+        self._check()
+        if role not in self._blueprint.roles:
+            roles = ", ".join(self._blueprint.roles)
+            raise ConfigurationError(f"there are no workers of role {role!r}: {roles}")
+        if count < 1:
+            raise ConfigurationError(f"at least 1 worker of each role must stay, not {count}")
+        self._membership.scale(role, count, time.monotonic())
+        self._act()
+
+    async def stats(self) -> list[dict[str, int]]:
+        """The counters of each decoder worker that answers."""
+        calls = [
+            handle.stats.remote() for role, handle in self._running() if role in DECODING_ROLES
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    async def processes(self) -> dict[str, Spot]:
+        """Where each running worker's process is."""
+        return {
+            incarnation.name: process.spot
+            for incarnation, process in self._processes.items()
+            if process.spot is not None
+        }
+
+    async def end(self, reason: str) -> None:
+        """Ends all workers, and the engine for every frontend. Returns when they are gone."""
+        self._membership.end(reason)
+        self._act()
+        while self._processes:
+            await asyncio.sleep(0.01)
+
+    def _running(self) -> list[tuple[str, Any]]:
+        """Role and handle of each worker that takes messages."""
+        return [
+            (member.role, self._processes[member.incarnation].started.handle)
+            for member in self._membership.members.values()
+            if member.state in RUNNING
+        ]
+
+    def _members(self) -> list[Member]:
+        return described(self._membership)
+
+    def _check(self) -> None:
+        if self._membership.unusable is not None:
+            raise self._error or EngineDeadError(self._membership.unusable)
+
+    # ------------------------------------------------------------------ actions
+
+    def _act(self) -> None:
+        for action in self._membership.take_actions():
+            self._carry_out(action)
+        if self._membership.complete or self._membership.unusable is not None:
+            self._started.set()
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Start(incarnation, role):
+                started = self._given.pop(incarnation.name, None)
+                started = started or self._blueprint.start(incarnation, role)
+                self._processes[incarnation] = process = _Process(started)
+                self._spawn(self._follow(incarnation, process))
+            case Kill(incarnation, reason):
+                logger.info("ending %s (epoch %d): %s", *incarnation, reason)
+                self._spawn(self._kill(incarnation))
+            case Announce():
+                self._announcer.changed()
+            case Unusable(reason):
+                logger.error("the engine ends: %s", reason)
+                self._ended.set()
+
+    async def _follow(self, incarnation: Incarnation, process: _Process) -> None:
+        """One incarnation, from its start to its end."""
+        handle = process.started.handle
+        try:
+            process.spot = await process.started.spot
+            self._info |= await process.started.loading
+            address = await handle.connect.remote(self._members(), self._receiver.address)
+            self._membership.ready(incarnation, address, time.monotonic())
+            self._act()
+            reason = await handle.watch.options(concurrency_group="watch").remote()
+        except ray.exceptions.RayTaskError as failure:
+            if isinstance(failure, AntiphonError) and not self._membership.complete:
+                self._error = self._error or getattr(failure, "cause", failure)
+            reason = f"{type(failure.cause).__name__}: {failure.cause}"
+        except ray.exceptions.RayError as failure:
+            self._gone(incarnation, why_gone(failure))
+            return
+        self._membership.failed(incarnation, reason, time.monotonic())
+        self._act()
+
+    def _gone(self, incarnation: Incarnation, reason: str) -> None:
+        """Ray has seen the end of its process. If that is being killed, `_kill` sees to the rest:
+        Ray tells of the end before it has happened."""
+        member = self._membership.members.get(incarnation.name)
+        if member is None or member.incarnation != incarnation or member.state is State.ENDING:
+            return
+        self._processes.pop(incarnation, None)
+        self._membership.gone(incarnation, reason, time.monotonic())
+        self._act()
+
+    async def _kill(self, incarnation: Incarnation) -> None:
+        if (process := self._processes.get(incarnation)) is not None:
+            await end_process(process.started.handle, process.spot)
+            self._processes.pop(incarnation, None)
+        self._membership.gone(incarnation, "killed", time.monotonic())
+        self._act()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs beside everything else. An error in it ends the engine: nobody acts any more."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the supervisor failed", exc_info=error)
+            self._membership.end(f"its supervisor failed: {type(error).__name__}: {error}")
+            self._act()
+
+    # ------------------------------------------------------------------ news
+
+    def _receive(self, message: Heartbeat) -> None:
+        load, now = message.load, time.monotonic()
+        standstill = load.get("standstill", 0.0)
+        self._announcer.heard(message.sender.name)
+        self._membership.heartbeat(message.sender, load, message.held, standstill, now)
+        self._act()
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = time.monotonic()
+            self._membership.tick(now)
+            self._autoscale(now)
+            self._act()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _autoscale(self, now: float) -> None:
+        for role, scaler in self._scalers.items():
+            members = self._membership.of_role(role)
+            wanted = scaler.wanted(demand(member.load for member in members), len(members), now)
+            if wanted != len(members):
+                logger.info("%d %s workers instead of %d", wanted, role, len(members))
+                self._membership.scale(role, wanted, now)
+
+
+def _pass_on(
+    loop: asyncio.AbstractEventLoop, receive: Callable[[Heartbeat], None], message: Heartbeat
+) -> None:
+    """From the receiver's thread to the event loop."""
+    loop.call_soon_threadsafe(receive, message)

@@ -1,0 +1,49 @@
+"""Who asks: the requests of one call of a program have one number, and callers share fairly.
+
+The windows of a recording, the samples of a prompt, the prompts of a list: one call each. The
+number follows a call into the tasks that it starts, as context variables do.
+"""
+
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+_numbers = itertools.count(1)
+_caller: ContextVar[int | None] = ContextVar("caller", default=None)
+
+
+def caller_number() -> int:
+    """Of the present call; outside of any, a new one."""
+    number = _caller.get()
+    return next(_numbers) if number is None else number
+
+
+@contextmanager
+def one_caller() -> Iterator[None]:
+    """What is asked inside has one number: that of the call around it, if there is one."""
+    token = _caller.set(caller_number())
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+def as_one_caller(
+    call: Callable[[Item], Coroutine[Any, Any, T]],
+) -> Callable[[Item], Coroutine[Any, Any, T]]:
+    """`call`, so that all items are of one caller."""
+    number = next(_numbers)
+
+    async def run(item: Item) -> T:
+        token = _caller.set(number)
+        try:
+            return await call(item)
+        finally:
+            _caller.reset(token)
+
+    return run

@@ -1,0 +1,184 @@
+"""Sends open requests to workers, and again where a worker died or messages were lost.
+
+A request is in flight at one decoder at a time. Each attempt has a number of its own, so that
+messages that come late, of an attempt that was given up, concern nobody. What dies with an encoder
+is asked for anew by the decoders; here it only counts as a death of which no request is the cause.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from antiphon.config.errors import RequestError, RequestFailed
+from antiphon.engine.dispatch import Dispatcher
+from antiphon.engine.open_request import OpenRequest
+from antiphon.scheduler.request import Incarnation, Request, RequestId
+from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.suspects import Suspects
+
+logger = logging.getLogger(__name__)
+
+MAX_GAPS = 5  # of one request
+
+GiveUp = Callable[[OpenRequest, RequestError], None]
+
+
+class Flights:
+    """Which open request is in flight at which decoder, and which ones wait to be sent.
+
+    `give_up` ends a request for its caller. For one event loop.
+    """
+
+    def __init__(
+        self, frontend: str, router: Router, dispatcher: Dispatcher, give_up: GiveUp
+    ) -> None:
+        self.frontend, self.router, self.dispatcher = frontend, router, dispatcher
+        self._give_up = give_up
+        self._in_flight: dict[int, OpenRequest] = {}  # by number
+        self._waiting: dict[OpenRequest, None] = {}  # for a worker
+        self._on_trial: dict[OpenRequest, None] = {}  # suspects that wait for their trial
+        self._suspects: Suspects[OpenRequest] = Suspects()
+        self._numbers = itertools.count()
+
+    def new_id(self) -> RequestId:
+        """For an attempt."""
+        return RequestId(self.frontend, next(self._numbers))
+
+    def at(self, number: int, sender: Incarnation) -> OpenRequest | None:
+        """The request whose present attempt has this number and is in flight at `sender`."""
+        opened = self._in_flight.get(number)
+        if opened is None or opened.worker is None:
+            return None
+        is_known = opened.worker.epoch != UNKNOWN_EPOCH
+        return None if is_known and opened.worker != sender else opened
+
+    def of(self, request: Request) -> OpenRequest | None:
+        """The open request whose present attempt this is, if it is in flight."""
+        opened = self._in_flight.get(request.id.number)
+        return None if opened is None or opened.request is not request else opened
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, opened: OpenRequest) -> None:
+        """Sends the present attempt, now or as soon as a worker can take it."""
+        if not self._suspects.may_start(opened):
+            self._on_trial[opened] = None
+            return
+        request = opened.request
+        key = request.inputs[0].key if request.inputs else None
+        route = self.router.route(key, request.load)
+        if route is None:
+            return self._wait(opened)
+        opened.route, opened.worker = route, self.router.incarnation(route.decoder)
+        opened.sent_at = time.time()
+        request.encoder = route.encoder
+        request.streams |= self._suspects.is_suspect(opened)  # its first token ends its trial
+        self._suspects.start(opened)
+        self._in_flight[request.id.number] = opened
+        self.dispatcher.submit(route, request, opened.inputs)
+
+    def submit_again(self, request: Request) -> None:
+        """Its worker could not be reached. If it is still the same one, it may be now."""
+        if (opened := self.of(request)) is not None and opened.route is not None:
+            self.dispatcher.submit(opened.route, request, opened.inputs)
+
+    def _wait(self, opened: OpenRequest) -> None:
+        if self.router.may_come(bool(opened.request.inputs)):
+            self._waiting[opened] = None
+        else:
+            workers = ", ".join(state.name for state in self.router.states) or "none is left"
+            error = f"no worker takes new requests, and none is about to start ({workers})"
+            self._give_up(opened, RequestFailed(error))
+
+    def send_again(self, opened: OpenRequest) -> None:
+        """Gives the present attempt up, which was in flight, and sends another one."""
+        previous = opened.request
+        self._land(opened)
+        opened.begin_again(self.new_id(), asyncio.get_running_loop().time())
+        self.send(opened)
+        self.dispatcher.release(previous, encoded=False)  # now that the new attempt uses its inputs
+
+    def note_gap(self, opened: OpenRequest) -> None:
+        """A message about it was lost."""
+        opened.gaps += 1
+        if opened.gaps > MAX_GAPS:
+            error = f"messages about it were lost {opened.gaps} times"
+            return self._give_up(opened, RequestFailed(error))
+        logger.warning("request %s: a message was lost; it is sent again", opened.request.id)
+        if opened.route is not None:
+            self.dispatcher.cancel(opened.route, opened.request)
+        self.send_again(opened)
+
+    # ------------------------------------------------------------------ ends
+
+    def got_on(self, opened: OpenRequest) -> None:
+        """A token of it has come."""
+        if self._suspects.got_on(opened):
+            self._next_trial()
+
+    def end(self, opened: OpenRequest, encoded: bool = False) -> None:
+        """The request has ended. `encoded`: as `Dispatcher.release` has it."""
+        self._waiting.pop(opened, None)
+        self._on_trial.pop(opened, None)
+        self._land(opened)
+        self.dispatcher.release(opened.request, encoded)
+        if self._suspects.end(opened):
+            self._next_trial()
+
+    def _land(self, opened: OpenRequest) -> None:
+        if self._in_flight.pop(opened.request.id.number, None) is not None:
+            assert opened.route is not None
+            self.router.release(opened.route, opened.request.load)
+
+    def _next_trial(self) -> None:
+        while self._on_trial:
+            opened = next(iter(self._on_trial))
+            if not self._suspects.may_start(opened):
+                return
+            del self._on_trial[opened]
+            self.send(opened)
+
+    # ------------------------------------------------------------------ workers
+
+    def set_workers(self, states: Iterable[WorkerState]) -> None:
+        """All workers as they are now. What was in flight at lives that are over is sent again."""
+        before = [state for state in self.router.states if state.alive]
+        self.router.update(states)
+        for state in before:
+            now = self.router.incarnation(state.name)
+            if now == state.incarnation:
+                continue
+            if state.epoch == UNKNOWN_EPOCH and now is not None:
+                self._recognize(state.incarnation, now)
+            elif state.role == "decoder":
+                self._lost(state)
+            elif not self.router.paired:  # else it is the death of its decoder, which counts
+                self._suspects.died(())
+        waiting, self._waiting = self._waiting, {}
+        for opened in waiting:
+            self.send(opened)
+
+    def _recognize(self, unknown: Incarnation, known: Incarnation) -> None:
+        for opened in self._in_flight.values():
+            if opened.worker == unknown:
+                opened.worker = known
+
+    def _lost(self, state: WorkerState) -> None:
+        """A decoder has died, or was ended after it was drained, for which nobody is to blame."""
+        lost = [opened for opened in self._in_flight.values() if opened.worker == state.incarnation]
+        culprit = None if state.draining else self._suspects.died(lost)
+        if lost:
+            logger.warning("%s is gone: %d requests go on", state.incarnation, len(lost))
+        if culprit is not None:
+            deaths = self._suspects.deaths(culprit)
+            error = (
+                f"given up: {deaths} workers died while they had it, "
+                "and two of them while no other request was suspect"
+            )
+            self._give_up(culprit, RequestFailed(error))
+        for opened in lost:
+            if opened is not culprit:
+                self.send_again(opened)
+        self._next_trial()

@@ -1,0 +1,107 @@
+"""An open request as its frontend knows it: one for its caller, however often it is sent."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from antiphon.config.errors import RequestError
+from antiphon.inputs.detokenizer import TextStream
+from antiphon.inputs.prepared import EncoderInput
+from antiphon.scheduler.request import (
+    Finished,
+    Incarnation,
+    Request,
+    RequestId,
+    RequestMetrics,
+    RequestState,
+)
+from antiphon.scheduler.router import Route
+
+LEAST_SECONDS = 1e-3  # that a worker is given
+
+
+@dataclass(eq=False)
+class OpenRequest:
+    """`request`: the present attempt. `inputs`: those of its encoders, kept until its end.
+
+    `is_stream`: its caller gets the text as it comes, so that an attempt goes on behind the tokens
+    that are known. Others begin anew, which gives the same tokens. `new_text`: of requests that
+    stream or have stop strings. `updated`: set when there is new text, and at the end. `token_ids`:
+    the generated tokens that have come so far, stop tokens included.
+    """
+
+    request: Request
+    inputs: Sequence[EncoderInput]
+    future: asyncio.Future[Finished]
+    is_stream: bool = False
+    new_text: Callable[[], TextStream] | None = None
+    arrived_at: float = 0.0  # Unix time
+    timeout: float | None = None  # seconds, of all attempts together
+    end_time: float = math.inf  # when they are over, of the event loop's clock
+    text: TextStream | None = None
+    updated: asyncio.Event = field(default_factory=asyncio.Event)
+    token_ids: list[int] = field(default_factory=list)
+    is_open: bool = True
+
+    # Of the present attempt, while it is in flight.
+    route: Route | None = None
+    worker: Incarnation | None = None  # the decoder's
+    sent_at: float = 0.0  # Unix time
+    gaps: int = 0  # times that messages about it were lost
+    timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.text = self.new_text() if self.new_text is not None else None
+
+    def begin_again(self, request_id: RequestId, now: float) -> None:
+        """A new attempt, not in flight yet: of a stream behind its tokens, of others anew. `now`:
+        of the event loop's clock."""
+        if not self.is_stream:
+            self.token_ids = []
+            self.text = self.new_text() if self.new_text is not None else None
+        self.route = self.worker = None
+        request = self.request
+        if self.text is not None and self.text.stopped:  # nothing is missing but the end itself
+            request = replace(request, max_tokens=len(self.token_ids))
+        self.request = replace(
+            request,
+            id=request_id,
+            attempt=request.attempt + 1,
+            timeout=None if self.timeout is None else max(LEAST_SECONDS, self.end_time - now),
+            generated=list(self.token_ids),
+            state=RequestState.WAITING,
+            order=-1,
+            slot=-1,
+            inputs_gone=0,
+            logprobs=[],
+            token_logprobs=[],
+            restricted_logprob=0.0,
+            readout_values={},
+            metrics=RequestMetrics(0.0),
+        )
+
+    def metrics(self, of_worker: RequestMetrics) -> RequestMetrics:
+        """In Unix times, from those that a worker measured."""
+        return replace(of_worker.shifted(self.sent_at), arrived_at=self.arrived_at)
+
+    def finish(self, finished: Finished) -> None:
+        self._close()
+        if not self.future.done():
+            self.future.set_result(finished)
+        self.updated.set()
+
+    def fail(self, error: RequestError) -> None:
+        self._close()
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # marks it as retrieved: its caller may have left
+        self.updated.set()
+
+    def _close(self) -> None:
+        """What is large is let go, whoever still holds this object."""
+        self.is_open = False
+        self.inputs = ()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -1,0 +1,162 @@
+"""`ray job submit -- antiphon batch ...` on a cluster of its own, ended half-way and submitted
+again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import batches
+import psutil
+import pytest
+from paths import ROOT, T5
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+RAY = str(Path(sys.executable).with_name("ray"))
+NUMBERS = 1500
+
+
+@dataclass
+class Cluster:
+    dashboard: str
+    environment: dict[str, str]
+
+    def ray(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [RAY, *arguments],
+            env={**self.environment, "RAY_API_SERVER_ADDRESS": self.dashboard},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        return done.stdout + done.stderr
+
+    def submit(self, name: str, command: list[str]) -> None:
+        output = self.ray("job", "submit", "--no-wait", "--submission-id", name, "--", *command)
+        assert "submitted successfully" in output, output
+
+    def status(self, name: str) -> str:
+        words = self.ray("job", "status", name).lower()
+        states = ("pending", "running", "stopped", "succeeded", "failed")
+        (state,) = [state for state in states if state in words] or [words]
+        return state
+
+    def wait(self, name: str, done: Callable[[str], bool], seconds: float = 240) -> str:
+        end = time.monotonic() + seconds
+        while not done(state := self.status(name)):
+            assert time.monotonic() < end, self.ray("job", "logs", name)
+            time.sleep(0.5)
+        return state
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Ray started by its command, with a folder of its own: other programs must not join it."""
+    gcs, dashboard, agent = free_ports(3)
+    folder = tempfile.mkdtemp(prefix="aj", dir="/tmp")  # sockets need a short path
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TMPDIR": folder,
+        "PYTHONPATH": str(ROOT / ".typing"),
+    }
+    environment.pop("RAY_ADDRESS", None)
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"]
+    command += [
+        "--include-dashboard=true",
+        f"--dashboard-port={dashboard}",
+        "--disable-usage-stats",
+    ]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment)
+        end = time.monotonic() + 120
+        while not (words := cluster.ray("job", "list")).rstrip().endswith("[]"):
+            assert time.monotonic() < end, words
+            time.sleep(1.0)
+        yield cluster
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=20)
+        for child in alive:
+            child.kill()
+
+
+def test_a_job_that_is_ended_half_way_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    texts = (f"in words: {number}" for number in range(NUMBERS))
+    manifest = batches.write_manifest(tmp_path / "m.jsonl", texts)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "antiphon", "batch", str(manifest), "-m", str(T5)]
+    command += ["--output", str(out), "--shard-lines", "200", "--max-num-seqs", "8"]
+    counts = [0]
+
+    cluster.submit("first", command)
+    counts.append(wait_for_lines(cluster, "first", out, 100))
+    cluster.ray("job", "stop", "first")
+    assert cluster.wait("first", lambda state: state not in ("pending", "running")) == "stopped"
+
+    cluster.submit("second", command)
+    counts.append(wait_for_lines(cluster, "second", out, counts[-1] + 100))
+    (driver,) = drivers(str(out))
+    driver.send_signal(signal.SIGKILL)
+    assert cluster.wait("second", lambda state: state not in ("pending", "running")) == "failed"
+
+    cluster.submit("third", command)
+    state = cluster.wait("third", lambda state: state not in ("pending", "running"))
+    logs = cluster.ray("job", "logs", "third")
+    assert state == "succeeded", logs
+    assert "joining the Ray cluster" in logs
+    assert f"of {NUMBERS} lines are done" in logs
+    results = batches.results(out)
+    assert set(results) == set(range(1, NUMBERS + 1))
+    assert results[1 + 999]["text"] == "nine hundred ninety nine"
+    assert 100 <= counts[1] < counts[2] < NUMBERS
+
+
+def wait_for_lines(cluster: Cluster, name: str, out: Path, count: int) -> int:
+    """Until so many lines are written, in finished shards or not."""
+    end = time.monotonic() + 240
+    while (lines := written(out)) < count:
+        assert time.monotonic() < end, cluster.ray("job", "logs", name)
+        time.sleep(0.1)
+    return lines
+
+
+def written(out: Path) -> int:
+    try:
+        paths = [*out.glob("part-*"), *(out / "_antiphon").glob("part-*")]
+        return sum(path.read_bytes().count(b"\n") for path in paths)
+    except FileNotFoundError:  # a log became a shard in between
+        return 0
+
+
+def drivers(out: str) -> list[psutil.Process]:
+    """The processes that run this batch, without the shells around them."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if out in words and "batch" in words and words[0] == sys.executable:
+            found.append(process)
+    return found

@@ -1,0 +1,141 @@
+"""Workers that are killed, stopped or hang: noticed in time, restarted, and no request is lost."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon import AsyncEngine, SamplingParams
+from antiphon.benchmarks.chaos import Load, disturb, followed, signalled
+from antiphon.config.errors import EngineDeadError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+PROMPTS = [f"in words: {number}" for number in (3, 17, 407, 99_000, 123_456, 5, 999_999, 70_070)]
+LONG = SamplingParams(ignore_eos=True, max_tokens=120)
+OPTIONS = {"max_num_seqs": 8, "num_threads": 1, "max_restarts": 100}
+NOTICE_SECONDS = 3.0
+
+Scenario = Callable[[AsyncEngine], Coroutine[Any, Any, None]]
+
+
+def run(folder: Path, scenario: Scenario, **options: Any) -> None:
+    async def with_engine() -> None:
+        async with AsyncEngine(str(folder), **OPTIONS | options) as engine:
+            await scenario(engine)
+
+    asyncio.run(with_engine())
+
+
+def test_requests_go_on_after_deaths_and_hangs(t5_folder: Path) -> None:
+    """Of the only worker of each half in turn, amid streams and calls without a stream."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        for how in ("SIGKILL", "SIGSTOP"):
+            for worker in ("decoder-0", "encoder-0"):
+                serving = asyncio.create_task(load.serve(24, concurrency=12))
+                await asyncio.sleep(0.3)
+                spot = (await engine.workers.processes())[worker]
+                disturbance = await signalled(engine.workers, worker, spot, how)
+                await serving
+                assert load.tally.is_right, (how, worker, load.tally.failed, load.tally.wrong)
+                assert disturbance.noticed < NOTICE_SECONDS, (how, worker)
+        assert (await engine.stats())["open"] == 0
+
+    run(t5_folder, scenario)
+
+
+def hang(half: str) -> Callable[[Any], None]:
+    """For a worker's process: its loop hangs, the decoder's in Python and the encoder's in native
+    code that lets no other thread run."""
+
+    def forever(*_: Any) -> None:
+        import re
+        import time
+
+        while half == "decoder":
+            time.sleep(0.1)
+        re.match("(a+)+$", "a" * 60 + "b")
+
+    return lambda process: setattr(getattr(process.actor, half), "run_once", forever)
+
+
+@pytest.mark.slow
+def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        processes = zip(("encoder", "decoder"), engine.workers._started, strict=True)
+        for half, started in processes:
+            serving = asyncio.create_task(load.serve(24, concurrency=12))
+            await asyncio.sleep(0.3)
+            await started.handle.__ray_call__.remote(hang(half))
+            disturbance = await followed(engine.workers, f"{half}-0", "hang")
+            await serving
+            assert load.tally.is_right, (half, load.tally.failed, load.tally.wrong)
+            assert disturbance.noticed < NOTICE_SECONDS, half
+
+    run(t5_folder, scenario, hang_timeout=2.0)
+
+
+def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        calls = [asyncio.create_task(engine.generate(prompt, LONG)) for prompt in PROMPTS]
+        await asyncio.sleep(0.3)
+        spot = (await engine.workers.processes())["decoder-0"]
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(signalled(engine.workers, "decoder-0", spot, "SIGKILL"), 2.0)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, EngineDeadError) for end in ends), ends
+        assert "decoder-0" in str(ends[0])
+        assert "max_restarts=0" in str(ends[0])
+        assert time.monotonic() - began < NOTICE_SECONDS
+        with pytest.raises(EngineDeadError, match="max_restarts=0"):
+            await engine.generate("in words: 3")
+
+    run(t5_folder, scenario, max_restarts=0)
+
+
+def test_the_death_of_the_supervisor_ends_the_engine_at_once_for_all(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        calls = [asyncio.create_task(engine.generate(prompt, LONG)) for prompt in PROMPTS]
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        engine.workers._supervisor.__ray_call__.remote(lambda _: os.kill(os.getpid(), 9))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, EngineDeadError) for end in ends), ends
+        assert "the engine's supervisor" in str(ends[0])
+        assert time.monotonic() - began < NOTICE_SECONDS
+
+    run(t5_folder, scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["disaggregated", "colocated"])
+def test_chaos(t5_folder: Path, placement: str) -> None:
+    """300 requests, a random worker killed or stopped every second: all right, each once."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        choose = random.Random(7)
+        chaos = asyncio.create_task(
+            disturb(engine, load.tally, 1.0, choose, ["SIGKILL", "SIGSTOP"])
+        )
+        await load.serve(300, concurrency=16, seconds=30.0)
+        chaos.cancel()
+        tally = load.tally
+        assert tally.is_right, (tally.failed, tally.wrong)
+        assert tally.requests >= 300
+        assert len(tally.disturbances) >= 3
+        assert max(each.noticed for each in tally.disturbances) < NOTICE_SECONDS
+
+    run(t5_folder, scenario, placement=placement, encoder_replicas=2, decoder_replicas=2)

@@ -1,0 +1,175 @@
+"""Jobs and their inputs meet at an encoder, in whatever order they come."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.actors.encoder_jobs import ASK_AGAIN_SECONDS, ASK_SECONDS, EncoderJobs
+from antiphon.actors.messages import EncodeJob, Input, InputGone
+
+ARRAY = np.zeros(25, np.float32)  # 100 bytes
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def jobs(clock: Clock) -> EncoderJobs:
+    return EncoderJobs(batch_tokens=100, store_bytes=250, clock=clock)
+
+
+def job(key: str, *frontends: str, decoder: str = "decoder-0") -> EncodeJob:
+    return EncodeJob(key, 10, decoder, frontends or ("f",))
+
+
+def sent(key: str, frontend: str = "f") -> Input:
+    return Input(frontend, key, ARRAY)
+
+
+def begun(jobs: EncoderJobs) -> list[str]:
+    batch, inputs = jobs.next_batch()
+    assert all(array is ARRAY for array in inputs)
+    assert len(batch) == len(inputs)
+    return [job.key for job in batch]
+
+
+def test_a_job_begins_when_its_input_is_here_and_passes_those_that_lack_theirs(
+    jobs: EncoderJobs,
+) -> None:
+    jobs.receive(sent("early"))
+    jobs.add([job("late"), job("early")])
+    assert begun(jobs) == ["early"]
+    assert len(jobs) == 0
+    jobs.receive(sent("late"))
+    assert begun(jobs) == ["late"]
+    assert jobs.bytes_held == 0
+
+
+def test_an_input_that_does_not_come_is_asked_for_and_asked_for_again(
+    jobs: EncoderJobs, clock: Clock
+) -> None:
+    jobs.add([job("a"), job("b", "f", "g"), job("c", "g")])
+    assert jobs.to_ask() == {}
+    clock.now += ASK_SECONDS
+    assert jobs.to_ask() == {"f": ["a", "b"], "g": ["c"]}
+    assert jobs.to_ask() == {}
+    jobs.receive(sent("a"))
+    clock.now += ASK_AGAIN_SECONDS
+    assert jobs.to_ask() == {"g": ["b", "c"]}  # of "b", the other frontend is asked now
+
+
+def test_jobs_fail_when_nobody_holds_their_input(jobs: EncoderJobs, clock: Clock) -> None:
+    jobs.add([job("a", "f", "g"), job("a", "f", "g", decoder="decoder-1"), job("b", "f")])
+    clock.now += ASK_SECONDS
+    jobs.to_ask()
+    assert jobs.gone(InputGone("f", ("a", "b"))) == [job("b", "f")]
+    assert jobs.to_ask() == {"g": ["a"]}  # at once
+    failed = jobs.detach("g")
+    assert [(each.key, each.decoder) for each in failed] == [("a", "decoder-0"), ("a", "decoder-1")]
+    clock.now += 10
+    assert jobs.to_ask() == {}
+
+
+def test_inputs_that_came_too_early_have_a_bound_and_those_with_a_job_do_not(
+    jobs: EncoderJobs, clock: Clock
+) -> None:
+    for key in "abcd":
+        jobs.receive(sent(key))
+    assert jobs.bytes_held == 200  # "c" and "d" have no room
+    jobs.add([job(key) for key in "abcd"])
+    clock.now += ASK_SECONDS
+    assert jobs.to_ask() == {"f": ["c", "d"]}
+    jobs.receive(sent("c"))
+    jobs.receive(sent("d"))
+    assert begun(jobs) == list("abcd")
+    assert jobs.bytes_held == 0
+
+
+def test_an_input_that_is_not_needed_after_all_is_let_go(jobs: EncoderJobs) -> None:
+    jobs.receive(sent("a"))
+    jobs.receive(sent("a", "g"))
+    jobs.gone(InputGone("f", ("a",)))
+    assert jobs.bytes_held == 100  # "g" still uses it
+    jobs.gone(InputGone("g", ("a",)))
+    assert jobs.bytes_held == 0
+    jobs.receive(sent("b"))
+    jobs.add([job("b")])
+    jobs.gone(InputGone("f", ("b",)))
+    assert begun(jobs) == ["b"]  # it is here, and somebody asked for it
+
+
+def test_an_input_goes_with_its_last_job_that_is_withdrawn(jobs: EncoderJobs) -> None:
+    jobs.receive(sent("a"))
+    jobs.add([job("a"), job("a", decoder="decoder-1"), job("lacking")])
+    assert set(jobs.withdraw("decoder-0", ("a", "lacking", "unknown"))) == {"a", "lacking"}
+    assert jobs.bytes_held == 100
+    assert jobs.withdraw("decoder-1", ("a",)) == ("a",)
+    assert jobs.bytes_held == 0
+    assert jobs.withdraw("decoder-1", ("a",)) == ()
+
+
+keys = st.sampled_from("abc")
+frontends = st.sampled_from("fg")
+decoders = st.sampled_from(["decoder-0", "decoder-1"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("input"), keys, frontends),
+            st.tuples(st.just("job"), keys, decoders, st.lists(frontends, min_size=1, max_size=2)),
+            st.tuples(st.just("gone"), keys, frontends),
+            st.tuples(st.just("detach"), frontends),
+            st.tuples(st.just("withdraw"), keys, decoders),
+            st.tuples(st.just("begin")),
+            st.tuples(st.just("time")),
+        ),
+        max_size=40,
+    )
+)
+def test_every_job_ends_once_and_nothing_is_held_in_the_end(events: list[tuple[str, ...]]) -> None:
+    clock, open_jobs = Clock(), 0
+    jobs = EncoderJobs(25, 250, clock)
+    for kind, *values in events:
+        if kind == "input":
+            jobs.receive(sent(*values))
+        elif kind == "job":
+            key, decoder, names = values
+            if not any(each.key == key and each.decoder == decoder for each in _all(jobs)):
+                jobs.add([job(key, *names, decoder=decoder)])
+                open_jobs += 1
+        elif kind == "gone":
+            open_jobs -= len(jobs.gone(InputGone(values[1], (values[0],))))
+        elif kind == "detach":
+            open_jobs -= len(jobs.detach(values[0]))
+        elif kind == "withdraw":
+            open_jobs -= len(jobs.withdraw(values[1], (values[0],)))
+        elif kind == "begin" and len(jobs):
+            open_jobs -= len(jobs.next_batch()[0])
+        else:
+            clock.now += 1
+            jobs.to_ask()
+        assert len(_all(jobs)) == open_jobs
+        assert jobs.bytes_held == 100 * len(jobs._held)
+    for frontend in "fg":
+        open_jobs -= len(jobs.detach(frontend))
+    while len(jobs):
+        open_jobs -= len(jobs.next_batch()[0])
+    assert open_jobs == 0
+    assert jobs.bytes_held == 0
+
+
+def _all(jobs: EncoderJobs) -> list[EncodeJob]:
+    return [*jobs.ready._jobs, *(each for each in jobs._lacking.values() for each in each.jobs)]

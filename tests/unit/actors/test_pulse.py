@@ -1,0 +1,103 @@
+"""What a heartbeat says of a worker's loops, and how it travels."""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import CodeType, FunctionType
+
+import pytest
+import torch
+
+from antiphon.actors.address import Host
+from antiphon.actors.base_actor import WorkerActor
+from antiphon.actors.channel import Receiver
+from antiphon.actors.frames import HeartbeatDecoder
+from antiphon.actors.member_messages import Heartbeat, Member
+from antiphon.actors.pulse import HEARTBEAT_SECONDS, Pulse, standstill, worker_report
+from antiphon.actors.worker import Worker
+from antiphon.scheduler.request import Incarnation
+
+
+class Busy(Worker[object]):
+    """Its next rounds last until they are let go."""
+
+    poll_timeout, device = 0.0, torch.device("cpu")
+
+    def __init__(self, work: Callable[[threading.Event], object]) -> None:
+        super().__init__()
+        self.work, self.go_on = work, threading.Event()
+
+    def handle(self, message: object) -> None: ...
+
+    def run_once(self) -> None:
+        self.work(self.go_on)
+
+    def end(self) -> None:
+        self.closing.set()
+        self.go_on.set()
+        self.close()
+
+
+def waits(event: threading.Event) -> object:
+    return event.wait()
+
+
+def in_file(name: str) -> Callable[[threading.Event], object]:
+    """As `waits`, of a function that seems to stand in another file."""
+    code: CodeType = waits.__code__.replace(co_filename=name)
+    return FunctionType(code, {})
+
+
+@pytest.mark.parametrize(
+    ("file", "stands"),
+    [
+        (__file__, True),
+        ("/site-packages/triton/compiler/compiler.py", False),
+        ("/site-packages/flashinfer/jit/core.py", False),
+    ],
+)
+def test_a_loop_that_hangs_stands_still_but_not_one_that_compiles(file: str, stands: bool) -> None:
+    worker = Busy(in_file(file))
+    worker.start()
+    time.sleep(0.3)
+    assert (standstill([worker]) > 0.2) is stands
+    worker.end()
+
+
+def test_a_loop_that_comes_round_does_not_stand_still() -> None:
+    worker = Busy(lambda event: event.wait(0.01))
+    worker.start()
+    time.sleep(0.3)
+    assert standstill([worker]) < 0.2
+    worker.end()
+
+
+class Actor(WorkerActor):
+    def connect(self, members: list[Member]) -> None: ...
+
+    def receive(self, message: object) -> None: ...
+
+    def load_report(self) -> dict[str, float]:
+        return {"open": 3}
+
+    def held(self) -> bytes:
+        return b"keys"
+
+
+def test_heartbeats_come_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host("127.0.0.1", "here")
+    monkeypatch.setattr(Host, "here", lambda: host)
+    heard: list[Heartbeat] = []
+    receiver = Receiver(host, heard.append, HeartbeatDecoder())
+    receiver.start()
+    sender = Incarnation("decoder-0", 3)
+    pulse = Pulse(sender, receiver.address, partial(worker_report, Actor()))
+    pulse.start()
+    time.sleep(3.5 * HEARTBEAT_SECONDS)
+    pulse.close()
+    receiver.close()
+    assert 2 <= len(heard) <= 3
+    assert [each.load["heartbeats"] for each in heard] == [1, 2, 3][: len(heard)]
+    assert heard[0].sender == sender
+    assert (heard[0].load["open"], heard[0].held) == (3, b"keys")

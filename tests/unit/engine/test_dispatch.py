@@ -1,0 +1,200 @@
+"""Requests on their way to decoders, and their inputs on their way to encoders."""
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from antiphon.actors.messages import Cancel, Input, InputGone, Message, NeedInput, Stop, Submit
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine import dispatch
+from antiphon.engine.dispatch import Dispatcher
+from antiphon.inputs.prepared import EncoderInput
+from antiphon.scheduler.request import Media, Request, RequestId
+from antiphon.scheduler.router import Route
+
+ROUTE = Route("encoder-0", "decoder-0")
+
+
+class Sent:
+    """Stands for `Workers`: keeps what was sent. `fails`: messages that cannot travel."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Message]] = []
+        self.fails: Callable[[Message], bool] = lambda message: False
+
+    def send(self, worker: str, message: Message) -> None:
+        if self.fails(message):
+            raise TypeError("cannot travel")
+        self.messages.append((worker, message))
+
+    def take(self) -> list[tuple[str, Message]]:
+        messages, self.messages = self.messages, []
+        return messages
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(message).__name__ for _, message in self.take()]
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def not_sent() -> list[tuple[int, str]]:
+    return []
+
+
+@pytest.fixture
+def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
+    dispatcher = Dispatcher("f", lambda request, e: not_sent.append((request.id.number, str(e))))
+    dispatcher.workers = sent  # type: ignore[assignment]
+    return dispatcher
+
+
+def request(number: int, key: str = "k") -> Request:
+    media = (Media(key, "audio", 1500),)
+    prompt = np.array([1])
+    return Request(RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0)
+
+
+def sound(key: str = "k") -> EncoderInput:
+    return EncoderInput(key, "audio", 1500, np.zeros(100, np.float32))
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    import functools
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run
+
+
+@in_loop
+async def test_an_input_goes_once_to_its_encoder_and_the_requests_in_one_message(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    media = sound()
+    for number in range(3):
+        dispatcher.submit(ROUTE, request(number), [media])
+    await asyncio.sleep(0)
+    (to_encoder, first), (to_decoder, second) = sent.take()
+    assert (to_encoder, to_decoder) == ROUTE
+    assert isinstance(first, Input)
+    assert first.array is media.payload
+    assert isinstance(second, Submit)
+    assert [each.id.number for each in second.requests] == [0, 1, 2]
+
+
+@in_loop
+async def test_an_input_is_let_go_on_both_sides_when_its_last_request_is_cancelled(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    media, requests = sound(), [request(0), request(1)]
+    for each in requests:
+        dispatcher.submit(ROUTE, each, [media])
+    await asyncio.sleep(0)
+    array = weakref.ref(media.payload)
+    sent.take()
+    del media
+    dispatcher.cancel(ROUTE, requests[0])
+    assert [message for _, message in sent.take()] == [Cancel(requests[0].id)]
+    assert array() is not None
+    dispatcher.cancel(ROUTE, requests[1])
+    gone = [("decoder-0", Cancel(requests[1].id)), ("encoder-0", InputGone("f", ("k",)))]
+    assert sent.take() == gone
+    assert array() is None
+    dispatcher.release(requests[1], encoded=False)  # its end comes after all
+    assert sent.take() == []
+
+
+@in_loop
+async def test_an_encoder_that_has_encoded_an_input_needs_no_word(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    await asyncio.sleep(0)
+    sent.take()
+    dispatcher.release(each, encoded=True)
+    assert sent.take() == []
+    assert len(dispatcher.inputs) == 0
+
+
+@in_loop
+async def test_who_asks_for_an_input_gets_it_or_is_told_that_it_is_gone(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    media = sound("held")
+    dispatcher.submit(ROUTE, each := request(0, "held"), [media])
+    await asyncio.sleep(0)
+    sent.take()
+    dispatcher.answer(NeedInput("encoder-1", ("held", "unknown")))
+    (first, answer), last = sent.take()
+    assert first == "encoder-1"
+    assert isinstance(answer, Input)
+    assert answer.array is media.payload
+    assert last == ("encoder-1", InputGone("f", ("unknown",)))
+    dispatcher.release(each, encoded=False)
+    assert {worker for worker, _ in sent.take()} == {"encoder-0", "encoder-1"}
+
+
+@in_loop
+async def test_inputs_run_ahead_of_an_encoder_only_so_far(
+    dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 700)
+    requests = [request(number, f"key {number}") for number in range(4)]
+    for each in requests:
+        dispatcher.submit(ROUTE, each, [sound(each.inputs[0].key)])
+    assert sent.kinds == ["Input", "Input"]  # 800 bytes
+    dispatcher.release(requests[0], encoded=True)
+    dispatcher.submit(ROUTE, request(9, "new"), [sound("new")])
+    assert sent.kinds == ["Input"]
+
+
+@in_loop
+async def test_requests_that_cannot_travel_fail_alone(
+    dispatcher: Dispatcher, sent: Sent, not_sent: list[tuple[int, str]]
+) -> None:
+    sent.fails = lambda message: (
+        (isinstance(message, Submit) and any(each.id.number == 1 for each in message.requests))
+        or (isinstance(message, Input) and message.key == "bad")
+    )
+    for number, key in enumerate(("k", "k", "k", "bad")):
+        dispatcher.submit(ROUTE, request(number, key), [sound(key)])
+    await asyncio.sleep(0)
+    assert not_sent == [(3, "cannot travel"), (1, "cannot travel")]
+    submitted = [message for _, message in sent.take() if isinstance(message, Submit)]
+    assert [each.id.number for message in submitted for each in message.requests] == [0, 2]
+
+
+@in_loop
+async def test_a_message_that_cannot_be_sent_never_raises_into_the_event_loop(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    await asyncio.sleep(0)
+    sent.fails = lambda message: True
+    dispatcher.stop(ROUTE, each)
+    dispatcher.answer(NeedInput("encoder-0", ("k",)))
+    dispatcher.cancel(ROUTE, each)
+    assert len(dispatcher.inputs) == 0
+
+
+@in_loop
+async def test_a_cancelled_request_is_sent_before_the_word_that_ends_it(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    dispatcher.cancel(ROUTE, each)
+    assert sent.kinds == ["Input", "Submit", "Cancel", "InputGone"]
+    dispatcher.stop(ROUTE, each)
+    assert sent.take() == [("decoder-0", Stop(each.id))]
