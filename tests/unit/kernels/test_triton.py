@@ -24,6 +24,7 @@ import triton.language as tl
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
+from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
