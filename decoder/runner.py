@@ -30,7 +30,7 @@ from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.room import check_room, num_pages
+from antiphon.decoder.room import check_room, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
@@ -42,7 +42,6 @@ from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
-from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.runtime.device import Target, probe
@@ -80,7 +79,7 @@ class DecoderRunner:
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
-        self.pool = self._make_pool()
+        self.pool = make_pool(model, config, self.target, self.causal.spec.kv_dtype)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
         self.tables = self._make_tables()
@@ -143,18 +142,6 @@ class DecoderRunner:
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows, vocab_size, device=self.device)
         return logits, Samples.empty(rows, self.device)
-
-    def _make_pool(self) -> KVPool:
-        half = self.model_config.decoder
-        return KVPool(
-            half.num_layers,
-            num_pages(self.model_config, self.config, self.target),
-            self.config.decoder.kv_page_size,
-            half.num_kv_heads,
-            half.head_dim,
-            self.causal.spec.kv_dtype or self.target.dtype,
-            self.device,
-        )
 
     def _make_tables(self) -> PageTables:
         model, page_size = self.model_config, self.pool.page_size

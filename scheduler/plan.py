@@ -131,13 +131,13 @@ class StepPlan:
     kv_lens: np.ndarray  # [rows] once this step's keys are written
     samples: np.ndarray  # [rows] bool
     new_pages: NewPages = NO_NEW_PAGES
-    embeddings: Sequence[Embedding] = ()
-    spent: Sequence[str] = ()  # keys of embeddings that no later step needs
     # Target page -> source page, as it was before this step.
     page_copies: Mapping[int, int] = field(default_factory=dict)
     forks: Sequence[Fork] = ()
     number: int = 0  # from 1, in the order that a scheduler planned them
     readouts: Readouts = NO_READOUTS
+    embeddings: Sequence[Embedding] = ()
+    spent: Sequence[str] = ()  # keys of embeddings that no later step needs
 
     @property
     def num_tokens(self) -> int:

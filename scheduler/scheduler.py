@@ -213,7 +213,7 @@ class Scheduler:
             preempted = True
         admissions, cross_writes = ([], []) if preempted else self.admission.admit()
         plan = self.planner.plan(admissions, cross_writes, new_pages)
-        return plan and with_embeddings(plan, self.batch, self.encodes)
+        return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
     def expire(self) -> None:
         """Ends requests whose deadline has passed, and those whose encoder work is lost."""

@@ -18,8 +18,9 @@ SCRIPT = """
     from antiphon.benchmarks.chaos import Load
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
-    other = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    other = cluster.add_node(num_cpus=2)  # after this program has joined the first one
+    cluster.wait_for_nodes()
 
 
     async def main() -> dict:
