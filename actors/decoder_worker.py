@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     Attach,
@@ -25,7 +26,6 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
-from antiphon.actors.wire import MessageError
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe

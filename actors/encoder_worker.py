@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from antiphon.actors.encoder_jobs import EncoderJobs
+from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     Attach,
@@ -25,7 +26,6 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
-from antiphon.actors.wire import MessageError
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
