@@ -120,6 +120,7 @@ def described(membership: Membership) -> list[Member]:
             draining=member.state is State.DRAINING,
             load=dict(member.load),
             held=member.held,
+            ended=member.ended,
         )
         for member in membership.members.values()
         for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))

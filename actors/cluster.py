@@ -14,13 +14,13 @@ import ray
 from antiphon.actors.address import Address, Host
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
-from antiphon.actors.messages import Attach, Detach, FrontendMessage, Members, Message
+from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
 from antiphon.actors.processes import Spot, why_gone
 from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
 from antiphon.actors.workers import Handle, Workers
-from antiphon.config.errors import EngineDeadError
+from antiphon.config.errors import AntiphonError, EngineDeadError
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,21 @@ class RayWorkers(Workers):
 
     def _receive(self, message: FrontendMessage) -> None:
         if isinstance(message, Members):
+            self._log_deaths(message.members)
             self.members = message.members
             self._connect()
         self._handle(message)
+
+    def _log_deaths(self, members: Iterable[Member]) -> None:
+        """Here too: the supervisor's own log is among those of Ray."""
+        now = {member.name: member for member in members}
+        for before in self.members:
+            after = now.get(before.name)
+            if after is None or not before.alive or before.draining:
+                continue
+            if not after.alive or after.epoch != before.epoch:
+                incarnation = Incarnation(before.name, before.epoch)
+                logger.warning("%s ended: %s", incarnation, after.ended)
 
     def _connect(self) -> None:
         """Connects with workers that have come, and leaves those that are gone."""
@@ -131,7 +143,10 @@ class RayWorkers(Workers):
 
     async def scale(self, role: str, count: int) -> None:
         """As `Supervisor.scale`."""
-        await self._supervisor.scale.remote(role, count)
+        try:
+            await self._supervisor.scale.remote(role, count)
+        except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
+            raise getattr(error, "cause", error) from None
 
     # ------------------------------------------------------------------ end
 

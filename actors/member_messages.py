@@ -33,6 +33,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     load: dict[str, float] = {}
     held: bytes = b""
     draining: bool = False  # it ends soon, and takes no new requests
+    ended: str = ""  # why its last incarnation that died did so
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -83,6 +83,7 @@ class Member:
     heard_at: float = 0.0
     busy_at: float = 0.0  # when it last had an open request
     restart_at: float = 0.0
+    ended: str = ""  # why its last incarnation that died did so
     removing: bool = False  # it is not started again
     deaths: deque[float] = field(default_factory=deque)  # within WINDOW_SECONDS
 

@@ -214,6 +214,7 @@ class Membership:
         """Ends the engine where a restart makes no sense."""
         if member.removing:  # this end was wanted
             return
+        member.ended = reason
         member.deaths.append(now)
         while member.deaths[0] < now - WINDOW_SECONDS:
             member.deaths.popleft()

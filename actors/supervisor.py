@@ -33,7 +33,7 @@ from antiphon.actors.members import (
 from antiphon.actors.membership import Membership
 from antiphon.actors.processes import Spot, end_process, why_gone
 from antiphon.actors.scaling import Autoscaler, demand
-from antiphon.config.errors import AntiphonError, EngineDeadError
+from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -131,8 +131,17 @@ class Supervisor:
         self._announcer.remove(frontend)
 
     async def scale(self, role: str, count: int) -> None:
-        """Starts workers of a role, or drains some, until there are `count`."""
+        """Starts workers of a role, or drains some, until there are `count`.
+
+        Roles with bounds of their own (`encoder_max_replicas`, ...) go on changing by themselves.
+        Raises ConfigurationError.
+        """
         self._check()
+        if role not in self._blueprint.roles:
+            roles = ", ".join(self._blueprint.roles)
+            raise ConfigurationError(f"there are no workers of role {role!r}: {roles}")
+        if count < 1:
+            raise ConfigurationError(f"at least 1 worker of each role must stay, not {count}")
         self._membership.scale(role, count, time.monotonic())
         self._act()
 
@@ -209,7 +218,7 @@ class Supervisor:
             self._act()
             reason = await handle.watch.options(concurrency_group="watch").remote()
         except ray.exceptions.RayTaskError as failure:
-            if isinstance(failure, AntiphonError):
+            if isinstance(failure, AntiphonError) and not self._membership.complete:
                 self._error = self._error or getattr(failure, "cause", failure)
             reason = f"{type(failure.cause).__name__}: {failure.cause}"
         except ray.exceptions.RayError as failure:

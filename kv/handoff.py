@@ -84,6 +84,12 @@ class HandoffBuffer:
             self._shrink(batch)
         return packed
 
+    def get(self, key: str) -> torch.Tensor:
+        """The states of `key` [tokens, hidden], which stay here."""
+        states = self._batches[key].left[key]
+        self._record_use(states)
+        return states
+
     def drop(self, key: str) -> None:
         """Removes the states of a key that no request waits for any more, if they are here."""
         batch = self._batches.pop(key, None)

@@ -5,7 +5,8 @@ wait for it. Its life:
 
     ask               an encoder worker is asked; the work counts against the budget
       arrive          its hidden states are here; its waiting requests can be admitted
-        take          a step writes their cross KV: the work is done
+        consume       a step writes their cross KV: the work is done
+        release       a step has put the last of them into a prompt; done when nobody else waits
       fail            the encoder could not do it: its waiting requests fail
       drop_overdue    nothing came for too long: likewise
       set_encoders    its encoder is gone: its waiting requests ask again, elsewhere
@@ -128,6 +129,15 @@ class EncodeLedger:
             self._unwanted.append(key)
         else:
             self._abandoned.append(key)
+
+    def release(self, request: Request, key: str) -> bool:
+        """`request` has hidden states of `key` in its prompt, and computes the last of them in a
+        step. True if nobody else needs them: the work is done, they leave the handoff buffer."""
+        work = self._work[key]
+        del work.waiters[request.id]
+        if not work.waiters:
+            self._close(key)
+        return not work.waiters
 
     def consume(self, key: str) -> None:
         """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""

@@ -44,7 +44,11 @@ class Intake:
             self._enqueue(request, RequestState.READY)
 
     def put_back(self, request: Request) -> None:
-        """A running request was preempted."""
+        """A running request was preempted. Of inputs that stand in its prompt it needs the hidden
+        states again: it waits for those that are still here."""
+        for media in request.inputs:
+            if media.position is not None and media.key in self.encodes:
+                self.encodes.join(request, media)
         request.move(RequestState.READY)
         self._preempted.push(request.sort_key, request)
 
@@ -66,6 +70,13 @@ class Intake:
         self._preempted.discard(request.sort_key)
         if request in self._ready:
             self._ready.take(request)
+        request.move(RequestState.RUNNING)
+
+    def skip(self, request: Request) -> None:
+        """`request`, which has not begun, runs at once: a fork of one that does."""
+        if request.state is RequestState.WAITING:
+            request.move(RequestState.READY)
+        self.leave(request)
         request.move(RequestState.RUNNING)
 
     def leave(self, request: Request) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from antiphon.actors import messages, wire
+from antiphon.actors import messages
 from antiphon.actors.address import Address
+from antiphon.actors.frames import MAX_FRAME_BYTES
 from antiphon.actors.messages import Message
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
@@ -28,7 +29,7 @@ TOKEN = b"0123456789abcdef"
 def frames_of(message: Message) -> list[memoryview]:
     frames = MessageEncoder(TOKEN).encode(message)
     assert bytes(frames[0][: len(TOKEN)]) == TOKEN
-    assert all(len(frame) <= wire.MAX_FRAME_BYTES for frame in frames)
+    assert all(len(frame) <= MAX_FRAME_BYTES for frame in frames)
     return [memoryview(bytearray(frame)) for frame in frames]  # as they are received: writeable
 
 

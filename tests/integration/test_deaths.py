@@ -1,6 +1,7 @@
 """Workers that are killed, stopped or hang: noticed in time, restarted, and no request is lost."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -66,6 +67,7 @@ def hang(half: str) -> Callable[[Any], None]:
     return lambda process: setattr(getattr(process.actor, half), "run_once", forever)
 
 
+@pytest.mark.slow
 def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         load = Load(engine, PROMPTS, LONG)
@@ -100,6 +102,20 @@ def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: 
             await engine.generate("in words: 3")
 
     run(t5_folder, scenario, max_restarts=0)
+
+
+def test_the_death_of_the_supervisor_ends_the_engine_at_once_for_all(t5_folder: Path) -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        calls = [asyncio.create_task(engine.generate(prompt, LONG)) for prompt in PROMPTS]
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        engine.workers._supervisor.__ray_call__.remote(lambda _: os.kill(os.getpid(), 9))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, EngineDeadError) for end in ends), ends
+        assert "the engine's supervisor" in str(ends[0])
+        assert time.monotonic() - began < NOTICE_SECONDS
+
+    run(t5_folder, scenario)
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import pytest
 
 from antiphon import AsyncEngine, SamplingParams
 from antiphon.benchmarks.chaos import Load
+from antiphon.config.errors import ConfigurationError
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
 PROMPTS = [f"in words: {number}" for number in range(700, 710)]
 LONG = SamplingParams(ignore_eos=True, max_tokens=120)
@@ -33,22 +34,47 @@ async def until(engine: AsyncEngine, wanted: dict[str, bool], seconds: float) ->
         await asyncio.sleep(0.02)
 
 
-def test_a_pool_grows_by_queue_depth_and_is_drained_before_it_shrinks(t5_folder: Path) -> None:
+async def both_run(engine: AsyncEngine) -> None:
+    """Returns once each of two decoders has running requests."""
+    assert engine.workers is not None
+    while sum(1 for counters in await engine.workers.stats() if counters["running"]) < 2:
+        await asyncio.sleep(0.1)
+
+
+def test_a_pool_grows_by_queue_depth(t5_folder: Path) -> None:
     async def run() -> None:
         options = {"max_num_seqs": 4, "num_threads": 1, "decoder_max_replicas": 2}
         async with AsyncEngine(str(t5_folder), **options) as engine:
             load = Load(engine, PROMPTS, LONG)
             await load.learn()
-            serving = asyncio.create_task(load.serve(1, concurrency=16, seconds=40.0))
-            await until(engine, {"decoder-0": True, "decoder-1": True}, 30.0)
-            stats = await engine.workers.stats()
-            while not all(counters["running"] for counters in stats):  # both get requests
-                await asyncio.sleep(0.1)
-                stats = await engine.workers.stats()
+            serving = asyncio.create_task(load.serve(10**9, concurrency=16))
+            await until(engine, {"decoder-0": True, "decoder-1": True}, 60.0)
+            await asyncio.wait_for(both_run(engine), 30.0)
+            serving.cancel()
+            assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
+
+    asyncio.run(run())
+
+
+def test_a_worker_is_drained_before_a_pool_shrinks(t5_folder: Path) -> None:
+    async def run() -> None:
+        options = {"max_num_seqs": 4, "num_threads": 1, "decoder_replicas": 2}
+        async with AsyncEngine(str(t5_folder), **options) as engine:
+            load = Load(engine, PROMPTS, LONG)
+            await load.learn()
+            serving = asyncio.create_task(load.serve(10**9, concurrency=16))
+            await asyncio.wait_for(both_run(engine), 30.0)
+            with pytest.raises(ConfigurationError, match="no workers of role 'decoders'"):
+                await engine.workers.scale("decoders", 1)
+            with pytest.raises(ConfigurationError, match="at least 1"):
+                await engine.workers.scale("decoder", 0)
             await engine.workers.scale("decoder", 1)
-            await until(engine, {"decoder-0": True, "decoder-1": False}, 1.0)
-            await until(engine, {"decoder-0": True}, 35.0)
-            await serving
+            await until(engine, {"decoder-0": True, "decoder-1": False}, 2.0)
+            await until(engine, {"decoder-0": True}, 40.0)
+            before = load.tally.requests
+            while load.tally.requests < before + 20:
+                await asyncio.sleep(0.1)
+            serving.cancel()
             assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
 
     asyncio.run(run())

@@ -1,8 +1,10 @@
 """A cluster of two nodes that loses one under load. In a program of its own, with its own Ray."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -16,8 +18,9 @@ SCRIPT = """
     from antiphon.benchmarks.chaos import Load
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
-    other = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    other = cluster.add_node(num_cpus=2)  # after this program has joined the first one
+    cluster.wait_for_nodes()
 
 
     async def main() -> dict:
@@ -54,16 +57,20 @@ SCRIPT = """
             )
 
 
-    print(json.dumps(asyncio.run(main())))
-    ray.shutdown()
-    cluster.shutdown()
+    try:
+        print(json.dumps(asyncio.run(main())))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 """
 
 
 @pytest.mark.slow
 def test_requests_go_on_when_a_node_is_lost(t5_folder: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(t5_folder)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    with tempfile.TemporaryDirectory(prefix="n", dir="/tmp") as folder:  # socket paths are short
+        environment = {**os.environ, "RAY_TMPDIR": folder}  # no other Ray finds this one
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     seen = json.loads(run.stdout.splitlines()[-1])
     print(seen)

@@ -10,6 +10,7 @@ import torch
 from plain_engine import PlainEngine
 
 from antiphon.actors.colocated_actor import ColocatedActor
+from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.local import ThreadPeer
 from antiphon.actors.messages import (
@@ -23,7 +24,7 @@ from antiphon.actors.messages import (
     Submit,
     Unreadable,
 )
-from antiphon.actors.wire import MessageEncoder, MessageError
+from antiphon.actors.wire import MessageEncoder
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Finished, Incarnation, Request, RequestId, RequestState

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from message_samples import TOKEN, frames_of, plain, request, there_and_back
 
 from antiphon.actors import wire
+from antiphon.actors.frames import MessageError
 from antiphon.actors.messages import Message, Submit, Unreadable
-from antiphon.actors.wire import MessageDecoder, MessageEncoder, MessageError
+from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import (
     Media,

@@ -9,8 +9,9 @@ import torch
 from message_samples import TOKEN, frames_of, request, there_and_back
 
 from antiphon.actors import messages, wire
+from antiphon.actors.frames import MessageError
 from antiphon.actors.messages import Input, Submit
-from antiphon.actors.wire import MessageDecoder, MessageEncoder, MessageError
+from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import (
     Finished,
