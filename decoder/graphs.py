@@ -14,8 +14,9 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from antiphon.attention.interface import PlannedAttention
-from antiphon.decoder.step_inputs import InputBuffer, StepInputs, StepShape
+from antiphon.decoder.step_attention import PlannedAttentions
+from antiphon.decoder.step_inputs import InputBuffer
+from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.scheduler.plan import StepPlan
 
@@ -24,9 +25,8 @@ PROMPT_TOKENS, MAX_QUERY_LEN = 64, 8
 # Both, in a step with a long prompt. What is longer still runs without a graph.
 LONG_PROMPT_TOKENS = 256
 LONG_EVERY = 4  # one of so many batch sizes has a graph for long prompts
+LEAST_READOUTS = 4  # that a graph for prompts has room for
 
-# Causal, and cross where the decoder has it.
-PlannedAttentions = tuple[PlannedAttention[object], PlannedAttention[object] | None]
 Forward = Callable[[StepInputs, PlannedAttentions], None]
 
 
@@ -48,7 +48,8 @@ def step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[Step
         for room, query_len in rooms:
             longest = min(query_len, max_kv_len)
             tokens = min(size + room, size * longest)
-            shapes.append(StepShape(size, tokens, longest, max_kv_len, max_cross_len))
+            readouts = min(max(size, LEAST_READOUTS), GRAPH_READOUTS) if room else 0
+            shapes.append(StepShape(size, tokens, longest, max_kv_len, max_cross_len, readouts))
     return shapes
 
 
@@ -59,6 +60,7 @@ class EagerReason(StrEnum):
     EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
+    READOUTS = "readouts"  # more than GRAPH_READOUTS
 
     @property
     def counter(self) -> str:
@@ -88,8 +90,11 @@ def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
         if shape.sequences >= sequences
         and shape.tokens - tokens >= shape.sequences - sequences
         and shape.max_query_len >= longest
+        and shape.readouts >= len(plan.readouts)
     ]
     if not fitting:
+        if len(plan.readouts) > max(shape.readouts for shape in shapes):
+            return GraphChoice(None, EagerReason.READOUTS)
         is_long = longest > max(shape.max_query_len for shape in shapes)
         reason = EagerReason.LONG_PROMPT if is_long else EagerReason.MANY_PROMPT_TOKENS
         return GraphChoice(None, reason)

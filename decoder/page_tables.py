@@ -11,7 +11,7 @@ import torch
 
 from antiphon.config.arithmetic import round_up
 from antiphon.runtime.device import together_to_device
-from antiphon.scheduler.plan import Admission, NewPages
+from antiphon.scheduler.plan import Admission, Fork, NewPages
 
 ALIGNMENT = 32  # elements: kernels are compiled anew for pointers with another alignment
 
@@ -48,19 +48,18 @@ class PageTables:
         """Self and cross pages [n, pages] of `rows` [n, width]."""
         return rows[:, self._self_columns], rows[:, self._cross_columns]
 
-    def admit(self, admissions: Sequence[Admission]) -> None:
-        """Writes the rows of the admitted slots, on the device in one copy."""
-        if not admissions:
+    def admit(self, entries: Sequence[Admission | Fork]) -> None:
+        """Writes the rows of slots that have a new owner, on the device in one copy. The last one
+        counts where a slot had several."""
+        if not entries:
             return
-        for admission in admissions:
-            slot, self_pages, cross_pages = (
-                admission.slot, admission.self_pages, admission.cross_pages,
-            )  # fmt: skip
+        for entry in entries:
+            slot, self_pages, cross_pages = entry.slot, entry.self_pages, entry.cross_pages
             self.self_pages[slot, : len(self_pages)] = self_pages
             self.cross_pages[slot, : len(cross_pages)] = cross_pages
-            self.cross_lens[slot] = admission.cross_len
+            self.cross_lens[slot] = entry.cross_len
         if self.device.type != "cpu":
-            slots = np.array([admission.slot for admission in admissions])
+            slots = np.array([entry.slot for entry in entries])
             index, rows = together_to_device([slots, self.host[slots]], self.device)
             self.on_device[index] = rows
 

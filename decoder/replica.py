@@ -15,7 +15,8 @@ from collections.abc import Callable
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.runner import DecoderRunner, LaunchedStep
+from antiphon.decoder.launched_step import LaunchedStep
+from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool

@@ -43,6 +43,23 @@ def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
     return pages
 
 
+def make_pool(
+    model: ModelConfig, config: EngineConfig, target: Target, kv_dtype: torch.dtype | None
+) -> KVPool:
+    """The pool of a decoder, in the target's dtype unless `kv_dtype` is another. Raises as
+    `num_pages`."""
+    half = model.decoder
+    return KVPool(
+        half.num_layers,
+        num_pages(model, config, target),
+        config.decoder.kv_page_size,
+        half.num_kv_heads,
+        half.head_dim,
+        kv_dtype or target.dtype,
+        target.device,
+    )
+
+
 def check_room(model: ModelConfig, config: EngineConfig) -> None:
     """Raises ConfigurationError if not even one full sequence can fit this machine.
 

@@ -9,14 +9,11 @@ they are known here.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from antiphon.attention.interface import PlannedAttention
-from antiphon.attention.selection import select_paged, uncapturable
-from antiphon.attention.specs import decoder_specs
+from antiphon.attention.selection import uncapturable
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
@@ -25,51 +22,32 @@ from antiphon.decoder.graphs import (
     LONG_PROMPT_TOKENS,
     DecoderGraphs,
     GraphChoice,
-    PlannedAttentions,
     choose_graph,
     step_shapes,
 )
+from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
-from antiphon.decoder.room import check_room, num_pages
-from antiphon.decoder.sampling.logprobs import DeviceLogprobs
+from antiphon.decoder.readouts import DeviceReadouts
+from antiphon.decoder.room import check_room, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
-from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepInputs
+from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits
+from antiphon.decoder.step_tensors import StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
 from antiphon.kv.pages import pages_for
-from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.runtime.device import Target, probe
-from antiphon.scheduler.plan import Embedding, StepPlan, StepResult
+from antiphon.scheduler.plan import Embedding, StepPlan
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LaunchedStep:
-    """A step in flight."""
-
-    samples: Samples  # [sequences], on the host once `done`
-    top: DeviceLogprobs | None  # of the sequences that ask
-    done: torch.cuda.Event | None  # None where the device is the host
-    refused: dict[int, Exception]  # by slot: settings that the device could not take
-
-    def result(self) -> StepResult:
-        """Waits for the step."""
-        if self.done is not None:
-            self.done.synchronize()
-        rows = self.samples.on_host()
-        top = None if self.top is None else self.top.on_host()
-        return StepResult(
-            rows["token"], rows["logprob"], rows["restricted_logprob"], rows["rank"], top
-        )
 
 
 class DecoderRunner:
@@ -93,23 +71,20 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config)
         check_quantization(config.model.quantization, self.target)
-        self.causal, *cross = select_paged(
-            "decoder",
-            config.decoder.attention_backend,
-            decoder_specs(model.decoder, self.target, config.decoder),
-        )
-        self.cross = cross[0] if cross else None
+        self.attention = StepAttention.select(model.decoder, self.target, config.decoder)
+        self.causal, self.cross = self.attention.causal, self.attention.cross
         # Weights.
         self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
         self.handoff = HandoffBuffer(self.device)
-        self.pool = self._make_pool()
+        self.pool = make_pool(model, config, self.target, self.causal.spec.kv_dtype)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
         self.tables = self._make_tables()
         self.inputs = self._make_inputs()
+        self._readouts = DeviceReadouts.empty(self.inputs.limits.tokens, self.device)
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
         self.eager_steps: Counter[str] = Counter()
@@ -120,13 +95,14 @@ class DecoderRunner:
         """Goes once through every rule of sampling and both kinds of steps, so that what is loaded,
         compiled or allocated at first use is so before the first request. Raises CheckpointError
         if the logits are not finite."""
+        model, scratch_page = self.model_config, self.pool.scratch_page
         sequence = ScratchSequence(
             self.slots.scratch,
-            self.pool.scratch_page,
-            self.model_config.max_decoder_len,
+            scratch_page,
+            model.max_decoder_len,
             has_cross=self.cross is not None,
         )
-        size = self.model_config.decoder.hidden_size
+        size = model.decoder.hidden_size
         states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
@@ -167,18 +143,6 @@ class DecoderRunner:
         logits = torch.zeros(rows, vocab_size, device=self.device)
         return logits, Samples.empty(rows, self.device)
 
-    def _make_pool(self) -> KVPool:
-        half = self.model_config.decoder
-        return KVPool(
-            half.num_layers,
-            num_pages(self.model_config, self.config, self.target),
-            self.config.decoder.kv_page_size,
-            half.num_kv_heads,
-            half.head_dim,
-            self.causal.spec.kv_dtype or self.target.dtype,
-            self.device,
-        )
-
     def _make_tables(self) -> PageTables:
         model, page_size = self.model_config, self.pool.page_size
         return PageTables(
@@ -218,8 +182,8 @@ class DecoderRunner:
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         return DecoderGraphs(
             self._run_and_sample,
-            self._plan_attention,
-            self._replan_attention,
+            self.attention.plan,
+            self.attention.replan,
             self.inputs,
             step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len),
             self.model,
@@ -239,8 +203,7 @@ class DecoderRunner:
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queues one step on the device; the host does not wait for it."""
-        self.tables.admit(plan.admissions)  # pages of new sequences
-        refused = self.slots.admit(plan.admissions)  # their tokens and settings
+        refused = self._take_changes(plan)
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
         inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
@@ -250,27 +213,26 @@ class DecoderRunner:
             if choice.reason is not None and self.graphs is not None:
                 self.eager_steps[choice.reason.counter] += 1
             features = self.sampler.features(plan.slots[plan.samples])
-            attentions = self._plan_attention(inputs)
+            attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
             for key in plan.spent:
                 self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
-        return self._send_back(samples, top, refused)
+        readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
+        return LaunchedStep.of(samples, top, readouts, refused)
+
+    def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
+        """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
+        if copies := plan.page_copies:
+            self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
+        self.tables.admit([*plan.forks, *plan.admissions])
+        self.slots.fork(plan.forks)
+        return self.slots.admit(plan.admissions)
 
     def choose_graph(self, plan: StepPlan) -> GraphChoice:
         return choose_graph(plan, () if self.graphs is None else self.graphs.shapes)
-
-    def _send_back(
-        self, samples: Samples, top: DeviceLogprobs | None, refused: dict[int, Exception]
-    ) -> LaunchedStep:
-        copies = samples.start_copy(), None if top is None else top.start_copy()
-        if self.device.type == "cpu":
-            return LaunchedStep(*copies, None, refused)
-        done = torch.cuda.Event()
-        done.record()
-        return LaunchedStep(*copies, done, refused)
 
     # ------------------------------------------------------------------ what graphs hold
 
@@ -295,7 +257,8 @@ class DecoderRunner:
     def _run_model(
         self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
     ) -> None:
-        """Logits of each sequence's last token, into `_logits`."""
+        """Logits of each sequence's last token, into `_logits`; what is read out, into
+        `_readouts`."""
         self.inputs.lay_out(inputs)
         tensors, count = inputs.tensors, inputs.shape.sequences
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
@@ -303,16 +266,10 @@ class DecoderRunner:
         x = self.model.embed(tensors.token_ids, positions)
         put_embeddings(x, embeddings, self.handoff)
         hidden = self.model(x, positions, step)
-        self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
-
-    def _plan_attention(self, inputs: StepInputs) -> PlannedAttentions:
-        causal = PlannedAttention.of(self.causal, inputs.causal)
-        if self.cross is None:
-            return causal, None
-        return causal, PlannedAttention.of(self.cross, inputs.cross)
-
-    def _replan_attention(self, attentions: PlannedAttentions, inputs: StepInputs) -> None:
-        causal, cross = attentions
-        causal.replan(inputs.causal)
-        if cross is not None:
-            cross.replan(inputs.cross)
+        if not inputs.shape.readouts:
+            self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
+            return
+        queries = torch.cat([tensors.last_tokens, tensors.readout_queries])
+        logits = self.model.logits(hidden[queries])
+        self._logits[:count] = logits[:count]
+        self._readouts.first(inputs.shape.readouts).read(logits[count:], tensors.readout_tokens)

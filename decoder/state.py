@@ -6,6 +6,8 @@ tables and stop ids, and the tokens as far as they are known there. Sampling set
 on both sides, so that a step knows without asking the device which rules any of its rows need.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -13,7 +15,7 @@ from antiphon.decoder.sampling.masks import MaskTable
 from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTable, checked_ids
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
-from antiphon.scheduler.plan import Admission
+from antiphon.scheduler.plan import Admission, Fork
 
 _TORCH_DTYPES: dict[Dtype, torch.dtype] = {np.int64: torch.int64, np.float32: torch.float32}
 
@@ -91,6 +93,33 @@ class Slots:
         self.host.note_asking(slots)
         self._copy(slots, tokens, stop_ids)
         return refused
+
+    def fork(self, forks: Sequence[Fork]) -> None:
+        """Gives slots the settings of others, and their own tokens, in one host-to-device copy. In
+        their order: a fork may be forked again."""
+        if not forks:
+            return
+        slots = np.array([fork.slot for fork in forks])
+        longest = max(len(fork.token_ids) for fork in forks)
+        tokens = np.zeros((len(slots), longest), np.int64)
+        stop_ids = np.full((len(slots), MAX_STOP_IDS), OFF, np.int64)
+        for i, fork in enumerate(forks):
+            self._release(fork.slot)
+            self._inherit(fork)
+            stops = [id_ for id_ in fork.stop_ids if 0 <= id_ < self.vocab_size]
+            tokens[i, : len(fork.token_ids)], stop_ids[i, : len(stops)] = fork.token_ids, stops
+        self.host.note_asking(slots)
+        self._copy(slots, tokens, stop_ids)
+
+    def _inherit(self, fork: Fork) -> None:
+        for rows in self.host.rows.values():
+            rows[:, fork.slot] = rows[:, fork.source]
+        for name in ("mask", "begin_mask"):
+            self.masks.share(int(self.host[name][fork.slot]))
+        self.host["seed"][fork.slot], self.host["max_len"][fork.slot] = fork.seed, fork.max_len
+        self.bad_words[fork.slot] = self.bad_words[fork.source]
+        if fork.source in self.logprob_ids:
+            self.logprob_ids[fork.slot] = self.logprob_ids[fork.source]
 
     def _set(self, admission: Admission) -> None:
         """Writes all settings of a slot. Raises TypeError or ValueError for a value that no setting

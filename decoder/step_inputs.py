@@ -5,7 +5,7 @@ makes the rest of them and of what it keeps by slot. Tensors have addresses that
 step's shape, so a graph captured for a shape finds every later step's inputs where it expects them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -14,74 +14,19 @@ import torch
 from antiphon.attention.interface import PagedBatch
 from antiphon.config.arithmetic import round_up
 from antiphon.decoder.page_tables import ALIGNMENT, PageTables
-from antiphon.scheduler.plan import StepPlan
+from antiphon.decoder.step_tensors import (
+    GRAPH_READOUTS,
+    NO_COLUMN,
+    ROW_FIELDS,
+    SCRATCH,
+    StepInputs,
+    StepShape,
+    StepTensors,
+)
+from antiphon.runtime.device import together_to_device
+from antiphon.scheduler.plan import Readouts, StepPlan
 
-NO_COLUMN = -1
-# Of each row, int32: what is copied, and its value where a row is padding. `cross_lens`, and
-# `kv_lens` as `lengths`, are also read as they are.
-SCRATCH = None
-ROW_FIELDS = {
-    "slots": SCRATCH,
-    "sample_slots": SCRATCH,
-    "query_lens": 1,
-    "kv_lens": 1,
-    "cross_lens": 1,
-    "new_columns": NO_COLUMN,
-    "new_pages": 0,
-}
 SHAPES_KEPT = 256
-
-
-@dataclass(frozen=True)
-class StepShape:
-    """What a graph is captured for: sizes of a step with its padding, and bounds of its lengths."""
-
-    sequences: int
-    tokens: int
-    max_query_len: int  # of each sequence
-    max_kv_len: int
-    max_cross_len: int
-
-    @classmethod
-    def of(cls, plan: StepPlan, cross_lens: np.ndarray) -> "StepShape":
-        """The shape of `plan` itself, without padding; `cross_lens` [rows]."""
-        longest = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, cross_lens))
-        return cls(len(plan.slots), plan.num_tokens, *longest)
-
-
-@dataclass(frozen=True)
-class StepTensors:
-    """On the device, int32 but for token ids. Rows past the step's own are padding: a sequence of
-    one token on the scratch page."""
-
-    rows: dict[str, torch.Tensor]  # [sequences] each, by the names of ROW_FIELDS
-    cu_seqlens_q: torch.Tensor  # [sequences + 1]
-    last_tokens: torch.Tensor  # [sequences] index of each sequence's last token in the step
-    token_slots: torch.Tensor  # [tokens] the slot of each token
-    positions: torch.Tensor  # [tokens] places in their sequence
-    slot_mapping: torch.Tensor  # [tokens] where self keys go: page * page_size + offset
-    token_ids: torch.Tensor  # [tokens] int64
-    table_rows: torch.Tensor  # [sequences, width] rows of `PageTables`
-
-
-@dataclass(frozen=True)
-class StepInputs:
-    """The tensors of one step, and its batch as attention backends see it."""
-
-    shape: StepShape
-    tensors: StepTensors
-    causal: PagedBatch
-    cross: PagedBatch  # without pages where the decoder has no cross-attention
-
-    @property
-    def sample_slots(self) -> torch.Tensor:
-        """[sequences] rows of the running batch; the scratch slot where a row samples nothing."""
-        return self.tensors.rows["sample_slots"]
-
-    @property
-    def lengths(self) -> torch.Tensor:
-        """[sequences] tokens so far."""
-        return self.tensors.rows["kv_lens"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +60,8 @@ class InputBuffer:
         self.limits, self.tables, self.tokens = limits, tables, tokens
         self.device = device = tables.device
         on_gpu = device.type == "cuda"
-        size = (len(ROW_FIELDS), round_up(limits.sequences, ALIGNMENT))
+        self._most_readouts = round_up(max(limits.sequences, GRAPH_READOUTS), ALIGNMENT)
+        size = (len(ROW_FIELDS) + 2, self._most_readouts)
         self._hosts = [
             torch.zeros(size, dtype=torch.int32, pin_memory=on_gpu)
             for _ in range(num_buffers if on_gpu else 1)
@@ -125,7 +71,9 @@ class InputBuffer:
         self._rows = rows
         ints = partial(torch.zeros, dtype=torch.int32, device=device)
         self._largest = StepTensors(
-            rows=dict(zip(ROW_FIELDS, rows, strict=True)),
+            rows=dict(zip(ROW_FIELDS, rows[: len(ROW_FIELDS)], strict=True)),
+            readout_queries=rows[-2],
+            readout_tokens=rows[-1],
             cu_seqlens_q=ints(limits.sequences + 1),
             last_tokens=ints(limits.sequences),
             token_slots=ints(limits.tokens),
@@ -141,11 +89,13 @@ class InputBuffer:
         self._current = 0
         self.waits = 0
 
-    def _views(self, sequences: int, tokens: int) -> StepTensors:
+    def _views(self, sequences: int, tokens: int, readouts: int) -> StepTensors:
         """The tensors of steps of a size."""
         largest = self._largest
         return StepTensors(
             rows={name: row[:sequences] for name, row in largest.rows.items()},
+            readout_queries=largest.readout_queries[:readouts],
+            readout_tokens=largest.readout_tokens[:readouts],
             cu_seqlens_q=largest.cu_seqlens_q[: sequences + 1],
             last_tokens=largest.last_tokens[:sequences],
             token_slots=largest.token_slots[:tokens],
@@ -171,15 +121,31 @@ class InputBuffer:
         """The inputs of `plan`, padded to `shape`: copied behind whatever the device's stream does
         now. They are complete once `lay_out` has run there."""
         host = self._next_host()
-        rows = host.numpy()[:, : shape.sequences]
+        rows = host.numpy()[: len(ROW_FIELDS), : shape.sequences]
         self._fill_rows(rows, plan)
+        if shape.readouts:
+            self._fill_readouts(host.numpy()[len(ROW_FIELDS) :], plan.readouts)
         if self._rows is not host:
             self._rows.copy_(host, non_blocking=True)
             self._copied[self._current].record()
-        tensors = self._tensors(shape.sequences, shape.tokens)
+        tensors = self._tensors(shape.sequences, shape.tokens, shape.readouts)
+        if shape.readouts > self._most_readouts:  # outside graphs
+            queries, token_ids = self._many_readouts(plan.readouts)
+            tensors = replace(tensors, readout_queries=queries, readout_tokens=token_ids)
         if self.device.type == "cpu":
             self._lay_out_on_host(tensors)
         return StepInputs(shape, tensors, *self._batches(shape, tensors, rows))
+
+    def _fill_readouts(self, rows: np.ndarray, readouts: Readouts) -> None:
+        """Writes `rows` [2, most], padding behind `readouts`."""
+        count = min(len(readouts), rows.shape[1])
+        rows[:, count:] = 0
+        rows[0, :count], rows[1, :count] = readouts.queries[:count], readouts.token_ids[:count]
+
+    def _many_readouts(self, readouts: Readouts) -> list[torch.Tensor]:
+        """Queries and tokens [n] of more than the buffers hold."""
+        values = (readouts.queries, readouts.token_ids)
+        return together_to_device([array.astype(np.int32) for array in values], self.device)
 
     def _fill_rows(self, rows: np.ndarray, plan: StepPlan) -> None:
         """Writes `rows` [fields, sequences], padding behind those of `plan`."""

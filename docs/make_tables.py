@@ -1,4 +1,4 @@
-"""Write the tables of docs/options.md and docs/attention.md from the code that they describe.
+"""Write the tables of docs/ (options, attention, jobs) from the code that they describe.
 
     python docs/make_tables.py
 
@@ -19,6 +19,7 @@ from antiphon.attention.selection import ORDER
 from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
 from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
+from antiphon.jobs.entries import KEYS
 
 DOCS = Path(__file__).parent
 TYPE_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -86,6 +87,19 @@ def _words(default: Any) -> str:
         return ""
     words = str(default).lower() if isinstance(default, bool) else str(default)
     return f"`{words.removesuffix('.0')}`"
+
+
+def manifest_keys() -> str:
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(f"`{other}`" for other in key.others),
+            key.models,
+            key.meaning,
+        ]
+        for name, key in KEYS.items()
+    ]
+    return table(("key", "also", "models", "meaning"), rows)
 
 
 def attention(kind: str) -> str:
@@ -170,6 +184,7 @@ def attention_order() -> str:
 
 
 BLOCKS = {
+    ("jobs.md", "manifest keys"): manifest_keys,
     ("options.md", "engine options"): engine_options,
     ("options.md", "sampling parameters"): sampling_parameters,
     ("attention.md", "order"): attention_order,

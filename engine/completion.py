@@ -22,10 +22,22 @@ def completion_output(
     logprobs = None
     if params.logprobs is not None:
         logprobs = [_named(inputs, token) for token in finished.logprobs[: len(token_ids)]]
-    total = sum(finished.token_logprobs[: len(token_ids)])
     return CompletionOutput(
-        index, text, token_ids, reason, logprobs, _known(total), _known(_average(opened, finished))
+        index,
+        text,
+        token_ids,
+        reason,
+        logprobs,
+        cumulative_logprob=_known(sum(finished.token_logprobs[: len(token_ids)])),
+        avg_logprob=_known(_average(opened, finished)),
+        no_speech_prob=_no_speech(finished),
     )
+
+
+def _no_speech(finished: Finished) -> float | None:
+    """The answer to the only readout that is asked for, by transcriptions."""
+    answer = finished.readout_values.get(0)
+    return None if answer is None else math.exp(answer.logprob)
 
 
 def _average(opened: OpenRequest, finished: Finished) -> float:

@@ -75,6 +75,9 @@ class OpenRequest:
             slot=-1,
             inputs_gone=0,
             logprobs=[],
+            token_logprobs=[],
+            restricted_logprob=0.0,
+            readout_values={},
             metrics=RequestMetrics(0.0),
         )
 

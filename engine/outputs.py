@@ -26,6 +26,8 @@ class CompletionOutput:
     avg_logprob: what openai-whisper calls so: their mean under the logits that the rules have
         changed (suppressed tokens, timestamps), the token that ends the text included. None
         likewise.
+    no_speech_prob: of a window of a transcription, the probability of Whisper's <|nospeech|> behind
+        the start token.
     """
 
     index: int
@@ -35,6 +37,7 @@ class CompletionOutput:
     logprobs: list[dict[int, Logprob]] | None = None
     cumulative_logprob: float | None = None
     avg_logprob: float | None = None
+    no_speech_prob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class StreamDelta:
 @dataclass(frozen=True)
 class Segment:
     """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
-    are those of the text alone; `logprobs` belong to them, if requested. `avg_logprob` is that of
-    the segment's window, as in openai-whisper."""
+    are those of the text alone; `logprobs` belong to them, if requested. `avg_logprob` and
+    `no_speech_prob` are those of the segment's window, as in openai-whisper."""
 
     start: float
     end: float
@@ -75,6 +78,7 @@ class Segment:
     token_ids: list[int] = field(repr=False, default_factory=list)
     logprobs: list[dict[int, Logprob]] | None = field(repr=False, default=None)
     avg_logprob: float | None = field(repr=False, default=None)
+    no_speech_prob: float | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,20 @@ from antiphon.config.errors import (
     RequestRefused,
 )
 from antiphon.engine.callers import caller_number
+from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.flights import Flights
 from antiphon.engine.open_request import OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
+from antiphon.scheduler.request import (
+    Finished,
+    Media,
+    Readout,
+    Request,
+    RequestState,
+    StepOutput,
+)
 from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
 
 logger = logging.getLogger(__name__)
@@ -37,9 +45,6 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-# After its deadline a request's worker has so long to end it, as its error says more. A call's own
-# deadline comes before that.
-GRACE_SECONDS = 0.2
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
@@ -95,11 +100,13 @@ class OpenRequests:
         stream: bool = False,
         priority: int = 0,
         timeout: float | None = None,
+        readouts: tuple[Readout, ...] = (),
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
+        `readouts`: what to read of the prompt's logits.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -115,6 +122,7 @@ class OpenRequests:
             max_tokens=self.inputs.max_tokens(prompt_len, params),
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
+            readouts=readouts,
             priority=priority,
             timeout=timeout,
             caller=caller_number(),

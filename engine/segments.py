@@ -55,7 +55,10 @@ def _segment(window: Window, output: CompletionOutput, timed: TimedTokens, raw: 
     logprobs = None
     if output.logprobs is not None:
         logprobs = [output.logprobs[position] for position in timed.positions]
-    return Segment(start, end, raw.strip(), timed.token_ids, logprobs, output.avg_logprob)
+    return Segment(
+        start, end, raw.strip(), timed.token_ids, logprobs, output.avg_logprob,
+        output.no_speech_prob,
+    )  # fmt: skip
 
 
 def _before_stop(text: str, params: SamplingParams) -> str:

@@ -20,6 +20,7 @@ from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.transcription import Progress, TranscriptionOptions
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
+from antiphon.scheduler.request import Readout
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -185,6 +186,7 @@ class Transcriber:
         if not windows:
             return []
         prompt = self.format.prompt(language, options.task, options.timestamps)
+        no_speech = Readout(prompt.index(self.format.start_id), self.format.no_speech_id)
 
         async def decode(window: Window) -> CompletionOutput:
             opened = self.engine.submit(
@@ -193,6 +195,7 @@ class Transcriber:
                 timestamps=options.timestamps,
                 priority=options.priority,
                 timeout=deadline.seconds_left,
+                readouts=(no_speech,),
             )
             output = await self.engine.result(opened)
             done.add(window.end - window.start)

@@ -54,6 +54,7 @@ _OTHERS = {other: name for name, key in KEYS.items() for other in key.others}
 _SAMPLING = [option.name for option in fields(SamplingParams) if option.repr]
 _SPEECH_OPTIONS = ("language", "task", "timestamps", "chunk_seconds", "timeout", "priority")
 _TEXT_OPTIONS = ("source_language", "target_language", "timeout", "priority")
+_REMARKS_ON_TEXT = ("path", "offset", "duration")  # where a text is from; no settings of its model
 _SETTINGS = [*KEYS, *_OTHERS, *_SAMPLING]
 SAME_WORD = 0.85  # difflib's ratio above which an unknown key is taken for a misspelt one
 
@@ -117,7 +118,7 @@ def decode(line: Line) -> dict[str, Any]:
 def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Entry:
     """Raises ManifestError for a key of the wrong type or a probable misspelling, and
     SamplingError. A null counts as left out."""
-    values, sampling, rest = _sorted(content)
+    values, sampling, rest = _sorted(content, defaults.speech)
     for name in values:
         if KEYS[name].models == ("text" if defaults.speech else "speech"):
             raise ManifestError(f"'{name}' is for {KEYS[name].models} models")
@@ -148,7 +149,7 @@ def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Ent
 
 
 def _sorted(
-    content: Mapping[str, Any],
+    content: Mapping[str, Any], speech: bool
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What `KEYS` knows, by its first spelling; sampling parameters; everything else."""
     values: dict[str, Any] = {}
@@ -156,7 +157,9 @@ def _sorted(
     rest: dict[str, Any] = {}
     for name, value in content.items():
         own = _OTHERS.get(name, name)
-        if own in KEYS:
+        if not speech and name in _REMARKS_ON_TEXT:
+            rest[name] = value
+        elif own in KEYS:
             if value is None:
                 continue
             if own in values:

@@ -11,8 +11,9 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.foreign import shown
 from antiphon.jobs.formats import Format
 from antiphon.jobs.manifest import Survey
+from antiphon.jobs.open_storage import open_storage
 from antiphon.jobs.output import JOB, LOCK, Output
-from antiphon.jobs.storage import Storage, open_storage
+from antiphon.jobs.storage import Storage
 
 VERSION = 1  # of the folder's layout
 # Engine options that change texts. Others (replicas, addresses, sizes of batches) may change

@@ -8,9 +8,10 @@ One pool serves self and cross attention. Every page is in one of three places:
             allocate_keyed    share,            evicted
                               release_keyed
 
-Owners are counted: requests with the same media share its cross pages. A key is the content hash of
-the media, so every request for the same clip or text finds the pages that the first one filled. A
-cached page has a key and no owner; it may be evicted, least recently used first.
+Owners are counted: requests with the same media share its cross pages, and a fork of a sequence
+shares the self pages that are full. A key is the content hash of the media, so every request for
+the same clip or text finds the pages that the first one filled. A cached page has a key and no
+owner; it may be evicted, least recently used first.
 """
 
 from collections import OrderedDict
@@ -88,11 +89,17 @@ class PagePool:
         self._owners[pages] += 1
         return pages
 
+    def retain(self, pages: np.ndarray) -> None:
+        """Adds an owner to `pages` [pages] without a key, which have some: a forked sequence reads
+        them too, and none of them is written again."""
+        assert (self._owners[pages] >= 1).all()
+        self._owners[pages] += 1
+
     def release(self, pages: np.ndarray) -> None:
-        """Frees `pages` without a key, which have one owner."""
-        assert (self._owners[pages] == 1).all(), "a page without a key has exactly one owner"
-        self._owners[pages] = 0
-        self._free.extend(pages.tolist())
+        """Takes an owner from `pages` [pages] without a key; those without others are free."""
+        assert (self._owners[pages] >= 1).all()
+        self._owners[pages] -= 1
+        self._free.extend(pages[self._owners[pages] == 0].tolist())
 
     def release_keyed(self, key: str) -> None:
         """Takes an owner from the pages of `key`. Without owners they stay cached."""

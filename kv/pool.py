@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from antiphon.layers.kv_destination import KVDestination
+from antiphon.runtime.device import together_to_device
 
 
 class KVPool:
@@ -52,6 +53,16 @@ class KVPool:
     ) -> None:
         """Writes `k`, `v` [tokens, kv_heads, head_dim] at `slot_mapping` [tokens] of one layer."""
         self.destination(layer, slot_mapping).write(k, v)
+
+    def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is what was
+        there before, also where a page is among both."""
+        source, target = together_to_device(
+            [sources.astype(np.int64), targets.astype(np.int64)], self.layers[0].device
+        )
+        for layer in self.layers:
+            raw = layer.view(torch.uint8)  # indexing by bytes works for every dtype
+            raw[:, target] = raw[:, source]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

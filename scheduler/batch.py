@@ -6,13 +6,14 @@ reads, page tables, stop ids and sampling settings. Lengths and new pages travel
 `StepPlan`. `planning.py` says what the next step computes.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
 
 from antiphon.kv.pages import pages_for
-from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, Request
+from antiphon.scheduler.plan import Fork, StepPlan, StepResult
+from antiphon.scheduler.request import FinishReason, Readout, Request
 
 MAX_STOP_IDS = 32
 _NO_TOKEN = -1
@@ -63,11 +64,17 @@ class Batch:
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
         self.waits_for_host = np.zeros(max_seqs, bool)
+        self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
         self._admissions = 0
+        self.num_plans = 0
+        self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
+        # What the next plan must tell of forks since the last one.
+        self.forks: list[Fork] = []
+        self.page_copies: dict[int, int] = {}  # target -> source
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
@@ -80,7 +87,7 @@ class Batch:
         """Gives `request` a slot. Returns its tokens so far [tokens]: its prompt, and what it
         generated before a preemption."""
         slot = self._free_slots.pop()
-        tokens = np.concatenate([request.prompt_token_ids, np.array(request.generated, np.int64)])
+        tokens = request.token_ids
         self.requests[slot], request.slot = request, slot
         self.ids[slot], self.active[slot] = request.order, True
         self.tokens[slot, : len(tokens)] = tokens
@@ -92,6 +99,7 @@ class Batch:
         self.wants_logprobs[slot] = request.params.logprobs is not None
         self._take_logprobs(request)
         self.waits_for_host[slot] = request.waits_for_host
+        self.next_readout[slot] = first_readout(request.readouts, 0)
         self._admissions += 1
         self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
@@ -105,14 +113,18 @@ class Batch:
         self.logprobs[request.slot, generated] = request.token_logprobs if are_known else np.nan
         self.restricted_logprob[request.slot] = request.restricted_logprob if are_known else np.nan
 
+    def save(self, slot: int, request: Request) -> None:
+        """Gives `request` the tokens that `slot` has generated so far, without pending ones."""
+        generated = slice(int(self.prompt_len[slot]), int(self.length[slot] - self.pending[slot]))
+        request.generated = self.tokens[slot, generated].tolist()
+        request.token_logprobs = self.logprobs[slot, generated].tolist()
+        request.restricted_logprob = float(self.restricted_logprob[slot])
+
     def remove(self, request: Request) -> np.ndarray:
         """Frees the slot of `request`, which keeps the tokens generated so far. Returns its self
         pages [pages]."""
         slot = request.slot
-        known = self.length[slot] - self.pending[slot]
-        request.generated = self.tokens[slot, self.prompt_len[slot] : known].tolist()
-        request.token_logprobs = self.logprobs[slot, self.prompt_len[slot] : known].tolist()
-        request.restricted_logprob = float(self.restricted_logprob[slot])
+        self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
@@ -132,7 +144,8 @@ class Batch:
         return (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
-            self.num_self_pages, self.wants_logprobs, self.restricted_logprob,
+            self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
+            self.next_readout,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -178,6 +191,26 @@ class Batch:
         self.num_self_pages[slots] += 1
         return columns
 
+    def common_len(self, slot: int, token_ids: np.ndarray) -> int:
+        """How many of the first of `token_ids` [tokens] are those of `slot`, and computed."""
+        count = min(len(token_ids), int(self.computed[slot]))
+        differs = self.tokens[slot, :count] != token_ids[:count]
+        return int(differs.argmax()) if differs.any() else count
+
+    def pop_forks(self) -> tuple[list[Fork], dict[int, int]]:
+        """Forks and page copies since the last call."""
+        changes = self.forks, self.page_copies
+        self.forks, self.page_copies = [], {}
+        return changes
+
+    def dependents(self, plan: StepPlan) -> list[Request]:
+        """The requests that cannot go on if `plan` fails: those that it computes or forks, and
+        those forked since, which may share what it should have computed."""
+        needs = self.forked_after >= plan.number
+        needs[plan.slots[self.live_rows(plan)]] = True
+        needs[[fork.slot for fork in plan.forks if self.ids[fork.slot] == fork.id]] = True
+        return [self.request_at(int(slot)) for slot in np.flatnonzero(needs)]
+
     def live_rows(self, plan: StepPlan) -> np.ndarray:
         """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""
         is_live = self.active[plan.slots] & (self.ids[plan.slots] == plan.ids)
@@ -202,3 +235,9 @@ class Batch:
         reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH
         reasons[(tokens[:, None] == self.stop_ids[slots]).any(1)] = StopReason.STOP_TOKEN
         return reasons
+
+
+def first_readout(readouts: Sequence[Readout], start: int) -> int:
+    """Tokens up to the first of `readouts` at `start` or behind it; 0 without any."""
+    ends = [readout.position + 1 for readout in readouts if readout.position >= start]
+    return min(ends, default=0)

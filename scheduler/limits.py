@@ -66,6 +66,10 @@ def _bad_value(request: Request) -> str | None:
             f"max_tokens={request.max_tokens} and {min(lengths, default=1)} encoder tokens "
             f"must be at least 1"
         )
+    known = len(prompt) + len(request.generated)
+    for position, token_id in request.readouts:
+        if not 0 <= operator.index(position) < known or operator.index(token_id) < 0:
+            return f"no readout of token {token_id} at position {position} of {known} tokens"
     return _bad_positions(request)
 
 

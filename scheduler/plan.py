@@ -1,7 +1,7 @@
 """What the scheduler hands to a decoder for one step, and what it gets back. Plain arrays, which
 can cross processes as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request, TokenLogprobs
 
 
-def _no_pages() -> np.ndarray:
+def _none() -> np.ndarray:
     return np.empty(0, np.int32)
 
 
@@ -26,8 +26,8 @@ class Admission:
     seed: int
     params: SamplingParams
     rules: DecodingRules
-    self_pages: np.ndarray = field(default_factory=_no_pages)  # [pages] int32
-    cross_pages: np.ndarray = field(default_factory=_no_pages)
+    self_pages: np.ndarray = field(default_factory=_none)  # [pages] int32
+    cross_pages: np.ndarray = field(default_factory=_none)
     cross_len: int = 1  # encoder tokens that it attends to
 
     @classmethod
@@ -55,13 +55,31 @@ class CrossWrite:
 
 
 @dataclass(frozen=True)
+class Fork:
+    """A sequence that takes a slot and goes on as the one in slot `source` does, with the same
+    settings but for its seed and length. It shares the other's full pages; what the last one holds
+    is among the plan's `page_copies`."""
+
+    source: int
+    slot: int
+    id: int  # order of arrival of its request
+    token_ids: np.ndarray  # [tokens] so far
+    max_len: int
+    seed: int
+    stop_ids: tuple[int, ...]
+    self_pages: np.ndarray  # [pages] int32
+    cross_pages: np.ndarray  # [pages] int32
+    cross_len: int
+
+
+@dataclass(frozen=True)
 class NewPages:
     """Pages that running sequences grow by: `pages[i]` belongs into column `columns[i]` of the self
     pages of `slots[i]`. One at most for each row of a step, and for no other slot."""
 
-    slots: np.ndarray = field(default_factory=_no_pages)  # [n]
-    columns: np.ndarray = field(default_factory=_no_pages)  # [n]
-    pages: np.ndarray = field(default_factory=_no_pages)  # [n] int32
+    slots: np.ndarray = field(default_factory=_none)  # [n]
+    columns: np.ndarray = field(default_factory=_none)  # [n]
+    pages: np.ndarray = field(default_factory=_none)  # [n] int32
 
 
 NO_NEW_PAGES = NewPages()
@@ -79,10 +97,27 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Readouts:
+    """Log-probabilities of given tokens behind given ones, that a step computes by the way."""
+
+    rows: np.ndarray = field(default_factory=_none)  # [n] of the plan
+    queries: np.ndarray = field(default_factory=_none)  # [n] tokens of the step, packed
+    token_ids: np.ndarray = field(default_factory=_none)  # [n]
+    indices: np.ndarray = field(default_factory=_none)  # [n] among the request's readouts
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+NO_READOUTS = Readouts()
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
     which then has `kv_lens`. Rows that have computed all that they know sample the next one. Page
-    tables stay on the device: a plan says only what changes in them.
+    tables stay on the device: a plan says only what changes in them. Its parts are carried out in
+    this order, before any row is computed: `page_copies`, `forks`, `admissions`, `cross_writes`.
 
     Rows are ordered: those with one query first.
     """
@@ -96,6 +131,11 @@ class StepPlan:
     kv_lens: np.ndarray  # [rows] once this step's keys are written
     samples: np.ndarray  # [rows] bool
     new_pages: NewPages = NO_NEW_PAGES
+    # Target page -> source page, as it was before this step.
+    page_copies: Mapping[int, int] = field(default_factory=dict)
+    forks: Sequence[Fork] = ()
+    number: int = 0  # from 1, in the order that a scheduler planned them
+    readouts: Readouts = NO_READOUTS
     embeddings: Sequence[Embedding] = ()
     spent: Sequence[str] = ()  # keys of embeddings that no later step needs
 
@@ -134,6 +174,8 @@ class StepResult:
     restricted_logprobs: np.ndarray | None = None  # [rows] float32
     ranks: np.ndarray | None = None  # [rows] from 1, for the rows that ask; else 0
     top: TopLogprobs | None = None
+    # Of the plan's readouts, [n] each: log-probabilities, and the likeliest tokens.
+    readouts: tuple[np.ndarray, np.ndarray] | None = None
 
     def of_token(self, row: int, count: int) -> TokenLogprobs:
         """Log-probabilities of the token of `row`, and of the `count` likeliest ones."""

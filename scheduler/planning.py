@@ -4,8 +4,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, NewPages, StepPlan
+from antiphon.scheduler.batch import Batch, first_readout
+from antiphon.scheduler.plan import (
+    NO_NEW_PAGES,
+    NO_READOUTS,
+    Admission,
+    CrossWrite,
+    NewPages,
+    Readouts,
+    StepPlan,
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class StepPlanner:
         batch.computed[slots] = kv_lens
         batch.length[slots] += samples
         batch.pending[slots] += samples
+        batch.num_plans += 1
+        forks, page_copies = batch.pop_forks()
         return StepPlan(
             admissions=admissions,
             cross_writes=cross_writes,
@@ -84,6 +94,10 @@ class StepPlanner:
             kv_lens=kv_lens,
             samples=samples,
             new_pages=new_pages,
+            page_copies=page_copies,
+            forks=forks,
+            number=batch.num_plans,
+            readouts=self._readouts(slots, query_lens, kv_lens),
         )
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,3 +116,22 @@ class StepPlanner:
         order = np.argsort(query_lens > 1, kind="stable")
         order = order[query_lens[order] > 0]
         return slots[order], query_lens[order]
+
+    def _readouts(self, slots: np.ndarray, query_lens: np.ndarray, kv_lens: np.ndarray) -> Readouts:
+        """What the requests of some rows want to read among the tokens that these compute."""
+        next_ = self.batch.next_readout[slots]
+        asking = np.flatnonzero((next_ > 0) & (next_ <= kv_lens))
+        if not len(asking):
+            return NO_READOUTS
+        starts = query_lens.cumsum() - kv_lens  # of the step's tokens, less their position
+        found = []
+        for row in asking.tolist():
+            slot, kv_len = slots[row], kv_lens[row]
+            wanted = self.batch.request_at(slot).readouts
+            found += [
+                (row, starts[row] + readout.position, readout.token_id, index)
+                for index, readout in enumerate(wanted)
+                if kv_len - query_lens[row] <= readout.position < kv_len
+            ]
+            self.batch.next_readout[slot] = first_readout(wanted, kv_len)
+        return Readouts(*np.array(found, np.int64).T)

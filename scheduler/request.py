@@ -92,6 +92,22 @@ class TokenLogprobs:
     ranks: list[int]
 
 
+class Readout(NamedTuple):
+    """A request's question: how likely the model finds `token_id` behind the token at `position`
+    (of those that it knows from the start: its prompt, and what a resumed one generated)."""
+
+    position: int
+    token_id: int
+
+
+class ReadoutValue(NamedTuple):
+    """The answer, under the raw logits: that probability's natural logarithm, and the likeliest
+    token."""
+
+    logprob: float
+    likeliest: int
+
+
 @dataclass
 class RequestMetrics:
     """Unix times in seconds; None until it happened. On their way from a worker to a frontend,
@@ -132,6 +148,7 @@ class Request:
     seed: int
     streams: bool = False  # its tokens are sent as they come, not only at its end
     waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
+    readouts: tuple[Readout, ...] = ()
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the encoder worker; set by the router
@@ -149,6 +166,7 @@ class Request:
     token_logprobs: list[float] = field(default_factory=list)  # of `generated`
     restricted_logprob: float = 0.0  # sum over `generated`, under the rules
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    readout_values: dict[int, ReadoutValue] = field(default_factory=dict)  # by index in `readouts`
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(0.0))
 
     def move(self, state: RequestState) -> None:
@@ -200,6 +218,11 @@ class Request:
         return len(self.prompt_token_ids) + len(self.generated)
 
     @property
+    def token_ids(self) -> np.ndarray:
+        """[tokens] so far, prompt included; only while it is not running."""
+        return np.concatenate([self.prompt_token_ids, np.array(self.generated, np.int64)])
+
+    @property
     def max_len(self) -> int:
         """Tokens that it ends with at the latest, prompt included."""
         return len(self.prompt_token_ids) + self.max_tokens
@@ -212,6 +235,7 @@ class Finished:
 
     `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
     `restricted_logprob`: their sum under the logits that the rules have changed.
+    `readout_values`: by index in the request's readouts, of those that it came to.
     """
 
     number: int
@@ -223,6 +247,7 @@ class Finished:
     metrics: RequestMetrics
     token_logprobs: list[float] = field(default_factory=list)
     restricted_logprob: float = 0.0
+    readout_values: dict[int, ReadoutValue] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
@@ -231,7 +256,7 @@ class Finished:
         metrics = request.metrics.shifted(-request.metrics.arrived_at)  # no clocks on the wire
         return cls(
             request.id.number, request.state, tokens, reason, error, logprobs, metrics,
-            request.token_logprobs, request.restricted_logprob,
+            request.token_logprobs, request.restricted_logprob, request.readout_values,
         )  # fmt: skip
 
 

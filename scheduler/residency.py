@@ -6,8 +6,10 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, NewPages
+from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
 from antiphon.scheduler.request import Media, Request
+
+NO_CROSS_PAGES = np.empty(0, np.int32)
 
 
 class Residency:
@@ -38,13 +40,45 @@ class Residency:
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
         """The pages [pages] of the cross KV of `media`, and what must be written there."""
         if media is None:
-            return np.empty(0, np.int32), None
+            return NO_CROSS_PAGES, None
         if media.key in self.pages:
             return self.pages.share(media.key), None
         count = pages_for(media.num_tokens, self.batch.page_size)
         pages = self.pages.allocate_keyed(media.key, count)
         assert pages is not None
         return pages, CrossWrite(media.key, media.num_tokens, pages)
+
+    def fork(self, parent: Request, child: Request) -> bool:
+        """Gives `child` a slot, and the pages that `parent`, which runs, has filled with the same
+        tokens; the last one, if it is not full, as a copy. False, and nothing done, if there is
+        nothing to share or no room."""
+        token_ids, cross = child.token_ids, child.cross
+        if self.batch.full or child.inputs != parent.inputs:
+            return False
+        # The last token's logits choose the next one; others may be read out.
+        needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
+        computed = min(self.batch.common_len(parent.slot, token_ids), needed)
+        num_shared, rest = divmod(computed, self.batch.page_size)
+        own = self.pages.allocate(pages_for(len(token_ids), self.batch.page_size) - num_shared)
+        if not computed or own is None:
+            return False
+        parents_pages = self.batch.self_table[parent.slot]
+        self.pages.retain(parents_pages[:num_shared])
+        self_pages = np.concatenate([parents_pages[:num_shared], own])
+        cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
+        self.batch.admit(child, self_pages)
+        self.batch.computed[child.slot] = computed
+        self.batch.forked_after[child.slot] = self.batch.num_plans
+        if rest:  # maybe the source is itself a copy that is still to be made
+            copies, source = self.batch.page_copies, int(parents_pages[num_shared])
+            copies[int(own[0])] = copies.get(source, source)
+        self.batch.forks.append(
+            Fork(
+                parent.slot, child.slot, child.order, token_ids, child.max_len, child.seed,
+                child.rules.stop_ids, self_pages, cross_pages, child.cross_len,
+            )
+        )  # fmt: skip
+        return True
 
     def leave(self, request: Request) -> None:
         """Frees the slot and the pages; the request keeps its tokens. Its cross KV stays cached

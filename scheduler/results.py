@@ -6,7 +6,7 @@ import numpy as np
 from antiphon.scheduler.batch import Batch, StopReason
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, Request
+from antiphon.scheduler.request import FinishReason, ReadoutValue, Request
 
 Ending = tuple[Request, FinishReason]
 
@@ -25,6 +25,8 @@ def settle(
     is_first = positions == batch.prompt_len[slots]
     stops = batch.settle(slots, positions, tokens)
     batch.add_logprobs(slots, positions, result, rows)
+    if result.readouts is not None:
+        _add_readouts(batch, plan, *result.readouts)
     for row in rows[batch.wants_logprobs[slots]]:
         request = batch.request_at(plan.slots[row])
         request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
@@ -38,3 +40,13 @@ def settle(
         (batch.request_at(slots[row]), StopReason(stops[row]).finish_reason)
         for row in np.flatnonzero(stops)
     ]
+
+
+def _add_readouts(
+    batch: Batch, plan: StepPlan, logprobs: np.ndarray, likeliest: np.ndarray
+) -> None:
+    readouts = plan.readouts
+    for i in np.flatnonzero(np.isin(readouts.rows, batch.live_rows(plan))):
+        request = batch.request_at(plan.slots[readouts.rows[i]])
+        value = ReadoutValue(float(logprobs[i]), int(likeliest[i]))
+        request.readout_values[int(readouts.indices[i])] = value

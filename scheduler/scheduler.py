@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
-from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan, StepResult
+from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.planning import StepPlanner
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
@@ -67,6 +68,7 @@ class Scheduler:
         self._loads: dict[int, int] = {}  # of open requests, by order of arrival
         self._open_tokens = 0  # their sum
         self.outputs = Outputs(limits.max_num_seqs)
+        self.admission = AdmissionControl(self.intake, self.residency, self.planner, self.outputs)
 
     # ------------------------------------------------------------------ arrival
 
@@ -97,6 +99,25 @@ class Scheduler:
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
             self._deadlines.push((request.deadline, request.order), request)
+
+    def fork(self, parent: Request, child: Request) -> None:
+        """Adds `child`, which goes on behind its `generated` tokens; without any, behind those that
+        `parent`, with the same prompt, has generated if it runs.
+
+        If `parent` runs, with the same inputs and settings (seed and length apart), and there is a
+        slot, `child` runs at once and shares what is computed of their common tokens. Otherwise it
+        waits in line, and computes all of them.
+        """
+        runs = parent.state is RequestState.RUNNING
+        if runs and not child.generated:
+            self.batch.save(parent.slot, child)
+            child.logprobs = list(parent.logprobs)
+        self.add(child)
+        is_alike = (child.params, child.rules) == (parent.params, parent.rules)
+        if runs and is_alike and not child.state.final and self.residency.fork(parent, child):
+            self.intake.skip(child)
+            self.outputs.admit(child)
+            self.counters["forks"] += 1
 
     def cancel(self, request_id: RequestId) -> None:
         """Ends a request as CANCELLED; one that has ended already is left as it is."""
@@ -178,8 +199,7 @@ class Scheduler:
     # ------------------------------------------------------------------ planning a step
 
     def step(self) -> StepPlan | None:
-        """Plans the next step; sequences that sample have one pending token more until
-        `postprocess`.
+        """Plans the next step; who samples has one more pending token until `postprocess`.
 
         None when nothing can run before a result or hidden states that are still to come.
         """
@@ -191,7 +211,7 @@ class Scheduler:
                 return None
             self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
             preempted = True
-        admissions, cross_writes = ([], []) if preempted else self._admit()
+        admissions, cross_writes = ([], []) if preempted else self.admission.admit()
         plan = self.planner.plan(admissions, cross_writes, new_pages)
         return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
@@ -214,25 +234,6 @@ class Scheduler:
         self.counters["preemptions"] += 1
         self.intake.put_back(request)
 
-    def _admit(self) -> tuple[list[Admission], list[CrossWrite]]:
-        """Admits ready requests in order, while slots and pages last and the step has a token left
-        for each. No request overtakes the first that does not fit."""
-        admissions: list[Admission] = []
-        writes: list[CrossWrite] = []
-        budget = self.planner.free()
-        while not self.batch.full and (request := self.intake.first_ready()):
-            if not (budget.has_room(request.length) and self.residency.fits(request)):
-                break
-            budget = budget.without(request.length)
-            self.intake.take(request)
-            admission, write = self.residency.enter(request)
-            self.outputs.admit(request)
-            admissions.append(admission)
-            if write is not None:
-                self.encodes.consume(write.key)
-                writes.append(write)
-        return admissions, writes
-
     # ------------------------------------------------------------------ results of a step
 
     def postprocess(self, plan: StepPlan, result: StepResult) -> None:
@@ -246,8 +247,8 @@ class Scheduler:
         """Fails the sequences of a step that could not be run, and those that came later to share
         cross KV that it should have written. That KV is forgotten; hidden states that may not have
         been taken for it, or for prompts, are unwanted."""
-        for slot in plan.slots[self.batch.live_rows(plan)]:
-            self.finish(self.batch.request_at(slot), RequestState.FAILED, error=error)
+        for request in self.batch.dependents(plan):
+            self.finish(request, RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}
         for request in self.batch.running():
             if request.cross is not None and request.cross.key in unwritten:

@@ -61,6 +61,13 @@ class MaskTable:
         self._users[row] += 1
         return row
 
+    def share(self, row: int) -> int:
+        """`row`, whose mask has one user more."""
+        if row:
+            self._unused.pop(row, None)
+            self._users[row] += 1
+        return row
+
     def release(self, row: int) -> None:
         """The mask of `row` has one user less."""
         if row == 0:

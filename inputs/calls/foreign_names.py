@@ -42,7 +42,7 @@ FOREIGN_NAMES = {
     "multilingual": "one language for a recording: cut it and give the pieces",
     "n": "transcribe() gives one text; call generate() for n samples",
     "no_repeat_ngram_size": "it comes from the checkpoint's generation config",
-    "no_speech_threshold": "it is not computed yet; digital silence alone is left out",
+    "no_speech_threshold": "segments have their no_speech_prob; digital silence alone is left out",
     "num_beams": _NO_BEAMS,
     "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
     "patience": _NO_BEAMS,

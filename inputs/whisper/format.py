@@ -14,6 +14,7 @@ from antiphon.inputs.whisper.tokens import (
     forced_ids,
     is_multilingual,
     language_ids,
+    no_speech_id,
     task_ids,
     timestamp_ids,
 )
@@ -41,6 +42,7 @@ class WhisperFormat:
     `languages`, `tasks`: token ids by language code and by name; empty where there are none.
     `times`: the ids of timestamps. `multilingual`: whether prompts name language and task.
     `previous_id`: the token before earlier text, which comes before the start token.
+    `no_speech_id`: the token whose probability behind the start token says that there is no speech.
 
     Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
     """
@@ -72,6 +74,7 @@ class WhisperFormat:
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
         stated = settings.get("prev_sot_token_id")
         self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
+        self.no_speech_id = no_speech_id(vocabulary, self.no_timestamps_id)
 
     def _defaults(
         self, settings: Mapping[str, Any], forced: Mapping[int, int | None]

@@ -99,6 +99,13 @@ def timestamp_ids(
     return range(first, min([first + last_tick + 1, vocab_size, *named]))
 
 
+def no_speech_id(vocabulary: Vocabulary, no_timestamps_id: int) -> int:
+    """The id of <|nospeech|>, which OpenAI's first tokenizers call <|nocaptions|>; where none has
+    that name, the id before <|notimestamps|>, as in transformers."""
+    named = vocabulary.get("<|nospeech|>", vocabulary.get("<|nocaptions|>"))
+    return no_timestamps_id - 1 if named is None else named
+
+
 def forced_ids(settings: Settings, config: Settings) -> dict[int, int | None]:
     """Token ids by position in the prompt, as settings from before 2024 prescribe them in
     `forced_decoder_ids`. None leaves a position open.

@@ -18,7 +18,7 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.settings import GRAPH_SETTINGS
 from antiphon.kernels import full_attention as full
-from antiphon.kernels import norms, page_write, sampling, small_batch_linear, step_layout
+from antiphon.kernels import norms, page_write, readout, sampling, small_batch_linear, step_layout
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
 
@@ -73,6 +73,8 @@ def launches() -> Iterator[tuple[str, Any]]:
     for rules in (None, TimestampRules(67, 66, 60, 20)):
         yield f"greedy {rules}", partial(_sample, rules)
     yield "lay_out", _lay_out
+    for dtype in (*HALF, torch.float32):
+        yield f"read_out {dtype}", partial(_read_out, dtype)
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -148,6 +150,13 @@ def _lay_out() -> None:
         token_slots=ints(8), positions=ints(8), slot_mapping=ints(8),
         token_ids=torch.zeros(8, dtype=torch.int64), table_rows=ints(ROWS, 128),
         page_size=PAGE_SIZE, scratch_slot=64, scratch_position=1600, max_rows=64,
+    )  # fmt: skip
+
+
+def _read_out(dtype: torch.dtype) -> None:
+    readout.read_out(
+        torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
+        torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.int64),
     )  # fmt: skip
 
 

@@ -245,6 +245,14 @@ class Cluster:
             for pair in lost:
                 del self.wires[pair]
 
+    def restart(self) -> None:
+        """As the supervisor does: who is dead is announced, and started again."""
+        for name in list(self.epochs):
+            if name not in self.nodes:
+                self.announce()
+                self.start(name)
+                self.announce()
+
     def announce(self) -> None:
         members = Members(
             [
@@ -275,6 +283,19 @@ class Cluster:
         if wires:
             wires[choice % len(wires)].messages.popleft()
 
+    async def round(self, twice: bool, lossy: bool, choice: int) -> None:
+        """Everybody acts once, and what was sent arrives: from pairs in some order, maybe twice."""
+        await self.turn()
+        for node in list(self.nodes.values()):
+            if self.nodes.get(node.incarnation.name) is node:
+                node.step()
+        if lossy:
+            self.lose(choice)
+        for _ in range(sum(len(wire.messages) for wire in self.wires.values())):
+            self.deliver(choice, twice)
+            twice = False
+        await self.turn()
+
     def show(self) -> None:
         """Callers of streams take what has come."""
         for frontend in self.frontends.values():
@@ -289,14 +310,11 @@ class Cluster:
 
     async def run(self, rounds: int = 3000) -> None:
         """Until all requests have ended; what dies is restarted."""
+        self.announce()
         for _ in range(rounds):
             if all(not opened.is_open for f in self.frontends.values() for opened, _ in f.opened):
                 return
-            for name in list(self.epochs):
-                if name not in self.nodes:
-                    self.announce()
-                    self.start(name)
-                    self.announce()
+            self.restart()
             for node in list(self.nodes.values()):
                 if self.nodes.get(node.incarnation.name) is node:
                     node.step()

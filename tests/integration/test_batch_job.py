@@ -43,8 +43,8 @@ class Cluster:
         assert "submitted successfully" in output, output
 
     def status(self, name: str) -> str:
-        words = self.ray("job", "status", name)
-        states = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
+        words = self.ray("job", "status", name).lower()
+        states = ("pending", "running", "stopped", "succeeded", "failed")
         (state,) = [state for state in states if state in words] or [words]
         return state
 
@@ -91,7 +91,7 @@ def cluster() -> Iterator[Cluster]:
     try:
         cluster = Cluster(f"http://127.0.0.1:{dashboard}", environment)
         end = time.monotonic() + 120
-        while "Job submission" in (words := cluster.ray("job", "list")) or "rror" in words:
+        while not (words := cluster.ray("job", "list")).rstrip().endswith("[]"):
             assert time.monotonic() < end, words
             time.sleep(1.0)
         yield cluster
@@ -112,21 +112,21 @@ def test_a_job_that_is_ended_half_way_goes_on(cluster: Cluster, tmp_path: Path) 
     command += ["--output", str(out), "--shard-lines", "200", "--max-num-seqs", "8"]
     counts = [0]
 
-    cluster.submit("stopped", command)
-    counts.append(wait_for_lines(cluster, "stopped", out, 100))
-    cluster.ray("job", "stop", "stopped")
-    assert cluster.wait("stopped", lambda state: state not in ("PENDING", "RUNNING")) == "STOPPED"
+    cluster.submit("first", command)
+    counts.append(wait_for_lines(cluster, "first", out, 100))
+    cluster.ray("job", "stop", "first")
+    assert cluster.wait("first", lambda state: state not in ("pending", "running")) == "stopped"
 
-    cluster.submit("killed", command)
-    counts.append(wait_for_lines(cluster, "killed", out, counts[-1] + 100))
+    cluster.submit("second", command)
+    counts.append(wait_for_lines(cluster, "second", out, counts[-1] + 100))
     (driver,) = drivers(str(out))
     driver.send_signal(signal.SIGKILL)
-    assert cluster.wait("killed", lambda state: state not in ("PENDING", "RUNNING")) == "FAILED"
+    assert cluster.wait("second", lambda state: state not in ("pending", "running")) == "failed"
 
-    cluster.submit("last", command)
-    state = cluster.wait("last", lambda state: state not in ("PENDING", "RUNNING"))
-    logs = cluster.ray("job", "logs", "last")
-    assert state == "SUCCEEDED", logs
+    cluster.submit("third", command)
+    state = cluster.wait("third", lambda state: state not in ("pending", "running"))
+    logs = cluster.ray("job", "logs", "third")
+    assert state == "succeeded", logs
     assert "joining the Ray cluster" in logs
     assert f"of {NUMBERS} lines are done" in logs
     results = batches.results(out)

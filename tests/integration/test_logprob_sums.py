@@ -1,4 +1,4 @@
-"""`cumulative_logprob` and `avg_logprob` against transformers, on the shipped models."""
+"""`cumulative_logprob`, `avg_logprob`, `no_speech_prob` against transformers, on shipped models."""
 
 import math
 from pathlib import Path
@@ -15,6 +15,7 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+from transformers.generation.logits_process import WhisperNoSpeechDetection
 
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
@@ -23,6 +24,7 @@ from antiphon.engine.outputs import CompletionOutput
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.processor import InputProcessor
+from antiphon.scheduler.request import Readout
 
 RATE = 16_000
 
@@ -35,6 +37,13 @@ class Outputs:
         whisper = self.inputs.whisper
         self.engine = PlainEngine(folder, None if whisper is None else whisper.rules())
 
+    def readouts(self, prompt: list[int]) -> tuple[Readout, ...]:
+        """As transcriptions ask."""
+        whisper = self.inputs.whisper
+        if whisper is None:
+            return ()
+        return (Readout(prompt.index(whisper.start_id), whisper.no_speech_id),)
+
     def of(
         self, payload: np.ndarray, prompt: list[int], timestamps: bool, params: SamplingParams
     ) -> CompletionOutput:
@@ -46,6 +55,7 @@ class Outputs:
             self.inputs.rules(len(prompt), params, timestamps),
             params=params,
             seed=4,
+            readouts=self.readouts(prompt),
         )
         id_ = self.engine.submit(request)
         opened: Any = SimpleNamespace(request=request, text=None)
@@ -71,31 +81,40 @@ def windows(folder: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-def test_avg_logprob_is_that_of_transformers(
+def test_measures_of_a_window_are_those_of_transformers(
     timestamps: bool,
     whisper: Outputs,
     model: WhisperForConditionalGeneration,
     whisper_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Which asks for fallback by openai-whisper's threshold."""
+    """Which asks for fallback by openai-whisper's thresholds."""
     computed: list[float] = []
-    original = type(model)._retrieve_avg_logprobs
+    no_speech: list[float] = []
+    original, detect = type(model)._retrieve_avg_logprobs, WhisperNoSpeechDetection.__call__
+
+    def detecting(self: WhisperNoSpeechDetection, ids: Any, scores: Any) -> Any:
+        result = detect(self, ids, scores)
+        no_speech.append(float(self.no_speech_prob[0]))
+        return result
 
     def watched(*arguments: Any) -> Any:
         computed.append(float(value := original(*arguments)))
         return value
 
     monkeypatch.setattr(type(model), "_retrieve_avg_logprobs", staticmethod(watched))
+    monkeypatch.setattr(WhisperNoSpeechDetection, "__call__", detecting)
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
     assert whisper.inputs.whisper is not None
     prompt = whisper.inputs.whisper.prompt("en", "transcribe", timestamps)
     for window in windows(whisper_folder):
         features = extractor(window, sampling_rate=RATE, return_tensors="pt").input_features
         computed.clear()
+        no_speech.clear()
         sequence = model.generate(
             features, language="en", task="transcribe", return_timestamps=timestamps,
-            temperature=0.0, logprob_threshold=-1e9, force_unique_generate_call=False,
+            temperature=0.0, logprob_threshold=-1e9, no_speech_threshold=2.0,
+            force_unique_generate_call=False,
         )[0].tolist()  # fmt: skip
         output = whisper.of(window, prompt, timestamps, SamplingParams())
         text = whisper.inputs.whisper.text_positions(output.token_ids)
@@ -103,6 +122,7 @@ def test_avg_logprob_is_that_of_transformers(
             id_ for id_ in sequence if id_ < whisper.inputs.whisper.end_id
         ]
         assert output.avg_logprob == pytest.approx(computed[0], abs=2e-4)
+        assert output.no_speech_prob == pytest.approx(no_speech[-1], rel=1e-3)
 
 
 def test_the_sum_is_that_of_the_tokens_under_the_raw_logits(t5_folder: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_failed_step_ends_its_requests_and_keeps_no_hidden_states(
 def test_a_failed_result_ends_its_requests(
     engine: PlainEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antiphon.decoder.runner import LaunchedStep
+    from antiphon.decoder.launched_step import LaunchedStep
 
     monkeypatch.setattr(LaunchedStep, "result", fails_once(LaunchedStep.result))
     first = submit(engine, [5, 6])

@@ -15,7 +15,7 @@ from antiphon.decoder.graphs import (
     choose_graph,
     step_shapes,
 )
-from antiphon.decoder.step_inputs import StepShape
+from antiphon.decoder.step_tensors import StepShape
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.planning import StepBudget
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.page_tables import PageTables
-from antiphon.decoder.step_inputs import InputBuffer, InputLimits, StepShape, StepTensors
+from antiphon.decoder.step_inputs import InputBuffer, InputLimits
+from antiphon.decoder.step_tensors import StepShape, StepTensors
 from antiphon.scheduler.plan import Admission, NewPages, StepPlan
 
 PAGE, SCRATCH_SLOT, SCRATCH_PAGE = 4, 16, 99

@@ -1,6 +1,7 @@
 """Steps in graphs, with a stand-in for their capture: padding, replays and the choice of a graph do
 not change any token. Captured they are on a GPU only: see tests/gpu."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from plain_engine import PlainEngine
 from rerun_capture import Rerun
 from sampled_requests import check_same
+from tiny_decoders import make_decoder
 
 pytest.importorskip("triton")
 
@@ -16,6 +18,7 @@ from antiphon.attention.backends.triton import TritonPaged
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import runner as decoder_runner
+from antiphon.decoder import step_attention
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.kernels.sampling import workspace
 from antiphon.runtime import graphs as runtime_graphs
@@ -33,8 +36,9 @@ ASKING = [
 
 
 def run(engine: PlainEngine) -> list[Finished]:
+    has_encoder = engine.encoder is not None
     for i, params in enumerate(ASKING):
-        ids = np.arange(5, 8 + i, dtype=np.int32)
+        ids = np.arange(5, 8 + i, dtype=np.int32) if has_encoder else None
         rules = DecodingRules(min_tokens=2, stop_ids=(1,))
         engine.submit(engine.request(ids, [0, 4], 4 + i, rules, params=params, seed=7))
     return [end for _, end in sorted(engine.run().items())]
@@ -48,22 +52,28 @@ def greedy_by_kernels(self: Sampler, *step: Any) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")
+@pytest.mark.parametrize("name", ["t5", "llama"])
 def test_steps_in_graphs_give_the_same_tokens(
-    checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, _ = checkpoints("t5")
-    expected = run(PlainEngine(folder, **OPTIONS))
+    folder, options = tmp_path, OPTIONS
+    if name == "llama":  # a decoder alone, whose heads share their keys
+        make_decoder(name, folder)
+        options = {name: value for name, value in OPTIONS.items() if name != "max_encoder_len"}
+    else:
+        folder, _ = checkpoints(name)
+    expected = run(PlainEngine(folder, **options))
     monkeypatch.setattr(
-        decoder_runner, "select_paged", lambda half, name, specs: [TritonPaged(s) for s in specs]
+        step_attention, "select_paged", lambda half, name, specs: [TritonPaged(s) for s in specs]
     )
     monkeypatch.setattr(decoder_runner, "uncapturable", lambda backend: None)
     monkeypatch.setattr(decoder_runner.DecoderRunner, "_uses_graphs", True)
     monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
     monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
-    engine = PlainEngine(folder, **OPTIONS)
+    engine = PlainEngine(folder, **options)
     runner = engine.replica.runner
     assert runner.graphs is not None
-    assert runner.cross_kv.graphs is not None
+    assert (runner.cross_kv.graphs is not None) == (name == "t5")
     assert not runner.eager_steps, "those of warming up do not count"
     for actual, wanted in zip(run(engine), expected, strict=True):
         check_same(actual, wanted)

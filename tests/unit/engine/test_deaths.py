@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from unreliable_engine import Cluster, DecoderNode, Frontend
 
 from antiphon.config.errors import RequestCancelled, RequestExpired, RequestFailed
+from antiphon.scheduler import suspects
 from antiphon.scheduler.request import RequestState
 
 Scenario = Callable[[Cluster], Coroutine[Any, Any, None]]
@@ -54,6 +55,8 @@ def check(cluster: Cluster, cancelled: int = 0) -> None:
 
 def idle(cluster: Cluster) -> None:
     """Decoders have nothing left once all that is on its way has come."""
+    cluster.restart()
+    cluster.announce()
     for _ in range(200):
         for node in cluster.nodes.values():
             node.step()
@@ -71,6 +74,7 @@ def idle(cluster: Cluster) -> None:
 
 KEYS, CHOICE = st.sampled_from("abcdef"), st.integers(0, 50)
 WORKERS = st.sampled_from(["encoder-0", "encoder-1", "decoder-0", "decoder-1"])
+ROUND = st.tuples(st.just("round"), st.booleans(), st.booleans(), CHOICE)
 EVENTS = st.lists(
     st.one_of(
         # key, prompt tokens, max_tokens, stream, with a stop string
@@ -79,7 +83,7 @@ EVENTS = st.lists(
             st.booleans(),
         ),
         st.tuples(st.just("step"), WORKERS),
-        st.tuples(st.just("step"), WORKERS),
+        ROUND, ROUND, ROUND, ROUND,
         st.tuples(st.just("deliver"), CHOICE, st.booleans()),
         st.tuples(st.just("deliver"), CHOICE, st.just(False)),
         st.tuples(st.just("turn")),
@@ -89,19 +93,24 @@ EVENTS = st.lists(
         st.tuples(st.just("announce")),
         st.tuples(st.just("cancel"), CHOICE),
     ),
-    max_size=120,
+    min_size=20,
+    max_size=100,
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(events=EVENTS)
 def test_every_request_ends_once_with_the_undisturbed_tokens(events: list[Any]) -> None:
+    """Nobody is given up: here deaths come at the worst moments, not from requests."""
+
     async def scenario(cluster: Cluster) -> None:
         for event in events:
             await act(cluster, *event)
         await cluster.run()
 
-    cluster = play(scenario, frontends=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suspects, "KILLS", 10**6)
+        cluster = play(scenario, frontends=2)
     check(cluster)
     idle(cluster)
 
@@ -117,6 +126,8 @@ async def act(cluster: Cluster, kind: str, *values: Any) -> None:
             cluster.nodes[worker].step()
         case "deliver", (choice, twice):
             cluster.deliver(choice, twice)
+        case "round", (twice, lossy, choice):
+            await cluster.round(twice, lossy, choice)
         case "turn", ():
             await cluster.turn()
         case "lose", (choice,):

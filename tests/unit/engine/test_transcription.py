@@ -64,6 +64,7 @@ class LocalEngine:
             self.inputs.rules(len(prompt), params, options["timestamps"]),
             params=params,
             priority=options["priority"],
+            readouts=options.get("readouts", ()),
         )
         self.plain.submit(request)
         return request
@@ -116,6 +117,15 @@ def test_the_recordings_texts(engine: LocalEngine, recordings: Path) -> None:
         assert result.skipped == []
         assert result.language_probability is not None
         assert result.language_probability > 0.9
+
+
+def test_segments_have_whispers_measures(engine: LocalEngine, call: np.ndarray) -> None:
+    for timestamps in (True, False):
+        (segment,) = engine.transcribe(call, language="en", timestamps=timestamps).segments
+        assert segment.avg_logprob is not None
+        assert -0.5 < segment.avg_logprob < 0.0
+        assert segment.no_speech_prob is not None
+        assert 0.0 < segment.no_speech_prob < 0.5
 
 
 def test_logprobs_come_with_the_segments(engine: LocalEngine, call: np.ndarray) -> None:

@@ -101,7 +101,7 @@ def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return write(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("antiphon.jobs.storage.os.write", full)
+        patch.setattr("antiphon.jobs.local_storage.os.write", full)
         with pytest.raises(OSError, match="No space left"):
             batches.run(manifest, output, EchoEngine(), in_flight=1)
     again = opened(manifest, str(tmp_path / "out"))

@@ -57,6 +57,7 @@ def test_lines_for_text_models() -> None:
     assert (both.prompt, both.options) == ("a", {"target_language": "fr"})
     assert both.fields == {"text": "reference", "offset_in_book": 3}
     assert entry(TEXT, prompt="").prompt == ""
+    assert entry(TEXT, text="a", path="b", duration=2).fields == {"path": "b", "duration": 2}
 
 
 @pytest.mark.parametrize(

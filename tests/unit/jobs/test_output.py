@@ -15,8 +15,9 @@ from batches import EchoEngine, opened
 from antiphon.config.errors import ConfigurationError
 from antiphon.jobs import storage
 from antiphon.jobs.formats import Parquet
+from antiphon.jobs.local_storage import LocalFolder, LocalLog
 from antiphon.jobs.manifest import Manifest
-from antiphon.jobs.storage import LocalFolder, LocalLog, ObjectFolder, SegmentedLog
+from antiphon.jobs.object_storage import ObjectFolder, SegmentedLog
 
 LINES = 47
 
@@ -257,7 +258,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from antiphon.jobs.output import LOCK
-from antiphon.jobs.storage import open_storage
+from antiphon.jobs.open_storage import open_storage
 storage = open_storage(sys.argv[1])
 storage.lock(LOCK)
 print("locked", flush=True)

@@ -1,0 +1,56 @@
+"""A step in flight."""
+
+from dataclasses import dataclass
+
+import torch
+
+from antiphon.decoder.readouts import DeviceReadouts
+from antiphon.decoder.sampling.logprobs import DeviceLogprobs
+from antiphon.decoder.sampling.samples import Samples
+from antiphon.scheduler.plan import StepResult
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """What a step gives, on its way to the host."""
+
+    samples: Samples  # [sequences], on the host once `done`
+    top: DeviceLogprobs | None  # of the sequences that ask
+    readouts: DeviceReadouts | None
+    done: torch.cuda.Event | None  # None where the device is the host
+    refused: dict[int, Exception]  # by slot: settings that the device could not take
+
+    @classmethod
+    def of(
+        cls,
+        samples: Samples,
+        top: DeviceLogprobs | None,
+        readouts: DeviceReadouts | None,
+        refused: dict[int, Exception],
+    ) -> "LaunchedStep":
+        """Starts to copy what is, or will be, on the device."""
+        done = None if samples.packed.device.type == "cpu" else torch.cuda.Event()
+        step = cls(
+            samples.start_copy(),
+            None if top is None else top.start_copy(),
+            None if readouts is None else readouts.start_copy(),
+            done,
+            refused,
+        )
+        if done is not None:
+            done.record()
+        return step
+
+    def result(self) -> StepResult:
+        """Waits for the step."""
+        if self.done is not None:
+            self.done.synchronize()
+        rows = self.samples.on_host()
+        return StepResult(
+            rows["token"],
+            rows["logprob"],
+            rows["restricted_logprob"],
+            rows["rank"],
+            None if self.top is None else self.top.on_host(),
+            None if self.readouts is None else self.readouts.on_host(),
+        )

@@ -1,0 +1,42 @@
+"""Which ready requests join the next step."""
+
+from dataclasses import dataclass
+
+from antiphon.scheduler.intake import Intake
+from antiphon.scheduler.outputs import Outputs
+from antiphon.scheduler.plan import Admission, CrossWrite
+from antiphon.scheduler.planning import StepPlanner
+from antiphon.scheduler.residency import Residency
+
+
+@dataclass(frozen=True)
+class AdmissionControl:
+    """Moves requests from `intake` into the batch."""
+
+    intake: Intake
+    residency: Residency
+    planner: StepPlanner
+    outputs: Outputs
+
+    def admit(self) -> tuple[list[Admission], list[CrossWrite]]:
+        """Admits ready requests in order, while slots and pages last and the step has a token left
+        for each. No request overtakes the first that does not fit."""
+        admissions: list[Admission] = []
+        writes: list[CrossWrite] = []
+        batch, request = self.residency.batch, self.intake.first_ready()
+        if request is None or batch.full:
+            return admissions, writes
+        budget = self.planner.free()
+        while request is not None and not batch.full:
+            if not (budget.has_room(request.length) and self.residency.fits(request)):
+                break
+            budget = budget.without(request.length)
+            self.intake.take(request)
+            admission, write = self.residency.enter(request)
+            self.outputs.admit(request)
+            admissions.append(admission)
+            if write is not None:
+                self.intake.encodes.consume(write.key)
+                writes.append(write)
+            request = self.intake.first_ready()
+        return admissions, writes

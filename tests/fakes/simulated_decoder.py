@@ -1,0 +1,123 @@
+"""A decoder's device made of plain lists: it knows what step plans told it, and nothing else.
+
+A token depends on the seed, on the cross KV and on all keys in a sequence's pages, so that a page
+in the wrong place, shared too long or copied too late gives another token.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.request import Request
+from antiphon.scheduler.scheduler import Scheduler
+
+END, POISON = 1, -777
+
+
+def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
+    """The token behind `tokens`; one in eight is END."""
+    total = seed * 7919 + cross * 104_729
+    total += sum(token * (31 * i * i + 17) for i, token in enumerate(tokens))
+    return END if total % 8 == 0 else 2 + total % 97
+
+
+def undisturbed(request: Request, cross: int) -> list[int]:
+    """What `request` generates, from the tokens that it has."""
+    tokens, count = request.token_ids.tolist(), len(request.prompt_token_ids)
+    while len(tokens) - count < request.max_tokens and END not in tokens[count:]:
+        tokens.append(chosen(request.seed, cross, tokens))
+    return tokens[count:]
+
+
+class SimulatedDecoder:
+    """Runs the plans of `scheduler`; results come `lag` steps late."""
+
+    def __init__(self, scheduler: Scheduler, lag: int) -> None:
+        self.scheduler, self.lag, self.page_size = scheduler, lag, scheduler.limits.page_size
+        pages, slots = scheduler.pages.num_pages, scheduler.limits.max_num_seqs
+        self.memory = np.full((pages, self.page_size), POISON)
+        self.tables = np.full((slots, pages), POISON)
+        self.cross = np.full((slots, 1), POISON)  # first cross page
+        self.tokens = np.full((slots, scheduler.limits.max_len + 1), POISON)
+        self.seeds = np.full(slots, POISON)
+        self.in_flight: deque[tuple[StepPlan, StepResult | None]] = deque()
+        self.breaks: set[str] = set()
+
+    def step(self) -> None:
+        plan = self.scheduler.step()
+        self.scheduler.encodes.pop_unwanted()
+        if plan is not None and "launch" in self.breaks:
+            self.breaks.remove("launch")
+            self.scheduler.fail_step(plan, "broken launch")
+        elif plan is not None:
+            self.in_flight.append((plan, self.run(plan)))
+        if self.in_flight and (plan is None or len(self.in_flight) > self.lag):
+            plan, result = self.in_flight.popleft()
+            if result is None:
+                self.scheduler.fail_step(plan, "broken result")
+            else:
+                self.scheduler.postprocess(plan, result)
+        self.scheduler.pages.check()
+        self.scheduler.batch.check()
+
+    def run(self, plan: StepPlan) -> StepResult | None:
+        """None if it breaks: what it should have written is poison then."""
+        self._take_changes(plan)
+        rows = list(zip(plan.slots, plan.query_lens, plan.kv_lens, strict=True))
+        pages = [self.tables[slot, : -(-kv_len // self.page_size)] for slot, _, kv_len in rows]
+        if "result" in self.breaks:
+            self.breaks.remove("result")
+            for (_, queries, kv_len), own in zip(rows, pages, strict=True):
+                positions = np.arange(kv_len - queries, kv_len)
+                self.memory[own[positions // self.page_size], positions % self.page_size] = POISON
+            return None
+        for row, ((slot, queries, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
+            positions = np.arange(kv_len - queries, kv_len)
+            written = own[positions // self.page_size]
+            others = np.concatenate([*pages[:row], *pages[row + 1 :], np.empty(0, int)])
+            assert not set(written.tolist()) & set(others.tolist()), "written and shared"
+            self.memory[written, positions % self.page_size] = self.tokens[slot, positions]
+        tokens = np.full(len(rows), POISON, np.int64)
+        for row, ((slot, _, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
+            if plan.samples[row]:
+                tokens[row] = self._choose(slot, own, kv_len)
+                self.tokens[slot, kv_len] = tokens[row]
+        return StepResult(tokens, readouts=self._read_out(plan, rows, pages))
+
+    def _take_changes(self, plan: StepPlan) -> None:
+        before = self.memory.copy()
+        for target, source in plan.page_copies.items():
+            self.memory[target] = before[source]
+        for entry in (*plan.forks, *plan.admissions):
+            self.tables[entry.slot, : len(entry.self_pages)] = entry.self_pages
+            self.tokens[entry.slot, : len(entry.token_ids)] = entry.token_ids
+            self.seeds[entry.slot] = entry.seed
+            self.cross[entry.slot] = entry.cross_pages[0]
+        for write in plan.cross_writes:
+            self.memory[write.pages] = ord(write.key)
+        new = plan.new_pages
+        assert set(new.slots.tolist()) <= set(plan.slots.tolist())
+        self.tables[new.slots, new.columns] = new.pages
+
+    def _choose(self, slot: int, pages: np.ndarray, length: int) -> int:
+        keys = self.memory[pages].reshape(-1)[:length].tolist()
+        return chosen(int(self.seeds[slot]), int(self.memory[self.cross[slot, 0], 0]), keys)
+
+    def _read_out(
+        self, plan: StepPlan, rows: list[tuple[int, int, int]], pages: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """As log-probabilities: how far the asked token is from the likeliest."""
+        readouts = plan.readouts
+        if not len(readouts):
+            return None
+        starts = plan.query_lens.cumsum() - plan.kv_lens
+        positions = readouts.queries - starts[readouts.rows]
+        likeliest = np.array(
+            [
+                self._choose(rows[row][0], pages[row], position + 1)
+                for row, position in zip(readouts.rows, positions, strict=True)
+            ]
+        )
+        return -np.abs(likeliest - readouts.token_ids).astype(float), likeliest
