@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from antiphon.config.errors import SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
@@ -18,8 +20,9 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.life import EngineLife
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
+from antiphon.engine.read_ahead import ReadAhead
 from antiphon.engine.transcription import Transcriber
-from antiphon.inputs.audio.forms import AudioInput
+from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
     checked_params,
@@ -32,6 +35,8 @@ from antiphon.scheduler.request import Finished
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+AHEAD = 2  # windows of one call that are open, for each slot of the decoders
 
 
 class AsyncEngine(EngineLife):
@@ -175,6 +180,19 @@ class AsyncEngine(EngineLife):
         """Waits for the end of one request. Raises the RequestError that it ended with; cancels it
         when the caller is cancelled."""
         return completion_output(self.inputs, opened, await self.requests.wait(opened), 0)
+
+    def read_ahead(self) -> ReadAhead:
+        """For the recordings of one call: twice the windows that the decoders run at a time."""
+        seconds = self.inputs.audio.window_seconds if self.inputs.audio else 1.0
+        slots = self.config.scheduler.max_num_seqs * self.config.decoder.replicas
+        return ReadAhead(AHEAD * slots, seconds)
+
+    def expected_seconds(self, audio: AudioInput) -> float:
+        """An estimate of a recording's length, before it is read."""
+        if self.inputs.audio is None:
+            return 0.0
+        rate = self.inputs.audio.sampling_rate
+        return expected_bytes(audio, rate) / rate / np.dtype(np.float32).itemsize
 
     def hold_memory(self, num_bytes: int) -> Hold:
         """As `ByteBudget.hold`, of the budget of audio in memory."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -68,12 +69,12 @@ class Dispatcher:
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
             if not is_full and not self.inputs.was_sent(media.key, encoder):
-                self._send_input(encoder, media.key, media.payload)
+                with suppress(PeerGone):  # the one that is asked for the work will ask for it
+                    self._send_input(encoder, media.key, media.payload)
 
     def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
-        """If the encoder is gone, the one that is asked for the work will ask for the input."""
-        if self._reaches(encoder, Input(self.frontend, key, array)):
-            self.inputs.note_sent(key, encoder)
+        self._send(encoder, Input(self.frontend, key, array))
+        self.inputs.note_sent(key, encoder)
 
     def cancel(self, route: Route, request: Request) -> None:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
@@ -143,7 +144,7 @@ class Dispatcher:
         for key in message.keys:
             if (array := self.inputs.get(key)) is None:
                 gone.append(key)
-            else:
-                self._send_input(message.encoder, key, array)
+            elif self._reaches(message.encoder, Input(self.frontend, key, array)):
+                self.inputs.note_sent(key, message.encoder)
         if gone:
             self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))

@@ -18,6 +18,7 @@ from antiphon.config.errors import (
     RequestFailed,
 )
 from antiphon.engine.callers import as_one_caller
+from antiphon.engine.read_ahead import ReadAhead
 from antiphon.runtime.forks import REMEDY
 
 logger = logging.getLogger(__name__)
@@ -92,29 +93,41 @@ class LoopThread:
             )
 
     def as_completed(
-        self, items: Iterable[Item], call: Callable[[Item], Coroutine[Any, Any, T]]
+        self,
+        items: Iterable[Item],
+        call: Callable[[Item], Coroutine[Any, Any, T]],
+        ahead: ReadAhead | None = None,
     ) -> Iterator[tuple[int, T | AntiphonError]]:
         """Runs `call` on every item, at most MAX_IN_FLIGHT at a time, and yields each item's number
-        and result as it completes. All items are of one caller.
+        and result as it completes. All items are of one caller. They are taken while `ahead`, which
+        `items` and `call` keep, has room; one is always taken when none is in flight.
 
         Whatever a call raises becomes that item's result. Raises EngineDeadError for a dead engine.
         Leaving the loop early cancels the calls in flight.
         """
-        completed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        completed: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # None: there is room
         in_flight: dict[int, Future[T]] = {}
         numbered, call = enumerate(items), as_one_caller(call)
         more = True
+        if ahead is not None:
+            ahead.call_on_room(partial(completed.put, None))
+
+        def takes_more() -> bool:
+            has_room = len(in_flight) < MAX_IN_FLIGHT and (ahead is None or ahead.has_room)
+            return more and completed.empty() and (has_room or not in_flight)
+
         try:
             while more or in_flight:
-                while more and len(in_flight) < MAX_IN_FLIGHT and completed.empty():
+                while takes_more():
                     if more := (pair := next(numbered, None)) is not None:
                         index, item = pair
                         in_flight[index] = future = self.submit(call(item))
                         future.add_done_callback(partial(_put, completed, index))
                 if in_flight:
-                    index = completed.get()
-                    outcome: T | AntiphonError = _outcome(in_flight.pop(index))
-                    yield index, outcome
+                    if (ended := completed.get()) is None:
+                        continue
+                    outcome: T | AntiphonError = _outcome(in_flight.pop(ended))
+                    yield ended, outcome
         finally:
             for future in in_flight.values():
                 future.cancel()
@@ -130,7 +143,7 @@ class LoopThread:
         self.loop.close()
 
 
-def _put(completed: "queue.SimpleQueue[int]", index: int, _: Future[Any]) -> None:
+def _put(completed: "queue.SimpleQueue[int | None]", index: int, _: Future[Any]) -> None:
     completed.put(index)
 
 

@@ -18,6 +18,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.loop_thread import LoopThread
 from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
 from antiphon.engine.progress import TogetherDone
+from antiphon.engine.read_ahead import Begun
 from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.calls.options import (
     NAMES,
@@ -177,22 +178,27 @@ class Engine:
     ) -> Iterator[tuple[int, Transcription | AntiphonError]]:
         """Each recording's number and result, as it completes.
 
-        Recordings are read as the engine gets to them, so there may be any number. Leaving the loop
-        early cancels the rest. `progress` gets the sums over all recordings that have been read.
+        Recordings are read as the engine gets to them, so there may be any number: as many windows
+        are open as the decoders have room for, and as many again. Leaving the loop early cancels
+        the rest. `progress` gets the sums over all recordings that have been read.
         """
         check_recordings(recordings)
         self._async.inputs.check_transcription(**options)  # once, not an error for each recording
-        if options.get("progress") is None:
-            return self._loop_thread.as_completed(
-                recordings, lambda audio: self._async.transcribe(audio, **options)
-            )
-        together = TogetherDone(options.pop("progress"))
+        together = TogetherDone(options.pop("progress", None) or _no_progress)
+        ahead, seconds = self._async.read_ahead(), self._async.expected_seconds
 
-        async def transcribe(audio: AudioInput) -> Transcription:
+        async def transcribe(item: tuple[AudioInput, Begun]) -> Transcription:
+            audio, begun = item
             with together.one_more() as progress:
-                return await self._async.transcribe(audio, progress=progress, **options)
+                try:
+                    progress = begun.also(progress)
+                    return await self._async.transcribe(audio, progress=progress, **options)
+                finally:
+                    begun.end()
 
-        return self._loop_thread.as_completed(recordings, transcribe)
+        # Begun in the caller's thread, which takes the next recording only while there is room.
+        items = ((audio, ahead.begin(seconds(audio))) for audio in recordings)
+        return self._loop_thread.as_completed(items, transcribe, ahead)
 
     def detect_language(self, audio: AudioInput, **options: Any) -> dict[str, float]:
         """As `AsyncEngine.detect_language`."""
@@ -225,6 +231,10 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _no_progress(done: float, in_all: float) -> None:
+    pass
 
 
 def _close_dropped(engine: AsyncEngine, loop_thread: LoopThread) -> None:

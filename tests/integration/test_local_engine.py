@@ -356,3 +356,25 @@ def test_a_cancelled_start_leaves_no_workers(t5_folder: Path) -> None:
         thread.join(30)
     assert engine.workers is None
     assert set(threading.enumerate()) <= before
+
+
+def test_hundreds_of_recordings_are_read_as_the_workers_get_to_them(
+    whisper_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, done, most = 0, 0, 0
+    rng = np.random.default_rng(0)
+
+    def recordings() -> Iterator[np.ndarray]:
+        nonlocal taken, most
+        for _ in range(60):
+            taken += 1
+            most = max(most, taken - done)
+            yield rng.standard_normal(8_000).astype(np.float32) * 0.1
+
+    with Engine(str(whisper_folder), ray=False, device="cpu", max_num_seqs=2) as engine:
+        params = SamplingParams(max_tokens=4)
+        for _, result in engine.transcribe_as_completed(recordings(), language="en", params=params):
+            assert not isinstance(result, Exception)
+            done += 1
+    assert done == 60
+    assert most <= 6  # twice the slots, and those whose end is not yet told

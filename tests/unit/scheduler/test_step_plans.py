@@ -300,6 +300,7 @@ class StepPlans(RuleBasedStateMachine):
             if not self.scheduler.requests and not self.decoder.in_flight:
                 break
             self.advance()
+        self.advance()  # for the ends of those that were cancelled last
         assert sorted(self.ended) == sorted(self.wanted), "not done"
         assert self.scheduler.pages.num_available == self.scheduler.pages.num_pages
         for number, end in self.ended.items():
