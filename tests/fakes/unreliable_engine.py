@@ -248,7 +248,8 @@ class Cluster:
             wires[choice % len(wires)].messages.popleft()
 
     async def round(self, twice: bool, lossy: bool, choice: int) -> None:
-        """Everybody acts once, and what was sent arrives: from pairs in some order, maybe twice."""
+        """Everybody acts once, and what was sent arrives: from pairs in some order, maybe all of it
+        twice."""
         await self.turn()
         for node in list(self.nodes.values()):
             if self.nodes.get(node.incarnation.name) is node:
@@ -257,7 +258,8 @@ class Cluster:
             self.lose(choice)
         for _ in range(sum(len(wire.messages) for wire in self.wires.values())):
             self.deliver(choice, twice)
-            twice = False
+            if twice:
+                self.deliver(choice)
         await self.turn()
 
     def show(self) -> None:
