@@ -78,9 +78,6 @@ class OpenRequest:
             restricted_logprob=0.0,
             logprobs=[],
             readout_values={},
-            token_logprobs=[],
-            restricted_logprob=0.0,
-            readout_values={},
             metrics=RequestMetrics(0.0),
         )
 
