@@ -47,8 +47,8 @@ ATTEMPTS = 3  # of a row whose engine dies: it or another row may be the cause
 class AntiphonEngineProcessorConfig:
     """`model_source`, `engine_kwargs`: as `AsyncEngine` takes them; each actor has its own engine,
     without further processes. Or `attach`: the name of a running engine that all actors share, as
-    `AsyncEngine.attach` takes it. `call_kwargs`: keywords of transcribe() or generate() for all rows;
-    `sampling_params`: likewise. A row's own columns of these names go first.
+    `AsyncEngine.attach` takes it. `call_kwargs`: keywords of transcribe() or generate() for all
+    rows; `sampling_params`: likewise. A row's own columns of these names go first.
 
     `concurrency`: actors, or their least and largest number. `batch_size`: rows in one call;
     `max_concurrent_batches`: calls that an actor works on at a time. `should_continue_on_error`: a
