@@ -207,23 +207,21 @@ class EncodeLedger:
 
     def set_encoders(self, epochs: Mapping[str, int]) -> tuple[list[Request], list[Request]]:
         """The encoders that take work, and the epoch of each. Closes the work of lives that are
-        over. Returns the requests that waited, and those that are given up: their input killed an
-        encoder twice (see `Suspects`)."""
+        over, or that were not known when they were asked, and may have been others. Returns the
+        requests that waited, and those that are given up: their input killed an encoder twice (see
+        `Suspects`)."""
         before, self.epochs = self.epochs or {}, dict(epochs)
         lost: dict[tuple[str, int | None], list[str]] = {
             (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
         }
         for key, work in self._work.items():
-            epoch = epochs.get(work.encoder)
-            if work.epoch is None and epoch is not None:
-                work.epoch = epoch
-            elif not work.arrived and epoch != work.epoch:
+            if not work.arrived and epochs.get(work.encoder) != work.epoch:
                 lost.setdefault((work.encoder, work.epoch), []).append(key)
         waiting: list[Request] = []
         given_up: list[Request] = []
-        for (encoder, _), keys in lost.items():
+        for (encoder, epoch), keys in lost.items():
             self._answers.pop(encoder, None)
-            culprit = self._suspects.died(keys)
+            culprit = None if epoch is None else self._suspects.died(keys)
             self._counters["lost_encodes"] += len(keys)
             for key in keys:
                 is_over = key == culprit or not self._work[key].waiters

@@ -106,7 +106,10 @@ class DecoderNode(Node):
         """As a replica's."""
         scheduler = self.scheduler
         for media, encoder in scheduler.next_encodes():
-            self.send(encoder, ("encode", media.key, self.incarnation.name))
+            if encoder in self.cluster.nodes:
+                self.send(encoder, ("encode", media.key, self.incarnation.name))
+            else:
+                scheduler.encoder_lost(encoder)
         plan = scheduler.step()
         self.hidden -= set(scheduler.encodes.pop_unwanted())
         for key, encoder in scheduler.encodes.pop_withdrawals():
