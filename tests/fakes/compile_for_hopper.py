@@ -25,7 +25,7 @@ from antiphon.kernels.paged_launch import PagedLaunch
 HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
 WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
 ROWS = 2
-# Queries and heads that share their keys, compiled for one dtype: only indices differ from the rest.
+# Queries, and heads that share their keys: compiled for one dtype, as only indices differ.
 GROUPED = {torch.bfloat16: ((1, 5), (3, 5))}
 
 
