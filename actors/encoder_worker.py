@@ -37,6 +37,7 @@ from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
 
+BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
 MAX_IN_FLIGHT = 2  # batches on the device at once: one runs while the next is queued
 
 
@@ -132,10 +133,13 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def _wait(self, launched: _Launched) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
+        began = time.monotonic()
         while launched.done is not None and not launched.done.query():
             if len(self._in_flight) < MAX_IN_FLIGHT and (self._jobs or not self.inbox.empty()):
                 return False
             time.sleep(POLL_SECONDS)
+            if (now := time.monotonic()) - began < BATCH_SECONDS:
+                self.turned_at = now  # a long batch is no loop that hangs
         return True
 
     # ------------------------------------------------------------------ one batch

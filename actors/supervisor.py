@@ -155,11 +155,12 @@ class Supervisor:
 
     async def processes(self) -> dict[str, Spot]:
         """Where each running worker's process is."""
-        return {
-            incarnation.name: process.spot
-            for incarnation, process in self._processes.items()
-            if process.spot is not None
+        running = {
+            member.name: self._processes[member.incarnation].spot
+            for member in self._membership.members.values()
+            if member.state in RUNNING
         }
+        return {name: spot for name, spot in running.items() if spot is not None}
 
     async def end(self, reason: str) -> None:
         """Ends all workers, and the engine for every frontend. Returns when they are gone."""

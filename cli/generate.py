@@ -41,7 +41,8 @@ def generate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Text in, text out: T5, BART, Marian, NLLB and their kin. The exit code is 1 if any failed.
+    """Text in, text out: T5, BART, Marian, NLLB and their kin, Llama and Qwen2. The exit code is
+    1 if any failed.
 
     \b
     antiphon generate "translate English to German: Good morning." -m google/flan-t5-base

@@ -32,7 +32,7 @@ class DeviceReadouts:
         has minus infinity."""
         if logits.device.type == "cuda":
             return self.read_in_one_kernel(logits, token_ids)
-        is_token = token_ids < logits.shape[1]
+        is_token = (token_ids >= 0) & (token_ids < logits.shape[1])
         safe = token_ids.long() * is_token
         logprobs = logits.float().log_softmax(-1).gather(1, safe[:, None])[:, 0]
         self.logprobs.copy_(logprobs.masked_fill(~is_token, float("-inf")))

@@ -171,7 +171,8 @@ class DecoderReplica:
 def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
     """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
-    default_budget = options.max_num_seqs * model.max_encoder_len
+    longest_input = model.max_encoder_len or model.max_decoder_len  # attended to, or in a prompt
+    default_budget = options.max_num_seqs * longest_input
     return Limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,

@@ -74,9 +74,9 @@ class OpenRequest:
             order=-1,
             slot=-1,
             inputs_gone=0,
-            logprobs=[],
             token_logprobs=[],
             restricted_logprob=0.0,
+            logprobs=[],
             readout_values={},
             metrics=RequestMetrics(0.0),
         )

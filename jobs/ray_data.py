@@ -46,20 +46,22 @@ ATTEMPTS = 3  # of a row whose engine dies: it or another row may be the cause
 @dataclass(frozen=True, kw_only=True)
 class AntiphonEngineProcessorConfig:
     """`model_source`, `engine_kwargs`: as `AsyncEngine` takes them; each actor has its own engine,
-    without further processes. `call_kwargs`: keywords of transcribe() or generate() for all rows;
-    `sampling_params`: likewise. A row's own columns of these names go first.
+    without further processes. Or `attach`: the name of a running engine that all actors share, as
+    `AsyncEngine.attach` takes it. `call_kwargs`: keywords of transcribe() or generate() for all
+    rows; `sampling_params`: likewise. A row's own columns of these names go first.
 
     `concurrency`: actors, or their least and largest number. `batch_size`: rows in one call;
     `max_concurrent_batches`: calls that an actor works on at a time. `should_continue_on_error`: a
     row that fails has its message in the column `error`, and does not end the dataset.
 
     `num_gpus`, `num_cpus`, `accelerator_type`, `runtime_env`: of each actor; by default one GPU in
-    a cluster that has GPUs.
+    a cluster that has GPUs, and none for actors that share an engine.
 
     Raises ConfigurationError or SamplingError.
     """
 
-    model_source: str
+    model_source: str = ""
+    attach: str | None = None
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
     call_kwargs: Mapping[str, Any] = field(default_factory=dict)
     sampling_params: Mapping[str, Any] = field(default_factory=dict)
@@ -73,9 +75,12 @@ class AntiphonEngineProcessorConfig:
     runtime_env: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.attach is not None and (self.model_source or self.engine_kwargs):
+            raise ConfigurationError("give model_source and engine_kwargs, or attach, not both")
         if self.engine_kwargs.get("ray"):
             raise ConfigurationError("engine_kwargs: ray=True is not for Ray Data's actors")
-        resolve(self.model_source, self.engine_options)
+        if self.attach is None:
+            resolve(self.model_source, self.engine_options)
         least, largest = self.pool
         if not 1 <= least <= largest:
             raise ConfigurationError(
@@ -99,7 +104,7 @@ class AntiphonEngineProcessorConfig:
     def actor_options(self) -> dict[str, Any]:
         """Keywords of `map_batches` for the actors' resources."""
         gpus = self.num_gpus
-        if gpus is None and self.engine_kwargs.get("device") != "cpu":
+        if gpus is None and self.attach is None and self.engine_kwargs.get("device") != "cpu":
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
         options = {
             "num_gpus": gpus,
@@ -198,8 +203,7 @@ class EngineStage:
         self._start()
 
     def _start(self) -> None:
-        engine = AsyncEngine(self._config.model_source, **self._config.engine_options)
-        self._thread.run(engine.start())
+        engine = self._thread.run(self._started())
         audio = engine.inputs.audio
         self._engine, self._speech = engine, audio is not None
         self._work = Work(engine, audio.sampling_rate if audio else None)
@@ -207,6 +211,11 @@ class EngineStage:
             self._speech, self._config.call_kwargs, self._config.sampling_params
         )
         self._starts += 1
+
+    async def _started(self) -> AsyncEngine:
+        if self._config.attach is not None:
+            return await AsyncEngine.attach(self._config.attach)
+        return await AsyncEngine(self._config.model_source, **self._config.engine_options).start()
 
     async def __call__(self, batch: pyarrow.Table) -> AsyncIterator[pyarrow.Table]:
         rows = batch.to_pylist()

@@ -184,6 +184,7 @@ def _join_kernel(
     is_first = (length == tl.load(prompt_len + slot)) & (first != NONE)
     is_final = (length == tl.load(max_len + slot) - 1) & (final != NONE)
     token = tl.where(is_final, final, tl.where(is_first, first, token))
+    token = tl.where(token < vocabulary, token, 0)  # logits that are no numbers have no largest one
     own_logits = logits + row.to(tl.int64) * LOGITS_ROW
     chosen = tl.load(own_logits + token)
     rank = length * 0

@@ -57,7 +57,8 @@ class Batch:
         self.computed = np.zeros(max_seqs, np.int64)
         self.prompt_len = np.zeros(max_seqs, np.int64)
         self.max_len = np.zeros(max_seqs, np.int64)
-        self.stop_ids = np.full((max_seqs, MAX_STOP_IDS), _NO_TOKEN, np.int64)
+        self.stop_ids = np.full((MAX_STOP_IDS, max_seqs), _NO_TOKEN, np.int64)
+        self._most_stop_ids = 0  # of any sequence so far
         self.streams = np.zeros(max_seqs, bool)
         self.inputs_end = np.zeros(max_seqs, np.int64)  # see `Request.inputs_end`
         self.wants_logprobs = np.zeros(max_seqs, bool)
@@ -93,7 +94,8 @@ class Batch:
         self.tokens[slot, : len(tokens)] = tokens
         self.length[slot] = len(tokens)
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
-        self.stop_ids[slot, : len(request.rules.stop_ids)] = request.rules.stop_ids
+        self.stop_ids[: len(request.rules.stop_ids), slot] = request.rules.stop_ids
+        self._most_stop_ids = max(self._most_stop_ids, len(request.rules.stop_ids))
         self.streams[slot] = request.streams
         self.inputs_end[slot] = request.inputs_end
         self.wants_logprobs[slot] = request.params.logprobs is not None
@@ -137,7 +139,7 @@ class Batch:
         zero."""
         for values in self._per_slot:
             values[slot] = 0
-        self.stop_ids[slot] = _NO_TOKEN
+        self.stop_ids[:, slot] = _NO_TOKEN
 
     @property
     def _per_slot(self) -> tuple[np.ndarray, ...]:
@@ -156,7 +158,7 @@ class Batch:
             assert not any(values[slot] for values in self._per_slot), (
                 f"slot {slot} outlives its owner"
             )
-            assert (self.stop_ids[slot] == _NO_TOKEN).all()
+            assert (self.stop_ids[:, slot] == _NO_TOKEN).all()
         assert (self.pending >= 0).all()
         assert (self.computed <= self.length).all()
 
@@ -233,7 +235,8 @@ class Batch:
         self.pending[slots] -= 1
         reasons = np.full(len(slots), StopReason.NONE.value, np.int8)
         reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH
-        reasons[(tokens[:, None] == self.stop_ids[slots]).any(1)] = StopReason.STOP_TOKEN
+        stop_ids = self.stop_ids[: self._most_stop_ids].take(slots, axis=1)
+        reasons[(tokens == stop_ids).any(0)] = StopReason.STOP_TOKEN
         return reasons
 
 

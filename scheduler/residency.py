@@ -58,9 +58,11 @@ class Residency:
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
         computed = min(self.batch.common_len(parent.slot, token_ids), needed)
+        if not computed:
+            return False
         num_shared, rest = divmod(computed, self.batch.page_size)
         own = self.pages.allocate(pages_for(len(token_ids), self.batch.page_size) - num_shared)
-        if not computed or own is None:
+        if own is None:
             return False
         parents_pages = self.batch.self_table[parent.slot]
         self.pages.retain(parents_pages[:num_shared])

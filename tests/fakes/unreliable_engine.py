@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from played_model import PlainInputs, text_of, token_at, undisturbed
 
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.messages import Cancel, Input, InputGone, Member, Members, Output, Stop, Submit
-from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.requests import OpenRequests
-from antiphon.inputs.detokenizer import SlowDecoder, TextStream
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.limits import Limits
@@ -29,42 +28,7 @@ from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.scheduler import Scheduler
 
-END = 1
 PAGES = 24
-
-
-def text_of(token_ids: list[int]) -> str:
-    return "".join(chr(0x4E00 + token) for token in token_ids)  # one character each
-
-
-def token_at(name: int, position: int) -> int:
-    """Of the request that `name`, its first prompt token, stands for."""
-    return END if (position + 2 * name) % 17 == 0 else 5 + (7 * name + position) % 40
-
-
-def undisturbed(name: int, prompt: int, max_tokens: int) -> list[int]:
-    tokens = [token_at(name, position) for position in range(prompt, prompt + max_tokens)]
-    return tokens[: tokens.index(END) + 1] if END in tokens else tokens
-
-
-class PlainInputs:
-    """What `OpenRequests` asks of an input processor."""
-
-    def complete(self, params: SamplingParams) -> SamplingParams:
-        return params
-
-    def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
-        return False
-
-    def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
-        return DecodingRules(stop_ids=(END,))
-
-    def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:
-        assert params.max_tokens is not None
-        return params.max_tokens
-
-    def text_stream(self, params: SamplingParams) -> TextStream:
-        return TextStream(SlowDecoder(text_of), tuple(params.stop), 0, False)
 
 
 @dataclass
@@ -284,7 +248,8 @@ class Cluster:
             wires[choice % len(wires)].messages.popleft()
 
     async def round(self, twice: bool, lossy: bool, choice: int) -> None:
-        """Everybody acts once, and what was sent arrives: from pairs in some order, maybe twice."""
+        """Everybody acts once, and what was sent arrives: from pairs in some order, maybe all of it
+        twice."""
         await self.turn()
         for node in list(self.nodes.values()):
             if self.nodes.get(node.incarnation.name) is node:
@@ -293,7 +258,8 @@ class Cluster:
             self.lose(choice)
         for _ in range(sum(len(wire.messages) for wire in self.wires.values())):
             self.deliver(choice, twice)
-            twice = False
+            if twice:
+                self.deliver(choice)
         await self.turn()
 
     def show(self) -> None:

@@ -2,6 +2,7 @@
 again."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -43,10 +44,10 @@ class Cluster:
         assert "submitted successfully" in output, output
 
     def status(self, name: str) -> str:
-        words = self.ray("job", "status", name).lower()
-        states = ("pending", "running", "stopped", "succeeded", "failed")
-        (state,) = [state for state in states if state in words] or [words]
-        return state
+        words = self.ray("job", "status", name)
+        stated = re.search(rf"ob '{name}'(?:: | was | )(\w+)", words)
+        assert stated is not None, words
+        return stated[1].lower()
 
     def wait(self, name: str, done: Callable[[str], bool], seconds: float = 240) -> str:
         end = time.monotonic() + seconds
@@ -74,6 +75,7 @@ def cluster() -> Iterator[Cluster]:
     environment = {
         **os.environ,
         "RAY_AUTH_MODE": "disabled",
+        "NO_COLOR": "1",
         "RAY_TMPDIR": folder,
         "PYTHONPATH": str(ROOT / ".typing"),
     }

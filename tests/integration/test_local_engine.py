@@ -373,9 +373,7 @@ def test_hundreds_of_recordings_are_read_as_the_workers_get_to_them(
 
     with Engine(str(whisper_folder), ray=False, device="cpu", max_num_seqs=2) as engine:
         params = SamplingParams(max_tokens=4)
-        for _, result in engine.transcribe_as_completed(
-            recordings(), language="en", params=params
-        ):
+        for _, result in engine.transcribe_as_completed(recordings(), language="en", params=params):
             assert not isinstance(result, Exception)
             done += 1
     assert done == 60

@@ -7,6 +7,7 @@ import pytest
 import ray
 from paths import RECORDINGS, T5, WHISPER
 
+from antiphon import Engine
 from antiphon.config.errors import AudioError, ConfigurationError, SamplingError
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.jobs.ray_data import AntiphonEngineProcessorConfig, build_processor
@@ -74,6 +75,16 @@ def test_texts_through_two_actors() -> None:
     assert {row["finish_reason"] for row in rows} == {"stop"}
 
 
+def test_actors_that_share_a_running_engine() -> None:
+    dataset = ray.data.from_items([{"text": f"in words: {number}"} for number in range(20)])
+    with Engine(str(T5), name="shared-numbers", max_num_seqs=4) as engine:
+        shared = AntiphonEngineProcessorConfig(attach="shared-numbers", concurrency=2)
+        rows = build_processor(shared)(dataset).take_all()
+        assert engine.stats()["tokens"] > 20
+    assert {"zero", "twelve", "nineteen"} <= {row["text"] for row in rows}
+    assert {row["error"] for row in rows} == {""}
+
+
 def test_an_error_ends_the_dataset_unless_told_otherwise() -> None:
     dataset = ray.data.from_items([{"audio": "/no/such.wav"}])
     with pytest.raises(Exception, match=r"/no/such\.wav: no such file") as caught:
@@ -86,6 +97,7 @@ def test_an_error_ends_the_dataset_unless_told_otherwise() -> None:
     [
         ({"engine_kwargs": {"max_num_seq": 3}}, "Did you mean 'max_num_seqs'"),
         ({"engine_kwargs": {"ray": True}}, "ray=True is not for"),
+        ({"attach": "name"}, "model_source and engine_kwargs, or attach"),
         ({"concurrency": 0}, "concurrency must be"),
         ({"concurrency": (3, 2)}, "concurrency must be"),
         ({"batch_size": 0}, "batch_size must be above 0"),

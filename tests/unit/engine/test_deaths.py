@@ -171,6 +171,23 @@ def test_a_death_in_the_middle_of_a_request(stream: bool) -> None:
     check(play(scenario))
 
 
+@pytest.mark.parametrize("fault", ["twice", "lossy"])
+def test_tokens_that_come_twice_or_are_lost(fault: str) -> None:
+    """Callers of streams see each token once, in order."""
+
+    async def scenario(cluster: Cluster) -> None:
+        for number in range(3):
+            first(cluster).submit(f"key{number}", 3, 14, stream=True)
+        for number in range(30):
+            is_lossy = fault == "lossy" and number % 5 == 4
+            await cluster.round(fault == "twice", is_lossy, number)
+        attempts = [opened.request.attempt for opened, _ in first(cluster).opened]
+        assert (max(attempts) > 0) == (fault == "lossy")
+        await cluster.run()
+
+    check(play(scenario))
+
+
 def test_requests_wait_while_no_decoder_lives_and_their_time_runs() -> None:
     async def scenario(cluster: Cluster) -> None:
         cluster.kill("decoder-0")

@@ -57,3 +57,17 @@ def test_greedy_sampling_follows_the_rules_as_torch_does(
     assert (wanted.ranks > 1).any()
     assert (wanted.ranks == 0).any()
     assert (wanted.restricted_logprobs - wanted.logprobs).abs().max() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_logits_that_are_no_numbers_give_a_token_of_the_vocabulary() -> None:
+    """On a GPU, one outside would end the process where it is looked up."""
+    slots = random_slots(np.random.default_rng(0), TimestampRules(60, 59, 50, None), 3, 90, 16)
+    samples = Samples.empty(3, torch.device("cpu"))
+    logits = torch.full((3, VOCABULARY), float("nan"))
+    logits[1:] = float("-inf")
+    rows, lengths = torch.arange(3, dtype=torch.int32), torch.full((3,), 9, dtype=torch.int32)
+    room = sampling.workspace(3, VOCABULARY, torch.device("cpu"))
+    Sampler(slots, None).greedy_by_kernels(logits, rows, lengths, samples, room)
+    assert (samples.tokens >= 0).all()
+    assert (samples.tokens < VOCABULARY).all()

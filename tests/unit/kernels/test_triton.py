@@ -24,6 +24,7 @@ import triton.language as tl
 
 from antiphon.attention.backends import triton as triton_backend
 from antiphon.attention.backends.triton import TritonFull, TritonPaged
+from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.kernels import paged_splits
 from antiphon.kernels.full_attention import head_parts
 from antiphon.kernels.norms import activation, add_norm
@@ -235,3 +236,20 @@ def test_writing_pages(dtype: torch.dtype) -> None:
     torch.testing.assert_close(actual, wanted)
     assert actual.isfinite().all()
     assert actual.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_readouts(dtype: torch.dtype) -> None:
+    """Of any token, the likeliest and those outside the vocabulary; in one pass over two blocks."""
+    torch.manual_seed(3)
+    logits = torch.randn(5, 5000).to(dtype) * 4
+    logits[1, 4700] = 30
+    logits[2, :4500] = float("-inf")
+    token_ids = torch.tensor([7, 4700, 4999, 5000, -1], dtype=torch.int32)
+    wanted, actual = (DeviceReadouts.empty(5, torch.device("cpu")) for _ in range(2))
+    wanted.read(logits, token_ids)
+    actual.read_in_one_kernel(logits, token_ids)
+    torch.testing.assert_close(actual.logprobs, wanted.logprobs, atol=1e-4, rtol=1e-4)
+    assert torch.equal(actual.likeliest, wanted.likeliest)
+    assert wanted.logprobs[1] > -0.01
+    assert wanted.logprobs[3:].tolist() == [float("-inf")] * 2

@@ -1,0 +1,71 @@
+"""On a CUDA device: decoders without encoders, in graphs and without, against transformers.
+
+python -m pytest -m gpu tests/gpu/test_text_decoders.py
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from tiny_decoders import DECODERS, make_decoder
+from tiny_models import VOCAB
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"enforce_eager": True}, {"max_num_batched_tokens": 24}, {"kv_cache_dtype": "fp8"}],
+    ids=["graphs", "eager", "chunks", "float8"],
+)
+def test_tokens_equal_transformers(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    model = make_decoder(name, tmp_path)
+    engine = PlainEngine(
+        tmp_path, **{"device": "cuda", "dtype": "float32", "max_num_seqs": 6, **options}
+    )
+    runner = engine.replica.runner
+    assert (runner.graphs is None) == ("enforce_eager" in options)
+    rng = np.random.default_rng(7)
+    lengths = [1, 2, 90, *rng.integers(1, 90, 9)]
+    prompts = [rng.integers(3, VOCAB, length).tolist() for length in lengths]
+    for prompt in prompts:
+        engine.submit(engine.request(None, prompt, 20))
+    finished = engine.run()
+    right = 0
+    for number, prompt in enumerate(prompts):
+        logits = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=20,
+            min_new_tokens=20, do_sample=False, eos_token_id=VOCAB + 1,
+        )  # fmt: skip
+        right += finished[number].token_ids == logits[0, len(prompt) :].tolist()
+    # float8 keys round scores: tokens may part where two are nearly as likely.
+    assert right == len(prompts) or ("kv_cache_dtype" in options and right >= 1)
+    if runner.graphs is not None and not options:
+        assert not runner.eager_steps
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_runs_its_fused_kernels(dtype: str, tmp_path: Path) -> None:
+    """First tokens' log-probabilities, close to float32's."""
+    model = make_decoder("llama", tmp_path)
+    engine = PlainEngine(tmp_path, device="cuda", dtype=dtype, max_num_seqs=4)
+    prompts = [list(range(3, 3 + length)) for length in (1, 5, 40, 90)]
+    for prompt in prompts:
+        engine.submit(engine.request(None, prompt, 1))
+    finished = engine.run()
+    errors = []
+    for number, prompt in enumerate(prompts):
+        wanted = model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+        own = finished[number].logprobs[0]
+        errors.append(abs(own.logprobs[0] - wanted[own.ids[0]].item()))
+    assert np.median(errors) < 0.3

@@ -1,0 +1,163 @@
+"""Hidden states that stand in a decoder's prompt, against transformers' `inputs_embeds`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from tiny_decoders import make_decoder
+from tiny_models import VOCAB
+from transformers import PreTrainedModel
+
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Media, Request
+
+RNG = np.random.default_rng(3)
+# Length of the prompt, and (key, position) of its inputs.
+PROMPTS: list[tuple[int, list[tuple[str, int]]]] = [
+    (30, [("a", 4)]),
+    (41, [("a", 0), ("b", 20)]),
+    (25, []),
+    (37, [("b", 30), ("c", 9)]),
+    (60, [("a", 3), ("a", 40)]),  # twice in one prompt
+    (12, [("c", 1)]),
+]
+LENGTHS = {"a": 7, "b": 5, "c": 11}
+OUTPUT = 12
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
+    folder = tmp_path_factory.mktemp("llama")
+    return folder, make_decoder("llama", folder)
+
+
+class Engine(PlainEngine):
+    """Its encoder's part is played by fixed states."""
+
+    def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.states, self.encoded = states, 0
+
+    def run_encoders(self) -> None:
+        jobs, self.unencoded = self.unencoded, []
+        for media in jobs:
+            self.encoded += 1
+            states = self.states[media.key]
+            self.replica.receive_hidden(HiddenStates((media.key,), (len(states),), states))
+
+
+def make_states(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    size, generator = model.config.hidden_size, torch.Generator().manual_seed(1)
+    return {key: torch.randn(length, size, generator=generator) for key, length in LENGTHS.items()}
+
+
+def requests(engine: Engine) -> list[Request]:
+    made = []
+    for length, inputs in PROMPTS:
+        request = engine.request(None, RNG.integers(3, VOCAB, length).tolist(), OUTPUT)
+        request.inputs = tuple(
+            Media(key, "audio", LENGTHS[key], position=position) for key, position in inputs
+        )
+        made.append(request)
+    return made
+
+
+def answer(
+    model: PreTrainedModel, request: Request, states: dict[str, torch.Tensor]
+) -> tuple[list[int], list[float]]:
+    """Greedy tokens by transformers, and their log-probabilities."""
+    ids = torch.from_numpy(request.prompt_token_ids)[None]
+    embeds = model.get_input_embeddings()(ids).detach().clone()
+    for media in request.inputs:
+        assert media.position is not None
+        embeds[0, media.position : media.position + media.num_tokens] = states[media.key]
+    output = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2]),
+        max_new_tokens=OUTPUT,
+        min_new_tokens=OUTPUT,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        eos_token_id=VOCAB + 1,
+    )
+    tokens = output.sequences[0].tolist()
+    rows = zip(output.logits, tokens, strict=True)
+    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_num_batched_tokens": 16, "kv_page_size": 4},  # inputs are cut by chunks
+        {"max_num_seqs": 4, "num_kv_pages": 9},  # preempted sequences put their inputs in anew
+        {"encode_ahead_tokens": 8},  # inputs wait for each other
+    ],
+    ids=["whole", "chunks", "preempted", "encoded late"],
+)
+def test_inputs_in_prompts_equal_inputs_embeds(
+    options: dict[str, Any], llama: tuple[Path, PreTrainedModel]
+) -> None:
+    folder, model = llama
+    states = make_states(model)
+    engine = Engine(folder, states, **{"max_num_seqs": 8, **options})
+    submitted = requests(engine)
+    for request in submitted:
+        engine.submit(request)
+    finished = engine.run()
+    for number, request in enumerate(submitted):
+        tokens, logprobs = answer(model, request, states)
+        assert finished[number].token_ids == tokens
+        own = [token.logprobs[0] for token in finished[number].logprobs]
+        np.testing.assert_allclose(own, logprobs, atol=1e-3)
+    scheduler = engine.replica.scheduler
+    if not options:
+        assert engine.encoded == len(LENGTHS), "an input of several requests is encoded once"
+    if "num_kv_pages" in options:
+        assert scheduler.counters["preemptions"] > 0
+    assert scheduler.encodes.tokens == 0
+    assert len(engine.replica.runner.handoff) == 0
+    assert scheduler.pages.num_free == scheduler.pages.num_pages
+    scheduler.batch.check()
+
+
+def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedModel]) -> None:
+    """In the middle of an input, of which another request still needs the states."""
+    folder, model = llama
+    states = make_states(model)
+    engine = Engine(folder, states, max_num_seqs=8, max_num_batched_tokens=8)
+    first, second = (requests(engine)[index] for index in (0, 4))
+    engine.submit(first)
+    engine.submit(second)
+    for _ in range(3):  # asked for, encoded, and part of the first prompt
+        engine.step()
+    assert len(engine.replica.runner.handoff) == 1
+    engine.replica.scheduler.cancel(first.id)
+    finished = engine.run()
+    assert finished[second.id.number].token_ids == answer(model, second, states)[0]
+    assert len(engine.replica.runner.handoff) == 0
+    assert engine.replica.scheduler.encodes.tokens == 0
+
+
+def test_a_failed_step_drops_what_it_should_have_taken(
+    llama: tuple[Path, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = llama
+    engine = Engine(folder, make_states(model))
+    request = requests(engine)[0]
+    engine.submit(request)
+    runner = engine.replica.runner
+
+    def broken(plan: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(runner, "launch", broken)
+    finished = engine.run()
+    assert finished[request.id.number].error is not None
+    engine.step()
+    assert len(runner.handoff) == 0
+    assert engine.replica.scheduler.encodes.tokens == 0
