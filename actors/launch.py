@@ -71,11 +71,17 @@ def launch(
 def _supervisor(blueprint: Blueprint) -> Any:
     """Starts it on this node: it must not outlive this process, nor die before it."""
     name = blueprint.config.workers.name
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(Supervisor)
-    own_name = supervisor_name(name or secrets.token_hex(6))
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Supervisor)
+    placed = actor.options(  # all in one call: a second one would lose the strategy
+        name=supervisor_name(name or secrets.token_hex(6)),
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_restarts=0,
+        scheduling_strategy=here,
+    )
     try:
-        return actor.options(name=own_name, namespace=NAMESPACE).remote(blueprint)
+        return placed.remote(blueprint)
     except ValueError:
         raise ConfigurationError(
             f"an engine named {name!r} runs in this cluster already: "

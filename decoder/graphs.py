@@ -16,7 +16,7 @@ from torch import nn
 
 from antiphon.decoder.step_attention import PlannedAttentions
 from antiphon.decoder.step_inputs import InputBuffer
-from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs, StepShape
+from antiphon.decoder.step_tensors import StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.scheduler.plan import StepPlan
 
@@ -38,8 +38,14 @@ def batch_sizes(max_seqs: int) -> list[int]:
     return [size for size in sizes if size < max_seqs] + [max_seqs]
 
 
-def step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape]:
-    """All shapes with a graph, largest first: the memory of the first graph serves the others."""
+def step_shapes(
+    max_seqs: int, max_kv_len: int, max_cross_len: int, most_readouts: int = 0
+) -> list[StepShape]:
+    """All shapes with a graph, largest first: the memory of the first graph serves the others.
+
+    `most_readouts`: in a step with prompts. Every such step computes the logits of so many tokens
+    more, so it is 0 for models whose requests ask for none.
+    """
     shapes = []
     for i, size in enumerate(reversed(batch_sizes(max_seqs))):
         rooms = [(PROMPT_TOKENS, MAX_QUERY_LEN), (0, 1)]
@@ -48,7 +54,7 @@ def step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[Step
         for room, query_len in rooms:
             longest = min(query_len, max_kv_len)
             tokens = min(size + room, size * longest)
-            readouts = min(max(size, LEAST_READOUTS), GRAPH_READOUTS) if room else 0
+            readouts = min(max(size, LEAST_READOUTS), most_readouts) if room else 0
             shapes.append(StepShape(size, tokens, longest, max_kv_len, max_cross_len, readouts))
     return shapes
 
@@ -60,7 +66,7 @@ class EagerReason(StrEnum):
     EMBEDDINGS = "embeddings"  # hidden states stand in a prompt, which is long in most cases
     LONG_PROMPT = "long_prompt"  # longer than LONG_PROMPT_TOKENS
     MANY_PROMPT_TOKENS = "many_prompt_tokens"  # no graph has room for all prompts of the step
-    READOUTS = "readouts"  # more than GRAPH_READOUTS
+    READOUTS = "readouts"  # more than graphs have room for
 
     @property
     def counter(self) -> str:

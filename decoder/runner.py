@@ -37,7 +37,7 @@ from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits
-from antiphon.decoder.step_tensors import StepInputs
+from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HandoffBuffer, HiddenStates
@@ -180,12 +180,14 @@ class DecoderRunner:
             logger.warning("decoder steps run without CUDA graphs: %s", reason)
             return None
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
+        # Every window of Whisper asks for the probability that nobody speaks in it.
+        readouts = GRAPH_READOUTS if self.sampler.timestamps is not None else 0
         return DecoderGraphs(
             self._run_and_sample,
             self.attention.plan,
             self.attention.replan,
             self.inputs,
-            step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len),
+            step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len, readouts),
             self.model,
         )
 

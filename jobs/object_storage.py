@@ -21,8 +21,10 @@ class ObjectFolder:
         return bool(self._files.exists(self._at(name)))
 
     def names(self, folder: str) -> list[str]:
+        path = self._at(folder).rstrip("/")
+        self._files.invalidate_cache(path)  # another process may have written there
         try:
-            entries = self._files.ls(self._at(folder).rstrip("/"), detail=False, refresh=True)
+            entries = self._files.ls(path, detail=False)
         except FileNotFoundError:
             return []
         return sorted(name for entry in entries if (name := entry.rstrip("/").rpartition("/")[2]))

@@ -6,14 +6,20 @@ in the wrong place, shared too long or copied too late gives another token.
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.sampling import SamplingParams
+from antiphon.kv.pages import PagePool
+from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Media, Request, RequestId
 from antiphon.scheduler.scheduler import Scheduler
 
 END, POISON = 1, -777
+PAGE, MAX_LEN = 4, 40
 
 
 def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
@@ -121,3 +127,34 @@ class SimulatedDecoder:
             ]
         )
         return -np.abs(likeliest - readouts.token_ids).astype(float), likeliest
+
+
+def make_scheduler(pages: int = 60, **changes: Any) -> Scheduler:
+    limits = {
+        "max_num_seqs": 6, "max_batched_tokens": 64, "max_len": MAX_LEN, "max_cross_len": 8,
+        "encode_ahead_tokens": 100, "max_waiting": 1000, "page_size": PAGE,
+    }  # fmt: skip
+    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages))
+
+
+def make_request(
+    number: int, prompt: int = 3, max_tokens: int = 12, key: str = "a", **fields: Any
+) -> Request:
+    return Request(
+        RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
+        SamplingParams(), DecodingRules(stop_ids=(END,)), max_tokens, fields.pop("seed", number),
+        **fields,
+    )  # fmt: skip
+
+
+def start(decoder: SimulatedDecoder, *requests: Request) -> None:
+    for request in requests:
+        decoder.scheduler.add(request)
+    for command in decoder.scheduler.next_encodes():
+        decoder.scheduler.encoded(command.media.key)
+
+
+def generated_by(scheduler: Scheduler, slot: int) -> list[int]:
+    saved = make_request(99)
+    scheduler.batch.save(slot, saved)
+    return saved.generated

@@ -10,7 +10,7 @@ import pytest
 import torch
 from plain_engine import PlainEngine
 
-from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Finished, Readout, RequestState
 
@@ -20,14 +20,18 @@ pytestmark = [
 ]
 
 RULES = DecodingRules(stop_ids=(1,))
+TIMESTAMPS = TimestampRules(first_id=50, no_timestamps_id=49, end_id=48, max_initial=None)
 OPTIONS = {"max_num_seqs": 8, "max_model_len": 448, "max_encoder_len": 16, "dtype": "float32"}
 PROMPTS = (1, 400, 3, 300, 256, 257, 40, 399, 17, 2)
 
 
 def engines(checkpoints: Any, **options: Any) -> tuple[PlainEngine, PlainEngine]:
-    """T5 on the device and on the CPU."""
+    """T5 on the device and on the CPU. That it could follow rules of timestamps, which no request
+    asks for, gives its graphs room for readouts."""
     folder, _ = checkpoints("t5")
-    on_device = PlainEngine(folder, device="cuda", num_kv_pages=600, **OPTIONS, **options)
+    on_device = PlainEngine(
+        folder, TIMESTAMPS, device="cuda", num_kv_pages=600, **OPTIONS, **options
+    )
     return on_device, PlainEngine(folder, device="cpu", num_kv_pages=600, **OPTIONS)
 
 

@@ -3,6 +3,7 @@ again."""
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -104,6 +105,7 @@ def cluster() -> Iterator[Cluster]:
         _, alive = psutil.wait_procs(children, timeout=20)
         for child in alive:
             child.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_job_that_is_ended_half_way_goes_on(cluster: Cluster, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_recordings_in_every_form() -> None:
     assert "no 'audio'" in results["nothing"]["error"]
 
 
+@pytest.mark.slow
 def test_texts_through_two_actors() -> None:
     dataset = ray.data.from_items([{"text": f"in words: {number}", "n": 1} for number in range(40)])
     processor = build_processor(config(T5, concurrency=2, sampling_params={"max_tokens": 30}))
@@ -75,6 +76,7 @@ def test_texts_through_two_actors() -> None:
     assert {row["finish_reason"] for row in rows} == {"stop"}
 
 
+@pytest.mark.slow
 def test_actors_that_share_a_running_engine() -> None:
     dataset = ray.data.from_items([{"text": f"in words: {number}"} for number in range(20)])
     with Engine(str(T5), name="shared-numbers", max_num_seqs=4) as engine:

@@ -1,55 +1,20 @@
 """What plans tell a device: chunks, forks, readouts and page tables, with results that come late
 and steps that fail."""
 
-from typing import Any
-
-import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simulated_decoder import END, SimulatedDecoder, chosen, undisturbed
-
-from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.sampling import SamplingParams
-from antiphon.kv.pages import PagePool
-from antiphon.scheduler.limits import Limits
-from antiphon.scheduler.request import (
-    Finished,
-    Media,
-    Readout,
-    Request,
-    RequestId,
-    RequestState,
+from simulated_decoder import (
+    END,
+    PAGE,
+    SimulatedDecoder,
+    chosen,
+    generated_by,
+    make_request,
+    make_scheduler,
+    start,
+    undisturbed,
 )
-from antiphon.scheduler.scheduler import Scheduler
 
-PAGE, MAX_LEN = 4, 40
-
-
-def make_scheduler(pages: int = 60, **changes: Any) -> Scheduler:
-    limits = {
-        "max_num_seqs": 6, "max_batched_tokens": 64, "max_len": MAX_LEN, "max_cross_len": 8,
-        "encode_ahead_tokens": 100, "max_waiting": 1000, "page_size": PAGE,
-    }  # fmt: skip
-    return Scheduler(Limits(**{**limits, **changes}), PagePool(pages))
-
-
-def make_request(
-    number: int, prompt: int = 3, max_tokens: int = 12, key: str = "a", **fields: Any
-) -> Request:
-    return Request(
-        RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
-        SamplingParams(), DecodingRules(stop_ids=(END,)), max_tokens, fields.pop("seed", number),
-        **fields,
-    )  # fmt: skip
-
-
-def start(decoder: SimulatedDecoder, *requests: Request) -> None:
-    for request in requests:
-        decoder.scheduler.add(request)
-    for command in decoder.scheduler.next_encodes():
-        decoder.scheduler.encoded(command.media.key)
+from antiphon.scheduler.request import Finished, Readout, Request, RequestState
 
 
 def run(decoder: SimulatedDecoder, steps: int = 500) -> dict[int, Finished]:
@@ -82,7 +47,7 @@ def test_a_fork_goes_on_as_its_parent_did(lag: int, known: int) -> None:
     decoder = SimulatedDecoder(make_scheduler(), lag)
     scheduler, parent = decoder.scheduler, make_request(0, max_tokens=25, seed=LONG)
     start(decoder, parent)
-    while parent.slot < 0 or len(_generated(scheduler, parent.slot)) < known:
+    while parent.slot < 0 or len(generated_by(scheduler, parent.slot)) < known:
         decoder.step()
     twin = make_request(1, max_tokens=25, seed=LONG)
     other = make_request(2, max_tokens=25, seed=LONG + 1)
@@ -93,7 +58,7 @@ def test_a_fork_goes_on_as_its_parent_did(lag: int, known: int) -> None:
     length = 3 + known
     own_pages = -(-length // PAGE) - (length - 1) // PAGE
     assert free - scheduler.pages.num_available == 2 * own_pages
-    prefix = _generated(scheduler, 0)
+    prefix = generated_by(scheduler, 0)
     wanted = undisturbed(make_request(2, max_tokens=25, seed=LONG + 1, generated=prefix), ord("a"))
     ends = run(decoder)
     assert ends[0].token_ids == ends[1].token_ids == undisturbed(parent_like(), ord("a"))
@@ -104,12 +69,6 @@ def test_a_fork_goes_on_as_its_parent_did(lag: int, known: int) -> None:
 
 def parent_like() -> Request:
     return make_request(0, max_tokens=25, seed=LONG)
-
-
-def _generated(scheduler: Scheduler, slot: int) -> list[int]:
-    saved = make_request(99)
-    scheduler.batch.save(slot, saved)
-    return saved.generated
 
 
 def test_a_fork_without_room_or_with_other_settings_waits_in_line() -> None:
@@ -134,7 +93,7 @@ def test_a_fork_that_differs_shares_only_what_it_has_in_common() -> None:
     start(decoder, parent)
     for _ in range(8):
         decoder.step()
-    beam = [*_generated(decoder.scheduler, 0)[:5], 77, 78]
+    beam = [*generated_by(decoder.scheduler, 0)[:5], 77, 78]
     child = make_request(1, max_tokens=25, seed=3, generated=list(beam))
     decoder.scheduler.fork(parent, child)
     assert child.state is RequestState.RUNNING
@@ -168,7 +127,7 @@ def test_a_row_that_waits_for_the_host_is_never_looked_past(lag: int) -> None:
     for _ in range(12):
         decoder.step()
         assert batch.pending[waiting.slot] <= 1
-    generated = [len(_generated(decoder.scheduler, slot)) for slot in (0, 1)]
+    generated = [len(generated_by(decoder.scheduler, slot)) for slot in (0, 1)]
     assert (generated[0] < generated[1]) == (lag > 0), "the other one keeps its look-ahead"
     ends = run(decoder)
     assert ends[0].token_ids == ends[1].token_ids
@@ -197,125 +156,3 @@ def test_a_readout_outside_the_known_tokens_is_refused() -> None:
     (end,) = run(decoder).values()
     assert end.state is RequestState.REFUSED
     assert "token 7 at position 3 of 3" in end.error
-
-
-class StepPlans(RuleBasedStateMachine):
-    """Chunks, forks, cancellations, preemptions, failures and late results, in any order."""
-
-    @initialize(
-        pages=st.integers(12, 40),
-        seqs=st.integers(1, 6),
-        budget=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-        lag=st.integers(0, 8),
-    )
-    def begin(self, pages: int, seqs: int, budget: tuple[int, int], lag: int) -> None:
-        self.scheduler = make_scheduler(
-            pages, max_num_seqs=seqs, max_batched_tokens=budget[0], max_prompt_tokens=budget[1]
-        )
-        self.decoder = SimulatedDecoder(self.scheduler, lag)
-        self.wanted: dict[int, list[int]] = {}
-        self.readouts: dict[int, list[tuple[float, int]]] = {}
-        self.ended: dict[int, Finished] = {}
-        self.encoding: list[str] = []
-
-    def running(self) -> list[Request]:
-        return self.scheduler.batch.running()
-
-    @rule(
-        key=st.sampled_from("abc"), prompt=st.integers(1, 20), max_tokens=st.integers(1, 15),
-        seed=st.integers(0, 5), waits=st.booleans(), priority=st.integers(0, 1),
-        asked=st.none() | st.integers(0, 19),
-    )  # fmt: skip
-    def add(
-        self, key: str, prompt: int, max_tokens: int, seed: int, waits: bool, priority: int,
-        asked: int | None,
-    ) -> None:  # fmt: skip
-        number = len(self.wanted)
-        readouts = () if asked is None or asked >= prompt else (Readout(asked, 50),)
-        request = make_request(
-            number, prompt, max_tokens, key, seed=seed, waits_for_host=waits, priority=priority,
-            readouts=readouts,
-        )  # fmt: skip
-        self.wanted[number] = undisturbed(request, ord(key))
-        self.readouts[number] = []
-        if readouts:
-            likeliest = chosen(seed, ord(key), range(5, 5 + asked + 1))
-            self.readouts[number] = [(-abs(likeliest - 50), likeliest)]
-        self.scheduler.add(request)
-
-    @precondition(lambda self: self.running())
-    @rule(index=st.integers(0, 5), same=st.booleans(), drop=st.integers(0, 2))
-    def fork(self, index: int, same: bool, drop: int) -> None:
-        """Of what a running sequence knows; or of that without its last tokens, and another."""
-        parent = self.running()[index % len(self.running())]
-        number, seed = len(self.wanted), parent.seed if same else parent.seed + 100
-        fields = {"seed": seed, "priority": parent.priority}
-        child = make_request(
-            number, len(parent.prompt_token_ids), parent.max_tokens, parent.cross.key, **fields
-        )
-        generated = _generated(self.scheduler, parent.slot)
-        if drop and len(generated) > drop:
-            generated = child.generated = [*generated[:-drop], 99]
-        model = make_request(
-            number, len(parent.prompt_token_ids), parent.max_tokens, generated=list(generated),
-            **fields,
-        )  # fmt: skip
-        self.wanted[number] = undisturbed(model, ord(parent.cross.key))
-        self.readouts[number] = []
-        self.scheduler.fork(parent, child)
-
-    @precondition(lambda self: self.running())
-    @rule(index=st.integers(0, 5))
-    def cancel(self, index: int) -> None:
-        self.scheduler.cancel(self.running()[index % len(self.running())].id)
-
-    @rule(kind=st.sampled_from(["launch", "result"]))
-    def break_a_step(self, kind: str) -> None:
-        self.decoder.breaks.add(kind)
-
-    @rule(count=st.integers(1, 4))
-    def steps(self, count: int) -> None:
-        for _ in range(count):
-            self.advance()
-
-    def advance(self) -> None:
-        start(self.decoder)
-        self.decoder.step()
-        for output in self.scheduler.outputs.pop():
-            for end in output.finished:
-                assert end.number not in self.ended, "ended twice"
-                self.ended[end.number] = end
-
-    @invariant()
-    def pages_are_accounted_for(self) -> None:
-        if hasattr(self, "scheduler"):
-            self.scheduler.pages.check()
-            self.scheduler.batch.check()
-
-    def teardown(self) -> None:
-        if not hasattr(self, "scheduler"):
-            return
-        self.decoder.breaks.clear()
-        for _ in range(5000):
-            if not self.scheduler.requests and not self.decoder.in_flight:
-                break
-            self.advance()
-        self.advance()  # for the ends of those that were cancelled last
-        assert sorted(self.ended) == sorted(self.wanted), "not done"
-        assert self.scheduler.pages.num_available == self.scheduler.pages.num_pages
-        for number, end in self.ended.items():
-            wanted = self.wanted[number]
-            if end.state is RequestState.DONE:
-                assert end.token_ids == wanted
-                assert list(end.readout_values.values()) == self.readouts[number]
-            else:
-                assert end.token_ids == wanted[: len(end.token_ids)]
-                assert end.state in (
-                    RequestState.CANCELLED,
-                    RequestState.FAILED,
-                    RequestState.REFUSED,
-                )
-
-
-TestStepPlans = StepPlans.TestCase
-TestStepPlans.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
