@@ -30,6 +30,8 @@ class Busy(Worker[object]):
 
     def handle(self, message: object) -> None: ...
 
+    def refuse(self, message: object, error: Exception) -> None: ...
+
     def run_once(self) -> None:
         self.work(self.go_on)
 
