@@ -89,7 +89,7 @@ class LocalEngine:
         params = SamplingParams(max_tokens=output_tokens, ignore_eos=True)
         return Request(
             RequestId(NAME, number), prompt, (media,), params, DecodingRules(), output_tokens,
-            seed=0,
+            seed=0, encoder="encoder-0",
         )  # fmt: skip
 
     def _send_input(self, key: str) -> None:
