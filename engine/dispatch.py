@@ -66,9 +66,10 @@ class Dispatcher:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> None:
+        """Not to a second encoder: content is encoded once, mostly where it was sent first."""
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
-            if not is_full and not self.inputs.was_sent(media.key, encoder):
+            if not is_full and not self.inputs.was_sent(media.key):
                 with suppress(PeerGone):  # the one that is asked for the work will ask for it
                     self._send_input(encoder, media.key, media.payload)
 
@@ -89,13 +90,14 @@ class Dispatcher:
             self._reaches(route.decoder, Stop(request.id))
 
     def release(self, request: Request, encoded: bool) -> None:
-        """The request needs its inputs no longer. `encoded`: they were encoded, and their encoders
-        have let them go."""
+        """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder
+        that did so has let them go; others that they were sent to have not."""
         gone: dict[str, list[str]] = {}
         for media in request.inputs:
-            for encoder in self.inputs.release(media.key, request.id.number):
+            holders = self.inputs.release(media.key, request.id.number)
+            for encoder in holders if not encoded or len(holders) > 1 else ():
                 gone.setdefault(encoder, []).append(media.key)
-        if self.workers is not None and not encoded:
+        if self.workers is not None:
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
 

@@ -103,12 +103,12 @@ class Flights:
     def note_gap(self, opened: OpenRequest) -> None:
         """A message about it was lost."""
         opened.gaps += 1
+        if opened.route is not None:
+            self.dispatcher.cancel(opened.route, opened.request)
         if opened.gaps > MAX_GAPS:
             error = f"messages about it were lost {opened.gaps} times"
             return self._give_up(opened, RequestFailed(error))
         logger.warning("request %s: a message was lost; it is sent again", opened.request.id)
-        if opened.route is not None:
-            self.dispatcher.cancel(opened.route, opened.request)
         self.send_again(opened)
 
     # ------------------------------------------------------------------ ends

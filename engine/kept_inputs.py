@@ -37,8 +37,9 @@ class KeptInputs:
         """Of inputs that are kept."""
         return self._bytes_sent.get(encoder, 0)
 
-    def was_sent(self, key: str, encoder: str) -> bool:
-        return key in self._kept and encoder in self._kept[key].sent_to
+    def was_sent(self, key: str) -> bool:
+        """To any encoder."""
+        return key in self._kept and bool(self._kept[key].sent_to)
 
     def note_sent(self, key: str, encoder: str) -> None:
         """The input is on its way to `encoder`."""

@@ -58,7 +58,9 @@ class Residency:
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
         computed = min(self.batch.common_len(parent.slot, token_ids), needed)
-        if not computed:
+        if (
+            not computed or computed < child.inputs_end
+        ):  # the child would wait for inputs of its own
             return False
         num_shared, rest = divmod(computed, self.batch.page_size)
         own = self.pages.allocate(pages_for(len(token_ids), self.batch.page_size) - num_shared)

@@ -131,8 +131,8 @@ CONFIGS: dict[str, tuple[Spoil, str]] = {
     "config is a folder": (folder_as_config, "cannot read"),
     "no model type": (config_text('{"d_model": 8}'), "model_type None without architectures"),
     "unknown type": (
-        changed(architectures=..., model_type="llama"),
-        "model_type 'llama' without architectures",
+        changed(architectures=..., model_type="gpt2"),
+        "model_type 'gpt2' without architectures",
     ),
     "architecture as a number": (changed(architectures=5), "must be a list of names, not 5"),
     "architectures of mappings": (changed(architectures=[{}]), "must be a list of names"),

@@ -15,6 +15,7 @@ from antiphon.config.errors import CheckpointError
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.state import Slots
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
@@ -253,4 +254,6 @@ def test_timestamp_rules_end_where_the_timestamps_do(
     rules = DecodingRules(timestamps=RULES)
     slots.admit([Admission(0, np.array(tokens), 1, 24, 0, SamplingParams(), rules)])
     row = torch.tensor([[logits.get(id_, -5.0) for id_ in range(30)]])
-    assert int(Sampler(slots, RULES)(row, np.array([0]), np.array([len(tokens)]))[0][0]) == wanted
+    samples = Samples.empty(1, slots.device)
+    Sampler(slots, RULES).greedy(row, torch.tensor([0]), torch.tensor([len(tokens)]), samples)
+    assert samples.tokens.tolist() == [wanted]

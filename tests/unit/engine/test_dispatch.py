@@ -147,6 +147,25 @@ async def test_who_asks_for_an_input_gets_it_or_is_told_that_it_is_gone(
 
 
 @in_loop
+async def test_every_encoder_that_may_hold_an_input_in_vain_is_told(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    """Two samples of one prompt, on the way through two encoders."""
+    first, second = request(0), request(1)
+    dispatcher.submit(ROUTE, first, [media := sound()])
+    dispatcher.submit(ROUTE._replace(encoder="encoder-1"), second, [media])
+    await asyncio.sleep(0)
+    assert sent.kinds.count("Input") == 1  # the second encoder asks for it if it needs it
+    dispatcher.answer(NeedInput("encoder-1", ("k",)))
+    sent.take()
+    dispatcher.release(first, encoded=True)
+    assert sent.take() == []
+    dispatcher.release(second, encoded=True)
+    gone = InputGone("f", ("k",))
+    assert sorted(sent.take()) == [("encoder-0", gone), ("encoder-1", gone)]
+
+
+@in_loop
 async def test_inputs_run_ahead_of_an_encoder_only_so_far(
     dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

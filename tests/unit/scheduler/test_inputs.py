@@ -184,3 +184,21 @@ def test_inputs_that_cannot_be_are_refused(inputs: tuple[Media, ...], reason: st
     assert end.state is RequestState.REFUSED
     assert end.error is not None
     assert reason in end.error
+
+
+def test_a_fork_amid_placed_inputs_waits_for_its_own() -> None:
+    scheduler = make_scheduler(max_batched_tokens=4)
+    scheduler.add(parent := make_request(0, placed("p", 6)))
+    asked(scheduler)
+    scheduler.encoded("p")
+    run_step(scheduler)  # four tokens: not yet those of the input
+    child = make_request(1, placed("p", 6))
+    scheduler.fork(parent, child)
+    assert child.state is not RequestState.RUNNING
+    for _ in range(20):
+        for key in asked(scheduler):
+            scheduler.encoded(key)
+        if plan := scheduler.step():
+            scheduler.postprocess(plan, StepResult(np.full(len(plan.slots), 9)))
+    assert sorted(end.number for end in ends(scheduler)) == [0, 1]
+    assert scheduler.pages.num_available == PAGES
