@@ -20,6 +20,7 @@ from antiphon.actors.membership import Membership
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 30.0  # a frontend from which nothing came for so long is gone
+PAUSE_SECONDS = 5.0  # after a longer pause between rounds it was the supervisor that stood still
 LOAD_SECONDS = 0.5  # between reports of loads to the frontends
 TOLD_SECONDS = 0.5  # for workers to learn of new members before the frontends do
 
@@ -35,7 +36,8 @@ class _Frontend:
 
 class Announcer:
     """Workers learn of a change first, by calls of Ray that are waited for: a frontend that knows a
-    new decoder sends requests, whose encoder must know where that decoder is.
+    new decoder sends requests, whose encoder must know where that decoder is. So frontends hear
+    only what the workers were told; what changes meanwhile makes another round.
 
     `members`: those of now. `workers`: the handles of the running ones.
     """
@@ -46,6 +48,8 @@ class Announcer:
         self._members, self._workers = members, workers
         self._frontends: dict[str, _Frontend] = {}
         self._changed = asyncio.Event()
+        self._telling = asyncio.Lock()  # the workers: one after the other, the newest last
+        self._last_round: float | None = None
 
     # ------------------------------------------------------------------ frontends
 
@@ -65,10 +69,14 @@ class Announcer:
         if (known := self._frontends.get(frontend)) is not None:
             known.heard_at = time.monotonic()
 
-    def _drop_silent(self) -> None:
+    def _drop_silent(self, now: float) -> None:
         """Nobody waits for the requests of a process that was killed."""
+        pause = now - (now if self._last_round is None else self._last_round)
+        self._last_round = now
         for name, frontend in list(self._frontends.items()):
-            silence = time.monotonic() - frontend.heard_at
+            if pause > PAUSE_SECONDS:  # heartbeats wait behind this round
+                frontend.heard_at = min(frontend.heard_at + pause, now)
+            silence = now - frontend.heard_at
             if silence > SILENT_SECONDS:
                 logger.warning("%s is dropped: it was silent for %.0f s", name, silence)
                 self.remove(name)
@@ -85,27 +93,33 @@ class Announcer:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOAD_SECONDS)
-            if self._changed.is_set():
-                self._changed.clear()
-                await self.tell_workers()
-            self._tell_frontends()
-            self._drop_silent()
+            await self._round()
+            self._drop_silent(time.monotonic())
 
-    async def tell_workers(self) -> None:
-        """Returns when each of them knows. One that does not answer is dead, or soon found so."""
-        message = Members(self._members())
-        told = [
-            asyncio.create_task(_outcome(handle.update.remote(message)))
-            for handle in self._workers()
-        ]
-        if told:
-            await asyncio.wait(told, timeout=TOLD_SECONDS)
-
-    def _tell_frontends(self) -> None:
-        message = Members(self._members())
+    async def _round(self) -> None:
+        if self._changed.is_set():
+            self._changed.clear()
+            members = await self.tell_workers()
+        else:
+            members = self._members()  # only their loads have changed
+        message = Members(members)
         for frontend in self._frontends.values():
             with contextlib.suppress(PeerGone):  # it is found silent
                 frontend.sender.send(message)
+
+    async def tell_workers(self) -> list[Member]:
+        """Returns what they were told when each of them knows. One that does not answer is dead, or
+        soon found so."""
+        async with self._telling:
+            members = self._members()
+            message = Members(members)
+            told = [
+                asyncio.create_task(_outcome(handle.update.remote(message)))
+                for handle in self._workers()
+            ]
+            if told:
+                await asyncio.wait(told, timeout=TOLD_SECONDS)
+        return members
 
 
 def described(membership: Membership) -> list[Member]:

@@ -26,6 +26,7 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.undelivered import Answer, Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
@@ -64,7 +65,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
         self._batch_tokens = config.encoder.max_encoder_batch_tokens
         self._in_flight: deque[_Launched] = deque()
-        self._links = Links()
+        self._links, self._undelivered = Links(), Undelivered()
         self.runner = EncoderRunner(model, config)
 
     def load_report(self) -> dict[str, float]:
@@ -97,7 +98,7 @@ class EncoderWorker(Worker[EncoderMessage]):
                 self._jobs.add(jobs)
             case Withdraw(decoder, keys):
                 if withdrawn := self._jobs.withdraw(decoder, keys):
-                    self._links.send(decoder, Withdrawn(withdrawn, self.incarnation))
+                    self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self._jobs.receive(message)
             case InputGone():
@@ -113,9 +114,13 @@ class EncoderWorker(Worker[EncoderMessage]):
     def refuse(self, message: EncoderMessage, error: Exception) -> None:
         if isinstance(message, Encode):
             for job in message.jobs:
-                self._fail(job, f"the encoder could not take its job: {describe(error)}")
+                self._fail(
+                    job.decoder, job.key, f"the encoder could not take its job: {describe(error)}"
+                )
 
     def run_once(self) -> None:
+        for decoder, message in self._undelivered.due(self._links, time.monotonic()):
+            self._answer(decoder, message)
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if len(self._in_flight) < MAX_IN_FLIGHT and self._jobs:
@@ -160,7 +165,9 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
-            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
+            return self._fail(
+                jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
+            )
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
@@ -175,14 +182,20 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Sends the hidden states to the decoders in this process, or to the other ones."""
         for decoder in {job.decoder for job in launched.jobs}:
             peer = self._links.peer(decoder)
-            if peer is None or peer.in_this_process != in_this_process:
-                continue
-            try:
-                self._links.send(decoder, self._hidden_for(decoder, launched))
-            except MessageError as error:
-                for job in launched.jobs:
-                    if job.decoder == decoder:
-                        self._fail(job, f"its hidden states cannot travel: {error}")
+            if (peer is not None and peer.in_this_process) == in_this_process:
+                self._answer(decoder, self._hidden_for(decoder, launched))
+
+    def _answer(self, decoder: str, message: Answer) -> None:
+        """Keeps what is for a decoder that is not known: news of a new one may come later than its
+        first jobs."""
+        try:
+            if not self._links.send(decoder, message):
+                self._undelivered.add(decoder, message, time.monotonic())
+        except MessageError as error:
+            if not isinstance(message, HiddenStates):
+                raise
+            for key in message.keys:
+                self._fail(decoder, key, f"its hidden states cannot travel: {error}")
 
     def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
         """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
@@ -208,7 +221,7 @@ class EncoderWorker(Worker[EncoderMessage]):
     def _fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:
             error = "its input is gone: no frontend that asked for it holds it any more"
-            self._links.send(job.decoder, EncodeFailed(job.key, error, True, self.incarnation))
+            self._answer(job.decoder, EncodeFailed(job.key, error, True, self.incarnation))
 
-    def _fail(self, job: EncodeJob, error: str) -> None:
-        self._links.send(job.decoder, EncodeFailed(job.key, error, False, self.incarnation))
+    def _fail(self, decoder: str, key: str, error: str) -> None:
+        self._answer(decoder, EncodeFailed(key, error, False, self.incarnation))

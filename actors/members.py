@@ -59,7 +59,7 @@ Action = Start | Kill | Announce | Unusable
 class Limits:
     """`heartbeat_timeout`: seconds without a sign of life until a worker counts as dead.
     `hang_timeout`: seconds until one whose loop stands still does. `startup_timeout`: seconds for a
-    start. `max_restarts`: of each worker within ten minutes."""
+    start. `max_restarts`: of each worker within ten minutes, and in a row without getting ready."""
 
     heartbeat_timeout: float = 2.0
     hang_timeout: float = math.inf
@@ -86,6 +86,7 @@ class Member:
     ended: str = ""  # why its last incarnation that died did so
     removing: bool = False  # it is not started again
     deaths: deque[float] = field(default_factory=deque)  # within WINDOW_SECONDS
+    starts: int = 0  # since it was last ready
 
     @property
     def incarnation(self) -> Incarnation:
@@ -93,3 +94,9 @@ class Member:
 
     def enter(self, state: State, now: float) -> None:
         self.state, self.since = state, now
+
+    def forgive(self, pause: float, now: float) -> None:
+        """Moves its times by a pause in which nobody could hear of it."""
+        self.heard_at = min(self.heard_at + pause, now)
+        self.busy_at = min(self.busy_at + pause, now)
+        self.since = min(self.since + pause, now)

@@ -89,6 +89,7 @@ class Membership:
 
     def _drain(self, member: Member, now: float) -> None:
         member.removing = True
+        member.starts = 0  # a start that was not waited for says nothing of the next one
         if member.state is State.READY:
             logger.info("%s is drained: it gets no new requests", member.name)
             member.enter(State.DRAINING, now)
@@ -117,7 +118,7 @@ class Membership:
         member = self._current(incarnation, {State.STARTING})
         if member is None:
             return
-        member.address, member.heard_at = address, now
+        member.address, member.heard_at, member.starts = address, now, 0
         member.enter(State.READY, now)
         self.complete = self.complete or all(
             other.state is State.READY for other in self.members.values()
@@ -173,8 +174,8 @@ class Membership:
         pause = now - (now if self._last_tick is None else self._last_tick)
         self._last_tick = now
         for member in list(self.members.values()):
-            if pause > PAUSE_SECONDS:  # heartbeats wait in the inbox behind this call
-                member.heard_at = min(member.heard_at + pause, now)
+            if pause > PAUSE_SECONDS:  # news waits in the inbox behind this call
+                member.forgive(pause, now)
             if self.unusable is None:
                 self._check(member, now)
 
@@ -198,6 +199,7 @@ class Membership:
 
     def _start(self, member: Member, now: float) -> None:
         member.epoch += 1
+        member.starts += 1
         member.address, member.load, member.held = None, {}, b""
         member.enter(State.STARTING, now)
         self._actions.append(Start(member.incarnation, member.role))
@@ -222,16 +224,23 @@ class Membership:
         logger.warning("%s", sentence)
         if not self.complete:
             self.end(sentence)
-        elif len(member.deaths) > self.limits.max_restarts:
+        elif too_often := self._too_often(member):
             member.removing = True
-            sentence += (
-                f"; it was started {len(member.deaths)} times within "
-                f"{WINDOW_SECONDS / 60:g} minutes (max_restarts={self.limits.max_restarts})"
-            )
+            sentence += f"; {too_often} (max_restarts={self.limits.max_restarts})"
             if not self.of_role(member.role):
                 self.end(sentence)
             else:
                 logger.error("%s: the engine goes on without it", sentence)
+
+    def _too_often(self, member: Member) -> str:
+        """Why no further start makes sense; "" if one does. Failed starts count however long each
+        took: the window forgives deaths, and slow ones would go on for ever."""
+        if len(member.deaths) > self.limits.max_restarts:
+            minutes = WINDOW_SECONDS / 60
+            return f"it was started {len(member.deaths)} times within {minutes:g} minutes"
+        if member.starts > self.limits.max_restarts:
+            return f"it was started {member.starts} times in a row without getting ready"
+        return ""
 
     def _answer(self, member: Member, now: float) -> None:
         """After the end of its process: a restart, unless it was wanted or happened too often."""

@@ -30,7 +30,16 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 0.5
 # Files that compile kernels for shapes not seen before: a loop in there is slow, but goes on.
-COMPILERS = ("/triton/compiler/", "/triton/backends/", "/flashinfer/jit/", "/cpp_extension.py")
+# Of torch.compile only those that compile: others of its files are on the stack of what it made.
+COMPILERS = (
+    "/triton/compiler/",
+    "/triton/backends/",
+    "/flashinfer/jit/",
+    "/cpp_extension.py",
+    "/torch/_dynamo/convert_frame.py",
+    "/torch/_inductor/compile_fx.py",
+    "/torch/_inductor/async_compile.py",
+)
 
 
 class Pulse(Loop):

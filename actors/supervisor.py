@@ -104,17 +104,17 @@ class Supervisor:
         self._act()
         self._spawn(self._keep_time())
         self._spawn(self._announcer.run())
-        await self._started.wait()
-        await self._announcer.tell_workers()
         return await self.attachment()
 
     async def attachment(self) -> Attachment:
         """Once the engine has started. Raises why it can't go on."""
         await self._started.wait()
         self._check()
+        members = await self._announcer.tell_workers()
+        self._check()
         placement = "colocated" if self._blueprint.placement.colocated else "disaggregated"
         info = {"placement": placement, **self._info}
-        return Attachment(self._receiver.address, self._blueprint, self._members(), info)
+        return Attachment(self._receiver.address, self._blueprint, members, info)
 
     async def attach(self, frontend: str, address: Address) -> str:
         """Tells this frontend of the members, until the engine can't go on, or this frontend was

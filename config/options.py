@@ -136,7 +136,10 @@ class WorkerOptions:
         None, "of the engine: other processes share its workers with `Engine.attach(name)`"
     )
     max_restarts: int = _option(
-        5, "restarts of one worker within ten minutes; more, and it is given up", least=0
+        5,
+        "restarts of one worker within ten minutes, or failed starts in a row; more, and it is "
+        "given up",
+        least=0,
     )
     heartbeat_timeout: float = _option(
         2.0, "seconds without a sign of life until a worker is killed and started again"

@@ -172,6 +172,18 @@ def test_a_bad_input_fails_alone_and_the_encoder_goes_on(encoder: Any) -> None:
     assert worker.alive
 
 
+def test_answers_to_a_decoder_that_is_not_known_yet_arrive_later(encoder: Any) -> None:
+    """Hidden states, and the failure of a bad input."""
+    worker, decoder = encoder
+    known: dict[str, Any] = {}
+    worker.connect(Links(here=known))
+    send(worker, [5, 6], [10**6], [7])
+    wait(lambda: len(worker._undelivered) == 3)
+    known["decoder-0"] = decoder
+    wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
+    assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})
+
+
 def test_an_encoder_whose_device_cannot_go_on_dies(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,19 @@ def test_nobody_dies_of_the_supervisors_own_pause() -> None:
     assert isinstance(membership.take_actions()[0], Kill)
 
 
+def test_no_start_and_no_drained_worker_ends_in_the_supervisors_own_pause() -> None:
+    membership = running()
+    membership.gone(FIRST, "killed", 0.0)
+    membership.scale("decoder", 1, 0.0)  # decoder-1 is drained
+    membership.take_actions()
+    beat(membership, 0.5, open=1)
+    membership.tick(400.0)  # its heartbeats and the news of the start come behind this call
+    assert membership.take_actions() == []
+    beat(membership, 400.1, open=1)
+    membership.ready(SECOND, "tcp://again", 400.1)
+    assert membership.take_actions() == [Announce()]
+
+
 def test_a_start_that_takes_too_long_is_a_death() -> None:
     membership = running(startup_timeout=10.0)
     membership.gone(FIRST, "killed", 1.0)
@@ -116,6 +129,69 @@ def test_deaths_of_long_ago_are_forgiven() -> None:
         membership.ready(Incarnation("decoder-0", epoch + 1), "tcp://again", now)
     assert membership.unusable is None
     assert membership.members["decoder-0"].state is State.READY
+
+
+def starts_until_given_up(membership: Membership, seconds: float, reason: str) -> int:
+    """How often decoder-0 is started if it dies once and every start fails after `seconds`. Without
+    a `reason` nothing is heard of a start: its process was never placed."""
+    membership.gone(FIRST, "killed", 0.0)
+    starts, now = 0, 0.0
+    while (member := membership.members.get("decoder-0")) is not None:
+        for action in membership.take_actions():
+            if isinstance(action, Start):
+                starts += 1
+            elif isinstance(action, Kill):
+                membership.gone(action.incarnation, "killed", now)
+        if reason and member.state is State.STARTING and now - member.since >= seconds:
+            membership.failed(member.incarnation, reason, now)
+        now += 1.0
+        beat(membership, now)
+        assert now < 10_000.0, "it is started for ever"
+    return starts
+
+
+SLOW_FAILURES = pytest.mark.parametrize(
+    ("seconds", "reason"), [(300.0, ""), (130.0, "no memory"), (700.0, "no memory")]
+)
+
+
+@SLOW_FAILURES
+def test_a_worker_whose_starts_all_fail_slowly_is_given_up(seconds: float, reason: str) -> None:
+    """No ten minutes see more than `max_restarts` of these deaths."""
+    membership = running(decoders=2, max_restarts=5, startup_timeout=max(300.0, seconds + 1))
+    assert starts_until_given_up(membership, seconds, reason) in (5, 6)
+    assert set(membership.members) == {"encoder-0", "decoder-1"}
+    assert membership.unusable is None
+
+
+@SLOW_FAILURES
+def test_the_engine_ends_if_its_last_decoder_never_gets_ready(seconds: float, reason: str) -> None:
+    membership = running(decoders=1, max_restarts=5, startup_timeout=max(300.0, seconds + 1))
+    starts_until_given_up(membership, seconds, reason)
+    assert membership.unusable is not None
+    assert "times in a row without getting ready (max_restarts=5)" in membership.unusable
+
+
+def test_a_start_that_succeeds_forgives_the_failed_ones_before() -> None:
+    membership = running(max_restarts=2)
+    for number in range(6):
+        epoch, now = number + 1, number * (WINDOW_SECONDS + 1)
+        membership.gone(Incarnation("decoder-0", epoch), "killed", now)
+        if number % 2:
+            membership.ready(Incarnation("decoder-0", epoch + 1), "tcp://again", now)
+    assert membership.members["decoder-0"].state is State.READY
+
+
+def test_starts_that_were_not_waited_for_are_no_failures() -> None:
+    membership = running(decoders=1, max_restarts=1)
+    for epoch in range(1, 6):
+        membership.scale("decoder", 2, 0.0)
+        membership.scale("decoder", 1, 0.0)
+        membership.gone(Incarnation("decoder-1", epoch), "killed", 0.0)
+    membership.scale("decoder", 2, 0.0)
+    membership.failed(Incarnation("decoder-1", 6), "no memory", 1.0)
+    assert membership.members["decoder-1"].state is State.ENDING
+    assert not membership.members["decoder-1"].removing
 
 
 def test_the_engine_ends_with_the_last_worker_of_a_half() -> None:

@@ -1,5 +1,6 @@
 """What a heartbeat says of a worker's loops, and how it travels."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,13 @@ from antiphon.actors.base_actor import WorkerActor
 from antiphon.actors.channel import Receiver
 from antiphon.actors.frames import HeartbeatDecoder
 from antiphon.actors.member_messages import Heartbeat, Member
-from antiphon.actors.pulse import HEARTBEAT_SECONDS, Pulse, standstill, worker_report
+from antiphon.actors.pulse import (
+    HEARTBEAT_SECONDS,
+    Pulse,
+    _compiles,
+    standstill,
+    worker_report,
+)
 from antiphon.actors.worker import Worker
 from antiphon.scheduler.request import Incarnation
 
@@ -57,6 +64,9 @@ def in_file(name: str) -> Callable[[threading.Event], object]:
         (__file__, True),
         ("/site-packages/triton/compiler/compiler.py", False),
         ("/site-packages/flashinfer/jit/core.py", False),
+        ("/site-packages/torch/_dynamo/convert_frame.py", False),
+        ("/site-packages/torch/_inductor/compile_fx.py", False),
+        ("/site-packages/torch/_dynamo/eval_frame.py", True),  # runs what was compiled
     ],
 )
 def test_a_loop_that_hangs_stands_still_but_not_one_that_compiles(file: str, stands: bool) -> None:
@@ -65,6 +75,24 @@ def test_a_loop_that_hangs_stands_still_but_not_one_that_compiles(file: str, sta
     time.sleep(0.3)
     assert (standstill([worker]) > 0.2) is stands
     worker.end()
+
+
+def test_only_the_first_call_of_a_compiled_function_counts_as_compiling() -> None:
+    """With the files that this torch has on its stack."""
+    compiles: list[bool] = []
+
+    def backend(module: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        compiles.append(_compiles(sys._getframe()))
+
+        def run(*arguments: torch.Tensor) -> object:
+            compiles.append(_compiles(sys._getframe()))
+            return module(*arguments)
+
+        return run
+
+    double = torch.compile(lambda tensor: 2 * tensor, backend=backend)
+    assert double(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert compiles == [True, False]
 
 
 def test_a_loop_that_comes_round_does_not_stand_still() -> None:
