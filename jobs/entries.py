@@ -130,7 +130,8 @@ def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Ent
     else:
         remarks = () if prompt is None else ("text",)
         prompt = _text(values, "text") if prompt is None else prompt
-    if defaults.speech and values.get("audio") in (None, ""):
+    audio = values.get("audio")
+    if defaults.speech and (audio is None or (isinstance(audio, str) and not audio)):
         raise ManifestError("no 'audio': the path or the address of a recording")
     if not defaults.speech and prompt is None:
         raise ManifestError("neither 'text' nor 'prompt': what shall the model read?")
@@ -139,7 +140,7 @@ def entry_of(number: int, content: Mapping[str, Any], defaults: Defaults) -> Ent
     return Entry(
         number=number,
         id=_id(values.get("id")),
-        audio=values.get("audio"),
+        audio=audio,
         span=span,
         prompt=prompt,
         params=_params(sampling, defaults),

@@ -8,6 +8,8 @@ dataset = processor(ray.data.read_parquet("s3://bucket/calls"))
 """
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +18,13 @@ import pyarrow
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
+from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.engine.async_engine import AsyncEngine
-from antiphon.engine.loop_thread import LoopThread
-from antiphon.jobs.entries import Defaults, Entry, entry_of
+from antiphon.jobs.entries import Defaults, entry_of
 from antiphon.jobs.formats import columns, flat
 from antiphon.jobs.records import Record
-from antiphon.jobs.work import Work
+from antiphon.jobs.restarts import EngineNotRestartedError, RestartingEngine
 
 Row = dict[str, Any]
 RowFunction = Callable[[Row], Row]
@@ -40,7 +41,8 @@ SPEECH_COLUMNS = (
 )
 TEXT_COLUMNS = ("text", "finish_reason", "outputs")
 RATES = ("sampling_rate", "sample_rate")
-ATTEMPTS = 3  # of a row whose engine dies: it or another row may be the cause
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,20 +199,8 @@ class EngineStage:
 
     def __init__(self, config: AntiphonEngineProcessorConfig) -> None:
         self._config = config
-        self._thread = LoopThread()
-        self._starts = self._dead = 0  # of engines: the last one, and the last one that has died
-        self._alone = asyncio.Lock()
-        self._start()
-
-    def _start(self) -> None:
-        engine = self._thread.run(self._started())
-        audio = engine.inputs.audio
-        self._engine, self._speech = engine, audio is not None
-        self._work = Work(engine, audio.sampling_rate if audio else None)
-        self._defaults = Defaults(
-            self._speech, self._config.call_kwargs, self._config.sampling_params
-        )
-        self._starts += 1
+        self._engine = RestartingEngine(self._started, _end_process)
+        self._defaults = Defaults(self._engine.speech, config.call_kwargs, config.sampling_params)
 
     async def _started(self) -> AsyncEngine:
         if self._config.attach is not None:
@@ -224,49 +214,41 @@ class EngineStage:
 
     async def _result(self, row: Row) -> Record:
         try:
-            record = await self._performed(entry_of(0, _content(row), self._defaults))
-            return {**record, ERROR: ""}
-        except AntiphonError as error:
+            record = await self._engine.perform(entry_of(0, _content(row), self._defaults))
+            # Other columns of the row (`fields`) stay as they are, of whatever type.
+            results = flat({name: record[name] for name in self._columns if name in record})
+            return {**results, ERROR: ""}
+        except EngineNotRestartedError:
+            raise  # no fault of the row
+        except Exception as error:
             if not self._config.should_continue_on_error:
                 raise
             return {ERROR: f"{type(error).__name__}: {error}"}
 
-    async def _performed(self, entry: Entry) -> Record:
-        """The record of an entry. An engine that dies is started again; its rows then go one at a
-        time, so that the row that kills it is found. Raises AntiphonError."""
-        try:
-            return await self._once(entry)
-        except EngineDeadError as error:
-            death = error
-        for _ in range(ATTEMPTS - 1):
-            async with self._alone:
-                if self._starts == self._dead:
-                    await asyncio.to_thread(self._thread.run, self._engine.close())
-                    await asyncio.to_thread(self._start)
-                try:
-                    return await self._once(entry)
-                except EngineDeadError as error:
-                    death = error
-        raise death
-
-    async def _once(self, entry: Entry) -> Record:
-        start = self._starts
-        try:
-            return await asyncio.wrap_future(self._thread.submit(self._work.perform(entry)))
-        except EngineDeadError:
-            self._dead = max(self._dead, start)
-            raise
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return SPEECH_COLUMNS if self._engine.speech else TEXT_COLUMNS
 
     def _with_columns(self, batch: pyarrow.Table, results: list[Record]) -> pyarrow.Table:
         types = {**columns(pyarrow), ERROR: pyarrow.string()}
-        results = [flat(result) for result in results]
-        for name in (*(SPEECH_COLUMNS if self._speech else TEXT_COLUMNS), ERROR):
+        for name in (*self._columns, ERROR):
             values = pyarrow.array([result.get(name) for result in results], types[name])
             if name in batch.column_names:
                 batch = batch.set_column(batch.column_names.index(name), name, values)
             else:
                 batch = batch.append_column(name, values)
         return batch
+
+
+def _end_process() -> None:
+    """Ends an actor's first process: Ray starts another one, and gives it the batches that this one
+    had. Later ones go on: a row that kills each engine would else be tried for ever."""
+    if not ray.is_initialized():
+        return
+    context = ray.get_runtime_context()
+    if context.get_actor_id() is not None and not context.was_current_actor_reconstructed:
+        logger.error("this process ends, for Ray to start another one")
+        os._exit(1)
 
 
 def _content(row: Row) -> Row:

@@ -14,7 +14,7 @@ from antiphon.config.errors import AudioError
 from antiphon.engine.budget import ByteBudget
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import RequestOutput, Transcription
-from antiphon.inputs.audio.forms import expected_bytes, load_audio
+from antiphon.inputs.audio.forms import expected_bytes, expected_bytes_of_file, load_audio
 from antiphon.jobs.entries import Entry
 from antiphon.jobs.records import Record, of_output, of_transcription
 from antiphon.runtime.threads import DaemonThreads
@@ -66,26 +66,35 @@ class Work:
             return of_output(entry, output)
 
     async def _audio(self, entry: Entry, scope: AsyncExitStack) -> Any:
-        """The recording, or its part. Fetched bytes and samples are held against the budget until
-        `scope` ends."""
-        audio = entry.audio
+        """The recording, or its part. What is fetched or cut is held against the budget until
+        `scope` ends: by one hold, as lines that wait for a second one while they keep their first
+        can wait for each other without end."""
+        audio, span, rate = entry.audio, entry.span, self._rate
+        assert rate is not None
         if isinstance(audio, str):
             audio = self._located(audio)
         if isinstance(audio, str):
-            try:
-                size = await self._in_thread(_size, audio)
-                await scope.enter_async_context(self._memory.hold(size))
-                audio = await self._in_thread(_fetch, audio)
-            except Exception as error:  # the clients of object stores have errors of their own
-                raise AudioError(f"{audio}: cannot be fetched: {error or type(error)}") from error
-        if entry.span is None:
+            address, size = audio, await self._fetched(_size, audio)
+            expected = size + (expected_bytes_of_file(size, rate) if span else 0)
+            held = await scope.enter_async_context(self._memory.hold(expected))
+            audio = await self._fetched(_fetch, address)
+            # Some servers do not tell sizes: what comes is counted, without waiting again.
+            expected = expected_bytes(audio, rate) if span else 0
+            held.set(len(audio) + expected)
+        elif span:
+            held = await scope.enter_async_context(self._memory.hold(expected_bytes(audio, rate)))
+        if not span:
             return audio
-        assert self._rate is not None
-        size = expected_bytes(audio, self._rate)
-        held = await scope.enter_async_context(self._memory.hold(size))
-        samples = await self._in_thread(_part, audio, self._rate, *entry.span)
+        samples = await self._in_thread(_part, audio, rate, *span)
         held.set(samples.nbytes)
-        return samples, self._rate
+        return samples, rate
+
+    async def _fetched(self, function: Callable[[str], T], address: str) -> T:
+        """Raises AudioError."""
+        try:
+            return await self._in_thread(function, address)
+        except Exception as error:  # the clients of object stores have errors of their own
+            raise AudioError(f"{address}: cannot be fetched: {error or type(error)}") from error
 
     def _located(self, name: str) -> Path | str:
         """An address, or the path of a local file."""

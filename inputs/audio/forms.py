@@ -50,19 +50,27 @@ def expected_bytes(source: AudioInput, rate: int) -> int:
 
     0 where nothing is known: reading will report what is wrong with the source.
     """
-    longest = MAX_SECONDS * rate * np.dtype(np.float32).itemsize
     try:
         if isinstance(source, (str, os.PathLike)):
-            return min(longest, EXPANSION * Path(source).expanduser().stat().st_size)
+            return expected_bytes_of_file(Path(source).expanduser().stat().st_size, rate)
     except (OSError, ValueError):
         return 0
     if isinstance(source, (bytes, bytearray)):
-        return min(longest, EXPANSION * len(source))
+        return expected_bytes_of_file(len(source), rate)
     samples = source[0] if isinstance(source, tuple) and source else source
     try:
-        return min(longest, int(getattr(samples, "nbytes", 0)))
+        return min(_longest_bytes(rate), int(getattr(samples, "nbytes", 0)))
     except Exception:  # a caller's own object may raise anything; a sparse tensor does
         return 0
+
+
+def expected_bytes_of_file(size: int, rate: int) -> int:
+    """As `expected_bytes`, of a file with `size` bytes."""
+    return min(_longest_bytes(rate), EXPANSION * size)
+
+
+def _longest_bytes(rate: int) -> int:
+    return MAX_SECONDS * rate * np.dtype(np.float32).itemsize
 
 
 def _read(source: AudioInput, rate: int) -> Sound:

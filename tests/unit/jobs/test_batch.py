@@ -1,22 +1,27 @@
 """The loop of a batch: how much is open at a time, and what ends it."""
 
 import asyncio
+import io
 import os
+import wave
 from pathlib import Path
 from typing import Any
 
 import batches
+import fsspec
 import psutil
 import pytest
 from batches import EchoEngine, opened
 
 from antiphon.config.errors import AudioError, EngineDeadError, RequestFailed
+from antiphon.engine.outputs import Transcription
 from antiphon.jobs.batch import TooManyFailed
 from antiphon.jobs.entries import Defaults, Entry
 from antiphon.jobs.manifest import Manifest
 from antiphon.jobs.work import Work
 
 MANY = 200_000
+RATE = 16_000
 
 
 def test_memory_does_not_grow_with_the_manifest(tmp_path: Path) -> None:
@@ -138,14 +143,64 @@ class Recorder:
     ],
 )
 def test_where_recordings_are(folder: str, audio: str, expected: Any) -> None:
-    import fsspec
-
     with fsspec.open("memory://calls/a.wav", "wb") as file:
         file.write(b"sound")
     engine = Recorder()
     with pytest.raises(AudioError, match="noted"):
         asyncio.run(Work(engine, 16_000, folder).perform(Entry(1, audio=audio)))
     assert engine.audio == [expected]
+
+
+class Listener:
+    """Notes the lengths of the recordings, and the most that `work` has held meanwhile."""
+
+    def __init__(self) -> None:
+        self.samples: list[int] = []
+        self.most = 0
+        self.work: Work | None = None
+
+    async def transcribe(self, audio: Any, **options: Any) -> Transcription:
+        assert self.work is not None
+        await asyncio.sleep(0.001)
+        self.most = max(self.most, self.work._memory.held)
+        self.samples.append(len(audio[0]))
+        return Transcription("heard", "en", [], len(audio[0]) / RATE)
+
+    async def generate(self, prompt: Any, params: Any = None, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+def wav(seconds: float) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, RATE, 0, "NONE", "NONE"))
+        writer.writeframes(bytes(2 * round(seconds * RATE)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("place", ["memory://parts", "disk"])
+def test_parts_of_recordings_never_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Each line takes the bytes of a file and then the samples of its part."""
+    monkeypatch.setattr("antiphon.jobs.work.FETCHED_BYTES", 1 << 20)
+    content = wav(2.0)
+    folder = str(tmp_path) if place == "disk" else place
+    with fsspec.open(f"{folder}/a.wav", "wb") as file:
+        file.write(content)
+    engine = Listener()
+    work = engine.work = Work(engine, RATE, folder)
+
+    async def main() -> list[Any]:
+        entries = [Entry(number, audio="a.wav", span=(0.5, 1.0)) for number in range(40)]
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*(work.perform(entry) for entry in entries))
+
+    records = asyncio.run(main())
+    assert [record["line"] for record in records] == list(range(40))
+    assert engine.samples == [RATE] * 40
+    assert 0 < engine.most < (1 << 20) + 25 * len(content)
+    assert work._memory.held == 0
 
 
 @pytest.mark.parametrize("address", ["memory://no/such.wav", "what://x.wav"])
