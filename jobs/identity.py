@@ -51,7 +51,7 @@ def open_output(
     storage = open_storage(url)
     try:
         storage.lock(LOCK)
-        check_same_job(storage, new, allow_changes)
+        check_same_job(storage, form, new, allow_changes)
         output = Output(storage, form, shard_lines)
         output.recover(retry_failed)
         return output
@@ -60,20 +60,27 @@ def open_output(
         raise
 
 
-def check_same_job(storage: Storage, new: Mapping[str, Any], allow_changes: bool) -> None:
+def check_same_job(
+    storage: Storage, form: Format, new: Mapping[str, Any], allow_changes: bool
+) -> None:
     """Notes in the folder which job it holds. Raises ConfigurationError if it holds another one and
-    `allow_changes` is false, or if its files are of no job."""
+    `allow_changes` is false, if its shards are of another format, or if they are of no job."""
     old = _read(storage)
+    shards = [name for name in storage.names("") if name.startswith("part-")]
     if old is None:
-        strangers = [name for name in storage.names("") if name.startswith("part-")]
-        if strangers:
+        if shards:
             raise ConfigurationError(
-                f"--output {storage.url} has {strangers[0]}, which no batch has written: give a "
+                f"--output {storage.url} has {shards[0]}, which no batch has written: give a "
                 "folder that is empty, or of an earlier run"
             )
     elif old.get("version") != VERSION:
         raise ConfigurationError(
             f"--output {storage.url} was written by another version of antiphon: give another one"
+        )
+    elif others := [name for name in shards if not name.endswith(form.suffix)]:
+        raise ConfigurationError(
+            f"--output {storage.url} has {others[0]}, and all its shards must be of one format, "
+            f"not '{form.suffix}' too: give another --output, or the --format of before"
         )
     elif (changes := _changes(old, new)) and not allow_changes:
         raise ConfigurationError(

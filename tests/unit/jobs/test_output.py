@@ -181,6 +181,29 @@ def test_another_job_is_refused(tmp_path: Path) -> None:
     assert len(opened(other, url).done) == 3  # it is this job's folder now
 
 
+@pytest.mark.parametrize(("before", "now"), [("jsonl", "parquet"), ("parquet", "jsonl")])
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_a_folder_has_one_format(tmp_path: Path, place: str, before: str, now: str) -> None:
+    """Else no reader could read it in whole."""
+    manifest = Manifest(str(batches.write_manifest(tmp_path / "a.jsonl", map(str, range(25)))))
+    url = str(tmp_path / "out") if place == "disk" else f"memory://form/{uuid4()}"
+    settings = {"format": before}
+    output = opened(manifest, url, form=before, settings=settings)
+    for line in range(1, 8):
+        assert output.add({"line": line, "text": "x"}) is None
+    output.save()
+    changed = {"form": now, "settings": {"format": now}}
+    unfinished = opened(manifest, url, **changed, allow_changes=True)  # logs are of no format yet
+    assert len(unfinished.done) == 7
+    batches.run(manifest, unfinished, EchoEngine())
+    refusal = rf"has part-00000\.{now}, and all .* not '\.{before}' too: give another --output"
+    with pytest.raises(ConfigurationError, match=refusal):
+        opened(manifest, url, form=before, settings=settings, allow_changes=True)
+    assert len(opened(manifest, url, **changed).done) == 25  # a refusal changes nothing
+    folder = Path(url) if place == "disk" else download(url, tmp_path / "copy")
+    assert set(batches.results(folder)) == set(range(1, 26))
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     manifest = Manifest(str(batches.write_manifest(tmp_path / "a.jsonl", ["a"])))
     (tmp_path / "part-0.jsonl").write_text("")
