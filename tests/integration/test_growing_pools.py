@@ -10,7 +10,11 @@ from antiphon import AsyncEngine, SamplingParams
 from antiphon.benchmarks.chaos import Load
 from antiphon.config.errors import ConfigurationError
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.slow,
+    pytest.mark.by_hand,
+]
 
 PROMPTS = [f"in words: {number}" for number in range(700, 710)]
 LONG = SamplingParams(ignore_eos=True, max_tokens=120)
