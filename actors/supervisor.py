@@ -33,7 +33,7 @@ from antiphon.actors.members import (
 from antiphon.actors.membership import Membership
 from antiphon.actors.processes import Spot, end_process, why_gone
 from antiphon.actors.scaling import Autoscaler, demand
-from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
+from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("the supervisor failed", exc_info=error)
-            self._membership.end(f"its supervisor failed: {type(error).__name__}: {error}")
+            self._membership.end(f"its supervisor failed: {describe(error)}")
             self._act()
 
     # ------------------------------------------------------------------ news

@@ -21,6 +21,7 @@ import torch
 
 from antiphon.actors import messages
 from antiphon.actors.frames import MAX_FRAME_BYTES, PREFIX, TOKEN_BYTES, Buffer, MessageError
+from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request
 
@@ -91,7 +92,7 @@ class MessageEncoder:
         try:
             return self._encode(message)
         except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-            raise MessageError(f"cannot be sent: {type(error).__name__}: {error}") from error
+            raise MessageError(f"cannot be sent: {describe(error)}") from error
         finally:
             self._frames, self._extensions = [], {}  # holds no array longer than needed
 
@@ -186,7 +187,7 @@ class MessageDecoder:
             message = self._head.decode(head)
             return self._requests(message) if isinstance(message, _Submit) else [message]
         except Exception as error:  # of msgspec, struct, numpy or torch
-            raise MessageError(f"no message: {type(error).__name__}: {error}") from error
+            raise MessageError(f"no message: {describe(error)}") from error
         finally:
             self._frames = []
 
@@ -246,5 +247,5 @@ def _unreadable(raw: msgspec.Raw, error: Exception) -> messages.Message:
     """Raises what msgspec raises if there is not even an id."""
     id_type = typing.get_type_hints(messages.Unreadable)["request_id"]
     request_id = msgspec.msgpack.decode(raw, ext_hook=lambda code, data: None)[0]
-    sentence = f"cannot be read: {type(error).__name__}: {error}"
+    sentence = f"cannot be read: {describe(error)}"
     return messages.Unreadable(msgspec.convert(request_id, id_type), sentence)

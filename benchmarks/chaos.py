@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.processes import Spot
+from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 
@@ -84,7 +85,7 @@ class Load:
             try:
                 tokens = await call(self.prompts[index])
             except Exception as error:
-                self.tally.failed.append(f"request {number}: {type(error).__name__}: {error}")
+                self.tally.failed.append(f"request {number}: {describe(error)}")
             else:
                 if tokens != self.expected[index]:
                     self.tally.wrong.append((number, self.expected[index], tokens))

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import EngineDeadError
+from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room
 from antiphon.engine.preparation import Preparation
@@ -191,7 +191,7 @@ class EngineLife:
             self._die(str(error))
         except Exception as error:
             logger.exception("a task of the engine failed")
-            self._die(f"the engine failed: {type(error).__name__}: {error}")
+            self._die(f"the engine failed: {describe(error)}")
 
     def _die(self, reason: str) -> None:
         """Accepts no more requests, and ends every open one."""

@@ -16,6 +16,7 @@ from antiphon.config.errors import (
     ConfigurationError,
     EngineDeadError,
     RequestFailed,
+    describe,
 )
 from antiphon.engine.callers import as_one_caller
 from antiphon.engine.read_ahead import ReadAhead
@@ -164,7 +165,7 @@ def _outcome(future: "Future[T]") -> T | AntiphonError:
     except AntiphonError as error:
         return error
     except Exception as error:
-        failure = RequestFailed(f"{type(error).__name__}: {error}")
+        failure = RequestFailed(describe(error))
         failure.__cause__ = error
         return failure
 

@@ -19,6 +19,7 @@ from antiphon.config.errors import (
     RequestExpired,
     RequestFailed,
     RequestRefused,
+    describe,
 )
 from antiphon.engine.callers import caller_number
 from antiphon.engine.deadline import GRACE_SECONDS
@@ -257,7 +258,7 @@ class OpenRequests:
         """Ends one request with an error that concerns no other."""
         logger.error("request %s: %s", opened.request.id, problem, exc_info=error)
         self._close(opened)
-        failure = RequestFailed(f"{problem}: {type(error).__name__}: {error}")
+        failure = RequestFailed(f"{problem}: {describe(error)}")
         failure.__cause__ = error
         opened.fail(failure)
 

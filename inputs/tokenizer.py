@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import CheckpointError
+from antiphon.config.errors import CheckpointError, describe
 
 # How the names of a tokenizer's vocabulary files begin, in its `vocab_files_names`.
 VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
@@ -17,7 +17,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizer libraries raise many types for broken or missing files
         raise CheckpointError(
-            f"cannot load the tokenizer of {folder}: {type(error).__name__}: {error}"
+            f"cannot load the tokenizer of {folder}: {describe(error)}"
         ) from error
     _check_vocabulary(tokenizer, folder)
     return tokenizer

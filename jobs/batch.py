@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from antiphon.config.errors import AntiphonError, EngineDeadError
-from antiphon.jobs.entries import Defaults, Entry, decode, entry_of_line
+from antiphon.jobs.entries import KEYS, Defaults, Entry, decode, entry_of_line
 from antiphon.jobs.manifest import Line
 from antiphon.jobs.meter import Meter
 from antiphon.jobs.output import Output
@@ -108,7 +108,8 @@ def _named(line: Line) -> tuple[Any, Any]:
         content = decode(line)
     except AntiphonError:
         return None, None
-    audio = content.get("audio") or content.get("audio_filepath")
+    spellings = ("audio", *KEYS["audio"].others)
+    audio = next((content[name] for name in spellings if content.get(name)), None)
     return content.get("id"), audio
 
 

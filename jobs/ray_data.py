@@ -18,7 +18,7 @@ import pyarrow
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from antiphon.config.errors import ConfigurationError
+from antiphon.config.errors import ConfigurationError, describe
 from antiphon.config.options import resolve
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.jobs.entries import Defaults, entry_of
@@ -223,7 +223,7 @@ class EngineStage:
         except Exception as error:
             if not self._config.should_continue_on_error:
                 raise
-            return {ERROR: f"{type(error).__name__}: {error}"}
+            return {ERROR: describe(error)}
 
     @property
     def _columns(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from antiphon.config.errors import CheckpointError
+from antiphon.config.errors import CheckpointError, describe
 from antiphon.config.locate import WEIGHTS
 
 
@@ -99,9 +99,7 @@ def _indexed(folder: Path, index: str) -> dict[str, str]:
         files = json.loads((folder / index).read_text("utf-8-sig"))["weight_map"]
         shards = {str(name): str(file) for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"cannot read {folder / index}: {type(error).__name__}: {error}"
-        ) from None
+        raise CheckpointError(f"cannot read {folder / index}: {describe(error)}") from None
     outside = sorted({name for name in shards.values() if Path(name).name != name})
     if outside:
         raise CheckpointError(
