@@ -5,6 +5,7 @@ and seen end since. So several frontends share workers without talking to each o
 reports the estimate misses what the others send, and what was on its way when a report was made.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,9 +33,10 @@ class WorkerState:
     """A worker as its last report and the supervisor say.
 
     `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters, of which two are read here: "tokens", the encoder tokens of its
-    open requests or of its queue; and "heartbeats", whose number tells a new report from an old
-    one. `held`: a sketch of the content keys that it holds.
+    requests. `load`: its counters, of which these are read here: "tokens", the encoder tokens of
+    its open requests or of its queue; of a decoder "open", its open requests, and "capacity", how
+    many of them can run; and "heartbeats", whose number tells a new report from an old one.
+    `held`: a sketch of the content keys that it holds.
     """
 
     name: str
@@ -55,22 +57,43 @@ class _Worker:
 
     def __init__(self, state: WorkerState) -> None:
         self.state = state
-        self.reported = state.load.get(LOAD, 0.0)
-        self.has_reported = LOAD in state.load
-        self.since = 0  # tokens sent, without those that ended, since the report
+        self._tokens = self._requests = 0  # sent, without those that ended, since the report
         self.held = fingerprints(state.held)
 
     def update(self, state: WorkerState) -> None:
         if state.load != self.state.load:  # its count of heartbeats differs at least
-            self.reported, self.since = state.load.get(LOAD, 0.0), 0
-            self.has_reported = LOAD in state.load
+            self._tokens = self._requests = 0
         if state.held != self.state.held:
             self.held = fingerprints(state.held)
         self.state = state
 
+    def add(self, num_tokens: int) -> None:
+        """A request is sent to it."""
+        self._tokens += num_tokens
+        self._requests += 1
+
+    def remove(self, num_tokens: int) -> None:
+        """A request that was sent to it has ended."""
+        self._tokens -= num_tokens
+        self._requests -= 1
+
+    @property
+    def has_reported(self) -> bool:
+        return LOAD in self.state.load
+
     @property
     def load(self) -> float:
-        return max(0.0, self.reported + self.since)
+        return max(0.0, self.state.load.get(LOAD, 0.0) + self._tokens)
+
+    @property
+    def capacity(self) -> float:
+        return self.state.load.get("capacity", math.inf)
+
+    @property
+    def queue(self) -> float:
+        """How many requests would wait for others to end if one more came."""
+        open_requests = self.state.load.get("open", 0.0) + self._requests
+        return max(0.0, open_requests + 1 - self.capacity)
 
     @property
     def takes_requests(self) -> bool:
@@ -79,7 +102,9 @@ class _Worker:
 
 class Router:
     """The least loaded pair of workers, unless a decoder already has the request's media, or was
-    sent it last, and has at most `imbalance_tokens` more load than the least loaded one.
+    sent it last. That one is chosen while it has at most `imbalance_tokens` more load than the
+    least loaded one, and the request need not queue there for longer: encoding once more is cheaper
+    than a turn in line. So a decoder that joins a full pool gets requests, whatever they are for.
 
     `paired`: both halves share processes, so that a request's encoder is the one with its decoder's
     number.
@@ -135,8 +160,8 @@ class Router:
         if not decoders:
             return None
         if key is None:
-            decoder = min(decoders, key=lambda worker: worker.load)
-            decoder.since += num_tokens
+            decoder = self._least(decoders)
+            decoder.add(num_tokens)
             return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
         encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
@@ -144,17 +169,17 @@ class Router:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
         self._remember(key, decoder.state.name)
-        encoder.since += num_tokens
-        decoder.since += num_tokens
+        encoder.add(num_tokens)
+        decoder.add(num_tokens)
         return Route(encoder.state.name, decoder.state.name)
 
     def release(self, route: Route, num_tokens: int) -> None:
         """The request has ended. An encoder that reports its queue had long been done with it."""
         if (decoder := self._workers.get(route.decoder)) is not None:
-            decoder.since -= num_tokens
+            decoder.remove(num_tokens)
         encoder = self._workers.get(route.encoder)
         if encoder is not None and not encoder.has_reported:
-            encoder.since -= num_tokens
+            encoder.remove(num_tokens)
 
     def _takers(self, role: Role, only: str | None) -> list[_Worker]:
         return [
@@ -167,15 +192,21 @@ class Router:
 
     def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
-        least = min(decoders, key=lambda worker: worker.load)
+        least = self._least(decoders)
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [
             worker
             for worker in decoders
             if (worker.state.name == last or held in worker.held)
             and worker.load - least.load <= self.imbalance_tokens
+            and worker.queue <= (least.queue + worker.capacity if least.queue else 0)
         ]
-        return min(owners, key=lambda worker: worker.load, default=least)
+        return self._least(owners) if owners else least
+
+    @staticmethod
+    def _least(workers: Iterable[_Worker]) -> _Worker:
+        """The least loaded one of those that have a free slot, if any has."""
+        return min(workers, key=lambda worker: (worker.queue > 0, worker.load))
 
     @staticmethod
     def _partner(decoder: _Worker) -> str:
