@@ -21,7 +21,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
-from antiphon.scheduler.limits import Limits
+from antiphon.scheduler.limits import Limits, encode_budget
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import StepOutput
 from antiphon.scheduler.scheduler import Scheduler
@@ -171,14 +171,12 @@ class DecoderReplica:
 def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
     """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
-    longest_input = model.max_encoder_len or model.max_decoder_len  # attended to, or in a prompt
-    default_budget = options.max_num_seqs * longest_input
     return Limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
         max_cross_len=model.max_encoder_len,
-        encode_ahead_tokens=options.encode_ahead_tokens or default_budget,
+        encode_ahead_tokens=encode_budget(options, model.longest_input),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,
