@@ -16,12 +16,13 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
+from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
-from antiphon.scheduler.limits import Limits, encode_budget
+from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import StepOutput
 from antiphon.scheduler.scheduler import Scheduler
@@ -118,7 +119,7 @@ class DecoderReplica:
     def _discard_unwanted(self) -> None:
         """Drops hidden states, and takes back encoder work, that no request waits for any more."""
         for key in self.scheduler.encodes.pop_unwanted():
-            self.runner.handoff.drop(key)
+            self.runner.arena.drop(key)
         if withdrawals := self.scheduler.encodes.pop_withdrawals():
             self._withdraw_encodes(withdrawals)
 
@@ -128,7 +129,7 @@ class DecoderReplica:
         self._accept_hidden()
 
     def _accept_hidden(self) -> None:
-        """Puts hidden states that are computed into the handoff buffer.
+        """Puts hidden states that are computed into the arena.
 
         When idle, accepts one input whose encoder is still running: its first step can then be
         queued behind it on the device. Not otherwise: running sequences must not wait for an
@@ -137,9 +138,10 @@ class DecoderReplica:
         while self._received and (
             self._received[0].computed or (self.rests and len(self._received[0].keys) == 1)
         ):
-            states = self._received.popleft()
+            # Not those that come twice or too late: there is no room for them.
+            states = self._received.popleft().only(self.scheduler.encodes.expects)
             try:
-                self.runner.handoff.put(states)
+                self.runner.arena.put(states)
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
@@ -151,7 +153,7 @@ class DecoderReplica:
         logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
         message = f"its hidden states could not be taken in: {describe(error)}"
         for key in states.keys:
-            self.runner.handoff.drop(key)
+            self.runner.arena.drop(key)
             self.scheduler.encode_failed(key, message)
         self.runner.probe()
 
@@ -176,7 +178,7 @@ def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
         max_cross_len=model.max_encoder_len,
-        encode_ahead_tokens=encode_budget(options, model.longest_input),
+        encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,

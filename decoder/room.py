@@ -4,7 +4,7 @@ import torch
 
 from antiphon.config.arithmetic import ceil_div
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import EngineConfig
+from antiphon.config.options import EngineConfig, SchedulerOptions
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.pool import KVPool
@@ -41,6 +41,14 @@ def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
             f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
     return pages
+
+
+def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
+    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
+    inputs. In any case all inputs of one request."""
+    longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
+    wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
+    return max(wanted, longest_request)
 
 
 def make_pool(

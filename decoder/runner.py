@@ -30,7 +30,7 @@ from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.room import check_room, make_pool
+from antiphon.decoder.room import arena_tokens, check_room, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
@@ -40,7 +40,8 @@ from antiphon.decoder.step_inputs import InputBuffer, InputLimits
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.kv.arena import StateArena
+from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
@@ -78,7 +79,7 @@ class DecoderRunner:
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
-        self.handoff = HandoffBuffer(self.device)
+        self.arena = self._make_arena()
         self.pool = make_pool(model, config, self.target, self.causal.spec.kv_dtype)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
@@ -106,8 +107,9 @@ class DecoderRunner:
         states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
-                self.handoff.put(HiddenStates((KEY,), (1,), states))
+                self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
+        self.arena.drop(KEY)
         check_output(self._logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
@@ -142,6 +144,15 @@ class DecoderRunner:
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows, vocab_size, device=self.device)
         return logits, Samples.empty(rows, self.device)
+
+    def _make_arena(self) -> StateArena:
+        encoder, decoder = self.model_config.encoder, self.model_config.decoder
+        return StateArena(
+            arena_tokens(self.model_config, self.config.scheduler),
+            decoder.hidden_size if encoder is None else encoder.hidden_size,
+            self.target.dtype,
+            self.device,
+        )
 
     def _make_tables(self) -> PageTables:
         model, page_size = self.model_config, self.pool.page_size
@@ -193,7 +204,7 @@ class DecoderRunner:
 
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        cross_kv = CrossKV(self.model, self.pool, self.handoff)
+        cross_kv = CrossKV(self.model, self.pool, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
@@ -217,8 +228,6 @@ class DecoderRunner:
             features = self.sampler.features(plan.slots[plan.samples])
             attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
-            for key in plan.spent:
-                self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
@@ -266,7 +275,7 @@ class DecoderRunner:
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
         x = self.model.embed(tensors.token_ids, positions)
-        put_embeddings(x, embeddings, self.handoff)
+        put_embeddings(x, embeddings, self.arena)
         hidden = self.model(x, positions, step)
         if not inputs.shape.readouts:
             self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
