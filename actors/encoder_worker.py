@@ -102,8 +102,8 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def handle(self, message: EncoderMessage) -> None:
         match message:
-            case Encode(jobs):
-                self._jobs.add(jobs)
+            case Encode(jobs, again):
+                self._jobs.add(jobs, again)
             case Withdraw(decoder, keys):
                 if withdrawn := self._jobs.withdraw(decoder, keys):
                     self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
@@ -173,6 +173,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
+            self._jobs.end(jobs)
             return self._fail(
                 jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
             )
@@ -185,6 +186,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         if launched.done is not None:
             launched.done.synchronize()
         self._send_hidden(launched, in_this_process=False)
+        self._jobs.end(launched.jobs)
 
     def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
         """Sends the hidden states to the decoders in this process, or to the other ones."""
