@@ -41,6 +41,7 @@ from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import (
     Finished,
     Incarnation,
+    Media,
     Request,
     RequestId,
     RequestMetrics,
@@ -113,7 +114,15 @@ class DecoderWorker(Worker[DecoderMessage]):
         assert len(followers) == ranks.parallel.num_ranks - 1
         if followers:
             self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
+        if encoders := self._encoders_here:
+            self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
+
+    @property
+    def _encoders_here(self) -> list[str]:
+        """Names of encoders in this process. If there are any, others are not asked: hidden states
+        would leave the device."""
+        return [name for name in self._links.here if name.startswith("encoder")]
 
     def _command(self, command: RankCommand) -> None:
         assert self._followers is not None
@@ -155,9 +164,10 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Detach(frontend):
                 scheduler.detach(frontend)
             case Members(members):
-                here = [name for name in self._links.here if name.startswith("encoder")]
-                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
-                scheduler.set_encoders(encoders | dict.fromkeys(here, self.incarnation.epoch))
+                if not self._encoders_here:
+                    encoders = [m for m in members if m.role == "encoder"]
+                    scheduler.set_encoders({m.name: m.epoch for m in encoders if m.alive})
+                    scheduler.encodes.pool.report(member.worker for member in encoders)
 
     def _add(self, request: Request) -> None:
         try:
@@ -237,16 +247,20 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     def _encode(self, work: list[EncodeCommand]) -> None:
         """Requests the hidden states of media from their encoders."""
-        frontends = self.replica.scheduler.encodes.frontends
-        own_name = self.incarnation.name
         for encoder in {command.encoder for command in work}:
-            jobs = [
-                EncodeJob(media.key, media.num_tokens, own_name, tuple(frontends(media.key)))
-                for media, name in work
-                if name == encoder
-            ]
+            jobs = [self._job(media, name) for media, name in work if name == encoder]
             if not self._links.send(encoder, Encode(jobs)):
                 self.replica.scheduler.encoder_lost(encoder)
+
+    def _job(self, media: Media, encoder: str) -> EncodeJob:
+        requests = self.replica.scheduler.encodes.waiting([media.key])
+        return EncodeJob(
+            media.key,
+            media.num_tokens,
+            self.incarnation.name,
+            frontends=tuple({request.id.frontend: None for request in requests}),
+            sent_ahead=any(request.encoder == encoder for request in requests),
+        )
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""

@@ -30,3 +30,6 @@ class EncoderActor(WorkerActor):
 
     def load_report(self) -> dict[str, float]:
         return self.encoder.load_report()
+
+    def held(self) -> bytes:
+        return self.encoder.held()

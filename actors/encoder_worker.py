@@ -35,6 +35,7 @@ from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,10 @@ class EncoderWorker(Worker[EncoderMessage]):
         tokens = self._jobs.ready.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
         return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
+
+    def held(self) -> bytes:
+        """As `WorkerActor.held`: of the inputs that wait here."""
+        return sketch(self._jobs.keys)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -87,13 +87,15 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
-    states. `frontends`: names of those that hold the input; at least one.
+    states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
+    has sent it to this encoder, where it may not have arrived yet.
     """
 
     key: str
     num_tokens: int
     decoder: str
     frontends: tuple[str, ...]
+    sent_ahead: bool = True
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):

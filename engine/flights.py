@@ -15,8 +15,9 @@ from antiphon.config.errors import RequestError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.open_request import OpenRequest
 from antiphon.scheduler.request import Incarnation, Request, RequestId
-from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.router import Router
 from antiphon.scheduler.suspects import Suspects
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,6 @@ class Flights:
             return self._wait(opened)
         opened.route, opened.worker = route, self.router.incarnation(route.decoder)
         opened.sent_at = time.time()
-        request.encoder = route.encoder
         request.streams |= self._suspects.is_suspect(opened)  # its first token ends its trial
         self._suspects.start(opened)
         self._in_flight[request.id.number] = opened

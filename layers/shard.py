@@ -100,7 +100,11 @@ class Shard:
 
     def vocabulary(self, total: int) -> Span:
         """Of the vocabulary's words: multiples of eight, but for the last ones."""
-        return Span.share(total, self.rank, self.size, ROWS_MULTIPLE)
+        return self.vocabulary_of(self.rank, total)
+
+    def vocabulary_of(self, rank: int, total: int) -> Span:
+        """As `vocabulary`, of another rank."""
+        return Span.share(total, rank, self.size, ROWS_MULTIPLE)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.scheduler.encode_work import Answer, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.encoder_pool import EncoderPool
 from antiphon.scheduler.request import Incarnation, Media, Request
 from antiphon.scheduler.suspects import Suspects
 
@@ -50,8 +51,7 @@ class EncodeLedger:
         self._opened = 0  # works since the start
         self._answers: dict[str, Answer] = {}  # by encoder
         self._next_check = -math.inf
-        self.epochs: dict[str, int] | None = None  # of the encoders that take work; None: any do
-        self._tokens_of: Counter[str] = Counter()  # asked for and not yet written, by encoder
+        self.pool = EncoderPool()
         self._suspects: Suspects[str] = Suspects()
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
@@ -68,43 +68,37 @@ class EncodeLedger:
         works = [self._work[key] for key in keys if key in self._work]
         return list({id_: each for work in works for id_, each in work.waiters.items()}.values())
 
-    def frontends(self, key: str) -> list[str]:
-        """Names of the frontends whose requests wait for `key`: they hold its input."""
-        waiters = self._work[key].waiters.values() if key in self._work else ()
-        return list(dict.fromkeys(request.id.frontend for request in waiters))
+    @property
+    def epochs(self) -> dict[str, int] | None:
+        """As `EncoderPool.epochs`."""
+        return self.pool.epochs
 
-    def allows(self, inputs: Sequence[Media], encoder: str) -> bool:
+    def allows(self, inputs: Sequence[Media]) -> bool:
         """True if the budget has room for those of `inputs` that no work is open for. While no work
         is open at all, the inputs of one request may have any size. False while no encoder can be
         asked, and for a suspect while another one is on trial."""
         new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
         if not new:
             return True
-        if self._encoder_for(encoder) is None or not all(map(self._suspects.may_start, new)):
+        if self.pool.is_empty or not all(map(self._suspects.may_start, new)):
             return False
         return not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
 
     # ------------------------------------------------------------------ asking and waiting
 
-    def ask(self, media: Media, encoder: str) -> EncodeCommand:
-        """Opens work for `media`, for which there is none and which `allows` allowed. At `encoder`,
-        or at the one with the least work asked for where that takes none."""
+    def ask(self, media: Media, holder: str) -> EncodeCommand:
+        """Opens work for `media`, for which there is none and which `allows` allowed. `holder`: the
+        encoder that its input was sent to, if it was."""
         assert media.key not in self._work
-        chosen = self._encoder_for(encoder)
-        assert chosen is not None
+        chosen = self.pool.pick(media, holder)
         self._opened += 1
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
         self._work[media.key] = Work(media.num_tokens, chosen, epoch, self._opened, self._clock())
         self._suspects.start(media.key)
         self.tokens += media.num_tokens
-        self._tokens_of[chosen] += media.num_tokens
+        self.pool.ask(chosen, media.num_tokens)
         return EncodeCommand(media, chosen)
-
-    def _encoder_for(self, preferred: str) -> str | None:
-        if self.epochs is None or preferred in self.epochs:
-            return preferred
-        return min(self.epochs, key=self._tokens_of.__getitem__, default=None)
 
     def join(self, request: Request, media: Media) -> bool:
         """Lets `request` wait for the open work of `media`; True if that has arrived already."""
@@ -157,6 +151,7 @@ class EncodeLedger:
         if work.arrived:
             return []
         self._note_answer(work)
+        self.pool.answer(work.encoder, work.num_tokens)
         work.arrived = True
         self._suspects.end(key)
         if not work.waiters:
@@ -200,7 +195,8 @@ class EncodeLedger:
             self._suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.num_tokens
-        self._tokens_of[work.encoder] -= work.num_tokens
+        if not work.arrived:
+            self.pool.answer(work.encoder, work.num_tokens)
         return list(work.waiters.values())
 
     # ------------------------------------------------------------------ lost and unwanted work
@@ -210,7 +206,8 @@ class EncodeLedger:
         over, or that were not known when they were asked, and may have been others. Returns the
         requests that waited, and those that are given up: their input killed an encoder twice (see
         `Suspects`)."""
-        before, self.epochs = self.epochs or {}, dict(epochs)
+        before = self.epochs or {}
+        self.pool.set_epochs(epochs)
         lost: dict[tuple[str, int | None], list[str]] = {
             (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
         }

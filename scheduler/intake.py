@@ -92,7 +92,7 @@ class Intake:
         if len(self._ready) or len(self._preempted):
             return False
         waiting = self._waiting.first()
-        return waiting is None or not self.encodes.allows(self._uncached(waiting), waiting.encoder)
+        return waiting is None or not self.encodes.allows(self._uncached(waiting))
 
     def _enqueue(self, request: Request, state: RequestState) -> None:
         request.move(state)
@@ -106,7 +106,7 @@ class Intake:
         commands: list[EncodeCommand] = []
         while request := self._waiting.first():
             inputs = self._uncached(request)
-            if not self.encodes.allows(inputs, request.encoder):
+            if not self.encodes.allows(inputs):
                 break
             self._waiting.take(request)
             new = {media.key: media for media in inputs if media.key not in self.encodes}

@@ -1,4 +1,4 @@
-"""`PlainEngine` whose decoder replica has several ranks: threads, which commands reach as frames."""
+"""`PlainEngine` whose decoder replica has several ranks: threads, which get commands as frames."""
 
 import queue
 import threading
