@@ -1,0 +1,51 @@
+"""What the leader of a replica tells its other ranks: all that changes the state of a device.
+
+Every rank carries out all commands in their order. What leaves the process is encoded by
+`actors/rank_wire.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from antiphon.config.errors import AntiphonError
+from antiphon.scheduler.plan import StepPlan
+
+
+class RankError(AntiphonError):
+    """A rank of a replica cannot go on, or not as the others do. Ends the replica."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a step. `refused`: the slots whose settings the leader's device refused in the plan
+    before; another rank that refused others would compute other tokens."""
+
+    plan: StepPlan
+    refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PutStates:
+    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, `width`]: they go from
+    device to device, and into the arena. `dtype`: as torch calls it, such as "bfloat16".
+    """
+
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    width: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DropStates:
+    """No request waits for the hidden states of these keys, which may not have come."""
+
+    keys: tuple[str, ...]
+
+
+RankCommand = Launch | PutStates | DropStates
+Followers = Callable[[RankCommand], None]
+
+
+def no_followers(command: RankCommand) -> None:
+    raise AssertionError(f"a replica of one rank sent {type(command).__name__}")
