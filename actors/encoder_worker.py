@@ -3,12 +3,15 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 
+from antiphon.actors.address import Address
+from antiphon.actors.channel import PeerGone, Sender
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -31,9 +34,11 @@ from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
+from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import sketch
@@ -41,7 +46,6 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
-MAX_IN_FLIGHT = 2  # batches on the device at once: one runs while the next is queued
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,15 @@ class EncoderWorker(Worker[EncoderMessage]):
     it is done.
     """
 
-    def __init__(self, incarnation: Incarnation, model: ModelConfig, config: EngineConfig) -> None:
-        """Loads the encoder half. Raises what `EncoderRunner` raises."""
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        model: ModelConfig,
+        config: EngineConfig,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Loads the encoder half. Raises what `EncoderRunner` raises. `ranks`: of a replica of
+        several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
         batch_tokens = config.encoder.max_encoder_batch_tokens
@@ -70,7 +81,10 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
-        self.runner = EncoderRunner(model, config)
+        self._followers: list[Sender] = []
+        self.runner = EncoderRunner(model, config, ranks, self._command)
+        # One batch for each stage, and one that is queued.
+        self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
@@ -93,10 +107,17 @@ class EncoderWorker(Worker[EncoderMessage]):
             "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
-    def connect(self, links: Links) -> None:
-        """Starts the loop. `links`: decoders by the names that jobs carry, and frontends."""
+    def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
+        """Starts the loop. `links`: decoders by the names that jobs carry, and frontends.
+        `followers`: where the other ranks of the replica receive."""
+        assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
+        self._followers = [Sender(address, links.node) for address in followers]
         self.start()
+
+    def _command(self, command: EncodeBatch) -> None:
+        for follower in self._followers:
+            follower.send(command)
 
     # ------------------------------------------------------------------ loop
 
@@ -131,7 +152,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             self._answer(decoder, message)
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
-        if len(self._in_flight) < MAX_IN_FLIGHT and self._jobs:
+        if self._has_room and self._jobs:
             self._launch(*self._jobs.next_batch())
         if self._in_flight and self._wait(self._in_flight[0]):
             self._finish(self._in_flight.popleft())
@@ -144,11 +165,16 @@ class EncoderWorker(Worker[EncoderMessage]):
     def poll_timeout(self) -> float:
         return 0.0 if self._jobs or self._in_flight else IDLE_SECONDS
 
+    @property
+    def _has_room(self) -> bool:
+        """True if another batch can be queued on the device."""
+        return len(self._in_flight) < self._max_in_flight
+
     def _wait(self, launched: _Launched) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
-            if len(self._in_flight) < MAX_IN_FLIGHT and (self._jobs or not self.inbox.empty()):
+            if self._has_room and (self._jobs or not self.inbox.empty()):
                 return False
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) - began < BATCH_SECONDS:
@@ -162,6 +188,8 @@ class EncoderWorker(Worker[EncoderMessage]):
         try:
             encoded = self.runner.encode(inputs)
             done = self._recorded_event()
+        except (RankError, PeerGone):  # other ranks have gone on, or are gone
+            raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
         self._in_flight.append(launched := _Launched(jobs, encoded, done))

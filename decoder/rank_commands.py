@@ -7,12 +7,8 @@ Every rank carries out all commands in their order. What leaves the process is e
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from antiphon.config.errors import AntiphonError
+from antiphon.runtime.ranks import RankError as RankError
 from antiphon.scheduler.plan import StepPlan
-
-
-class RankError(AntiphonError):
-    """A rank of a replica cannot go on, or not as the others do. Ends the replica."""
 
 
 @dataclass(frozen=True)

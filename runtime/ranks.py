@@ -7,9 +7,14 @@ from typing import Self
 
 import torch
 
+from antiphon.config.errors import AntiphonError
 from antiphon.config.parallel import Parallel
 from antiphon.runtime.groups import Alone, Group
 from antiphon.runtime.pausable import Pausable
+
+
+class RankError(AntiphonError):
+    """A rank of a replica cannot go on, or not as the others do. Ends the replica."""
 
 
 @dataclass(frozen=True)
