@@ -34,6 +34,7 @@ from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import sketch
 
@@ -63,17 +64,19 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Loads the encoder half. Raises what `EncoderRunner` raises."""
         super().__init__()
         self.incarnation = incarnation
-        self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
-        self._batch_tokens = config.encoder.max_encoder_batch_tokens
+        batch_tokens = config.encoder.max_encoder_batch_tokens
+        self._jobs = EncoderJobs(batch_tokens)
+        budget = encode_budget(config.scheduler, model.longest_input)
+        self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
         self.runner = EncoderRunner(model, config)
 
     def load_report(self) -> dict[str, float]:
-        """As `WorkerActor.load_report`, in tokens: two batches keep it busy."""
+        """As `WorkerActor.load_report`, in tokens."""
         tokens = self._jobs.ready.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
-        return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
+        return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the inputs that wait here."""
@@ -230,3 +233,9 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def _fail(self, decoder: str, key: str, error: str) -> None:
         self._answer(decoder, EncodeFailed(key, error, False, self.incarnation))
+
+
+def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
+    """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
+    need, if that is less: decoders wait for an encoder that has more than this."""
+    return max(1, min(2 * batch_tokens, budget_tokens // 2))

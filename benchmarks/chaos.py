@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.processes import Spot
-from antiphon.config.errors import describe
+from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 
@@ -86,6 +86,9 @@ class Load:
             self.tally.streams += number % 3 == 0
             try:
                 tokens = await call(self.prompts[index])
+            except EngineDeadError as error:
+                self.tally.failed.append(f"request {number}: {describe(error)}")
+                return  # all others would end so, without a turn of the event loop between them
             except Exception as error:
                 self.tally.failed.append(f"request {number}: {describe(error)}")
             else:

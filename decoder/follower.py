@@ -41,7 +41,7 @@ class DecoderFollower:
                 receive_states(command, self.runner)
             case DropStates(keys):
                 for key in keys:
-                    self.runner.handoff.drop(key)
+                    self.runner.arena.drop(key)
             case _:
                 assert_never(command)
 

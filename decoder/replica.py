@@ -18,6 +18,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.rank_commands import DropStates, Followers, Launch, RankError, no_followers
 from antiphon.decoder.rank_states import share_states
+from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
@@ -145,7 +146,7 @@ class DecoderReplica:
         if not self._alone:
             self._followers(DropStates(keys))
         for key in keys:
-            self.runner.handoff.drop(key)
+            self.runner.arena.drop(key)
 
     def receive_hidden(self, states: HiddenStates) -> None:
         """Hidden states from an encoder, which may still be computing them."""
@@ -153,7 +154,7 @@ class DecoderReplica:
         self._accept_hidden()
 
     def _accept_hidden(self) -> None:
-        """Puts hidden states that are computed into the handoff buffer.
+        """Puts hidden states that are computed into the arena.
 
         When idle, accepts one input whose encoder is still running: its first step can then be
         queued behind it on the device. Not otherwise: running sequences must not wait for an
@@ -162,13 +163,14 @@ class DecoderReplica:
         while self._received and (
             self._received[0].computed or (self.rests and len(self._received[0].keys) == 1)
         ):
-            states = self._received.popleft()
+            # Not those that come twice or too late: there is no room for them.
+            states = self._received.popleft().only(self.scheduler.encodes.expects)
             try:
-                self.runner.handoff.put(states)
+                self.runner.arena.put(states)
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
-                if not self._alone:
+                if states.keys and not self._alone:
                     share_states(states, self.runner, self._followers)
                 for key in states.keys:
                     self.scheduler.encoded(key)
@@ -198,14 +200,12 @@ class DecoderReplica:
 def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
     """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
-    longest_input = model.max_encoder_len or model.max_decoder_len  # attended to, or in a prompt
-    default_budget = options.max_num_seqs * longest_input
     return Limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
         max_cross_len=model.max_encoder_len,
-        encode_ahead_tokens=options.encode_ahead_tokens or default_budget,
+        encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,

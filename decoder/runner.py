@@ -30,7 +30,7 @@ from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.room import check_room, make_pool
+from antiphon.decoder.room import check_room, make_arena, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
@@ -41,9 +41,8 @@ from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import pages_for
-from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
@@ -90,8 +89,9 @@ class DecoderRunner:
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
-        self.handoff = HandoffBuffer(self.device)
-        self.pool = self._make_pool()
+        self.arena = make_arena(model, config.scheduler, self.target)
+        kv_dtype = self.causal.spec.kv_dtype
+        self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
         self.tables = self._make_tables()
@@ -118,8 +118,9 @@ class DecoderRunner:
         states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
-                self.handoff.put(HiddenStates((KEY,), (1,), states))
+                self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
+        self.arena.drop(KEY)
         check_output(self._logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
@@ -138,10 +139,6 @@ class DecoderRunner:
         return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
 
     # ------------------------------------------------------------------ construction
-
-    def _make_pool(self) -> KVPool:
-        model, dtype = self.model_config, self.causal.spec.kv_dtype
-        return make_pool(model, self.config, self.target, dtype, self.part, self.ranks)
 
     def _make_slots(self) -> Slots:
         half = self.model_config.decoder
@@ -210,7 +207,7 @@ class DecoderRunner:
 
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        cross_kv = CrossKV(self.model, self.pool, self.handoff)
+        cross_kv = CrossKV(self.model, self.pool, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
@@ -234,8 +231,6 @@ class DecoderRunner:
             features = self.sampler.features(plan.slots[plan.samples])
             attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
-            for key in plan.spent:
-                self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
@@ -283,7 +278,7 @@ class DecoderRunner:
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
         x = self.model.embed(tensors.token_ids, positions)
-        put_embeddings(x, embeddings, self.handoff)
+        put_embeddings(x, embeddings, self.arena)
         hidden = self.model(x, positions, step)
         if not inputs.shape.readouts:
             self._logits[:count] = self._logits_of(hidden[tensors.last_tokens])

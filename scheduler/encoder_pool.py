@@ -69,16 +69,15 @@ class EncoderPool:
 
     def ask(self, name: str, num_tokens: int) -> None:
         """So much work was asked for."""
-        self._count(name, num_tokens)
+        self._asked[name] += num_tokens
+        if (worker := self._workers.get(name)) is not None:
+            worker.add(num_tokens)
 
     def answer(self, name: str, num_tokens: int) -> None:
         """So much of it was answered, or will not be."""
-        self._count(name, -num_tokens)
-
-    def _count(self, name: str, num_tokens: int) -> None:
-        self._asked[name] += num_tokens
+        self._asked[name] -= num_tokens
         if (worker := self._workers.get(name)) is not None:
-            worker.since += num_tokens
+            worker.remove(num_tokens)
 
     def _is_draining(self, name: str) -> bool:
         return name in self._workers and self._workers[name].state.draining

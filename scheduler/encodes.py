@@ -3,18 +3,19 @@
 Work is keyed by the content of its input, so that an input is encoded once, however many requests
 wait for it. Its life:
 
-    ask               an encoder worker is asked; the work counts against the budget
+    ask               an encoder worker is asked; the work takes room in the arena
       arrive          its hidden states are here; its waiting requests can be admitted
         consume       a step writes their cross KV: the work is done
         release       a step has put the last of them into a prompt; done when nobody else waits
       fail            the encoder could not do it: its waiting requests fail
       drop_overdue    nothing came for too long: likewise
       set_encoders    its encoder is gone: its waiting requests ask again, elsewhere
-      leave           its last waiting request ended. Hidden states that are here are unwanted;
-                      work that is not done yet is withdrawn, and its encoder answers with
-                      `confirm_withdrawal`, or with the states all the same
+      leave           its last waiting request ended. Work that is not done yet is withdrawn; its
+                      encoder answers with `confirm_withdrawal`, or with the states all the same
 
-Messages may come twice or late; each method says what it does then.
+Hidden states stay in the arena when their work is done, until other work needs the room: who asks
+for them meanwhile has them at once. Messages may come twice or late; each method says what it does
+then.
 """
 
 import math
@@ -23,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.scheduler.encode_work import Answer, EncodeCommand, Withdrawal, Work
 from antiphon.scheduler.encoder_pool import EncoderPool
+from antiphon.scheduler.kept_states import KeptStates
 from antiphon.scheduler.request import Incarnation, Media, Request
 from antiphon.scheduler.suspects import Suspects
 
@@ -32,20 +34,20 @@ CHECK_SECONDS = 1.0  # between two checks for overdue work
 class EncodeLedger:
     """Encoder work that was asked for, and the requests that wait for it.
 
-    `budget_tokens`: how many encoder output tokens may be asked for ahead of need. `timeout`:
-    seconds after which work without a sign of its encoder is lost. `clock`: seconds, never set
-    back. `counters` gets "encodes", "lost_encodes" and "withdrawn_encodes".
+    `room`: tokens of hidden states that the arena holds. `timeout`: seconds after which work
+    without a sign of its encoder is lost. `clock`: seconds, never set back. `counters` gets
+    "encodes", "kept_states_hits", "lost_encodes" and "withdrawn_encodes".
     """
 
     def __init__(
         self,
-        budget_tokens: int,
+        room: int,
         timeout: float,
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.budget_tokens, self.timeout = budget_tokens, timeout
-        self.tokens = 0  # asked for, and their cross KV not yet written
+        self.kept, self.timeout = KeptStates(room), timeout
+        self.tokens = 0  # of open work: asked for, and their cross KV not yet written
         self._clock, self._counters = clock, counters
         self._work: dict[str, Work] = {}
         self._opened = 0  # works since the start
@@ -74,29 +76,36 @@ class EncodeLedger:
         return self.pool.epochs
 
     def allows(self, inputs: Sequence[Media]) -> bool:
-        """True if the budget has room for those of `inputs` that no work is open for. While no work
-        is open at all, the inputs of one request may have any size. False while no encoder can be
-        asked, and for a suspect while another one is on trial."""
+        """True if the arena has room for those of `inputs` that no work is open for. While no work
+        is open at all, the inputs of one request may have any size. False if an encoder is needed
+        and there is none, and for a suspect while another one is on trial."""
         new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
         if not new:
             return True
-        if self.pool.is_empty or not all(map(self._suspects.may_start, new)):
+        not_here = [key for key in new if key not in self.kept]
+        if (not_here and self.pool.is_empty) or not all(map(self._suspects.may_start, not_here)):
             return False
-        return not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
+        return not self.tokens or self.tokens + sum(new.values()) <= self.kept.room
 
     # ------------------------------------------------------------------ asking and waiting
 
-    def ask(self, media: Media, holder: str) -> EncodeCommand:
+    def ask(self, media: Media, holder: str) -> EncodeCommand | None:
         """Opens work for `media`, for which there is none and which `allows` allowed. `holder`: the
-        encoder that its input was sent to, if it was."""
+        encoder that its input was sent to, if it was. None if its hidden states are here."""
         assert media.key not in self._work
-        chosen = self.pool.pick(media, holder)
         self._opened += 1
+        self.tokens += media.num_tokens
+        if self.kept.pop(media.key):
+            self._counters["kept_states_hits"] += 1
+            done = Work(media.num_tokens, "", None, self._opened, self._clock(), arrived=True)
+            self._work[media.key] = done
+            return None
+        self._unwanted += self.kept.make_room(self.tokens)
+        chosen = self.pool.pick(media, holder)
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
         self._work[media.key] = Work(media.num_tokens, chosen, epoch, self._opened, self._clock())
         self._suspects.start(media.key)
-        self.tokens += media.num_tokens
         self.pool.ask(chosen, media.num_tokens)
         return EncodeCommand(media, chosen)
 
@@ -120,13 +129,12 @@ class EncodeLedger:
             return
         if work.arrived:
             self._close(key)
-            self._unwanted.append(key)
         else:
             self._abandoned.append(key)
 
     def release(self, request: Request, key: str) -> bool:
         """`request` has hidden states of `key` in its prompt, and computes the last of them in a
-        step. True if nobody else needs them: the work is done, they leave the handoff buffer."""
+        step. True if nobody else needs them: the work is done."""
         work = self._work[key]
         del work.waiters[request.id]
         if not work.waiters:
@@ -134,21 +142,20 @@ class EncodeLedger:
         return not work.waiters
 
     def consume(self, key: str) -> None:
-        """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""
+        """A step writes the cross KV of `key`: the work is done."""
         self._close(key)
 
     # ------------------------------------------------------------------ answers
 
-    def arrive(self, key: str) -> list[Request]:
-        """Hidden states of `key` are here; returns the requests that waited for them.
+    def expects(self, key: str) -> bool:
+        """True if the arena has room for the hidden states of `key`, and they are not here."""
+        return key in self._work and not self._work[key].arrived
 
-        States that come twice change nothing. States that nobody waits for are unwanted.
-        """
+    def arrive(self, key: str) -> list[Request]:
+        """Hidden states of `key` are here; returns the requests that waited for them. Changes
+        nothing for states that `expects` did not expect: they were not taken in."""
         work = self._work.get(key)
-        if work is None:
-            self._unwanted.append(key)
-            return []
-        if work.arrived:
+        if work is None or work.arrived:
             return []
         self._note_answer(work)
         self.pool.answer(work.encoder, work.num_tokens)
@@ -156,7 +163,6 @@ class EncodeLedger:
         self._suspects.end(key)
         if not work.waiters:
             self._close(key)
-            self._unwanted.append(key)
         return list(work.waiters.values())
 
     def fail(self, key: str, sender: Incarnation | None = None) -> list[Request]:
@@ -195,7 +201,9 @@ class EncodeLedger:
             self._suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.num_tokens
-        if not work.arrived:
+        if work.arrived:
+            self.kept.add(key, work.num_tokens)
+        else:
             self.pool.answer(work.encoder, work.num_tokens)
         return list(work.waiters.values())
 
@@ -255,11 +263,13 @@ class EncodeLedger:
         )
 
     def add_unwanted(self, keys: set[str]) -> None:
-        """Hidden states of `keys` may be in the handoff buffer, and no step will take them."""
+        """Hidden states of `keys` may be unusable, and no step will take them."""
+        for key in keys:
+            self.kept.pop(key)
         self._unwanted += keys
 
     def pop_unwanted(self) -> list[str]:
-        """Keys whose hidden states are here for nobody, since the last call."""
+        """Keys whose hidden states are to be dropped from the arena, since the last call."""
         keys, self._unwanted = self._unwanted, []
         return [key for key in keys if not self.has_arrived(key)]  # may have been asked for again
 

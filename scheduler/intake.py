@@ -110,7 +110,8 @@ class Intake:
                 break
             self._waiting.take(request)
             new = {media.key: media for media in inputs if media.key not in self.encodes}
-            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
+            asked = [self.encodes.ask(media, request.encoder) for media in new.values()]
+            commands += [command for command in asked if command is not None]
             self._counters["cross_cache_hits"] += len(request.inputs) - len(new)
             arrived = [self.encodes.join(request, media) for media in inputs]
             if all(arrived):
@@ -131,7 +132,7 @@ class Intake:
         return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        """The hidden states of `key` are in the arena. Requests that need no others are
         ready."""
         for request in self.encodes.arrive(key):
             if request.state is RequestState.ENCODING and self._has_inputs(request):

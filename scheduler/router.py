@@ -25,7 +25,9 @@ class Route(NamedTuple):
 
 class Router:
     """The least loaded pair of workers, unless a decoder already has the request's media, or was
-    sent it last, and has at most `imbalance_tokens` more load than the least loaded one.
+    sent it last. That one is chosen while it has at most `imbalance_tokens` more load than the
+    least loaded one, and the request need not queue there for longer: encoding once more is cheaper
+    than a turn in line. So a decoder that joins a full pool gets requests, whatever they are for.
 
     `paired`: both halves share processes, so that a request's encoder is the one with its decoder's
     number.
@@ -81,8 +83,8 @@ class Router:
         if not decoders:
             return None
         if key is None:
-            decoder = min(decoders, key=lambda worker: worker.load)
-            decoder.since += num_tokens
+            decoder = self._least(decoders)
+            decoder.add(num_tokens)
             return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
         encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
@@ -90,17 +92,17 @@ class Router:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
         self._remember(key, decoder.state.name)
-        encoder.since += num_tokens
-        decoder.since += num_tokens
+        encoder.add(num_tokens)
+        decoder.add(num_tokens)
         return Route(encoder.state.name, decoder.state.name)
 
     def release(self, route: Route, num_tokens: int) -> None:
         """The request has ended. An encoder that reports its queue had long been done with it."""
         if (decoder := self._workers.get(route.decoder)) is not None:
-            decoder.since -= num_tokens
+            decoder.remove(num_tokens)
         encoder = self._workers.get(route.encoder)
         if encoder is not None and not encoder.has_reported:
-            encoder.since -= num_tokens
+            encoder.remove(num_tokens)
 
     def _takers(self, role: Role, only: str | None) -> list[WorkerLoad]:
         return [
@@ -113,15 +115,21 @@ class Router:
 
     def _decoder_for(self, key: str, decoders: list[WorkerLoad]) -> WorkerLoad:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
-        least = min(decoders, key=lambda worker: worker.load)
+        least = self._least(decoders)
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [
             worker
             for worker in decoders
             if (worker.state.name == last or held in worker.held)
             and worker.load - least.load <= self.imbalance_tokens
+            and worker.queue <= (least.queue + worker.capacity if least.queue else 0)
         ]
-        return min(owners, key=lambda worker: worker.load, default=least)
+        return self._least(owners) if owners else least
+
+    @staticmethod
+    def _least(workers: Iterable[WorkerLoad]) -> WorkerLoad:
+        """The least loaded one of those that have a free slot, if any has."""
+        return min(workers, key=lambda worker: (worker.queue > 0, worker.load))
 
     @staticmethod
     def _partner(decoder: WorkerLoad) -> str:

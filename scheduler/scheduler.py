@@ -153,7 +153,7 @@ class Scheduler:
         return self.intake.next_encodes()
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        """The hidden states of `key` are in the arena. Requests that need no others are
         ready. Changes nothing for states that come twice or late, whoever sent them."""
         self.intake.encoded(key)
 

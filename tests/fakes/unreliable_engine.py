@@ -97,7 +97,8 @@ class DecoderNode(Node):
                 encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
                 self.scheduler.set_encoders(encoders)
             case ("encoded", key, _):
-                self.hidden.add(key)
+                if self.scheduler.encodes.expects(key):
+                    self.hidden.add(key)
                 self.scheduler.encoded(key)
             case ("withdrawn", key, sender):
                 self.scheduler.withdrawn([key], sender)
@@ -115,7 +116,7 @@ class DecoderNode(Node):
         for key, encoder in scheduler.encodes.pop_withdrawals():
             self.send(encoder, ("withdraw", key, self.incarnation.name))
         if plan is not None:
-            self.hidden -= {write.key for write in plan.cross_writes}
+            assert self.hidden >= {write.key for write in plan.cross_writes}
             names = scheduler.batch.tokens[plan.slots, 0].tolist()
             if self.cluster.poisonous & set(names):
                 return self.cluster.kill(self.incarnation.name)

@@ -14,7 +14,6 @@ from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
 from antiphon.decoder import room
 from antiphon.decoder.rank_commands import RankError
-from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
 

@@ -67,4 +67,4 @@ def check_same_state(engine: RankedEngine) -> None:
         runner = thread.loaded.result().runner
         assert runner.slots.tokens.equal(leader.slots.tokens)
         assert (runner.tables.host == leader.tables.host).all()
-        assert len(runner.handoff) == len(leader.handoff)
+        assert list(runner.arena._rows) == list(leader.arena._rows)
