@@ -165,6 +165,8 @@ class DecoderReplica:
         ):
             # Not those that come twice or too late: there is no room for them.
             states = self._received.popleft().only(self.scheduler.encodes.expects)
+            if not states.keys:
+                continue
             try:
                 self.runner.arena.put(states)
             except Exception as error:
