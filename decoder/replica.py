@@ -172,7 +172,7 @@ class DecoderReplica:
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
-                if states.keys and not self._alone:
+                if not self._alone:
                     share_states(states, self.runner, self._followers)
                 for key in states.keys:
                     self.scheduler.encoded(key)
