@@ -89,8 +89,6 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
-    width: int
-    dtype: str
 
 
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
@@ -138,8 +136,8 @@ def _to_wire(command: RankCommand) -> Any:
     match command:
         case Launch(plan, refused):
             return _launch(plan, refused)
-        case PutStates(keys, lengths, width, dtype):
-            return _PutStates(keys, lengths, width, dtype)
+        case PutStates(keys, lengths):
+            return _PutStates(keys, lengths)
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -216,7 +214,7 @@ def _from_wire(wire: _Launch | _PutStates | _DropStates) -> RankCommand:
         case _Launch():
             return Launch(_plan_of(wire), wire.refused)
         case _PutStates():
-            return PutStates(wire.keys, wire.lengths, wire.width, wire.dtype)
+            return PutStates(wire.keys, wire.lengths)
         case _DropStates():
             return DropStates(wire.keys)
 

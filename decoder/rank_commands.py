@@ -22,14 +22,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class PutStates:
-    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, `width`]: they go from
-    device to device, and into the arena. `dtype`: as torch calls it, such as "bfloat16".
-    """
+    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they go from
+    device to device, and into the arena."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
-    width: int
-    dtype: str
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,15 @@ from antiphon.kv.handoff import HiddenStates
 
 @torch.inference_mode()
 def share_states(states: HiddenStates, runner: DecoderRunner, followers: Followers) -> None:
-    """On the leader, whose arena has `states`: the current stream waits for them."""
-    packed = states.packed.to(runner.device).contiguous()
-    dtype = str(packed.dtype).removeprefix("torch.")
-    followers(PutStates(states.keys, states.lengths, packed.shape[1], dtype))
+    """On the leader, whose arena has `states`: so the current stream waits for them."""
+    packed = states.packed.to(runner.device, runner.arena.states.dtype).contiguous()
+    followers(PutStates(states.keys, states.lengths))
     runner.ranks.broadcast(packed)
 
 
 @torch.inference_mode()
 def receive_states(command: PutStates, runner: DecoderRunner) -> None:
     """On every other rank: puts them into its arena."""
-    shape, dtype = (sum(command.lengths), command.width), getattr(torch, command.dtype)
-    packed = torch.empty(shape, dtype=dtype, device=runner.device)
+    packed = runner.arena.states.new_empty(sum(command.lengths), runner.arena.states.shape[1])
     runner.ranks.broadcast(packed)
     runner.arena.put(HiddenStates(command.keys, command.lengths, packed))

@@ -54,20 +54,6 @@ def num_pages(
     return pages
 
 
-def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
-    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs. In any case all inputs of one request."""
-    longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
-    wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
-    return max(wanted, longest_request)
-
-
-def make_arena(model: ModelConfig, config: EngineConfig, target: Target) -> StateArena:
-    """Of a decoder; each rank has one."""
-    width = (model.encoder or model.decoder).hidden_size
-    return StateArena(arena_tokens(model, config.scheduler), width, target.dtype, target.device)
-
-
 def _elsewhere(pages: int, own: int) -> str:
     return f" (on another rank: {pages} pages)" if pages < own else ""
 
@@ -78,6 +64,21 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
         return half.num_layers, half.num_kv_heads
     heads = part.shard.heads(half.num_heads, half.num_kv_heads)
     return len(part.layers), heads.kv.count
+
+
+def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
+    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
+    inputs. In any case all inputs of one request."""
+    longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
+    wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
+    return max(wanted, longest_request)
+
+
+def make_arena(model: ModelConfig, options: SchedulerOptions, target: Target) -> StateArena:
+    """Where a decoder keeps hidden states."""
+    half = model.encoder or model.decoder
+    tokens = arena_tokens(model, options)
+    return StateArena(tokens, half.hidden_size, target.dtype, target.device)
 
 
 def make_pool(

@@ -43,7 +43,6 @@ from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import pages_for
-from antiphon.kv.pool import KVPool
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
@@ -90,8 +89,9 @@ class DecoderRunner:
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
-        self.arena = make_arena(model, config, self.target)
-        self.pool = self._make_pool()
+        self.arena = make_arena(model, config.scheduler, self.target)
+        kv_dtype = self.causal.spec.kv_dtype
+        self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
         self.tables = self._make_tables()
@@ -139,10 +139,6 @@ class DecoderRunner:
         return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
 
     # ------------------------------------------------------------------ construction
-
-    def _make_pool(self) -> KVPool:
-        model, dtype = self.model_config, self.causal.spec.kv_dtype
-        return make_pool(model, self.config, self.target, dtype, self.part, self.ranks)
 
     def _make_slots(self) -> Slots:
         half = self.model_config.decoder

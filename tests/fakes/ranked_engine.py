@@ -106,12 +106,12 @@ class RankedEngine(PlainEngine):
             follower.inbox.put([memoryview(frame) for frame in frames])
 
     def close(self) -> None:
-        """Ends all threads; raises what a follower raised."""
+        """Ends all threads; raises what a follower raised, the cause before its consequences."""
         for follower in self.followers:
             follower.close()
-        for follower in self.followers:
-            if follower.error is not None:
-                raise follower.error
+        errors = [follower.error for follower in self.followers if follower.error is not None]
+        for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
+            raise error
 
     def __enter__(self) -> "RankedEngine":
         return self
