@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
@@ -38,6 +39,8 @@ from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports import transport_to
+from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
@@ -55,6 +58,11 @@ class _Launched:
     jobs: list[EncodeJob]
     encoded: Encoded
     done: torch.cuda.Event | None
+
+    @property
+    def decoders(self) -> list[str]:
+        """The names of those that want some of it."""
+        return list(dict.fromkeys(job.decoder for job in self.jobs))
 
 
 class EncoderWorker(Worker[EncoderMessage]):
@@ -82,6 +90,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
         self._followers: list[Sender] = []
+        self._transports: dict[str, Transport] = {}  # by decoder
         self.runner = EncoderRunner(model, config, ranks, self._command)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
@@ -193,7 +202,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
         self._in_flight.append(launched := _Launched(jobs, encoded, done))
-        self._send_hidden(launched, in_this_process=True)
+        self._send_hidden(launched)
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -208,18 +217,24 @@ class EncoderWorker(Worker[EncoderMessage]):
             self._launch([job], [array])
 
     def _finish(self, launched: _Launched) -> None:
-        """Waits for a batch and sends it to other processes. Raises the device's error, which ends
-        the worker."""
+        """Waits for a batch, and sends what could not be sent before. Raises the device's error,
+        which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        self._send_hidden(launched, in_this_process=False)
+        for decoder in launched.decoders:
+            self._transports[decoder].computed()
 
-    def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
-        """Sends the hidden states to the decoders in this process, or to the other ones."""
-        for decoder in {job.decoder for job in launched.jobs}:
-            peer = self._links.peer(decoder)
-            if (peer is not None and peer.in_this_process) == in_this_process:
-                self._answer(decoder, self._hidden_for(decoder, launched))
+    def _send_hidden(self, launched: _Launched) -> None:
+        """Sends the hidden states of a batch to their decoders, now or when they are computed."""
+        for decoder in launched.decoders:
+            if decoder not in self._transports:
+                self._transports[decoder] = self._transport_to(decoder)
+            self._transports[decoder].queued(self._hidden_for(decoder, launched))
+
+    def _transport_to(self, decoder: str) -> Transport:
+        peer = self._links.peer(decoder)
+        in_this_process = peer is not None and peer.in_this_process
+        return transport_to(in_this_process, partial(self._answer, decoder), self.device)
 
     def _answer(self, decoder: str, message: Answer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
