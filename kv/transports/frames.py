@@ -42,5 +42,5 @@ class Frames(Transport):
     def computed(self) -> None:
         states, copied = self._staged.popleft()
         if copied is not None:
-            copied.synchronize()  # mostly over: the copy is short, and began when they were computed
+            copied.synchronize()  # mostly over by now
         self._send(states)
