@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.address import Address
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
@@ -28,13 +29,16 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.rank_channel import RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.rank_commands import RankCommand
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import (
     Finished,
@@ -60,13 +64,18 @@ class DecoderWorker(Worker[DecoderMessage]):
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
+        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises.
+        `ranks`: of a replica of several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
         self._links = Links()
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
-        self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
+        self._followers: RankSenders | None = None
+        self.replica = DecoderReplica(
+            model, config, self._encode, self._withdraw, timestamps, ranks, self._command
+        )
 
     @property
     def info(self) -> dict[str, Any]:
@@ -96,9 +105,14 @@ class DecoderWorker(Worker[DecoderMessage]):
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""
         return sketch(self.replica.scheduler.pages.keys)
 
-    def connect(self, links: Links) -> None:
-        """Starts the loop. `links`: encoders by the names in requests, and frontends."""
+    def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
+        """Starts the loop. `links`: encoders by the names in requests, and frontends. `followers`:
+        where the other ranks of the replica receive."""
         self._links = links
+        ranks = self.replica.runner.ranks
+        assert len(followers) == ranks.parallel.num_ranks - 1
+        if followers:
+            self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
         if encoders := self._encoders_here:
             self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
@@ -108,6 +122,10 @@ class DecoderWorker(Worker[DecoderMessage]):
         """Names of encoders in this process. If there are any, others are not asked: hidden states
         would leave the device."""
         return [name for name in self._links.here if name.startswith("encoder")]
+
+    def _command(self, command: RankCommand) -> None:
+        assert self._followers is not None
+        self._followers(command)
 
     # ------------------------------------------------------------------ loop
 

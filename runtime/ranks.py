@@ -1,10 +1,20 @@
 """Where a process stands among those that compute one replica of a half."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
+
+from antiphon.config.errors import AntiphonError
 from antiphon.config.parallel import Parallel
 from antiphon.runtime.groups import Alone, Group
+from antiphon.runtime.pausable import Pausable
+
+
+class RankError(AntiphonError):
+    """A rank of a replica cannot go on, or not as the others do. Ends the replica."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,47 @@ class Ranks:
     def is_alone(self) -> bool:
         return self.parallel.num_ranks == 1
 
+    # ------------------------------------------------------------------ among all ranks
+
     def barrier(self) -> None:
         """Returns once every rank of the replica is here. The host waits."""
         self.tensor.barrier()
         self.stages.barrier()  # whoever is here has met all of its own stage
+
+    def minimum(self, value: int, device: torch.device) -> int:
+        """The smallest `value` of all ranks. `device`: where their groups exchange tensors."""
+        if self.is_alone:
+            return value
+        of_stage = self.tensor.all_gather(torch.tensor([value], device=device)).amin(0)
+        return int(self.stages.all_gather(of_stage).min())
+
+    def broadcast(self, x: torch.Tensor) -> None:
+        """Overwrites `x` on every rank with the leader's."""
+        if self.tensor.rank == 0:  # the leader's column of stages
+            self.stages.broadcast(x, self.parallel.stage_of(self.leader))
+        self.tensor.broadcast(x, 0)
+
+    # ------------------------------------------------------------------ without the others
+
+    def pausable(self) -> Self:
+        """The same, for `paused`."""
+        if self.is_alone:
+            return self
+        return replace(self, tensor=Pausable(self.tensor), stages=Pausable(self.stages))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is exchanged and nobody waits: each rank computes at its own pace, with
+        numbers that mean nothing. Of what `pausable` returned."""
+        groups = [group for group in (self.tensor, self.stages) if isinstance(group, Pausable)]
+        assert groups or self.is_alone
+        for group in groups:
+            group.paused = True
+        try:
+            yield
+        finally:
+            for group in groups:
+                group.paused = False
 
     def close(self) -> None:
         """Ends the groups on this rank. Calls of other ranks that wait for it then raise."""
