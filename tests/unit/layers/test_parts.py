@@ -83,9 +83,8 @@ def test_a_share_is_the_slice_of_the_whole(checkpoints: Any) -> None:
 
 def test_a_later_stage_has_neither_embedding_nor_the_first_layers(checkpoints: Any) -> None:
     folder, _ = checkpoints("bart")
-    first, last = (
-        Loaded(folder, part).model for part in parts_of(folder, ThreadGroup.make(1)[0], 2)
-    )
+    group = ThreadGroup.make(1)[0]
+    first, last = (Loaded(folder, part).model for part in parts_of(folder, group, 2))
     assert (len(first.layers), len(last.layers)) == (2, 1)
     assert first.lm_head is None
     assert last.embedding is None
@@ -109,7 +108,7 @@ def test_a_layer_more_than_configured_is_still_refused(checkpoints: Any, tmp_pat
     save_file({**tensors, extra: torch.zeros(72)}, tmp_path / "model.safetensors")
     group = ThreadGroup.make(1)[0]
     for part in parts_of(tmp_path, group, 2):
-        with pytest.raises(CheckpointError, match="a layer more than config.json says"):
+        with pytest.raises(CheckpointError, match="a layer more than config"):
             Loaded(tmp_path, part)
 
 
