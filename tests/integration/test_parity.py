@@ -201,7 +201,8 @@ class ShapesOnly:
     def __contains__(self, name: object) -> bool:
         return name in self.shapes
 
-    def read(self, name: str, shape: torch.Size) -> torch.Tensor:
+    def read(self, name: str, spans: Spans) -> torch.Tensor:
+        shape = torch.Size(span.total for span in spans)
         assert self.shapes[name] == shape, name
         self.read_names.add(name)
         return torch.empty(shape, device="meta")
@@ -216,7 +217,8 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
     from antiphon.encoder.models import build as build_encoder
     from antiphon.families.halves import HeadTensors
     from antiphon.families.registry import families
-    from antiphon.layers.weights import load_weights
+    from antiphon.layers.shard import Spans
+from antiphon.layers.weights import load_weights
 
     width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
     config = WhisperConfig(
