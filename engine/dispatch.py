@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -14,6 +15,7 @@ from antiphon.actors.messages import (
     InputGone,
     Message,
     NeedInput,
+    StillOpen,
     Stop,
     Submit,
 )
@@ -35,8 +37,9 @@ AHEAD_BYTES = 256 << 20
 class Dispatcher:
     """The requests of one turn of the event loop go in one message to each decoder.
 
-    An input goes ahead to the encoder on its request's route, which need not ask for it then.
-    `workers` is None while the engine does not run; nothing is sent then.
+    An input goes ahead to the encoder on its request's route. The decoder, which learns which one
+    has it, mostly has it encoded there; another encoder asks for it. `workers` is None while the
+    engine does not run; nothing is sent then.
     """
 
     def __init__(self, frontend: str, not_sent: NotSent) -> None:
@@ -57,7 +60,7 @@ class Dispatcher:
         for media in inputs:
             self.inputs.use(media.key, media.payload, request.id.number)
         try:
-            self._send_ahead(route.encoder, inputs)
+            request.encoder = self._send_ahead(route.encoder, inputs)
         except Exception as error:
             return self._not_sent(request, error)
         self._outbox.setdefault(route.decoder, []).append(request)
@@ -65,13 +68,19 @@ class Dispatcher:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> None:
-        """Not to a second encoder: content is encoded once, mostly where it was sent first."""
+    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> str:
+        """Not to a second encoder: content is encoded once, mostly where it was sent first.
+
+        Returns the encoder that most of the inputs were sent to, now or before; "" if none was.
+        """
+        holders: Counter[str] = Counter()
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
-            if not is_full and not self.inputs.was_sent(media.key):
+            if not is_full and not self.inputs.sent_to(media.key):
                 with suppress(PeerGone):  # the one that is asked for the work will ask for it
                     self._send_input(encoder, media.key, media.payload)
+            holders.update(self.inputs.sent_to(media.key))
+        return max(holders, key=holders.__getitem__, default="")
 
     def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
         self._send(encoder, Input(self.frontend, key, array))
@@ -80,26 +89,48 @@ class Dispatcher:
     def cancel(self, route: Route, request: Request) -> None:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
+            self.call_off(route, request)
+            self.release(request, encoded=False)
+
+    def call_off(self, route: Route, request: Request) -> None:
+        """As `cancel`, of an attempt: its inputs are needed for the next one."""
+        if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
             self._reaches(route.decoder, Cancel(request.id))
-            self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
             self._reaches(route.decoder, Stop(request.id))
 
+    def ask(self, numbers: Mapping[str, list[int]]) -> None:
+        """Asks decoders whether they have these requests, of which nothing was heard. What answers
+        it may need this frontend's address, which may have been lost as well."""
+        if self.workers is not None and numbers:
+            self.workers.introduce()
+            for decoder, of_decoder in numbers.items():
+                self._reaches(decoder, StillOpen(self.frontend, of_decoder))
+
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder
         that did so has let them go; others that they were sent to have not."""
+        let_go = encoded and self._has_one_encoder
         gone: dict[str, list[str]] = {}
         for media in request.inputs:
             holders = self.inputs.release(media.key, request.id.number)
-            for encoder in holders if not encoded or len(holders) > 1 else ():
+            for encoder in holders if not let_go or len(holders) > 1 else ():
                 gone.setdefault(encoder, []).append(media.key)
         if self.workers is not None:
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
+
+    @property
+    def _has_one_encoder(self) -> bool:
+        """True if a decoder has no choice of encoders: what was encoded was so where it was
+        sent."""
+        if self.workers is None or self.workers.colocated:
+            return True
+        return sum(member.role == "encoder" for member in self.workers.members) <= 1
 
     def _flush(self) -> None:
         self._flush_scheduled = False

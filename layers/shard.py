@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from antiphon.runtime.groups import Alone, Group
+from antiphon.runtime.ranks import Ranks
 
 FEATURES_MULTIPLE = 16  # float8 products need it
 ROWS_MULTIPLE = 8  # of the matrix that makes logits: cuBLAS has no fast product for odd numbers
@@ -99,7 +100,11 @@ class Shard:
 
     def vocabulary(self, total: int) -> Span:
         """Of the vocabulary's words: multiples of eight, but for the last ones."""
-        return Span.share(total, self.rank, self.size, ROWS_MULTIPLE)
+        return self.vocabulary_of(self.rank, total)
+
+    def vocabulary_of(self, rank: int, total: int) -> Span:
+        """As `vocabulary`, of another rank."""
+        return Span.share(total, rank, self.size, ROWS_MULTIPLE)
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,13 @@ class Part:
     @classmethod
     def whole(cls, num_layers: int) -> Self:
         return cls(range(num_layers), num_layers)
+
+    @classmethod
+    def of(cls, ranks: Ranks, num_layers: int) -> Self:
+        """The part of rank `ranks.rank`. Where layers do not divide, the first stages have one
+        more: the last one also computes logits. `ranks.stages.size` is at most `num_layers`."""
+        own = Span.share(num_layers, ranks.stages.rank, ranks.stages.size)
+        return cls(range(own.first, own.end), num_layers, Shard(ranks.tensor))
 
     @property
     def is_first(self) -> bool:

@@ -29,8 +29,8 @@ class Residency:
         return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
 
     def enter(self, request: Request, lane: int = 0) -> tuple[Admission, CrossWrite | None]:
-        """Admits `request`, which fits, to `lane`. Returns also its cross KV if it has any that is not cached:
-        the step that runs the request must write it."""
+        """Admits `request`, which fits, to `lane`. Returns also its cross KV if it has any that is
+        not cached: the step that runs the request must write it."""
         cross_pages, write = self._cross_pages(request.cross)
         self_pages = self.pages.allocate(pages_for(request.length, self.batch.page_size))
         assert self_pages is not None
@@ -49,9 +49,9 @@ class Residency:
         return pages, CrossWrite(media.key, media.num_tokens, pages)
 
     def fork(self, parent: Request, child: Request) -> bool:
-        """Gives `child` a slot in the lane of `parent`, and the pages that `parent`, which runs, has filled with the same
-        tokens; the last one, if it is not full, as a copy. False, and nothing done, if there is
-        nothing to share or no room."""
+        """Gives `child` a slot in the lane of `parent`, which runs, and the pages that `parent` has
+        filled with the same tokens; the last one, if it is not full, as a copy. False, and nothing
+        done, if there is nothing to share or no room."""
         token_ids, cross = child.token_ids, child.cross
         if self.batch.full or child.inputs != parent.inputs:
             return False

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from antiphon.config.errors import describe
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
@@ -89,7 +90,7 @@ class Scheduler:
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
-            why = f"cannot be served: {type(error).__name__}: {error}"
+            why = f"cannot be served: {describe(error)}"
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
@@ -122,7 +123,7 @@ class Scheduler:
             self.counters["forks"] += 1
 
     def cancel(self, request_id: RequestId) -> None:
-        """Ends a request as CANCELLED; one that has ended already is left as it is."""
+        """Ends a request as CANCELLED; one that has ended is left as it is."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
 
@@ -138,7 +139,7 @@ class Scheduler:
                 self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
-    def load(self) -> dict[str, float]:
+    def load(self) -> dict[str, int]:
         """For heartbeats: the counters that a router reads, beside others."""
         return {
             "tokens": self._open_tokens,
@@ -155,7 +156,7 @@ class Scheduler:
         return self.intake.next_encodes()
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        """The hidden states of `key` are in the arena. Requests that need no others are
         ready. Changes nothing for states that come twice or late, whoever sent them."""
         self.intake.encoded(key)
 
@@ -186,8 +187,8 @@ class Scheduler:
     def set_encoders(self, epochs: Mapping[str, int]) -> None:
         """The encoders that take work now, and the epoch of each; any without this call.
 
-        Work of those that are gone or were restarted is lost: who waits for it asks again. A
-        request whose encoder is not among them uses another one, and waits while there is none.
+        Work of those that are gone or were restarted is lost: who waits for it asks again.
+        Requests wait while there is none.
         """
         for request in self.intake.set_encoders(epochs):
             error = "given up: the encoders that worked on its input alone died, twice"

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.actors.messages import Cancel, Input, InputGone, Message, NeedInput, Stop, Submit
+from antiphon.actors.messages import (
+    Cancel,
+    Input,
+    InputGone,
+    Member,
+    Message,
+    NeedInput,
+    Stop,
+    Submit,
+)
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine import dispatch
@@ -23,7 +32,10 @@ ROUTE = Route("encoder-0", "decoder-0")
 class Sent:
     """Stands for `Workers`: keeps what was sent. `fails`: messages that cannot travel."""
 
+    colocated = False
+
     def __init__(self) -> None:
+        self.members: list[Member] = []
         self.messages: list[tuple[str, Message]] = []
         self.fails: Callable[[Message], bool] = lambda message: False
 
@@ -217,3 +229,28 @@ async def test_a_cancelled_request_is_sent_before_the_word_that_ends_it(
     assert sent.kinds == ["Input", "Submit", "Cancel", "InputGone"]
     dispatcher.stop(ROUTE, each)
     assert sent.take() == [("decoder-0", Stop(each.id))]
+
+
+@in_loop
+async def test_a_decoder_learns_which_encoder_has_the_input(
+    dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher.submit(ROUTE, first := request(0), [sound()])
+    dispatcher.submit(Route("encoder-1", "decoder-1"), second := request(1), [sound()])
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 0)
+    dispatcher.submit(ROUTE, third := request(2, "other"), [sound("other")])
+    await asyncio.sleep(0)
+    assert [each.encoder for each in (first, second, third)] == ["encoder-0", "encoder-0", ""]
+    assert sent.kinds == ["Input", "Submit", "Submit"]
+
+
+@in_loop
+async def test_where_decoders_choose_an_encoder_every_holder_hears_of_the_end(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    sent.members = [Member(f"encoder-{i}", "encoder", 1, None) for i in range(2)]
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    await asyncio.sleep(0)
+    sent.take()
+    dispatcher.release(each, encoded=True)  # maybe by the other one, which had it from elsewhere
+    assert sent.take() == [("encoder-0", InputGone("f", ("k",)))]
