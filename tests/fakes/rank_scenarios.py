@@ -1,4 +1,4 @@
-"""One course of requests for every family: mixed, staggered, cancelled, forked, preempted ones."""
+"""A course of requests for every kind of model: mixed, staggered, cancelled, forked, preempted."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,43 +12,43 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Finished, Request, RequestState
 
 OPTIONS: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 24, "kv_page_size": 4}
-PAGES = {"whisper": 46, "bart": 16, "t5": 16, "llama": 9}  # so few that some are preempted
+PAGES = {"audio": 46, "text": 16, "decoder": 9}  # by kind; so few that some are preempted
 CANCELLED, REFUSED = 3, 7  # numbers of requests
 
 
-def requests(engine: PlainEngine, family: str) -> Iterator[Request]:
+def requests(engine: PlainEngine, kind: str) -> Iterator[Request]:
     """One of each of `KINDS`, and one whose settings the device refuses."""
     rng = np.random.default_rng(3)
     for number, (params, rules) in enumerate(KINDS):
         length = int(rng.integers(6, 14))
-        prompt = _prompt(family, rng)
+        prompt = _prompt(kind, rng)
         if number == REFUSED:
             prompt[-1] = 10**6  # no such token
         yield engine.request(
-            _payload(engine, family, rng), prompt, length, rules, params=params,
+            _payload(engine, kind, rng), prompt, length, rules, params=params,
             seed=int(rng.integers(1000)),
         )  # fmt: skip
 
 
-def _payload(engine: PlainEngine, family: str, rng: np.random.Generator) -> np.ndarray | None:
-    if family == "llama":
+def _payload(engine: PlainEngine, kind: str, rng: np.random.Generator) -> np.ndarray | None:
+    if kind == "decoder":
         return None
-    if family == "whisper":
+    if kind == "audio":
         assert engine.model.audio is not None
         return rng.normal(size=int(engine.model.audio.window) // 2).astype(np.float32)
     return rng.integers(3, 60, int(rng.integers(2, 8))).astype(np.int32)
 
 
-def _prompt(family: str, rng: np.random.Generator) -> list[int]:
-    if family == "whisper":
+def _prompt(kind: str, rng: np.random.Generator) -> list[int]:
+    if kind == "audio":
         return [61, 63, 65, 66]
     return [2, *rng.integers(3, 60, int(rng.integers(0, 7))).tolist()]
 
 
-def play(engine: PlainEngine, family: str) -> dict[int, Finished]:
+def play(engine: PlainEngine, kind: str) -> dict[int, Finished]:
     """Runs all of them; the same steps on every engine."""
     scheduler = engine.replica.scheduler
-    for number, request in enumerate(requests(engine, family)):
+    for number, request in enumerate(requests(engine, kind)):
         engine.submit(request)
         for _ in range(number % 3):
             engine.step()
@@ -56,14 +56,14 @@ def play(engine: PlainEngine, family: str) -> dict[int, Finished]:
             engine.step()
             scheduler.cancel(request.id)
     engine.run()
-    _fork(engine, family)
+    _fork(engine, kind)
     return engine.finished
 
 
-def _fork(engine: PlainEngine, family: str) -> None:
+def _fork(engine: PlainEngine, kind: str) -> None:
     """A drawn sequence, and one that goes on from it with another seed."""
     rng = np.random.default_rng(4)
-    payload, prompt = _payload(engine, family, rng), _prompt(family, rng)
+    payload, prompt = _payload(engine, kind, rng), _prompt(kind, rng)
     params = SamplingParams(temperature=2.0, logprobs=2)
     parent, child = (
         engine.request(payload, prompt, 12, DecodingRules(), params=params, seed=seed)
