@@ -11,6 +11,7 @@ from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, te
 from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules
+from antiphon.layers.shard import Spans
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 REQUESTS = 64
@@ -217,8 +218,7 @@ def test_every_published_whisper_fits_its_tensors(size: str) -> None:
     from antiphon.encoder.models import build as build_encoder
     from antiphon.families.halves import HeadTensors
     from antiphon.families.registry import families
-    from antiphon.layers.shard import Spans
-from antiphon.layers.weights import load_weights
+    from antiphon.layers.weights import load_weights
 
     width, encoder_layers, decoder_layers, heads, mels, vocabulary = WHISPER_SIZES[size]
     config = WhisperConfig(
