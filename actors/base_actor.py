@@ -3,6 +3,7 @@
 Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
+import threading
 import time
 from abc import ABC, abstractmethod
 
@@ -23,6 +24,7 @@ class WorkerActor(ABC):
 
     def __init__(self) -> None:
         self.loops: list[Loop] = []
+        self._no_news = threading.Event()
 
     def listen(self) -> Address:
         """Starts receiving. Messages wait until `connect` starts the workers."""
@@ -45,6 +47,11 @@ class WorkerActor(ABC):
     def load_report(self) -> dict[str, float]:
         """What its heartbeats say of its load: "tokens" to encode or of open requests, and "open"
         out of "capacity" in the same unit. From any thread."""
+
+    @property
+    def news(self) -> threading.Event:
+        """Set when a heartbeat should go out at once."""
+        return self._no_news
 
     def held(self) -> bytes:
         """A sketch of the content keys that it holds. From any thread."""

@@ -1,5 +1,6 @@
 """The Ray actor that holds one decoder worker."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,10 @@ class DecoderActor(WorkerActor):
 
     def load_report(self) -> dict[str, float]:
         return self.decoder.load_report()
+
+    @property
+    def news(self) -> threading.Event:
+        return self.decoder.news
 
     def held(self) -> bytes:
         return self.decoder.held()

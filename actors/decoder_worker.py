@@ -1,6 +1,7 @@
 """The decoder worker: a loop over `DecoderReplica` that messages keep informed."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, assert_never
@@ -65,6 +66,9 @@ class DecoderWorker(Worker[DecoderMessage]):
         self.incarnation = incarnation
         self._links = Links()
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
+        self.news = threading.Event()  # set when a heartbeat should tell of it at once
+        self._told_frontends: set[str] = set()  # by the last heartbeat, or the next one
+        self._told_trial = 0
         self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
 
     @property
@@ -83,12 +87,14 @@ class DecoderWorker(Worker[DecoderMessage]):
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
         load = scheduler.load()
-        del load["tokens"]  # of the encoder; the counter of this name is of generated ones
+        for name in ("tokens", "frontends", "trial"):  # no counters: they have no sum
+            del load[name]
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in requests."""
         scheduler = self.replica.scheduler
+        self._told_frontends = {name.frontend for name in list(scheduler.requests)}
         return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
 
     def held(self) -> bytes:
@@ -108,6 +114,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Submit(requests):
                 for request in requests:
                     self._add(request)
+                self._tell_frontends(requests)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):
@@ -181,8 +188,18 @@ class DecoderWorker(Worker[DecoderMessage]):
             self._encode(overdue, again=True)
         for output in self.replica.step():
             self._send(output)
+        if (trial := self.replica.scheduler.intake.trials.mark) != self._told_trial:
+            self._told_trial = trial
+            self.news.set()
         if self._asked:  # now that all ends are sent
             self._answer_frontends()
+
+    def _tell_frontends(self, requests: list[Request]) -> None:
+        """Should this worker die, frontends must know that it had requests of several of them."""
+        new = {request.id.frontend for request in requests} - self._told_frontends
+        if new:
+            self._told_frontends = self._told_frontends | new
+            self.news.set()
 
     def _answer_frontends(self) -> None:
         asked, self._asked = self._asked, {}

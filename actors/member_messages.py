@@ -34,6 +34,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     held: bytes = b""
     draining: bool = False  # it ends soon, and takes no new requests
     ended: str = ""  # why its last incarnation that died did so
+    last_load: dict[str, float] = {}  # what that one's last heartbeat said
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):

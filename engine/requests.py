@@ -92,6 +92,7 @@ class OpenRequests:
                 member.draining,
                 member.load,
                 member.held,
+                member.last_load,
             )
             for member in members
         )

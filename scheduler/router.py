@@ -36,7 +36,7 @@ class WorkerState:
     requests. `load`: its counters, of which these are read here: "tokens", the encoder tokens of
     its open requests or of its queue; of a decoder "open", its open requests, and "capacity", how
     many of them can run; and "heartbeats", whose number tells a new report from an old one.
-    `held`: a sketch of the content keys that it holds.
+    `held`: a sketch of the content keys that it holds. `last_load`: of its last life that died.
     """
 
     name: str
@@ -46,6 +46,7 @@ class WorkerState:
     draining: bool = False
     load: Mapping[str, float] = field(default_factory=dict)
     held: bytes = b""
+    last_load: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def incarnation(self) -> Incarnation:
@@ -135,6 +136,11 @@ class Router:
     @property
     def states(self) -> list[WorkerState]:
         return [worker.state for worker in self._workers.values()]
+
+    def last_load(self, state: WorkerState) -> Mapping[str, float]:
+        """What the last heartbeat of a life that is over said, which was known as `state`."""
+        worker = self._workers.get(state.name)
+        return state.load if worker is None else worker.state.last_load
 
     def incarnation(self, name: str) -> Incarnation | None:
         """The present life of a worker; None while it has none."""

@@ -43,6 +43,10 @@ class Node:
     def send(self, receiver: str, message: Any) -> None:
         self.cluster.send(self.incarnation, receiver, message)
 
+    def load(self) -> dict[str, float]:
+        """What its heartbeats say."""
+        return {}
+
 
 class EncoderNode(Node):
     def __init__(self, cluster: Any, incarnation: Incarnation) -> None:
@@ -109,6 +113,9 @@ class DecoderNode(Node):
                 self.scheduler.input_gone(key, error, sender)
             case Withdrawn(keys, sender):
                 self.scheduler.withdrawn(keys, sender)
+
+    def load(self) -> dict[str, float]:
+        return dict(self.scheduler.load())
 
     def step(self) -> None:
         """As a replica's."""
