@@ -14,6 +14,7 @@ from antiphon.actors.messages import (
     EncodeJob,
     Input,
     InputGone,
+    Inputs,
     Members,
     NeedInput,
     NotOpen,
@@ -63,6 +64,9 @@ class EncoderNode(Node):
                     self.send(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self.jobs.receive(message)
+            case Inputs():
+                for each in message.unpacked():
+                    self.jobs.receive(each)
             case InputGone():
                 for job in self.jobs.gone(message):
                     gone = EncodeFailed(job.key, "gone", True, self.incarnation)

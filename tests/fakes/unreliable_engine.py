@@ -21,6 +21,7 @@ from played_workers import DecoderNode, EncoderNode
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.messages import (
     Input,
+    Inputs,
     Member,
     Members,
     Output,
@@ -113,7 +114,9 @@ class Cluster:
         else:
             return  # lost
         wire = self.wires.setdefault((sender, life), Wire(receive))
-        is_shared = isinstance(message, (Output, Input))  # with the sender, which goes on using it
+        is_shared = isinstance(
+            message, (Output, Input, Inputs)
+        )  # with the sender, which goes on using it
         wire.messages.append(copy.deepcopy(message) if is_shared else message)
 
     # ------------------------------------------------------------------ deaths
