@@ -102,6 +102,9 @@ class Announcer:
             members = await self.tell_workers()
         else:
             members = self._members()  # only their loads have changed
+            if _chooses_encoders(members):
+                for handle in self._workers():
+                    handle.update.remote(Members(members))
         message = Members(members)
         for frontend in self._frontends.values():
             with contextlib.suppress(PeerGone):  # it is found silent
@@ -120,6 +123,13 @@ class Announcer:
             if told:
                 await asyncio.wait(told, timeout=TOLD_SECONDS)
         return members
+
+
+def _chooses_encoders(members: list[Member]) -> bool:
+    """True if decoders choose among encoders, by their loads. A colocated one asks its own."""
+    encoders = [member for member in members if member.role == "encoder" and member.alive]
+    own = {member.address for member in members if member.role == "decoder"}
+    return len(encoders) > 1 and not any(member.address in own for member in encoders)
 
 
 def described(membership: Membership) -> list[Member]:

@@ -97,7 +97,7 @@ class Sender:
         self._socket.close()
 
 
-class _Inbox:
+class Inbox:
     """The socket of a receiver, and the messages in it."""
 
     def __init__(self, host: Host, decoder: Decoder[Any] | None = None) -> None:
@@ -166,7 +166,7 @@ class Receiver(Loop):
         decoder: Decoder[Any] | None = None,
     ) -> None:
         super().__init__()
-        self._inbox = _Inbox(host, decoder)
+        self._inbox = Inbox(host, decoder)
         self.address = self._inbox.address
         self._handle = handle
 
@@ -187,7 +187,7 @@ class AsyncReceiver:
     """
 
     def __init__(self, host: Host) -> None:
-        self._inbox = _Inbox(host)
+        self._inbox = Inbox(host)
         self.address = self._inbox.address
         self._descriptor = self._inbox.descriptor
         self._loop: asyncio.AbstractEventLoop | None = None

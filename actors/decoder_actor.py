@@ -1,9 +1,10 @@
 """The Ray actor that holds one decoder worker."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antiphon.actors.address import Address
 from antiphon.actors.base_actor import WorkerActor, claim_resources
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.links import Links
@@ -11,6 +12,7 @@ from antiphon.actors.messages import AnyPeer, Member, Members, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
@@ -22,10 +24,11 @@ class DecoderActor(WorkerActor):
         config: EngineConfig,
         timestamps: TimestampRules | None,
         gpu_share: float = 1.0,
+        ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Loads the decoder half. Returns its `info`; raises what `DecoderWorker` raises."""
         claim_resources(config, gpu_share)
-        return self._load_decoder(incarnation, model, config, timestamps)
+        return self._load_decoder(incarnation, model, config, timestamps, ranks)
 
     def _load_decoder(
         self,
@@ -33,19 +36,23 @@ class DecoderActor(WorkerActor):
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
+        ranks: Ranks | None = None,
     ) -> dict[str, Any]:
-        self.decoder = DecoderWorker(incarnation, model, config, timestamps)
+        self.decoder = DecoderWorker(incarnation, model, config, timestamps, ranks)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
 
-    def connect(self, members: list[Member]) -> None:
+    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
+        """`followers`: where the other ranks of its replica receive."""
         self.receive(Members(members))
-        self.start(self._host.node, {})
+        self.start(self._host.node, {}, followers)
 
-    def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
+    def start(
+        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
+    ) -> None:
         """Starts the worker. `node`: of this process. `frontends`: those in this process, by
         name."""
-        self.decoder.connect(Links(node, frontends))
+        self.decoder.connect(Links(node, frontends), followers)
 
     def receive(self, message: Message) -> None:
         self.decoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
@@ -55,7 +62,7 @@ class DecoderActor(WorkerActor):
 
     @property
     def news(self) -> threading.Event:
-        return self.decoder.news
+        return self.decoder.news.due
 
     def held(self) -> bytes:
         return self.decoder.held()

@@ -1,32 +1,44 @@
 """The Ray actor that holds one encoder worker."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from antiphon.actors.address import Address
 from antiphon.actors.base_actor import WorkerActor, claim_resources
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.links import Links
 from antiphon.actors.messages import Member, Members, Message
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
 class EncoderActor(WorkerActor):
     def load(
-        self, incarnation: Incarnation, model: ModelConfig, config: EngineConfig, gpu_share: float
+        self,
+        incarnation: Incarnation,
+        model: ModelConfig,
+        config: EngineConfig,
+        gpu_share: float,
+        ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Loads the encoder half. Returns its `info`; raises what `EncoderWorker` raises."""
         claim_resources(config, gpu_share)
-        self.encoder = EncoderWorker(incarnation, model, config)
+        self.encoder = EncoderWorker(incarnation, model, config, ranks)
         self.loops = [self.encoder]
         return {"encoder": self.encoder.info}
 
-    def connect(self, members: list[Member]) -> None:
+    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
+        """`followers`: where the other ranks of its replica receive."""
         self.encoder.send(Members(members))
-        self.encoder.connect(Links(self._host.node))
+        self.encoder.connect(Links(self._host.node), followers)
 
     def receive(self, message: Message) -> None:
         self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
 
     def load_report(self) -> dict[str, float]:
         return self.encoder.load_report()
+
+    def held(self) -> bytes:
+        return self.encoder.held()

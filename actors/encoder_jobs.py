@@ -1,8 +1,9 @@
 """What an encoder worker has to encode: jobs from decoders, and their inputs from frontends.
 
 A job and its input come from different processes, in any order. A job waits until its input is
-here; when it does not come soon, the worker asks for it. A decoder that hears nothing of a job asks
-for it once more: the worker takes it if it has it not, and else goes on with the one that it has.
+here. The worker asks for one that was sent to another encoder, or that does not come soon. A
+decoder that hears nothing of a job asks for it once more: the worker takes it if it has it not, and
+else goes on with the one that it has.
 """
 
 import math
@@ -141,7 +142,8 @@ class EncoderJobs:
             elif (lacking := self._lacking.get(job.key)) is not None:
                 lacking.add(job)
             else:
-                self._lacking[job.key] = lacking = _Lacking(now + ASK_SECONDS)
+                patience = ASK_SECONDS if job.sent_ahead else 0.0
+                self._lacking[job.key] = lacking = _Lacking(now + patience)
                 lacking.add(job)
 
     def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
@@ -182,6 +184,11 @@ class EncoderJobs:
             if key in self._held and key not in self.ready:
                 self._drop(key)
         return tuple(key for key in keys if (decoder, key) not in self._begun)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the inputs that are here. From any thread."""
+        return list(self._held)
 
     # ------------------------------------------------------------------ inputs
 

@@ -4,7 +4,8 @@ Each process has one inbox, and each worker one `handle(message)`, which tells m
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
 message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
 `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; the messages about members have
-a file of their own, which needs no torch.
+a file of their own, which needs no torch. `EncodeBatch`, from the leader of an encoder replica to
+its other ranks, is defined in `antiphon.encoder.rank_commands`.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -19,6 +20,7 @@ from antiphon.actors.member_messages import Detach as Detach
 from antiphon.actors.member_messages import Heartbeat as Heartbeat
 from antiphon.actors.member_messages import Member as Member
 from antiphon.actors.member_messages import Members as Members
+from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
@@ -118,13 +120,15 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
-    states. `frontends`: names of those that hold the input; at least one.
+    states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
+    has sent it to this encoder, where it may not have arrived yet.
     """
 
     key: str
     num_tokens: int
     decoder: str
     frontends: tuple[str, ...]
+    sent_ahead: bool = True
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -190,7 +194,7 @@ LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
 FrontendMessage = Output | NotOpen | NeedInput | Members
-Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat
+Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | EncodeBatch
 
 Sent = TypeVar("Sent", contravariant=True)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -39,8 +40,9 @@ class Dispatcher:
     """The requests of one turn of the event loop go in one message to each decoder, and short
     inputs in one to each encoder: a message of its own costs more than sending its content.
 
-    An input goes ahead to the encoder on its request's route, which need not ask for it then.
-    `workers` is None while the engine does not run; nothing is sent then.
+    An input goes ahead to the encoder on its request's route. The decoder, which learns which one
+    has it, mostly has it encoded there; another encoder asks for it. `workers` is None while the
+    engine does not run; nothing is sent then.
     """
 
     def __init__(self, frontend: str, not_sent: NotSent) -> None:
@@ -62,7 +64,7 @@ class Dispatcher:
         for media in inputs:
             self.inputs.use(media.key, media.payload, request.id.number)
         try:
-            self._send_ahead(route.encoder, inputs)
+            request.encoder = self._send_ahead(route.encoder, inputs)
         except Exception as error:
             return self._not_sent(request, error)
         self._outbox.setdefault(route.decoder, []).append(request)
@@ -70,16 +72,24 @@ class Dispatcher:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> None:
-        """Not to a second encoder: content is encoded once, mostly where it was sent first."""
+    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> str:
+        """Not to a second encoder: content is encoded once, mostly where it was sent first.
+
+        Returns the encoder that most of the inputs were sent to, now or before; "" if none was.
+        """
+        holders: Counter[str] = Counter()
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
-            if is_full or self.inputs.was_sent(media.key):
-                continue
-            if _is_short(media.payload):
-                self._short.setdefault((encoder, media.payload.dtype.str), []).append(media)
-                self.inputs.note_sent(media.key, encoder)
-                continue
+            if not is_full and not self.inputs.sent_to(media.key):
+                self._send_one_ahead(encoder, media)
+            holders.update(self.inputs.sent_to(media.key))
+        return max(holders, key=holders.__getitem__, default="")
+
+    def _send_one_ahead(self, encoder: str, media: EncoderInput) -> None:
+        if _is_short(media.payload):
+            self._short.setdefault((encoder, media.payload.dtype.str), []).append(media)
+            self.inputs.note_sent(media.key, encoder)
+        else:
             with suppress(PeerGone):  # the one that is asked for the work will ask for it
                 self._send_input(encoder, media.key, media.payload)
 
@@ -115,15 +125,24 @@ class Dispatcher:
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder
         that did so has let them go; others that they were sent to have not."""
+        let_go = encoded and self._has_one_encoder
         gone: dict[str, list[str]] = {}
         for media in request.inputs:
             holders = self.inputs.release(media.key, request.id.number)
-            for encoder in holders if not encoded or len(holders) > 1 else ():
+            for encoder in holders if not let_go or len(holders) > 1 else ():
                 gone.setdefault(encoder, []).append(media.key)
         if self.workers is not None and gone:
             self._flush()  # an input must arrive before the word that it is gone
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
+
+    @property
+    def _has_one_encoder(self) -> bool:
+        """True if a decoder has no choice of encoders: what was encoded was so where it was
+        sent."""
+        if self.workers is None or self.workers.colocated:
+            return True
+        return sum(member.role == "encoder" for member in self.workers.members) <= 1
 
     def _flush(self) -> None:
         self._flush_scheduled = False

@@ -17,9 +17,10 @@ from antiphon.config.errors import RequestError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.open_request import OpenRequest
 from antiphon.scheduler.request import Incarnation, Request, RequestId, Trial
-from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.router import Router
 from antiphon.scheduler.suspects import Suspects
 from antiphon.scheduler.trials import trial_mark
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,6 @@ class Flights:
             return self._wait(opened)
         opened.route, opened.worker = route, self.router.incarnation(route.decoder)
         opened.sent_at = time.time()
-        request.encoder = route.encoder
         if self._suspects.is_suspect(opened):
             request.streams = True  # its first token ends its trial
             is_strict = self._suspects.is_strict(opened)

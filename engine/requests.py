@@ -43,7 +43,8 @@ from antiphon.scheduler.request import (
     RequestState,
     StepOutput,
 )
-from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.router import Router
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -83,19 +84,7 @@ class OpenRequests:
 
     def set_members(self, members: Iterable[Member]) -> None:
         """All workers of the engine, as its supervisor says."""
-        self.flights.set_workers(
-            WorkerState(
-                member.name,
-                member.role,  # type: ignore[arg-type]
-                member.epoch,
-                member.alive,
-                member.draining,
-                member.load,
-                member.held,
-                member.last_load,
-            )
-            for member in members
-        )
+        self.flights.set_workers(member.worker for member in members)
 
     # ------------------------------------------------------------------ to a worker
 

@@ -101,7 +101,7 @@ class Intake:
         if len(self._ready) or len(self._preempted):
             return False
         waiting = self._waiting.first()
-        return waiting is None or not self.encodes.allows(self._uncached(waiting), waiting.encoder)
+        return waiting is None or not self.encodes.allows(self._uncached(waiting))
 
     def _enqueue(self, request: Request, state: RequestState) -> None:
         request.move(state)
@@ -117,11 +117,12 @@ class Intake:
         commands: list[EncodeCommand] = []
         while request := self._waiting.first():
             inputs = self._uncached(request)
-            if not self.encodes.allows(inputs, request.encoder):
+            if not self.encodes.allows(inputs):
                 break
             self._waiting.take(request)
             new = {media.key: media for media in inputs if media.key not in self.encodes}
-            commands += [self.encodes.ask(media, request.encoder) for media in new.values()]
+            asked = [self.encodes.ask(media, request.encoder) for media in new.values()]
+            commands += [command for command in asked if command is not None]
             self._counters["cross_cache_hits"] += len(request.inputs) - len(new)
             arrived = [self.encodes.join(request, media) for media in inputs]
             if all(arrived):
@@ -142,7 +143,7 @@ class Intake:
         return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        """The hidden states of `key` are in the arena. Requests that need no others are
         ready."""
         for request in self.encodes.arrive(key):
             if request.state is RequestState.ENCODING and self._has_inputs(request):

@@ -159,7 +159,7 @@ class Request:
     readouts: tuple[Readout, ...] = ()
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
-    encoder: str = ""  # name of the encoder worker; set by the router
+    encoder: str = ""  # name of the one that its inputs were sent to; the decoder may ask another
     caller: int = 0  # one of its frontend's; callers share a decoder fairly
     trial: Trial = Trial.NONE
     attempt: int = 0  # how often it was sent before, each time under another id

@@ -1,104 +1,26 @@
-"""Chooses an encoder worker and a decoder replica for each request.
+"""Chooses a decoder replica for each request, and the encoder that its inputs are sent to ahead.
 
-A worker's load is in encoder tokens: what it reported last, with what this frontend has sent to it
-and seen end since. So several frontends share workers without talking to each other. Between two
-reports the estimate misses what the others send, and what was on its way when a report was made.
+Which encoder does the work is the decoder's choice, when it asks for it (`EncoderPool`): it mostly
+falls on the one that has the input. Several frontends share workers without talking to each other,
+by the loads that workers report.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from antiphon.scheduler.request import Incarnation
-from antiphon.scheduler.sketch import fingerprint, fingerprints
+from antiphon.scheduler.sketch import fingerprint
+from antiphon.scheduler.worker_load import Role, WorkerLoad, WorkerState
 
 REMEMBERED_MEDIA = 65_536
-UNKNOWN_EPOCH = -1  # of workers of which no supervisor told yet
-LOAD = "tokens"  # the entry of a report that a router reads
-
-Role = Literal["encoder", "decoder"]
 
 
 class Route(NamedTuple):
-    """Names of the workers that a request goes through."""
+    """Names of workers: `decoder` gets the request, `encoder` its inputs, ahead of need."""
 
     encoder: str
     decoder: str
-
-
-@dataclass(frozen=True)
-class WorkerState:
-    """A worker as its last report and the supervisor say.
-
-    `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters, of which these are read here: "tokens", the encoder tokens of
-    its open requests or of its queue; of a decoder "open", its open requests, and "capacity", how
-    many of them can run; and "heartbeats", whose number tells a new report from an old one.
-    `held`: a sketch of the content keys that it holds. `last_load`: of its last life that died.
-    """
-
-    name: str
-    role: Role
-    epoch: int = 0
-    alive: bool = True
-    draining: bool = False
-    load: Mapping[str, float] = field(default_factory=dict)
-    held: bytes = b""
-    last_load: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def incarnation(self) -> Incarnation:
-        return Incarnation(self.name, self.epoch)
-
-
-class _Worker:
-    """A worker as the router sees it."""
-
-    def __init__(self, state: WorkerState) -> None:
-        self.state = state
-        self._tokens = self._requests = 0  # sent, without those that ended, since the report
-        self.held = fingerprints(state.held)
-
-    def update(self, state: WorkerState) -> None:
-        if state.load != self.state.load:  # its count of heartbeats differs at least
-            self._tokens = self._requests = 0
-        if state.held != self.state.held:
-            self.held = fingerprints(state.held)
-        self.state = state
-
-    def add(self, num_tokens: int) -> None:
-        """A request is sent to it."""
-        self._tokens += num_tokens
-        self._requests += 1
-
-    def remove(self, num_tokens: int) -> None:
-        """A request that was sent to it has ended."""
-        self._tokens -= num_tokens
-        self._requests -= 1
-
-    @property
-    def has_reported(self) -> bool:
-        return LOAD in self.state.load
-
-    @property
-    def load(self) -> float:
-        return max(0.0, self.state.load.get(LOAD, 0.0) + self._tokens)
-
-    @property
-    def capacity(self) -> float:
-        return self.state.load.get("capacity", math.inf)
-
-    @property
-    def queue(self) -> float:
-        """How many requests would wait for others to end if one more came."""
-        open_requests = self.state.load.get("open", 0.0) + self._requests
-        return max(0.0, open_requests + 1 - self.capacity)
-
-    @property
-    def takes_requests(self) -> bool:
-        return self.state.alive and not self.state.draining
 
 
 class Router:
@@ -118,7 +40,7 @@ class Router:
         paired: bool = False,
     ) -> None:
         self.imbalance_tokens, self.paired = imbalance_tokens, paired
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, WorkerLoad] = {}
         self._last_decoder: OrderedDict[str, str] = OrderedDict()  # by media key
         self.update(workers)
 
@@ -128,7 +50,7 @@ class Router:
         for state in workers:
             worker = known.get(state.name)
             if worker is None or worker.state.epoch != state.epoch:
-                worker = _Worker(state)  # nothing of its last life is left
+                worker = WorkerLoad(state)  # nothing of its last life is left
             else:
                 worker.update(state)
             self._workers[state.name] = worker
@@ -187,7 +109,7 @@ class Router:
         if encoder is not None and not encoder.has_reported:
             encoder.remove(num_tokens)
 
-    def _takers(self, role: Role, only: str | None) -> list[_Worker]:
+    def _takers(self, role: Role, only: str | None) -> list[WorkerLoad]:
         return [
             worker
             for worker in self._workers.values()
@@ -196,7 +118,7 @@ class Router:
             and (only is None or worker.state.name == only)
         ]
 
-    def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
+    def _decoder_for(self, key: str, decoders: list[WorkerLoad]) -> WorkerLoad:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
         least = self._least(decoders)
         last, held = self._last_decoder.get(key), fingerprint(key)
@@ -210,12 +132,12 @@ class Router:
         return self._least(owners) if owners else least
 
     @staticmethod
-    def _least(workers: Iterable[_Worker]) -> _Worker:
+    def _least(workers: Iterable[WorkerLoad]) -> WorkerLoad:
         """The least loaded one of those that have a free slot, if any has."""
         return min(workers, key=lambda worker: (worker.queue > 0, worker.load))
 
     @staticmethod
-    def _partner(decoder: _Worker) -> str:
+    def _partner(decoder: WorkerLoad) -> str:
         return decoder.state.name.replace("decoder", "encoder", 1)
 
     def _remember(self, key: str, decoder: str) -> None:

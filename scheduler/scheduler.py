@@ -155,7 +155,7 @@ class Scheduler:
         return self.intake.next_encodes()
 
     def encoded(self, key: str) -> None:
-        """The hidden states of `key` are in the handoff buffer. Requests that need no others are
+        """The hidden states of `key` are in the arena. Requests that need no others are
         ready. Changes nothing for states that come twice or late, whoever sent them."""
         self.intake.encoded(key)
 
@@ -185,8 +185,8 @@ class Scheduler:
     def set_encoders(self, epochs: Mapping[str, int]) -> None:
         """The encoders that take work now, and the epoch of each; any without this call.
 
-        Work of those that are gone or were restarted is lost: who waits for it asks again. A
-        request whose encoder is not among them uses another one, and waits while there is none.
+        Work of those that are gone or were restarted is lost: who waits for it asks again.
+        Requests wait while there is none.
         """
         for request in self.intake.set_encoders(epochs):
             error = "given up: the encoders that worked on its input alone died, twice"

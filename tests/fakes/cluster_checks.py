@@ -65,7 +65,7 @@ def idle(cluster: Cluster) -> None:
             assert not scheduler.requests
             assert scheduler.pages.num_available == scheduler.pages.num_pages
             assert scheduler.encodes.tokens == 0
-            assert not node.hidden
+            assert all(key in scheduler.encodes.kept for key in node.hidden)
             assert scheduler.idle
 
 

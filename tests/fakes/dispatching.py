@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.actors.messages import Message
+from antiphon.actors.messages import Member, Message
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prepared import EncoderInput
@@ -20,7 +20,10 @@ ROUTE = Route("encoder-0", "decoder-0")
 class Sent:
     """Stands for `Workers`: keeps what was sent. `fails`: messages that cannot travel."""
 
+    colocated = False
+
     def __init__(self) -> None:
+        self.members: list[Member] = []
         self.messages: list[tuple[str, Message]] = []
         self.fails: Callable[[Message], bool] = lambda message: False
         self.introductions = 0

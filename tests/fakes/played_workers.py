@@ -111,7 +111,8 @@ class DecoderNode(Node):
                 encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
                 self.scheduler.set_encoders(encoders)
             case ("encoded", key, _):
-                self.hidden.add(key)
+                if self.scheduler.encodes.expects(key):
+                    self.hidden.add(key)
                 self.scheduler.encoded(key)
             case EncodeFailed(key, error, True, sender):
                 self.scheduler.input_gone(key, error, sender)
@@ -131,7 +132,7 @@ class DecoderNode(Node):
         for key, encoder in scheduler.encodes.pop_withdrawals():
             self.send(encoder, Withdraw(self.incarnation.name, (key,)))
         if plan is not None:
-            self.hidden -= {write.key for write in plan.cross_writes}
+            assert self.hidden >= {write.key for write in plan.cross_writes}
             names = scheduler.batch.tokens[plan.slots, 0].tolist()
             if self.cluster.poisonous & set(names):
                 return self.cluster.kill(self.incarnation.name)
@@ -149,8 +150,12 @@ class DecoderNode(Node):
 
     def ask(self, commands: list[EncodeCommand], again: bool = False) -> None:
         for media, encoder in commands:
-            holders = tuple(self.scheduler.encodes.frontends(media.key))
-            job = EncodeJob(media.key, media.num_tokens, self.incarnation.name, holders)
+            waiting = self.scheduler.encodes.waiting([media.key])
+            holders = tuple({request.id.frontend: None for request in waiting})
+            is_ahead = any(request.encoder == encoder for request in waiting)
+            job = EncodeJob(
+                media.key, media.num_tokens, self.incarnation.name, holders, sent_ahead=is_ahead
+            )
             if encoder in self.cluster.nodes:
                 self.send(encoder, Encode([job], again))
             else:

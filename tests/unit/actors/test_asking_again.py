@@ -56,18 +56,18 @@ def test_a_heartbeat_is_asked_for_when_another_frontend_or_a_trial_comes(system:
     decoder = system.actor.decoder
     first, second = system.request(5, 6), system.request(7)
     decoder.handle(Submit([first]))
-    assert decoder.news.is_set()
+    assert decoder.news.due.is_set()
     assert decoder.load_report()["frontends"] == 1
-    decoder.news.clear()
+    decoder.news.due.clear()
     decoder.handle(Submit([second]))
-    assert not decoder.news.is_set(), "the same frontend"
+    assert not decoder.news.due.is_set(), "the same frontend"
     third = system.request(8)
     third.id, third.trial = RequestId("other", 0), Trial.FIRST_TOKEN
     decoder.handle(Submit([third]))
-    assert decoder.news.is_set()
-    decoder.news.clear()
+    assert decoder.news.due.is_set()
+    decoder.news.due.clear()
     decoder.run_once()
-    assert decoder.news.is_set()
+    assert decoder.news.due.is_set()
     load = decoder.load_report()
     assert (load["frontends"], load["trial"]) == (2, trial_mark(third.id))
     assert "trial" not in decoder.stats()

@@ -229,3 +229,11 @@ def test_every_job_ends_once_and_nothing_is_held_in_the_end(events: list[tuple[s
 def _all(jobs: EncoderJobs) -> list[EncodeJob]:
     lacking = [each for lacking in jobs._lacking.values() for each in lacking.jobs]
     return [*jobs.ready._jobs.values(), *lacking]
+
+
+def test_an_input_that_was_sent_elsewhere_is_asked_for_at_once(jobs: EncoderJobs) -> None:
+    jobs.add([EncodeJob("k", 10, "decoder-0", ("f", "g"), sent_ahead=False), job("here")])
+    assert jobs.to_ask() == {"f": ["k"]}
+    assert jobs.to_ask() == {}
+    jobs.receive(sent("k"))
+    assert begun(jobs) == ["k"]

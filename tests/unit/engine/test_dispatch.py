@@ -10,12 +10,14 @@ from antiphon.actors.messages import (
     Cancel,
     Input,
     InputGone,
+    Member,
     NeedInput,
     Stop,
     Submit,
 )
 from antiphon.engine import dispatch
 from antiphon.engine.dispatch import Dispatcher
+from antiphon.scheduler.router import Route
 
 
 @pytest.fixture
@@ -174,3 +176,28 @@ async def test_a_cancelled_request_is_sent_before_the_word_that_ends_it(
     assert sent.kinds == ["Input", "Submit", "Cancel", "InputGone"]
     dispatcher.stop(ROUTE, each)
     assert sent.take() == [("decoder-0", Stop(each.id))]
+
+
+@in_loop
+async def test_a_decoder_learns_which_encoder_has_the_input(
+    dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher.submit(ROUTE, first := request(0), [sound()])
+    dispatcher.submit(Route("encoder-1", "decoder-1"), second := request(1), [sound()])
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 0)
+    dispatcher.submit(ROUTE, third := request(2, "other"), [sound("other")])
+    await asyncio.sleep(0)
+    assert [each.encoder for each in (first, second, third)] == ["encoder-0", "encoder-0", ""]
+    assert sent.kinds == ["Input", "Submit", "Submit"]
+
+
+@in_loop
+async def test_where_decoders_choose_an_encoder_every_holder_hears_of_the_end(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    sent.members = [Member(f"encoder-{i}", "encoder", 1, None) for i in range(2)]
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    await asyncio.sleep(0)
+    sent.take()
+    dispatcher.release(each, encoded=True)  # maybe by the other one, which had it from elsewhere
+    assert sent.take() == [("encoder-0", InputGone("f", ("k",)))]

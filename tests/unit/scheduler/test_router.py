@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from antiphon.scheduler.request import Incarnation
-from antiphon.scheduler.router import Route, Router, WorkerState
+from antiphon.scheduler.router import Route, Router
 from antiphon.scheduler.sketch import fingerprint, fingerprints, sketch
+from antiphon.scheduler.worker_load import WorkerState
 
 
 def worker(name: str, **fields: Any) -> WorkerState:

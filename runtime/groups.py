@@ -1,0 +1,71 @@
+"""Ranks that compute one thing together: what they exchange, as an interface.
+
+All ranks of a group make the same calls in the same order. On a GPU every call queues work on the
+current stream and does not wait for it.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class Group(ABC):
+    """`size` ranks, of which this process (or thread) is number `rank`."""
+
+    rank: int
+    size: int
+
+    @abstractmethod
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of every rank's `x`, the same bits on all of them. `x` may be overwritten."""
+
+    @abstractmethod
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        """Every rank's `x` [...], which have one shape -> [size, ...]."""
+
+    @abstractmethod
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        """Overwrites `x` with that of rank `source`."""
+
+    @abstractmethod
+    def send(self, x: torch.Tensor, target: int) -> None:
+        """To `receive` on rank `target`."""
+
+    @abstractmethod
+    def receive(self, into: torch.Tensor, source: int) -> None:
+        """Overwrites `into` with what rank `source` sends."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Returns once every rank is here. The host waits."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends it on this rank. Calls of other ranks that wait for this one then raise."""
+
+
+class Alone(Group):
+    """A group of one: nothing is exchanged."""
+
+    rank, size = 0, 1
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        return x[None]
+
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        pass
+
+    def send(self, x: torch.Tensor, target: int) -> None:
+        raise AssertionError("there is no other rank")
+
+    def receive(self, into: torch.Tensor, source: int) -> None:
+        raise AssertionError("there is no other rank")
+
+    def barrier(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
