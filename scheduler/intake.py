@@ -96,9 +96,13 @@ class Intake:
         self.encodes.leave(request)
 
     @property
+    def num_ready(self) -> int:
+        return len(self._ready) + len(self._preempted)
+
+    @property
     def idle(self) -> bool:
         """True if no request is ready, and no encoder work can be asked for now."""
-        if len(self._ready) or len(self._preempted):
+        if self.num_ready:
             return False
         waiting = self._waiting.first()
         return waiting is None or not self.encodes.allows(self._uncached(waiting))
