@@ -104,6 +104,12 @@ class RayWorkers(Workers):
         sender.send(Attach(self._frontend, self._receiver.address))
         return sender
 
+    def introduce(self) -> None:
+        assert self._receiver is not None
+        for sender in dict.fromkeys(self._senders.values()):
+            with suppress(PeerGone):  # that is known soon
+                sender.send(Attach(self._frontend, self._receiver.address))
+
     def send(self, worker: str, message: Message) -> None:
         if (sender := self._senders.get(worker)) is None:
             raise PeerGone(f"{worker} is not running")

@@ -20,7 +20,9 @@ from antiphon.actors.messages import (
     EncodeJob,
     LinkMessage,
     Members,
+    NotOpen,
     Output,
+    StillOpen,
     Stop,
     Submit,
     Unreadable,
@@ -70,6 +72,7 @@ class DecoderWorker(Worker[DecoderMessage]):
         self.incarnation = incarnation
         self._links = Links()
         self._followers: RankSenders | None = None
+        self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
         self.replica = DecoderReplica(
             model, config, self._encode, self._withdraw, timestamps, ranks, self._command
         )
@@ -89,12 +92,8 @@ class DecoderWorker(Worker[DecoderMessage]):
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
-        load = {
-            "running": len(scheduler.batch),
-            "open": len(scheduler.requests),
-            "kv_pages": scheduler.pages.num_pages,
-            "kv_pages_available": scheduler.pages.num_available,
-        }
+        load = scheduler.load()
+        del load["tokens"]  # of the encoder; the counter of this name is of generated ones
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def load_report(self) -> dict[str, float]:
@@ -140,6 +139,8 @@ class DecoderWorker(Worker[DecoderMessage]):
                 scheduler.cancel(request_id)
             case Stop(request_id):
                 scheduler.stop(request_id)
+            case StillOpen(frontend, numbers):
+                self._asked[frontend] = numbers
             case HiddenStates():
                 self.replica.receive_hidden(message)
             case EncodeFailed(key, error, input_gone, sender):
@@ -204,8 +205,20 @@ class DecoderWorker(Worker[DecoderMessage]):
             self._send(_failed(request_id, error))
 
     def run_once(self) -> None:
+        if overdue := self.replica.scheduler.encodes.overdue():
+            self._encode(overdue, again=True)
         for output in self.replica.step():
             self._send(output)
+        if self._asked:  # now that all ends are sent
+            self._answer_frontends()
+
+    def _answer_frontends(self) -> None:
+        asked, self._asked = self._asked, {}
+        for frontend, numbers in asked.items():
+            requests = self.replica.scheduler.requests
+            lost = [number for number in numbers if RequestId(frontend, number) not in requests]
+            if lost:
+                self._links.send(frontend, NotOpen(lost, self.incarnation))
 
     def _send(self, output: StepOutput) -> None:
         output.sender = self.incarnation
@@ -245,11 +258,12 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     # ------------------------------------------------------------------ to the encoders
 
-    def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from their encoders."""
+    def _encode(self, work: list[EncodeCommand], again: bool = False) -> None:
+        """Requests the hidden states of media from their encoders. `again`: for the second time,
+        because nothing was heard of them."""
         for encoder in {command.encoder for command in work}:
             jobs = [self._job(media, name) for media, name in work if name == encoder]
-            if not self._links.send(encoder, Encode(jobs)):
+            if not self._links.send(encoder, Encode(jobs, again)):
                 self.replica.scheduler.encoder_lost(encoder)
 
     def _job(self, media: Media, encoder: str) -> EncodeJob:

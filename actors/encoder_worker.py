@@ -132,8 +132,8 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def handle(self, message: EncoderMessage) -> None:
         match message:
-            case Encode(jobs):
-                self._jobs.add(jobs)
+            case Encode(jobs, again):
+                self._jobs.add(jobs, again)
             case Withdraw(decoder, keys):
                 if withdrawn := self._jobs.withdraw(decoder, keys):
                     self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
@@ -210,6 +210,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
+            self._jobs.end(jobs)
             return self._fail(
                 jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
             )
@@ -223,6 +224,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             launched.done.synchronize()
         for decoder in launched.decoders:
             self._transports[decoder].computed()
+        self._jobs.end(launched.jobs)
 
     def _send_hidden(self, launched: _Launched) -> None:
         """Sends the hidden states of a batch to their decoders, now or when they are computed."""

@@ -105,6 +105,9 @@ class LocalWorkers(Workers):
 
         self.start(frontend, send)
 
+    def introduce(self) -> None:
+        """Nothing to do: they know each other."""
+
     def detach(self) -> None:
         """Nothing to do: the engine has no use for messages that still come."""
 

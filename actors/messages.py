@@ -45,6 +45,16 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     request_id: RequestId
 
 
+class StillOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Asks about requests of a frontend of which it has heard nothing for some seconds.
+
+    `numbers`: of their ids. A decoder answers by `NotOpen` if it does not have some of them.
+    """
+
+    frontend: str
+    numbers: list[int]
+
+
 class Unreadable(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
@@ -101,15 +111,18 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
+    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`. A
+    job that the encoder has already is not done twice. `again`: nothing was heard of the jobs for
+    some seconds; an answer may be on its way."""
 
     jobs: list[EncodeJob]
+    again: bool = False
 
 
 class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
-    Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
+    Answered by `Withdrawn`, but for jobs that have begun, which are answered as before.
     """
 
     decoder: str
@@ -132,7 +145,7 @@ class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """These keys were withdrawn before their encoding began."""
+    """The encoder has no job for these keys, or has one no longer, which had not begun."""
 
     keys: tuple[str, ...]
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
@@ -147,11 +160,19 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
     output: StepOutput
 
 
-Command = Submit | Cancel | Stop
+class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A decoder does not have these requests of a frontend: they, or their ends, were lost. Sent
+    after all ends that it knows of."""
+
+    numbers: list[int]
+    sender: Incarnation
+
+
+Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | InputGone | LinkMessage
 DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
-FrontendMessage = Output | NeedInput | Members
+FrontendMessage = Output | NotOpen | NeedInput | Members
 Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | EncodeBatch
 
 Sent = TypeVar("Sent", contravariant=True)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -15,6 +15,7 @@ from antiphon.actors.messages import (
     InputGone,
     Message,
     NeedInput,
+    StillOpen,
     Stop,
     Submit,
 )
@@ -88,14 +89,27 @@ class Dispatcher:
     def cancel(self, route: Route, request: Request) -> None:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
+            self.call_off(route, request)
+            self.release(request, encoded=False)
+
+    def call_off(self, route: Route, request: Request) -> None:
+        """As `cancel`, of an attempt: its inputs are needed for the next one."""
+        if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
             self._reaches(route.decoder, Cancel(request.id))
-            self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
             self._reaches(route.decoder, Stop(request.id))
+
+    def ask(self, numbers: Mapping[str, list[int]]) -> None:
+        """Asks decoders whether they have these requests, of which nothing was heard. What answers
+        it may need this frontend's address, which may have been lost as well."""
+        if self.workers is not None and numbers:
+            self.workers.introduce()
+            for decoder, of_decoder in numbers.items():
+                self._reaches(decoder, StillOpen(self.frontend, of_decoder))
 
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder

@@ -1,8 +1,10 @@
 """Sends open requests to workers, and again where a worker died or messages were lost.
 
 A request is in flight at one decoder at a time. Each attempt has a number of its own, so that
-messages that come late, of an attempt that was given up, concern nobody. What dies with an encoder
-is asked for anew by the decoders; here it only counts as a death of which no request is the cause.
+messages that come late, of an attempt that was given up, concern nobody. Every few seconds decoders
+are asked for those requests of which nothing came meanwhile: one that a decoder does not have was
+lost on its way there, or its end on the way back, and is sent again. What dies with an encoder is
+asked for anew by the decoders; here it only counts as a death of which no request is the cause.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 logger = logging.getLogger(__name__)
 
 MAX_GAPS = 5  # of one request
+CHECK_SECONDS = 3.0  # a request that was lost is sent again after one or two times this
 
 GiveUp = Callable[[OpenRequest, RequestError], None]
 
@@ -104,12 +107,31 @@ class Flights:
         """A message about it was lost."""
         opened.gaps += 1
         if opened.route is not None:
-            self.dispatcher.cancel(opened.route, opened.request)
+            self.dispatcher.call_off(opened.route, opened.request)
         if opened.gaps > MAX_GAPS:
             error = f"messages about it were lost {opened.gaps} times"
             return self._give_up(opened, RequestFailed(error))
         logger.warning("request %s: a message was lost; it is sent again", opened.request.id)
         self.send_again(opened)
+
+    async def watch(self) -> None:
+        """Checks for ever what is in flight."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.check()
+
+    def check(self) -> None:
+        """Asks decoders for the requests of which no token has come since the last check."""
+        silent: dict[str, list[int]] = {}
+        for number, opened in self._in_flight.items():
+            assert opened.route is not None
+            progress = (number, len(opened.token_ids))
+            if opened.progress == progress:
+                silent.setdefault(opened.route.decoder, []).append(number)
+            elif opened.text is not None and opened.text.stopped:  # its `Stop` was lost, or is late
+                self.dispatcher.stop(opened.route, opened.request)
+            opened.progress = progress
+        self.dispatcher.ask(silent)
 
     # ------------------------------------------------------------------ ends
 

@@ -48,6 +48,7 @@ class OpenRequest:
     route: Route | None = None
     worker: Incarnation | None = None  # the decoder's
     sent_at: float = 0.0  # Unix time
+    progress: tuple[int, int] = (-1, 0)  # number of the attempt and tokens, at the last check
     gaps: int = 0  # times that messages about it were lost
     timer: asyncio.TimerHandle | None = None
 

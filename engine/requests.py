@@ -10,7 +10,14 @@ from typing import assert_never
 import numpy as np
 
 from antiphon.actors.channel import PeerGone
-from antiphon.actors.messages import FrontendMessage, Member, Members, NeedInput, Output
+from antiphon.actors.messages import (
+    FrontendMessage,
+    Member,
+    Members,
+    NeedInput,
+    NotOpen,
+    Output,
+)
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
@@ -169,6 +176,10 @@ class OpenRequests:
         match message:
             case Output(output):
                 self.receive(output)
+            case NotOpen(numbers, sender):
+                for number in numbers:
+                    if (opened := self.flights.at(number, sender)) is not None:
+                        self.flights.note_gap(opened)
             case NeedInput():
                 self.dispatcher.answer(message)
             case Members(members):

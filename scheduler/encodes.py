@@ -9,26 +9,27 @@ wait for it. Its life:
         release       a step has put the last of them into a prompt; done when nobody else waits
       fail            the encoder could not do it: its waiting requests fail
       drop_overdue    nothing came for too long: likewise
+      overdue         nothing came for some seconds: it is asked for once more
       set_encoders    its encoder is gone: its waiting requests ask again, elsewhere
       leave           its last waiting request ended. Work that is not done yet is withdrawn; its
                       encoder answers with `confirm_withdrawal`, or with the states all the same
 
 Hidden states stay in the arena when their work is done, until other work needs the room: who asks
-for them meanwhile has them at once. Messages may come twice or late; each method says what it does
-then.
+for them meanwhile has them at once. Each method says what messages that come twice or late do.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from antiphon.scheduler.encode_work import Answer, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.encode_work import Answers, EncodeCommand, Withdrawal, Work
 from antiphon.scheduler.encoder_pool import EncoderPool
 from antiphon.scheduler.kept_states import KeptStates
 from antiphon.scheduler.request import Incarnation, Media, Request
 from antiphon.scheduler.suspects import Suspects
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
+ASK_AGAIN_SECONDS = 5.0  # without a sign of work: a message may have been lost
 
 
 class EncodeLedger:
@@ -36,7 +37,7 @@ class EncodeLedger:
 
     `room`: tokens of hidden states that the arena holds. `timeout`: seconds after which work
     without a sign of its encoder is lost. `clock`: seconds, never set back. `counters` gets
-    "encodes", "kept_states_hits", "lost_encodes" and "withdrawn_encodes".
+    "encodes", "encodes_asked_again", "kept_states_hits", "lost_encodes", "withdrawn_encodes".
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class EncodeLedger:
         self._clock, self._counters = clock, counters
         self._work: dict[str, Work] = {}
         self._opened = 0  # works since the start
-        self._answers: dict[str, Answer] = {}  # by encoder
-        self._next_check = -math.inf
+        self._answers = Answers()
+        self._next_check = self._next_asking = -math.inf
         self.pool = EncoderPool()
         self._suspects: Suspects[str] = Suspects()
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
@@ -95,16 +96,16 @@ class EncodeLedger:
         assert media.key not in self._work
         self._opened += 1
         self.tokens += media.num_tokens
+        now = self._clock()
         if self.kept.pop(media.key):
             self._counters["kept_states_hits"] += 1
-            done = Work(media.num_tokens, "", None, self._opened, self._clock(), arrived=True)
-            self._work[media.key] = done
+            self._work[media.key] = Work(media, "", None, self._opened, now, now, arrived=True)
             return None
         self._unwanted += self.kept.make_room(self.tokens)
         chosen = self.pool.pick(media, holder)
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
-        self._work[media.key] = Work(media.num_tokens, chosen, epoch, self._opened, self._clock())
+        self._work[media.key] = Work(media, chosen, epoch, self._opened, now, now)
         self._suspects.start(media.key)
         self.pool.ask(chosen, media.num_tokens)
         return EncodeCommand(media, chosen)
@@ -157,8 +158,8 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or work.arrived:
             return []
-        self._note_answer(work)
-        self.pool.answer(work.encoder, work.num_tokens)
+        self._answers.note(work, self._clock())
+        self.pool.answer(work.encoder, work.media.num_tokens)
         work.arrived = True
         self._suspects.end(key)
         if not work.waiters:
@@ -174,7 +175,7 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or work.arrived or not work.is_asked_of(sender):
             return []
-        self._note_answer(work)
+        self._answers.note(work, self._clock())
         return self._close(key)
 
     def confirm_withdrawal(self, key: str, sender: Incarnation | None = None) -> list[Request]:
@@ -185,26 +186,20 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or not work.withdrawn or work.arrived or not work.is_asked_of(sender):
             return []
-        # A sign of life but not an answer: the order of the latest answer stays.
-        latest = self._answers.get(work.encoder, Answer())
-        self._answers[work.encoder] = Answer(latest.order, self._clock())
+        self._answers.note_life(work.encoder, self._clock())
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
-
-    def _note_answer(self, work: Work) -> None:
-        latest = self._answers.get(work.encoder, Answer())
-        self._answers[work.encoder] = Answer(max(latest.order, work.order), self._clock())
 
     def _close(self, key: str, is_over: bool = True) -> list[Request]:
         """`is_over`: what is known of its deaths may go."""
         if is_over:
             self._suspects.end(key)
         work = self._work.pop(key)
-        self.tokens -= work.num_tokens
+        self.tokens -= work.media.num_tokens
         if work.arrived:
-            self.kept.add(key, work.num_tokens)
+            self.kept.add(key, work.media.num_tokens)
         else:
-            self.pool.answer(work.encoder, work.num_tokens)
+            self.pool.answer(work.encoder, work.media.num_tokens)
         return list(work.waiters.values())
 
     # ------------------------------------------------------------------ lost and unwanted work
@@ -220,12 +215,12 @@ class EncodeLedger:
             (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
         }
         for key, work in self._work.items():
-            if not work.arrived and epochs.get(work.encoder) != work.epoch:
+            if not work.arrived and (work.epoch is None or epochs.get(work.encoder) != work.epoch):
                 lost.setdefault((work.encoder, work.epoch), []).append(key)
         waiting: list[Request] = []
         given_up: list[Request] = []
         for (encoder, epoch), keys in lost.items():
-            self._answers.pop(encoder, None)
+            self._answers.forget(encoder)
             culprit = None if epoch is None else self._suspects.died(keys)
             self._counters["lost_encodes"] += len(keys)
             for key in keys:
@@ -235,12 +230,9 @@ class EncodeLedger:
 
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
-        Returns an error for each, with the requests that waited.
-
-        An encoder answers in the order in which it was asked, and may rightly have minutes of work
-        queued. So the time of queued work starts anew whenever its encoder answers something that
-        was asked for earlier. Work that the encoder has passed over, or whose encoder says nothing
-        at all, is lost after `timeout`, and its share of the budget is free again.
+        Returns an error for each, with the requests that waited. Work that its encoder has passed
+        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`), and its
+        share of the budget is free again.
         """
         now = self._clock()
         if now < self._next_check:
@@ -248,18 +240,36 @@ class EncodeLedger:
         self._next_check = now + CHECK_SECONDS
         lost: list[tuple[str, list[Request]]] = []
         for key, work in list(self._work.items()):
-            latest = self._answers.get(work.encoder, Answer())
-            if latest.order < work.order:
-                work.since = max(work.since, latest.time)
-            if not work.arrived and now - work.since > self.timeout:
+            if not work.arrived and now - self._answers.silent_since(work) > self.timeout:
                 self._counters["lost_encodes"] += 1
                 lost.append((self._overdue_error(work), self._close(key)))
         return lost
 
+    def overdue(self) -> list[EncodeCommand]:
+        """Work to ask for once more now. Encoders are not asked for what is in line there as long
+        as they answer. What nobody waits for is withdrawn once more (see `pop_withdrawals`)."""
+        now = self._clock()
+        if now < self._next_asking:
+            return []
+        self._next_asking = now + CHECK_SECONDS
+        commands: list[EncodeCommand] = []
+        for key, work in self._work.items():
+            silent_since = max(self._answers.silent_since(work), work.asked_at)
+            if work.arrived or now - silent_since <= ASK_AGAIN_SECONDS:
+                continue
+            work.asked_at = now
+            self._counters["encodes_asked_again"] += 1
+            if work.waiters:
+                commands.append(EncodeCommand(work.media, work.encoder))
+            else:
+                work.withdrawn = False
+                self._abandoned.append(key)
+        return commands
+
     def _overdue_error(self, work: Work) -> str:
         return (
             f"{work.encoder} sent no hidden states within {self.timeout:g} s "
-            f"(encode_timeout): its worker hangs, or the message was lost"
+            f"(encode_timeout): its worker hangs, or all messages are lost"
         )
 
     def add_unwanted(self, keys: set[str]) -> None:

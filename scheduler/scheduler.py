@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from antiphon.config.errors import describe
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
@@ -87,7 +88,7 @@ class Scheduler:
         try:
             why = refusal(request, self.limits, len(self.requests), self.pages.num_pages)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
-            why = f"cannot be served: {type(error).__name__}: {error}"
+            why = f"cannot be served: {describe(error)}"
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
@@ -120,7 +121,7 @@ class Scheduler:
             self.counters["forks"] += 1
 
     def cancel(self, request_id: RequestId) -> None:
-        """Ends a request as CANCELLED; one that has ended already is left as it is."""
+        """Ends a request as CANCELLED; one that has ended is left as it is."""
         if request := self.requests.get(request_id):
             self.finish(request, RequestState.CANCELLED, error="cancelled by the caller")
 
@@ -136,7 +137,7 @@ class Scheduler:
                 self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
-    def load(self) -> dict[str, float]:
+    def load(self) -> dict[str, int]:
         """For heartbeats: the counters that a router reads, beside others."""
         return {
             "tokens": self._open_tokens,
@@ -227,8 +228,7 @@ class Scheduler:
                     self.finish(request, RequestState.FAILED, error=error)
 
     def _preempt(self, request: Request) -> None:
-        """Puts `request` back into the queue with its tokens. Its self KV is computed anew when it
-        returns; its cross KV may survive in the cache."""
+        """Puts `request` back into the queue with its tokens; its self KV is computed anew then."""
         self.residency.leave(request)
         request.metrics.preemptions += 1
         self.counters["preemptions"] += 1

@@ -20,13 +20,16 @@ from antiphon.actors.messages import (
     EncodeJob,
     FrontendMessage,
     Input,
+    NotOpen,
     Output,
+    StillOpen,
     Submit,
     Unreadable,
 )
 from antiphon.actors.wire import MessageEncoder
 from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler import encodes
 from antiphon.scheduler.request import Finished, Incarnation, Request, RequestId, RequestState
 
 
@@ -39,10 +42,13 @@ class Frontend:
 
     def __init__(self) -> None:
         self.ends: dict[int, Finished] = {}
+        self.lost: list[NotOpen] = []
         self._encoder = MessageEncoder(b"x" * 16)
 
     def send(self, message: FrontendMessage) -> None:
         self._encoder.encode(message)
+        if isinstance(message, NotOpen):
+            self.lost.append(message)
         if isinstance(message, Output):
             for finished in message.output.finished:
                 assert finished.number not in self.ends
@@ -236,3 +242,35 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.005)
+
+
+def test_a_decoder_tells_which_requests_it_does_not_have(system: System) -> None:
+    request = system.request(5, 6)
+    number = request.id.number
+    system.submit(request)
+    system.actor.receive(StillOpen(system.name, [number]))  # it is open: no answer
+    system.start()
+    system.wait(request)
+    assert system.frontend.lost == []
+    system.actor.receive(StillOpen(system.name, [number, 999]))
+    system.check_serves()
+    assert system.frontend.lost == [NotOpen([number, 999], Incarnation("decoder-0", 0))]
+
+
+def test_an_encoder_that_got_no_job_is_asked_again(system: System, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(encodes, "ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(encodes, "CHECK_SECONDS", 0.05)
+    encoder, jobs = system.actor.encoder, list[Encode]()
+    take = encoder.send
+
+    def lossy(message: Any) -> None:
+        if isinstance(message, Encode):
+            jobs.append(message)
+        if len(jobs) != 1:  # the first one is lost
+            take(message)
+
+    monkeypatch.setattr(encoder, "send", lossy)
+    system.start()
+    system.check_serves()
+    assert [message.again for message in jobs[:2]] == [False, True]
+    assert system.actor.decoder.stats()["encodes_asked_again"] >= 1

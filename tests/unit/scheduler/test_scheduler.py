@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encode_work import Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
@@ -493,9 +492,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers["encoder-5"] = Answer(
-            0, clock.now
-        )  # heard of before any of these
+        scheduler.encodes._answers.note_life("encoder-5", clock.now)  # before any of these
         scheduler.expire()
     assert not driver.ended
     driver.deliver("media1")

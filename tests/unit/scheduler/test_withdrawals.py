@@ -145,7 +145,7 @@ class System:
         jobs = [
             job.key for encoder in self.encoders for batch in encoder.in_flight for job in batch
         ]
-        jobs += [job.key for encoder in self.encoders for job in encoder.jobs._jobs]
+        jobs += [job.key for encoder in self.encoders for job in encoder.jobs._jobs.values()]
         for wire in self.asking:
             for function, (argument,) in wire.messages:
                 if function.__name__ == "extend":
