@@ -97,7 +97,7 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
-        tokens = self._jobs.ready.num_tokens
+        tokens = self._jobs.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
         return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
 
