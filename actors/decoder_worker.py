@@ -34,7 +34,7 @@ from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.rank_commands import RankCommand
+from antiphon.decoder.rank_commands import RankCommand, RankError
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
@@ -71,8 +71,8 @@ class DecoderWorker(Worker[DecoderMessage]):
         super().__init__()
         self.incarnation = incarnation
         self._links = Links()
-        self._followers: RankSenders | None = None
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
+        self._followers: RankSenders | None = None
         self.replica = DecoderReplica(
             model, config, self._encode, self._withdraw, timestamps, ranks, self._command
         )
@@ -129,6 +129,13 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     # ------------------------------------------------------------------ loop
 
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            if self._followers is not None:
+                self._followers.close()
+
     def handle(self, message: DecoderMessage) -> None:
         scheduler = self.replica.scheduler
         match message:
@@ -178,6 +185,8 @@ class DecoderWorker(Worker[DecoderMessage]):
             self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
 
     def refuse(self, message: DecoderMessage, error: Exception) -> None:
+        if isinstance(error, RankError):  # no request alone is concerned
+            raise error
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")

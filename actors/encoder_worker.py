@@ -130,6 +130,13 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     # ------------------------------------------------------------------ loop
 
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            for follower in self._followers:
+                follower.close()
+
     def handle(self, message: EncoderMessage) -> None:
         match message:
             case Encode(jobs, again):

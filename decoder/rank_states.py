@@ -2,17 +2,17 @@
 
 import torch
 
-from antiphon.decoder.rank_commands import Followers, PutStates
+from antiphon.decoder.rank_commands import PutStates
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.kv.handoff import HiddenStates
 
 
 @torch.inference_mode()
-def share_states(states: HiddenStates, runner: DecoderRunner, followers: Followers) -> None:
-    """On the leader, whose arena has `states`: so the current stream waits for them."""
-    packed = states.packed.to(runner.device, runner.arena.states.dtype).contiguous()
-    followers(PutStates(states.keys, states.lengths))
-    runner.ranks.broadcast(packed)
+def broadcast_states(states: HiddenStates, runner: DecoderRunner) -> None:
+    """On the leader, whose arena has `states`: so the current stream waits for them. The others
+    were told by `PutStates`."""
+    packed = states.packed.to(runner.device, runner.arena.states.dtype)
+    runner.ranks.broadcast(packed.contiguous())
 
 
 @torch.inference_mode()

@@ -16,8 +16,16 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
-from antiphon.decoder.rank_commands import DropStates, Followers, Launch, RankError, no_followers
-from antiphon.decoder.rank_states import share_states
+from antiphon.decoder.rank_commands import (
+    DropStates,
+    Followers,
+    Launch,
+    PutStates,
+    RankCommand,
+    RankError,
+    no_followers,
+)
+from antiphon.decoder.rank_states import broadcast_states
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
@@ -95,8 +103,7 @@ class DecoderReplica:
     def _launch(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        if not self._alone:
-            self._followers(Launch(plan, self._refused))
+        self._tell(Launch(plan, self._refused))
         try:
             step = self.runner.launch(plan)
         except Exception as error:  # whatever the model or the device raised
@@ -143,8 +150,7 @@ class DecoderReplica:
             self._withdraw_encodes(withdrawals)
 
     def _drop(self, keys: tuple[str, ...]) -> None:
-        if not self._alone:
-            self._followers(DropStates(keys))
+        self._tell(DropStates(keys))
         for key in keys:
             self.runner.arena.drop(key)
 
@@ -172,8 +178,7 @@ class DecoderReplica:
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
-                if not self._alone:
-                    share_states(states, self.runner, self._followers)
+                self._share(states)
                 for key in states.keys:
                     self.scheduler.encoded(key)
 
@@ -185,6 +190,29 @@ class DecoderReplica:
         for key in states.keys:
             self.scheduler.encode_failed(key, message)
         self.runner.probe()
+
+    # ------------------------------------------------------------------ other ranks
+
+    def _tell(self, command: RankCommand) -> None:
+        """Sends a command to all other ranks, if there are any."""
+        if self._alone:
+            return
+        try:
+            self._followers(command)
+        except Exception as error:
+            raise RankError(
+                f"{type(command).__name__} was not sent to all ranks: {describe(error)}"
+            ) from error
+
+    def _share(self, states: HiddenStates) -> None:
+        """Gives all other ranks the hidden states that the arena here has."""
+        if self._alone:
+            return
+        self._tell(PutStates(states.keys, states.lengths))
+        try:
+            broadcast_states(states, self.runner)
+        except Exception as error:
+            raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
 
     # ------------------------------------------------------------------ state
 

@@ -158,7 +158,7 @@ class AsyncEngine(EngineLife):
 
     async def stats(self) -> dict[str, int]:
         """Sums of the decoder workers' counters: encodes, cross_cache_hits, kept_states_hits,
-        steps, tokens, kv_pages, ..."""
+        preemptions, steps, tokens, kv_pages, ..."""
         self.check_caller()
         assert self.workers is not None
         total: dict[str, int] = {}

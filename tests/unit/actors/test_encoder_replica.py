@@ -78,8 +78,6 @@ class Replica:
         self.leader.runner.ranks.close()  # it may wait for a rank that is gone
         for loop in (self.leader, self.follower, self.receiver):
             loop.close()
-        for sender in self.leader._followers:
-            sender.close()
 
 
 @pytest.fixture
