@@ -24,6 +24,7 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.shard import Part
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
@@ -52,7 +53,8 @@ class ColocatedActor(DecoderActor):
         `ranks`: of the decoder, whose leader is here. Returns the `info` of each; raises what the
         workers raise."""
         claim_resources(config, gpu_share)
-        check_room(model, config)  # before the time that loading the encoder takes
+        part = Part.of(ranks or Ranks.alone(), model.decoder.num_layers)
+        check_room(model, config, part)  # before the time that loading the encoder takes
         name, epoch = incarnation
         self.encoder = EncoderWorker(Incarnation(encoder_beside(name), epoch), model, config)
         info = self._load_decoder(incarnation, model, config, timestamps, ranks)
