@@ -98,8 +98,8 @@ def test_only_the_first_call_of_a_compiled_function_counts_as_compiling() -> Non
 def test_a_loop_that_comes_round_does_not_stand_still() -> None:
     worker = Busy(lambda event: event.wait(0.01))
     worker.start()
-    time.sleep(0.3)
-    assert standstill([worker]) < 0.2
+    time.sleep(1.5)
+    assert standstill([worker]) < 1.0  # a busy machine may let it wait for a while
     worker.end()
 
 
