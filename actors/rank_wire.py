@@ -83,7 +83,9 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     cross_writes: list[_CrossWrite]
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
+    lane: int
     refused: tuple[int, ...]
+    launched: int
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -134,15 +136,16 @@ def _plain(value: Any) -> Any:
 
 def _to_wire(command: RankCommand) -> Any:
     match command:
-        case Launch(plan, refused):
-            return _launch(plan, refused)
+        case Launch():
+            return _launch(command)
         case PutStates(keys, lengths):
             return _PutStates(keys, lengths)
         case DropStates(keys):
             return _DropStates(keys)
 
 
-def _launch(plan: StepPlan, refused: tuple[int, ...]) -> _Launch:
+def _launch(command: Launch) -> _Launch:
+    plan = command.plan
     new, reads, copies = plan.new_pages, plan.readouts, plan.page_copies
     return _Launch(
         plan.number,
@@ -155,7 +158,9 @@ def _launch(plan: StepPlan, refused: tuple[int, ...]) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        refused,
+        plan.lane,
+        command.refused,
+        command.launched,
     )
 
 
@@ -212,7 +217,7 @@ class RankDecoder:
 def _from_wire(wire: _Launch | _PutStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
-            return Launch(_plan_of(wire), wire.refused)
+            return Launch(_plan_of(wire), wire.refused, wire.launched)
         case _PutStates():
             return PutStates(wire.keys, wire.lengths)
         case _DropStates():
@@ -237,6 +242,7 @@ def _plan_of(wire: _Launch) -> StepPlan:
         Readouts(*_rows(wire.readouts, 4)) if wire.readouts else NO_READOUTS,
         [Embedding(*part) for part in wire.embeddings],
         wire.spent,
+        wire.lane,
     )
 
 
