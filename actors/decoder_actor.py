@@ -1,13 +1,14 @@
 """The Ray actor that holds one decoder worker."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.actors.address import Address
-from antiphon.actors.base_actor import WorkerActor, claim_resources
+from antiphon.actors.base_actor import LeaderActor, claim_resources
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.links import Links
-from antiphon.actors.messages import AnyPeer, Member, Members, Message
+from antiphon.actors.messages import AnyPeer, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
@@ -15,7 +16,7 @@ from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
-class DecoderActor(WorkerActor):
+class DecoderActor(LeaderActor):
     def load(
         self,
         incarnation: Incarnation,
@@ -41,16 +42,9 @@ class DecoderActor(WorkerActor):
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
 
-    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
-        """`followers`: where the other ranks of its replica receive."""
-        self.receive(Members(members))
-        self.start(self._host.node, {}, followers)
-
     def start(
         self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
     ) -> None:
-        """Starts the worker. `node`: of this process. `frontends`: those in this process, by
-        name."""
         self.decoder.connect(Links(node, frontends), followers)
 
     def receive(self, message: Message) -> None:
@@ -58,6 +52,10 @@ class DecoderActor(WorkerActor):
 
     def load_report(self) -> dict[str, float]:
         return self.decoder.load_report()
+
+    @property
+    def news(self) -> threading.Event:
+        return self.decoder.news.due
 
     def held(self) -> bytes:
         return self.decoder.held()

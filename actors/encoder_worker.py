@@ -25,6 +25,7 @@ from antiphon.actors.messages import (
     EncoderMessage,
     Input,
     InputGone,
+    Inputs,
     Members,
     NeedInput,
     Withdraw,
@@ -139,6 +140,9 @@ class EncoderWorker(Worker[EncoderMessage]):
                     self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self._jobs.receive(message)
+            case Inputs():
+                for each in message.unpacked():
+                    self._jobs.receive(each)
             case InputGone():
                 self._fail_gone(self._jobs.gone(message))
             case Detach(frontend):

@@ -84,7 +84,7 @@ class DecoderReplica:
         self._alone = self.runner.ranks.is_alone
         self._followers = followers
         # Number of the plan that was launched last, and slots whose settings the device refused.
-        self._launched, self._refused = 0, ()
+        self._launched, self._refused = 0, tuple[int, ...]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner.prompt_room, lanes)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))

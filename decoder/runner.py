@@ -28,7 +28,6 @@ from antiphon.decoder.graphs import (
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
-from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.room import check_room, make_arena, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
@@ -37,13 +36,12 @@ from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
 from antiphon.decoder.stage_links import StageLinks
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
-from antiphon.decoder.step_inputs import InputBuffer, InputLimits
+from antiphon.decoder.step_buffers import make_inputs, make_tables
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.pages import pages_for
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
@@ -77,27 +75,29 @@ class DecoderRunner:
         """
         self.model_config, self.config = model, config
         self.ranks = (ranks or Ranks.alone()).pausable()
-        layers = Part.of(self.ranks, model.decoder.num_layers).layers
-        self.part = Part(layers, model.decoder.num_layers)
+        self.part = Part.of(self.ranks, model.decoder.num_layers)
         # What runs where is decided before weights are read.
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         check_room(model, config, self.part)
         check_quantization(config.model.quantization, self.target)
-        self.attention = StepAttention.select(model.decoder, self.target, config.decoder)
+        self.attention = StepAttention.select(
+            model.decoder, self.target, config.decoder, self.part.shard
+        )
         self.causal, self.cross = self.attention.causal, self.attention.cross
         # Weights.
-        self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
+        kv_dtype = self.causal.spec.kv_dtype
+        self.model = load_decoder(model, config, self.target, kv_dtype, self.part)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
         self.arena = make_arena(model, config.scheduler, self.target)
-        kv_dtype = self.causal.spec.kv_dtype
         self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
-        self.tables = self._make_tables()
-        self.inputs = self._make_inputs()
+        self.tables = make_tables(model, self.slots, self.pool)
+        lanes = self.ranks.parallel.pipeline
+        self.inputs = make_inputs(config, self.slots, self.pool, self.tables, lanes)
         self._readouts = DeviceReadouts.empty(self.inputs.limits.tokens, self.device)
         size = (self.inputs.limits.tokens, model.decoder.hidden_size)
         self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
@@ -160,30 +160,6 @@ class DecoderRunner:
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
         logits = torch.zeros(rows if self.part.is_last else 0, vocab_size, device=self.device)
         return logits, Samples.empty(rows, self.device)
-
-    def _make_tables(self) -> PageTables:
-        model, page_size = self.model_config, self.pool.page_size
-        return PageTables(
-            self.slots.scratch + 1,
-            pages_for(model.max_decoder_len, page_size),
-            pages_for(model.max_encoder_len, page_size),
-            self.pool.scratch_page,
-            self.device,
-        )
-
-    def _make_inputs(self) -> InputBuffer:
-        options = self.config.scheduler
-        largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
-        limits = InputLimits(
-            sequences=options.max_num_seqs,
-            tokens=max(options.max_num_batched_tokens, largest_graph),
-            page_size=self.pool.page_size,
-            scratch_slot=self.slots.scratch,
-            scratch_page=self.pool.scratch_page,
-        )
-        lanes = self.ranks.parallel.pipeline
-        in_flight = lanes * options.num_scheduler_steps + 1  # with the one that is being launched
-        return InputBuffer(limits, self.tables, self.slots.tokens, in_flight + 1)
 
     @property
     def _uses_graphs(self) -> bool:

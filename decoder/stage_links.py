@@ -40,12 +40,10 @@ class StageLinks:
         """`size`: tokens of the largest step, and what each is made of (hidden)."""
         self.group, self.part, self.slots = ranks.stages, part, slots
         self.stage, self.last = ranks.stages.rank, ranks.stages.size - 1
-        device = slots.device
+        self.device = slots.device
         # What the layers here read, and what they gave; [tokens, hidden].
-        self.incoming = torch.zeros(*(size if not part.is_first else (0, 0)), dtype=dtype,
-                                    device=device)  # fmt: skip
-        self.outgoing = torch.zeros(*(size if not part.is_last else (0, 0)), dtype=dtype,
-                                    device=device)  # fmt: skip
+        self.incoming = torch.zeros((0, 0) if part.is_first else size, dtype=dtype).to(self.device)
+        self.outgoing = torch.zeros((0, 0) if part.is_last else size, dtype=dtype).to(self.device)
         self._awaited: deque[_Awaited] = deque()  # on the first stage, oldest first
 
     # ------------------------------------------------------------------ the stream
@@ -75,7 +73,8 @@ class StageLinks:
         behind = [n for n, awaited in enumerate(self._awaited, 1) if awaited.lane == plan.lane]
         for _ in range(max(behind, default=0)):
             self._receive_tokens(self._awaited.popleft())
-        taken = [entry.slot for entry in (*plan.forks, *plan.admissions)]
+        taken = [fork.slot for fork in plan.forks]
+        taken += [admission.slot for admission in plan.admissions]
         if taken:
             for awaited in self._awaited:
                 awaited.slots[np.isin(awaited.slots, taken)] = self.slots.scratch
@@ -85,9 +84,7 @@ class StageLinks:
     def _receive_tokens(self, awaited: _Awaited) -> None:
         tokens = torch.zeros(len(awaited.slots), dtype=torch.int64, device=self.slots.device)
         self.group.receive(tokens, self.last)
-        slots, positions = together_to_device(
-            [awaited.slots, awaited.positions], self.slots.device
-        )
+        slots, positions = together_to_device([awaited.slots, awaited.positions], self.slots.device)
         # Rows that sample nothing: column 0 of the scratch slot.
         positions = torch.where(slots == self.slots.scratch, 0, positions)
         self.slots.tokens[slots, positions] = tokens

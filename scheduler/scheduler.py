@@ -134,16 +134,17 @@ class Scheduler:
 
     def detach(self, frontend: str) -> None:
         """A frontend is gone: nobody waits for its requests."""
-        for request in list(self.requests.values()):
-            if request.id.frontend == frontend:
-                self._remove(request, RequestState.CANCELLED)
+        for request in [each for each in self.requests.values() if each.id.frontend == frontend]:
+            self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
     def load(self) -> dict[str, int]:
-        """For heartbeats: the counters that a router reads, beside others."""
+        """For heartbeats, from any thread: what routers and `Suspects` read, and more."""
         return {
             "tokens": self._open_tokens,
             "open": len(self.requests),
+            "frontends": len({name.frontend for name in list(self.requests)}),
+            "trial": self.intake.trials.mark,
             "running": len(self.batch),
             "kv_pages": self.pages.num_pages,
             "kv_pages_available": self.pages.num_available,
@@ -180,8 +181,7 @@ class Scheduler:
                 self.intake.ask_again([request])
 
     def withdrawn(self, keys: Sequence[str], sender: Incarnation | None = None) -> None:
-        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again.
-        `sender`: as above."""
+        """The encoder will not begin `keys`: who joined since asks again. `sender`: as above."""
         self.intake.withdrawn(keys, sender)
 
     def set_encoders(self, epochs: Mapping[str, int]) -> None:

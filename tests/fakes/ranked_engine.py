@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,11 @@ class RankedEngine(PlainEngine):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self.replica.runner.ranks.close()  # or followers would wait for this rank
-        self.close()
+        if kind is None:
+            return self.close()
+        self.replica.runner.ranks.close()  # or followers would wait for this rank
+        with suppress(threading.BrokenBarrierError):  # a consequence
+            self.close()
 
 
 def guarded(ranks: Ranks, make: Callable[[], Any]) -> Any:

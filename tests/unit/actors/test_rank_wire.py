@@ -57,6 +57,7 @@ PLAN = StepPlan(
     Readouts(pages(2, 2), pages(1, 3), pages(5, 2**20), pages(0, 1)),
     [Embedding("b", 1, 2, 3)],
     ("b", "c"),
+    1,
 )
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 
@@ -88,7 +89,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "command",
     [
-        Launch(PLAN, (1, 3)),
+        Launch(PLAN, (1, 3), 39),
         Launch(PLAIN),
         PutStates(("a", "b"), (3, 4)),
         DropStates(("a", "b")),

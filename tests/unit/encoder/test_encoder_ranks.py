@@ -37,6 +37,30 @@ def check(name: str, parallel: Parallel, checkpoints: Any, **options: Any) -> No
             torch.testing.assert_close(encoded.hidden, wanted.hidden, atol=1e-4, rtol=0)
 
 
+# ---------------------------------------------------------------------- weights are shared
+
+
+@pytest.mark.parametrize(
+    "parallel", [Parallel(2), Parallel(3), Parallel(1, 2), Parallel(2, 2)], ids=str
+)
+@pytest.mark.parametrize("name", ["bart", "pegasus", "m2m100", "t5", "t5_gated_untied", "whisper"])
+def test_ranks_that_share_weights_give_the_states_of_one(
+    name: str, parallel: Parallel, checkpoints: Any
+) -> None:
+    """Two ranks share three heads unevenly."""
+    check(name, parallel, checkpoints)
+
+
+def test_quantized_shares_give_nearly_the_states_of_one(checkpoints: Any) -> None:
+    """Each rank's outputs have scales of their own, and its inputs too."""
+    folder, _ = checkpoints("bart")
+    _, alone = load(folder, quantization="int8")
+    with ranked_encoder(folder, Parallel(2), quantization="int8") as leader:
+        for inputs in batches("bart"):
+            wanted, encoded = alone.encode(inputs).hidden, leader.encode(inputs).hidden
+            assert (encoded - wanted).norm() < 0.05 * wanted.norm()
+
+
 # ---------------------------------------------------------------------- inputs are shared
 
 
