@@ -12,6 +12,8 @@ from antiphon.actors.messages import AnyPeer, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.frames import Arrivals
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
@@ -39,6 +41,7 @@ class DecoderActor(LeaderActor):
         ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         self.decoder = DecoderWorker(incarnation, model, config, timestamps, ranks)
+        self._arrivals = Arrivals(self.decoder.device)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
 
@@ -48,6 +51,8 @@ class DecoderActor(LeaderActor):
         self.decoder.connect(Links(node, frontends), followers)
 
     def receive(self, message: Message) -> None:
+        if isinstance(message, HiddenStates):
+            message = self._arrivals.on_device(message)
         self.decoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
 
     def load_report(self) -> dict[str, float]:

@@ -175,11 +175,10 @@ class DecoderWorker(Worker[DecoderMessage]):
         match message:
             case Detach(frontend):
                 scheduler.detach(frontend)
-            case Members(members):
-                if not self._encoders_here:
-                    encoders = [m for m in members if m.role == "encoder"]
-                    scheduler.set_encoders({m.name: m.epoch for m in encoders if m.alive})
-                    scheduler.encodes.pool.report(member.worker for member in encoders)
+            case Members(members) if not self._encoders_here:
+                encoders = [member.worker for member in members if member.role == "encoder"]
+                if (epochs := scheduler.encodes.pool.report(encoders)) is not None:
+                    scheduler.set_encoders(epochs)
 
     def _add(self, request: Request) -> None:
         try:

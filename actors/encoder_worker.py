@@ -98,7 +98,7 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
-        tokens = self._jobs.ready.num_tokens
+        tokens = self._jobs.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
         return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
 
@@ -130,6 +130,13 @@ class EncoderWorker(Worker[EncoderMessage]):
             follower.send(command)
 
     # ------------------------------------------------------------------ loop
+
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            for follower in self._followers:
+                follower.close()
 
     def handle(self, message: EncoderMessage) -> None:
         match message:

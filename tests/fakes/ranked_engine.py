@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +107,17 @@ class RankedEngine(PlainEngine):
 
     def close(self) -> None:
         """Ends all threads; raises what a follower raised, the cause before its consequences."""
+        causes, consequences = self._end()
+        for error in [*causes, *consequences]:
+            raise error
+
+    def _end(self) -> tuple[list[Exception], list[Exception]]:
+        """Ends all threads. What followers raised, and what they raised because others had."""
         for follower in self.followers:
             follower.close()
         errors = [follower.error for follower in self.followers if follower.error is not None]
-        for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
-            raise error
+        consequences = [e for e in errors if isinstance(e, threading.BrokenBarrierError)]
+        return [e for e in errors if e not in consequences], consequences
 
     def __enter__(self) -> "RankedEngine":
         return self
@@ -121,8 +126,8 @@ class RankedEngine(PlainEngine):
         if kind is None:
             return self.close()
         self.replica.runner.ranks.close()  # or followers would wait for this rank
-        with suppress(threading.BrokenBarrierError):  # a consequence
-            self.close()
+        for error in self._end()[0]:
+            raise error
 
 
 def guarded(ranks: Ranks, make: Callable[[], Any]) -> Any:
