@@ -85,6 +85,7 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
     refused: tuple[int, ...]
+    launched: int
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -135,15 +136,16 @@ def _plain(value: Any) -> Any:
 
 def _to_wire(command: RankCommand) -> Any:
     match command:
-        case Launch(plan, refused):
-            return _launch(plan, refused)
+        case Launch():
+            return _launch(command)
         case PutStates(keys, lengths):
             return _PutStates(keys, lengths)
         case DropStates(keys):
             return _DropStates(keys)
 
 
-def _launch(plan: StepPlan, refused: tuple[int, ...]) -> _Launch:
+def _launch(command: Launch) -> _Launch:
+    plan = command.plan
     new, reads, copies = plan.new_pages, plan.readouts, plan.page_copies
     return _Launch(
         plan.number,
@@ -157,7 +159,8 @@ def _launch(plan: StepPlan, refused: tuple[int, ...]) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        refused,
+        command.refused,
+        command.launched,
     )
 
 
@@ -214,7 +217,7 @@ class RankDecoder:
 def _from_wire(wire: _Launch | _PutStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
-            return Launch(_plan_of(wire), wire.refused)
+            return Launch(_plan_of(wire), wire.refused, wire.launched)
         case _PutStates():
             return PutStates(wire.keys, wire.lengths)
         case _DropStates():

@@ -30,7 +30,9 @@ class DecoderFollower:
         """Loads its part of the decoder. Raises what `DecoderRunner` raises."""
         assert not ranks.is_leader
         self.runner = DecoderRunner(model, config, timestamps, ranks)
-        self._refused: tuple[int, ...] = ()
+        # By number of a plan, while the leader may not have run it: slots whose settings the
+        # device refused.
+        self._refused: dict[int, tuple[int, ...]] = {}
 
     def handle(self, command: RankCommand) -> None:
         """Carries out a command. What it raises ends the replica: other ranks have gone on."""
@@ -46,9 +48,16 @@ class DecoderFollower:
                 assert_never(command)
 
     def _launch(self, command: Launch) -> None:
-        if command.refused != self._refused:
+        if command.launched:
+            self._check_refused(command)
+        number = command.plan.number
+        self._refused[number] = tuple(self.runner.launch(command.plan).refused)
+
+    def _check_refused(self, command: Launch) -> None:
+        refused = self._refused.get(command.launched, command.refused)
+        if command.refused != refused:
             raise RankError(
                 f"before step {command.plan.number}, this rank refused the settings of slots "
-                f"{list(self._refused)}, the leader those of {list(command.refused)}"
+                f"{list(refused)}, the leader those of {list(command.refused)}"
             )
-        self._refused = tuple(self.runner.launch(command.plan).refused)
+        self._refused = {n: slots for n, slots in self._refused.items() if n > command.launched}

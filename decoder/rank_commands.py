@@ -13,11 +13,13 @@ from antiphon.scheduler.plan import StepPlan
 
 @dataclass(frozen=True)
 class Launch:
-    """Run a step. `refused`: the slots whose settings the leader's device refused in the plan
-    before; another rank that refused others would compute other tokens."""
+    """Run a step. `refused`: the slots whose settings the leader's device refused in plan number
+    `launched`, the latest that it has run (0: none); another rank that refused others would compute
+    other tokens."""
 
     plan: StepPlan
     refused: tuple[int, ...] = ()
+    launched: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ GPU, which so has its next work before the host knows the last tokens. (A CPU co
 launches: there the newest step counts as one of them.) So a sequence that has stopped may run a few
 steps too often. The results of those rows are dropped; what they write into its pages comes before
 anything that the pages' next owner writes, on the same stream.
+
+The stages of a pipeline each work on another lane of sequences, so that as many times more steps
+are in flight as there are stages. On CPUs, where to launch is to compute, the leader, which is of
+the last stage, first tells the others of the next lane's step, and then computes its own part of
+the oldest one.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
@@ -42,7 +48,12 @@ logger = logging.getLogger(__name__)
 
 AskEncoders = Callable[[list[EncodeCommand]], None]
 WithdrawEncodes = Callable[[list[Withdrawal]], None]
-StepInFlight = tuple[StepPlan, LaunchedStep]
+
+
+@dataclass
+class StepInFlight:
+    plan: StepPlan
+    launched: LaunchedStep | None = None  # None: other ranks know of it, and this one has not begun
 
 
 class DecoderReplica:
@@ -72,12 +83,17 @@ class DecoderReplica:
         self.runner = DecoderRunner(model, config, timestamps, ranks)
         self._alone = self.runner.ranks.is_alone
         self._followers = followers
-        self._refused: tuple[int, ...] = ()  # slots whose settings the last plan's device refused
-        limits = _limits(model, config, self.runner.prompt_room)
+        # Number of the plan that was launched last, and slots whose settings the device refused.
+        self._launched, self._refused = 0, tuple[int, ...]()
+        lanes = self.runner.ranks.parallel.pipeline
+        limits = _limits(model, config, self.runner.prompt_room, lanes)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
-        self._look_ahead = config.scheduler.num_scheduler_steps - (not self.runner.overlap)
+        steps = config.scheduler.num_scheduler_steps * lanes
+        self._look_ahead = steps - (not self.runner.overlap)
+        self._lane = lanes - 1  # of the last plan
+        self._launches_late = lanes > 1 and not self.runner.overlap
         self._in_flight: deque[StepInFlight] = deque()  # oldest first
         self._received: deque[HiddenStates] = deque()  # maybe still being computed
 
@@ -91,41 +107,75 @@ class DecoderReplica:
         """
         self._accept_hidden()  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
-        plan = self.scheduler.step()  # which sequences run now
-        self._discard_unwanted()  # requests that ended in `step` may have been the last to wait
+        plan = self._next_plan()  # which sequences run now
+        self._discard_unwanted()  # requests that ended meanwhile may have been the last to wait
         if plan is not None:
-            self._launch(plan)
-            self._settle_oldest(self._look_ahead)
-        else:
-            self._settle_oldest(len(self._in_flight) - 1)  # maybe what the next plan waits for
+            self._begin(plan)
+            while self._is_ahead(plan.lane):
+                self._settle(self._in_flight.popleft())
+        elif self._in_flight:  # maybe what the next plan waits for
+            self._settle(self._in_flight.popleft())
         return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
-    def _launch(self, plan: StepPlan) -> None:
+    def _next_plan(self) -> StepPlan | None:
+        """Of the lane whose turn it is; where it has nothing to run now, of the next one."""
+        num_lanes = self.scheduler.limits.num_lanes
+        for _ in range(num_lanes):
+            self._lane = (self._lane + 1) % num_lanes
+            if (plan := self.scheduler.step(self._lane)) is not None:
+                return plan
+        return None
+
+    def _is_ahead(self, lane: int) -> bool:
+        """True if the oldest result must come before anything else is planned."""
+        if len(self._in_flight) > max(0, self._look_ahead):
+            return True
+        num_lanes = self.scheduler.limits.num_lanes
+        if num_lanes == 1:
+            return False
+        of_lane = sum(step.plan.lane == lane for step in self._in_flight)
+        return of_lane > -(-self._look_ahead // num_lanes)
+
+    def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._tell(Launch(plan, self._refused))
+        self._tell(Launch(plan, self._refused, self._launched))
+        step = StepInFlight(plan)
+        if self._launches_late or self._launch(step):
+            self._in_flight.append(step)
+
+    def _launch(self, step: StepInFlight) -> bool:
+        """False, and its requests failed, if that cannot be."""
         try:
-            step = self.runner.launch(plan)
+            step.launched = self.runner.launch(step.plan)
         except Exception as error:  # whatever the model or the device raised
-            return self._fail(plan, error)
-        self._refused = tuple(step.refused)
-        for slot, refusal in step.refused.items():
-            self.scheduler.fail_slot(slot, describe(refusal))
-        self._in_flight.append((plan, step))
+            self._fail(step.plan, error)
+            return False
+        refused = step.launched.refused
+        self._launched, self._refused = step.plan.number, tuple(refused)
+        for slot, refusal in refused.items():
+            # With other steps in flight its request may have ended.
+            if self.scheduler.batch.live_rows(step.plan)[step.plan.slots == slot].size:
+                self.scheduler.fail_slot(slot, describe(refusal))
+        return True
 
-    def _settle_oldest(self, remaining: int) -> None:
-        """Takes in results until at most `remaining` steps are in flight."""
-        while len(self._in_flight) > max(0, remaining):
-            self._settle(*self._in_flight.popleft())
+    def _catch_up(self) -> None:
+        """Launches what other ranks have been told to. What follows may wait for them."""
+        for step in self._in_flight:
+            if step.launched is None:
+                self._launch(step)
 
-    def _settle(self, plan: StepPlan, step: LaunchedStep) -> None:
-        """Waits for a launched step, and takes in its tokens."""
+    def _settle(self, step: StepInFlight) -> None:
+        """Waits for a step, and takes in its tokens."""
+        if step.launched is None and not self._launch(step):
+            return
+        assert step.launched is not None
         try:
-            result = step.result()
+            result = step.launched.result()
         except Exception as error:
-            self._fail(plan, error)
+            self._fail(step.plan, error)
         else:
-            self.scheduler.postprocess(plan, result)
+            self.scheduler.postprocess(step.plan, result)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
         """Fails the requests of a step. Raises what the device raises if it is of no more use, and
@@ -150,6 +200,7 @@ class DecoderReplica:
             self._withdraw_encodes(withdrawals)
 
     def _drop(self, keys: tuple[str, ...]) -> None:
+        self._catch_up()
         self._tell(DropStates(keys))
         for key in keys:
             self.runner.arena.drop(key)
@@ -173,6 +224,7 @@ class DecoderReplica:
             states = self._received.popleft().only(self.scheduler.encodes.expects)
             if not states.keys:
                 continue
+            self._catch_up()
             try:
                 self.runner.arena.put(states)
             except Exception as error:
@@ -227,7 +279,9 @@ class DecoderReplica:
         return self.rests and not self._received
 
 
-def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
+def _limits(
+    model: ModelConfig, config: EngineConfig, prompt_room: int | None, num_lanes: int
+) -> Limits:
     """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
     return Limits(
@@ -241,4 +295,5 @@ def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -
         encode_timeout=options.encode_timeout,
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
+        num_lanes=num_lanes,
     )

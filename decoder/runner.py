@@ -28,21 +28,20 @@ from antiphon.decoder.graphs import (
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
-from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.room import check_room, make_arena, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
+from antiphon.decoder.stage_links import StageLinks
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
-from antiphon.decoder.step_inputs import InputBuffer, InputLimits
+from antiphon.decoder.step_buffers import make_inputs, make_tables
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.pages import pages_for
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
@@ -96,9 +95,12 @@ class DecoderRunner:
         self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
-        self.tables = self._make_tables()
-        self.inputs = self._make_inputs()
+        self.tables = make_tables(model, self.slots, self.pool)
+        lanes = self.ranks.parallel.pipeline
+        self.inputs = make_inputs(config, self.slots, self.pool, self.tables, lanes)
         self._readouts = DeviceReadouts.empty(self.inputs.limits.tokens, self.device)
+        size = (self.inputs.limits.tokens, model.decoder.hidden_size)
+        self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
         self.eager_steps: Counter[str] = Counter()
@@ -123,7 +125,8 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
-        check_output(self._logits[:1], "decoder", self.model_config.path)
+        if self.part.is_last:
+            check_output(self._logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
         """Raises if the device cannot go on after an error."""
@@ -155,31 +158,8 @@ class DecoderRunner:
     def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
         """Logits [sequences, vocabulary] and samples [sequences] of a step, which graphs write."""
         rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
-        logits = torch.zeros(rows, vocab_size, device=self.device)
+        logits = torch.zeros(rows if self.part.is_last else 0, vocab_size, device=self.device)
         return logits, Samples.empty(rows, self.device)
-
-    def _make_tables(self) -> PageTables:
-        model, page_size = self.model_config, self.pool.page_size
-        return PageTables(
-            self.slots.scratch + 1,
-            pages_for(model.max_decoder_len, page_size),
-            pages_for(model.max_encoder_len, page_size),
-            self.pool.scratch_page,
-            self.device,
-        )
-
-    def _make_inputs(self) -> InputBuffer:
-        options = self.config.scheduler
-        largest_graph = options.max_num_seqs + LONG_PROMPT_TOKENS
-        limits = InputLimits(
-            sequences=options.max_num_seqs,
-            tokens=max(options.max_num_batched_tokens, largest_graph),
-            page_size=self.pool.page_size,
-            scratch_slot=self.slots.scratch,
-            scratch_page=self.pool.scratch_page,
-        )
-        in_flight = options.num_scheduler_steps + 1  # with the one that is being launched
-        return InputBuffer(limits, self.tables, self.slots.tokens, in_flight + 1)
 
     @property
     def _uses_graphs(self) -> bool:
@@ -220,11 +200,14 @@ class DecoderRunner:
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> LaunchedStep:
-        """Queues one step on the device; the host does not wait for it."""
+        """Queues one step on the device; the host does not wait for it. Only on the last stage the
+        result has tokens."""
+        self.links.begin(plan)
         refused = self._take_changes(plan)
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
         choice = self.choose_graph(plan)
         inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
+        self.links.receive_stream(inputs.shape.tokens)
         if choice.shape is not None and self.graphs is not None:
             self.graphs.replay(inputs)
         else:
@@ -233,9 +216,13 @@ class DecoderRunner:
             features = self.sampler.features(plan.slots[plan.samples])
             attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
+        self.links.send_stream(inputs.shape.tokens)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
+        if not self.part.is_last:
+            return LaunchedStep.of(samples, None, None, refused)
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
+        self.links.send_tokens(samples.tokens)
         readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
         return LaunchedStep.of(samples, top, readouts, refused)
 
@@ -260,7 +247,11 @@ class DecoderRunner:
         embeddings: Sequence[Embedding] = (),
     ) -> None:
         """The model and the likeliest tokens under the rules that most requests have."""
-        self._run_model(inputs, attentions, embeddings)
+        hidden = self._run_layers(inputs, attentions, embeddings)
+        if not self.part.is_last:
+            self.links.outgoing[: inputs.shape.tokens] = hidden
+            return
+        self._make_logits(inputs, hidden)
         count = inputs.shape.sequences
         self.sampler.greedy(
             self._logits[:count],
@@ -270,18 +261,26 @@ class DecoderRunner:
             features,
         )
 
-    def _run_model(
+    def _run_layers(
         self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
-    ) -> None:
-        """Logits of each sequence's last token, into `_logits`; what is read out, into
-        `_readouts`."""
+    ) -> torch.Tensor:
+        """What the layers of this stage give, [tokens, hidden]."""
         self.inputs.lay_out(inputs)
-        tensors, count = inputs.tensors, inputs.shape.sequences
+        tensors = inputs.tensors
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
-        x = self.model.embed(tensors.token_ids, positions)
-        put_embeddings(x, embeddings, self.arena)
-        hidden = self.model(x, positions, step)
+        if self.part.is_first:
+            x = self.model.embed(tensors.token_ids, positions)
+            put_embeddings(x, embeddings, self.arena)
+        else:
+            x = self.links.incoming[: inputs.shape.tokens]
+        hidden: torch.Tensor = self.model(x, positions, step)
+        return hidden
+
+    def _make_logits(self, inputs: StepInputs, hidden: torch.Tensor) -> None:
+        """Logits of each sequence's last token, into `_logits`; what is read out, into
+        `_readouts`. `hidden` [tokens, hidden]."""
+        tensors, count = inputs.tensors, inputs.shape.sequences
         if not inputs.shape.readouts:
             self._logits[:count] = self._logits_of(hidden[tensors.last_tokens])
             return

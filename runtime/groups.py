@@ -29,7 +29,8 @@ class Group(ABC):
 
     @abstractmethod
     def send(self, x: torch.Tensor, target: int) -> None:
-        """To `receive` on rank `target`."""
+        """To `receive` on rank `target`. The host does not wait until that is called, also on CPUs:
+        two ranks may send to each other before either receives. `x` may be overwritten then."""
 
     @abstractmethod
     def receive(self, into: torch.Tensor, source: int) -> None:

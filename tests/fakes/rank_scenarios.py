@@ -1,6 +1,7 @@
 """A course of requests for every kind of model: mixed, staggered, cancelled, forked, preempted."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from antiphon.scheduler.request import Finished, Request, RequestState
 OPTIONS: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 24, "kv_page_size": 4}
 PAGES = {"audio": 46, "text": 16, "decoder": 9}  # by kind; so few that some are preempted
 CANCELLED, REFUSED = 3, 7  # numbers of requests
+SHARED = 3  # generated tokens that a fork begins with
 
 
 def requests(engine: PlainEngine, kind: str) -> Iterator[Request]:
@@ -61,7 +63,7 @@ def play(engine: PlainEngine, kind: str) -> dict[int, Finished]:
 
 
 def _fork(engine: PlainEngine, kind: str) -> None:
-    """A drawn sequence, and one that goes on from it with another seed."""
+    """A drawn sequence, and one that goes on behind its first tokens with another seed."""
     rng = np.random.default_rng(4)
     payload, prompt = _payload(engine, kind, rng), _prompt(kind, rng)
     params = SamplingParams(temperature=2.0, logprobs=2)
@@ -71,23 +73,44 @@ def _fork(engine: PlainEngine, kind: str) -> None:
     )
     engine.submit(parent)
     scheduler = engine.replica.scheduler
-    while parent.slot < 0 or scheduler.batch.length[parent.slot] < len(prompt) + 4:
+    while parent.slot < 0 or _num_known(engine, parent) < len(prompt) + SHARED:
         engine.step()
+    tokens = scheduler.batch.tokens[parent.slot]
+    child.generated = tokens[len(prompt) : len(prompt) + SHARED].tolist()
     scheduler.fork(parent, child)
     engine.run()
 
 
+def _num_known(engine: PlainEngine, request: Request) -> int:
+    """Tokens of a running sequence that the host knows."""
+    batch = engine.replica.scheduler.batch
+    return int(batch.length[request.slot] - batch.pending[request.slot])
+
+
 def check_same_ends(actual: dict[int, Finished], expected: dict[int, Finished]) -> None:
-    """Tokens are equal, log-probabilities within 1e-3."""
+    """Tokens are equal, log-probabilities within 1e-3. Of a cancelled one, as far as both came."""
     assert actual.keys() == expected.keys()
     for number, end in actual.items():
         other = expected[number]
+        if end.state is other.state is RequestState.CANCELLED:
+            end, other = _cut(end, other), _cut(other, end)
         assert (end.state, end.token_ids) == (other.state, other.token_ids), f"request {number}"
         assert [one.ids for one in end.logprobs] == [one.ids for one in other.logprobs]
         assert [one.ranks for one in end.logprobs] == [one.ranks for one in other.logprobs]
         for one, two in zip(end.logprobs, other.logprobs, strict=True):
             np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-3)
         np.testing.assert_allclose(end.token_logprobs, other.token_logprobs, atol=1e-3)
+
+
+def _cut(end: Finished, other: Finished) -> Finished:
+    """`end` without the tokens that `other` does not have."""
+    count = min(len(end.token_ids), len(other.token_ids))
+    return replace(
+        end,
+        token_ids=end.token_ids[:count],
+        token_logprobs=end.token_logprobs[:count],
+        logprobs=end.logprobs[:count],
+    )
 
 
 def check_course(engine: PlainEngine) -> None:

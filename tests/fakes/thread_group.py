@@ -22,7 +22,7 @@ class _Board:
     def __init__(self, size: int) -> None:
         self.barrier = threading.Barrier(size, timeout=WAIT_SECONDS)
         self.values: list[Any] = [None] * size
-        self.mail: dict[tuple[int, int], queue.Queue[torch.Tensor]] = {
+        self.mail: dict[tuple[int, int], queue.Queue[torch.Tensor | None]] = {
             (source, target): queue.Queue() for source in range(size) for target in range(size)
         }
 
@@ -65,13 +65,18 @@ class ThreadGroup(Group):
         self._board.mail[self.rank, target].put(x.clone())
 
     def receive(self, into: torch.Tensor, source: int) -> None:
-        into.copy_(self._board.mail[source, self.rank].get(timeout=WAIT_SECONDS))
+        x = self._board.mail[source, self.rank].get(timeout=WAIT_SECONDS)
+        if x is None:
+            raise threading.BrokenBarrierError
+        into.copy_(x)
 
     def barrier(self) -> None:
         self._board.barrier.wait()
 
     def close(self) -> None:
         self._board.barrier.abort()
+        for mail in self._board.mail.values():
+            mail.put(None)  # wakes who waits for it
 
 
 def make_ranks(parallel: Parallel) -> list[Ranks]:

@@ -60,7 +60,7 @@ def states(engine: PlainEngine, ids: list[int]) -> list[RequestState]:
     return [engine.finished[id_].state for id_ in ids]
 
 
-@pytest.mark.parametrize("name", ["launch", "cross_kv.write", "_run_model"])
+@pytest.mark.parametrize("name", ["launch", "cross_kv.write", "_run_layers"])
 def test_a_failed_step_ends_its_requests_and_keeps_no_hidden_states(
     engine: PlainEngine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

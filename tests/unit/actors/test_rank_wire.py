@@ -89,7 +89,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "command",
     [
-        Launch(PLAN, (1, 3)),
+        Launch(PLAN, (1, 3), 39),
         Launch(PLAIN),
         PutStates(("a", "b"), (3, 4)),
         DropStates(("a", "b")),
