@@ -84,7 +84,6 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     cross_writes: list[_CrossWrite]
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
-    lane: int
     refused: tuple[int, ...]
     launched: int
 
@@ -160,7 +159,6 @@ def _launch(command: Launch) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        plan.lane,
         command.refused,
         command.launched,
     )
