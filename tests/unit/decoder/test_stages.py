@@ -36,15 +36,17 @@ def test_steps_ahead_within_a_lane_change_nothing(folder: Path, depth: int) -> N
 
 
 def test_stages_work_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a lane for each stage, steps take less than the sum of what their stages take."""
-    busy: list[float] = []
+    """With a lane for each stage, one computes while the other does. (On a busy machine not
+    always.)"""
+    busy: dict[int, list[tuple[float, float]]] = {0: [], 1: []}  # by stage: begin and end
 
     def slow_down(runner: Any) -> None:
         run = runner._run_layers
 
         def slow(inputs: Any, *rest: Any) -> Any:
-            busy.append(SECONDS * inputs.shape.sequences)
-            time.sleep(busy[-1])
+            began = time.monotonic()
+            time.sleep(SECONDS * inputs.shape.sequences)
+            busy[runner.ranks.stage].append((began, time.monotonic()))
             return run(inputs, *rest)
 
         monkeypatch.setattr(runner, "_run_layers", slow)
@@ -59,7 +61,10 @@ def test_stages_work_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
             *(t.loaded.result().runner for t in engine.followers),
         ):
             slow_down(runner)
-        began = time.monotonic()
         engine.run()
-        took = time.monotonic() - began
-    assert took < 0.8 * sum(busy), f"{took:.2f} s for {sum(busy):.2f} s of work on two stages"
+    both = sum(
+        max(0.0, min(end, other_end) - max(begin, other_begin))
+        for begin, end in busy[0]
+        for other_begin, other_end in busy[1]
+    )
+    assert both > 0.3 * sum(end - begin for begin, end in busy[0])
