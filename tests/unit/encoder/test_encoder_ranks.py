@@ -10,17 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranked_encoder import ranked_encoder
 from thread_group import ThreadGroup, run_ranks
-from torch import nn
 
 from antiphon.attention.specs import encoder_spec
-from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
 from antiphon.encoder.batch_shares import gather, shares
 from antiphon.encoder.graphs import NoGraph
-from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.runner import EncoderRunner
-from antiphon.families.checkpoint import ModelConfig
-from antiphon.layers.residual import Residual
 from antiphon.runtime.ranks import RankError
 
 FAMILIES = ["bart", "t5", "whisper"]
@@ -45,7 +40,7 @@ def check(name: str, parallel: Parallel, checkpoints: Any, **options: Any) -> No
             torch.testing.assert_close(encoded.hidden, wanted.hidden, atol=1e-4, rtol=0)
 
 
-# ---------------------------------------------------------------------- weights are shared
+# ---------------------------------------------------------------------- stages
 
 
 @pytest.mark.parametrize(
@@ -143,41 +138,15 @@ def test_what_fails_later_ends_the_replica(
         encode()
 
 
-# ---------------------------------------------------------------------- stages share layers
+# ---------------------------------------------------------------------- stages
 
 
-class PassOn(nn.Module):
-    """Stands where the last stage has the final norm."""
-
-    def of_sum(self, residual: Residual) -> torch.Tensor:
-        return residual.total()
-
-
-@pytest.fixture
-def staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each rank loads all layers, and keeps those of its part."""
-    load_all = EncoderRunner._load
-
-    def load_part(runner: EncoderRunner, model: ModelConfig, config: EngineConfig) -> EncoderModel:
-        encoder, part = load_all(runner, model, config), runner._part
-        encoder.layers = encoder.layers[part.layers.start : part.layers.stop]
-        for name in ("layer_norm", "final_layer_norm"):
-            if not part.is_last and getattr(encoder, name, None) is not None:
-                setattr(encoder, name, PassOn())
-        return encoder
-
-    monkeypatch.setattr(EncoderRunner, "_load", load_part)
-
-
-@pytest.mark.usefixtures("staged")
-@pytest.mark.parametrize("parallel", [Parallel(pipeline=2), Parallel(2, 2, mode="data")], ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_stages_give_the_states_of_one(name: str, parallel: Parallel, checkpoints: Any) -> None:
-    check(name, parallel, checkpoints)
+def test_columns_of_stages_share_inputs(name: str, checkpoints: Any) -> None:
+    check(name, Parallel(2, 2, mode="data"), checkpoints)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there")
-@pytest.mark.usefixtures("staged")
 @pytest.mark.parametrize("name", ["t5", "whisper"])
 def test_stages_with_graphs_pass_on_what_their_graphs_hold(
     name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
