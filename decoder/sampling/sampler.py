@@ -66,7 +66,8 @@ class Sampler:
                 f"masks of the words {slots.vocabulary} for logits of {self.vocabulary.span}"
             )
         self._kernel_room: tuple[torch.Tensor, torch.Tensor] | None = None
-        if slots.device.type == "cuda":
+        # The kernels see the whole vocabulary; ranks that share it choose in torch.
+        if slots.device.type == "cuda" and not self.vocabulary.is_shared:
             from antiphon.kernels.sampling import workspace  # Triton is there where CUDA is
 
             self._kernel_room = workspace(slots.scratch, slots.vocabulary.count, slots.device)
