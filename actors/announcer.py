@@ -102,6 +102,9 @@ class Announcer:
             members = await self.tell_workers()
         else:
             members = self._members()  # only their loads have changed
+            if _chooses_encoders(members):
+                for handle in self._workers():
+                    handle.update.remote(Members(members))
         message = Members(members)
         for frontend in self._frontends.values():
             with contextlib.suppress(PeerGone):  # it is found silent
@@ -122,6 +125,13 @@ class Announcer:
         return members
 
 
+def _chooses_encoders(members: list[Member]) -> bool:
+    """True if decoders choose among encoders, by their loads. A colocated one asks its own."""
+    encoders = [member for member in members if member.role == "encoder" and member.alive]
+    own = {member.address for member in members if member.role == "decoder"}
+    return len(encoders) > 1 and not any(member.address in own for member in encoders)
+
+
 def described(membership: Membership) -> list[Member]:
     """The members as frontends and workers know them: a colocated process is one of each half."""
     return [
@@ -135,6 +145,7 @@ def described(membership: Membership) -> list[Member]:
             load=dict(member.load),
             held=member.held,
             ended=member.ended,
+            last_load=dict(member.last_load),
         )
         for member in membership.members.values()
         for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))

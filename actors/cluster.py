@@ -15,7 +15,7 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
-from antiphon.actors.processes import Spot, why_gone
+from antiphon.actors.processes import Spot, own_error, why_gone
 from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
@@ -104,6 +104,12 @@ class RayWorkers(Workers):
         sender.send(Attach(self._frontend, self._receiver.address))
         return sender
 
+    def introduce(self) -> None:
+        assert self._receiver is not None
+        for sender in dict.fromkeys(self._senders.values()):
+            with suppress(PeerGone):  # that is known soon
+                sender.send(Attach(self._frontend, self._receiver.address))
+
     def send(self, worker: str, message: Message) -> None:
         if (sender := self._senders.get(worker)) is None:
             raise PeerGone(f"{worker} is not running")
@@ -145,8 +151,8 @@ class RayWorkers(Workers):
         """As `Supervisor.scale`."""
         try:
             await self._supervisor.scale.remote(role, count)
-        except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
-            raise getattr(error, "cause", error) from None
+        except AntiphonError as error:
+            raise own_error(error) from None
 
     # ------------------------------------------------------------------ end
 

@@ -1,8 +1,9 @@
 """The Ray actor that holds both halves: hidden states never leave the GPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antiphon.actors.address import Address
 from antiphon.actors.base_actor import claim_resources
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.encoder_worker import EncoderWorker
@@ -14,6 +15,7 @@ from antiphon.actors.messages import (
     Encode,
     Input,
     InputGone,
+    Inputs,
     Members,
     Message,
     Withdraw,
@@ -22,6 +24,8 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.room import check_room
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.shard import Part
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
@@ -43,26 +47,31 @@ class ColocatedActor(DecoderActor):
         config: EngineConfig,
         timestamps: TimestampRules | None,
         gpu_share: float = 1.0,
+        ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Loads both halves: the encoder first, as the decoder's page pool takes the memory left.
-        Returns the `info` of each; raises what the workers raise."""
+        `ranks`: of the decoder, whose leader is here. Returns the `info` of each; raises what the
+        workers raise."""
         claim_resources(config, gpu_share)
-        check_room(model, config)  # before the time that loading the encoder takes
+        part = Part.of(ranks or Ranks.alone(), model.decoder.num_layers)
+        check_room(model, config, part)  # before the time that loading the encoder takes
         name, epoch = incarnation
         self.encoder = EncoderWorker(Incarnation(encoder_beside(name), epoch), model, config)
-        info = self._load_decoder(incarnation, model, config, timestamps)
+        info = self._load_decoder(incarnation, model, config, timestamps, ranks)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def start(self, node: str, frontends: Mapping[str, AnyPeer]) -> None:
+    def start(
+        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
+    ) -> None:
         """Connects the halves with each other, and starts them."""
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
         self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
-        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}))
+        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}), followers)
 
     def receive(self, message: Message) -> None:
         match message:
-            case Encode() | Withdraw() | Input() | InputGone():
+            case Encode() | Withdraw() | Input() | Inputs() | InputGone():
                 self.encoder.send(message)
             case Attach() | Detach() | Members():
                 self.encoder.send(message)

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import torch
 
+from antiphon.actors.address import Address
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
@@ -19,27 +20,33 @@ from antiphon.actors.messages import (
     EncodeJob,
     LinkMessage,
     Members,
+    NotOpen,
     Output,
+    StillOpen,
     Stop,
     Submit,
     Unreadable,
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.news import News
+from antiphon.actors.rank_channel import RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.rank_commands import RankCommand, RankError
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
+from antiphon.scheduler.outputs import failed_output
 from antiphon.scheduler.request import (
-    Finished,
     Incarnation,
+    Media,
     Request,
     RequestId,
-    RequestMetrics,
     RequestState,
     StepOutput,
 )
@@ -57,12 +64,19 @@ class DecoderWorker(Worker[DecoderMessage]):
         model: ModelConfig,
         config: EngineConfig,
         timestamps: TimestampRules | None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises."""
+        """Loads the decoder half and allocates its pages. Raises what `DecoderRunner` raises.
+        `ranks`: of a replica of several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
         self._links = Links()
-        self.replica = DecoderReplica(model, config, self._encode, self._withdraw, timestamps)
+        self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
+        self.news = News()
+        self._followers: RankSenders | None = None
+        self.replica = DecoderReplica(
+            model, config, self._encode, self._withdraw, timestamps, ranks, self._command
+        )
 
     @property
     def info(self) -> dict[str, Any]:
@@ -79,29 +93,51 @@ class DecoderWorker(Worker[DecoderMessage]):
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
-        load = {
-            "running": len(scheduler.batch),
-            "open": len(scheduler.requests),
-            "kv_pages": scheduler.pages.num_pages,
-            "kv_pages_available": scheduler.pages.num_available,
-        }
+        load = scheduler.load()
+        for name in ("tokens", "frontends", "trial"):  # no counters: they have no sum
+            del load[name]
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in requests."""
         scheduler = self.replica.scheduler
+        self.news.told(list(scheduler.requests))
         return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""
         return sketch(self.replica.scheduler.pages.keys)
 
-    def connect(self, links: Links) -> None:
-        """Starts the loop. `links`: encoders by the names in requests, and frontends."""
+    def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
+        """Starts the loop. `links`: encoders by the names in requests, and frontends. `followers`:
+        where the other ranks of the replica receive."""
         self._links = links
+        ranks = self.replica.runner.ranks
+        assert len(followers) == ranks.parallel.num_ranks - 1
+        if followers:
+            self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
+        if encoders := self._encoders_here:
+            self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
 
+    @property
+    def _encoders_here(self) -> list[str]:
+        """Names of encoders in this process. If there are any, others are not asked: hidden states
+        would leave the device."""
+        return [name for name in self._links.here if name.startswith("encoder")]
+
+    def _command(self, command: RankCommand) -> None:
+        assert self._followers is not None
+        self._followers(command)
+
     # ------------------------------------------------------------------ loop
+
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            if self._followers is not None:
+                self._followers.close()
 
     def handle(self, message: DecoderMessage) -> None:
         scheduler = self.replica.scheduler
@@ -109,10 +145,13 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Submit(requests):
                 for request in requests:
                     self._add(request)
+                self.news.note_requests(requests)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):
                 scheduler.stop(request_id)
+            case StillOpen(frontend, numbers):
+                self._asked[frontend] = numbers
             case HiddenStates():
                 self.replica.receive_hidden(message)
             case EncodeFailed(key, error, input_gone, sender):
@@ -123,7 +162,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Withdrawn(keys, sender):
                 scheduler.withdrawn(keys, sender)
             case Unreadable(request_id, error):
-                self._send(_failed(request_id, error))
+                self._send(failed_output(request_id, error))
             case Attach() | Detach() | Members():
                 self._links.handle(message)
                 self._note(message)
@@ -136,19 +175,21 @@ class DecoderWorker(Worker[DecoderMessage]):
         match message:
             case Detach(frontend):
                 scheduler.detach(frontend)
-            case Members(members):
-                here = [name for name in self._links.here if name.startswith("encoder")]
-                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
-                scheduler.set_encoders(encoders | dict.fromkeys(here, self.incarnation.epoch))
+            case Members(members) if not self._encoders_here:
+                encoders = [member.worker for member in members if member.role == "encoder"]
+                if (epochs := scheduler.encodes.pool.report(encoders)) is not None:
+                    scheduler.set_encoders(epochs)
 
     def _add(self, request: Request) -> None:
         try:
             self.replica.scheduler.add(request)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
             logger.exception("request %s was not accepted", request.id)
-            self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
+            self._send(failed_output(request.id, f"was not accepted: {describe(error)}"))
 
     def refuse(self, message: DecoderMessage, error: Exception) -> None:
+        if isinstance(error, RankError):  # no request alone is concerned
+            raise error
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")
@@ -173,11 +214,24 @@ class DecoderWorker(Worker[DecoderMessage]):
         except Exception:
             logger.exception("request %s could not be ended properly", request_id)
             scheduler.requests.pop(request_id, None)
-            self._send(_failed(request_id, error))
+            self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
+        if overdue := self.replica.scheduler.encodes.overdue():
+            self._encode(overdue, again=True)
         for output in self.replica.step():
             self._send(output)
+        self.news.note_trial(self.replica.scheduler.intake.trials.mark)
+        if self._asked:  # now that all ends are sent
+            self._answer_frontends()
+
+    def _answer_frontends(self) -> None:
+        asked, self._asked = self._asked, {}
+        for frontend, numbers in asked.items():
+            requests = self.replica.scheduler.requests
+            lost = [number for number in numbers if RequestId(frontend, number) not in requests]
+            if lost:
+                self._links.send(frontend, NotOpen(lost, self.incarnation))
 
     def _send(self, output: StepOutput) -> None:
         output.sender = self.incarnation
@@ -198,7 +252,8 @@ class DecoderWorker(Worker[DecoderMessage]):
             except MessageError as fault:
                 for end in part.finished:
                     request_id = RequestId(part.frontend, end.number)
-                    failed = _failed(request_id, f"its result cannot travel: {describe(fault)}")
+                    error_text = f"its result cannot travel: {describe(fault)}"
+                    failed = failed_output(request_id, error_text)
                     failed.sender = self.incarnation
                     self._links.send(part.frontend, Output(failed))
 
@@ -217,18 +272,23 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     # ------------------------------------------------------------------ to the encoders
 
-    def _encode(self, work: list[EncodeCommand]) -> None:
-        """Requests the hidden states of media from their encoders."""
-        frontends = self.replica.scheduler.encodes.frontends
-        own_name = self.incarnation.name
+    def _encode(self, work: list[EncodeCommand], again: bool = False) -> None:
+        """Requests the hidden states of media from their encoders. `again`: for the second time,
+        because nothing was heard of them."""
         for encoder in {command.encoder for command in work}:
-            jobs = [
-                EncodeJob(media.key, media.num_tokens, own_name, tuple(frontends(media.key)))
-                for media, name in work
-                if name == encoder
-            ]
-            if not self._links.send(encoder, Encode(jobs)):
+            jobs = [self._job(media, name) for media, name in work if name == encoder]
+            if not self._links.send(encoder, Encode(jobs, again)):
                 self.replica.scheduler.encoder_lost(encoder)
+
+    def _job(self, media: Media, encoder: str) -> EncodeJob:
+        requests = self.replica.scheduler.encodes.waiting([media.key])
+        return EncodeJob(
+            media.key,
+            media.num_tokens,
+            self.incarnation.name,
+            frontends=tuple({request.id.frontend: None for request in requests}),
+            sent_ahead=any(request.encoder == encoder for request in requests),
+        )
 
     def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
         """Withdraws keys from their encoders."""
@@ -236,10 +296,3 @@ class DecoderWorker(Worker[DecoderMessage]):
             keys = tuple(key for key, name in withdrawals if name == encoder)
             if not self._links.send(encoder, Withdraw(self.incarnation.name, keys)):
                 self.send(Withdrawn(keys))
-
-
-def _failed(request_id: RequestId, error: str) -> StepOutput:
-    """The end of a request that never became one here."""
-    metrics = RequestMetrics(0.0)
-    finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
-    return StepOutput(request_id.frontend, finished=[finished])

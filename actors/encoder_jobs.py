@@ -1,11 +1,14 @@
 """What an encoder worker has to encode: jobs from decoders, and their inputs from frontends.
 
 A job and its input come from different processes, in any order. A job waits until its input is
-here; when it does not come soon, the worker asks for it.
+here. The worker asks for one that was sent to another encoder, or that does not come soon. A
+decoder that hears nothing of a job asks for it once more: the worker takes it if it has it not, and
+else goes on with the one that it has.
 """
 
+import math
 import time
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +18,15 @@ from antiphon.actors.messages import EncodeJob, Input, InputGone
 
 STORE_BYTES = 1 << 30  # of inputs that came before their jobs; those with a job are always kept
 ASK_SECONDS = 0.03  # an input is mostly on its way when its job comes
+ANSWERED_SECONDS = 2.0  # an answer may cross a message that asks for it again
 ASK_AGAIN_SECONDS = 0.5  # a frontend may have attached meanwhile, or a message was lost
+
+
+JobId = tuple[str, str]  # decoder and key: content is encoded for a decoder once at a time
+
+
+def job_id(job: EncodeJob) -> JobId:
+    return job.decoder, job.key
 
 
 class JobQueue:
@@ -24,27 +35,39 @@ class JobQueue:
     def __init__(self, batch_tokens: int) -> None:
         """`batch_tokens`: at most so many encoder tokens make one batch."""
         self._batch_tokens = batch_tokens
-        self._jobs: deque[EncodeJob] = deque()
+        self._jobs: OrderedDict[JobId, EncodeJob] = OrderedDict()
+        self._keys: Counter[str] = Counter()  # of the jobs
 
     def extend(self, jobs: Iterable[EncodeJob]) -> None:
-        self._jobs.extend(jobs)
+        """Adds those that it does not hold yet."""
+        for job in jobs:
+            if (name := job_id(job)) not in self._jobs:
+                self._jobs[name] = job
+                self._keys[job.key] += 1
 
     def next_batch(self) -> list[EncodeJob]:
         """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
         jobs: list[EncodeJob] = []
         tokens = 0
-        while self._jobs and (not jobs or tokens + self._jobs[0].num_tokens <= self._batch_tokens):
-            jobs.append(self._jobs.popleft())
-            tokens += jobs[-1].num_tokens
+        while self._jobs:
+            job = next(iter(self._jobs.values()))
+            if jobs and tokens + job.num_tokens > self._batch_tokens:
+                break
+            jobs.append(self._remove(job_id(job)))
+            tokens += job.num_tokens
         return jobs
 
     def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
         """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
-        withdrawn = {job.key for job in self._jobs if job.decoder == decoder}.intersection(keys)
-        self._jobs = deque(
-            job for job in self._jobs if job.decoder != decoder or job.key not in withdrawn
-        )
-        return tuple(withdrawn)
+        names = [(decoder, key) for key in dict.fromkeys(keys)]
+        return tuple(self._remove(name).key for name in names if name in self._jobs)
+
+    def _remove(self, name: JobId) -> EncodeJob:
+        job = self._jobs.pop(name)
+        self._keys[job.key] -= 1
+        if not self._keys[job.key]:
+            del self._keys[job.key]
+        return job
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -52,10 +75,10 @@ class JobQueue:
     @property
     def num_tokens(self) -> int:
         """Of all its jobs. From any thread."""
-        return sum(job.num_tokens for job in list(self._jobs))
+        return sum(job.num_tokens for job in list(self._jobs.values()))
 
     def __contains__(self, key: str) -> bool:
-        return any(job.key == key for job in self._jobs)
+        return key in self._keys
 
 
 @dataclass
@@ -76,7 +99,9 @@ class _Lacking:
     asking: deque[str] = field(default_factory=deque)
 
     def add(self, job: EncodeJob) -> None:
-        self.jobs.append(job)
+        """One that is here already may name more frontends."""
+        if job_id(job) not in map(job_id, self.jobs):
+            self.jobs.append(job)
         for frontend in job.frontends:
             if frontend not in self.asking:
                 self.asking.append(frontend)
@@ -96,6 +121,8 @@ class EncoderJobs:
         self._store_bytes, self._clock = store_bytes, clock
         self._held: dict[str, _Held] = {}
         self._lacking: dict[str, _Lacking] = {}
+        self._begun: set[JobId] = set()  # and not answered
+        self._answered: OrderedDict[JobId, float] = OrderedDict()  # lately, and when
 
     def __len__(self) -> int:
         """Jobs that could begin now."""
@@ -103,29 +130,47 @@ class EncoderJobs:
 
     # ------------------------------------------------------------------ jobs
 
-    def add(self, jobs: Iterable[EncodeJob]) -> None:
+    def add(self, jobs: Iterable[EncodeJob], again: bool = False) -> None:
+        """Takes jobs. Those that it has, begun or not, stay as they are. `again`: as `Encode`
+        has it: such a message may have waited here while its jobs were encoded."""
         now = self._clock()
         for job in jobs:
+            if job_id(job) in self._begun or (again and self._was_answered(job, now)):
+                continue
             if job.key in self._held:
                 self.ready.extend([job])
             elif (lacking := self._lacking.get(job.key)) is not None:
                 lacking.add(job)
             else:
-                self._lacking[job.key] = lacking = _Lacking(now + ASK_SECONDS)
+                patience = ASK_SECONDS if job.sent_ahead else 0.0
+                self._lacking[job.key] = lacking = _Lacking(now + patience)
                 lacking.add(job)
 
     def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
         """Removes the jobs of one forward, and returns them with their inputs. These are let go
-        unless other jobs need them."""
+        unless other jobs need them. The jobs have begun until `end`."""
         jobs = self.ready.next_batch()
+        self._begun.update(map(job_id, jobs))
         inputs = [self._held[job.key].array for job in jobs]
         for key in {job.key for job in jobs}:
             if key not in self.ready:
                 self._drop(key)
         return jobs, inputs
 
+    def end(self, jobs: Iterable[EncodeJob]) -> None:
+        """These, which have begun, were answered."""
+        now = self._clock()
+        self._begun.difference_update(map(job_id, jobs))
+        self._answered.update((job_id(job), now) for job in jobs)
+        while self._answered and next(iter(self._answered.values())) < now - ANSWERED_SECONDS:
+            self._answered.popitem(last=False)
+
+    def _was_answered(self, job: EncodeJob, now: float) -> bool:
+        return now - self._answered.get(job_id(job), -math.inf) < ANSWERED_SECONDS
+
     def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
-        """Removes jobs of a decoder that have not begun, and returns their keys."""
+        """Removes jobs of a decoder, but for those that have begun. Returns the keys that are to be
+        confirmed: also those without a job, which was lost, or an answer to which was."""
         withdrawn = set(self.ready.withdraw(decoder, keys))
         for key in keys:
             if (lacking := self._lacking.get(key)) is not None:
@@ -138,7 +183,19 @@ class EncoderJobs:
         for key in withdrawn:
             if key in self._held and key not in self.ready:
                 self._drop(key)
-        return tuple(withdrawn)
+        return tuple(key for key in keys if (decoder, key) not in self._begun)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all jobs that have not begun, also of those that wait for their inputs. From any
+        thread."""
+        lacking = [job for lacking in list(self._lacking.values()) for job in lacking.jobs]
+        return self.ready.num_tokens + sum(job.num_tokens for job in lacking)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the inputs that are here. From any thread."""
+        return list(self._held)
 
     # ------------------------------------------------------------------ inputs
 

@@ -3,12 +3,16 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 
+from antiphon.actors.address import Address
+from antiphon.actors.channel import PeerGone, Sender
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -21,6 +25,7 @@ from antiphon.actors.messages import (
     EncoderMessage,
     Input,
     InputGone,
+    Inputs,
     Members,
     NeedInput,
     Withdraw,
@@ -31,15 +36,20 @@ from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
+from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports import transport_to
+from antiphon.kv.transports.interface import Transport
+from antiphon.runtime.ranks import RankError, Ranks
+from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
-MAX_IN_FLIGHT = 2  # batches on the device at once: one runs while the next is queued
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,11 @@ class _Launched:
     encoded: Encoded
     done: torch.cuda.Event | None
 
+    @property
+    def decoders(self) -> list[str]:
+        """The names of those that want some of it."""
+        return list(dict.fromkeys(job.decoder for job in self.jobs))
+
 
 class EncoderWorker(Worker[EncoderMessage]):
     """Queues a batch on the GPU while the previous one runs.
@@ -58,21 +73,38 @@ class EncoderWorker(Worker[EncoderMessage]):
     it is done.
     """
 
-    def __init__(self, incarnation: Incarnation, model: ModelConfig, config: EngineConfig) -> None:
-        """Loads the encoder half. Raises what `EncoderRunner` raises."""
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        model: ModelConfig,
+        config: EngineConfig,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Loads the encoder half. Raises what `EncoderRunner` raises. `ranks`: of a replica of
+        several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
-        self._jobs = EncoderJobs(config.encoder.max_encoder_batch_tokens)
-        self._batch_tokens = config.encoder.max_encoder_batch_tokens
+        batch_tokens = config.encoder.max_encoder_batch_tokens
+        self._jobs = EncoderJobs(batch_tokens)
+        budget = encode_budget(config.scheduler, model.longest_input)
+        self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
-        self.runner = EncoderRunner(model, config)
+        self._followers: list[Sender] = []
+        self._transports: dict[str, Transport] = {}  # by decoder
+        self.runner = EncoderRunner(model, config, ranks, self._command)
+        # One batch for each stage, and one that is queued.
+        self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
     def load_report(self) -> dict[str, float]:
-        """As `WorkerActor.load_report`, in tokens: two batches keep it busy."""
-        tokens = self._jobs.ready.num_tokens
+        """As `WorkerActor.load_report`, in tokens."""
+        tokens = self._jobs.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
-        return {"open": tokens, "capacity": 2 * self._batch_tokens, "tokens": tokens}
+        return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
+
+    def held(self) -> bytes:
+        """As `WorkerActor.held`: of the inputs that wait here."""
+        return sketch(self._jobs.keys)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -85,22 +117,39 @@ class EncoderWorker(Worker[EncoderMessage]):
             "graphs": None if isinstance(graphs, NoGraph) else graphs.report,
         }
 
-    def connect(self, links: Links) -> None:
-        """Starts the loop. `links`: decoders by the names that jobs carry, and frontends."""
+    def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
+        """Starts the loop. `links`: decoders by the names that jobs carry, and frontends.
+        `followers`: where the other ranks of the replica receive."""
+        assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
+        self._followers = [Sender(address, links.node) for address in followers]
         self.start()
+
+    def _command(self, command: EncodeBatch) -> None:
+        for follower in self._followers:
+            follower.send(command)
 
     # ------------------------------------------------------------------ loop
 
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            for follower in self._followers:
+                follower.close()
+
     def handle(self, message: EncoderMessage) -> None:
         match message:
-            case Encode(jobs):
-                self._jobs.add(jobs)
+            case Encode(jobs, again):
+                self._jobs.add(jobs, again)
             case Withdraw(decoder, keys):
                 if withdrawn := self._jobs.withdraw(decoder, keys):
                     self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self._jobs.receive(message)
+            case Inputs():
+                for each in message.unpacked():
+                    self._jobs.receive(each)
             case InputGone():
                 self._fail_gone(self._jobs.gone(message))
             case Detach(frontend):
@@ -123,7 +172,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             self._answer(decoder, message)
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
-        if len(self._in_flight) < MAX_IN_FLIGHT and self._jobs:
+        if self._has_room and self._jobs:
             self._launch(*self._jobs.next_batch())
         if self._in_flight and self._wait(self._in_flight[0]):
             self._finish(self._in_flight.popleft())
@@ -136,11 +185,16 @@ class EncoderWorker(Worker[EncoderMessage]):
     def poll_timeout(self) -> float:
         return 0.0 if self._jobs or self._in_flight else IDLE_SECONDS
 
+    @property
+    def _has_room(self) -> bool:
+        """True if another batch can be queued on the device."""
+        return len(self._in_flight) < self._max_in_flight
+
     def _wait(self, launched: _Launched) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
-            if len(self._in_flight) < MAX_IN_FLIGHT and (self._jobs or not self.inbox.empty()):
+            if self._has_room and (self._jobs or not self.inbox.empty()):
                 return False
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) - began < BATCH_SECONDS:
@@ -154,10 +208,12 @@ class EncoderWorker(Worker[EncoderMessage]):
         try:
             encoded = self.runner.encode(inputs)
             done = self._recorded_event()
+        except (RankError, PeerGone):  # other ranks have gone on, or are gone
+            raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
         self._in_flight.append(launched := _Launched(jobs, encoded, done))
-        self._send_hidden(launched, in_this_process=True)
+        self._send_hidden(launched)
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -165,6 +221,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         logger.exception("an encoder batch of %d failed", len(jobs))
         self._probe()
         if len(jobs) == 1:
+            self._jobs.end(jobs)
             return self._fail(
                 jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
             )
@@ -172,18 +229,25 @@ class EncoderWorker(Worker[EncoderMessage]):
             self._launch([job], [array])
 
     def _finish(self, launched: _Launched) -> None:
-        """Waits for a batch and sends it to other processes. Raises the device's error, which ends
-        the worker."""
+        """Waits for a batch, and sends what could not be sent before. Raises the device's error,
+        which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        self._send_hidden(launched, in_this_process=False)
+        for decoder in launched.decoders:
+            self._transports[decoder].computed()
+        self._jobs.end(launched.jobs)
 
-    def _send_hidden(self, launched: _Launched, in_this_process: bool) -> None:
-        """Sends the hidden states to the decoders in this process, or to the other ones."""
-        for decoder in {job.decoder for job in launched.jobs}:
-            peer = self._links.peer(decoder)
-            if (peer is not None and peer.in_this_process) == in_this_process:
-                self._answer(decoder, self._hidden_for(decoder, launched))
+    def _send_hidden(self, launched: _Launched) -> None:
+        """Sends the hidden states of a batch to their decoders, now or when they are computed."""
+        for decoder in launched.decoders:
+            if decoder not in self._transports:
+                self._transports[decoder] = self._transport_to(decoder)
+            self._transports[decoder].queued(self._hidden_for(decoder, launched))
+
+    def _transport_to(self, decoder: str) -> Transport:
+        peer = self._links.peer(decoder)
+        in_this_process = peer is not None and peer.in_this_process
+        return transport_to(in_this_process, partial(self._answer, decoder), self.device)
 
     def _answer(self, decoder: str, message: Answer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
@@ -225,3 +289,9 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def _fail(self, decoder: str, key: str, error: str) -> None:
         self._answer(decoder, EncodeFailed(key, error, False, self.incarnation))
+
+
+def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
+    """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
+    need, if that is less: decoders wait for an encoder that has more than this."""
+    return max(1, min(2 * batch_tokens, budget_tokens // 2))

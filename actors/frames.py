@@ -25,6 +25,11 @@ class MessageError(AntiphonError):
     """A message cannot be encoded, or its frames are no message."""
 
 
+def split_frames(data: memoryview, longest: int) -> list[memoryview]:
+    """Pieces of at most `longest` bytes; at least one, which may be empty."""
+    return [data[first : first + longest] for first in range(0, max(1, len(data)), longest)]
+
+
 class Encoder(Protocol[Sent]):
     """Of the messages for one receiver, whose token begins each."""
 

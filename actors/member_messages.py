@@ -4,6 +4,7 @@ import msgspec
 
 from antiphon.actors.address import Address
 from antiphon.scheduler.request import Incarnation
+from antiphon.scheduler.worker_load import WorkerState
 
 # ---------------------------------------------------------------------- to every worker
 
@@ -34,6 +35,21 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     held: bytes = b""
     draining: bool = False  # it ends soon, and takes no new requests
     ended: str = ""  # why its last incarnation that died did so
+    last_load: dict[str, float] = {}  # what that one's last heartbeat said
+
+    @property
+    def worker(self) -> WorkerState:
+        """As routers and decoders see it."""
+        return WorkerState(
+            self.name,
+            self.role,  # type: ignore[arg-type]
+            self.epoch,
+            self.alive,
+            self.draining,
+            self.load,
+            self.held,
+            self.last_load,
+        )
 
 
 class Members(msgspec.Struct, frozen=True, array_like=True, tag=True):

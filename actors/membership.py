@@ -14,6 +14,7 @@ still says changes nothing. A new incarnation starts only after the end of the l
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ class Membership:
         self.limits = limits
         self.members: dict[str, Member] = {}
         self._removed: dict[str, Member] = {}
+        self._given_up: dict[str, float] = {}  # when a worker last was, by role
         self.unusable: str | None = None  # why, once the engine can't go on
         self.complete = False  # whether all members have been ready at once
         self._actions: list[Action] = []
@@ -65,6 +67,10 @@ class Membership:
             for member in self.members.values()
             if member.role == role and not member.removing
         ]
+
+    def gave_up(self, role: str, now: float) -> bool:
+        """True if a worker of a role was given up within `WINDOW_SECONDS`."""
+        return now - self._given_up.get(role, -math.inf) < WINDOW_SECONDS
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -214,6 +220,7 @@ class Membership:
 
     def _count_death(self, member: Member, reason: str, now: float) -> None:
         """Ends the engine where a restart makes no sense."""
+        member.last_load = member.load
         if member.removing:  # this end was wanted
             return
         member.ended = reason
@@ -226,6 +233,7 @@ class Membership:
             self.end(sentence)
         elif too_often := self._too_often(member):
             member.removing = True
+            self._given_up[member.role] = now
             sentence += f"; {too_often} (max_restarts={self.limits.max_restarts})"
             if not self.of_role(member.role):
                 self.end(sentence)

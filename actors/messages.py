@@ -4,7 +4,8 @@ Each process has one inbox, and each worker one `handle(message)`, which tells m
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
 message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
 `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; the messages about members have
-a file of their own, which needs no torch.
+a file of their own, which needs no torch. `EncodeBatch`, from the leader of an encoder replica to
+its other ranks, is defined in `antiphon.encoder.rank_commands`.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -19,6 +20,7 @@ from antiphon.actors.member_messages import Detach as Detach
 from antiphon.actors.member_messages import Heartbeat as Heartbeat
 from antiphon.actors.member_messages import Member as Member
 from antiphon.actors.member_messages import Members as Members
+from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
@@ -43,6 +45,16 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     request_id: RequestId
 
 
+class StillOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Asks about requests of a frontend of which it has heard nothing for some seconds.
+
+    `numbers`: of their ids. A decoder answers by `NotOpen` if it does not have some of them.
+    """
+
+    frontend: str
+    numbers: list[int]
+
+
 class Unreadable(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Stands for a request of a `Submit` that could not be decoded, in the process that received
     it."""
@@ -63,6 +75,27 @@ class Input(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     frontend: str
     key: str
     array: np.ndarray
+
+
+class Inputs(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
+    """Many short inputs in one message, as `Input` has them.
+
+    `packed`: all arrays, which have one dtype, one behind the other. `lengths`: of each.
+    """
+
+    frontend: str
+    keys: list[str]
+    lengths: list[int]
+    packed: np.ndarray
+
+    def unpacked(self) -> list[Input]:
+        """Each with an array of its own, so that none holds the memory of all."""
+        ends = np.cumsum(self.lengths).tolist()
+        begins = [0, *ends[:-1]]
+        return [
+            Input(self.frontend, key, self.packed[begin:end].copy())
+            for key, begin, end in zip(self.keys, begins, ends, strict=True)
+        ]
 
 
 class NeedInput(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -87,25 +120,30 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     """One input to encode.
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
-    states. `frontends`: names of those that hold the input; at least one.
+    states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
+    has sent it to this encoder, where it may not have arrived yet.
     """
 
     key: str
     num_tokens: int
     decoder: str
     frontends: tuple[str, ...]
+    sent_ahead: bool = True
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`."""
+    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`. A
+    job that the encoder has already is not done twice. `again`: nothing was heard of the jobs for
+    some seconds; an answer may be on its way."""
 
     jobs: list[EncodeJob]
+    again: bool = False
 
 
 class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
-    Answered by `Withdrawn` for jobs that had not begun; other jobs are answered as before.
+    Answered by `Withdrawn`, but for jobs that have begun, which are answered as before.
     """
 
     decoder: str
@@ -128,7 +166,7 @@ class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """These keys were withdrawn before their encoding began."""
+    """The encoder has no job for these keys, or has one no longer, which had not begun."""
 
     keys: tuple[str, ...]
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
@@ -143,12 +181,20 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=True):
     output: StepOutput
 
 
-Command = Submit | Cancel | Stop
+class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A decoder does not have these requests of a frontend: they, or their ends, were lost. Sent
+    after all ends that it knows of."""
+
+    numbers: list[int]
+    sender: Incarnation
+
+
+Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
-EncoderMessage = Encode | Withdraw | Input | InputGone | LinkMessage
+EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
-FrontendMessage = Output | NeedInput | Members
-Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat
+FrontendMessage = Output | NotOpen | NeedInput | Members
+Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | EncodeBatch
 
 Sent = TypeVar("Sent", contravariant=True)
 

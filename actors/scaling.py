@@ -1,8 +1,13 @@
 """How many workers of a role an engine should have, by how much work waits for them."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from antiphon.actors.membership import Membership
+
+logger = logging.getLogger(__name__)
 
 GROW_SECONDS = 2.0  # more work than the workers can hold for so long: more workers
 SHRINK_SECONDS = 60.0  # so long nearly nothing to do: one worker fewer
@@ -51,3 +56,27 @@ class Autoscaler:
         elif self._idle_since is not None and now - self._idle_since >= SHRINK_SECONDS:
             count, self._idle_since = current - 1, None
         return self.bounds.clamp(count)
+
+
+class Pools:
+    """The roles whose number of workers changes by itself.
+
+    A pool does not replace a worker that was given up: what made every start fail would make that
+    of another one fail too, for ever. After ten minutes (`WINDOW_SECONDS`), when deaths are
+    forgiven, it starts one again where one is needed; if that one fails as well, it is given up at
+    once, for ten minutes more. So a cause that passes is noticed, and one that lasts costs little.
+    """
+
+    def __init__(self, bounds: Mapping[str, Bounds]) -> None:
+        self._scalers = {role: Autoscaler(bounds) for role, bounds in bounds.items()}
+
+    def adjust(self, membership: Membership, now: float) -> None:
+        """Called regularly."""
+        for role, scaler in self._scalers.items():
+            members = membership.of_role(role)
+            wanted = scaler.wanted(demand(member.load for member in members), len(members), now)
+            if wanted > len(members) and membership.gave_up(role, now):
+                continue
+            if wanted != len(members):
+                logger.info("%d %s workers instead of %d", wanted, role, len(members))
+                membership.scale(role, wanted, now)

@@ -31,8 +31,8 @@ from antiphon.actors.members import (
     Unusable,
 )
 from antiphon.actors.membership import Membership
-from antiphon.actors.processes import Spot, end_process, why_gone
-from antiphon.actors.scaling import Autoscaler, demand
+from antiphon.actors.processes import Spot, end_process, own_error, why_gone
+from antiphon.actors.scaling import Pools
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
 from antiphon.scheduler.request import Incarnation
 
@@ -75,7 +75,7 @@ class Supervisor:
                 max_restarts=workers.max_restarts,
             )
         )
-        self._scalers = {role: Autoscaler(bounds) for role, bounds in blueprint.bounds.items()}
+        self._pools = Pools(blueprint.bounds)
         self._processes: dict[Incarnation, _Process] = {}
         self._announcer = Announcer(
             self._members, lambda: [handle for _, handle in self._running()]
@@ -220,8 +220,8 @@ class Supervisor:
             reason = await handle.watch.options(concurrency_group="watch").remote()
         except ray.exceptions.RayTaskError as failure:
             if isinstance(failure, AntiphonError) and not self._membership.complete:
-                self._error = self._error or getattr(failure, "cause", failure)
-            reason = f"{type(failure.cause).__name__}: {failure.cause}"
+                self._error = self._error or own_error(failure)
+            reason = describe(own_error(failure))
         except ray.exceptions.RayError as failure:
             self._gone(incarnation, why_gone(failure))
             return
@@ -271,17 +271,9 @@ class Supervisor:
         while True:
             now = time.monotonic()
             self._membership.tick(now)
-            self._autoscale(now)
+            self._pools.adjust(self._membership, now)
             self._act()
             await asyncio.sleep(TICK_SECONDS)
-
-    def _autoscale(self, now: float) -> None:
-        for role, scaler in self._scalers.items():
-            members = self._membership.of_role(role)
-            wanted = scaler.wanted(demand(member.load for member in members), len(members), now)
-            if wanted != len(members):
-                logger.info("%d %s workers instead of %d", wanted, role, len(members))
-                self._membership.scale(role, wanted, now)
 
 
 def _pass_on(

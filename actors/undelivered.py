@@ -19,7 +19,7 @@ class Undelivered:
     """Answers to decoders without an address, oldest first.
 
     A decoder has none before the encoder has heard of it, and after its death. What is dropped is
-    logged: the decoder, if it lives, asks again only after `encode_timeout`.
+    logged: the decoder, if it lives, asks again some seconds later.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,14 @@ import numpy as np
 import torch
 
 from antiphon.actors import messages
-from antiphon.actors.frames import MAX_FRAME_BYTES, PREFIX, TOKEN_BYTES, Buffer, MessageError
+from antiphon.actors.frames import (
+    MAX_FRAME_BYTES,
+    PREFIX,
+    TOKEN_BYTES,
+    Buffer,
+    MessageError,
+    split_frames,
+)
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request
@@ -104,7 +111,7 @@ class MessageEncoder:
         size = len(head) + sum(len(frame) for frame in self._frames)
         if size > MAX_MESSAGE_BYTES:
             raise ValueError(f"{size} bytes are over the {MAX_MESSAGE_BYTES} of one message")
-        pieces = _pieces(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
+        pieces = split_frames(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
         first = PREFIX.pack(self._token, len(pieces)) + pieces[0]
         return [first, *pieces[1:], *self._frames]
 
@@ -141,7 +148,7 @@ class MessageEncoder:
             extension = _described(code, dtype, shape, len(self._frames))
             self._extensions[identity] = extension
             data = array.reshape(-1).view(np.uint8).data
-            self._frames += _pieces(data, MAX_FRAME_BYTES)
+            self._frames += split_frames(data, MAX_FRAME_BYTES)
         return extension
 
 
@@ -149,11 +156,6 @@ def _described(
     code: int, dtype: str, shape: tuple[int, ...], place: bytes | int
 ) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, msgspec.msgpack.encode((dtype, shape, place)))
-
-
-def _pieces(data: memoryview, longest: int) -> list[memoryview]:
-    """Pieces of at most `longest` bytes; at least one, which may be empty."""
-    return [data[first : first + longest] for first in range(0, max(1, len(data)), longest)]
 
 
 # ---------------------------------------------------------------------- decoding

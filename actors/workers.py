@@ -37,6 +37,11 @@ class Workers(ABC):
         in `loop`, which is running; if it raises, `watch` raises EngineDeadError."""
 
     @abstractmethod
+    def introduce(self) -> None:
+        """Tells all workers once more where `frontend` receives. Changes nothing where they know
+        it."""
+
+    @abstractmethod
     async def watch(self) -> None:
         """Waits until a worker or the receiving ends; raises EngineDeadError then."""
 

@@ -8,13 +8,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.processes import Spot
-from antiphon.config.errors import describe
+from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 
@@ -65,15 +65,17 @@ class Load:
         outputs = await asyncio.gather(*(self._generate(prompt) for prompt in self.prompts))
         self.expected = list(outputs)
 
-    async def serve(self, count: int, concurrency: int, seconds: float = 0.0) -> None:
-        """At least `count` requests, and at least for so long."""
-        numbers = self._numbers(count, time.monotonic() + seconds)
+    async def serve(
+        self, count: int, concurrency: int, enough: Callable[[], bool] = lambda: True
+    ) -> None:
+        """At least `count` requests, and until it is `enough`, which is asked before each one."""
+        numbers = self._numbers(count, enough)
         await asyncio.gather(*(self._serve(numbers) for _ in range(concurrency)))
 
     @staticmethod
-    def _numbers(count: int, until: float) -> Iterator[int]:
+    def _numbers(count: int, enough: Callable[[], bool]) -> Iterator[int]:
         number = 0
-        while number < count or time.monotonic() < until:
+        while number < count or not enough():
             yield number
             number += 1
 
@@ -84,6 +86,9 @@ class Load:
             self.tally.streams += number % 3 == 0
             try:
                 tokens = await call(self.prompts[index])
+            except EngineDeadError as error:
+                self.tally.failed.append(f"request {number}: {describe(error)}")
+                return  # all others would end so, without a turn of the event loop between them
             except Exception as error:
                 self.tally.failed.append(f"request {number}: {describe(error)}")
             else:

@@ -110,7 +110,8 @@ class SchedulerOptions:
     )
     encode_ahead_tokens: int | None = _option(
         None,
-        "encoder tokens requested but not yet in the KV cache; by default max_num_seqs full inputs",
+        "room for hidden states, in tokens: asked for ahead, or kept for repeated inputs; "
+        "by default max_num_seqs full inputs",
     )
 
 

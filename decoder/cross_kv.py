@@ -8,25 +8,25 @@ import torch
 from torch import nn
 
 from antiphon.decoder.models.interface import DecoderModel
-from antiphon.kv.handoff import HandoffBuffer
+from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
-from antiphon.runtime.device import to_device
+from antiphon.runtime.device import together_to_device
 from antiphon.runtime.graphs import GraphSet, Work
 from antiphon.scheduler.plan import CrossWrite
 
 
 class CrossKV:
-    """Moves hidden states from the handoff buffer into the pages of their cross KV."""
+    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages."""
 
-    def __init__(self, model: DecoderModel, pool: KVPool, handoff: HandoffBuffer) -> None:
-        self.model, self.pool, self.handoff = model, pool, handoff
+    def __init__(self, model: DecoderModel, pool: KVPool, arena: StateArena) -> None:
+        self.model, self.pool, self.arena = model, pool, arena
         self.graphs: CrossWriteGraphs | None = None
 
     @torch.inference_mode()
     def capture(self, sizes: list[int], hidden_size: int, dtype: torch.dtype) -> None:
         """Captures graphs for these numbers of encoder tokens. Any attention backend will do."""
         shape = (max(sizes), hidden_size)
-        hidden = torch.zeros(shape, dtype=dtype, device=self.handoff.device)
+        hidden = torch.zeros(shape, dtype=dtype, device=self.arena.device)
 
         def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
             self.model.write_cross(states, slot_mapping, self.pool)
@@ -35,20 +35,22 @@ class CrossKV:
         self.graphs = CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
 
     def write(self, writes: list[CrossWrite]) -> None:
-        """Queues `writes` on the device; their hidden states leave the handoff buffer."""
+        """Queues `writes` on the device."""
         if not writes:
             return
-        hidden = self.handoff.pop([write.key for write in writes])
         offsets = np.arange(self.pool.page_size)
         positions = [
             (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
             for write in writes
         ]
-        slot_mapping = to_device(np.concatenate(positions).astype(np.int32), self.handoff.device)
+        arena_rows = self.arena.rows([write.key for write in writes])
+        rows, slot_mapping = together_to_device(
+            [arena_rows, np.concatenate(positions).astype(np.int32)], self.arena.device
+        )
         if self.graphs is not None:
-            self.graphs.replay(hidden, slot_mapping)
+            self.graphs.replay(self.arena.states, rows, slot_mapping)
         else:
-            self.model.write_cross(hidden, slot_mapping, self.pool)
+            self.model.write_cross(self.arena.states[rows], slot_mapping, self.pool)
 
 
 class CrossWriteGraphs:
@@ -79,18 +81,18 @@ class CrossWriteGraphs:
         self._graphs = GraphSet("cross KV", hidden.device, model, largest_first, prepare)
         self.report = self._graphs.report
 
-    def replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        """Writes `hidden` [tokens, hidden] at `slot_mapping` [tokens] int32, in pieces of the
-        largest graph's size."""
+    def replay(self, states: torch.Tensor, rows: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        """Writes `states[rows]` at `slot_mapping` [tokens] int32, in pieces of the largest graph's
+        size. `rows`: [tokens] int64."""
         largest = len(self._hidden)
-        pieces = zip(hidden.split(largest), slot_mapping.split(largest), strict=True)
-        for states, positions in pieces:
-            self._replay(states, positions)
+        pieces = zip(rows.split(largest), slot_mapping.split(largest), strict=True)
+        for part, positions in pieces:
+            self._replay(states, part, positions)
 
-    def _replay(self, hidden: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-        tokens = len(hidden)
+    def _replay(self, states: torch.Tensor, rows: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        tokens = len(rows)
         size = min(size for size in self._graphs.shapes if size >= tokens)
-        self._hidden[:tokens].copy_(hidden)
+        torch.index_select(states, 0, rows, out=self._hidden[:tokens])
         self._slot_mapping[:tokens].copy_(slot_mapping)
         self._slot_mapping[tokens:size].fill_(self._scratch)
         self._graphs.replay(size)

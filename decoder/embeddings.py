@@ -4,15 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from antiphon.kv.handoff import HandoffBuffer
+from antiphon.kv.arena import StateArena
 from antiphon.scheduler.plan import Embedding
 
 
-def put_embeddings(
-    x: torch.Tensor, embeddings: Sequence[Embedding], handoff: HandoffBuffer
-) -> None:
+def put_embeddings(x: torch.Tensor, embeddings: Sequence[Embedding], arena: StateArena) -> None:
     """Overwrites rows of a step's embedded tokens `x` [tokens, hidden] with hidden states that are
-    in the handoff buffer, where they stay."""
+    in the arena, where they stay."""
     for part in embeddings:
-        states = handoff.get(part.key)[part.first : part.first + part.count]
-        x[part.token : part.token + part.count] = states
+        x[part.token : part.token + part.count] = arena.get(part.key, part.first, part.count)

@@ -18,6 +18,7 @@ from antiphon.decoder.step_attention import PlannedAttentions
 from antiphon.decoder.step_inputs import InputBuffer
 from antiphon.decoder.step_tensors import StepInputs, StepShape
 from antiphon.runtime.graphs import GraphSet, Work
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.plan import StepPlan
 
 # Room in a mixed step beyond one token for each sequence, and the longest query of a sequence.
@@ -119,6 +120,7 @@ class DecoderGraphs:
         buffer: InputBuffer,
         shapes: list[StepShape],
         model: nn.Module,
+        ranks: Ranks,
     ) -> None:
         self._replan = replan
 
@@ -127,7 +129,7 @@ class DecoderGraphs:
             attentions = plan(inputs)
             return attentions, partial(forward, inputs, attentions)
 
-        self._graphs = GraphSet("decoder", buffer.device, model, shapes, prepare)
+        self._graphs = GraphSet("decoder", buffer.device, model, shapes, prepare, ranks)
         self.shapes, self.report = self._graphs.shapes, self._graphs.report
 
     def replay(self, inputs: StepInputs) -> None:

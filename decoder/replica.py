@@ -16,10 +16,22 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
+from antiphon.decoder.rank_commands import (
+    DropStates,
+    Followers,
+    Launch,
+    PutStates,
+    RankCommand,
+    RankError,
+    no_followers,
+)
+from antiphon.decoder.rank_states import broadcast_states
+from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan
@@ -39,6 +51,11 @@ class DecoderReplica:
     `ask_encoders` and `withdraw_encodes` must not block. Each piece of encoder work that was asked
     for is answered by `receive_hidden`, by the scheduler's `encode_failed` or, where it was
     withdrawn in time, by its `withdrawn`; in any order.
+
+    In a replica of several ranks this is the leader, and all others are a `DecoderFollower`.
+    `followers` sends them what changes their device's state: all commands to all of them, in order,
+    without waiting. What fails on one rank may have succeeded on another, so that errors of the
+    device end the replica.
     """
 
     def __init__(
@@ -48,9 +65,14 @@ class DecoderReplica:
         ask_encoders: AskEncoders,
         withdraw_encodes: WithdrawEncodes,
         timestamps: TimestampRules | None = None,
+        ranks: Ranks | None = None,
+        followers: Followers = no_followers,
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
-        self.runner = DecoderRunner(model, config, timestamps)
+        self.runner = DecoderRunner(model, config, timestamps, ranks)
+        self._alone = self.runner.ranks.is_alone
+        self._followers = followers
+        self._refused: tuple[int, ...] = ()  # slots whose settings the last plan's device refused
         limits = _limits(model, config, self.runner.prompt_room)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
@@ -81,10 +103,12 @@ class DecoderReplica:
     def _launch(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
+        self._tell(Launch(plan, self._refused))
         try:
             step = self.runner.launch(plan)
         except Exception as error:  # whatever the model or the device raised
             return self._fail(plan, error)
+        self._refused = tuple(step.refused)
         for slot, refusal in step.refused.items():
             self.scheduler.fail_slot(slot, describe(refusal))
         self._in_flight.append((plan, step))
@@ -104,8 +128,11 @@ class DecoderReplica:
             self.scheduler.postprocess(plan, result)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
-        """Fails the requests of a step. Raises what the device raises if it is of no more use."""
+        """Fails the requests of a step. Raises what the device raises if it is of no more use, and
+        RankError where other ranks may have gone on."""
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
+        if not self._alone:
+            raise RankError(f"step {plan.number} failed: {describe(error)}") from error
         self.scheduler.fail_step(plan, describe(error))
         self.runner.probe()
 
@@ -117,10 +144,15 @@ class DecoderReplica:
 
     def _discard_unwanted(self) -> None:
         """Drops hidden states, and takes back encoder work, that no request waits for any more."""
-        for key in self.scheduler.encodes.pop_unwanted():
-            self.runner.handoff.drop(key)
+        if keys := self.scheduler.encodes.pop_unwanted():
+            self._drop(tuple(keys))
         if withdrawals := self.scheduler.encodes.pop_withdrawals():
             self._withdraw_encodes(withdrawals)
+
+    def _drop(self, keys: tuple[str, ...]) -> None:
+        self._tell(DropStates(keys))
+        for key in keys:
+            self.runner.arena.drop(key)
 
     def receive_hidden(self, states: HiddenStates) -> None:
         """Hidden states from an encoder, which may still be computing them."""
@@ -128,7 +160,7 @@ class DecoderReplica:
         self._accept_hidden()
 
     def _accept_hidden(self) -> None:
-        """Puts hidden states that are computed into the handoff buffer.
+        """Puts hidden states that are computed into the arena.
 
         When idle, accepts one input whose encoder is still running: its first step can then be
         queued behind it on the device. Not otherwise: running sequences must not wait for an
@@ -137,12 +169,16 @@ class DecoderReplica:
         while self._received and (
             self._received[0].computed or (self.rests and len(self._received[0].keys) == 1)
         ):
-            states = self._received.popleft()
+            # Not those that come twice or too late: there is no room for them.
+            states = self._received.popleft().only(self.scheduler.encodes.expects)
+            if not states.keys:
+                continue
             try:
-                self.runner.handoff.put(states)
+                self.runner.arena.put(states)
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
+                self._share(states)
                 for key in states.keys:
                     self.scheduler.encoded(key)
 
@@ -150,10 +186,33 @@ class DecoderReplica:
         """Fails the requests that wait for `states`. Raises as `_fail`."""
         logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
         message = f"its hidden states could not be taken in: {describe(error)}"
+        self._drop(states.keys)
         for key in states.keys:
-            self.runner.handoff.drop(key)
             self.scheduler.encode_failed(key, message)
         self.runner.probe()
+
+    # ------------------------------------------------------------------ other ranks
+
+    def _tell(self, command: RankCommand) -> None:
+        """Sends a command to all other ranks, if there are any."""
+        if self._alone:
+            return
+        try:
+            self._followers(command)
+        except Exception as error:
+            raise RankError(
+                f"{type(command).__name__} was not sent to all ranks: {describe(error)}"
+            ) from error
+
+    def _share(self, states: HiddenStates) -> None:
+        """Gives all other ranks the hidden states that the arena here has."""
+        if self._alone:
+            return
+        self._tell(PutStates(states.keys, states.lengths))
+        try:
+            broadcast_states(states, self.runner)
+        except Exception as error:
+            raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
 
     # ------------------------------------------------------------------ state
 
@@ -171,14 +230,12 @@ class DecoderReplica:
 def _limits(model: ModelConfig, config: EngineConfig, prompt_room: int | None) -> Limits:
     """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
-    longest_input = model.max_encoder_len or model.max_decoder_len  # attended to, or in a prompt
-    default_budget = options.max_num_seqs * longest_input
     return Limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
         max_cross_len=model.max_encoder_len,
-        encode_ahead_tokens=options.encode_ahead_tokens or default_budget,
+        encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,

@@ -4,69 +4,116 @@ import torch
 
 from antiphon.config.arithmetic import ceil_div
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import EngineConfig
+from antiphon.config.options import EngineConfig, SchedulerOptions
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
+from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
+from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target
+from antiphon.runtime.ranks import Ranks
 
 GIB = 1 << 30
 CPU_CACHE_GIB = 4.0
 FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
 
-def num_pages(model: ModelConfig, config: EngineConfig, target: Target) -> int:
+def num_pages(
+    model: ModelConfig,
+    config: EngineConfig,
+    target: Target,
+    part: Part | None = None,
+    ranks: Ranks | None = None,
+) -> int:
     """`num_kv_pages` if given. Else twice what `max_num_seqs` full sequences need, so that content
-    stays cached, as far as memory allows.
+    stays cached, as far as memory allows: that of the rank of `ranks` which holds the fewest pages.
 
-    Raises ConfigurationError if memory does not hold one full sequence.
+    `part`: of this rank, by default the whole half. Raises ConfigurationError, on all ranks, if
+    memory does not hold one full sequence.
     """
     decoder, half = config.decoder, model.decoder
     if decoder.num_kv_pages is not None:
         return decoder.num_kv_pages
     dtype = FLOAT8 if decoder.kv_cache_dtype == "fp8" else target.dtype
-    page_bytes = KVPool.bytes_per_page(
-        half.num_layers, decoder.kv_page_size, half.num_kv_heads, half.head_dim, dtype
-    )
+    layers, kv_heads = _layers_and_heads(half, part)
+    page_bytes = KVPool.bytes_per_page(layers, decoder.kv_page_size, kv_heads, half.head_dim, dtype)
     per_sequence = sum(
         ceil_div(length, decoder.kv_page_size)
         for length in (model.max_decoder_len, model.max_encoder_len)
     )
     budget = _budget(config, target.device)
-    pages = min(budget // page_bytes, 2 * config.scheduler.max_num_seqs * per_sequence)
+    own = min(budget // page_bytes, 2 * config.scheduler.max_num_seqs * per_sequence)
+    pages = own if ranks is None else ranks.minimum(own, target.device)
     if pages < per_sequence:
         raise ConfigurationError(
             f"{budget / GIB:.2f} GiB of KV cache hold {budget // page_bytes} pages of "
-            f"{page_bytes} bytes; one full sequence needs {per_sequence}: "
+            f"{page_bytes} bytes{_elsewhere(pages, own)}; one full sequence needs {per_sequence}: "
             f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
     return pages
 
 
+def _elsewhere(pages: int, own: int) -> str:
+    return f" (on another rank: {pages} pages)" if pages < own else ""
+
+
+def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
+    """Layers, and heads of keys and values, whose pages `part` of a half holds."""
+    if part is None:
+        return half.num_layers, half.num_kv_heads
+    heads = part.shard.heads(half.num_heads, half.num_kv_heads)
+    return len(part.layers), heads.kv.count
+
+
+def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
+    """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
+    inputs. In any case all inputs of one request; none for a model without an encoder."""
+    if model.encoder is None and options.encode_ahead_tokens is None:
+        return 0
+    longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
+    wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
+    return max(wanted, longest_request)
+
+
+def make_arena(model: ModelConfig, options: SchedulerOptions, target: Target) -> StateArena:
+    """Where a decoder keeps hidden states."""
+    half = model.encoder or model.decoder
+    tokens = arena_tokens(model, options)
+    return StateArena(tokens, half.hidden_size, target.dtype, target.device)
+
+
 def make_pool(
-    model: ModelConfig, config: EngineConfig, target: Target, kv_dtype: torch.dtype | None
+    model: ModelConfig,
+    config: EngineConfig,
+    target: Target,
+    kv_dtype: torch.dtype | None,
+    part: Part | None = None,
+    ranks: Ranks | None = None,
 ) -> KVPool:
-    """The pool of a decoder, in the target's dtype unless `kv_dtype` is another. Raises as
-    `num_pages`."""
+    """The pool of one rank's `part` of a decoder, in the target's dtype unless `kv_dtype` is
+    another. All `ranks` have equally many pages. Raises as `num_pages`."""
     half = model.decoder
+    layers, kv_heads = _layers_and_heads(half, part)
     return KVPool(
-        half.num_layers,
-        num_pages(model, config, target),
+        layers,
+        num_pages(model, config, target, part, ranks),
         config.decoder.kv_page_size,
-        half.num_kv_heads,
+        kv_heads,
         half.head_dim,
         kv_dtype or target.dtype,
         target.device,
     )
 
 
-def check_room(model: ModelConfig, config: EngineConfig) -> None:
-    """Raises ConfigurationError if not even one full sequence can fit this machine.
+def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = None) -> None:
+    """Raises ConfigurationError if not even one full sequence, or what `part` of the half keeps of
+    it, can fit this machine.
 
     Called before weights are read and tables of a sequence's length are made. These take GPU memory
     too, so `num_pages` decides again afterwards.
     """
-    num_pages(model, config, Target.resolve(config.model, model.raw, model.family))
+    num_pages(model, config, Target.resolve(config.model, model.raw, model.family), part)
 
 
 def _budget(config: EngineConfig, device: torch.device) -> int:

@@ -30,7 +30,7 @@ from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
 from antiphon.decoder.page_tables import PageTables
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.room import check_room, make_pool
+from antiphon.decoder.room import check_room, make_arena, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
@@ -39,12 +39,15 @@ from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
 from antiphon.decoder.step_inputs import InputBuffer, InputLimits
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
+from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import pages_for
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
+from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target, probe
+from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.plan import Embedding, StepPlan
 
 logger = logging.getLogger(__name__)
@@ -58,28 +61,39 @@ class DecoderRunner:
     """
 
     def __init__(
-        self, model: ModelConfig, config: EngineConfig, timestamps: TimestampRules | None = None
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        timestamps: TimestampRules | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """Loads the decoder, takes memory for its KV pool, captures graphs and warms up.
 
-        `timestamps`: Whisper's rules. Raises ConfigurationError, AttentionBackendError or
-        CheckpointError for what cannot run here; where possible before any weight is read.
+        `timestamps`: Whisper's rules. `ranks`: this one and those that run the same plans in the
+        same order; all of them are constructed at once. Raises ConfigurationError,
+        AttentionBackendError or CheckpointError for what cannot run here; where possible before
+        any weight is read.
         """
         self.model_config, self.config = model, config
+        self.ranks = (ranks or Ranks.alone()).pausable()
+        self.part = Part.of(self.ranks, model.decoder.num_layers)
         # What runs where is decided before weights are read.
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
-        check_room(model, config)
+        check_room(model, config, self.part)
         check_quantization(config.model.quantization, self.target)
-        self.attention = StepAttention.select(model.decoder, self.target, config.decoder)
+        self.attention = StepAttention.select(
+            model.decoder, self.target, config.decoder, self.part.shard
+        )
         self.causal, self.cross = self.attention.causal, self.attention.cross
         # Weights.
-        self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
+        kv_dtype = self.causal.spec.kv_dtype
+        self.model = load_decoder(model, config, self.target, kv_dtype, self.part)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
-        self.handoff = HandoffBuffer(self.device)
-        self.pool = make_pool(model, config, self.target, self.causal.spec.kv_dtype)
+        self.arena = make_arena(model, config.scheduler, self.target)
+        self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)
         self.tables = self._make_tables()
@@ -106,8 +120,9 @@ class DecoderRunner:
         states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
-                self.handoff.put(HiddenStates((KEY,), (1,), states))
+                self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
+        self.arena.drop(KEY)
         check_output(self._logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
@@ -189,11 +204,12 @@ class DecoderRunner:
             self.inputs,
             step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len, readouts),
             self.model,
+            self.ranks,
         )
 
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        cross_kv = CrossKV(self.model, self.pool, self.handoff)
+        cross_kv = CrossKV(self.model, self.pool, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
@@ -217,8 +233,6 @@ class DecoderRunner:
             features = self.sampler.features(plan.slots[plan.samples])
             attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
-            for key in plan.spent:
-                self.handoff.drop(key)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
@@ -266,12 +280,17 @@ class DecoderRunner:
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
         step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
         x = self.model.embed(tensors.token_ids, positions)
-        put_embeddings(x, embeddings, self.handoff)
+        put_embeddings(x, embeddings, self.arena)
         hidden = self.model(x, positions, step)
         if not inputs.shape.readouts:
-            self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
+            self._logits[:count] = self._logits_of(hidden[tensors.last_tokens])
             return
         queries = torch.cat([tensors.last_tokens, tensors.readout_queries])
-        logits = self.model.logits(hidden[queries])
+        logits = self._logits_of(hidden[queries])
         self._logits[:count] = logits[:count]
         self._readouts.first(inputs.shape.readouts).read(logits[count:], tensors.readout_tokens)
+
+    def _logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> [rows, vocabulary], the same on every rank of the stage."""
+        own = self.model.logits(hidden)
+        return whole_logits(own, self.part.shard, self.model_config.decoder.vocab_size)

@@ -9,7 +9,9 @@ from antiphon.attention.interface import FullAttention
 from antiphon.attention.selection import uncapturable
 from antiphon.encoder.frontends.interface import B, Frontend, GraphInputs, S
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.stage import Stage
 from antiphon.runtime.graphs import GraphSet, Work
+from antiphon.runtime.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,23 @@ class EncoderGraphs(Generic[B, S]):
         model: EncoderModel,
         attention: FullAttention[object],
         hidden: torch.Tensor,
+        stage: Stage,
+        ranks: Ranks,
     ) -> None:
-        """`hidden` [tokens of the largest shape, hidden size] is what the graphs write."""
-        self._inputs, self._hidden = inputs, hidden
+        """`hidden` [tokens of the largest shape, hidden size] is what the graphs write. Those of a
+        later stage read what the one before has written."""
+        self._inputs, self._hidden, self._stage = inputs, hidden, stage
+        self._entering = hidden if stage.is_first else torch.zeros_like(hidden)
+
+        def embed(shape: S) -> torch.Tensor:
+            return inputs.embed(shape) if stage.is_first else self._entering[: shape.tokens]
 
         def forward(shape: S) -> tuple[object, Work]:
             batches, rows = inputs.attention_batches(shape), hidden[: shape.tokens]
             plans = {name: attention.plan(batch) for name, batch in batches.items()}
-            return plans, lambda: rows.copy_(model(inputs.embed(shape), attention, plans))
+            return plans, lambda: rows.copy_(model(embed(shape), attention, plans))
 
-        self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward)
+        self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward, ranks)
         self.report = self._graphs.report
 
     def choose(self, batch: B) -> S | NoGraph:
@@ -46,7 +55,10 @@ class EncoderGraphs(Generic[B, S]):
     def replay(self, shape: S, batch: B) -> torch.Tensor:
         """Hidden states [tokens of the batch, hidden size], a copy of their own."""
         self._inputs.fill(shape, batch)
+        if not self._stage.is_first:
+            self._stage.receive(self._entering[: shape.tokens])
         self._graphs.replay(shape)
+        self._stage.pass_on(self._hidden[: shape.tokens])
         return self._hidden[: int(batch.lengths.sum())].clone()
 
 
@@ -57,11 +69,14 @@ def capture_graphs(
     attention: FullAttention[object],
     hidden_size: int,
     max_batch_tokens: int,
+    stage: Stage,
+    ranks: Ranks,
 ) -> EncoderGraphs[B, S] | NoGraph:
-    """Graphs for batches of up to `max_batch_tokens`, if the attention backend allows them."""
+    """Graphs for batches of up to `max_batch_tokens`, if the attention backend allows them. All
+    `ranks` capture the same ones."""
     if reason := uncapturable(attention, frontend.graph_lengths):
         return NoGraph(reason)
     inputs, spec = frontend.graph_inputs(max_batch_tokens), attention.spec
     tokens = inputs.shapes[0].tokens
     hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)
-    return EncoderGraphs(inputs, model, attention, hidden)
+    return EncoderGraphs(inputs, model, attention, hidden, stage, ranks)

@@ -1,6 +1,7 @@
 """Runs an encoder: a batch of raw inputs in, packed hidden states out.
 
-On a GPU it queues the work and does not wait for it.
+On a GPU it queues the work and does not wait for it. Of a replica of several ranks, each has a
+runner; all of them run the same batches in one order.
 """
 
 import logging
@@ -14,18 +15,24 @@ import torch
 from antiphon.attention.interface import FullBatch
 from antiphon.attention.selection import select_full
 from antiphon.attention.specs import encoder_spec
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder import frontends
+from antiphon.encoder.batch_shares import gather, shares
 from antiphon.encoder.frontends.interface import EncoderBatch, GraphShape
 from antiphon.encoder.graphs import EncoderGraphs, NoGraph, capture_graphs
 from antiphon.encoder.models import build
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.rank_commands import EncodeBatch, Followers, no_followers
+from antiphon.encoder.stage import Stage
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.finite import check_output
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
+from antiphon.layers.shard import Part
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
+from antiphon.runtime.ranks import RankError, Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +46,33 @@ class Encoded:
 
 
 class EncoderRunner:
-    """Holds the encoder half of a checkpoint."""
+    """Holds one rank's part of the encoder half of a checkpoint.
 
-    def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
-        """Of a model that has one. Raises CheckpointError, ConfigurationError or
-        AttentionBackendError."""
+    The ranks of a stage share its layers' weights or, in mode "data", the inputs of each batch.
+    The leader has the hidden states: the first rank of the last stage.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        ranks: Ranks | None = None,
+        followers: Followers = no_followers,
+    ) -> None:
+        """Of a model that has one. `followers`: sends the leader's batches to all other ranks.
+        Raises CheckpointError, ConfigurationError or AttentionBackendError."""
         half, options = model.encoder, config.encoder
         assert half is not None
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
-        self.attention = select_full(
-            "encoder", options.attention_backend, encoder_spec(half, self.target)
-        )
+        self.ranks = (ranks or Ranks.alone()).pausable()
+        self._followers = followers
+        self._shares_inputs = self.ranks.parallel.mode == "data"
+        self._part = self._part_of(half.num_layers)
+        spec = encoder_spec(half, self.target, self._part.shard)
+        self.attention = select_full("encoder", options.attention_backend, spec)
+        self._stage = Stage(self._part, self.ranks.stages)
+        self._hidden_size = half.hidden_size
         self._folder = model.path
         self.model = self._load(model, config)
         self.frontend = frontends.build(model, self.model, self.target, options)
@@ -62,20 +84,26 @@ class EncoderRunner:
                 self.attention,
                 half.hidden_size,
                 options.max_encoder_batch_tokens,
+                self._stage,
+                self.ranks,
             )
         if isinstance(self.graphs, NoGraph) and self.target.device.type == "cuda":
             logger.info("encoder batches run without CUDA graphs: %s", self.graphs.reason)
         self.warm_up()
 
+    def _part_of(self, num_layers: int) -> Part:
+        part = Part.of(self.ranks, num_layers)
+        return Part(part.layers, num_layers) if self._shares_inputs else part
+
     def _load(self, model: ModelConfig, config: EngineConfig) -> EncoderModel:
-        half = model.encoder
+        half, part = model.encoder, self._part
         assert half is not None
-        encoder = self.target.build(lambda: build(half))
+        encoder = self.target.build(lambda: build(half, part))
         if config.model.load_format == "dummy":
             fill_randomly(encoder)
         else:
             checkpoint = Checkpoint(model.path)
-            load_weights(encoder, checkpoint, half.checkpoint_names)
+            load_part(encoder, checkpoint, half.checkpoint_names, part, lambda: build(half))
             check_unused(checkpoint, "encoder", model.family.ignored)
         prepare_encoder(encoder, config.model.quantization, self.target, half.pre_norm)
         return encoder
@@ -92,13 +120,37 @@ class EncoderRunner:
         """One packed forward of all `inputs`.
 
         Texts are int token ids [tokens]; clips are float32 samples [samples], at most one window.
-        Raises ValueError for ids outside the vocabulary.
+        Raises ValueError for ids outside the vocabulary and, once other ranks have heard of the
+        batch, RankError for whatever fails. On ranks other than the leader, the hidden states are
+        those that this rank has.
         """
-        batch = self.frontend.pack(inputs)
-        return Encoded(batch.lengths.tolist(), self._run(batch))
+        lengths = self.frontend.lengths(inputs)
+        if self.ranks.is_alone:
+            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
+        if self.ranks.is_leader:
+            self._followers(EncodeBatch(tuple(inputs)))
+        try:
+            return Encoded(lengths.tolist(), self._run_together(inputs, lengths))
+        except Exception as error:
+            raise RankError(f"an encoder batch failed: {describe(error)}") from error
+
+    def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> torch.Tensor:
+        """As `_run`, with the other ranks of the replica."""
+        if not self._shares_inputs:
+            return self._run(self.frontend.pack(inputs))
+        spans = shares(lengths, self.ranks.tensor.size)
+        own = inputs[spans[self.ranks.tensor.rank].slice]
+        if own:
+            hidden = self._run(self.frontend.pack(own))
+        else:
+            device, dtype = self.target.device, self.target.dtype
+            hidden = torch.empty(0, self._hidden_size, dtype=dtype, device=device)
+        if not self._stage.is_last:
+            return hidden
+        return gather(hidden, [int(lengths[span.slice].sum()) for span in spans], self.ranks.tensor)
 
     def _run(self, batch: EncoderBatch) -> torch.Tensor:
-        """Hidden states [sum of lengths, hidden]."""
+        """Hidden states [sum of lengths, hidden] behind the layers of this part."""
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             return self.graphs.replay(shape, batch)
@@ -106,8 +158,17 @@ class EncoderRunner:
             name: self.attention.plan(FullBatch.of(lengths, self.target.device))
             for name, lengths in self.model.lengths(batch.lengths).items()
         }
-        hidden: torch.Tensor = self.model(self.frontend.embed(batch), self.attention, plans)
+        hidden: torch.Tensor = self.model(self._entering(batch), self.attention, plans)
+        self._stage.pass_on(hidden)
         return hidden
+
+    def _entering(self, batch: EncoderBatch) -> torch.Tensor:
+        """What the layers of this part read, [sum of lengths, hidden]."""
+        if self._stage.is_first:
+            return self.frontend.embed(batch)
+        shape = (int(batch.lengths.sum()), self._hidden_size)
+        device, dtype = self.target.device, self.target.dtype
+        return self._stage.receive(torch.empty(shape, dtype=dtype, device=device))
 
     def choose_graph(self, batch: EncoderBatch) -> GraphShape | NoGraph:
         """The shape of the graph that `batch` runs in, or why it runs without one."""

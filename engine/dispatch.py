@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -12,8 +13,10 @@ from antiphon.actors.messages import (
     Cancel,
     Input,
     InputGone,
+    Inputs,
     Message,
     NeedInput,
+    StillOpen,
     Stop,
     Submit,
 )
@@ -30,13 +33,16 @@ NotSent = Callable[[Request, Exception], None]
 # Inputs of open requests that may lie at one encoder before they are asked for. What an encoder has
 # no room for would have been sent in vain.
 AHEAD_BYTES = 256 << 20
+PACKED_BYTES = 64 << 10  # inputs up to this size are copied, to travel together
 
 
 class Dispatcher:
-    """The requests of one turn of the event loop go in one message to each decoder.
+    """The requests of one turn of the event loop go in one message to each decoder, and short
+    inputs in one to each encoder: a message of its own costs more than sending its content.
 
-    An input goes ahead to the encoder on its request's route, which need not ask for it then.
-    `workers` is None while the engine does not run; nothing is sent then.
+    An input goes ahead to the encoder on its request's route. The decoder, which learns which one
+    has it, mostly has it encoded there; another encoder asks for it. `workers` is None while the
+    engine does not run; nothing is sent then.
     """
 
     def __init__(self, frontend: str, not_sent: NotSent) -> None:
@@ -46,6 +52,7 @@ class Dispatcher:
         self.inputs = KeptInputs()
         self._not_sent = not_sent
         self._outbox: dict[str, list[Request]] = {}  # by decoder
+        self._short: dict[tuple[str, str], list[EncoderInput]] = {}  # by encoder and dtype
         self._flush_scheduled = False
 
     # ------------------------------------------------------------------ requests
@@ -57,7 +64,7 @@ class Dispatcher:
         for media in inputs:
             self.inputs.use(media.key, media.payload, request.id.number)
         try:
-            self._send_ahead(route.encoder, inputs)
+            request.encoder = self._send_ahead(route.encoder, inputs)
         except Exception as error:
             return self._not_sent(request, error)
         self._outbox.setdefault(route.decoder, []).append(request)
@@ -65,13 +72,26 @@ class Dispatcher:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> None:
-        """Not to a second encoder: content is encoded once, mostly where it was sent first."""
+    def _send_ahead(self, encoder: str, inputs: Sequence[EncoderInput]) -> str:
+        """Not to a second encoder: content is encoded once, mostly where it was sent first.
+
+        Returns the encoder that most of the inputs were sent to, now or before; "" if none was.
+        """
+        holders: Counter[str] = Counter()
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
-            if not is_full and not self.inputs.was_sent(media.key):
-                with suppress(PeerGone):  # the one that is asked for the work will ask for it
-                    self._send_input(encoder, media.key, media.payload)
+            if not is_full and not self.inputs.sent_to(media.key):
+                self._send_one_ahead(encoder, media)
+            holders.update(self.inputs.sent_to(media.key))
+        return max(holders, key=holders.__getitem__, default="")
+
+    def _send_one_ahead(self, encoder: str, media: EncoderInput) -> None:
+        if _is_short(media.payload):
+            self._short.setdefault((encoder, media.payload.dtype.str), []).append(media)
+            self.inputs.note_sent(media.key, encoder)
+        else:
+            with suppress(PeerGone):  # the one that is asked for the work will ask for it
+                self._send_input(encoder, media.key, media.payload)
 
     def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
         self._send(encoder, Input(self.frontend, key, array))
@@ -80,32 +100,63 @@ class Dispatcher:
     def cancel(self, route: Route, request: Request) -> None:
         """Asks a decoder to end a request that was submitted, and lets its inputs go."""
         if self.workers is not None:
+            self.call_off(route, request)
+            self.release(request, encoded=False)
+
+    def call_off(self, route: Route, request: Request) -> None:
+        """As `cancel`, of an attempt: its inputs are needed for the next one."""
+        if self.workers is not None:
             self._flush()  # the request must arrive before the message that cancels it
             self._reaches(route.decoder, Cancel(request.id))
-            self.release(request, encoded=False)
 
     def stop(self, route: Route, request: Request) -> None:
         """As `cancel`, for a request whose text met a stop string."""
         if self.workers is not None:
             self._reaches(route.decoder, Stop(request.id))
 
+    def ask(self, numbers: Mapping[str, list[int]]) -> None:
+        """Asks decoders whether they have these requests, of which nothing was heard. What answers
+        it may need this frontend's address, which may have been lost as well."""
+        if self.workers is not None and numbers:
+            self.workers.introduce()
+            for decoder, of_decoder in numbers.items():
+                self._reaches(decoder, StillOpen(self.frontend, of_decoder))
+
     def release(self, request: Request, encoded: bool) -> None:
         """The request needs its inputs no longer. `encoded`: they were encoded, and the encoder
         that did so has let them go; others that they were sent to have not."""
+        let_go = encoded and self._has_one_encoder
         gone: dict[str, list[str]] = {}
         for media in request.inputs:
             holders = self.inputs.release(media.key, request.id.number)
-            for encoder in holders if not encoded or len(holders) > 1 else ():
+            for encoder in holders if not let_go or len(holders) > 1 else ():
                 gone.setdefault(encoder, []).append(media.key)
-        if self.workers is not None:
+        if self.workers is not None and gone:
+            self._flush()  # an input must arrive before the word that it is gone
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
 
+    @property
+    def _has_one_encoder(self) -> bool:
+        """True if a decoder has no choice of encoders: what was encoded was so where it was
+        sent."""
+        if self.workers is None or self.workers.colocated:
+            return True
+        return sum(member.role == "encoder" for member in self.workers.members) <= 1
+
     def _flush(self) -> None:
         self._flush_scheduled = False
+        short, self._short = self._short, {}
         outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
+        for (encoder, _), inputs in short.items():
+            self._reaches(encoder, self._packed(inputs))
         for decoder, requests in outbox.items():
             self._submit(decoder, requests)
+
+    def _packed(self, inputs: list[EncoderInput]) -> Inputs:
+        arrays = [media.payload for media in inputs]
+        keys, lengths = [media.key for media in inputs], [len(array) for array in arrays]
+        return Inputs(self.frontend, keys, lengths, np.concatenate(arrays))
 
     def _submit(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
@@ -123,6 +174,8 @@ class Dispatcher:
     def _reaches(self, worker: str, message: Message) -> bool:
         """Sends a message whose loss its worker makes up for: it asks again, or ends a request
         later. False if it was not sent."""
+        if self.workers is None:
+            return False
         try:
             self._send(worker, message)
         except PeerGone:
@@ -150,3 +203,8 @@ class Dispatcher:
                 self.inputs.note_sent(key, message.encoder)
         if gone:
             self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))
+
+
+def _is_short(array: np.ndarray) -> bool:
+    """True if it can travel with others: plain numbers, and not many."""
+    return array.ndim == 1 and array.nbytes <= PACKED_BYTES and array.dtype.kind in "iuf"

@@ -1,26 +1,31 @@
 """Sends open requests to workers, and again where a worker died or messages were lost.
 
 A request is in flight at one decoder at a time. Each attempt has a number of its own, so that
-messages that come late, of an attempt that was given up, concern nobody. What dies with an encoder
-is asked for anew by the decoders; here it only counts as a death of which no request is the cause.
+messages that come late, of an attempt that was given up, concern nobody. Every few seconds decoders
+are asked for those requests of which nothing came meanwhile: one that a decoder does not have was
+lost on its way there, or its end on the way back, and is sent again. What dies with an encoder is
+asked for anew by the decoders; here it only counts as a death of which no request is the cause.
 """
 
 import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from antiphon.config.errors import RequestError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.open_request import OpenRequest
-from antiphon.scheduler.request import Incarnation, Request, RequestId
-from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.request import Incarnation, Request, RequestId, Trial
+from antiphon.scheduler.router import Router
 from antiphon.scheduler.suspects import Suspects
+from antiphon.scheduler.trials import trial_mark
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
 MAX_GAPS = 5  # of one request
+CHECK_SECONDS = 3.0  # a request that was lost is sent again after one or two times this
 
 GiveUp = Callable[[OpenRequest, RequestError], None]
 
@@ -73,8 +78,10 @@ class Flights:
             return self._wait(opened)
         opened.route, opened.worker = route, self.router.incarnation(route.decoder)
         opened.sent_at = time.time()
-        request.encoder = route.encoder
-        request.streams |= self._suspects.is_suspect(opened)  # its first token ends its trial
+        if self._suspects.is_suspect(opened):
+            request.streams = True  # its first token ends its trial
+            is_strict = self._suspects.is_strict(opened)
+            request.trial = Trial.END if is_strict else Trial.FIRST_TOKEN
         self._suspects.start(opened)
         self._in_flight[request.id.number] = opened
         self.dispatcher.submit(route, request, opened.inputs)
@@ -104,12 +111,31 @@ class Flights:
         """A message about it was lost."""
         opened.gaps += 1
         if opened.route is not None:
-            self.dispatcher.cancel(opened.route, opened.request)
+            self.dispatcher.call_off(opened.route, opened.request)
         if opened.gaps > MAX_GAPS:
             error = f"messages about it were lost {opened.gaps} times"
             return self._give_up(opened, RequestFailed(error))
         logger.warning("request %s: a message was lost; it is sent again", opened.request.id)
         self.send_again(opened)
+
+    async def watch(self) -> None:
+        """Checks for ever what is in flight."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.check()
+
+    def check(self) -> None:
+        """Asks decoders for the requests of which no token has come since the last check."""
+        silent: dict[str, list[int]] = {}
+        for number, opened in self._in_flight.items():
+            assert opened.route is not None
+            progress = (number, len(opened.token_ids))
+            if opened.progress == progress:
+                silent.setdefault(opened.route.decoder, []).append(number)
+            elif opened.text is not None and opened.text.stopped:  # its `Stop` was lost, or is late
+                self.dispatcher.stop(opened.route, opened.request)
+            opened.progress = progress
+        self.dispatcher.ask(silent)
 
     # ------------------------------------------------------------------ ends
 
@@ -168,7 +194,7 @@ class Flights:
     def _lost(self, state: WorkerState) -> None:
         """A decoder has died, or was ended after it was drained, for which nobody is to blame."""
         lost = [opened for opened in self._in_flight.values() if opened.worker == state.incarnation]
-        culprit = None if state.draining else self._suspects.died(lost)
+        culprit = None if state.draining else self._culprit(lost, self.router.last_load(state))
         if lost:
             logger.warning("%s is gone: %d requests go on", state.incarnation, len(lost))
         if culprit is not None:
@@ -182,3 +208,10 @@ class Flights:
             if opened is not culprit:
                 self.send_again(opened)
         self._next_trial()
+
+    def _culprit(self, lost: list[OpenRequest], load: Mapping[str, float]) -> OpenRequest | None:
+        """Whose second kill a death is. `load`: of the dead worker, as it said last."""
+        shared = load.get("frontends", 0) > bool(lost)
+        suspect = self._suspects.on_trial
+        mark = None if suspect is None else trial_mark(suspect.request.id)
+        return self._suspects.died(lost, shared, tried=load.get("trial", mark) == mark)

@@ -11,7 +11,7 @@ class _Kept:
 
     array: np.ndarray
     users: set[int] = field(default_factory=set)
-    sent_to: set[str] = field(default_factory=set)
+    sent_to: dict[str, None] = field(default_factory=dict)  # in this order
 
 
 class KeptInputs:
@@ -37,27 +37,27 @@ class KeptInputs:
         """Of inputs that are kept."""
         return self._bytes_sent.get(encoder, 0)
 
-    def was_sent(self, key: str) -> bool:
-        """To any encoder."""
-        return key in self._kept and bool(self._kept[key].sent_to)
+    def sent_to(self, key: str) -> list[str]:
+        """The encoders that it was sent to, the first one first."""
+        return list(self._kept[key].sent_to) if key in self._kept else []
 
     def note_sent(self, key: str, encoder: str) -> None:
         """The input is on its way to `encoder`."""
         kept = self._kept[key]
         if encoder not in kept.sent_to:
-            kept.sent_to.add(encoder)
+            kept.sent_to[encoder] = None
             self._bytes_sent[encoder] = self.bytes_sent(encoder) + kept.array.nbytes
 
-    def release(self, key: str, user: int) -> set[str]:
+    def release(self, key: str, user: int) -> list[str]:
         """Request number `user` needs the input no longer. If it was the last one, the input goes:
         returns the encoders that it was sent to."""
         kept = self._kept.get(key)
         if kept is None or user not in kept.users:
-            return set()
+            return []
         kept.users.remove(user)
         if kept.users:
-            return set()
+            return []
         del self._kept[key]
         for encoder in kept.sent_to:
             self._bytes_sent[encoder] -= kept.array.nbytes
-        return kept.sent_to
+        return list(kept.sent_to)

@@ -148,7 +148,8 @@ class EngineLife:
         workers.attach(self.requests.frontend, self._loop, self.requests.handle)
         self._dropped = weakref.finalize(self, _close_dropped, workers, self.preparation, self._pid)
         self._dropped.atexit = False  # workers are closed at exit anyway
-        self._tasks = [asyncio.create_task(self._supervise(workers.watch))]
+        works = (workers.watch, self.requests.flights.watch)
+        self._tasks = [asyncio.create_task(self._supervise(work)) for work in works]
         logger.info("ready after %.1f s: %s", time.monotonic() - began, self.workers_line())
         return self
 

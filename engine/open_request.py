@@ -15,6 +15,7 @@ from antiphon.scheduler.request import (
     RequestId,
     RequestMetrics,
     RequestState,
+    Trial,
 )
 from antiphon.scheduler.router import Route
 
@@ -48,6 +49,7 @@ class OpenRequest:
     route: Route | None = None
     worker: Incarnation | None = None  # the decoder's
     sent_at: float = 0.0  # Unix time
+    progress: tuple[int, int] = (-1, 0)  # number of the attempt and tokens, at the last check
     gaps: int = 0  # times that messages about it were lost
     timer: asyncio.TimerHandle | None = None
 
@@ -74,6 +76,7 @@ class OpenRequest:
             order=-1,
             slot=-1,
             inputs_gone=0,
+            trial=Trial.NONE,
             token_logprobs=[],
             restricted_logprob=0.0,
             logprobs=[],

@@ -10,7 +10,14 @@ from typing import assert_never
 import numpy as np
 
 from antiphon.actors.channel import PeerGone
-from antiphon.actors.messages import FrontendMessage, Member, Members, NeedInput, Output
+from antiphon.actors.messages import (
+    FrontendMessage,
+    Member,
+    Members,
+    NeedInput,
+    NotOpen,
+    Output,
+)
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
     EngineDeadError,
@@ -36,7 +43,8 @@ from antiphon.scheduler.request import (
     RequestState,
     StepOutput,
 )
-from antiphon.scheduler.router import UNKNOWN_EPOCH, Router, WorkerState
+from antiphon.scheduler.router import Router
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +84,7 @@ class OpenRequests:
 
     def set_members(self, members: Iterable[Member]) -> None:
         """All workers of the engine, as its supervisor says."""
-        self.flights.set_workers(
-            WorkerState(
-                member.name,
-                member.role,  # type: ignore[arg-type]
-                member.epoch,
-                member.alive,
-                member.draining,
-                member.load,
-                member.held,
-            )
-            for member in members
-        )
+        self.flights.set_workers(member.worker for member in members)
 
     # ------------------------------------------------------------------ to a worker
 
@@ -179,6 +176,10 @@ class OpenRequests:
         match message:
             case Output(output):
                 self.receive(output)
+            case NotOpen(numbers, sender):
+                for number in numbers:
+                    if (opened := self.flights.at(number, sender)) is not None:
+                        self.flights.note_gap(opened)
             case NeedInput():
                 self.dispatcher.answer(message)
             case Members(members):

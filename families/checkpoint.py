@@ -75,6 +75,11 @@ class ModelConfig:
     def family(self) -> Family:
         return families()[self.architecture]
 
+    @property
+    def longest_input(self) -> int:
+        """Tokens of an encoder input: attended to, or in a prompt."""
+        return self.max_encoder_len or self.max_decoder_len
+
     @cached_property
     def audio(self) -> AudioConfig | None:
         """How the encoder wants its samples; None for text. Raises CheckpointError."""

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from antiphon.runtime.ranks import Ranks
+
 logger = logging.getLogger(__name__)
 
 TYPICAL_LAYERS = 2
@@ -27,10 +29,11 @@ class Captured(Generic[Metadata]):
 
 class GraphCapture:
     """Captures graphs of `model` that are replayed one after the other on one stream, so that they
-    may use the same memory."""
+    may use the same memory. All `ranks` (see `Ranks.pausable`) capture the same shapes."""
 
-    def __init__(self, device: torch.device, model: nn.Module) -> None:
+    def __init__(self, device: torch.device, model: nn.Module, ranks: Ranks | None = None) -> None:
         self.device, self.model = device, model
+        self.ranks = ranks or Ranks.alone()
         self.stream = torch.cuda.Stream(device)
         self.count, self.seconds, self.compiled_in = 0, 0.0, 0.0
         self._pool = torch.cuda.graph_pool_handle()
@@ -50,18 +53,24 @@ class GraphCapture:
         captured = {}
         for shape in shapes:
             metadata, work = prepare(shape)
+            self.ranks.barrier()  # none is so late that the others' collectives time out
             captured[shape] = Captured(self._capture(work), metadata)
         return captured
 
     def _compile(self, works: Iterable[Work]) -> None:
         """Compiles the kernels that `works` launch, several at a time. Compiled one after the
         other, when first launched, they would take most of a start that finds none of them on
-        disk."""
+        disk. Ranks exchange nothing: some may find more on disk than others."""
         from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))  # it made what is read
-        with only_typical_layers(self.model), compiling_together(), torch.cuda.stream(self.stream):
+        with (
+            only_typical_layers(self.model),
+            self.ranks.paused(),
+            compiling_together(),
+            torch.cuda.stream(self.stream),
+        ):
             for work in works:
                 work()
                 self.stream.synchronize()  # the next `prepare` may overwrite what this work reads
@@ -117,9 +126,10 @@ class GraphSet(Generic[Shape, Metadata]):
         model: nn.Module,
         shapes: Sequence[Shape],
         prepare: Callable[[Shape], tuple[Metadata, Work]],
+        ranks: Ranks | None = None,
     ) -> None:
-        """Captures them all; see `GraphCapture.capture_all`."""
-        capture = GraphCapture(device, model)
+        """Captures them all; see `GraphCapture`."""
+        capture = GraphCapture(device, model, ranks)
         self._captured = capture.capture_all(shapes, prepare)
         self.report = capture.report
         logger.info("%s: %s", name, self.report)

@@ -24,11 +24,12 @@ class Withdrawal(NamedTuple):
 class Work:
     """One input that an encoder was asked for, until its cross KV is about to be written."""
 
-    num_tokens: int
+    media: Media
     encoder: str
     epoch: int | None  # of its encoder; None: not known
     order: int  # of asking, over all encoders
     since: float  # when it was asked for, or when its encoder last answered earlier work
+    asked_at: float  # the last time
     waiters: dict[RequestId, Request] = field(default_factory=dict)
     arrived: bool = False
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
@@ -40,9 +41,38 @@ class Work:
         return sender == (self.encoder, self.epoch)
 
 
-@dataclass(frozen=True)
-class Answer:
+class _Answer(NamedTuple):
     """The latest sign of life of an encoder."""
 
     order: int = 0  # of the latest work that it answered
     time: float = 0.0
+
+
+class Answers:
+    """The signs of life of encoders, by which work that is in line there tells from lost work.
+
+    An encoder answers in the order in which it was asked, and may rightly have minutes of work
+    queued. So the time of queued work starts anew whenever its encoder answers something that was
+    asked for earlier; that of work which it has passed over does not.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, _Answer] = {}  # by encoder
+
+    def note(self, work: Work, now: float) -> None:
+        """Its encoder has answered it."""
+        latest = self._latest.get(work.encoder, _Answer())
+        self._latest[work.encoder] = _Answer(max(latest.order, work.order), now)
+
+    def note_life(self, encoder: str, now: float) -> None:
+        """It lives, but has answered no work: the order of its latest answer stays."""
+        self._latest[encoder] = self._latest.get(encoder, _Answer())._replace(time=now)
+
+    def forget(self, encoder: str) -> None:
+        self._latest.pop(encoder, None)
+
+    def silent_since(self, work: Work) -> float:
+        latest = self._latest.get(work.encoder, _Answer())
+        if latest.order < work.order:
+            work.since = max(work.since, latest.time)
+        return work.since

@@ -3,55 +3,58 @@
 Work is keyed by the content of its input, so that an input is encoded once, however many requests
 wait for it. Its life:
 
-    ask               an encoder worker is asked; the work counts against the budget
+    ask               an encoder worker is asked; the work takes room in the arena
       arrive          its hidden states are here; its waiting requests can be admitted
         consume       a step writes their cross KV: the work is done
         release       a step has put the last of them into a prompt; done when nobody else waits
       fail            the encoder could not do it: its waiting requests fail
       drop_overdue    nothing came for too long: likewise
+      overdue         nothing came for some seconds: it is asked for once more
       set_encoders    its encoder is gone: its waiting requests ask again, elsewhere
-      leave           its last waiting request ended. Hidden states that are here are unwanted;
-                      work that is not done yet is withdrawn, and its encoder answers with
-                      `confirm_withdrawal`, or with the states all the same
+      leave           its last waiting request ended. Work that is not done yet is withdrawn; its
+                      encoder answers with `confirm_withdrawal`, or with the states all the same
 
-Messages may come twice or late; each method says what it does then.
+Hidden states stay in the arena when their work is done, until other work needs the room: who asks
+for them meanwhile has them at once. Each method says what messages that come twice or late do.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from antiphon.scheduler.encode_work import Answer, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.encode_work import Answers, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.encoder_pool import EncoderPool
+from antiphon.scheduler.kept_states import KeptStates
 from antiphon.scheduler.request import Incarnation, Media, Request
 from antiphon.scheduler.suspects import Suspects
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
+ASK_AGAIN_SECONDS = 5.0  # without a sign of work: a message may have been lost
 
 
 class EncodeLedger:
     """Encoder work that was asked for, and the requests that wait for it.
 
-    `budget_tokens`: how many encoder output tokens may be asked for ahead of need. `timeout`:
-    seconds after which work without a sign of its encoder is lost. `clock`: seconds, never set
-    back. `counters` gets "encodes", "lost_encodes" and "withdrawn_encodes".
+    `room`: tokens of hidden states that the arena holds. `timeout`: seconds after which work
+    without a sign of its encoder is lost. `clock`: seconds, never set back. `counters` gets
+    "encodes", "encodes_asked_again", "kept_states_hits", "lost_encodes", "withdrawn_encodes".
     """
 
     def __init__(
         self,
-        budget_tokens: int,
+        room: int,
         timeout: float,
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.budget_tokens, self.timeout = budget_tokens, timeout
-        self.tokens = 0  # asked for, and their cross KV not yet written
+        self.kept, self.timeout = KeptStates(room), timeout
+        self.tokens = 0  # of open work: asked for, and their cross KV not yet written
         self._clock, self._counters = clock, counters
         self._work: dict[str, Work] = {}
         self._opened = 0  # works since the start
-        self._answers: dict[str, Answer] = {}  # by encoder
-        self._next_check = -math.inf
-        self.epochs: dict[str, int] | None = None  # of the encoders that take work; None: any do
-        self._tokens_of: Counter[str] = Counter()  # asked for and not yet written, by encoder
+        self._answers = Answers()
+        self._next_check = self._next_asking = -math.inf
+        self.pool = EncoderPool()
         self._suspects: Suspects[str] = Suspects()
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
@@ -68,43 +71,44 @@ class EncodeLedger:
         works = [self._work[key] for key in keys if key in self._work]
         return list({id_: each for work in works for id_, each in work.waiters.items()}.values())
 
-    def frontends(self, key: str) -> list[str]:
-        """Names of the frontends whose requests wait for `key`: they hold its input."""
-        waiters = self._work[key].waiters.values() if key in self._work else ()
-        return list(dict.fromkeys(request.id.frontend for request in waiters))
+    @property
+    def epochs(self) -> dict[str, int] | None:
+        """As `EncoderPool.epochs`."""
+        return self.pool.epochs
 
-    def allows(self, inputs: Sequence[Media], encoder: str) -> bool:
-        """True if the budget has room for those of `inputs` that no work is open for. While no work
-        is open at all, the inputs of one request may have any size. False while no encoder can be
-        asked, and for a suspect while another one is on trial."""
+    def allows(self, inputs: Sequence[Media]) -> bool:
+        """True if the arena has room for those of `inputs` that no work is open for. While no work
+        is open at all, the inputs of one request may have any size. False if an encoder is needed
+        and there is none, and for a suspect while another one is on trial."""
         new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
         if not new:
             return True
-        if self._encoder_for(encoder) is None or not all(map(self._suspects.may_start, new)):
+        not_here = [key for key in new if key not in self.kept]
+        if (not_here and self.pool.is_empty) or not all(map(self._suspects.may_start, not_here)):
             return False
-        return not self.tokens or self.tokens + sum(new.values()) <= self.budget_tokens
+        return not self.tokens or self.tokens + sum(new.values()) <= self.kept.room
 
     # ------------------------------------------------------------------ asking and waiting
 
-    def ask(self, media: Media, encoder: str) -> EncodeCommand:
-        """Opens work for `media`, for which there is none and which `allows` allowed. At `encoder`,
-        or at the one with the least work asked for where that takes none."""
+    def ask(self, media: Media, holder: str) -> EncodeCommand | None:
+        """Opens work for `media`, for which there is none and which `allows` allowed. `holder`: the
+        encoder that its input was sent to, if it was. None if its hidden states are here."""
         assert media.key not in self._work
-        chosen = self._encoder_for(encoder)
-        assert chosen is not None
         self._opened += 1
+        self.tokens += media.num_tokens
+        now = self._clock()
+        if self.kept.pop(media.key):
+            self._counters["kept_states_hits"] += 1
+            self._work[media.key] = Work(media, "", None, self._opened, now, now, arrived=True)
+            return None
+        self._unwanted += self.kept.make_room(self.tokens)
+        chosen = self.pool.pick(media, holder)
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
-        self._work[media.key] = Work(media.num_tokens, chosen, epoch, self._opened, self._clock())
+        self._work[media.key] = Work(media, chosen, epoch, self._opened, now, now)
         self._suspects.start(media.key)
-        self.tokens += media.num_tokens
-        self._tokens_of[chosen] += media.num_tokens
+        self.pool.ask(chosen, media.num_tokens)
         return EncodeCommand(media, chosen)
-
-    def _encoder_for(self, preferred: str) -> str | None:
-        if self.epochs is None or preferred in self.epochs:
-            return preferred
-        return min(self.epochs, key=self._tokens_of.__getitem__, default=None)
 
     def join(self, request: Request, media: Media) -> bool:
         """Lets `request` wait for the open work of `media`; True if that has arrived already."""
@@ -126,13 +130,12 @@ class EncodeLedger:
             return
         if work.arrived:
             self._close(key)
-            self._unwanted.append(key)
         else:
             self._abandoned.append(key)
 
     def release(self, request: Request, key: str) -> bool:
         """`request` has hidden states of `key` in its prompt, and computes the last of them in a
-        step. True if nobody else needs them: the work is done, they leave the handoff buffer."""
+        step. True if nobody else needs them: the work is done."""
         work = self._work[key]
         del work.waiters[request.id]
         if not work.waiters:
@@ -140,28 +143,27 @@ class EncodeLedger:
         return not work.waiters
 
     def consume(self, key: str) -> None:
-        """A step writes the cross KV of `key`: its hidden states leave the handoff buffer."""
+        """A step writes the cross KV of `key`: the work is done."""
         self._close(key)
 
     # ------------------------------------------------------------------ answers
 
-    def arrive(self, key: str) -> list[Request]:
-        """Hidden states of `key` are here; returns the requests that waited for them.
+    def expects(self, key: str) -> bool:
+        """True if the arena has room for the hidden states of `key`, and they are not here."""
+        return key in self._work and not self._work[key].arrived
 
-        States that come twice change nothing. States that nobody waits for are unwanted.
-        """
+    def arrive(self, key: str) -> list[Request]:
+        """Hidden states of `key` are here; returns the requests that waited for them. Changes
+        nothing for states that `expects` did not expect: they were not taken in."""
         work = self._work.get(key)
-        if work is None:
-            self._unwanted.append(key)
+        if work is None or work.arrived:
             return []
-        if work.arrived:
-            return []
-        self._note_answer(work)
+        self._answers.note(work, self._clock())
+        self.pool.answer(work.encoder, work.media.num_tokens)
         work.arrived = True
         self._suspects.end(key)
         if not work.waiters:
             self._close(key)
-            self._unwanted.append(key)
         return list(work.waiters.values())
 
     def fail(self, key: str, sender: Incarnation | None = None) -> list[Request]:
@@ -173,7 +175,7 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or work.arrived or not work.is_asked_of(sender):
             return []
-        self._note_answer(work)
+        self._answers.note(work, self._clock())
         return self._close(key)
 
     def confirm_withdrawal(self, key: str, sender: Incarnation | None = None) -> list[Request]:
@@ -184,23 +186,20 @@ class EncodeLedger:
         work = self._work.get(key)
         if work is None or not work.withdrawn or work.arrived or not work.is_asked_of(sender):
             return []
-        # A sign of life but not an answer: the order of the latest answer stays.
-        latest = self._answers.get(work.encoder, Answer())
-        self._answers[work.encoder] = Answer(latest.order, self._clock())
+        self._answers.note_life(work.encoder, self._clock())
         self._counters["withdrawn_encodes"] += 1
         return self._close(key)
-
-    def _note_answer(self, work: Work) -> None:
-        latest = self._answers.get(work.encoder, Answer())
-        self._answers[work.encoder] = Answer(max(latest.order, work.order), self._clock())
 
     def _close(self, key: str, is_over: bool = True) -> list[Request]:
         """`is_over`: what is known of its deaths may go."""
         if is_over:
             self._suspects.end(key)
         work = self._work.pop(key)
-        self.tokens -= work.num_tokens
-        self._tokens_of[work.encoder] -= work.num_tokens
+        self.tokens -= work.media.num_tokens
+        if work.arrived:
+            self.kept.add(key, work.media.num_tokens)
+        else:
+            self.pool.answer(work.encoder, work.media.num_tokens)
         return list(work.waiters.values())
 
     # ------------------------------------------------------------------ lost and unwanted work
@@ -210,17 +209,18 @@ class EncodeLedger:
         over, or that were not known when they were asked, and may have been others. Returns the
         requests that waited, and those that are given up: their input killed an encoder twice (see
         `Suspects`)."""
-        before, self.epochs = self.epochs or {}, dict(epochs)
+        before = self.epochs or {}
+        self.pool.set_epochs(epochs)
         lost: dict[tuple[str, int | None], list[str]] = {
             (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
         }
         for key, work in self._work.items():
-            if not work.arrived and epochs.get(work.encoder) != work.epoch:
+            if not work.arrived and (work.epoch is None or epochs.get(work.encoder) != work.epoch):
                 lost.setdefault((work.encoder, work.epoch), []).append(key)
         waiting: list[Request] = []
         given_up: list[Request] = []
         for (encoder, epoch), keys in lost.items():
-            self._answers.pop(encoder, None)
+            self._answers.forget(encoder)
             culprit = None if epoch is None else self._suspects.died(keys)
             self._counters["lost_encodes"] += len(keys)
             for key in keys:
@@ -230,12 +230,9 @@ class EncodeLedger:
 
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
-        Returns an error for each, with the requests that waited.
-
-        An encoder answers in the order in which it was asked, and may rightly have minutes of work
-        queued. So the time of queued work starts anew whenever its encoder answers something that
-        was asked for earlier. Work that the encoder has passed over, or whose encoder says nothing
-        at all, is lost after `timeout`, and its share of the budget is free again.
+        Returns an error for each, with the requests that waited. Work that its encoder has passed
+        over, or whose encoder says nothing at all, is lost after `timeout` (see `Answers`), and its
+        share of the budget is free again.
         """
         now = self._clock()
         if now < self._next_check:
@@ -243,26 +240,46 @@ class EncodeLedger:
         self._next_check = now + CHECK_SECONDS
         lost: list[tuple[str, list[Request]]] = []
         for key, work in list(self._work.items()):
-            latest = self._answers.get(work.encoder, Answer())
-            if latest.order < work.order:
-                work.since = max(work.since, latest.time)
-            if not work.arrived and now - work.since > self.timeout:
+            if not work.arrived and now - self._answers.silent_since(work) > self.timeout:
                 self._counters["lost_encodes"] += 1
                 lost.append((self._overdue_error(work), self._close(key)))
         return lost
 
+    def overdue(self) -> list[EncodeCommand]:
+        """Work to ask for once more now. Encoders are not asked for what is in line there as long
+        as they answer. What nobody waits for is withdrawn once more (see `pop_withdrawals`)."""
+        now = self._clock()
+        if now < self._next_asking:
+            return []
+        self._next_asking = now + CHECK_SECONDS
+        commands: list[EncodeCommand] = []
+        for key, work in self._work.items():
+            silent_since = max(self._answers.silent_since(work), work.asked_at)
+            if work.arrived or now - silent_since <= ASK_AGAIN_SECONDS:
+                continue
+            work.asked_at = now
+            self._counters["encodes_asked_again"] += 1
+            if work.waiters:
+                commands.append(EncodeCommand(work.media, work.encoder))
+            else:
+                work.withdrawn = False
+                self._abandoned.append(key)
+        return commands
+
     def _overdue_error(self, work: Work) -> str:
         return (
             f"{work.encoder} sent no hidden states within {self.timeout:g} s "
-            f"(encode_timeout): its worker hangs, or the message was lost"
+            f"(encode_timeout): its worker hangs, or all messages are lost"
         )
 
     def add_unwanted(self, keys: set[str]) -> None:
-        """Hidden states of `keys` may be in the handoff buffer, and no step will take them."""
+        """Hidden states of `keys` may be unusable, and no step will take them."""
+        for key in keys:
+            self.kept.pop(key)
         self._unwanted += keys
 
     def pop_unwanted(self) -> list[str]:
-        """Keys whose hidden states are here for nobody, since the last call."""
+        """Keys whose hidden states are to be dropped from the arena, since the last call."""
         keys, self._unwanted = self._unwanted, []
         return [key for key in keys if not self.has_arrived(key)]  # may have been asked for again
 

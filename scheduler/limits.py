@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from antiphon.config.options import SchedulerOptions
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.planning import StepBudget
@@ -28,6 +29,9 @@ class Limits:
     aging_seconds: float = math.inf  # see `FairQueue`
     # Of one step, beyond one for each of its prompts; None: as many as `max_batched_tokens` allows.
     max_prompt_tokens: int | None = None
+    # Groups of sequences that take turns; a step's budget is for one of them. One for each stage
+    # of a pipeline keeps all stages busy.
+    num_lanes: int = 1
 
     @property
     def step_budget(self) -> StepBudget:
@@ -35,6 +39,11 @@ class Limits:
         return StepBudget(
             self.max_batched_tokens, self.max_batched_tokens if prompt is None else prompt
         )
+
+
+def encode_budget(options: SchedulerOptions, longest_input: int) -> int:
+    """Encoder tokens that a decoder replica asks for ahead of need. `longest_input`: tokens."""
+    return options.encode_ahead_tokens or options.max_num_seqs * longest_input
 
 
 def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:

@@ -1,85 +1,33 @@
-"""Chooses an encoder worker and a decoder replica for each request.
+"""Chooses a decoder replica for each request, and the encoder that its inputs are sent to ahead.
 
-A worker's load is in encoder tokens: what it reported last, with what this frontend has sent to it
-and seen end since. So several frontends share workers without talking to each other. Between two
-reports the estimate misses what the others send, and what was on its way when a report was made.
+Which encoder does the work is the decoder's choice, when it asks for it (`EncoderPool`): it mostly
+falls on the one that has the input. Several frontends share workers without talking to each other,
+by the loads that workers report.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from antiphon.scheduler.request import Incarnation
-from antiphon.scheduler.sketch import fingerprint, fingerprints
+from antiphon.scheduler.sketch import fingerprint
+from antiphon.scheduler.worker_load import Role, WorkerLoad, WorkerState
 
 REMEMBERED_MEDIA = 65_536
-UNKNOWN_EPOCH = -1  # of workers of which no supervisor told yet
-LOAD = "tokens"  # the entry of a report that a router reads
-
-Role = Literal["encoder", "decoder"]
 
 
 class Route(NamedTuple):
-    """Names of the workers that a request goes through."""
+    """Names of workers: `decoder` gets the request, `encoder` its inputs, ahead of need."""
 
     encoder: str
     decoder: str
 
 
-@dataclass(frozen=True)
-class WorkerState:
-    """A worker as its last report and the supervisor say.
-
-    `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters, of which two are read here: "tokens", the encoder tokens of its
-    open requests or of its queue; and "heartbeats", whose number tells a new report from an old
-    one. `held`: a sketch of the content keys that it holds.
-    """
-
-    name: str
-    role: Role
-    epoch: int = 0
-    alive: bool = True
-    draining: bool = False
-    load: Mapping[str, float] = field(default_factory=dict)
-    held: bytes = b""
-
-    @property
-    def incarnation(self) -> Incarnation:
-        return Incarnation(self.name, self.epoch)
-
-
-class _Worker:
-    """A worker as the router sees it."""
-
-    def __init__(self, state: WorkerState) -> None:
-        self.state = state
-        self.reported = state.load.get(LOAD, 0.0)
-        self.has_reported = LOAD in state.load
-        self.since = 0  # tokens sent, without those that ended, since the report
-        self.held = fingerprints(state.held)
-
-    def update(self, state: WorkerState) -> None:
-        if state.load != self.state.load:  # its count of heartbeats differs at least
-            self.reported, self.since = state.load.get(LOAD, 0.0), 0
-            self.has_reported = LOAD in state.load
-        if state.held != self.state.held:
-            self.held = fingerprints(state.held)
-        self.state = state
-
-    @property
-    def load(self) -> float:
-        return max(0.0, self.reported + self.since)
-
-    @property
-    def takes_requests(self) -> bool:
-        return self.state.alive and not self.state.draining
-
-
 class Router:
     """The least loaded pair of workers, unless a decoder already has the request's media, or was
-    sent it last, and has at most `imbalance_tokens` more load than the least loaded one.
+    sent it last. That one is chosen while it has at most `imbalance_tokens` more load than the
+    least loaded one, and the request need not queue there for longer: encoding once more is cheaper
+    than a turn in line. So a decoder that joins a full pool gets requests, whatever they are for.
 
     `paired`: both halves share processes, so that a request's encoder is the one with its decoder's
     number.
@@ -92,7 +40,7 @@ class Router:
         paired: bool = False,
     ) -> None:
         self.imbalance_tokens, self.paired = imbalance_tokens, paired
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, WorkerLoad] = {}
         self._last_decoder: OrderedDict[str, str] = OrderedDict()  # by media key
         self.update(workers)
 
@@ -102,7 +50,7 @@ class Router:
         for state in workers:
             worker = known.get(state.name)
             if worker is None or worker.state.epoch != state.epoch:
-                worker = _Worker(state)  # nothing of its last life is left
+                worker = WorkerLoad(state)  # nothing of its last life is left
             else:
                 worker.update(state)
             self._workers[state.name] = worker
@@ -110,6 +58,11 @@ class Router:
     @property
     def states(self) -> list[WorkerState]:
         return [worker.state for worker in self._workers.values()]
+
+    def last_load(self, state: WorkerState) -> Mapping[str, float]:
+        """What the last heartbeat of a life that is over said, which was known as `state`."""
+        worker = self._workers.get(state.name)
+        return state.load if worker is None else worker.state.last_load
 
     def incarnation(self, name: str) -> Incarnation | None:
         """The present life of a worker; None while it has none."""
@@ -135,8 +88,8 @@ class Router:
         if not decoders:
             return None
         if key is None:
-            decoder = min(decoders, key=lambda worker: worker.load)
-            decoder.since += num_tokens
+            decoder = self._least(decoders)
+            decoder.add(num_tokens)
             return Route("", decoder.state.name)
         decoder = self._decoder_for(key, decoders)
         encoders = self._takers("encoder", self._partner(decoder) if self.paired else None)
@@ -144,19 +97,19 @@ class Router:
             return None
         encoder = min(encoders, key=lambda worker: worker.load)
         self._remember(key, decoder.state.name)
-        encoder.since += num_tokens
-        decoder.since += num_tokens
+        encoder.add(num_tokens)
+        decoder.add(num_tokens)
         return Route(encoder.state.name, decoder.state.name)
 
     def release(self, route: Route, num_tokens: int) -> None:
         """The request has ended. An encoder that reports its queue had long been done with it."""
         if (decoder := self._workers.get(route.decoder)) is not None:
-            decoder.since -= num_tokens
+            decoder.remove(num_tokens)
         encoder = self._workers.get(route.encoder)
         if encoder is not None and not encoder.has_reported:
-            encoder.since -= num_tokens
+            encoder.remove(num_tokens)
 
-    def _takers(self, role: Role, only: str | None) -> list[_Worker]:
+    def _takers(self, role: Role, only: str | None) -> list[WorkerLoad]:
         return [
             worker
             for worker in self._workers.values()
@@ -165,20 +118,26 @@ class Router:
             and (only is None or worker.state.name == only)
         ]
 
-    def _decoder_for(self, key: str, decoders: list[_Worker]) -> _Worker:
+    def _decoder_for(self, key: str, decoders: list[WorkerLoad]) -> WorkerLoad:
         """The least loaded decoder that has the media of `key`, or else the least loaded one."""
-        least = min(decoders, key=lambda worker: worker.load)
+        least = self._least(decoders)
         last, held = self._last_decoder.get(key), fingerprint(key)
         owners = [
             worker
             for worker in decoders
             if (worker.state.name == last or held in worker.held)
             and worker.load - least.load <= self.imbalance_tokens
+            and worker.queue <= (least.queue + worker.capacity if least.queue else 0)
         ]
-        return min(owners, key=lambda worker: worker.load, default=least)
+        return self._least(owners) if owners else least
 
     @staticmethod
-    def _partner(decoder: _Worker) -> str:
+    def _least(workers: Iterable[WorkerLoad]) -> WorkerLoad:
+        """The least loaded one of those that have a free slot, if any has."""
+        return min(workers, key=lambda worker: (worker.queue > 0, worker.load))
+
+    @staticmethod
+    def _partner(decoder: WorkerLoad) -> str:
         return decoder.state.name.replace("decoder", "encoder", 1)
 
     def _remember(self, key: str, decoder: str) -> None:

@@ -50,7 +50,8 @@ async def run(arguments: argparse.Namespace) -> tuple[Tally, float]:
         )
         reporting = asyncio.create_task(report(load.tally))
         began = time.monotonic()
-        await load.serve(arguments.requests, arguments.concurrency, arguments.minutes * 60)
+        end = began + arguments.minutes * 60
+        await load.serve(arguments.requests, arguments.concurrency, lambda: time.monotonic() >= end)
         for task in (chaos, reporting):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

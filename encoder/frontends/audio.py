@@ -58,15 +58,20 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         on_gpu = target.device.type == "cuda"
         self._copies = torch.cuda.Stream(target.device) if on_gpu else None
 
+    def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        for clip in inputs:
+            if len(clip) > self._audio.window:
+                raise ValueError(f"{len(clip)} samples where a window has {self._audio.window}")
+        if self._shortens:
+            return np.array([self._audio.tokens_of(len(clip)) for clip in inputs])
+        return np.full(len(inputs), self._audio.tokens)
+
     def pack(self, inputs: Sequence[np.ndarray]) -> AudioBatch:
         """`inputs`: float32 samples [samples] at the model's rate, at most one window each."""
-        full = self._audio.tokens
-        if self._shortens:
-            lengths = np.array([self._audio.tokens_of(len(clip)) for clip in inputs])
-            if (lengths < full).any():
-                return self._short_windows(inputs, lengths)
-        samples = self._windows(inputs, self._audio.window)
-        return AudioBatch(samples, np.full(len(inputs), full), full)
+        lengths = self.lengths(inputs)
+        if (lengths < self._audio.tokens).any():
+            return self._short_windows(inputs, lengths)
+        return AudioBatch(self._windows(inputs, self._audio.window), lengths, self._audio.tokens)
 
     def _short_windows(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> AudioBatch:
         """Each clip attends to a window of its own length, not to all the silence of a full one."""

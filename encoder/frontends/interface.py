@@ -60,11 +60,15 @@ class Frontend(ABC, Generic[B, S]):
     graph_lengths: ClassVar[Literal["same", "any"]]
 
     @abstractmethod
-    def pack(self, inputs: Sequence[np.ndarray]) -> B:
-        """Checks `inputs` and packs them, in their order.
+    def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """[inputs] int: the encoder tokens that each input becomes.
 
         Raises ValueError for an input that the model can't take.
         """
+
+    @abstractmethod
+    def pack(self, inputs: Sequence[np.ndarray]) -> B:
+        """Packs inputs in their order. Raises as `lengths`."""
 
     @abstractmethod
     def embed(self, batch: B) -> torch.Tensor:

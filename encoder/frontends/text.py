@@ -57,13 +57,16 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
         self._padding_id = config.encoder.padding_id
         self._max_len = config.max_encoder_len
 
-    def pack(self, inputs: Sequence[np.ndarray]) -> TextBatch:
-        """`inputs`: int token ids [tokens] of each text."""
+    def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         for ids in inputs:  # on a GPU, looking up such an id would end the process
             if ids.min() < 0 or ids.max() >= self._vocab_size:
                 raise ValueError(f"token ids must be within 0 and {self._vocab_size - 1}")
+        return np.array([len(ids) for ids in inputs])
+
+    def pack(self, inputs: Sequence[np.ndarray]) -> TextBatch:
+        """`inputs`: int token ids [tokens] of each text."""
         return TextBatch(
-            lengths=np.array([len(ids) for ids in inputs]),
+            lengths=self.lengths(inputs),
             ids=np.concatenate(inputs).astype(np.int64),
             positions=np.concatenate([self._positions(ids) for ids in inputs]),
         )

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from unreliable_engine import Cluster, DecoderNode, Frontend
+from played_workers import EncoderNode
+from unreliable_engine import ROUND_SECONDS, Cluster, Frontend
 
 from antiphon.config.errors import RequestCancelled
 from antiphon.scheduler.request import RequestState
@@ -45,21 +46,26 @@ def check(cluster: Cluster, cancelled: int = 0) -> None:
 
 
 def idle(cluster: Cluster) -> None:
-    """Decoders have nothing left once all that is on its way has come."""
+    """Workers have nothing left once all that is on its way has come."""
     cluster.restart()
     cluster.announce()
-    for _ in range(200):
+    for _ in range(400):
+        cluster.pass_time(ROUND_SECONDS)
         for node in cluster.nodes.values():
             node.step()
         while any(wire.messages for wire in cluster.wires.values()):
             cluster.deliver(0)
     for node in cluster.nodes.values():
-        if isinstance(node, DecoderNode):
+        if isinstance(node, EncoderNode):
+            assert not len(node.jobs)
+            assert not node.jobs._lacking
+            assert not node.jobs._begun
+        else:
             scheduler = node.scheduler
             assert not scheduler.requests
             assert scheduler.pages.num_available == scheduler.pages.num_pages
             assert scheduler.encodes.tokens == 0
-            assert not node.hidden
+            assert all(key in scheduler.encodes.kept for key in node.hidden)
             assert scheduler.idle
 
 

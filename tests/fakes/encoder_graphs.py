@@ -25,7 +25,13 @@ def with_graphs(
     monkeypatch.setattr(runtime_graphs, "GraphCapture", Rerun)
     monkeypatch.setattr(graphs, "uncapturable", lambda attention, lengths: None)
     runner.graphs = graphs.capture_graphs(
-        runner.frontend, runner.model, attention, model.encoder.hidden_size, max_batch_tokens
+        runner.frontend,
+        runner.model,
+        attention,
+        model.encoder.hidden_size,
+        max_batch_tokens,
+        runner._stage,
+        runner.ranks,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
-from antiphon.config.options import resolve
+from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
@@ -28,10 +28,15 @@ class PlainEngine:
         self.encoder = None if self.model.encoder is None else EncoderRunner(self.model, config)
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
-        self.replica = DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
+        self.replica = self._make_replica(config, timestamps)
         self.finished: dict[int, Finished] = {}  # by the request's number
         self.deltas: list[tuple[int, int]] = []
         self._ids = itertools.count()
+
+    def _make_replica(
+        self, config: EngineConfig, timestamps: TimestampRules | None
+    ) -> DecoderReplica:
+        return DecoderReplica(self.model, config, self._ask, self._withdraw, timestamps)
 
     def _ask(self, jobs: list[tuple[Media, int]]) -> None:
         self.unencoded += [media for media, _ in jobs]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from antiphon.runtime.graphs import Captured, Work
+from antiphon.runtime.ranks import Ranks
 
 
 class Rerun:
@@ -14,7 +15,9 @@ class Rerun:
 
     report = ""
 
-    def __init__(self, device: torch.device, model: torch.nn.Module) -> None: ...
+    def __init__(
+        self, device: torch.device, model: torch.nn.Module, ranks: Ranks | None = None
+    ) -> None: ...
 
     def capture_all(
         self, shapes: Sequence[Any], prepare: Callable[[Any], tuple[Any, Work]]

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from antiphon.config.parallel import Parallel
 from antiphon.runtime.groups import Group
+from antiphon.runtime.ranks import Ranks
 
 WAIT_SECONDS = 60.0  # a rank that waits longer fails its test instead of hanging it
 T = TypeVar("T")
@@ -73,6 +75,17 @@ class ThreadGroup(Group):
 
     def close(self) -> None:
         self._board.barrier.abort()
+
+
+def make_ranks(parallel: Parallel) -> list[Ranks]:
+    """All ranks of a replica, whose groups are threads."""
+    tensors = [ThreadGroup.make(parallel.tensor) for _ in range(parallel.pipeline)]
+    stages = [ThreadGroup.make(parallel.pipeline) for _ in range(parallel.tensor)]
+    return [
+        Ranks(parallel, rank, tensors[stage][tensor], stages[tensor][stage])
+        for rank in range(parallel.num_ranks)
+        for stage, tensor in [(parallel.stage_of(rank), parallel.tensor_rank_of(rank))]
+    ]
 
 
 def run_ranks(size: int, work: Callable[[ThreadGroup], T]) -> list[T]:

@@ -1,9 +1,10 @@
 """An engine of plain objects whose workers die and whose messages are late, doubled or lost.
 
-Frontends are the real `OpenRequests`, decoders the real `Scheduler`. Encoders and the model are
-played: each token is a function of the prompt and of its position, as greedy decoding is. Between
-each two processes messages keep their order; between different pairs they come in any order. A
-message to a life of a worker that is over is lost; one from it may still come.
+Frontends are the real `OpenRequests`, decoders the real `Scheduler`, encoders the real
+`EncoderJobs`. The models are played: each token is a function of the prompt and of its position, as
+greedy decoding is. Between each two processes messages keep their order; between different pairs
+they come in any order. A message to a life of a worker that is over is lost; one from it may still
+come. Time passes only where a test lets it.
 """
 
 import asyncio
@@ -14,21 +15,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from played_model import PlainInputs, text_of, token_at, undisturbed
+from played_model import PlainInputs, text_of, undisturbed
+from played_workers import DecoderNode, EncoderNode
 
 from antiphon.actors.channel import PeerGone
-from antiphon.actors.messages import Cancel, Input, InputGone, Member, Members, Output, Stop, Submit
+from antiphon.actors.messages import (
+    Input,
+    Inputs,
+    Member,
+    Members,
+    Output,
+)
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.flights import CHECK_SECONDS
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.requests import OpenRequests
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.kv.pages import PagePool
-from antiphon.scheduler.limits import Limits
-from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import Incarnation
-from antiphon.scheduler.scheduler import Scheduler
 
-PAGES = 24
+ROUND_SECONDS = 0.05  # in which everybody acts once
 
 
 @dataclass
@@ -43,95 +48,6 @@ class Wire:
             self.receive(self.messages.popleft())
 
 
-class Node:
-    """One life of a worker."""
-
-    def __init__(self, cluster: "Cluster", incarnation: Incarnation) -> None:
-        self.cluster, self.incarnation = cluster, incarnation
-
-    def send(self, receiver: str, message: Any) -> None:
-        self.cluster.send(self.incarnation, receiver, message)
-
-
-class EncoderNode(Node):
-    def __init__(self, cluster: "Cluster", incarnation: Incarnation) -> None:
-        super().__init__(cluster, incarnation)
-        self.jobs: deque[tuple[str, str]] = deque()  # keys and decoders
-
-    def handle(self, message: Any) -> None:
-        match message:
-            case ("encode", key, decoder):
-                self.jobs.append((key, decoder))
-            case ("withdraw", key, decoder) if (key, decoder) in self.jobs:
-                self.jobs.remove((key, decoder))
-                self.send(decoder, ("withdrawn", key, self.incarnation))
-
-    def step(self) -> None:
-        if self.jobs:
-            key, decoder = self.jobs.popleft()
-            if key in self.cluster.poison:
-                return self.cluster.kill(self.incarnation.name)
-            self.send(decoder, ("encoded", key, self.incarnation))
-
-
-class DecoderNode(Node):
-    def __init__(self, cluster: "Cluster", incarnation: Incarnation) -> None:
-        super().__init__(cluster, incarnation)
-        limits = Limits(
-            max_num_seqs=3, max_batched_tokens=64, max_len=40, max_cross_len=40,
-            encode_ahead_tokens=40, max_waiting=1000, page_size=4, aging_seconds=10.0,
-        )  # fmt: skip
-        self.scheduler = Scheduler(limits, PagePool(PAGES))
-        self.hidden: set[str] = set()
-
-    def handle(self, message: Any) -> None:
-        match message:
-            case Submit(requests):
-                for request in requests:
-                    self.scheduler.add(copy.copy(request))
-            case Cancel(request_id):
-                self.scheduler.cancel(request_id)
-            case Stop(request_id):
-                self.scheduler.stop(request_id)
-            case Members(members):
-                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
-                self.scheduler.set_encoders(encoders)
-            case ("encoded", key, _):
-                self.hidden.add(key)
-                self.scheduler.encoded(key)
-            case ("withdrawn", key, sender):
-                self.scheduler.withdrawn([key], sender)
-
-    def step(self) -> None:
-        """As a replica's."""
-        scheduler = self.scheduler
-        for media, encoder in scheduler.next_encodes():
-            if encoder in self.cluster.nodes:
-                self.send(encoder, ("encode", media.key, self.incarnation.name))
-            else:
-                scheduler.encoder_lost(encoder)
-        plan = scheduler.step()
-        self.hidden -= set(scheduler.encodes.pop_unwanted())
-        for key, encoder in scheduler.encodes.pop_withdrawals():
-            self.send(encoder, ("withdraw", key, self.incarnation.name))
-        if plan is not None:
-            self.hidden -= {write.key for write in plan.cross_writes}
-            names = scheduler.batch.tokens[plan.slots, 0].tolist()
-            if self.cluster.poisonous & set(names):
-                return self.cluster.kill(self.incarnation.name)
-            scheduler.postprocess(plan, self._result(plan, names))
-        for output in scheduler.outputs.pop():
-            output.sender = self.incarnation
-            self.send(output.frontend, Output(output))
-        scheduler.pages.check()
-        scheduler.batch.check()
-
-    def _result(self, plan: StepPlan, names: list[int]) -> StepResult:
-        rows = zip(names, plan.kv_lens.tolist(), plan.samples.tolist(), strict=True)
-        tokens = [token_at(name, length) if samples else -9 for name, length, samples in rows]
-        return StepResult(np.array(tokens, np.int64))
-
-
 class Frontend:
     """The workers as one frontend sees them, and its table of open requests."""
 
@@ -141,14 +57,15 @@ class Frontend:
         self.cluster = cluster
         self.requests = OpenRequests(PlainInputs(), 2, 2)  # type: ignore[arg-type]
         self.name = self.requests.frontend = f"frontend-{number}"
-        self.requests.flights.frontend = self.name
+        self.requests.flights.frontend = self.requests.dispatcher.frontend = self.name
         self.requests.connect(self)  # type: ignore[arg-type]
         self.opened: list[tuple[OpenRequest, list[int]]] = []  # with the undisturbed tokens
         self.shown: list[list[int]] = []  # what the callers of streams have got
 
+    def introduce(self) -> None:
+        """All know it."""
+
     def send(self, worker: str, message: Any) -> None:
-        if isinstance(message, (Input, InputGone)):
-            return
         if worker not in self.cluster.nodes:
             raise PeerGone(worker)
         self.cluster.send(self.name, worker, message)
@@ -173,9 +90,11 @@ class Cluster:
         self.nodes: dict[str, EncoderNode | DecoderNode] = {}
         self.epochs: dict[str, int] = {}
         self.wires: dict[tuple[Any, Any], Wire] = {}
+        self.last_loads: dict[str, dict[str, float]] = {}  # heartbeats are quicker than deaths
         self.poison: set[str] = set()
         self.poisonous: set[int] = set()
-        self.deaths = 0
+        self.deaths = self.lost = 0
+        self.now, self._check_at = 0.0, CHECK_SECONDS
         self._names = 0
         self.frontends = {f"frontend-{i}": Frontend(self, i) for i in range(frontends)}
         for name in ("encoder-0", "encoder-1", "decoder-0", "decoder-1"):
@@ -195,7 +114,10 @@ class Cluster:
         else:
             return  # lost
         wire = self.wires.setdefault((sender, life), Wire(receive))
-        wire.messages.append(copy.deepcopy(message) if isinstance(message, Output) else message)
+        is_shared = isinstance(
+            message, (Output, Input, Inputs)
+        )  # with the sender, which goes on using it
+        wire.messages.append(copy.deepcopy(message) if is_shared else message)
 
     # ------------------------------------------------------------------ deaths
 
@@ -208,6 +130,7 @@ class Cluster:
         """What was on its way to it is lost."""
         if (node := self.nodes.pop(name, None)) is not None:
             self.deaths += 1
+            self.last_loads[name] = node.load()
             lost = [pair for pair in self.wires if pair[1] == node.incarnation]
             for pair in lost:
                 del self.wires[pair]
@@ -223,7 +146,14 @@ class Cluster:
     def announce(self) -> None:
         members = Members(
             [
-                Member(name, name.split("-")[0], epoch, None, alive=name in self.nodes)
+                Member(
+                    name,
+                    name.split("-")[0],
+                    epoch,
+                    None,
+                    alive=name in self.nodes,
+                    last_load=self.last_loads.get(name, {}),
+                )
                 for name, epoch in self.epochs.items()
             ]
         )
@@ -231,6 +161,16 @@ class Cluster:
             self.send("supervisor", name, members)
 
     # ------------------------------------------------------------------ time
+
+    def clock(self) -> float:
+        return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        while self._check_at <= self.now:
+            self._check_at += CHECK_SECONDS
+            for frontend in self.frontends.values():
+                frontend.requests.flights.check()
 
     def deliver(self, choice: int, twice: bool = False) -> None:
         wires = [wire for wire in self.wires.values() if wire.messages]
@@ -241,19 +181,21 @@ class Cluster:
             wire.deliver()
 
     def lose(self, choice: int) -> None:
-        """Loses new tokens that are on their way; ends are not lost while both sides live."""
+        """Loses any message but the supervisor's, which go by calls of Ray."""
         wires = [
-            wire for wire in self.wires.values()
-            if wire.messages and isinstance(wire.messages[0], Output)
-            and not wire.messages[0].output.finished
-        ]  # fmt: skip
+            wire
+            for wire in self.wires.values()
+            if wire.messages and not isinstance(wire.messages[0], Members)
+        ]
         if wires:
             wires[choice % len(wires)].messages.popleft()
+            self.lost += 1
 
     async def round(self, twice: bool, lossy: bool, choice: int) -> None:
         """Everybody acts once, and what was sent arrives: from pairs in some order, maybe all of it
         twice."""
         await self.turn()
+        self.pass_time(ROUND_SECONDS)
         for node in list(self.nodes.values()):
             if self.nodes.get(node.incarnation.name) is node:
                 node.step()
@@ -277,18 +219,26 @@ class Cluster:
         await asyncio.sleep(0)
         self.show()
 
-    async def run(self, rounds: int = 3000) -> None:
-        """Until all requests have ended; what dies is restarted."""
+    async def run(self, seconds: float = 150.0, lose: Callable[[int], bool] | None = None) -> None:
+        """Until all requests have ended; what dies is restarted. `lose`: whether the message that
+        is delivered next, of this number, is lost."""
         self.announce()
-        for _ in range(rounds):
+        end, number = self.now + seconds, 0
+        while self.now < end:
             if all(not opened.is_open for f in self.frontends.values() for opened, _ in f.opened):
                 return
             self.restart()
+            self.pass_time(ROUND_SECONDS)
             for node in list(self.nodes.values()):
                 if self.nodes.get(node.incarnation.name) is node:
                     node.step()
             for pair in list(self.wires):
                 while pair in self.wires and self.wires[pair].messages:
-                    self.wires[pair].deliver()
+                    number += 1
+                    is_lost = pair[0] != "supervisor" and lose is not None and lose(number)
+                    if is_lost:
+                        self.wires[pair].messages.popleft()
+                    else:
+                        self.wires[pair].deliver()
             await self.turn()
         raise AssertionError("not done")

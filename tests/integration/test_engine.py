@@ -253,7 +253,8 @@ def test_many_async_callers_and_cancellation(t5_folder: Path) -> None:
             victim = asyncio.create_task(
                 engine.generate("in words: 999", SamplingParams(ignore_eos=True, max_tokens=500))
             )
-            await asyncio.sleep(0.3)
+            while not (await engine.stats()).get("done"):  # the victim's turn is far from over
+                await asyncio.sleep(0.01)
             victim.cancel()
             outputs = await asyncio.gather(*tasks)
             assert [output.outputs[0].text for output in outputs[:4]] == [
@@ -297,7 +298,8 @@ def test_open_requests_end_when_the_engine_closes(t5_folder: Path) -> None:
         task = asyncio.create_task(
             engine.generate("in words: 9", SamplingParams(ignore_eos=True, max_tokens=500))
         )
-        await asyncio.sleep(0.2)
+        while not (await engine.stats())["open"]:
+            await asyncio.sleep(0.01)
         await engine.close()
         with pytest.raises(EngineDeadError, match="closed"):
             await task

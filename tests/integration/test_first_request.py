@@ -198,7 +198,7 @@ def test_warming_up_leaves_nothing_behind(folder: Path) -> None:
         assert not layer[:, : runner.pool.scratch_page].any(), (
             "a page that a request may get was written"
         )
-    assert len(runner.handoff) == 0
+    assert len(runner.arena) == 0
     assert (runner.slots.host["temperature"] == 0).all()
     assert (runner.slots.host["mask"] == 0).all()
     assert (runner.slots.host["top_logprobs"] == 0).all()

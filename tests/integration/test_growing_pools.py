@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,7 @@ from antiphon import AsyncEngine, SamplingParams
 from antiphon.benchmarks.chaos import Load
 from antiphon.config.errors import ConfigurationError
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_cluster"),
-    pytest.mark.slow,
-    pytest.mark.by_hand,
-]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
 PROMPTS = [f"in words: {number}" for number in range(700, 710)]
 LONG = SamplingParams(ignore_eos=True, max_tokens=120)
@@ -45,28 +43,35 @@ async def both_run(engine: AsyncEngine) -> None:
         await asyncio.sleep(0.1)
 
 
+@asynccontextmanager
+async def served(folder: Path, **options: int) -> AsyncIterator[tuple[AsyncEngine, Load]]:
+    """An engine with few slots under the load of 16 callers, who must all be right at the end.
+    All ask for the same few prompts: what a decoder holds must not keep requests in line there."""
+    options = {"max_num_seqs": 4, "num_threads": 1, **options}
+    async with AsyncEngine(str(folder), **options) as engine:
+        load = Load(engine, PROMPTS, LONG)
+        await load.learn()
+        serving = asyncio.create_task(load.serve(10**9, concurrency=16))
+        try:
+            yield engine, load
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+        assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
+
+
 def test_a_pool_grows_by_queue_depth(t5_folder: Path) -> None:
     async def run() -> None:
-        options = {"max_num_seqs": 4, "num_threads": 1, "decoder_max_replicas": 2}
-        async with AsyncEngine(str(t5_folder), **options) as engine:
-            load = Load(engine, PROMPTS, LONG)
-            await load.learn()
-            serving = asyncio.create_task(load.serve(10**9, concurrency=16))
+        async with served(t5_folder, decoder_max_replicas=2) as (engine, _):
             await until(engine, {"decoder-0": True, "decoder-1": True}, 60.0)
             await asyncio.wait_for(both_run(engine), 30.0)
-            serving.cancel()
-            assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
 
     asyncio.run(run())
 
 
 def test_a_worker_is_drained_before_a_pool_shrinks(t5_folder: Path) -> None:
     async def run() -> None:
-        options = {"max_num_seqs": 4, "num_threads": 1, "decoder_replicas": 2}
-        async with AsyncEngine(str(t5_folder), **options) as engine:
-            load = Load(engine, PROMPTS, LONG)
-            await load.learn()
-            serving = asyncio.create_task(load.serve(10**9, concurrency=16))
+        async with served(t5_folder, decoder_replicas=2) as (engine, load):
             await asyncio.wait_for(both_run(engine), 30.0)
             with pytest.raises(ConfigurationError, match="no workers of role 'decoders'"):
                 await engine.workers.scale("decoders", 1)
@@ -78,7 +83,5 @@ def test_a_worker_is_drained_before_a_pool_shrinks(t5_folder: Path) -> None:
             before = load.tally.requests
             while load.tally.requests < before + 20:
                 await asyncio.sleep(0.1)
-            serving.cancel()
-            assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
 
     asyncio.run(run())

@@ -38,7 +38,7 @@ class Engine(PlainEngine):
     """Its encoder's part is played by fixed states."""
 
     def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
-        super().__init__(folder, **options)
+        super().__init__(folder, **{"encode_ahead_tokens": 100, **options})
         self.states, self.encoded = states, 0
 
     def run_encoders(self) -> None:
@@ -120,9 +120,18 @@ def test_inputs_in_prompts_equal_inputs_embeds(
     if "num_kv_pages" in options:
         assert scheduler.counters["preemptions"] > 0
     assert scheduler.encodes.tokens == 0
-    assert len(engine.replica.runner.handoff) == 0
+    assert len(engine.replica.runner.arena) == len(scheduler.encodes.kept)
     assert scheduler.pages.num_free == scheduler.pages.num_pages
     scheduler.batch.check()
+
+
+def test_a_decoder_alone_keeps_no_room_for_states(llama: tuple[Path, PreTrainedModel]) -> None:
+    """Its longest prompt may have 100,000 tokens."""
+    folder, _ = llama
+    engine = PlainEngine(folder)
+    assert len(engine.replica.runner.arena.states) == 0
+    number = engine.submit(engine.request(None, [3, 4, 5], OUTPUT))
+    assert engine.run()[number].error is None
 
 
 def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedModel]) -> None:
@@ -135,12 +144,14 @@ def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedMod
     engine.submit(second)
     for _ in range(3):  # asked for, encoded, and part of the first prompt
         engine.step()
-    assert len(engine.replica.runner.handoff) == 1
+    assert len(engine.replica.runner.arena) == 1
     engine.replica.scheduler.cancel(first.id)
     finished = engine.run()
     assert finished[second.id.number].token_ids == answer(model, second, states)[0]
-    assert len(engine.replica.runner.handoff) == 0
     assert engine.replica.scheduler.encodes.tokens == 0
+    engine.submit(third := requests(engine)[4])  # the states are still here
+    assert engine.run()[third.id.number].token_ids == answer(model, third, states)[0]
+    assert engine.encoded == 1
 
 
 def test_a_failed_step_drops_what_it_should_have_taken(
@@ -159,5 +170,5 @@ def test_a_failed_step_drops_what_it_should_have_taken(
     finished = engine.run()
     assert finished[request.id.number].error is not None
     engine.step()
-    assert len(runner.handoff) == 0
+    assert len(runner.arena) == 0
     assert engine.replica.scheduler.encodes.tokens == 0

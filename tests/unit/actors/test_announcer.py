@@ -33,7 +33,7 @@ class Engine:
         if isinstance(message, Detach):
             self.detached.append(message.frontend)
             return None
-        return self.take_in(message)
+        return asyncio.ensure_future(self.take_in(message))
 
     async def take_in(self, message: Members) -> None:
         await asyncio.sleep(0)
@@ -111,3 +111,27 @@ def test_a_silent_frontend_is_dropped_but_not_for_the_supervisors_own_pause(
         engine.announcer._drop_silent(now)
         assert now < began + 11.5 * SILENT_SECONDS
     assert engine.detached == ["frontend"]
+
+
+def test_decoders_hear_of_loads_where_they_choose_among_encoders(engine: Engine) -> None:
+    """Without that, what their encoders have queued for others would be unknown to them."""
+
+    def told(*members: Member) -> list[tuple[str, list[str]]]:
+        engine.members, engine.told = list(members), []
+        asyncio.run(run_round())
+        return engine.told
+
+    async def run_round() -> None:
+        await engine.announcer._round()
+        await asyncio.sleep(0.01)
+
+    def encoder(number: int, address: Address | None = None) -> Member:
+        return Member(f"encoder-{number}", "encoder", 1, address)
+
+    decoder = Member("decoder-0", "decoder", 1, ADDRESS)
+    other = Address("tcp://127.0.0.1:2", "ipc:///elsewhere", "here", b"key", b"token")
+    assert told(decoder, encoder(0)) == []
+    assert told(decoder, encoder(0, ADDRESS), encoder(1, other)) == []  # colocated
+    assert told(decoder, encoder(0), encoder(1)) == [
+        ("worker", ["decoder-0", "encoder-0", "encoder-1"])
+    ]

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.actors.encoder_jobs import ASK_AGAIN_SECONDS, ASK_SECONDS, EncoderJobs
+from antiphon.actors.encoder_jobs import (
+    ANSWERED_SECONDS,
+    ASK_AGAIN_SECONDS,
+    ASK_SECONDS,
+    EncoderJobs,
+    job_id,
+)
 from antiphon.actors.messages import EncodeJob, Input, InputGone
 
 ARRAY = np.zeros(25, np.float32)  # 100 bytes
@@ -112,11 +118,51 @@ def test_an_input_that_is_not_needed_after_all_is_let_go(jobs: EncoderJobs) -> N
 def test_an_input_goes_with_its_last_job_that_is_withdrawn(jobs: EncoderJobs) -> None:
     jobs.receive(sent("a"))
     jobs.add([job("a"), job("a", decoder="decoder-1"), job("lacking")])
-    assert set(jobs.withdraw("decoder-0", ("a", "lacking", "unknown"))) == {"a", "lacking"}
+    keys = ("a", "lacking", "unknown")
+    assert jobs.withdraw("decoder-0", keys) == keys, "one without a job may have been lost"
     assert jobs.bytes_held == 100
     assert jobs.withdraw("decoder-1", ("a",)) == ("a",)
     assert jobs.bytes_held == 0
-    assert jobs.withdraw("decoder-1", ("a",)) == ()
+    assert not _all(jobs)
+
+
+def test_a_job_that_is_asked_for_again_is_done_once(jobs: EncoderJobs, clock: Clock) -> None:
+    jobs.add([job("lacking"), job("a")])
+    jobs.receive(sent("a"))
+    jobs.add([job("lacking", "g"), job("a")], again=True)
+    assert [each.key for each in _all(jobs)] == ["a", "lacking"]
+    clock.now += 1.0
+    assert set(jobs.to_ask()) == {"f"}
+    clock.now += 1.0
+    assert set(jobs.to_ask()) == {"g"}, "it names one more frontend"
+    batch, _ = jobs.next_batch()
+    jobs.add([job("a")], again=True)
+    assert not len(jobs), "it has begun"
+    jobs.end(batch)
+    clock.now += ANSWERED_SECONDS / 2
+    jobs.add([job("a")], again=True)
+    assert "a" not in jobs._lacking, "the answer and the question have crossed"
+    clock.now += ANSWERED_SECONDS
+    jobs.add([job("a")], again=True)
+    assert "a" in jobs._lacking, "the answer was lost"
+
+
+def test_content_that_was_encoded_just_now_may_be_wanted_anew(jobs: EncoderJobs) -> None:
+    jobs.receive(sent("a"))
+    jobs.add([job("a")])
+    jobs.end(jobs.next_batch()[0])
+    jobs.receive(sent("a"))
+    jobs.add([job("a")])
+    assert begun(jobs) == ["a"]
+
+
+def test_what_has_begun_is_not_withdrawn(jobs: EncoderJobs) -> None:
+    jobs.receive(sent("a"))
+    jobs.add([job("a")])
+    batch, _ = jobs.next_batch()
+    assert jobs.withdraw("decoder-0", ("a",)) == ()
+    jobs.end(batch)
+    assert jobs.withdraw("decoder-0", ("a",)) == ("a",)
 
 
 keys = st.sampled_from("abc")
@@ -134,30 +180,39 @@ decoders = st.sampled_from(["decoder-0", "decoder-1"])
             st.tuples(st.just("detach"), frontends),
             st.tuples(st.just("withdraw"), keys, decoders),
             st.tuples(st.just("begin")),
+            st.tuples(st.just("end")),
             st.tuples(st.just("time")),
         ),
         max_size=40,
     )
 )
 def test_every_job_ends_once_and_nothing_is_held_in_the_end(events: list[tuple[str, ...]]) -> None:
-    clock, open_jobs = Clock(), 0
+    clock, open_jobs, in_flight = Clock(), 0, list[EncodeJob]()
     jobs = EncoderJobs(25, 250, clock)
     for kind, *values in events:
         if kind == "input":
             jobs.receive(sent(*values))
         elif kind == "job":
             key, decoder, names = values
-            if not any(each.key == key and each.decoder == decoder for each in _all(jobs)):
-                jobs.add([job(key, *names, decoder=decoder)])
-                open_jobs += 1
+            known = {*map(job_id, _all(jobs)), *jobs._begun}
+            jobs.add([job(key, *names, decoder=decoder)])
+            open_jobs += (decoder, key) not in known
         elif kind == "gone":
             open_jobs -= len(jobs.gone(InputGone(values[1], (values[0],))))
         elif kind == "detach":
             open_jobs -= len(jobs.detach(values[0]))
         elif kind == "withdraw":
-            open_jobs -= len(jobs.withdraw(values[1], (values[0],)))
+            is_open = (values[1], values[0]) in map(job_id, _all(jobs))
+            confirmed = jobs.withdraw(values[1], (values[0],))
+            assert len(confirmed) == ((values[1], values[0]) not in jobs._begun)
+            open_jobs -= is_open
         elif kind == "begin" and len(jobs):
-            open_jobs -= len(jobs.next_batch()[0])
+            batch, _ = jobs.next_batch()
+            open_jobs -= len(batch)
+            in_flight += batch
+        elif kind == "end":
+            jobs.end(in_flight)
+            in_flight = []
         else:
             clock.now += 1
             jobs.to_ask()
@@ -172,4 +227,14 @@ def test_every_job_ends_once_and_nothing_is_held_in_the_end(events: list[tuple[s
 
 
 def _all(jobs: EncoderJobs) -> list[EncodeJob]:
-    return [*jobs.ready._jobs, *(each for each in jobs._lacking.values() for each in each.jobs)]
+    lacking = [each for lacking in jobs._lacking.values() for each in lacking.jobs]
+    return [*jobs.ready._jobs.values(), *lacking]
+
+
+def test_an_input_that_was_sent_elsewhere_is_asked_for_at_once(jobs: EncoderJobs) -> None:
+    jobs.add([EncodeJob("k", 10, "decoder-0", ("f", "g"), sent_ahead=False), job("here")])
+    assert jobs.to_ask() == {"f": ["k"]}
+    assert jobs.to_ask() == {}
+    assert jobs.num_tokens == 20
+    jobs.receive(sent("k"))
+    assert begun(jobs) == ["k"]

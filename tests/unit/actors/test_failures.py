@@ -73,7 +73,7 @@ def test_a_failed_step_ends_its_requests_and_keeps_no_hidden_states(
     assert states(engine, first) == [RequestState.FAILED] * 2
     assert "RuntimeError: no memory for this one" in str(engine.finished[first[0]].error)
     engine.step()
-    assert len(runner.handoff) == 0
+    assert len(runner.arena) == 0
     again = submit(engine, [5, 6], [7, 8, 9])
     engine.run()
     assert states(engine, again) == [RequestState.DONE] * 2

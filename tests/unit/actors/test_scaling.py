@@ -1,10 +1,23 @@
 """The policy by which pools of workers grow and shrink."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.actors.scaling import GROW_SECONDS, SHRINK_SECONDS, Autoscaler, Bounds, demand
+from antiphon.actors.encoder_worker import encoder_capacity
+from antiphon.actors.members import Kill, Limits, Start
+from antiphon.actors.membership import WINDOW_SECONDS, Membership
+from antiphon.actors.scaling import (
+    GROW_SECONDS,
+    SHRINK_SECONDS,
+    Autoscaler,
+    Bounds,
+    Pools,
+    demand,
+)
+from antiphon.scheduler.request import Incarnation
 
 
 def steady(scaler: Autoscaler, work: float, current: int, seconds: float) -> int:
@@ -54,3 +67,93 @@ def test_the_bounds_always_hold(steps: list[tuple[float, float]], least: int, mo
         now += seconds
         current = scaler.wanted(work, current, now)
         assert least <= current <= least + more
+
+
+@pytest.mark.parametrize(
+    ("batch", "budget", "capacity"), [(16_384, 96_000, 32_768), (16_384, 2048, 1024), (8, 1, 1)]
+)
+def test_what_decoders_ask_for_ahead_can_be_more_than_an_encoder_holds(
+    batch: int, budget: int, capacity: int
+) -> None:
+    """Else a pool of encoders would never grow, however long decoders wait for one."""
+    assert encoder_capacity(batch, budget) == capacity
+
+
+class Life:
+    """A pool with bounds, tick by tick. `broken`: names whose starts fail at once."""
+
+    def __init__(self, least: int, most: int, max_restarts: int = 2) -> None:
+        self.membership = Membership(Limits(max_restarts=max_restarts))
+        self.pools = Pools({"decoder": Bounds(least, most)})
+        self.broken: set[str] = set()
+        self.starts: list[tuple[float, Incarnation]] = []
+        self.now, self.open = 0.0, 0
+        self.membership.scale("decoder", least, self.now)
+        self.run(0.1)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.1
+            for member in list(self.membership.members.values()):
+                load = {"open": self.open, "capacity": 4, "heartbeats": self.now}
+                self.membership.heartbeat(member.incarnation, load, b"", 0.0, self.now)
+            self.membership.tick(self.now)
+            self.pools.adjust(self.membership, self.now)
+            for action in self.membership.take_actions():
+                self.carry_out(action)
+
+    def carry_out(self, action: object) -> None:
+        match action:
+            case Start(incarnation):
+                self.starts.append((self.now, incarnation))
+                if incarnation.name in self.broken:
+                    self.membership.failed(incarnation, "no memory", self.now)
+                else:
+                    self.membership.ready(incarnation, "tcp://address", self.now)
+            case Kill(incarnation):
+                self.membership.gone(incarnation, "killed", self.now)
+
+    @property
+    def names(self) -> set[str]:
+        return set(self.membership.members)
+
+
+def test_a_pool_grows_while_requests_wait_and_shrinks_when_they_have_ended() -> None:
+    life = Life(least=1, most=3)
+    life.open = 6
+    life.run(2 * GROW_SECONDS + 1)
+    assert life.names == {"decoder-0", "decoder-1", "decoder-2"}
+    life.open = 0
+    life.run(3 * SHRINK_SECONDS)
+    assert life.names == {"decoder-0"}
+
+
+def test_a_pool_tries_a_worker_that_was_given_up_once_in_ten_minutes() -> None:
+    """Not at once, and not under another name: what made its starts fail lasts."""
+    life = Life(least=1, most=2)
+    life.broken = {f"decoder-{number}" for number in range(1, 99)}
+    life.open = 8
+    life.run(60.0)
+    assert [incarnation for _, incarnation in life.starts[1:]] == [
+        Incarnation("decoder-1", epoch) for epoch in (1, 2, 3)
+    ]
+    life.run(3.5 * WINDOW_SECONDS)
+    later = [time for time, _ in life.starts[4:]]
+    assert len(later) == 3, "one try each"
+    assert all(after - before >= WINDOW_SECONDS for before, after in pairwise(later))
+    life.broken = set()
+    life.run(WINDOW_SECONDS + 10.0)
+    assert life.names == {"decoder-0", "decoder-1"}
+
+
+def test_a_pool_below_its_least_number_waits_as_long() -> None:
+    life = Life(least=2, most=3)
+    life.broken = {"decoder-1", "decoder-2"}
+    life.membership.gone(Incarnation("decoder-1", 1), "a segmentation fault", life.now)
+    life.run(60.0)
+    assert life.names == {"decoder-0"}
+    assert len(life.starts) == 4
+    life.broken = set()
+    life.run(WINDOW_SECONDS)
+    assert life.names == {"decoder-0", "decoder-1"}

@@ -145,7 +145,8 @@ def test_what_cannot_be_taken_ends_its_own_request(bart: PlainEngine, bad: dict[
     assert ended.state in (RequestState.FAILED, RequestState.REFUSED)
     assert ended.error
     assert [good.token_ids, other.token_ids] == wanted
-    assert len(bart.replica.runner.handoff) == 0
+    encodes = bart.replica.scheduler.encodes
+    assert (encodes.tokens, len(bart.replica.runner.arena)) == (0, len(encodes.kept))
     bart.replica.scheduler.pages.check()
     bart.replica.scheduler.batch.check()
 

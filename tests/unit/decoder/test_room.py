@@ -44,8 +44,8 @@ def test_workers_say_so_before_they_read_weights(
     def read(*_: object) -> None:
         raise AssertionError("weights are read")
 
-    monkeypatch.setattr(encoder_runner, "load_weights", read)
-    monkeypatch.setattr(loading, "load_weights", read)
+    monkeypatch.setattr(encoder_runner, "load_part", read)
+    monkeypatch.setattr(loading, "load_part", read)
     config = resolve(str(t5_folder), {"device": "cpu", **options})
     model = ModelConfig.load(config.model)
     began = time.process_time()

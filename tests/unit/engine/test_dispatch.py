@@ -2,43 +2,22 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-import numpy as np
 import pytest
+from dispatching import ROUTE, Sent, in_loop, request, sound
 
-from antiphon.actors.messages import Cancel, Input, InputGone, Message, NeedInput, Stop, Submit
-from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.sampling import SamplingParams
+from antiphon.actors.messages import (
+    Cancel,
+    Input,
+    InputGone,
+    Member,
+    NeedInput,
+    Stop,
+    Submit,
+)
 from antiphon.engine import dispatch
 from antiphon.engine.dispatch import Dispatcher
-from antiphon.inputs.prepared import EncoderInput
-from antiphon.scheduler.request import Media, Request, RequestId
 from antiphon.scheduler.router import Route
-
-ROUTE = Route("encoder-0", "decoder-0")
-
-
-class Sent:
-    """Stands for `Workers`: keeps what was sent. `fails`: messages that cannot travel."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, Message]] = []
-        self.fails: Callable[[Message], bool] = lambda message: False
-
-    def send(self, worker: str, message: Message) -> None:
-        if self.fails(message):
-            raise TypeError("cannot travel")
-        self.messages.append((worker, message))
-
-    def take(self) -> list[tuple[str, Message]]:
-        messages, self.messages = self.messages, []
-        return messages
-
-    @property
-    def kinds(self) -> list[str]:
-        return [type(message).__name__ for _, message in self.take()]
 
 
 @pytest.fixture
@@ -56,26 +35,6 @@ def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
     dispatcher = Dispatcher("f", lambda request, e: not_sent.append((request.id.number, str(e))))
     dispatcher.workers = sent  # type: ignore[assignment]
     return dispatcher
-
-
-def request(number: int, key: str = "k") -> Request:
-    media = (Media(key, "audio", 1500),)
-    prompt = np.array([1])
-    return Request(RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0)
-
-
-def sound(key: str = "k") -> EncoderInput:
-    return EncoderInput(key, "audio", 1500, np.zeros(100, np.float32))
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    import functools
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
 
 
 @in_loop
@@ -169,11 +128,11 @@ async def test_every_encoder_that_may_hold_an_input_in_vain_is_told(
 async def test_inputs_run_ahead_of_an_encoder_only_so_far(
     dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 700)
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 175_000)
     requests = [request(number, f"key {number}") for number in range(4)]
     for each in requests:
         dispatcher.submit(ROUTE, each, [sound(each.inputs[0].key)])
-    assert sent.kinds == ["Input", "Input"]  # 800 bytes
+    assert sent.kinds == ["Input", "Input"]  # 200,000 bytes
     dispatcher.release(requests[0], encoded=True)
     dispatcher.submit(ROUTE, request(9, "new"), [sound("new")])
     assert sent.kinds == ["Input"]
@@ -217,3 +176,28 @@ async def test_a_cancelled_request_is_sent_before_the_word_that_ends_it(
     assert sent.kinds == ["Input", "Submit", "Cancel", "InputGone"]
     dispatcher.stop(ROUTE, each)
     assert sent.take() == [("decoder-0", Stop(each.id))]
+
+
+@in_loop
+async def test_a_decoder_learns_which_encoder_has_the_input(
+    dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher.submit(ROUTE, first := request(0), [sound()])
+    dispatcher.submit(Route("encoder-1", "decoder-1"), second := request(1), [sound()])
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 0)
+    dispatcher.submit(ROUTE, third := request(2, "other"), [sound("other")])
+    await asyncio.sleep(0)
+    assert [each.encoder for each in (first, second, third)] == ["encoder-0", "encoder-0", ""]
+    assert sent.kinds == ["Input", "Submit", "Submit"]
+
+
+@in_loop
+async def test_where_decoders_choose_an_encoder_every_holder_hears_of_the_end(
+    dispatcher: Dispatcher, sent: Sent
+) -> None:
+    sent.members = [Member(f"encoder-{i}", "encoder", 1, None) for i in range(2)]
+    dispatcher.submit(ROUTE, each := request(0), [sound()])
+    await asyncio.sleep(0)
+    sent.take()
+    dispatcher.release(each, encoded=True)  # maybe by the other one, which had it from elsewhere
+    assert sent.take() == [("encoder-0", InputGone("f", ("k",)))]

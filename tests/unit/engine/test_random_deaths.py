@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from unreliable_engine import Cluster
 
+from antiphon.engine import flights
 from antiphon.scheduler import suspects
 
 KEYS, CHOICE = st.sampled_from("abcdef"), st.integers(0, 50)
@@ -27,6 +28,7 @@ EVENTS = st.lists(
         st.tuples(st.just("deliver"), CHOICE, st.just(False)),
         st.tuples(st.just("turn")),
         st.tuples(st.just("lose"), CHOICE),
+        st.tuples(st.just("time"), st.sampled_from([0.5, 4.0, 20.0])),
         st.tuples(st.just("kill"), WORKERS),
         st.tuples(st.just("restart"), WORKERS),
         st.tuples(st.just("announce")),
@@ -49,6 +51,7 @@ def test_every_request_ends_once_with_the_undisturbed_tokens(events: list[Any]) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suspects, "KILLS", 10**6)
+        patch.setattr(flights, "MAX_GAPS", 10**6)
         cluster = play(scenario, frontends=2)
     check(cluster)
     idle(cluster)
@@ -71,6 +74,8 @@ async def act(cluster: Cluster, kind: str, *values: Any) -> None:
             await cluster.turn()
         case "lose", (choice,):
             cluster.lose(choice)
+        case "time", (seconds,):
+            cluster.pass_time(seconds)
         case "kill", (worker,):
             cluster.kill(worker)
         case "restart", (worker,) if worker not in cluster.nodes:

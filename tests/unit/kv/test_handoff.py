@@ -4,15 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS
 from antiphon.config.options import resolve
-from antiphon.kv.handoff import HandoffBuffer, HiddenStates
+from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Incarnation
 
 
@@ -32,47 +29,6 @@ def engine(checkpoints: Any) -> PlainEngine:
     engine = PlainEngine(folder, max_num_seqs=8, max_model_len=60, kv_page_size=8)
     engine.delay_encodes = True
     return engine
-
-
-KEYS = st.sampled_from("abcdef")
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("put"), st.lists(KEYS, min_size=1, max_size=5, unique=True)),
-            st.tuples(st.just("pop"), st.lists(KEYS, min_size=1, max_size=3, unique=True)),
-            st.tuples(st.just("drop"), KEYS),
-        ),
-        max_size=40,
-    )
-)
-def test_states_are_what_was_put_last_and_hold_little_beside(events: list[Any]) -> None:
-    buffer, kept = HandoffBuffer(torch.device("cpu")), {}
-    for step, (kind, keys) in enumerate(events):
-        if kind == "put":
-            lengths = [1 + (step + i) % 4 for i in range(len(keys))]
-            packed = torch.randn(sum(lengths), 3)
-            buffer.put(HiddenStates(tuple(keys), tuple(lengths), packed))
-            kept.update(zip(keys, packed.split(lengths), strict=True))
-        elif kind == "drop":
-            buffer.drop(keys)
-            kept.pop(keys, None)
-        elif present := [key for key in keys if key in kept]:
-            assert torch.equal(buffer.pop(present), torch.cat([kept.pop(key) for key in present]))
-        assert len(buffer) == len(kept)
-        held = {id(batch): len(batch.packed) for batch in buffer._batches.values()}
-        assert sum(held.values()) <= 2 * sum(len(states) for states in kept.values())
-
-
-def test_what_is_taken_at_once_is_not_copied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    buffer = HandoffBuffer(torch.device("cpu"))
-    buffer.put(HiddenStates(("a", "b", "c"), (2, 3, 1), torch.randn(6, 4)))
-    copies, cat = [], torch.cat
-    monkeypatch.setattr(torch, "cat", lambda parts: copies.append(1) or cat(parts))
-    buffer.pop(["b", "a", "c"])
-    assert len(copies) == 1
 
 
 def ask(engine: PlainEngine, *texts: list[int]) -> list[int]:

@@ -14,6 +14,7 @@ from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepResult
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestId, RequestState
 from antiphon.scheduler.scheduler import Scheduler
+from antiphon.scheduler.worker_load import WorkerState
 
 TEXT = np.array([7, 12, 5, 9], np.int32)
 PARAMS = {
@@ -120,6 +121,7 @@ def test_a_frontend_that_is_gone_leaves_nothing() -> None:
 def test_work_of_a_lost_encoder_is_asked_for_elsewhere() -> None:
     scheduler = make_scheduler()
     scheduler.set_encoders({"e0": 1, "e1": 1})
+    scheduler.encodes.pool.report([WorkerState("e1", "encoder", 1, load={"tokens": 1000})])
     for number in range(3):
         request = make_request(number, [])
         request.encoder = "e0"

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from antiphon.scheduler.request import Incarnation
-from antiphon.scheduler.router import Route, Router, WorkerState
+from antiphon.scheduler.router import Route, Router
 from antiphon.scheduler.sketch import fingerprint, fingerprints, sketch
+from antiphon.scheduler.worker_load import WorkerState
 
 
 def worker(name: str, **fields: Any) -> WorkerState:
@@ -72,6 +73,37 @@ def test_requests_go_to_a_decoder_that_holds_their_media() -> None:
     router.update([*PAIRS[:3], worker("d1", held=sketch(["a", "b"]), load={"tokens": 90})])
     assert router.route("a", 40).decoder == "d1"
     assert router.route("c", 40).decoder == "d0"
+
+
+def busy(name: str, open_requests: int, beats: int = 1, **fields: Any) -> WorkerState:
+    load = {"tokens": 7 * open_requests, "open": open_requests, "capacity": 4, "heartbeats": beats}
+    return worker(name, load=load, **fields)
+
+
+def test_a_decoder_that_joins_a_full_pool_gets_requests_for_media_that_another_one_holds() -> None:
+    held = sketch("ab")
+    router = Router(workers("e0", "d0"))
+    assert router.route("a", 7).decoder == "d0"
+    router.update([worker("e0"), busy("d0", 16, held=held), busy("d1", 0)])
+    assert [router.route(key, 7).decoder for key in "abab"] == ["d1"] * 4
+    router.update([worker("e0"), busy("d0", 3, 2, held=held), busy("d1", 4, 2, held=held)])
+    assert router.route("a", 7).decoder == "d0"
+
+
+def test_media_stay_with_a_full_decoder_while_all_others_are_nearly_as_full() -> None:
+    router = Router()
+    router.update([worker("e0"), busy("d0", 9, held=sketch("a")), busy("d1", 5)])
+    assert router.route("a", 7).decoder == "d0", "queues of 5 and 1: one turn in line apart"
+    assert router.route("a", 7).decoder == "d1", "of 7 and 2"
+
+
+def test_a_free_slot_goes_before_fewer_tokens() -> None:
+    router = Router()
+    few_tokens = worker("d0", load={"tokens": 20, "open": 4, "capacity": 4})
+    many_tokens = worker("d1", load={"tokens": 900, "open": 1, "capacity": 4})
+    router.update([worker("e0"), few_tokens, many_tokens])
+    routes = [router.route(None, 0).decoder for _ in range(3)]
+    assert [*routes, router.route("a", 7).decoder] == ["d1"] * 3 + ["d0"]
 
 
 def test_a_new_life_holds_nothing_and_has_no_load() -> None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encode_work import Answer
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.queues import OpenQueue
@@ -95,7 +94,7 @@ class Driver:
         self.ended: dict[int, Finished] = {}
         self.plans: list[StepPlan] = []
         self.encoding: list[str] = []
-        self.hidden: set[str] = set()  # arrived, not yet written
+        self.hidden: set[str] = set()  # the keys in the arena
         self.writer: dict[str, StepPlan] = {}  # of the cross KV of a key
         self.reads: dict[int, StepPlan] = {}  # by request: who wrote the cross KV that it reads
         self.breaks: set[str] = set()
@@ -108,13 +107,20 @@ class Driver:
 
     def deliver(self, key: str) -> None:
         self.encoding.remove(key)
-        self.hidden.add(key)
+        self.receive(key)
+
+    def receive(self, key: str) -> None:
+        """As a replica: what is not expected has no room."""
+        encodes = self.scheduler.encodes
+        if encodes.expects(key):
+            self.hidden.add(key)
         self.scheduler.encoded(key)
 
     def step(self) -> None:
         self.ask()
-        plan = self.scheduler.step()
-        self.hidden -= set(self.scheduler.encodes.pop_unwanted())
+        plan, encodes = self.scheduler.step(), self.scheduler.encodes
+        self.hidden -= set(encodes.pop_unwanted())
+        assert all(encodes.has_arrived(key) or key in encodes.kept for key in self.hidden)
         if plan is not None and self.launch(plan):
             self.in_flight.append(plan)
         if self.in_flight and (plan is None or len(self.in_flight) > self.lag):
@@ -133,7 +139,6 @@ class Driver:
             self.scheduler.fail_step(plan, "broken launch")
             return False
         for write in plan.cross_writes:
-            self.hidden.remove(write.key)
             self.writer[write.key] = plan
         for slot in (admission.slot for admission in plan.admissions):
             request = self.scheduler.batch.requests[slot]
@@ -368,16 +373,23 @@ def test_an_encoder_failure_fails_only_who_waits_for_it() -> None:
     ]
 
 
-def test_hidden_states_that_nobody_wants_any_more_are_dropped() -> None:
-    driver = Driver(make_scheduler())
+def test_hidden_states_that_nobody_wants_any_more_are_kept_until_others_need_the_room() -> None:
+    driver = Driver(make_scheduler(encode_ahead_tokens=15))
     driver.scheduler.add(make_request(0))
     driver.ask()
     driver.scheduler.cancel(name(0))
     driver.deliver("media0")
-    assert driver.scheduler.encodes.pop_unwanted() == ["media0"]
-    driver.hidden.clear()
+    assert driver.scheduler.encodes.pop_unwanted() == []
     driver.step()
     assert driver.scheduler.idle
+    driver.scheduler.add(make_request(1, "media0"))
+    driver.step()
+    assert not driver.encoding
+    driver.run()
+    driver.scheduler.add(make_request(2, "other"))
+    driver.ask()
+    assert driver.encoding == ["other"]
+    assert driver.scheduler.encodes.pop_unwanted() == ["media0"]
 
 
 def test_a_failed_step_fails_its_requests_and_forgets_unwritten_cross_kv() -> None:
@@ -452,7 +464,9 @@ def test_hidden_states_that_come_twice_or_too_late_change_nothing() -> None:
     scheduler.encoded("clip")  # after
     scheduler.encoded("nobody's")
     scheduler.encode_failed("nobody's", "no")
-    assert scheduler.encodes.pop_unwanted() == ["clip", "nobody's"]
+    assert not scheduler.encodes.expects("clip")
+    assert not scheduler.encodes.expects("nobody's")
+    assert scheduler.encodes.pop_unwanted() == []
     assert driver.ended[0].state is RequestState.DONE
 
 
@@ -476,9 +490,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     assert driver.encoding == ["media0", "media1", "media2"]
     for _ in range(5):  # minutes of another decoder's work come first
         clock.now += 50
-        scheduler.encodes._answers["encoder-5"] = Answer(
-            0, clock.now
-        )  # heard of before any of these
+        scheduler.encodes._answers.note_life("encoder-5", clock.now)  # before any of these
         scheduler.expire()
     assert not driver.ended
     driver.deliver("media1")
@@ -496,8 +508,7 @@ def test_lost_hidden_states_fail_who_waits_and_free_their_budget() -> None:
     driver.run()
     assert {driver.ended[id_].state for id_ in (1, 2, 3)} == {RequestState.DONE}
     assert scheduler.encodes.tokens == 0
-    scheduler.encoded("media0")  # after all
-    assert scheduler.encodes.pop_unwanted() == ["media0"]
+    assert not scheduler.encodes.expects("media0")  # after all
 
 
 def test_a_silent_encoder_fails_all_that_it_was_asked_for() -> None:
@@ -640,7 +651,9 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
     for key in list(driver.encoding):
         driver.deliver(key)
     driver.hidden -= set(scheduler.encodes.pop_unwanted())
-    assert not driver.hidden, "hidden states are left behind"
+    assert len(driver.hidden) == len(scheduler.encodes.kept), "hidden states are left behind"
+    assert all(key in scheduler.encodes.kept for key in driver.hidden)
+    assert scheduler.encodes.tokens == 0
     assert scheduler.idle
     for request in requests:
         number = request.id.number

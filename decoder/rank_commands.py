@@ -1,0 +1,44 @@
+"""What the leader of a replica tells its other ranks: all that changes the state of a device.
+
+Every rank carries out all commands in their order. What leaves the process is encoded by
+`actors/rank_wire.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from antiphon.runtime.ranks import RankError as RankError
+from antiphon.scheduler.plan import StepPlan
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a step. `refused`: the slots whose settings the leader's device refused in the plan
+    before; another rank that refused others would compute other tokens."""
+
+    plan: StepPlan
+    refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PutStates:
+    """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they go from
+    device to device, and into the arena."""
+
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DropStates:
+    """No request waits for the hidden states of these keys, which may not have come."""
+
+    keys: tuple[str, ...]
+
+
+RankCommand = Launch | PutStates | DropStates
+Followers = Callable[[RankCommand], None]
+
+
+def no_followers(command: RankCommand) -> None:
+    raise AssertionError(f"a replica of one rank sent {type(command).__name__}")

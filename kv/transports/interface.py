@@ -1,0 +1,18 @@
+"""What an encoder worker needs of a way to a decoder."""
+
+from abc import ABC, abstractmethod
+
+from antiphon.kv.handoff import HiddenStates
+
+
+class Transport(ABC):
+    """To one decoder worker, which neither method waits for. `queued` does not wait for the device
+    either."""
+
+    @abstractmethod
+    def queued(self, states: HiddenStates) -> None:
+        """The computation of `states` is queued on the current stream."""
+
+    @abstractmethod
+    def computed(self) -> None:
+        """The states that were queued first, of those not computed yet, are so now."""

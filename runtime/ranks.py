@@ -1,0 +1,107 @@
+"""Where a process stands among those that compute one replica of a half."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from antiphon.config.errors import AntiphonError
+from antiphon.config.parallel import Parallel
+from antiphon.runtime.groups import Alone, Group
+from antiphon.runtime.pausable import Pausable
+
+
+class RankError(AntiphonError):
+    """A rank of a replica cannot go on, or not as the others do. Ends the replica."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This rank of a replica, and its groups.
+
+    `tensor`: the ranks of its stage, which share each layer. `stages`: one rank of each stage,
+    those of the same tensor rank.
+    """
+
+    parallel: Parallel
+    rank: int
+    tensor: Group
+    stages: Group
+
+    def __post_init__(self) -> None:
+        parallel, rank = self.parallel, self.rank
+        assert 0 <= rank < parallel.num_ranks
+        tensor, stages = self.tensor, self.stages
+        assert (tensor.rank, tensor.size) == (parallel.tensor_rank_of(rank), parallel.tensor)
+        assert (stages.rank, stages.size) == (parallel.stage_of(rank), parallel.pipeline)
+
+    @classmethod
+    def alone(cls) -> Self:
+        """A replica of one rank."""
+        return cls(Parallel(), 0, Alone(), Alone())
+
+    @property
+    def leader(self) -> int:
+        return self.parallel.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """True on the rank that schedules."""
+        return self.rank == self.leader
+
+    @property
+    def stage(self) -> int:
+        return self.stages.rank
+
+    @property
+    def is_alone(self) -> bool:
+        return self.parallel.num_ranks == 1
+
+    # ------------------------------------------------------------------ among all ranks
+
+    def barrier(self) -> None:
+        """Returns once every rank of the replica is here. The host waits."""
+        self.tensor.barrier()
+        self.stages.barrier()  # whoever is here has met all of its own stage
+
+    def minimum(self, value: int, device: torch.device) -> int:
+        """The smallest `value` of all ranks. `device`: where their groups exchange tensors."""
+        if self.is_alone:
+            return value
+        of_stage = self.tensor.all_gather(torch.tensor([value], device=device)).amin(0)
+        return int(self.stages.all_gather(of_stage).min())
+
+    def broadcast(self, x: torch.Tensor) -> None:
+        """Overwrites `x` on every rank with the leader's."""
+        if self.tensor.rank == 0:  # the leader's column of stages
+            self.stages.broadcast(x, self.parallel.stage_of(self.leader))
+        self.tensor.broadcast(x, 0)
+
+    # ------------------------------------------------------------------ without the others
+
+    def pausable(self) -> Self:
+        """The same, for `paused`."""
+        if self.is_alone:
+            return self
+        return replace(self, tensor=Pausable(self.tensor), stages=Pausable(self.stages))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is exchanged and nobody waits: each rank computes at its own pace, with
+        numbers that mean nothing. Of what `pausable` returned."""
+        groups = [group for group in (self.tensor, self.stages) if isinstance(group, Pausable)]
+        assert groups or self.is_alone
+        for group in groups:
+            group.paused = True
+        try:
+            yield
+        finally:
+            for group in groups:
+                group.paused = False
+
+    def close(self) -> None:
+        """Ends the groups on this rank. Calls of other ranks that wait for it then raise."""
+        self.tensor.close()
+        self.stages.close()

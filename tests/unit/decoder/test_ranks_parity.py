@@ -1,0 +1,99 @@
+"""A decoder replica of several ranks gives what one rank gives, whatever its requests do."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plain_engine import PlainEngine
+from rank_scenarios import OPTIONS, PAGES, check_course, check_same_ends, play
+from ranked_engine import RankedEngine
+from tiny_decoders import DECODERS, make_decoder
+from tiny_models import FAMILIES
+
+from antiphon.config.parallel import Parallel
+from antiphon.decoder.rank_commands import Launch
+from antiphon.scheduler.request import Finished
+
+Folder = Callable[[str], Path]
+QUICK = ("bart", "llama", "t5", "whisper")
+OTHERS = [family for family in (*FAMILIES, *DECODERS) if family not in QUICK]
+
+
+def kind_of(family: str) -> str:
+    if family in DECODERS:
+        return "decoder"
+    return "audio" if family == "whisper" else "text"
+
+
+@pytest.fixture(scope="module")
+def folder_of(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    decoders: dict[str, Path] = {}
+
+    def get(family: str) -> Path:
+        if family not in DECODERS:
+            folder: Path = checkpoints(family)[0]
+            return folder
+        if family not in decoders:
+            decoders[family] = tmp_path_factory.mktemp(family)
+            make_decoder(family, decoders[family])
+        return decoders[family]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def alone(folder_of: Folder) -> Callable[[str], dict[int, Finished]]:
+    """What one rank gives, by family."""
+    ends: dict[str, dict[int, Finished]] = {}
+
+    def get(family: str) -> dict[int, Finished]:
+        if family not in ends:
+            engine = PlainEngine(folder_of(family), **options(family))
+            ends[family] = play(engine, kind_of(family))
+            check_course(engine)
+        return ends[family]
+
+    return get
+
+
+def options(family: str) -> dict[str, Any]:
+    return {**OPTIONS, "num_kv_pages": PAGES[kind_of(family)]}
+
+
+@pytest.mark.parametrize("parallel", [Parallel(2), Parallel(3)], ids=str)
+@pytest.mark.parametrize(
+    "family", [*QUICK, *(pytest.param(family, marks=pytest.mark.slow) for family in OTHERS)]
+)
+def test_several_ranks_give_what_one_gives(
+    family: str,
+    parallel: Parallel,
+    folder_of: Folder,
+    alone: Callable[[str], dict[int, Finished]],
+) -> None:
+    with RankedEngine(folder_of(family), parallel, **options(family)) as engine:
+        check_same_ends(play(engine, kind_of(family)), alone(family))
+        check_course(engine)
+    launched = [command.plan for command in engine.commands if isinstance(command, Launch)]
+    assert [plan.number for plan in launched] == list(range(1, len(launched) + 1))
+    check_same_state(engine)
+    check_shares(engine)
+
+
+def check_same_state(engine: RankedEngine) -> None:
+    """Every rank knows the same tokens, page tables and hidden states."""
+    leader = engine.replica.runner
+    for thread in engine.followers:
+        runner = thread.loaded.result().runner
+        assert runner.slots.tokens.equal(leader.slots.tokens)
+        assert (runner.tables.host == leader.tables.host).all()
+        assert list(runner.arena._rows) == list(leader.arena._rows)
+
+
+def check_shares(engine: RankedEngine) -> None:
+    """No rank holds what another one has to itself."""
+    half, runners = engine.model.decoder, [engine.replica.runner]
+    runners += [thread.loaded.result().runner for thread in engine.followers]
+    heads = [runner.pool.layers[0].shape[3] for runner in runners]
+    assert sum(heads) == max(half.num_kv_heads, len(runners))
+    assert sum(runner.causal.spec.num_heads for runner in runners) == half.num_heads
