@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from antiphon.decoder.sampling.vocabulary import VocabularyShard
+
 
 @dataclass(frozen=True)
 class DeviceReadouts:
@@ -27,9 +29,19 @@ class DeviceReadouts:
         """The first `count` of them."""
         return DeviceReadouts(self.logprobs[:count], self.likeliest[:count])
 
-    def read(self, logits: torch.Tensor, token_ids: torch.Tensor) -> None:
-        """Of `token_ids` [readouts] int32 under `logits` [readouts, vocabulary]. What is no token
-        has minus infinity."""
+    def read(
+        self,
+        logits: torch.Tensor,
+        token_ids: torch.Tensor,
+        vocabulary: VocabularyShard | None = None,
+    ) -> None:
+        """Of `token_ids` [readouts] int32 under `logits` [readouts, own words]. What is no token
+        has minus infinity.
+
+        `vocabulary`: the own words, where ranks share them; None: all.
+        """
+        if vocabulary is not None and vocabulary.is_shared:
+            return self._read_with_others(logits.float(), token_ids, vocabulary)
         if logits.device.type == "cuda":
             return self.read_in_one_kernel(logits, token_ids)
         is_token = (token_ids >= 0) & (token_ids < logits.shape[1])
@@ -37,6 +49,28 @@ class DeviceReadouts:
         logprobs = logits.float().log_softmax(-1).gather(1, safe[:, None])[:, 0]
         self.logprobs.copy_(logprobs.masked_fill(~is_token, float("-inf")))
         self.likeliest.copy_(logits.argmax(-1))
+
+    def _read_with_others(
+        self, logits: torch.Tensor, token_ids: torch.Tensor, vocabulary: VocabularyShard
+    ) -> None:
+        """Every rank says four numbers a row: log-sum-exp, logit of the token (minus infinity where
+        another rank has it), the largest logit and its token."""
+        minus_inf = logits.new_full((len(logits),), float("-inf"))
+        numbers = [minus_inf, minus_inf, minus_inf, torch.zeros_like(minus_inf)]
+        if vocabulary.span.count:
+            columns = vocabulary.columns(token_ids.long())[:, None]
+            own = logits.gather(1, columns)[:, 0]
+            top, column = logits.max(-1)
+            numbers = [
+                logits.logsumexp(-1),
+                torch.where(vocabulary.holds(token_ids), own, minus_inf),
+                top,
+                (column + vocabulary.span.first).float(),  # exact below 2**24
+            ]
+        gathered = vocabulary.group.all_gather(torch.stack(numbers, dim=-1))
+        log_sums, chosen, tops, ids = gathered.unbind(-1)
+        self.logprobs.copy_(chosen.amax(0) - log_sums.logsumexp(0))
+        self.likeliest.copy_(ids.gather(0, tops.argmax(0)[None])[0])
 
     def read_in_one_kernel(self, logits: torch.Tensor, token_ids: torch.Tensor) -> None:
         """As `read`, in one Triton kernel."""

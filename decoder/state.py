@@ -13,6 +13,7 @@ import torch
 
 from antiphon.decoder.sampling.masks import MaskTable
 from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTable, checked_ids
+from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
 from antiphon.scheduler.plan import Admission, Fork
@@ -32,6 +33,7 @@ class Slots:
         positions    [slots, max_len + 1] int64, for models whose padding token takes no position
         bad_words    by slot, on the host alone: few checkpoints have any
         logprob_ids  by slot, the token ids whose log-probabilities were asked for by name
+        vocabulary   the words whose logits this rank has, and whose columns its masks have
     """
 
     def __init__(
@@ -41,9 +43,14 @@ class Slots:
         vocab_size: int,
         device: torch.device,
         padding_id: int | None = None,
+        vocabulary: Span | None = None,
     ) -> None:
-        """`padding_id`: the token that takes no position, for models that have one."""
+        """`padding_id`: the token that takes no position, for models that have one.
+
+        `vocabulary`: this rank's words, where ranks share them; None: all.
+        """
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
+        self.vocabulary = Span.whole(vocab_size) if vocabulary is None else vocabulary
         num_slots = max_seqs + 1
         self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int64, device=device)
         self.stop_ids = torch.full((num_slots, MAX_STOP_IDS), OFF, dtype=torch.int64, device=device)
@@ -57,7 +64,7 @@ class Slots:
             for dtype, rows in self._device_rows.items()
             for name, row in zip(self.host.names(dtype), rows, strict=True)
         }
-        self.masks = MaskTable(vocab_size, max_seqs, device)
+        self.masks = MaskTable(vocab_size, max_seqs, device, self.vocabulary)
         self.bad_words: list[tuple[tuple[int, ...], ...]] = [()] * num_slots
         self.logprob_ids: dict[int, torch.Tensor] = {}
         self.padding_id = padding_id

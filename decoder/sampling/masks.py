@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from antiphon.decoder.sampling.settings import checked_ids
+from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device
 
 Key = tuple[object, ...]
@@ -16,18 +17,22 @@ MASKS_PER_SEQUENCE = 2  # for its first token, and for the later ones
 class MaskTable:
     """One row for each distinct mask in use; row 0 adds nothing.
 
-    `rows` is [masks, vocabulary] float32, added to logits. It neither grows nor moves, because
-    captured graphs read it at its address. Every slot holds two masks at most and gives them up
-    before its next owner takes two, so two rows a slot are enough in any order of admissions. Most
-    requests want the masks of earlier ones (all requests of a Whisper do), so a row that nobody
-    uses keeps its mask until another mask needs the row.
+    `rows` is [masks, words] float32, added to the logits of this rank's words. It neither grows nor
+    moves, because captured graphs read it at its address. Every slot holds two masks at most and
+    gives them up before its next owner takes two, so two rows a slot are enough in any order of
+    admissions. Most requests want the masks of earlier ones (all requests of a Whisper do), so a
+    row that nobody uses keeps its mask until another mask needs the row.
 
-    Memory: 4 bytes * vocabulary * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots.
+    Memory: 4 bytes * words * (2 * slots + 1), which is 27 MB for Whisper large-v3 at 64 slots.
     On a CPU it comes from calloc: a row costs memory once it is written.
     """
 
-    def __init__(self, vocab_size: int, max_seqs: int, device: torch.device) -> None:
-        shape = (MASKS_PER_SEQUENCE * max_seqs + 1, vocab_size)
+    def __init__(
+        self, vocab_size: int, max_seqs: int, device: torch.device, words: Span | None = None
+    ) -> None:
+        """`words`: those of the vocabulary whose logits this rank has; all, if None."""
+        self._words = Span.whole(vocab_size) if words is None else words
+        shape = (MASKS_PER_SEQUENCE * max_seqs + 1, self._words.count)
         on_host = device.type == "cpu"
         self.rows = (
             torch.from_numpy(np.zeros(shape, np.float32))
@@ -80,14 +85,15 @@ class MaskTable:
         row = next(iter(self._unused))
         if row in self._key_of:
             del self._row_of[self._key_of.pop(row)]
-        self.rows[row] = to_device(mask, self.rows.device)
+        self.rows[row] = to_device(mask[self._words.slice], self.rows.device)
         self._row_of[key], self._key_of[row] = row, key
         return row
 
     def _mask(
         self, suppress: Sequence[int], allowed: Sequence[int] | None, bias: Mapping[int, float]
     ) -> np.ndarray:
-        size = self.rows.shape[1]
+        """Of the whole vocabulary."""
+        size = self._words.total
         mask = np.zeros(size, np.float32)
         if allowed is not None:
             mask[:] = -np.inf

@@ -2,7 +2,8 @@
 timestamps, forced tokens. They read settings on the device alone, so that a captured graph can hold
 them; on a GPU it holds the same rules as one kernel, `kernels/sampling.py`.
 
-Each takes logits [rows, vocabulary] float32 and returns new ones, unless it says otherwise.
+Each takes logits [rows, words] float32, of those words of the vocabulary that `rows.words` says,
+and returns new ones, unless it says otherwise.
 """
 
 from typing import NamedTuple
@@ -16,55 +17,102 @@ from antiphon.decoder.sampling.settings import OFF
 MINUS_INF = float("-inf")
 
 
-def apply_masks(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
-    """Suppressed, allowed and biased tokens. The first token that is not forced has a mask of its
-    own, as in transformers."""
+def masks_of(rows: SampledRows) -> torch.Tensor:
+    """What is added to logits for suppressed, allowed and biased tokens: [rows, own words]. The
+    first token that is not forced has a mask of its own, as in transformers."""
     first_free = (rows.setting("forced_first") != OFF).long()
     is_first = rows.generated == first_free
     mask = torch.where(is_first, rows.setting("begin_mask"), rows.setting("mask"))
-    return logits + rows.state.masks.rows[mask]
+    return rows.state.masks.rows[mask]
 
 
 def bar_stop_tokens(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     """No stop token before `min_tokens` are generated."""
     early = (rows.generated < rows.setting("min_tokens"))[:, None]
-    stop_ids = rows.state.stop_ids[rows.slots]
-    barred = torch.where(early & (stop_ids != OFF), MINUS_INF, 0.0)
-    return logits.scatter_add(1, stop_ids.clamp(min=0), barred)  # unused ids add 0 to token 0
+    columns = rows.state.stop_ids[rows.slots] - rows.words.first
+    is_word = (columns >= 0) & (columns < rows.words.count)  # those unused are none
+    barred = torch.where(early & is_word, MINUS_INF, 0.0)
+    return logits.scatter_add(1, columns * is_word, barred)  # others add 0 to the first word
 
 
 def apply_timestamp_rules(
     logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
 ) -> torch.Tensor:
     """Timestamps come in pairs, never decrease, and are taken when they are together likelier than
-    any text token. For the rows that ask for it.
+    any text token. For the rows that ask for it. `rows.words` are the whole vocabulary."""
+    ruled = bar_by_timestamps(logits, rows, rules)
+    times, text = _times_and_text(ruled, rows, rules)
+    likeliest = torch.stack([part.amax(-1) for part in text if part.shape[1]]).amax(0)
+    no_text = (times.logsumexp(-1) > likeliest) & (rows.setting("timestamps") > 0)
+    for part in text:
+        part.masked_fill_(no_text[:, None], MINUS_INF)
+    return ruled
+
+
+def bar_by_timestamps(
+    logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
+) -> torch.Tensor:
+    """The rules of timestamps, but for the choice between them and text.
 
     By ranges of ids: what concerns timestamps alone then costs a few hundred numbers a row.
     """
     asks, barred = rows.setting("timestamps") > 0, _barred_by_timestamps(rows, rules)
-    first, stop = rules.first_id, min(rules.last_id + 1, logits.shape[1])
     ruled = logits.clone()
-    times = ruled[:, first:stop]
+    times, (words, special, added) = _times_and_text(ruled, rows, rules)
     times.masked_fill_(barred.times & asks[:, None], MINUS_INF)
-    text = [
-        (ruled[:, : rules.end_id], barred.words | barred.text),
-        (ruled[:, rules.end_id : first], barred.text),
-        (ruled[:, stop:], barred.words | barred.text),
-    ]
-    for part, is_barred in text:
+    for part, is_barred in (
+        (words, barred.words | barred.text),
+        (special, barred.text),
+        (added, barred.words | barred.text),
+    ):
         part.masked_fill_((is_barred & asks)[:, None], MINUS_INF)
-    ruled[:, rules.no_timestamps_id].masked_fill_(asks, MINUS_INF)
-    likeliest = torch.stack([part.amax(-1) for part, _ in text if part.shape[1]]).amax(0)
-    no_text = (times.logsumexp(-1) > likeliest) & asks
-    for part, _ in text:
-        part.masked_fill_(no_text[:, None], MINUS_INF)
+    never = _columns(rows, rules.no_timestamps_id, rules.no_timestamps_id + 1)
+    ruled[:, never].masked_fill_(asks[:, None], MINUS_INF)
     return ruled
+
+
+def split_by_timestamps(
+    logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Text [rows, words], and timestamps [rows, those of them among the words], of `logits` that
+    timestamps have barred. What is not of the kind has minus infinity; a row that does not ask for
+    the rules has nothing but text."""
+    asks, (times, _) = rows.setting("timestamps") > 0, _times_and_text(logits, rows, rules)
+    times = times.masked_fill(~asks[:, None], MINUS_INF)
+    text = logits.clone()
+    _times_and_text(text, rows, rules)[0].masked_fill_(asks[:, None], MINUS_INF)
+    return text, times
+
+
+def times_among(rows: SampledRows, rules: TimestampRules) -> slice:
+    """The columns of timestamps."""
+    return _columns(rows, rules.first_id, rules.last_id + 1)
+
+
+def _columns(rows: SampledRows, first: int, stop: int) -> slice:
+    """The columns of those ids from `first` to before `stop` that are among the words."""
+    start = min(max(first - rows.words.first, 0), rows.words.count)
+    return slice(start, min(max(stop - rows.words.first, start), rows.words.count))
+
+
+def _times_and_text(
+    logits: torch.Tensor, rows: SampledRows, rules: TimestampRules
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Views of `logits`: timestamps; and words, the special tokens behind them, and the tokens that
+    were added behind the timestamps."""
+    times = times_among(rows, rules)
+    special = _columns(rows, rules.end_id, rules.first_id)
+    return logits[:, times], (
+        logits[:, : special.start],
+        logits[:, special],
+        logits[:, times.stop :],
+    )
 
 
 class _Barred(NamedTuple):
     """What cannot come next, by the timestamps so far: bool."""
 
-    times: torch.Tensor  # [rows, timestamps]
+    times: torch.Tensor  # [rows, timestamps among the words]
     words: torch.Tensor  # [rows] text, but for the special tokens between words and timestamps
     text: torch.Tensor  # [rows] all that is no timestamp
 
@@ -72,8 +120,8 @@ class _Barred(NamedTuple):
 def _barred_by_timestamps(rows: SampledRows, rules: TimestampRules) -> _Barred:
     generated = rows.generated
     history, lengths = rows.history(torch.arange(len(rows.slots), device=rows.device))
-    stop = min(rules.last_id + 1, rows.state.vocab_size)
-    ids = torch.arange(rules.first_id, stop, device=rows.device)[None]
+    columns = times_among(rows, rules)
+    ids = torch.arange(columns.start, columns.stop, device=rows.device)[None] + rows.words.first
 
     def token_before(back: int) -> torch.Tensor:
         return history.gather(1, (lengths - back).clamp(min=0)[:, None].long())[:, 0]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from antiphon.decoder.state import Slots
+from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device
 
 
@@ -18,6 +19,7 @@ class SampledRows:
     """
 
     state: Slots
+    words: Span  # of the vocabulary: what the logits of these rows have columns for
     slots: torch.Tensor  # [rows] int, on the device
     lengths: torch.Tensor  # [rows] int, on the device
     slots_on_host: np.ndarray | None = None

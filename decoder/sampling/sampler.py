@@ -4,7 +4,13 @@ The rules that most requests use (`restrictions.py`, then the likeliest token) r
 on the device alone, so that a captured graph holds them and chooses a token for every row. The rows
 that ask for more are chosen once more behind it. Which rows those are is known on the host, so
 nothing waits for the device.
+
+Where ranks share the vocabulary, the first choice exchanges a few numbers a row
+(`partial_choice.py`). The rows that ask for more have their logits gathered, whole, on every rank.
+All ranks make the same calls and come to the same tokens.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,45 +18,59 @@ import torch
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.drawing import draw, likeliest
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs, top_logprobs
+from antiphon.decoder.sampling.partial_choice import choose, describe_own_words
 from antiphon.decoder.sampling.penalties import (
     forbid_bad_words,
     forbid_repeated_ngrams,
     penalize,
 )
 from antiphon.decoder.sampling.restrictions import (
-    apply_masks,
     apply_timestamp_rules,
+    bar_by_timestamps,
     bar_stop_tokens,
     force_tokens,
+    masks_of,
 )
 from antiphon.decoder.sampling.rows import SampledRows
-from antiphon.decoder.sampling.samples import Samples
+from antiphon.decoder.sampling.samples import Samples, ranks_of
 from antiphon.decoder.sampling.settings import (
     GRAPH_FEATURES,
     GRAPH_SETTINGS,
     SamplingFeatures,
 )
+from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.decoder.state import Slots
-from antiphon.runtime.device import together_to_device
+from antiphon.layers.shard import Shard, Span
+from antiphon.runtime.device import to_device, together_to_device
 
 
 class Sampler:
     """The rules of sampling in their order.
 
     A step's rows are sequences: row i continues the one in slot `slots[i]`, which has `lengths[i]`
-    tokens so far. `logits` are [rows, vocabulary] float32. A step calls `greedy`, then `finish`.
+    tokens so far. `logits` are [rows, own words] float32. A step calls `greedy`, then `finish`.
     Both also append the new tokens to `Slots.tokens`, where the next step reads them.
 
     `timestamps`: Whisper's rules, for the sequences that ask; None for models without timestamps.
+    `shard`: of the ranks that share the vocabulary, whose `Slots` have masks of the same words;
+    None: there is this one alone.
     """
 
-    def __init__(self, slots: Slots, timestamps: TimestampRules | None) -> None:
+    def __init__(
+        self, slots: Slots, timestamps: TimestampRules | None, shard: Shard | None = None
+    ) -> None:
         self.slots, self.timestamps = slots, timestamps
+        self.vocabulary = VocabularyShard(slots.vocab_size, shard)
+        if self.vocabulary.span != slots.vocabulary:
+            raise ValueError(
+                f"masks of the words {slots.vocabulary} for logits of {self.vocabulary.span}"
+            )
         self._kernel_room: tuple[torch.Tensor, torch.Tensor] | None = None
-        if slots.device.type == "cuda":
+        # The kernels see the whole vocabulary; ranks that share it choose in torch.
+        if slots.device.type == "cuda" and not self.vocabulary.is_shared:
             from antiphon.kernels.sampling import workspace  # Triton is there where CUDA is
 
-            self._kernel_room = workspace(slots.scratch, slots.vocab_size, slots.device)
+            self._kernel_room = workspace(slots.scratch, slots.vocabulary.count, slots.device)
 
     def features(self, slots: np.ndarray) -> SamplingFeatures:
         """What the sequences in `slots` [rows] ask for."""
@@ -71,9 +91,25 @@ class Sampler:
         """
         if self._kernel_room is not None:
             return self.greedy_by_kernels(logits, slots, lengths, samples, self._kernel_room)
-        rows = SampledRows(self.slots, slots, lengths)
-        restricted = self._restrict(logits, rows, features)
+        rows = SampledRows(self.slots, self.vocabulary.span, slots, lengths)
+        if self.vocabulary.is_shared:
+            return self._greedy_of_all_ranks(logits, rows, samples, features)
+        restricted = self._restrict(logits, rows, features, _masks(rows, features))
         self._append(logits, restricted, likeliest(restricted), rows, features, samples)
+
+    def _greedy_of_all_ranks(
+        self, logits: torch.Tensor, rows: SampledRows, samples: Samples, features: SamplingFeatures
+    ) -> None:
+        timestamps = self.timestamps if features.timestamps else None
+        ruled = logits
+        if rows.words.count:
+            ruled = _mask_and_bar(logits, rows, features, _masks(rows, features))
+            if timestamps is not None:
+                ruled = bar_by_timestamps(ruled, rows, timestamps)
+        own = describe_own_words(logits, ruled, rows, timestamps)
+        choice = choose(self.vocabulary.group.all_gather(own), rows)
+        self.slots.tokens[rows.slots, rows.lengths] = choice.tokens
+        samples.put(choice.tokens, choice.logprobs, choice.restricted_logprobs, choice.is_forced)
 
     def greedy_by_kernels(
         self,
@@ -102,33 +138,54 @@ class Sampler:
         Chooses anew for the rows that ask for other rules, in `samples` [rows]. Returns the
         likeliest tokens, by the raw logits, for the rows that ask for them.
         """
-        asking = self.slots.host.rows_asking("resampled", slots)
-        if len(asking):
-            own, index, rows = self._of_rows(logits, slots, lengths, asking)
+        resampled, listed, ranked = (
+            self.slots.host.rows_asking(group, slots)
+            for group in ("resampled", "top_logprobs", "ranked")
+        )
+        if not self.vocabulary.is_shared:
+            ranked = ranked[:0]  # known by now
+        groups = [rows for rows in (resampled, listed, ranked) if len(rows)]
+        if not groups:
+            return None
+        whole = self._gathered(logits, np.unique(np.concatenate(groups)))
+        if len(resampled):
+            own, index, rows = self._of_rows(whole, slots, lengths, resampled)
             before = Samples(samples.packed.index_select(0, index))
             samples.replace(index, self._resampled(own, rows, before.log_sums(own)))
-        asking = self.slots.host.rows_asking("top_logprobs", slots)
-        if not len(asking):
+        if len(ranked):
+            own, index, _ = self._of_rows(whole, slots, lengths, ranked)
+            ranks = ranks_of(own, samples.tokens.index_select(0, index))
+            samples.ranks.index_copy_(0, index, ranks)
+        if not len(listed):
             return None
-        own, _, rows = self._of_rows(logits, slots, lengths, asking)
-        return top_logprobs(own, asking, rows)
+        own, _, rows = self._of_rows(whole, slots, lengths, listed)
+        return top_logprobs(own, listed, rows)
+
+    def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":
+        """The whole vocabulary's logits of a step's `rows` [n]; alone, of all rows as they are."""
+        if not self.vocabulary.is_shared:
+            return _WholeRows(logits, np.arange(len(logits)))
+        own = logits.index_select(0, to_device(rows, self.slots.device))
+        return _WholeRows(self.vocabulary.gather(own), rows)
 
     def _of_rows(
-        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, chosen: np.ndarray
+        self, whole: "_WholeRows", slots: np.ndarray, lengths: np.ndarray, chosen: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor, SampledRows]:
-        """Of the rows `chosen` [n]: their logits [n, vocabulary], and `chosen` on the device."""
+        """Of the step's rows `chosen` [n]: logits [n, vocabulary], and `chosen` on the device."""
         own_slots, own_lengths = slots[chosen], lengths[chosen]
-        index, slots_there, lengths_there = together_to_device(
-            [chosen, own_slots, own_lengths], self.slots.device
+        index, place, slots_there, lengths_there = together_to_device(
+            [chosen, np.searchsorted(whole.rows, chosen), own_slots, own_lengths],
+            self.slots.device,
         )
-        rows = SampledRows(self.slots, slots_there, lengths_there, own_slots, own_lengths)
-        return logits.index_select(0, index), index, rows
+        words = Span.whole(self.slots.vocab_size)
+        rows = SampledRows(self.slots, words, slots_there, lengths_there, own_slots, own_lengths)
+        return whole.logits.index_select(0, place), index, rows
 
     def _resampled(
         self, logits: torch.Tensor, rows: SampledRows, log_sums: torch.Tensor
     ) -> Samples:
-        """All rules, for rows of which each asks for some that graphs lack. `log_sums` [rows]: of
-        the raw `logits`."""
+        """All rules, for rows of which each asks for some that graphs lack, and their `logits`
+        [rows, vocabulary]. `log_sums` [rows]: of these."""
         assert rows.slots_on_host is not None
         features = self.features(rows.slots_on_host)
         ruled = logits
@@ -138,19 +195,27 @@ class Sampler:
             ruled = forbid_repeated_ngrams(ruled, rows)
         if features.bad_words:
             ruled = forbid_bad_words(ruled, rows)
-        ruled = self._restrict(ruled, rows, features)
+        masks = _masks(rows, features)
+        ruled = self._restrict(
+            ruled, rows, features, None if masks is None else self.vocabulary.gather(masks)
+        )
         tokens = draw(ruled, rows) if features.random else likeliest(ruled)
+        if features.random and self.vocabulary.is_shared:
+            # On a GPU, running sums of equal numbers may differ in their last bits.
+            self.vocabulary.group.broadcast(tokens, 0)
         samples = Samples.empty(len(logits), rows.device)
         self._append(logits, ruled, tokens, rows, features, samples, log_sums)
         return samples
 
     def _restrict(
-        self, logits: torch.Tensor, rows: SampledRows, features: SamplingFeatures
+        self,
+        logits: torch.Tensor,
+        rows: SampledRows,
+        features: SamplingFeatures,
+        masks: torch.Tensor | None,
     ) -> torch.Tensor:
-        if features.masks:
-            logits = apply_masks(logits, rows)
-        if features.min_tokens:
-            logits = bar_stop_tokens(logits, rows)
+        """`logits` and `masks` [rows, vocabulary] -> restricted logits."""
+        logits = _mask_and_bar(logits, rows, features, masks)
         if features.timestamps and self.timestamps is not None:
             logits = apply_timestamp_rules(logits, rows, self.timestamps)
         return logits
@@ -173,3 +238,27 @@ class Sampler:
         self.slots.tokens[rows.slots, rows.lengths] = tokens
         is_ranked = rows.setting("ranked") > 0 if features.ranks else None
         samples.write(raw, restricted, tokens, is_forced, is_ranked, log_sums)
+
+
+@dataclass(frozen=True)
+class _WholeRows:
+    """Logits [n, vocabulary] of a step's `rows` [n], which ascend."""
+
+    logits: torch.Tensor
+    rows: np.ndarray
+
+
+def _masks(rows: SampledRows, features: SamplingFeatures) -> torch.Tensor | None:
+    return masks_of(rows) if features.masks else None
+
+
+def _mask_and_bar(
+    logits: torch.Tensor,
+    rows: SampledRows,
+    features: SamplingFeatures,
+    masks: torch.Tensor | None,
+) -> torch.Tensor:
+    """What concerns each word by itself; `masks` as wide as `logits`."""
+    if masks is not None:
+        logits = logits + masks
+    return bar_stop_tokens(logits, rows) if features.min_tokens else logits

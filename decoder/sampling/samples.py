@@ -72,21 +72,34 @@ class Samples:
         `is_forced`, `is_ranked`: rows [rows] bool of which that is true; None: no row. `log_sums`
         [rows]: log-sum-exp of the raw logits; None: not known yet.
         """
+        raw_logprobs = (
+            logprobs_of(raw, tokens)
+            if log_sums is None
+            else raw.gather(1, tokens[:, None])[:, 0] - log_sums
+        )
+        self.put(
+            tokens,
+            raw_logprobs,
+            logprobs_of(restricted, tokens) if restricted is not raw else raw_logprobs,
+            is_forced,
+        )
+        if is_ranked is not None:
+            self.ranks.copy_(ranks_of(raw, tokens) * is_ranked)
+
+    def put(
+        self,
+        tokens: torch.Tensor,
+        logprobs: torch.Tensor,
+        restricted_logprobs: torch.Tensor,
+        is_forced: torch.Tensor | None,
+    ) -> None:
+        """Takes these in, [rows] each, without ranks. `is_forced`: as for `write`."""
         self.tokens.copy_(tokens)
-        if log_sums is None:
-            self.logprobs.copy_(logprobs_of(raw, tokens))
-        else:
-            self.logprobs.copy_(raw.gather(1, tokens[:, None])[:, 0] - log_sums)
-        if restricted is not raw:
-            self.restricted_logprobs.copy_(logprobs_of(restricted, tokens))
-        else:
-            self.restricted_logprobs.copy_(self.logprobs)
+        self.logprobs.copy_(logprobs)
+        self.restricted_logprobs.copy_(restricted_logprobs)
         if is_forced is not None:
             self.restricted_logprobs.masked_fill_(is_forced, 0.0)
         self.ranks.zero_()
-        if is_ranked is not None:
-            chosen = raw.gather(1, tokens[:, None])
-            self.ranks.copy_(((raw > chosen).sum(-1) + 1) * is_ranked)
 
     def log_sums(self, raw: torch.Tensor) -> torch.Tensor:
         """Log-sum-exp [rows] of the `raw` logits [rows, vocabulary] that these came from."""
@@ -114,3 +127,8 @@ def logprobs_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Natural logarithms [rows] of the probabilities of `tokens` [rows] under `logits` [rows,
     vocabulary]."""
     return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+
+
+def ranks_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Ranks [rows] int64, from 1, of `tokens` [rows] among `logits` [rows, vocabulary]."""
+    return (logits > logits.gather(1, tokens[:, None])).sum(-1) + 1

@@ -124,10 +124,11 @@ _OFF: dict[Dtype, np.ndarray] = {
 
 
 # What runs behind a graph, for the rows that ask: another choice of the token, and the likeliest
-# tokens. By the features that ask for it.
+# tokens; where ranks share the vocabulary, the token's rank too. By the features that ask for it.
 _GROUPS = {
     "resampled": ("penalties", "ngrams", "bad_words", "random"),
     "top_logprobs": ("top_logprobs",),
+    "ranked": ("ranks",),
 }
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -173,7 +174,7 @@ class SettingsTable:
 
     def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
         """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
-        "resampled" or "top_logprobs". Costs nothing while no slot asks."""
+        "resampled", "top_logprobs" or "ranked". Costs nothing while no slot asks."""
         if not self._num_asking[group]:
             return _NO_ROWS
         rows: np.ndarray = np.flatnonzero(self._asking[group][slots])

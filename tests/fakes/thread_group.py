@@ -32,7 +32,9 @@ class ThreadGroup(Group):
 
     def __init__(self, rank: int, size: int, board: _Board) -> None:
         self.rank, self.size, self._board = rank, size, board
-        self.calls: list[str] = []  # for tests that count what is exchanged
+        # For tests that count what is exchanged, and the numbers that this rank gave.
+        self.calls: list[str] = []
+        self.numbers: list[int] = []
 
     @classmethod
     def make(cls, size: int) -> "list[ThreadGroup]":
@@ -40,6 +42,7 @@ class ThreadGroup(Group):
         return [cls(rank, size, board) for rank in range(size)]
 
     def _exchange(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.numbers.append(x.numel())
         self._board.values[self.rank] = x
         self._board.barrier.wait()
         values = [value.clone() for value in self._board.values]

@@ -1,0 +1,54 @@
+"""The words whose logits a rank has, where the ranks of a group share the vocabulary."""
+
+from functools import cached_property
+
+import torch
+
+from antiphon.layers.shard import Shard, Span
+from antiphon.runtime.groups import Group
+
+
+class VocabularyShard:
+    """This rank's words, `span` of `vocab_size`, and the group whose ranks have the others.
+
+    Alone, that is the whole vocabulary. A small one may leave the last ranks without words.
+    """
+
+    def __init__(self, vocab_size: int, shard: Shard | None = None) -> None:
+        self._shard = Shard() if shard is None else shard
+        self.span = self._shard.vocabulary(vocab_size)
+
+    @property
+    def group(self) -> Group:
+        return self._shard.group
+
+    @property
+    def is_shared(self) -> bool:
+        """True if there are other ranks, whether they have words or not."""
+        return self._shard.size > 1
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        """Of every rank; no other has more words than the first."""
+        return [
+            self._shard.vocabulary_of(rank, self.span.total) for rank in range(self._shard.size)
+        ]
+
+    def holds(self, ids: torch.Tensor) -> torch.Tensor:
+        """Which of `ids` are among this rank's words: bool of the same shape."""
+        return (ids >= self.span.first) & (ids < self.span.end)
+
+    def columns(self, ids: torch.Tensor) -> torch.Tensor:
+        """Columns, in this rank's logits, of those `ids` that it `holds`; 0 for others."""
+        return (ids - self.span.first) * self.holds(ids)
+
+    def gather(self, own: torch.Tensor) -> torch.Tensor:
+        """`own` [rows, own words] of every rank -> [rows, vocabulary], the same bits on all."""
+        if not self.is_shared:
+            return own
+        padded = own.new_zeros(len(own), self._spans[0].count)
+        padded[:, : self.span.count] = own
+        parts = self.group.all_gather(padded)
+        return torch.cat(
+            [part[:, : span.count] for part, span in zip(parts, self._spans, strict=True)], dim=1
+        )
