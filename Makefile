@@ -1,5 +1,6 @@
 # On a fresh machine: `make demo` and `make test`. They need Python 3.11 or newer.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # setuptools warns of folders that look like packages: here the root is the package, as intended.
@@ -25,8 +26,9 @@ $(VENV)/.ready: $(VENV)/.runtime
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
+# Two processes, or WORKERS of them; tests with Ray, which have processes of their own, share one.
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu and not multi_gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not gpu and not multi_gpu"
 
 # One request through every part, in ten seconds.
 test-tiny: setup

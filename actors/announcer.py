@@ -145,6 +145,7 @@ def described(membership: Membership) -> list[Member]:
             load=dict(member.load),
             held=member.held,
             ended=member.ended,
+            last_load=dict(member.last_load),
         )
         for member in membership.members.values()
         for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))

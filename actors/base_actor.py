@@ -3,8 +3,10 @@
 Messages come over a channel (`actors/channel.py`). Ray's calls load, connect, watch and close.
 """
 
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -12,8 +14,9 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Receiver
 from antiphon.actors.loop import Loop
 from antiphon.actors.member_messages import Member
-from antiphon.actors.messages import Message
+from antiphon.actors.messages import AnyPeer, Members, Message
 from antiphon.actors.worker import set_threads
+from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.runtime.garbage import freeze_heap
 
@@ -23,6 +26,7 @@ class WorkerActor(ABC):
 
     def __init__(self) -> None:
         self.loops: list[Loop] = []
+        self._no_news = threading.Event()
 
     def listen(self) -> Address:
         """Starts receiving. Messages wait until `connect` starts the workers."""
@@ -46,6 +50,11 @@ class WorkerActor(ABC):
         """What its heartbeats say of its load: "tokens" to encode or of open requests, and "open"
         out of "capacity" in the same unit. From any thread."""
 
+    @property
+    def news(self) -> threading.Event:
+        """Set when a heartbeat should go out at once."""
+        return self._no_news
+
     def held(self) -> bytes:
         """A sketch of the content keys that it holds. From any thread."""
         return b""
@@ -63,9 +72,7 @@ class WorkerActor(ABC):
             pass
         for loop in self.loops:
             if loop.failure is not None:
-                raise RuntimeError(
-                    f"{type(loop).__name__} ended: {type(loop.failure).__name__}: {loop.failure}"
-                )
+                raise RuntimeError(f"{type(loop).__name__} ended: {describe(loop.failure)}")
 
     def close(self, timeout: float = 5.0) -> None:
         """Waits up to `timeout` seconds for the threads to finish what they are doing."""
@@ -74,6 +81,22 @@ class WorkerActor(ABC):
         deadline = time.monotonic() + timeout
         for loop in self.loops:
             loop.close(max(0.0, deadline - time.monotonic()))
+
+
+class LeaderActor(WorkerActor):
+    """One whose worker speaks with others: the only rank of its replica, or the first one."""
+
+    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
+        """`followers`: where the other ranks of its replica receive."""
+        self.receive(Members(members))
+        self.start(self._host.node, {}, followers)
+
+    @abstractmethod
+    def start(
+        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
+    ) -> None:
+        """Starts the worker. `node`: of this process. `frontends`: those in this process, by
+        name."""
 
 
 def claim_resources(config: EngineConfig, gpu_share: float) -> None:

@@ -15,7 +15,7 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
-from antiphon.actors.processes import Spot, why_gone
+from antiphon.actors.processes import Spot, own_error, why_gone
 from antiphon.actors.pulse import Pulse
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment
@@ -151,8 +151,8 @@ class RayWorkers(Workers):
         """As `Supervisor.scale`."""
         try:
             await self._supervisor.scale.remote(role, count)
-        except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
-            raise getattr(error, "cause", error) from None
+        except AntiphonError as error:
+            raise own_error(error) from None
 
     # ------------------------------------------------------------------ end
 

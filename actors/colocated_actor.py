@@ -15,6 +15,7 @@ from antiphon.actors.messages import (
     Encode,
     Input,
     InputGone,
+    Inputs,
     Members,
     Message,
     Withdraw,
@@ -68,7 +69,7 @@ class ColocatedActor(DecoderActor):
 
     def receive(self, message: Message) -> None:
         match message:
-            case Encode() | Withdraw() | Input() | InputGone():
+            case Encode() | Withdraw() | Input() | Inputs() | InputGone():
                 self.encoder.send(message)
             case Attach() | Detach() | Members():
                 self.encoder.send(message)

@@ -1,21 +1,24 @@
 """The Ray actor that holds one decoder worker."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.actors.address import Address
-from antiphon.actors.base_actor import WorkerActor, claim_resources
+from antiphon.actors.base_actor import LeaderActor, claim_resources
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.links import Links
-from antiphon.actors.messages import AnyPeer, Member, Members, Message
+from antiphon.actors.messages import AnyPeer, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.frames import Arrivals
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
-class DecoderActor(WorkerActor):
+class DecoderActor(LeaderActor):
     def load(
         self,
         incarnation: Incarnation,
@@ -38,26 +41,26 @@ class DecoderActor(WorkerActor):
         ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         self.decoder = DecoderWorker(incarnation, model, config, timestamps, ranks)
+        self._arrivals = Arrivals(self.decoder.device)
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
-
-    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
-        """`followers`: where the other ranks of its replica receive."""
-        self.receive(Members(members))
-        self.start(self._host.node, {}, followers)
 
     def start(
         self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
     ) -> None:
-        """Starts the worker. `node`: of this process. `frontends`: those in this process, by
-        name."""
         self.decoder.connect(Links(node, frontends), followers)
 
     def receive(self, message: Message) -> None:
+        if isinstance(message, HiddenStates):
+            message = self._arrivals.on_device(message)
         self.decoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name
 
     def load_report(self) -> dict[str, float]:
         return self.decoder.load_report()
+
+    @property
+    def news(self) -> threading.Event:
+        return self.decoder.news.due
 
     def held(self) -> bytes:
         return self.decoder.held()

@@ -29,6 +29,7 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.news import News
 from antiphon.actors.rank_channel import RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
@@ -40,13 +41,12 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
+from antiphon.scheduler.outputs import failed_output
 from antiphon.scheduler.request import (
-    Finished,
     Incarnation,
     Media,
     Request,
     RequestId,
-    RequestMetrics,
     RequestState,
     StepOutput,
 )
@@ -72,6 +72,7 @@ class DecoderWorker(Worker[DecoderMessage]):
         self.incarnation = incarnation
         self._links = Links()
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
+        self.news = News()
         self._followers: RankSenders | None = None
         self.replica = DecoderReplica(
             model, config, self._encode, self._withdraw, timestamps, ranks, self._command
@@ -93,12 +94,14 @@ class DecoderWorker(Worker[DecoderMessage]):
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
         load = scheduler.load()
-        del load["tokens"]  # of the encoder; the counter of this name is of generated ones
+        for name in ("tokens", "frontends", "trial"):  # no counters: they have no sum
+            del load[name]
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in requests."""
         scheduler = self.replica.scheduler
+        self.news.told(list(scheduler.requests))
         return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
 
     def held(self) -> bytes:
@@ -142,6 +145,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Submit(requests):
                 for request in requests:
                     self._add(request)
+                self.news.note_requests(requests)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):
@@ -158,7 +162,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             case Withdrawn(keys, sender):
                 scheduler.withdrawn(keys, sender)
             case Unreadable(request_id, error):
-                self._send(_failed(request_id, error))
+                self._send(failed_output(request_id, error))
             case Attach() | Detach() | Members():
                 self._links.handle(message)
                 self._note(message)
@@ -171,18 +175,17 @@ class DecoderWorker(Worker[DecoderMessage]):
         match message:
             case Detach(frontend):
                 scheduler.detach(frontend)
-            case Members(members):
-                if not self._encoders_here:
-                    encoders = [m for m in members if m.role == "encoder"]
-                    scheduler.set_encoders({m.name: m.epoch for m in encoders if m.alive})
-                    scheduler.encodes.pool.report(member.worker for member in encoders)
+            case Members(members) if not self._encoders_here:
+                encoders = [member.worker for member in members if member.role == "encoder"]
+                if (epochs := scheduler.encodes.pool.report(encoders)) is not None:
+                    scheduler.set_encoders(epochs)
 
     def _add(self, request: Request) -> None:
         try:
             self.replica.scheduler.add(request)
         except Exception as error:  # unforeseen: it must not end the loop that serves everybody
             logger.exception("request %s was not accepted", request.id)
-            self._send(_failed(request.id, f"was not accepted: {describe(error)}"))
+            self._send(failed_output(request.id, f"was not accepted: {describe(error)}"))
 
     def refuse(self, message: DecoderMessage, error: Exception) -> None:
         if isinstance(error, RankError):  # no request alone is concerned
@@ -211,13 +214,14 @@ class DecoderWorker(Worker[DecoderMessage]):
         except Exception:
             logger.exception("request %s could not be ended properly", request_id)
             scheduler.requests.pop(request_id, None)
-            self._send(_failed(request_id, error))
+            self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
         if overdue := self.replica.scheduler.encodes.overdue():
             self._encode(overdue, again=True)
         for output in self.replica.step():
             self._send(output)
+        self.news.note_trial(self.replica.scheduler.intake.trials.mark)
         if self._asked:  # now that all ends are sent
             self._answer_frontends()
 
@@ -248,7 +252,8 @@ class DecoderWorker(Worker[DecoderMessage]):
             except MessageError as fault:
                 for end in part.finished:
                     request_id = RequestId(part.frontend, end.number)
-                    failed = _failed(request_id, f"its result cannot travel: {describe(fault)}")
+                    error_text = f"its result cannot travel: {describe(fault)}"
+                    failed = failed_output(request_id, error_text)
                     failed.sender = self.incarnation
                     self._links.send(part.frontend, Output(failed))
 
@@ -291,10 +296,3 @@ class DecoderWorker(Worker[DecoderMessage]):
             keys = tuple(key for key, name in withdrawals if name == encoder)
             if not self._links.send(encoder, Withdraw(self.incarnation.name, keys)):
                 self.send(Withdrawn(keys))
-
-
-def _failed(request_id: RequestId, error: str) -> StepOutput:
-    """The end of a request that never became one here."""
-    metrics = RequestMetrics(0.0)
-    finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
-    return StepOutput(request_id.frontend, finished=[finished])

@@ -1,20 +1,20 @@
 """The Ray actor that holds one encoder worker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.actors.address import Address
-from antiphon.actors.base_actor import WorkerActor, claim_resources
+from antiphon.actors.base_actor import LeaderActor, claim_resources
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.links import Links
-from antiphon.actors.messages import Member, Members, Message
+from antiphon.actors.messages import AnyPeer, Message
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
-class EncoderActor(WorkerActor):
+class EncoderActor(LeaderActor):
     def load(
         self,
         incarnation: Incarnation,
@@ -29,10 +29,10 @@ class EncoderActor(WorkerActor):
         self.loops = [self.encoder]
         return {"encoder": self.encoder.info}
 
-    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
-        """`followers`: where the other ranks of its replica receive."""
-        self.encoder.send(Members(members))
-        self.encoder.connect(Links(self._host.node), followers)
+    def start(
+        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
+    ) -> None:
+        self.encoder.connect(Links(node, frontends), followers)
 
     def receive(self, message: Message) -> None:
         self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name

@@ -186,6 +186,13 @@ class EncoderJobs:
         return tuple(key for key in keys if (decoder, key) not in self._begun)
 
     @property
+    def num_tokens(self) -> int:
+        """Of all jobs that have not begun, also of those that wait for their inputs. From any
+        thread."""
+        lacking = [job for lacking in list(self._lacking.values()) for job in lacking.jobs]
+        return self.ready.num_tokens + sum(job.num_tokens for job in lacking)
+
+    @property
     def keys(self) -> list[str]:
         """Of the inputs that are here. From any thread."""
         return list(self._held)

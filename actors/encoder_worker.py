@@ -25,6 +25,7 @@ from antiphon.actors.messages import (
     EncoderMessage,
     Input,
     InputGone,
+    Inputs,
     Members,
     NeedInput,
     Withdraw,
@@ -97,7 +98,7 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
-        tokens = self._jobs.ready.num_tokens
+        tokens = self._jobs.num_tokens
         tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
         return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
 
@@ -130,6 +131,13 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     # ------------------------------------------------------------------ loop
 
+    def loop(self) -> None:
+        try:
+            super().loop()
+        finally:
+            for follower in self._followers:
+                follower.close()
+
     def handle(self, message: EncoderMessage) -> None:
         match message:
             case Encode(jobs, again):
@@ -139,6 +147,9 @@ class EncoderWorker(Worker[EncoderMessage]):
                     self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self._jobs.receive(message)
+            case Inputs():
+                for each in message.unpacked():
+                    self._jobs.receive(each)
             case InputGone():
                 self._fail_gone(self._jobs.gone(message))
             case Detach(frontend):

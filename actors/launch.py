@@ -15,6 +15,7 @@ from antiphon.actors.blueprint import NAMESPACE, Blueprint, Started, supervisor_
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.membership import REMEDY, first_incarnations
 from antiphon.actors.placement import place
+from antiphon.actors.processes import own_error
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment, Supervisor
 from antiphon.config.decoding_rules import TimestampRules
@@ -105,8 +106,8 @@ def result(call: Any, timeout: float, given_up: threading.Event) -> Any:
             raise EngineDeadError(f"the workers did not start within {timeout:g} s: {REMEDY}")
     try:
         return ray.get(call)
-    except AntiphonError as error:  # Ray raises a subclass of its own class and ours: unwrap it
-        raise getattr(error, "cause", error) from None
+    except AntiphonError as error:
+        raise own_error(error) from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"the engine's supervisor failed: {error}") from error
 

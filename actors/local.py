@@ -13,7 +13,7 @@ from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.messages import FrontendMessage, Message
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.errors import EngineDeadError
+from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, check_one_process
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.forks import refuse_in_fork
@@ -83,11 +83,11 @@ class LocalWorkers(Workers):
         return [self.counters()]
 
     async def watch(self) -> None:
-        while (failure := self.failure()) is None and self._failed is None:
+        while (failure := self.failure()) is None:
+            if self._failed is not None:
+                raise self._failed
             await asyncio.sleep(CHECK_SECONDS)
-        if self._failed is not None:
-            raise self._failed
-        raise EngineDeadError(f"a worker ended: {type(failure).__name__}: {failure}") from failure
+        raise EngineDeadError(f"a worker ended: {describe(failure)}") from failure
 
     def attach(self, frontend: str, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
         """Starts the workers."""

@@ -35,6 +35,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     held: bytes = b""
     draining: bool = False  # it ends soon, and takes no new requests
     ended: str = ""  # why its last incarnation that died did so
+    last_load: dict[str, float] = {}  # what that one's last heartbeat said
 
     @property
     def worker(self) -> WorkerState:
@@ -47,6 +48,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
             self.draining,
             self.load,
             self.held,
+            self.last_load,
         )
 
 

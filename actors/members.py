@@ -84,6 +84,7 @@ class Member:
     busy_at: float = 0.0  # when it last had an open request
     restart_at: float = 0.0
     ended: str = ""  # why its last incarnation that died did so
+    last_load: Mapping[str, float] = field(default_factory=dict)  # that one's
     removing: bool = False  # it is not started again
     deaths: deque[float] = field(default_factory=deque)  # within WINDOW_SECONDS
     starts: int = 0  # since it was last ready

@@ -220,6 +220,7 @@ class Membership:
 
     def _count_death(self, member: Member, reason: str, now: float) -> None:
         """Ends the engine where a restart makes no sense."""
+        member.last_load = member.load
         if member.removing:  # this end was wanted
             return
         member.ended = reason

@@ -77,6 +77,27 @@ class Input(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     array: np.ndarray
 
 
+class Inputs(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
+    """Many short inputs in one message, as `Input` has them.
+
+    `packed`: all arrays, which have one dtype, one behind the other. `lengths`: of each.
+    """
+
+    frontend: str
+    keys: list[str]
+    lengths: list[int]
+    packed: np.ndarray
+
+    def unpacked(self) -> list[Input]:
+        """Each with an array of its own, so that none holds the memory of all."""
+        ends = np.cumsum(self.lengths).tolist()
+        begins = [0, *ends[:-1]]
+        return [
+            Input(self.frontend, key, self.packed[begin:end].copy())
+            for key, begin, end in zip(self.keys, begins, ends, strict=True)
+        ]
+
+
 class NeedInput(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """An encoder has jobs for inputs that it does not hold. Answered by `Input` or `InputGone`."""
 
@@ -170,7 +191,7 @@ class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
-EncoderMessage = Encode | Withdraw | Input | InputGone | LinkMessage
+EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
 FrontendMessage = Output | NotOpen | NeedInput | Members
 Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | EncodeBatch

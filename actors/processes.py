@@ -76,6 +76,11 @@ def birth(pid: int) -> float | None:
     return None if status[0] in "ZX" else float(status[19])
 
 
+def own_error(failure: Any) -> Any:
+    """What a call of Ray raised in its actor. Ray raises a subclass of its own class and ours."""
+    return getattr(failure, "cause", failure)
+
+
 def why_gone(failure: Exception) -> str:
     """What Ray says of the end of an actor, in one sentence and without its lecture."""
     reason = str(failure).strip().splitlines()[-1]

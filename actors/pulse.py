@@ -1,4 +1,5 @@
-"""The heartbeats of workers and frontends: signs of life for the supervisor, twice a second.
+"""The heartbeats of workers and frontends: signs of life for the supervisor, twice a second, and at
+once where a worker has news that must not be lost with it.
 
 They come from a thread of their own, because one forward on a CPU may take longer than a worker may
 be silent. It tells how long the slowest loop has stood still; silence means that the whole process
@@ -7,6 +8,7 @@ is stopped, gone, or cut off.
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -44,17 +46,29 @@ COMPILERS = (
 
 class Pulse(Loop):
     """`sender`: a worker's incarnation, or a frontend's name. `supervisor`: where the heartbeats
-    go. `report`: the load, and a sketch of the content that is held."""
+    go. `report`: the load, and a sketch of the content that is held. `news`: asks for a heartbeat
+    at once."""
 
-    def __init__(self, sender: Incarnation, supervisor: Address, report: Report) -> None:
+    def __init__(
+        self,
+        sender: Incarnation,
+        supervisor: Address,
+        report: Report,
+        news: threading.Event | None = None,
+    ) -> None:
         super().__init__()
         self._incarnation, self._report = sender, report
+        self._news = news or threading.Event()
         encoder = MemberEncoder(supervisor.token)
         self._sender = Sender(supervisor, Host.here().node, encoder=encoder)
 
     def loop(self) -> None:
         heartbeats = 0
-        while not self.closing.wait(HEARTBEAT_SECONDS):
+        while not self.closing.is_set():
+            self._news.wait(HEARTBEAT_SECONDS)
+            self._news.clear()
+            if self.closing.is_set():
+                break
             heartbeats += 1
             load, held = self._report()
             load["heartbeats"] = heartbeats
@@ -63,6 +77,11 @@ class Pulse(Loop):
             except PeerGone:  # this process ends with it
                 logger.exception("the supervisor takes no heartbeats")
         self._sender.close()
+
+    def close(self, timeout: float = 5.0) -> None:
+        self.closing.set()
+        self._news.set()
+        super().close(timeout)
 
 
 def worker_report(actor: "WorkerActor") -> tuple[dict[str, float], bytes]:

@@ -74,6 +74,7 @@ class _CrossWrite(msgspec.Struct, array_like=True):
 
 class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     number: int
+    lane: int
     rows: bytes  # [5, rows]: slots, ids, query_lens, kv_lens, samples
     new_pages: bytes  # [3, n]
     page_copies: bytes  # [2, n]
@@ -146,6 +147,7 @@ def _launch(plan: StepPlan, refused: tuple[int, ...]) -> _Launch:
     new, reads, copies = plan.new_pages, plan.readouts, plan.page_copies
     return _Launch(
         plan.number,
+        plan.lane,
         _longs(plan.slots, plan.ids, plan.query_lens, plan.kv_lens, plan.samples),
         _longs(new.slots, new.columns, new.pages) if len(new.slots) else b"",
         _longs([*copies], [*copies.values()]) if copies else b"",
@@ -237,6 +239,7 @@ def _plan_of(wire: _Launch) -> StepPlan:
         Readouts(*_rows(wire.readouts, 4)) if wire.readouts else NO_READOUTS,
         [Embedding(*part) for part in wire.embeddings],
         wire.spent,
+        wire.lane,
     )
 
 

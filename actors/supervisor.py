@@ -31,7 +31,7 @@ from antiphon.actors.members import (
     Unusable,
 )
 from antiphon.actors.membership import Membership
-from antiphon.actors.processes import Spot, end_process, why_gone
+from antiphon.actors.processes import Spot, end_process, own_error, why_gone
 from antiphon.actors.scaling import Pools
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
 from antiphon.scheduler.request import Incarnation
@@ -220,8 +220,8 @@ class Supervisor:
             reason = await handle.watch.options(concurrency_group="watch").remote()
         except ray.exceptions.RayTaskError as failure:
             if isinstance(failure, AntiphonError) and not self._membership.complete:
-                self._error = self._error or getattr(failure, "cause", failure)
-            reason = f"{type(failure.cause).__name__}: {failure.cause}"
+                self._error = self._error or own_error(failure)
+            reason = describe(own_error(failure))
         except ray.exceptions.RayError as failure:
             self._gone(incarnation, why_gone(failure))
             return

@@ -64,7 +64,9 @@ class WorkerProcess:
 
         address = self.actor.listen()
         self.actor.connect(members)
-        self._pulse = Pulse(self._incarnation, supervisor, partial(worker_report, self.actor))
+        self._pulse = Pulse(
+            self._incarnation, supervisor, partial(worker_report, self.actor), self.actor.news
+        )
         self._pulse.start()
         return address
 

@@ -68,7 +68,9 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs. In any case all inputs of one request."""
+    inputs. In any case all inputs of one request; none for a model without an encoder."""
+    if model.encoder is None and options.encode_ahead_tokens is None:
+        return 0
     longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
     wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
     return max(wanted, longest_request)

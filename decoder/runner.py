@@ -76,21 +76,23 @@ class DecoderRunner:
         """
         self.model_config, self.config = model, config
         self.ranks = (ranks or Ranks.alone()).pausable()
-        self.part = Part.whole(model.decoder.num_layers)
+        self.part = Part.of(self.ranks, model.decoder.num_layers)
         # What runs where is decided before weights are read.
         self.target = Target.resolve(config.model, model.raw, model.family)
         self.device = self.target.device
         check_room(model, config, self.part)
         check_quantization(config.model.quantization, self.target)
-        self.attention = StepAttention.select(model.decoder, self.target, config.decoder)
+        self.attention = StepAttention.select(
+            model.decoder, self.target, config.decoder, self.part.shard
+        )
         self.causal, self.cross = self.attention.causal, self.attention.cross
         # Weights.
-        self.model = load_decoder(model, config, self.target, self.causal.spec.kv_dtype)
+        kv_dtype = self.causal.spec.kv_dtype
+        self.model = load_decoder(model, config, self.target, kv_dtype, self.part)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
         self._logits, self._samples = self._make_outputs()
         self.arena = make_arena(model, config.scheduler, self.target)
-        kv_dtype = self.causal.spec.kv_dtype
         self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
         self.sampler = Sampler(self.slots, timestamps)

@@ -8,6 +8,7 @@ from antiphon.attention.specs import decoder_specs
 from antiphon.config.options import DecoderOptions
 from antiphon.decoder.step_tensors import StepInputs
 from antiphon.families.halves import Half
+from antiphon.layers.shard import Shard
 from antiphon.runtime.device import Target
 
 # Causal and cross, as they are planned for one step.
@@ -23,9 +24,11 @@ class StepAttention:
         self.causal, self.cross = causal, cross
 
     @classmethod
-    def select(cls, half: Half, target: Target, options: DecoderOptions) -> Self:
-        """Raises AttentionBackendError."""
-        specs = decoder_specs(half, target, options)
+    def select(
+        cls, half: Half, target: Target, options: DecoderOptions, shard: Shard | None = None
+    ) -> Self:
+        """For the heads of one rank. Raises AttentionBackendError."""
+        specs = decoder_specs(half, target, options, shard)
         causal, *cross = select_paged("decoder", options.attention_backend, specs)
         return cls(causal, cross[0] if cross else None)
 

@@ -30,7 +30,7 @@ from antiphon.layers.finite import check_output
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_weights
+from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError, Ranks
 
@@ -65,13 +65,12 @@ class EncoderRunner:
         assert half is not None
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
-        self.attention = select_full(
-            "encoder", options.attention_backend, encoder_spec(half, self.target)
-        )
         self.ranks = (ranks or Ranks.alone()).pausable()
         self._followers = followers
         self._shares_inputs = self.ranks.parallel.mode == "data"
         self._part = self._part_of(half.num_layers)
+        spec = encoder_spec(half, self.target, self._part.shard)
+        self.attention = select_full("encoder", options.attention_backend, spec)
         self._stage = Stage(self._part, self.ranks.stages)
         self._hidden_size = half.hidden_size
         self._folder = model.path
@@ -97,14 +96,14 @@ class EncoderRunner:
         return Part(part.layers, num_layers) if self._shares_inputs else part
 
     def _load(self, model: ModelConfig, config: EngineConfig) -> EncoderModel:
-        half = model.encoder
+        half, part = model.encoder, self._part
         assert half is not None
-        encoder = self.target.build(lambda: build(half))
+        encoder = self.target.build(lambda: build(half, part))
         if config.model.load_format == "dummy":
             fill_randomly(encoder)
         else:
             checkpoint = Checkpoint(model.path)
-            load_weights(encoder, checkpoint, half.checkpoint_names)
+            load_part(encoder, checkpoint, half.checkpoint_names, part, lambda: build(half))
             check_unused(checkpoint, "encoder", model.family.ignored)
         prepare_encoder(encoder, config.model.quantization, self.target, half.pre_norm)
         return encoder

@@ -13,6 +13,7 @@ from antiphon.actors.messages import (
     Cancel,
     Input,
     InputGone,
+    Inputs,
     Message,
     NeedInput,
     StillOpen,
@@ -32,10 +33,12 @@ NotSent = Callable[[Request, Exception], None]
 # Inputs of open requests that may lie at one encoder before they are asked for. What an encoder has
 # no room for would have been sent in vain.
 AHEAD_BYTES = 256 << 20
+PACKED_BYTES = 64 << 10  # inputs up to this size are copied, to travel together
 
 
 class Dispatcher:
-    """The requests of one turn of the event loop go in one message to each decoder.
+    """The requests of one turn of the event loop go in one message to each decoder, and short
+    inputs in one to each encoder: a message of its own costs more than sending its content.
 
     An input goes ahead to the encoder on its request's route. The decoder, which learns which one
     has it, mostly has it encoded there; another encoder asks for it. `workers` is None while the
@@ -49,6 +52,7 @@ class Dispatcher:
         self.inputs = KeptInputs()
         self._not_sent = not_sent
         self._outbox: dict[str, list[Request]] = {}  # by decoder
+        self._short: dict[tuple[str, str], list[EncoderInput]] = {}  # by encoder and dtype
         self._flush_scheduled = False
 
     # ------------------------------------------------------------------ requests
@@ -77,10 +81,17 @@ class Dispatcher:
         for media in inputs:
             is_full = self.inputs.bytes_sent(encoder) > AHEAD_BYTES
             if not is_full and not self.inputs.sent_to(media.key):
-                with suppress(PeerGone):  # the one that is asked for the work will ask for it
-                    self._send_input(encoder, media.key, media.payload)
+                self._send_one_ahead(encoder, media)
             holders.update(self.inputs.sent_to(media.key))
         return max(holders, key=holders.__getitem__, default="")
+
+    def _send_one_ahead(self, encoder: str, media: EncoderInput) -> None:
+        if _is_short(media.payload):
+            self._short.setdefault((encoder, media.payload.dtype.str), []).append(media)
+            self.inputs.note_sent(media.key, encoder)
+        else:
+            with suppress(PeerGone):  # the one that is asked for the work will ask for it
+                self._send_input(encoder, media.key, media.payload)
 
     def _send_input(self, encoder: str, key: str, array: np.ndarray) -> None:
         self._send(encoder, Input(self.frontend, key, array))
@@ -120,7 +131,8 @@ class Dispatcher:
             holders = self.inputs.release(media.key, request.id.number)
             for encoder in holders if not let_go or len(holders) > 1 else ():
                 gone.setdefault(encoder, []).append(media.key)
-        if self.workers is not None:
+        if self.workers is not None and gone:
+            self._flush()  # an input must arrive before the word that it is gone
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
 
@@ -134,9 +146,17 @@ class Dispatcher:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        short, self._short = self._short, {}
         outbox, self._outbox = self._outbox, {}  # a failing request must not be sent again
+        for (encoder, _), inputs in short.items():
+            self._reaches(encoder, self._packed(inputs))
         for decoder, requests in outbox.items():
             self._submit(decoder, requests)
+
+    def _packed(self, inputs: list[EncoderInput]) -> Inputs:
+        arrays = [media.payload for media in inputs]
+        keys, lengths = [media.key for media in inputs], [len(array) for array in arrays]
+        return Inputs(self.frontend, keys, lengths, np.concatenate(arrays))
 
     def _submit(self, decoder: str, requests: list[Request]) -> None:
         """If a message fails, sends its requests one by one, so that a bad one fails alone."""
@@ -154,6 +174,8 @@ class Dispatcher:
     def _reaches(self, worker: str, message: Message) -> bool:
         """Sends a message whose loss its worker makes up for: it asks again, or ends a request
         later. False if it was not sent."""
+        if self.workers is None:
+            return False
         try:
             self._send(worker, message)
         except PeerGone:
@@ -181,3 +203,8 @@ class Dispatcher:
                 self.inputs.note_sent(key, message.encoder)
         if gone:
             self._reaches(message.encoder, InputGone(self.frontend, tuple(gone)))
+
+
+def _is_short(array: np.ndarray) -> bool:
+    """True if it can travel with others: plain numbers, and not many."""
+    return array.ndim == 1 and array.nbytes <= PACKED_BYTES and array.dtype.kind in "iuf"

@@ -11,14 +11,15 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from antiphon.config.errors import RequestError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.open_request import OpenRequest
-from antiphon.scheduler.request import Incarnation, Request, RequestId
+from antiphon.scheduler.request import Incarnation, Request, RequestId, Trial
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.suspects import Suspects
+from antiphon.scheduler.trials import trial_mark
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,10 @@ class Flights:
             return self._wait(opened)
         opened.route, opened.worker = route, self.router.incarnation(route.decoder)
         opened.sent_at = time.time()
-        request.streams |= self._suspects.is_suspect(opened)  # its first token ends its trial
+        if self._suspects.is_suspect(opened):
+            request.streams = True  # its first token ends its trial
+            is_strict = self._suspects.is_strict(opened)
+            request.trial = Trial.END if is_strict else Trial.FIRST_TOKEN
         self._suspects.start(opened)
         self._in_flight[request.id.number] = opened
         self.dispatcher.submit(route, request, opened.inputs)
@@ -190,7 +194,7 @@ class Flights:
     def _lost(self, state: WorkerState) -> None:
         """A decoder has died, or was ended after it was drained, for which nobody is to blame."""
         lost = [opened for opened in self._in_flight.values() if opened.worker == state.incarnation]
-        culprit = None if state.draining else self._suspects.died(lost)
+        culprit = None if state.draining else self._culprit(lost, self.router.last_load(state))
         if lost:
             logger.warning("%s is gone: %d requests go on", state.incarnation, len(lost))
         if culprit is not None:
@@ -204,3 +208,10 @@ class Flights:
             if opened is not culprit:
                 self.send_again(opened)
         self._next_trial()
+
+    def _culprit(self, lost: list[OpenRequest], load: Mapping[str, float]) -> OpenRequest | None:
+        """Whose second kill a death is. `load`: of the dead worker, as it said last."""
+        shared = load.get("frontends", 0) > bool(lost)
+        suspect = self._suspects.on_trial
+        mark = None if suspect is None else trial_mark(suspect.request.id)
+        return self._suspects.died(lost, shared, tried=load.get("trial", mark) == mark)

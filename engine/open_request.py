@@ -15,6 +15,7 @@ from antiphon.scheduler.request import (
     RequestId,
     RequestMetrics,
     RequestState,
+    Trial,
 )
 from antiphon.scheduler.router import Route
 
@@ -75,6 +76,7 @@ class OpenRequest:
             order=-1,
             slot=-1,
             inputs_gone=0,
+            trial=Trial.NONE,
             token_logprobs=[],
             restricted_logprob=0.0,
             logprobs=[],

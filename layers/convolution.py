@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, Read
+from antiphon.layers.shard import whole
 
 TAPS = 3  # frames that one output sees
 
@@ -38,7 +39,7 @@ class Convolution(nn.Module):
         """Fills the layer at `path`; a checkpoint stores the weight as [outputs, inputs, 3]."""
         weight, bias = self.product.weight, self.product.bias
         outputs, features = weight.shape
-        stored = read(f"{path}.weight", torch.Size([outputs, features // TAPS, TAPS]))
+        stored = read(f"{path}.weight", whole(outputs, features // TAPS, TAPS))
         weight.copy_(stored.permute(0, 2, 1).flatten(1))
         assert bias is not None
-        bias.copy_(read(f"{path}.bias", bias.shape))
+        bias.copy_(read(f"{path}.bias", whole(outputs)))

@@ -7,8 +7,38 @@ from torch.nn import functional as F
 from antiphon.config.arithmetic import round_up
 from antiphon.families.halves import BartHalf
 from antiphon.layers.positions import SinusoidTable
+from antiphon.layers.shard import ROWS_MULTIPLE, Shard, Span, Spans
 
-ROWS_MULTIPLE = 8  # of the output matrix
+
+class WordEmbedding(nn.Module):
+    """Token ids to vectors. Several ranks may share the vocabulary.
+
+    `weight` [own words, hidden].
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int, shard: Shard) -> None:
+        super().__init__()
+        self.words, self.group = shard.vocabulary(vocab_size), shard.group
+        weight = torch.empty(self.words.count, hidden_size)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    @property
+    def shares(self) -> dict[str, Spans]:
+        return {"weight": (self.words, Span.whole(self.weight.shape[1]))}
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """[tokens] int64 -> [tokens, hidden], the same on every rank."""
+        if self.group.size == 1:
+            return F.embedding(token_ids, self.weight)
+        rows = token_ids - self.words.first
+        is_own = (rows >= 0) & (rows < self.words.count)
+        own = F.embedding(rows.clamp(0, self.words.count - 1), self.weight)
+        return self.group.all_reduce(own * is_own[:, None])
+
+    def longest(self) -> float:
+        """The largest Euclidean length of any word's vector, also of other ranks' words."""
+        own = self.weight.float().norm(dim=1).max()
+        return float(self.group.all_gather(own).max())
 
 
 class TokenEmbedding(nn.Module):
@@ -17,11 +47,11 @@ class TokenEmbedding(nn.Module):
     `embed_tokens` is [vocabulary, hidden], `embed_positions` [positions + offset, hidden].
     """
 
-    def __init__(self, half: BartHalf) -> None:
+    def __init__(self, half: BartHalf, shard: Shard) -> None:
         super().__init__()
         size = half.hidden_size
         self.scale = half.embedding_scale
-        self.embed_tokens = nn.Embedding(half.vocab_size, size)
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard)
         self.embed_positions: nn.Module
         if half.positions == "learned":
             self.first_row = half.position_offset
@@ -52,27 +82,32 @@ class TokenEmbedding(nn.Module):
         """Bound of the Euclidean length of an embedded token, before the norm."""
         positions = self.embed_positions.weight
         assert isinstance(positions, torch.Tensor)
-        token = float(self.embed_tokens.weight.float().norm(dim=1).max())
         position = float(positions.float().norm(dim=1).max())
-        return token * abs(self.scale) + position
+        return self.embed_tokens.longest() * abs(self.scale) + position
 
 
 class OutputHead(nn.Module):
-    """Hidden states [rows, hidden] to logits [rows, vocabulary].
+    """Hidden states [rows, hidden] to logits [rows, own words].
 
-    `weight` [vocabulary, hidden] is shared with the embedding `tied`, where one is given. It is the
+    `weight` [own words, hidden] is shared with the embedding `tied`, where one is given. It is the
     first rows of a matrix whose number of rows is a multiple of eight: for Whisper's 51866 cuBLAS
     has no fast product (63 to 88 us on an H200 for 8 to 128 rows, against 38 us for 51872).
     """
 
-    def __init__(self, hidden_size: int, vocab_size: int, tied: nn.Embedding | None) -> None:
+    def __init__(
+        self, hidden_size: int, vocab_size: int, shard: Shard, tied: WordEmbedding | None
+    ) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
-        self._padded = torch.zeros(round_up(vocab_size, ROWS_MULTIPLE), hidden_size)
-        self.weight = nn.Parameter(self._padded[:vocab_size])
+        self.words = shard.vocabulary(vocab_size)
+        self._padded = torch.zeros(round_up(self.words.count, ROWS_MULTIPLE), hidden_size)
+        self.weight = nn.Parameter(self._padded[: self.words.count])
         if tied is not None:
             tied.weight = self.weight
 
+    @property
+    def shares(self) -> dict[str, Spans]:
+        return {"weight": (self.words, Span.whole(self.weight.shape[1]))}
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, vocabulary]"""
-        return F.linear(hidden, self._padded)[:, : self.vocab_size]
+        """[rows, hidden] -> [rows, own words]"""
+        return F.linear(hidden, self._padded)[:, : self.words.count]

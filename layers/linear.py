@@ -1,7 +1,7 @@
 """Linear layers: what they are, and the interface of the ways to compute them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -13,23 +13,50 @@ from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import Rotation
+from antiphon.layers.shard import Span, Spans, as_span
+from antiphon.runtime.groups import Alone, Group
 
-Read = Callable[[str, torch.Size], torch.Tensor]  # a checkpoint's tensor, by path and shape
+# What is held of a checkpoint's tensor, by path and spans.
+Read = Callable[[str, Spans], torch.Tensor]
 
 
 class Linear(nn.Module):
     """`x @ weight.T + bias`; `method` says how it is computed.
 
     The method is chosen once, after loading (`prepare.py`). A fresh layer is one plain product.
+
+    Several ranks may share a layer. Each has some of its outputs, or some of its inputs: then the
+    ranks of the group `summed_over` each compute a term of the sum, and the first one adds the
+    bias.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_features: int | Span,
+        out_features: int | Span,
+        bias: bool = True,
+        summed_over: Group | None = None,
+    ) -> None:
         super().__init__()
-        weight = torch.empty(out_features, in_features)
+        self.inputs, self.outputs = as_span(in_features), as_span(out_features)
+        self.summed_over = summed_over or Alone()
+        out = self.outputs.count
+        weight = torch.empty(out, self.inputs.count)
         self.weight = nn.Parameter(weight, requires_grad=False)  # [out, in], as `method` stores it
         self.weight_scale: torch.Tensor | None = None  # of a quantized weight
-        self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
-        self.method: LinearMethod = PlainProduct()
+        self.bias = nn.Parameter(torch.zeros(out), requires_grad=False) if bias else None
+        self.use(PlainProduct())
+
+    @property
+    def shares(self) -> dict[str, Spans]:
+        """What this rank holds of each tensor."""
+        return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
+
+    def use(self, method: "LinearMethod") -> None:
+        """Computes what this rank holds by `method`."""
+        self.own_method = method
+        is_shared = self.summed_over.size > 1
+        self.method = SummedOverRanks(method, self.summed_over) if is_shared else method
 
     def forward(self, x: LinearInput) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""
@@ -75,8 +102,8 @@ class Linear(nn.Module):
     def quantize(self, values: torch.Tensor, scale: torch.Tensor, method: "LinearMethod") -> None:
         """Stores the weight as `values` [out, in] with `scale`, which `method` computes with."""
         assert self.weight_scale is None
-        self.weight = nn.Parameter(values, requires_grad=False)
-        self.weight_scale, self.method = scale, method
+        self.weight, self.weight_scale = nn.Parameter(values, requires_grad=False), scale
+        self.use(method)
 
 
 class StackedLinear(Linear):
@@ -89,12 +116,14 @@ class StackedLinear(Linear):
     def __init__(
         self,
         in_features: int,
-        out_features: dict[str, int],
+        out_features: Mapping[str, int | Span],
         bias: bool,
         unbiased: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(in_features, sum(out_features.values()), bias)
-        self.parts, self.unbiased = out_features, unbiased
+        spans = {part: as_span(features) for part, features in out_features.items()}
+        self.parts = {part: span.count for part, span in spans.items()}
+        super().__init__(in_features, sum(self.parts.values()), bias)
+        self.spans, self.unbiased = spans, unbiased
 
     def split(self, x: LinearInput) -> tuple[torch.Tensor, ...]:
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
@@ -134,12 +163,12 @@ class StackedLinear(Linear):
         """Fills the layer at `path` of the model with the tensors that `read` gives."""
         parent = path.rpartition(".")[0]
         for part in self.parts:
-            weight, bias = self.tensors_of(part)
-            weight.copy_(read(f"{parent}.{part}.weight", weight.shape))
+            (weight, bias), span = self.tensors_of(part), self.spans[part]
+            weight.copy_(read(f"{parent}.{part}.weight", (span, self.inputs)))
             if bias is not None and part in self.unbiased:
                 bias.zero_()
             elif bias is not None:
-                bias.copy_(read(f"{parent}.{part}.bias", bias.shape))
+                bias.copy_(read(f"{parent}.{part}.bias", (span,)))
 
 
 class LinearMethod(ABC):
@@ -182,6 +211,22 @@ class LinearMethod(ABC):
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         """As `Linear.quantize_input`."""
         return x
+
+
+class SummedOverRanks(LinearMethod):
+    """The sum of the terms that the ranks of `group` compute, each by its own `method`.
+
+    What a method could fuse behind its product is done behind the sum.
+    """
+
+    def __init__(self, method: LinearMethod, group: Group) -> None:
+        self.own, self.group = method, group
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        return self.group.all_reduce(self.own.product(layer, x))
+
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
+        return self.own.quantize_input(x)
 
 
 class PlainProduct(LinearMethod):

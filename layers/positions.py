@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from antiphon.config.arithmetic import round_up
+from antiphon.layers.shard import Span, Spans, as_span
 
 
 def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Tensor:
@@ -60,13 +61,18 @@ class RelativeBias(nn.Module):
     """
 
     def __init__(
-        self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool
+        self, heads: int | Span, buckets: int, max_distance: int, bidirectional: bool
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(buckets, num_heads), requires_grad=False)
+        self.heads = as_span(heads)
+        self.weight = nn.Parameter(torch.empty(buckets, self.heads.count), requires_grad=False)
         self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
         self._table: torch.Tensor | None = None
         self._tiles: dict[tuple[int, int], tuple[torch.Tensor, int]] = {}
+
+    @property
+    def shares(self) -> dict[str, Spans]:
+        return {"weight": (Span.whole(self.buckets), self.heads)}
 
     def bucket(self, distance: torch.Tensor) -> torch.Tensor:
         """Buckets of distances [...] int64, of the same shape: exact near, logarithmic far."""

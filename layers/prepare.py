@@ -85,7 +85,7 @@ def choose_kernels(model: Model, target: Target) -> None:
         elif isinstance(module, Activation) and target.dtype in HALF_PRECISION:
             module.method = FusedActivation()
         elif isinstance(module, Linear) and target.dtype in HALF_PRECISION:
-            module.method = CublasProduct()
+            module.use(CublasProduct())
 
 
 def fuse_small_batches(layers: nn.Module, target: Target) -> None:
@@ -102,13 +102,13 @@ def fuse_small_batches(layers: nn.Module, target: Target) -> None:
         module
         for module in layers.modules()
         if isinstance(module, Linear)
-        and not isinstance(module.method, Float8Product)
+        and not isinstance(module.own_method, Float8Product)
         and fits(*reversed(module.shape))
     ]
     for layer in fused:
         full_precision = layer.weight_scale is None
         splits = full_precision and SplitKProduct.suits(layer)
-        layer.method = SmallBatch(SplitKProduct() if splits else layer.method)
+        layer.use(SmallBatch(SplitKProduct() if splits else layer.own_method))
     if fused:
         for module in layers.modules():
             if isinstance(module, Norm):

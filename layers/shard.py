@@ -5,9 +5,13 @@ equal shapes, and those see [tokens, hidden]. Padding would cost the same time a
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.parallel import Parallel
+from antiphon.families.halves import Half
 from antiphon.runtime.groups import Alone, Group
 from antiphon.runtime.ranks import Ranks
 
@@ -54,12 +58,44 @@ class Span:
         return Span(self.first * size, self.count * size, self.total * size)
 
 
+Spans = tuple[Span, ...]  # what is held of a tensor: one for each of its dimensions
+
+
+def whole(*sizes: int) -> Spans:
+    """All of a tensor of these sizes."""
+    return tuple(Span.whole(size) for size in sizes)
+
+
+def as_span(size: "int | Span") -> Span:
+    """A number stands for all of so many."""
+    return Span.whole(size) if isinstance(size, int) else size
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A module that holds shares of tensors."""
+
+    shares: Mapping[str, Spans]  # by the name of each tensor of its own
+
+
 @dataclass(frozen=True)
 class Heads:
-    """The heads of one rank. Equally many query heads share each of its key/value heads."""
+    """The heads of one rank. Equally many query heads share each of its key/value heads.
+
+    `dim`: features of a head.
+    """
 
     queries: Span
     kv: Span
+    dim: int = 1
+
+    @property
+    def query_features(self) -> Span:
+        return self.queries.times(self.dim)
+
+    @property
+    def kv_features(self) -> Span:
+        return self.kv.times(self.dim)
 
 
 @dataclass(frozen=True)
@@ -76,8 +112,9 @@ class Shard:
     def size(self) -> int:
         return self.group.size
 
-    def heads(self, queries: int, kv: int) -> Heads:
-        """Of `queries` heads, equally many of which share each of `kv` key/value heads.
+    def heads(self, queries: int, kv: int, dim: int = 1) -> Heads:
+        """Of `queries` heads of `dim` features, equally many of which share each of `kv` key/value
+        heads.
 
         With fewer key/value heads than ranks, several ranks hold a copy of one. No rank may be
         without query heads: `size` is at most `queries`.
@@ -85,13 +122,16 @@ class Shard:
         sharing = queries // kv
         if kv >= self.size:
             span = Span.share(kv, self.rank, self.size)
-            return Heads(span.times(sharing), span)
+            return Heads(span.times(sharing), span, dim)
         # Ranks are spread over key/value heads, and the heads of one over its ranks.
         holders = [Span.share(self.size, head, kv) for head in range(kv)]
         head = next(head for head, ranks in enumerate(holders) if self.rank < ranks.end)
         ranks = holders[head]
         own = Span.share(sharing, self.rank - ranks.first, ranks.count)
-        return Heads(Span(head * sharing + own.first, own.count, queries), Span(head, 1, kv))
+        return Heads(Span(head * sharing + own.first, own.count, queries), Span(head, 1, kv), dim)
+
+    def heads_of(self, half: Half) -> Heads:
+        return self.heads(half.num_heads, half.num_kv_heads, half.head_dim)
 
     def features(self, total: int) -> Span:
         """Of a feed-forward layer's inner features."""
@@ -105,6 +145,32 @@ class Shard:
     def vocabulary_of(self, rank: int, total: int) -> Span:
         """As `vocabulary`, of another rank."""
         return Span.share(total, rank, self.size, ROWS_MULTIPLE)
+
+
+def check_parallel(half: Half, parallel: Parallel) -> None:
+    """Raises ConfigurationError for more ranks than there is to share."""
+    option = f"{half.side}_{{}}_parallel_size={{}}"
+    if parallel.pipeline > half.num_layers:
+        raise ConfigurationError(
+            f"{option.format('pipeline', parallel.pipeline)}: the {half.side} has "
+            f"{half.num_layers} layers, and each stage needs one"
+        )
+    if parallel.mode == "data":
+        return
+    words = -(-half.vocab_size // ROWS_MULTIPLE) or half.num_heads  # an audio encoder has none
+    for most, what in (
+        (half.num_heads, f"{half.num_heads} heads of attention, and each rank needs one"),
+        (words, f"{half.vocab_size} words, and each rank needs {ROWS_MULTIPLE}"),
+        (
+            -(-half.ffn_size // math.gcd(half.ffn_size, FEATURES_MULTIPLE)),
+            f"{half.ffn_size} features in its feed-forward layers: too few to share",
+        ),
+    ):
+        if parallel.tensor > most:
+            raise ConfigurationError(
+                f"{option.format('tensor', parallel.tensor)}: the {half.side} has {what}: "
+                f"at most {most}"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,6 +199,17 @@ class Part:
     @property
     def is_first(self) -> bool:
         return self.layers.start == 0
+
+    def whole_path(self, path: str) -> str:
+        """Where the whole half has the tensor at `path` of this part. Layers of a part are numbered
+        from 0; `before` has tensors of the layer before them."""
+        first, _, rest = path.partition(".")
+        if first == "before":
+            return f"layers.{self.layers.start - 1}.{rest}"
+        if first != "layers":
+            return path
+        number, _, rest = rest.partition(".")
+        return f"layers.{int(number) + self.layers.start}.{rest}"
 
     @property
     def is_last(self) -> bool:

@@ -8,6 +8,7 @@ from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.shard import Shard
 
 
 class T5FeedForward(nn.Module):
@@ -16,13 +17,14 @@ class T5FeedForward(nn.Module):
     The block calls `layer_norm` before and `wo` behind, which adds to the residual stream.
     """
 
-    def __init__(self, half: T5Half) -> None:
+    def __init__(self, half: T5Half, shard: Shard) -> None:
         super().__init__()
         self.gated = half.gated
         self.activation = Activation(half.activation)
         parts = ("wi_0", "wi_1") if half.gated else ("wi",)
-        self.wi = StackedLinear(half.hidden_size, dict.fromkeys(parts, half.ffn_size), bias=False)
-        self.wo = Linear(half.ffn_size, half.hidden_size, bias=False)
+        inner = shard.features(half.ffn_size)
+        self.wi = StackedLinear(half.hidden_size, dict.fromkeys(parts, inner), bias=False)
+        self.wo = Linear(inner, half.hidden_size, bias=False, summed_over=shard.group)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(self, x: LinearInput) -> torch.Tensor | QuantizedRows:

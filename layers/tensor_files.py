@@ -15,10 +15,33 @@ from antiphon.config.errors import CheckpointError, describe
 from antiphon.config.locate import WEIGHTS
 
 
+class StoredTensor(Protocol):
+    """A tensor in a file, of which any block can be read."""
+
+    def get_shape(self) -> list[int]: ...
+
+    def __getitem__(self, index: tuple[slice, ...]) -> torch.Tensor: ...
+
+
 class TensorFile(Protocol):
     def keys(self) -> Iterable[str]: ...
 
     def get_tensor(self, name: str) -> torch.Tensor: ...
+
+    def get_slice(self, name: str) -> StoredTensor: ...
+
+
+class _Mapped:
+    """A tensor of a file that is mapped into memory: only what is read of it is loaded."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def get_shape(self) -> list[int]:
+        return list(self._tensor.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> torch.Tensor:
+        return self._tensor[index]
 
 
 class _Pickled:
@@ -49,6 +72,9 @@ class _Pickled:
 
     def get_tensor(self, name: str) -> torch.Tensor:
         return self._tensors[name]
+
+    def get_slice(self, name: str) -> StoredTensor:
+        return _Mapped(self._tensors[name])
 
 
 def _load(path: Path) -> Any:

@@ -2,9 +2,10 @@
 
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -13,12 +14,19 @@ from torch import nn
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.layers.convolution import Convolution
 from antiphon.layers.finite import not_finite
-from antiphon.layers.linear import StackedLinear
+from antiphon.layers.linear import Linear, Read, StackedLinear
 from antiphon.layers.positions import SinusoidTable
-from antiphon.layers.tensor_files import TensorFile, files_by_tensor, open_tensors
+from antiphon.layers.shard import Part, Sharded, Spans, whole
+from antiphon.layers.tensor_files import (
+    StoredTensor,
+    TensorFile,
+    files_by_tensor,
+    open_tensors,
+)
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Names = Callable[[str], tuple[str, ...]]
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Names of tensors that quantized formats add.
@@ -36,40 +44,57 @@ class Checkpoint:
         self.folder = folder
         self.files = files_by_tensor(folder)
         self.claimed: set[str] = set()  # names that a module asked for, first choice or not
+        self.bytes_read = 0
         self._open: dict[str, TensorFile] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self.files
 
-    def read(self, name: str, shape: torch.Size) -> torch.Tensor:
-        """The tensor called `name`.
+    def read(self, name: str, spans: Spans) -> torch.Tensor:
+        """What `spans` say of the tensor called `name`, one span for each of its dimensions. Only
+        that is read.
 
-        Raises CheckpointError for a file that can't be read, or where the shape is not `shape`;
-        UnsupportedModelError for a format that is not plain numbers.
+        Raises CheckpointError for a file that can't be read, or where the shape is not that of
+        `spans`; UnsupportedModelError for a format that is not plain numbers.
         """
-        tensor, file = self.tensor(name), self.files[name]
+        stored, file = self._stored(name), self.files[name]
+        shape, asked = stored.get_shape(), [span.total for span in spans]
+        if [size for size in shape if size != 1] != [size for size in asked if size != 1]:
+            raise CheckpointError(
+                f"{name} in {self.folder / file} has shape {shape}; config.json asks for {asked}"
+            )
+        own = tuple(span.slice for span in spans)
+        if shape == asked:
+            tensor = self._guarded(name, lambda: stored[own])
+        else:  # dimensions of one are stored otherwise: such tensors are small
+            tensor = self.tensor(name).reshape(asked)[own]
         if tensor.dtype not in PLAIN:
             raise UnsupportedModelError(
                 f"{name} in {self.folder / file} is stored as {tensor.dtype}: "
                 "quantised checkpoints are not read yet"
             )
-        if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
-            raise CheckpointError(
-                f"{name} in {self.folder / file} has shape {list(tensor.shape)}; "
-                f"config.json asks for {list(shape)}"
-            )
-        return tensor.reshape(shape)
+        self.bytes_read += tensor.nbytes
+        return tensor
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor called `name`, as it is stored. Raises CheckpointError as `read`."""
+        return self._guarded(name, lambda: self._file(name).get_tensor(name))
+
+    def _stored(self, name: str) -> StoredTensor:
+        return self._guarded(name, lambda: self._file(name).get_slice(name))
+
+    def _file(self, name: str) -> TensorFile:
         file = self.files[name]
+        if file not in self._open:
+            self._open[file] = open_tensors(self.folder / file)
+        return self._open[file]
+
+    def _guarded(self, name: str, read: Callable[[], T]) -> T:
         try:
-            if file not in self._open:
-                self._open[file] = open_tensors(self.folder / file)
-            return self._open[file].get_tensor(name)
+            return read()
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(
-                f"cannot read {name} from {self.folder / file}: {error}"
+                f"cannot read {name} from {self.folder / self.files[name]}: {error}"
             ) from None
 
 
@@ -119,31 +144,70 @@ def _pattern(name: str) -> str:
     return re.sub(r"\.\d+\.", ".#.", name)
 
 
+def load_part(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    names: Names,
+    part: Part,
+    build_whole: Callable[[], nn.Module],
+) -> None:
+    """As `load_weights`, of a module that is `part` of a half. What other parts load is accounted
+    for; `build_whole` tells what that is."""
+    load_weights(module, checkpoint, lambda path: names(part.whole_path(path)))
+    if not (part.is_first and part.is_last):
+        with torch.device("meta"):
+            _claim(build_whole(), checkpoint, names)
+
+
 def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
-    """Fills every parameter and persistent buffer of `module`.
+    """Fills every parameter and persistent buffer of `module`, each with the share that is held.
 
     `names(path)` gives the checkpoint's names for the tensor at `path`, in order of preference.
     Raises CheckpointError for a missing tensor or a wrong shape, with the name and both shapes, and
     for one that holds NaN or infinite values, here or in the dtype of `module`.
     """
 
-    def read(path: str, shape: torch.Size) -> torch.Tensor:
-        return _read(checkpoint, names(path), shape)
+    def read(path: str, spans: Spans) -> torch.Tensor:
+        return _read(checkpoint, names(path), spans)
 
-    modules = dict(module.named_modules())
     with torch.no_grad():
-        self_loading = []
-        for path, layer in modules.items():
-            if isinstance(layer, StackedLinear | Convolution):  # stored in another form
-                layer.load(path, read)
-                self_loading.append(f"{path}.")
-        for path, target in _tensors(module):
-            if not path.startswith(tuple(self_loading)):
-                target.copy_(read(path, target.shape))
-        for path, layer in modules.items():
+        _load(module, read)
+        for path, layer in module.named_modules():
             if isinstance(layer, SinusoidTable):
                 _load_table(checkpoint, names(f"{path}.weight"), layer)
     _check_finite(module, checkpoint)
+
+
+def _load(module: nn.Module, read: Read) -> None:
+    """Fills `module` with what `read` gives."""
+    self_loading, shares = [], {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, StackedLinear | Convolution):  # stored in another form
+            layer.load(path, read)
+            self_loading.append(f"{path}.")
+        elif isinstance(layer, Sharded):
+            prefix = f"{path}." if path else ""
+            shares.update({f"{prefix}{name}": spans for name, spans in layer.shares.items()})
+    for path, target in _tensors(module):
+        if not path.startswith(tuple(self_loading)):
+            target.copy_(read(path, shares.get(path) or whole(*target.shape)))
+    for layer in module.modules():
+        if isinstance(layer, Linear) and layer.summed_over.rank and layer.bias is not None:
+            layer.bias.zero_()  # the first rank adds it
+
+
+def _claim(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
+    """Accounts for all that `module`, which has no memory, would load."""
+
+    def read(path: str, spans: Spans) -> torch.Tensor:
+        checkpoint.claimed.update(names(path))
+        return torch.empty([span.count for span in spans], device="meta")
+
+    with torch.no_grad():
+        _load(module, read)
+    for path, layer in module.named_modules():
+        if isinstance(layer, SinusoidTable):
+            checkpoint.claimed.update(names(f"{path}.weight"))
 
 
 def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
@@ -170,17 +234,19 @@ def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: Sinusoid
     """The table is computed, unless the checkpoint stores one of its own."""
     checkpoint.claimed.update(stored)
     if any(name in checkpoint for name in stored):
-        layer.weight.copy_(_read(checkpoint, stored, layer.weight.shape))
+        layer.weight.copy_(_read(checkpoint, stored, whole(*layer.weight.shape)))
 
 
 def fill_randomly(module: nn.Module) -> None:
     """Weights like a fresh model's, for measuring.
 
-    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0.
+    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0. The same numbers at the
+    same path, so that ranks agree on what each of them holds in whole.
     """
     for path, target in _tensors(module):
         if target.ndim > 1:
-            target.data.normal_(std=0.02)
+            generator = torch.Generator(target.device).manual_seed(zlib.crc32(path.encode()))
+            target.data.normal_(std=0.02, generator=generator)
         else:
             target.data.fill_(1.0 if "norm" in path and path.endswith("weight") else 0.0)
 
@@ -189,9 +255,9 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.state_dict(keep_vars=True).items()
 
 
-def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], shape: torch.Size) -> torch.Tensor:
+def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], spans: Spans) -> torch.Tensor:
     checkpoint.claimed.update(candidates)
     for name in candidates:
         if name in checkpoint:
-            return checkpoint.read(name, shape)
+            return checkpoint.read(name, spans)
     raise CheckpointError(f"{checkpoint.folder} lacks the tensor {candidates[0]}")

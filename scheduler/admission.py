@@ -18,21 +18,23 @@ class AdmissionControl:
     planner: StepPlanner
     outputs: Outputs
 
-    def admit(self) -> tuple[list[Admission], list[CrossWrite]]:
-        """Admits ready requests in order, while slots and pages last and the step has a token left
-        for each. No request overtakes the first that does not fit."""
+    def admit(self, lane: int = 0) -> tuple[list[Admission], list[CrossWrite]]:
+        """Admits ready requests to `lane` in order, while slots and pages last, its step has a
+        token left for each, and it has no more than its share of all sequences. No request
+        overtakes the first that does not fit."""
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         batch, request = self.residency.batch, self.intake.first_ready()
         if request is None or batch.full:
             return admissions, writes
-        budget = self.planner.free()
-        while request is not None and not batch.full:
+        budget = self.planner.free(lane)
+        fair_size = batch.fair_size(lane, self.intake.num_ready)
+        while request is not None and batch.lane_sizes[lane] < fair_size and not batch.full:
             if not (budget.has_room(request.length) and self.residency.fits(request)):
                 break
             budget = budget.without(request.length)
             self.intake.take(request)
-            admission, write = self.residency.enter(request)
+            admission, write = self.residency.enter(request, lane)
             self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:

@@ -44,10 +44,19 @@ class Batch:
     `computed` of them have their self KV written, or will have by a step in flight; the next steps
     compute the others. `pending` tokens are sampled by steps in flight: the device has them, the
     host does not yet. A row of `waits_for_host` runs only while it has none.
+
+    With several lanes, each sequence belongs to one of them from its admission on, and a step runs
+    sequences of one lane. So steps of different lanes can be under way without waiting for each
+    other's tokens.
     """
 
-    def __init__(self, max_seqs: int, max_len: int, page_size: int) -> None:
-        self.page_size = page_size
+    def __init__(self, max_seqs: int, max_len: int, page_size: int, num_lanes: int = 1) -> None:
+        self.page_size, self.num_lanes = page_size, num_lanes
+        self.lane = np.zeros(max_seqs, np.int8)
+        self.lane_sizes = [0] * num_lanes  # sequences of each
+        # A lane that is short of pages waits until the tokens of a sequence of another lane are
+        # known, to preempt it: number of the lane, from 1; 0: none.
+        self.held_for = np.zeros(max_seqs, np.int8)
         self.requests: list[Request | None] = [None] * max_seqs
         self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests
         self.active = np.zeros(max_seqs, bool)
@@ -84,10 +93,12 @@ class Batch:
     def full(self) -> bool:
         return not self._free_slots
 
-    def admit(self, request: Request, self_pages: np.ndarray) -> np.ndarray:
-        """Gives `request` a slot. Returns its tokens so far [tokens]: its prompt, and what it
-        generated before a preemption."""
+    def admit(self, request: Request, self_pages: np.ndarray, lane: int = 0) -> np.ndarray:
+        """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its prompt, and
+        what it generated before a preemption."""
         slot = self._free_slots.pop()
+        self.lane[slot] = lane
+        self.lane_sizes[lane] += 1
         tokens = request.token_ids
         self.requests[slot], request.slot = request, slot
         self.ids[slot], self.active[slot] = request.order, True
@@ -128,6 +139,7 @@ class Batch:
         slot = request.slot
         self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
+        self.lane_sizes[self.lane[slot]] -= 1
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
         self._free_slots.append(slot)
@@ -147,7 +159,7 @@ class Batch:
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout,
+            self.next_readout, self.lane, self.held_for,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -161,6 +173,8 @@ class Batch:
             assert (self.stop_ids[:, slot] == _NO_TOKEN).all()
         assert (self.pending >= 0).all()
         assert (self.computed <= self.length).all()
+        sizes = np.bincount(self.lane[self.active], minlength=self.num_lanes)
+        assert sizes.tolist() == self.lane_sizes
 
     def request_at(self, slot: int) -> Request:
         """The request that has `slot`, which is not free."""
@@ -172,16 +186,31 @@ class Batch:
         """The requests that have a slot, by slot."""
         return [request for request in self.requests if request is not None]
 
-    def runnable(self) -> np.ndarray:
-        """Slots [n] that a step can run: not those whose last allowed token is pending, nor those
-        that wait for the host to see their pending token."""
+    def in_lane(self, lane: int) -> np.ndarray:
+        """[slots] bool: those of the sequences of `lane`."""
+        return self.active if self.num_lanes == 1 else self.active & (self.lane == lane)
+
+    def fair_size(self, lane: int, num_ready: int) -> int:
+        """How many sequences `lane` may have if `num_ready` more are admitted to all lanes, as far
+        as there are slots."""
+        total = min(len(self) + num_ready, len(self.requests))
+        small, more = divmod(total, self.num_lanes)
+        larger = sum(size > small for size in self.lane_sizes) - (self.lane_sizes[lane] > small)
+        return small + (larger < more)
+
+    def runnable(self, lane: int = 0) -> np.ndarray:
+        """Slots [n] that a step of `lane` can run: not those whose last allowed token is pending,
+        nor those that wait for the host to see their pending token, or are to be preempted."""
         waits = self.waits_for_host & (self.pending > 0)
-        slots: np.ndarray = np.flatnonzero(self.active & (self.length < self.max_len) & ~waits)
+        runs = self.in_lane(lane) & (self.length < self.max_len) & ~waits
+        if self.num_lanes > 1:
+            runs &= self.held_for == 0
+        slots: np.ndarray = np.flatnonzero(runs)
         return slots
 
-    def slots_short_of_pages(self) -> np.ndarray:
-        """Runnable slots [n] whose next token has no page yet."""
-        slots = self.runnable()
+    def slots_short_of_pages(self, lane: int = 0) -> np.ndarray:
+        """Runnable slots [n] of `lane` whose next token has no page yet."""
+        slots = self.runnable(lane)
         short: np.ndarray = slots[self.length[slots] > self.num_self_pages[slots] * self.page_size]
         return short
 

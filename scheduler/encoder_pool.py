@@ -18,23 +18,35 @@ class EncoderPool:
 
     def __init__(self) -> None:
         self.epochs: dict[str, int] | None = None
+        self._told: dict[str, int] | None = None  # epochs, as the supervisor said last
         self._workers: dict[str, WorkerLoad] = {}
         self._asked: Counter[str] = Counter()  # tokens asked for and not answered, by encoder
 
     def set_epochs(self, epochs: Mapping[str, int]) -> None:
-        before, self.epochs = self.epochs or {}, dict(epochs)
-        for name, epoch in before.items():
-            if epochs.get(name) != epoch:  # nothing of its last life is left
-                self._workers.pop(name, None)
+        self.epochs = dict(epochs)
+        for name, worker in list(self._workers.items()):
+            if epochs.get(name) != worker.state.epoch:  # nothing of its last life is left
+                del self._workers[name]
 
-    def report(self, states: Iterable[WorkerState]) -> None:
-        """What encoders have said of their loads. One that is draining is asked only where there is
-        no other."""
+    def report(self, states: Iterable[WorkerState]) -> dict[str, int] | None:
+        """What the supervisor says of all encoders. One that is draining is asked only where there
+        is no other.
+
+        Returns the epochs of those that live, if they have changed since it last said so or if none
+        is left here. News of loads alone must not bring back an encoder that could not be reached
+        meanwhile, as long as there are others.
+        """
+        told: dict[str, int] = {}
         for state in states:
-            if (worker := self._workers.get(state.name)) is None:
+            worker = self._workers.get(state.name)
+            if worker is None or worker.state.epoch != state.epoch:
                 self._workers[state.name] = WorkerLoad(state)
             else:
                 worker.update(state)
+            if state.alive:
+                told[state.name] = state.epoch
+        before, self._told = self._told, told
+        return None if told == before and self.epochs else told
 
     @property
     def is_empty(self) -> bool:

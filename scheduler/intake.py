@@ -14,6 +14,7 @@ from antiphon.scheduler.fair_queue import FairQueue
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
+from antiphon.scheduler.trials import Trials
 
 
 class Intake:
@@ -33,11 +34,18 @@ class Intake:
         self._waiting = FairQueue(limits.aging_seconds, clock)
         self._ready = FairQueue(limits.aging_seconds, clock)
         self._preempted: OpenQueue[tuple[int, int], Request] = OpenQueue()
+        self.trials = Trials(clock)
 
     # ------------------------------------------------------------------ coming and going
 
     def add(self, request: Request) -> None:
         """A new request, in WAITING."""
+        if request.trial:
+            self.trials.add(request)
+        else:
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
         if request.inputs:
             self._waiting.push(request)
         else:
@@ -84,12 +92,17 @@ class Intake:
         self._waiting.discard(request)
         self._ready.discard(request)
         self._preempted.discard(request.sort_key)
+        self.trials.leave(request)
         self.encodes.leave(request)
+
+    @property
+    def num_ready(self) -> int:
+        return len(self._ready) + len(self._preempted)
 
     @property
     def idle(self) -> bool:
         """True if no request is ready, and no encoder work can be asked for now."""
-        if len(self._ready) or len(self._preempted):
+        if self.num_ready:
             return False
         waiting = self._waiting.first()
         return waiting is None or not self.encodes.allows(self._uncached(waiting))
@@ -103,6 +116,8 @@ class Intake:
 
     def next_encodes(self) -> list[EncodeCommand]:
         """Encoder work to ask for now, in the order of the waiting requests, within the budget."""
+        if self.trials and (suspect := self.trials.due()) is not None:
+            self._begin(suspect)
         commands: list[EncodeCommand] = []
         while request := self._waiting.first():
             inputs = self._uncached(request)

@@ -29,6 +29,9 @@ class Limits:
     aging_seconds: float = math.inf  # see `FairQueue`
     # Of one step, beyond one for each of its prompts; None: as many as `max_batched_tokens` allows.
     max_prompt_tokens: int | None = None
+    # Groups of sequences that take turns; a step's budget is for one of them. One for each stage
+    # of a pipeline keeps all stages busy.
+    num_lanes: int = 1
 
     @property
     def step_budget(self) -> StepBudget:

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from antiphon.scheduler.request import Finished, Request, StepOutput
+from antiphon.scheduler.request import (
+    Finished,
+    Request,
+    RequestId,
+    RequestMetrics,
+    RequestState,
+    StepOutput,
+)
 
 
 class Outputs:
@@ -50,3 +57,10 @@ class Outputs:
         if output is None:
             output = self._outputs[frontend] = StepOutput(frontend)
         return output
+
+
+def failed_output(request_id: RequestId, error: str) -> StepOutput:
+    """The end of a request that never became one here."""
+    metrics = RequestMetrics(0.0)
+    finished = Finished(request_id.number, RequestState.FAILED, [], None, error, [], metrics)
+    return StepOutput(request_id.frontend, finished=[finished])

@@ -138,6 +138,7 @@ class StepPlan:
     readouts: Readouts = NO_READOUTS
     embeddings: Sequence[Embedding] = ()
     spent: Sequence[str] = ()  # keys of embeddings that no later step needs
+    lane: int = 0  # that all of its rows belong to; what it admits as well
 
     @property
     def num_tokens(self) -> int:

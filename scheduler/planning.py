@@ -53,11 +53,13 @@ class StepPlanner:
     def __init__(self, batch: Batch, budget: StepBudget) -> None:
         self.batch, self.budget = batch, budget
 
-    def free(self) -> StepBudget:
-        """What the running sequences leave of the next step."""
+    def free(self, lane: int = 0) -> StepBudget:
+        """What the running sequences of `lane` leave of its next step."""
         remaining = self.batch.length - self.batch.computed  # of a free slot: 0
+        if self.batch.num_lanes > 1:
+            remaining = remaining[self.batch.in_lane(lane)]
         prompts = remaining[remaining > 1]
-        num_decodes = len(self.batch) - len(prompts)
+        num_decodes = self.batch.lane_sizes[lane] - len(prompts)
         total = int(prompts.sum())
         return StepBudget(
             self.budget.tokens - num_decodes - total, self.budget.prompt - total + len(prompts)
@@ -68,13 +70,14 @@ class StepPlanner:
         admissions: list[Admission],
         cross_writes: list[CrossWrite],
         new_pages: NewPages = NO_NEW_PAGES,
+        lane: int = 0,
     ) -> StepPlan | None:
-        """The next step, with what it must know. None when nothing can run.
+        """The next step of `lane`, with what it must know. None when nothing can run.
 
         A row computes as many of its tokens as the budget allows; if that is all of them, it also
         samples the next one, which is pending from now on.
         """
-        batch, slots = self.batch, self.batch.runnable()
+        batch, slots = self.batch, self.batch.runnable(lane)
         if not len(slots):
             return None
         slots, query_lens = self._rows(slots, batch.length[slots] - batch.computed[slots])
@@ -98,6 +101,7 @@ class StepPlanner:
             forks=forks,
             number=batch.num_plans,
             readouts=self._readouts(slots, query_lens, kv_lens),
+            lane=lane,
         )
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -134,6 +134,14 @@ class RequestMetrics:
         )
 
 
+class Trial(IntEnum):
+    """Until when a request is on trial, because workers died that had it (see `Suspects`)."""
+
+    NONE = 0
+    FIRST_TOKEN = 1
+    END = 2
+
+
 @dataclass(eq=False)
 class Request:
     """One sequence to decode. n samples are n requests that share their inputs by key."""
@@ -153,6 +161,7 @@ class Request:
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the one that its inputs were sent to; the decoder may ask another
     caller: int = 0  # one of its frontend's; callers share a decoder fairly
+    trial: Trial = Trial.NONE
     attempt: int = 0  # how often it was sent before, each time under another id
 
     # Set by the scheduler.

@@ -28,13 +28,13 @@ class Residency:
             return need <= self.pages.available_beside(cross.key)
         return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
 
-    def enter(self, request: Request) -> tuple[Admission, CrossWrite | None]:
-        """Admits `request`, which fits. Returns also its cross KV if it has any that is not cached:
-        the step that runs the request must write it."""
+    def enter(self, request: Request, lane: int = 0) -> tuple[Admission, CrossWrite | None]:
+        """Admits `request`, which fits, to `lane`. Returns also its cross KV if it has any that is
+        not cached: the step that runs the request must write it."""
         cross_pages, write = self._cross_pages(request.cross)
         self_pages = self.pages.allocate(pages_for(request.length, self.batch.page_size))
         assert self_pages is not None
-        tokens = self.batch.admit(request, self_pages)
+        tokens = self.batch.admit(request, self_pages, lane)
         return Admission.of(request, tokens, self_pages, cross_pages), write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
@@ -49,9 +49,9 @@ class Residency:
         return pages, CrossWrite(media.key, media.num_tokens, pages)
 
     def fork(self, parent: Request, child: Request) -> bool:
-        """Gives `child` a slot, and the pages that `parent`, which runs, has filled with the same
-        tokens; the last one, if it is not full, as a copy. False, and nothing done, if there is
-        nothing to share or no room."""
+        """Gives `child` a slot in the lane of `parent`, which runs, and the pages that `parent` has
+        filled with the same tokens; the last one, if it is not full, as a copy. False, and nothing
+        done, if there is nothing to share or no room."""
         token_ids, cross = child.token_ids, child.cross
         if self.batch.full or child.inputs != parent.inputs:
             return False
@@ -70,7 +70,7 @@ class Residency:
         self.pages.retain(parents_pages[:num_shared])
         self_pages = np.concatenate([parents_pages[:num_shared], own])
         cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
-        self.batch.admit(child, self_pages)
+        self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
         self.batch.computed[child.slot] = computed
         self.batch.forked_after[child.slot] = self.batch.num_plans
         if rest:  # maybe the source is itself a copy that is still to be made
@@ -91,10 +91,10 @@ class Residency:
         if request.cross is not None:
             self.pages.release_keyed(request.cross.key)
 
-    def grow(self) -> NewPages | None:
-        """Gives a page to every running sequence that needs one for its next token. None, and
-        nothing done, if there are too few."""
-        short = self.batch.slots_short_of_pages()
+    def grow(self, lane: int = 0) -> NewPages | None:
+        """Gives a page to every running sequence of `lane` that needs one for its next token. None,
+        and nothing done, if there are too few."""
+        short = self.batch.slots_short_of_pages(lane)
         if not len(short):
             return NO_NEW_PAGES
         pages = self.pages.allocate(len(short))

@@ -6,7 +6,7 @@ by the loads that workers report.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from antiphon.scheduler.request import Incarnation
@@ -58,6 +58,11 @@ class Router:
     @property
     def states(self) -> list[WorkerState]:
         return [worker.state for worker in self._workers.values()]
+
+    def last_load(self, state: WorkerState) -> Mapping[str, float]:
+        """What the last heartbeat of a life that is over said, which was known as `state`."""
+        worker = self._workers.get(state.name)
+        return state.load if worker is None else worker.state.last_load
 
     def incarnation(self, name: str) -> Incarnation | None:
         """The present life of a worker; None while it has none."""

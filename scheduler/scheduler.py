@@ -10,6 +10,7 @@ from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.scheduler.growth import Growth
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
@@ -58,7 +59,7 @@ class Scheduler:
     ) -> None:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
-        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size)
+        self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size, limits.num_lanes)
         self.planner = StepPlanner(self.batch, limits.step_budget)
         self.residency = Residency(self.batch, pages)
         self.intake = Intake(limits, pages, clock, self.counters)
@@ -70,6 +71,7 @@ class Scheduler:
         self._open_tokens = 0  # their sum
         self.outputs = Outputs(limits.max_num_seqs)
         self.admission = AdmissionControl(self.intake, self.residency, self.planner, self.outputs)
+        self.growth = Growth(self.intake, self.residency, self.counters)
 
     # ------------------------------------------------------------------ arrival
 
@@ -132,16 +134,17 @@ class Scheduler:
 
     def detach(self, frontend: str) -> None:
         """A frontend is gone: nobody waits for its requests."""
-        for request in list(self.requests.values()):
-            if request.id.frontend == frontend:
-                self._remove(request, RequestState.CANCELLED)
+        for request in [each for each in self.requests.values() if each.id.frontend == frontend]:
+            self._remove(request, RequestState.CANCELLED)
         self.outputs.forget(frontend)
 
     def load(self) -> dict[str, int]:
-        """For heartbeats: the counters that a router reads, beside others."""
+        """For heartbeats, from any thread: what routers and `Suspects` read, and more."""
         return {
             "tokens": self._open_tokens,
             "open": len(self.requests),
+            "frontends": len({name.frontend for name in list(self.requests)}),
+            "trial": self.intake.trials.mark,
             "running": len(self.batch),
             "kv_pages": self.pages.num_pages,
             "kv_pages_available": self.pages.num_available,
@@ -178,8 +181,7 @@ class Scheduler:
                 self.intake.ask_again([request])
 
     def withdrawn(self, keys: Sequence[str], sender: Incarnation | None = None) -> None:
-        """The encoder will not begin `keys`; requests that joined meanwhile ask for them again.
-        `sender`: as above."""
+        """The encoder will not begin `keys`: who joined since asks again. `sender`: as above."""
         self.intake.withdrawn(keys, sender)
 
     def set_encoders(self, epochs: Mapping[str, int]) -> None:
@@ -199,21 +201,19 @@ class Scheduler:
 
     # ------------------------------------------------------------------ planning a step
 
-    def step(self) -> StepPlan | None:
-        """Plans the next step; who samples has one more pending token until `postprocess`.
+    def step(self, lane: int = 0) -> StepPlan | None:
+        """Plans the next step of `lane`; who samples has one more pending token until
+        `postprocess`.
 
-        None when nothing can run before a result or hidden states that are still to come.
+        None when nothing of this lane can run before a result or hidden states that are still to
+        come.
         """
         self.expire()
-        preempted = False
-        while (new_pages := self.residency.grow()) is None:
-            if self.batch.pending.any():
-                # A preempted sequence must know its tokens, and one that ends may leave its pages.
-                return None
-            self._preempt(max(self.batch.running(), key=lambda request: request.sort_key))
-            preempted = True
-        admissions, cross_writes = ([], []) if preempted else self.admission.admit()
-        plan = self.planner.plan(admissions, cross_writes, new_pages)
+        new_pages, preempted = self.growth.grow(lane)
+        if new_pages is None:
+            return None
+        admissions, cross_writes = ([], []) if preempted else self.admission.admit(lane)
+        plan = self.planner.plan(admissions, cross_writes, new_pages, lane)
         return None if plan is None else with_embeddings(plan, self.batch, self.encodes)
 
     def expire(self) -> None:
@@ -226,13 +226,6 @@ class Scheduler:
             for request in requests:
                 if not request.state.final:  # it may have waited for several inputs
                     self.finish(request, RequestState.FAILED, error=error)
-
-    def _preempt(self, request: Request) -> None:
-        """Puts `request` back into the queue with its tokens; its self KV is computed anew then."""
-        self.residency.leave(request)
-        request.metrics.preemptions += 1
-        self.counters["preemptions"] += 1
-        self.intake.put_back(request)
 
     # ------------------------------------------------------------------ results of a step
 
@@ -275,7 +268,7 @@ class Scheduler:
         self.outputs.add_end(request, Finished.of(request, reason, error))
 
     def _remove(self, request: Request, state: RequestState) -> None:
-        """Pages are freed here and, on preemption, in `_preempt`."""
+        """Pages are freed here and, on preemption, in `Growth`."""
         was_running = request.state is RequestState.RUNNING
         request.move(state)
         if was_running:

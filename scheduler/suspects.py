@@ -15,6 +15,10 @@ so nobody is blamed for it. The rule:
 - But workers that die from outside may do so twice during trials. Each death that an entry cannot
   have caused, after the first one at which it was in flight, speaks for it: it takes one kill more.
 
+Workers are shared: what others have in flight there is in no table of ours. So an entry is the only
+one only if the worker's last heartbeat agrees, and on trial only if that names it: suspects of all
+frontends take turns on a decoder (`Trials`). Other deaths are no kills.
+
 So a poisonous request that is alone costs two deaths, and one in a crowd four, whatever else was in
 flight, as long as no other worker dies.
 """
@@ -43,16 +47,23 @@ class Suspects(Generic[K]):
     def deaths(self, key: K) -> int:
         return self._deaths[key]
 
-    def died(self, in_flight: Collection[K]) -> K | None:
-        """A worker died. Returns the entry that is to be ended for it, if there is one."""
+    @property
+    def on_trial(self) -> K | None:
+        return self._on_trial
+
+    def died(self, in_flight: Collection[K], shared: bool = False, tried: bool = True) -> K | None:
+        """A worker died. Returns the entry that is to be ended for it, if there is one.
+
+        `shared`: it had work of others too. `tried`: the entry on trial had begun, if it was there.
+        """
         for key in in_flight:
             self._before.setdefault(key, self._total)
         self._total += 1
         self._deaths.update(in_flight)
         culprit: K | None = None
         if self._on_trial is not None and self._on_trial in in_flight:
-            culprit, self._on_trial = self._on_trial, None
-        elif len(in_flight) == 1:
+            culprit, self._on_trial = self._on_trial if tried else None, None
+        elif len(in_flight) == 1 and not shared:
             (culprit,) = in_flight
         if culprit is None:
             return None
@@ -67,6 +78,10 @@ class Suspects(Generic[K]):
         """False for a suspect while another one is on trial."""
         return self._on_trial in (None, key) or not self.is_suspect(key)
 
+    def is_strict(self, key: K) -> bool:
+        """True if its trial lasts to its end."""
+        return self._deaths[key] >= STRICT_DEATHS
+
     def start(self, key: K) -> None:
         """The entry is given to a worker, which `may_start` allowed."""
         if self.is_suspect(key):
@@ -74,7 +89,7 @@ class Suspects(Generic[K]):
 
     def got_on(self, key: K) -> bool:
         """The worker has shown a result of it. True if that ended its trial."""
-        if self._on_trial != key or self._deaths[key] >= STRICT_DEATHS:
+        if self._on_trial != key or self.is_strict(key):
             return False
         self._on_trial = None
         return True

@@ -27,7 +27,7 @@ class WorkerState:
     requests. `load`: its counters, of which these are read here: "tokens", the encoder tokens of
     its open requests or of its queue; of a decoder "open", its open requests, and "capacity", how
     many of them can run; and "heartbeats", whose number tells a new report from an old one.
-    `held`: a sketch of the content keys that it holds.
+    `held`: a sketch of the content keys that it holds. `last_load`: of its last life that died.
     """
 
     name: str
@@ -37,6 +37,7 @@ class WorkerState:
     draining: bool = False
     load: Mapping[str, float] = field(default_factory=dict)
     held: bytes = b""
+    last_load: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def incarnation(self) -> Incarnation:

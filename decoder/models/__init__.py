@@ -8,14 +8,16 @@ from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.llama import LlamaDecoder
 from antiphon.decoder.models.t5 import T5Decoder
 from antiphon.families.halves import Half, HeadTensors
+from antiphon.layers.shard import Part
 
 # By `Half.structure`; a class takes the half of its structure.
-MODELS: dict[str, Callable[[Any, HeadTensors], DecoderModel]] = {
+MODELS: dict[str, Callable[[Any, HeadTensors, Part], DecoderModel]] = {
     "bart": BartDecoder,
     "llama": LlamaDecoder,
     "t5": T5Decoder,
 }
 
 
-def build(half: Half, head: HeadTensors) -> DecoderModel:
-    return MODELS[half.structure](half, head)
+def build(half: Half, head: HeadTensors, part: Part | None = None) -> DecoderModel:
+    """`part` of the decoder, by default all of it."""
+    return MODELS[half.structure](half, head, part or Part.whole(half.num_layers))

@@ -54,18 +54,21 @@ class DecoderModel(nn.Module):
 
     @abstractmethod
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Packed [tokens] int64 ids and positions -> what the layers read [tokens, hidden]."""
+        """Packed [tokens] int64 ids and positions -> what the layers read [tokens, hidden]. Of the
+        first part alone."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Embedded tokens [tokens, hidden] at `positions` [tokens] -> hidden [tokens, hidden].
 
-        Writes the tokens' self KV.
+        Writes the tokens' self KV. Of a part that is not the last one: the stream, which the next
+        part takes in place of embedded tokens.
         """
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, vocabulary], float32 or the model's dtype."""
+        """[rows, hidden] -> [rows, own words], float32 or the model's dtype. Of the last part
+        alone."""
 
     @cached_property
     def cross_attentions(self) -> list[CrossWriter]:

@@ -6,23 +6,24 @@ from torch import nn
 from antiphon.decoder.models.interface import CachedAttention, DecoderModel, DecoderStep
 from antiphon.families.halves import HeadTensors, LlamaHalf
 from antiphon.layers.activations import Activation
-from antiphon.layers.embeddings import OutputHead
+from antiphon.layers.embeddings import OutputHead, WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.shard import Part, Shard
 
 
 class SelfAttention(CachedAttention):
-    def __init__(self, half: LlamaHalf, layer: int) -> None:
+    def __init__(self, half: LlamaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
-        self.layer = layer
-        queries, keys = half.num_heads * half.head_dim, half.num_kv_heads * half.head_dim
+        self.layer, size, heads = layer, half.hidden_size, shard.heads_of(half)
+        queries, keys = heads.query_features, heads.kv_features
         parts = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
-        self.qkv = StackedLinear(half.hidden_size, parts, bias=half.qkv_bias)
-        self.o_proj = Linear(queries, half.hidden_size, bias=half.output_bias)
+        self.qkv = StackedLinear(size, parts, bias=half.qkv_bias)
+        self.o_proj = Linear(queries, size, bias=half.output_bias, summed_over=shard.group)
 
     def projections(self) -> CachedProjections:
         return CachedProjections(self.qkv, self.qkv, self.o_proj, rotated=True)
@@ -38,12 +39,13 @@ class SelfAttention(CachedAttention):
 class FeedForward(nn.Module):
     """`act(gate(x)) * up(x)` (SwiGLU, Shazeer 2020); then `down_proj`, which the block calls."""
 
-    def __init__(self, half: LlamaHalf) -> None:
+    def __init__(self, half: LlamaHalf, shard: Shard) -> None:
         super().__init__()
-        parts = dict.fromkeys(("gate_proj", "up_proj"), half.ffn_size)
-        self.gate_up = StackedLinear(half.hidden_size, parts, bias=half.ffn_bias)
+        size, inner = half.hidden_size, shard.features(half.ffn_size)
+        parts = dict.fromkeys(("gate_proj", "up_proj"), inner)
+        self.gate_up = StackedLinear(size, parts, bias=half.ffn_bias)
         self.activation = Activation(half.activation)
-        self.down_proj = Linear(half.ffn_size, half.hidden_size, bias=half.ffn_bias)
+        self.down_proj = Linear(inner, size, bias=half.ffn_bias, summed_over=shard.group)
 
     def forward(self, x: LinearInput) -> torch.Tensor | QuantizedRows:
         """[tokens, hidden] -> what `down_proj` reads [tokens, ffn]."""
@@ -53,12 +55,12 @@ class FeedForward(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, half: LlamaHalf, layer: int) -> None:
+    def __init__(self, half: LlamaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(half.hidden_size, half.norm_eps)
-        self.attention = SelfAttention(half, layer)
+        self.attention = SelfAttention(half, layer, shard)
         self.post_attention_layernorm = RMSNorm(half.hidden_size, half.norm_eps)
-        self.feed_forward = FeedForward(half)
+        self.feed_forward = FeedForward(half, shard)
 
     def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
         x, residual = self.input_layernorm(residual)
@@ -71,16 +73,23 @@ class DecoderLayer(nn.Module):
 
 
 class LlamaDecoder(DecoderModel):
-    def __init__(self, half: LlamaHalf, head: HeadTensors) -> None:
+    def __init__(self, half: LlamaHalf, head: HeadTensors, part: Part) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        size, shard = half.hidden_size, part.shard
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
         self.rotary = RotaryTable(half.rotary, half.max_positions)
-        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
-        self.norm = RMSNorm(half.hidden_size, half.norm_eps)
-        tied = self.embed_tokens if head.tied else None
-        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, tied)
+        self.layers = nn.ModuleList(
+            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        )
+        self.norm: RMSNorm | None = None
+        self.lm_head: OutputHead | None = None
+        if part.is_last:
+            self.norm = RMSNorm(size, half.norm_eps)
+            tied = self.embed_tokens if head.tied else None
+            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embed_tokens is not None
         embedded: torch.Tensor = self.embed_tokens(token_ids)
         return embedded
 
@@ -88,7 +97,7 @@ class LlamaDecoder(DecoderModel):
         rotation, residual = self.rotary(positions), Residual(x)
         for layer in self.layers:
             residual = layer(residual, step, rotation)
-        return self.norm.of_sum(residual)
+        return residual.total() if self.norm is None else self.norm.of_sum(residual)
 
     def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
         layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
@@ -101,5 +110,6 @@ class LlamaDecoder(DecoderModel):
         ]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.lm_head is not None
         logits: torch.Tensor = self.lm_head(hidden)
         return logits

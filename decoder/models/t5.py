@@ -14,22 +14,23 @@ from antiphon.decoder.models.interface import (
 )
 from antiphon.families.halves import HeadTensors, T5Half
 from antiphon.kv.pool import KVPool
-from antiphon.layers.embeddings import OutputHead
+from antiphon.layers.embeddings import OutputHead, WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
+from antiphon.layers.shard import Part, Shard
 from antiphon.layers.t5 import T5FeedForward
 
 
 class SelfAttention(CachedAttention):
-    def __init__(self, half: T5Half, layer: int) -> None:
+    def __init__(self, half: T5Half, layer: int, shard: Shard) -> None:
         super().__init__()
-        self.layer, inner = layer, half.num_heads * half.head_dim
+        self.layer, inner = layer, shard.heads_of(half).query_features
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
-        self.o = Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False, summed_over=shard.group)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def projections(self) -> CachedProjections:
@@ -43,13 +44,13 @@ class SelfAttention(CachedAttention):
 
 
 class CrossAttention(CrossWriter):
-    def __init__(self, half: T5Half, layer: int) -> None:
+    def __init__(self, half: T5Half, layer: int, shard: Shard) -> None:
         super().__init__()
-        self.layer, self.heads = layer, (half.num_heads, half.head_dim)
-        inner = half.num_heads * half.head_dim
+        self.layer, heads = layer, shard.heads_of(half)
+        self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
         self.q = Linear(half.hidden_size, inner, bias=False)
         self.kv = StackedLinear(half.hidden_size, dict.fromkeys("kv", inner), bias=False)
-        self.o = Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False, summed_over=shard.group)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def projections(self) -> CachedProjections:
@@ -70,11 +71,11 @@ class CrossAttention(CrossWriter):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, half: T5Half, layer: int) -> None:
+    def __init__(self, half: T5Half, layer: int, shard: Shard) -> None:
         super().__init__()
-        self.attention = SelfAttention(half, layer)
-        self.cross_attention = CrossAttention(half, layer)
-        self.feed_forward = T5FeedForward(half)
+        self.attention = SelfAttention(half, layer, shard)
+        self.cross_attention = CrossAttention(half, layer, shard)
+        self.feed_forward = T5FeedForward(half, shard)
 
     def forward(self, residual: Residual, step: DecoderStep, bias: RelativeBias) -> Residual:
         x, residual = self.attention.layer_norm(residual)
@@ -91,19 +92,27 @@ class DecoderLayer(nn.Module):
 
 
 class T5Decoder(DecoderModel):
-    def __init__(self, half: T5Half, head: HeadTensors) -> None:
+    def __init__(self, half: T5Half, head: HeadTensors, part: Part) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        size, shard = half.hidden_size, part.shard
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
+        heads = shard.heads_of(half).queries
         self.bias = RelativeBias(
-            half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=False
+            heads, half.bias_buckets, half.bias_max_distance, bidirectional=False
         )
-        self.layers = nn.ModuleList(DecoderLayer(half, layer) for layer in range(half.num_layers))
-        self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
-        tied = self.embed_tokens if head.tied else None
-        self.lm_head = OutputHead(half.hidden_size, half.vocab_size, tied)
+        self.layers = nn.ModuleList(
+            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        )
+        self.final_layer_norm: RMSNorm | None = None
+        self.lm_head: OutputHead | None = None
+        if part.is_last:
+            self.final_layer_norm = RMSNorm(size, half.norm_eps)
+            tied = self.embed_tokens if head.tied else None
+            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
         self.logits_scale = half.logits_scale
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embed_tokens is not None
         embedded: torch.Tensor = self.embed_tokens(token_ids)
         return embedded
 
@@ -111,7 +120,8 @@ class T5Decoder(DecoderModel):
         residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, step, self.bias)
-        return self.final_layer_norm.of_sum(residual)
+        norm = self.final_layer_norm
+        return residual.total() if norm is None else norm.of_sum(residual)
 
     def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
         attentions = [layer.attention for layer in self.layers if isinstance(layer, DecoderLayer)]
@@ -121,5 +131,6 @@ class T5Decoder(DecoderModel):
         ]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.lm_head is not None
         logits: torch.Tensor = self.lm_head(hidden * self.logits_scale)
         return logits

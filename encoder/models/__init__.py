@@ -8,14 +8,16 @@ from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.models.t5 import T5Encoder
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.families.halves import Half
+from antiphon.layers.shard import Part
 
 # By `Half.structure`; a class takes the half of its structure.
-MODELS: dict[str, Callable[[Any], EncoderModel]] = {
+MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
     "t5": T5Encoder,
     "whisper": WhisperEncoder,
 }
 
 
-def build(half: Half) -> EncoderModel:
-    return MODELS[half.structure](half)
+def build(half: Half, part: Part | None = None) -> EncoderModel:
+    """`part` of the encoder, by default all of it."""
+    return MODELS[half.structure](half, part or Part.whole(half.num_layers))

@@ -17,20 +17,21 @@ from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput
 from antiphon.layers.residual import Residual
+from antiphon.layers.shard import Part, Shard
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, half: BartHalf) -> None:
+    def __init__(self, half: BartHalf, shard: Shard) -> None:
         super().__init__()
-        size = half.hidden_size
-        self.heads = (half.num_heads, half.head_dim)
-        parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), size)
+        size, heads = half.hidden_size, shard.heads_of(half)
+        self.heads = (heads.queries.count, half.head_dim)
+        parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), heads.query_features)
         unbiased = () if half.key_bias else ("k_proj",)
         self.qkv = StackedLinear(size, parts, bias=True, unbiased=unbiased)
-        self.out_proj = Linear(size, size)
+        self.out_proj = Linear(heads.query_features, size, summed_over=shard.group)
 
     def forward(self, x: LinearInput, attention: FullAttention[M], metadata: M) -> torch.Tensor:
-        """[tokens, hidden] -> what `out_proj` reads [tokens, hidden]."""
+        """[tokens, hidden] -> what `out_proj` reads [tokens, heads * head_dim]."""
         q, k, v = (part.unflatten(-1, self.heads) for part in self.qkv.split(x))
         return attention.run(q, k, v, metadata).flatten(1)
 
@@ -38,14 +39,15 @@ class SelfAttention(nn.Module):
 class EncoderLayer(nn.Module):
     lengths = FULL  # name of the set of lengths that it attends within
 
-    def __init__(self, half: BartHalf) -> None:
+    def __init__(self, half: BartHalf, shard: Shard) -> None:
         super().__init__()
         self.pre_norm = half.pre_norm
         self.activation = Activation(half.activation)
-        self.self_attn = SelfAttention(half)
+        self.self_attn = SelfAttention(half, shard)
         self.self_attn_layer_norm = LayerNorm(half.hidden_size)
-        self.fc1 = Linear(half.hidden_size, half.ffn_size)
-        self.fc2 = Linear(half.ffn_size, half.hidden_size)
+        inner = shard.features(half.ffn_size)
+        self.fc1 = Linear(half.hidden_size, inner)
+        self.fc2 = Linear(inner, half.hidden_size, summed_over=shard.group)
         self.final_layer_norm = LayerNorm(half.hidden_size)
 
     def forward(
@@ -76,13 +78,15 @@ class EncoderLayer(nn.Module):
 
 
 class BartEncoder(TextEncoder):
-    def __init__(self, half: BartHalf) -> None:
+    def __init__(self, half: BartHalf, part: Part) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(half)
-        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
-        self.layer_norm = LayerNorm(half.hidden_size) if half.pre_norm else None
+        self.embedding = TokenEmbedding(half, part.shard) if part.is_first else None
+        self.layers = nn.ModuleList(EncoderLayer(half, part.shard) for _ in part.layers)
+        has_norm = half.pre_norm and part.is_last
+        self.layer_norm = LayerNorm(half.hidden_size) if has_norm else None
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embedding is not None
         embedded: torch.Tensor = self.embedding(token_ids, positions)
         return embedded
 
@@ -92,4 +96,4 @@ class BartEncoder(TextEncoder):
         residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, attention, plans)
-        return residual.x if self.layer_norm is None else self.layer_norm.of_sum(residual)
+        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)

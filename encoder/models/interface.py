@@ -23,7 +23,8 @@ class EncoderModel(nn.Module):
     def forward(
         self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
     ) -> torch.Tensor:
-        """Packed embedded tokens [tokens, hidden] -> hidden states of that shape.
+        """Packed embedded tokens [tokens, hidden] -> hidden states of that shape. Of a part that is
+        not the last one: the stream, which the next part takes in place of embedded tokens.
 
         `plans`: what `attention` planned for each of `length_sets`.
         """

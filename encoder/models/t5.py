@@ -12,20 +12,23 @@ from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import TextEncoder
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.halves import T5Half
+from antiphon.layers.embeddings import WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.residual import Residual
+from antiphon.layers.shard import Part, Shard
 from antiphon.layers.t5 import T5FeedForward
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, half: T5Half) -> None:
+    def __init__(self, half: T5Half, shard: Shard) -> None:
         super().__init__()
-        self.heads = (half.num_heads, half.head_dim)
-        inner = half.num_heads * half.head_dim
+        heads = shard.heads_of(half)
+        self.heads = (heads.queries.count, half.head_dim)
+        inner = heads.query_features
         self.qkv = StackedLinear(half.hidden_size, dict.fromkeys("qkv", inner), bias=False)
-        self.o = Linear(inner, half.hidden_size, bias=False)
+        self.o = Linear(inner, half.hidden_size, bias=False, summed_over=shard.group)
         self.layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
 
     def forward(
@@ -39,10 +42,10 @@ class SelfAttention(nn.Module):
 class EncoderLayer(nn.Module):
     lengths = FULL  # name of the set of lengths that it attends within
 
-    def __init__(self, half: T5Half) -> None:
+    def __init__(self, half: T5Half, shard: Shard) -> None:
         super().__init__()
-        self.attention = SelfAttention(half)
-        self.feed_forward = T5FeedForward(half)
+        self.attention = SelfAttention(half, shard)
+        self.feed_forward = T5FeedForward(half, shard)
 
     def forward(
         self,
@@ -61,17 +64,20 @@ class EncoderLayer(nn.Module):
 
 
 class T5Encoder(TextEncoder):
-    def __init__(self, half: T5Half) -> None:
+    def __init__(self, half: T5Half, part: Part) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(half.vocab_size, half.hidden_size)
+        size, shard = half.hidden_size, part.shard
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
+        heads = shard.heads_of(half).queries
         self.bias = RelativeBias(
-            half.num_heads, half.bias_buckets, half.bias_max_distance, bidirectional=True
+            heads, half.bias_buckets, half.bias_max_distance, bidirectional=True
         )
-        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
-        self.final_layer_norm = RMSNorm(half.hidden_size, half.norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(half, shard) for _ in part.layers)
+        self.final_layer_norm = RMSNorm(size, half.norm_eps) if part.is_last else None
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Positions are unused: the bias is relative."""
+        assert self.embed_tokens is not None
         embedded: torch.Tensor = self.embed_tokens(token_ids)
         return embedded
 
@@ -81,4 +87,5 @@ class T5Encoder(TextEncoder):
         residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, attention, plans, self.bias)
-        return self.final_layer_norm.of_sum(residual)
+        norm = self.final_layer_norm
+        return residual.total() if norm is None else norm.of_sum(residual)

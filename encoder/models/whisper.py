@@ -14,19 +14,25 @@ from antiphon.layers.activations import Activation
 from antiphon.layers.convolution import Convolution
 from antiphon.layers.norms import LayerNorm
 from antiphon.layers.residual import Residual
+from antiphon.layers.shard import Part
 
 
 class WhisperEncoder(AudioEncoder):
-    def __init__(self, half: WhisperEncoderHalf) -> None:
+    def __init__(self, half: WhisperEncoderHalf, part: Part) -> None:
         super().__init__()
         size = half.hidden_size
-        self.conv1 = Convolution(half.mel_bins, size, 1, Activation("gelu"))
-        self.conv2 = Convolution(size, size, 2, Activation("gelu"))
-        self.embed_positions = nn.Embedding(half.max_positions, size)
-        self.layers = nn.ModuleList(EncoderLayer(half) for _ in range(half.num_layers))
-        self.layer_norm = LayerNorm(size)
+        self.conv1 = self.conv2 = self.embed_positions = None
+        if part.is_first:
+            self.conv1 = Convolution(half.mel_bins, size, 1, Activation("gelu"))
+            self.conv2 = Convolution(size, size, 2, Activation("gelu"))
+            self.embed_positions = nn.Embedding(half.max_positions, size)
+        self.layers = nn.ModuleList(EncoderLayer(half, part.shard) for _ in part.layers)
+        self.layer_norm = LayerNorm(size) if part.is_last else None
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
+        assert self.conv1 is not None
+        assert self.conv2 is not None
+        assert self.embed_positions is not None
         x = self.conv2(self.conv1(features.transpose(1, 2)))  # [windows, frames / 2, hidden]
         embedded: torch.Tensor = x + self.embed_positions.weight[: x.shape[1]]
         return embedded
@@ -37,4 +43,4 @@ class WhisperEncoder(AudioEncoder):
         residual = Residual(x)
         for layer in self.layers:
             residual = layer(residual, attention, plans)
-        return self.layer_norm.of_sum(residual)
+        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)

@@ -44,3 +44,25 @@ class Frames(Transport):
         if copied is not None:
             copied.synchronize()  # mostly over by now
         self._send(states)
+
+
+class Arrivals:
+    """Takes hidden states that came in frames to the decoder's device.
+
+    For the thread that receives them: the copy into pinned memory would hold up the decoder's loop,
+    as one from pageable memory would. The loop takes them when they are there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def on_device(self, states: HiddenStates) -> HiddenStates:
+        """Those that are on it stay as they are."""
+        if self._copies is None or states.packed.is_cuda:
+            return states
+        with torch.cuda.stream(self._copies):
+            packed = states.packed.pin_memory().to(self._device, non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record(self._copies)
+        return HiddenStates(states.keys, states.lengths, packed, ready)

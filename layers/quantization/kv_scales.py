@@ -21,6 +21,7 @@ from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.shard import whole
 from antiphon.layers.weights import Checkpoint
 
 # What one side gains the other loses: more would leave the range of the weights' own format.
@@ -77,7 +78,7 @@ class ProjectionInput:
         for part in ("weight", "bias"):
             names = half.checkpoint_names(f"{half.last_norm}.{part}")
             stored = [name for name in names if name in checkpoint]
-            tensors[part] = checkpoint.read(stored[0], size).to(device) if stored else None
+            tensors[part] = checkpoint.read(stored[0], whole(*size)).to(device) if stored else None
         gain = tensors["weight"]
         assert gain is not None, "an encoder that was loaded has a last norm"
         return cls.of_norm(gain, tensors["bias"])

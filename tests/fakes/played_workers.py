@@ -14,6 +14,7 @@ from antiphon.actors.messages import (
     EncodeJob,
     Input,
     InputGone,
+    Inputs,
     Members,
     NeedInput,
     NotOpen,
@@ -43,6 +44,10 @@ class Node:
     def send(self, receiver: str, message: Any) -> None:
         self.cluster.send(self.incarnation, receiver, message)
 
+    def load(self) -> dict[str, float]:
+        """What its heartbeats say."""
+        return {}
+
 
 class EncoderNode(Node):
     def __init__(self, cluster: Any, incarnation: Incarnation) -> None:
@@ -59,6 +64,9 @@ class EncoderNode(Node):
                     self.send(decoder, Withdrawn(withdrawn, self.incarnation))
             case Input():
                 self.jobs.receive(message)
+            case Inputs():
+                for each in message.unpacked():
+                    self.jobs.receive(each)
             case InputGone():
                 for job in self.jobs.gone(message):
                     gone = EncodeFailed(job.key, "gone", True, self.incarnation)
@@ -110,6 +118,9 @@ class DecoderNode(Node):
                 self.scheduler.input_gone(key, error, sender)
             case Withdrawn(keys, sender):
                 self.scheduler.withdrawn(keys, sender)
+
+    def load(self) -> dict[str, float]:
+        return dict(self.scheduler.load())
 
     def step(self) -> None:
         """As a replica's."""

@@ -107,19 +107,27 @@ class RankedEngine(PlainEngine):
 
     def close(self) -> None:
         """Ends all threads; raises what a follower raised, the cause before its consequences."""
+        causes, consequences = self._end()
+        for error in [*causes, *consequences]:
+            raise error
+
+    def _end(self) -> tuple[list[Exception], list[Exception]]:
+        """Ends all threads. What followers raised, and what they raised because others had."""
         for follower in self.followers:
             follower.close()
         errors = [follower.error for follower in self.followers if follower.error is not None]
-        for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
-            raise error
+        consequences = [e for e in errors if isinstance(e, threading.BrokenBarrierError)]
+        return [e for e in errors if e not in consequences], consequences
 
     def __enter__(self) -> "RankedEngine":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self.replica.runner.ranks.close()  # or followers would wait for this rank
-        self.close()
+        if kind is None:
+            return self.close()
+        self.replica.runner.ranks.close()  # or followers would wait for this rank
+        for error in self._end()[0]:
+            raise error
 
 
 def guarded(ranks: Ranks, make: Callable[[], Any]) -> Any:

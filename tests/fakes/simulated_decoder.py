@@ -38,7 +38,7 @@ def undisturbed(request: Request, cross: int) -> list[int]:
 
 
 class SimulatedDecoder:
-    """Runs the plans of `scheduler`; results come `lag` steps late."""
+    """Runs the plans of `scheduler`, of its lanes in turn; results come `lag` steps late."""
 
     def __init__(self, scheduler: Scheduler, lag: int) -> None:
         self.scheduler, self.lag, self.page_size = scheduler, lag, scheduler.limits.page_size
@@ -50,9 +50,11 @@ class SimulatedDecoder:
         self.seeds = np.full(slots, POISON)
         self.in_flight: deque[tuple[StepPlan, StepResult | None]] = deque()
         self.breaks: set[str] = set()
+        # By lane: turns since it last had a plan, or had no sequence.
+        self.turns_missed = [0] * scheduler.limits.num_lanes
 
     def step(self) -> None:
-        plan = self.scheduler.step()
+        plan = self._next_plan()
         self.scheduler.encodes.pop_unwanted()
         if plan is not None and "launch" in self.breaks:
             self.breaks.remove("launch")
@@ -67,6 +69,26 @@ class SimulatedDecoder:
                 self.scheduler.postprocess(plan, result)
         self.scheduler.pages.check()
         self.scheduler.batch.check()
+
+    def _next_plan(self) -> StepPlan | None:
+        """Of the lane that has waited longest, or of another if that has none."""
+        missed, sizes = self.turns_missed, self.scheduler.batch.lane_sizes
+        for lane in sorted(range(len(missed)), key=lambda lane: -missed[lane]):
+            plan = self.scheduler.step(lane)
+            missed[lane] = missed[lane] + 1 if plan is None and sizes[lane] else 0
+            if plan is not None:
+                self._check_lane(plan)
+                for other in range(len(missed)):
+                    missed[other] += other != lane and sizes[other] > 0
+                return plan
+        return None
+
+    def _check_lane(self, plan: StepPlan) -> None:
+        """A token that is still to come is of a sequence of one lane, which none other runs."""
+        assert set(self.scheduler.batch.lane[plan.slots].tolist()) == {plan.lane}
+        for other, _ in self.in_flight:
+            if other.lane != plan.lane:
+                assert not set(other.ids[other.samples].tolist()) & set(plan.ids.tolist())
 
     def run(self, plan: StepPlan) -> StepResult | None:
         """None if it breaks: what it should have written is poison then."""

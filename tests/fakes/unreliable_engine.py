@@ -21,6 +21,7 @@ from played_workers import DecoderNode, EncoderNode
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.messages import (
     Input,
+    Inputs,
     Member,
     Members,
     Output,
@@ -89,6 +90,7 @@ class Cluster:
         self.nodes: dict[str, EncoderNode | DecoderNode] = {}
         self.epochs: dict[str, int] = {}
         self.wires: dict[tuple[Any, Any], Wire] = {}
+        self.last_loads: dict[str, dict[str, float]] = {}  # heartbeats are quicker than deaths
         self.poison: set[str] = set()
         self.poisonous: set[int] = set()
         self.deaths = self.lost = 0
@@ -112,7 +114,9 @@ class Cluster:
         else:
             return  # lost
         wire = self.wires.setdefault((sender, life), Wire(receive))
-        is_shared = isinstance(message, (Output, Input))  # with the sender, which goes on using it
+        is_shared = isinstance(
+            message, (Output, Input, Inputs)
+        )  # with the sender, which goes on using it
         wire.messages.append(copy.deepcopy(message) if is_shared else message)
 
     # ------------------------------------------------------------------ deaths
@@ -126,6 +130,7 @@ class Cluster:
         """What was on its way to it is lost."""
         if (node := self.nodes.pop(name, None)) is not None:
             self.deaths += 1
+            self.last_loads[name] = node.load()
             lost = [pair for pair in self.wires if pair[1] == node.incarnation]
             for pair in lost:
                 del self.wires[pair]
@@ -141,7 +146,14 @@ class Cluster:
     def announce(self) -> None:
         members = Members(
             [
-                Member(name, name.split("-")[0], epoch, None, alive=name in self.nodes)
+                Member(
+                    name,
+                    name.split("-")[0],
+                    epoch,
+                    None,
+                    alive=name in self.nodes,
+                    last_load=self.last_loads.get(name, {}),
+                )
                 for name, epoch in self.epochs.items()
             ]
         )

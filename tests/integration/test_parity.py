@@ -11,6 +11,7 @@ from oracle import LOGPROB_TOLERANCE, TOLERANCE, clips, mixed_inputs, oracle, te
 from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules
+from antiphon.layers.shard import Spans
 
 TEXT_FAMILIES = [name for name in tiny_models.FAMILIES if name != "whisper"]
 REQUESTS = 64
@@ -201,7 +202,8 @@ class ShapesOnly:
     def __contains__(self, name: object) -> bool:
         return name in self.shapes
 
-    def read(self, name: str, shape: torch.Size) -> torch.Tensor:
+    def read(self, name: str, spans: Spans) -> torch.Tensor:
+        shape = torch.Size(span.total for span in spans)
         assert self.shapes[name] == shape, name
         self.read_names.add(name)
         return torch.empty(shape, device="meta")

@@ -38,7 +38,7 @@ class Engine(PlainEngine):
     """Its encoder's part is played by fixed states."""
 
     def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
-        super().__init__(folder, **options)
+        super().__init__(folder, **{"encode_ahead_tokens": 100, **options})
         self.states, self.encoded = states, 0
 
     def run_encoders(self) -> None:
@@ -123,6 +123,15 @@ def test_inputs_in_prompts_equal_inputs_embeds(
     assert len(engine.replica.runner.arena) == len(scheduler.encodes.kept)
     assert scheduler.pages.num_free == scheduler.pages.num_pages
     scheduler.batch.check()
+
+
+def test_a_decoder_alone_keeps_no_room_for_states(llama: tuple[Path, PreTrainedModel]) -> None:
+    """Its longest prompt may have 100,000 tokens."""
+    folder, _ = llama
+    engine = PlainEngine(folder)
+    assert len(engine.replica.runner.arena.states) == 0
+    number = engine.submit(engine.request(None, [3, 4, 5], OUTPUT))
+    assert engine.run()[number].error is None
 
 
 def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedModel]) -> None:

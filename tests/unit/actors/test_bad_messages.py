@@ -7,101 +7,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain_engine import PlainEngine
+from worker_system import System, running_system
 
-from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
-from antiphon.actors.local import ThreadPeer
 from antiphon.actors.messages import (
     Cancel,
     Encode,
     EncodeFailed,
     EncodeJob,
-    FrontendMessage,
     Input,
-    NotOpen,
-    Output,
-    StillOpen,
-    Submit,
     Unreadable,
 )
-from antiphon.actors.wire import MessageEncoder
-from antiphon.config.options import resolve
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler import encodes
-from antiphon.scheduler.request import Finished, Incarnation, Request, RequestId, RequestState
+from antiphon.scheduler.request import (
+    Finished,
+    Request,
+    RequestId,
+    RequestState,
+)
 
 
 def fail(*_: Any, **__: Any) -> None:
     raise ZeroDivisionError("unforeseen")
 
 
-class Frontend:
-    """A frontend beside the workers. Its messages are encoded as if they left the process."""
-
-    def __init__(self) -> None:
-        self.ends: dict[int, Finished] = {}
-        self.lost: list[NotOpen] = []
-        self._encoder = MessageEncoder(b"x" * 16)
-
-    def send(self, message: FrontendMessage) -> None:
-        self._encoder.encode(message)
-        if isinstance(message, NotOpen):
-            self.lost.append(message)
-        if isinstance(message, Output):
-            for finished in message.output.finished:
-                assert finished.number not in self.ends
-                self.ends[finished.number] = finished
-
-
-class System:
-    """Both workers, and a frontend."""
-
-    def __init__(self, plain: PlainEngine, actor: ColocatedActor) -> None:
-        self.plain, self.actor, self.frontend = plain, actor, Frontend()
-        self.name = ""
-
-    def start(self) -> None:
-        self.actor.start("", {self.name: ThreadPeer(self.frontend.send)})
-
-    def request(self, *ids: int) -> Request:
-        request = self.plain.request(np.array(ids, np.int32), [0], 4)
-        (media,) = request.inputs
-        request.encoder = "encoder-0"
-        self.name = request.id.frontend
-        self.actor.receive(Input(self.name, media.key, media.payload))
-        return request
-
-    def submit(self, *requests: Request) -> None:
-        self.actor.receive(Submit(list(requests)))
-
-    def wait(self, *requests: Request) -> list[Finished]:
-        end = time.monotonic() + 20
-        while not all(request.id.number in self.frontend.ends for request in requests):
-            assert time.monotonic() < end, f"only {self.frontend.ends} ended"
-            assert self.actor.encoder.alive, self.actor.encoder.failure
-            assert self.actor.decoder.alive, self.actor.decoder.failure
-            time.sleep(0.005)
-        return [self.frontend.ends[request.id.number] for request in requests]
-
-    def check_serves(self) -> None:
-        self.submit(request := self.request(9, 8, 7))
-        (finished,) = self.wait(request)
-        assert finished.state is RequestState.DONE, finished.error
-
-
 @pytest.fixture
 def system(checkpoints: Any) -> Any:
     folder, _ = checkpoints("t5")
-    plain = PlainEngine(folder, max_num_seqs=4, max_model_len=40, kv_page_size=8)
-    options = {"device": "cpu", "num_kv_pages": 100, "kv_page_size": 8, "max_num_seqs": 4}
-    actor = ColocatedActor()
-    actor.load(Incarnation("decoder-0", 0), plain.model, resolve(str(folder), options), None)
-    system = System(plain, actor)
-    system.request(1)  # learns the frontend's name
-    yield system
-    actor.close()
+    with running_system(folder) as system:
+        yield system
 
 
 Patch = pytest.MonkeyPatch
@@ -242,35 +177,3 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.005)
-
-
-def test_a_decoder_tells_which_requests_it_does_not_have(system: System) -> None:
-    request = system.request(5, 6)
-    number = request.id.number
-    system.submit(request)
-    system.actor.receive(StillOpen(system.name, [number]))  # it is open: no answer
-    system.start()
-    system.wait(request)
-    assert system.frontend.lost == []
-    system.actor.receive(StillOpen(system.name, [number, 999]))
-    system.check_serves()
-    assert system.frontend.lost == [NotOpen([number, 999], Incarnation("decoder-0", 0))]
-
-
-def test_an_encoder_that_got_no_job_is_asked_again(system: System, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(encodes, "ASK_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(encodes, "CHECK_SECONDS", 0.05)
-    encoder, jobs = system.actor.encoder, list[Encode]()
-    take = encoder.send
-
-    def lossy(message: Any) -> None:
-        if isinstance(message, Encode):
-            jobs.append(message)
-        if len(jobs) != 1:  # the first one is lost
-            take(message)
-
-    monkeypatch.setattr(encoder, "send", lossy)
-    system.start()
-    system.check_serves()
-    assert [message.again for message in jobs[:2]] == [False, True]
-    assert system.actor.decoder.stats()["encodes_asked_again"] >= 1

@@ -235,5 +235,6 @@ def test_an_input_that_was_sent_elsewhere_is_asked_for_at_once(jobs: EncoderJobs
     jobs.add([EncodeJob("k", 10, "decoder-0", ("f", "g"), sent_ahead=False), job("here")])
     assert jobs.to_ask() == {"f": ["k"]}
     assert jobs.to_ask() == {}
+    assert jobs.num_tokens == 20
     jobs.receive(sent("k"))
     assert begun(jobs) == ["k"]

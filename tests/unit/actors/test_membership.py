@@ -274,3 +274,17 @@ def test_heartbeats_of_an_earlier_incarnation_do_not_keep_the_next_one_alive() -
 @pytest.mark.parametrize("deaths", range(1, 20))
 def test_the_delay_grows_and_is_bounded(deaths: int) -> None:
     assert restart_delay(deaths) <= restart_delay(deaths + 1) <= 30.0
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_a_worker_said_last_is_known_after_its_restart(silent: bool) -> None:
+    membership = running()
+    beat(membership, 1.0, open=3, frontends=2)
+    if silent:
+        membership.tick(4.0)
+        membership.gone(FIRST, "killed", 4.1)
+    else:
+        membership.gone(FIRST, "killed", 1.1)
+    member = membership.members["decoder-0"]
+    assert (member.incarnation, member.load) == (SECOND, {})
+    assert member.last_load == {"open": 3, "frontends": 2}

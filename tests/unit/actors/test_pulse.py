@@ -115,6 +115,23 @@ class Actor(WorkerActor):
         return b"keys"
 
 
+def test_news_goes_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, heard, news = Host("127.0.0.1", "here"), list[Heartbeat](), threading.Event()
+    monkeypatch.setattr(Host, "here", lambda: host)
+    receiver = Receiver(host, heard.append, HeartbeatDecoder())
+    receiver.start()
+    pulse = Pulse(Incarnation("d", 1), receiver.address, partial(worker_report, Actor()), news)
+    pulse.start()
+    time.sleep(1.4 * HEARTBEAT_SECONDS)  # after the first regular one
+    before = len(heard)
+    news.set()
+    time.sleep(0.3 * HEARTBEAT_SECONDS)
+    assert len(heard) == before + 1
+    assert not news.is_set()
+    pulse.close()
+    receiver.close()
+
+
 def test_heartbeats_come_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host("127.0.0.1", "here")
     monkeypatch.setattr(Host, "here", lambda: host)

@@ -57,6 +57,7 @@ PLAN = StepPlan(
     Readouts(pages(2, 2), pages(1, 3), pages(5, 2**20), pages(0, 1)),
     [Embedding("b", 1, 2, 3)],
     ("b", "c"),
+    1,
 )
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 

@@ -76,6 +76,7 @@ def test_transcribe_into_files(whisper_folder: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("moment", ["reading the configuration", "starting Ray"])
 def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
     command = [
@@ -107,6 +108,7 @@ def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
     assert alive == []
 
 
+@pytest.mark.ray
 def test_generate_from_standard_input(t5_folder: Path) -> None:
     done = antiphon(
         "generate",

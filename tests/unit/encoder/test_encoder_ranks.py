@@ -5,14 +5,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoder_graphs import load
+from encoder_graphs import load, with_graphs
 from hypothesis import given
 from hypothesis import strategies as st
 from ranked_encoder import ranked_encoder
 from thread_group import ThreadGroup, run_ranks
+from torch import nn
 
+from antiphon.attention.specs import encoder_spec
+from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
 from antiphon.encoder.batch_shares import gather, shares
+from antiphon.encoder.graphs import NoGraph
+from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.runner import EncoderRunner
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.residual import Residual
 from antiphon.runtime.ranks import RankError
 
 FAMILIES = ["bart", "t5", "whisper"]
@@ -35,6 +43,30 @@ def check(name: str, parallel: Parallel, checkpoints: Any, **options: Any) -> No
             wanted, encoded = alone.encode(inputs), leader.encode(inputs)
             assert encoded.lengths == wanted.lengths
             torch.testing.assert_close(encoded.hidden, wanted.hidden, atol=1e-4, rtol=0)
+
+
+# ---------------------------------------------------------------------- weights are shared
+
+
+@pytest.mark.parametrize(
+    "parallel", [Parallel(2), Parallel(3), Parallel(1, 2), Parallel(2, 2)], ids=str
+)
+@pytest.mark.parametrize("name", ["bart", "pegasus", "m2m100", "t5", "t5_gated_untied", "whisper"])
+def test_ranks_that_share_weights_give_the_states_of_one(
+    name: str, parallel: Parallel, checkpoints: Any
+) -> None:
+    """Two ranks share three heads unevenly."""
+    check(name, parallel, checkpoints)
+
+
+def test_quantized_shares_give_nearly_the_states_of_one(checkpoints: Any) -> None:
+    """Each rank's outputs have scales of their own, and its inputs too."""
+    folder, _ = checkpoints("bart")
+    _, alone = load(folder, quantization="int8")
+    with ranked_encoder(folder, Parallel(2), quantization="int8") as leader:
+        for inputs in batches("bart"):
+            wanted, encoded = alone.encode(inputs).hidden, leader.encode(inputs).hidden
+            assert (encoded - wanted).norm() < 0.05 * wanted.norm()
 
 
 # ---------------------------------------------------------------------- inputs are shared
@@ -109,3 +141,60 @@ def test_what_fails_later_ends_the_replica(
 
     with pytest.raises(RankError, match="RuntimeError: out of memory"):
         encode()
+
+
+# ---------------------------------------------------------------------- stages share layers
+
+
+class PassOn(nn.Module):
+    """Stands where the last stage has the final norm."""
+
+    def of_sum(self, residual: Residual) -> torch.Tensor:
+        return residual.total()
+
+
+@pytest.fixture
+def staged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank loads all layers, and keeps those of its part."""
+    load_all = EncoderRunner._load
+
+    def load_part(runner: EncoderRunner, model: ModelConfig, config: EngineConfig) -> EncoderModel:
+        encoder, part = load_all(runner, model, config), runner._part
+        encoder.layers = encoder.layers[part.layers.start : part.layers.stop]
+        for name in ("layer_norm", "final_layer_norm"):
+            if not part.is_last and getattr(encoder, name, None) is not None:
+                setattr(encoder, name, PassOn())
+        return encoder
+
+    monkeypatch.setattr(EncoderRunner, "_load", load_part)
+
+
+@pytest.mark.usefixtures("staged")
+@pytest.mark.parametrize("parallel", [Parallel(pipeline=2), Parallel(2, 2, mode="data")], ids=str)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_stages_give_the_states_of_one(name: str, parallel: Parallel, checkpoints: Any) -> None:
+    check(name, parallel, checkpoints)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there")
+@pytest.mark.usefixtures("staged")
+@pytest.mark.parametrize("name", ["t5", "whisper"])
+def test_stages_with_graphs_pass_on_what_their_graphs_hold(
+    name: str, checkpoints: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded texts too: both stages choose one shape."""
+    pytest.importorskip("triton")
+    from antiphon.attention.backends.triton import TritonFull  # in Triton's interpreter
+
+    folder, _ = checkpoints(name)
+    model, alone = load(folder)
+
+    def prepare(runner: EncoderRunner) -> None:
+        attention = TritonFull(encoder_spec(model.encoder, runner.target))
+        with_graphs(model, runner, attention, 150, monkeypatch)
+
+    with ranked_encoder(folder, Parallel(pipeline=2), prepare) as leader:
+        for inputs in batches(name)[:2]:
+            assert not isinstance(leader.choose_graph(leader.frontend.pack(inputs)), NoGraph)
+            hidden = leader.encode(inputs).hidden
+            torch.testing.assert_close(hidden, alone.encode(inputs).hidden, atol=1e-4, rtol=0)

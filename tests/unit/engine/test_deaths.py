@@ -105,6 +105,39 @@ def test_a_poisonous_request_is_given_up_alone(crowd: int) -> None:
     check(play(scenario))
 
 
+@pytest.mark.parametrize("crowd", [1, 2, 30])
+@pytest.mark.parametrize("max_tokens", [1, 20])
+@pytest.mark.parametrize("own_crowd", [0, 5])
+def test_a_poisonous_request_of_one_frontend_harms_no_other_one(
+    crowd: int, max_tokens: int, own_crowd: int
+) -> None:
+    """On one decoder, so that the innocent ones are there at every death."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.kill("decoder-1")
+        del cluster.epochs["decoder-1"]
+        cluster.announce()
+        while any(wire.messages for wire in cluster.wires.values()):
+            cluster.deliver(0)
+        cluster.poisonous, cluster.deaths = {101}, 0
+        poisoner, other = cluster.frontends.values()
+        poisoner.submit("key0", 3, 6, False)
+        for number in range(own_crowd):
+            poisoner.submit(f"key{number}", 3, 6, number % 2 == 1)
+        for number in range(crowd):
+            other.submit(f"key{number}", 3, max_tokens, number % 2 == 0)
+        await cluster.run()
+        poison, _ = poisoner.opened.pop(0)
+        del poisoner.shown[0]
+        with pytest.raises(RequestFailed, match="workers died while they had it"):
+            poison.future.result()
+        assert cluster.deaths <= 5
+
+    cluster = play(scenario, frontends=2)
+    check(cluster)
+    idle(cluster)
+
+
 @pytest.mark.parametrize("crowd", [0, 1, 30])
 def test_a_poisonous_input_is_given_up_alone(crowd: int) -> None:
     """It kills encoders; decoders see that."""

@@ -2,55 +2,22 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-import numpy as np
 import pytest
+from dispatching import ROUTE, Sent, in_loop, request, sound
 
 from antiphon.actors.messages import (
     Cancel,
     Input,
     InputGone,
     Member,
-    Message,
     NeedInput,
     Stop,
     Submit,
 )
-from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.sampling import SamplingParams
 from antiphon.engine import dispatch
 from antiphon.engine.dispatch import Dispatcher
-from antiphon.inputs.prepared import EncoderInput
-from antiphon.scheduler.request import Media, Request, RequestId
 from antiphon.scheduler.router import Route
-
-ROUTE = Route("encoder-0", "decoder-0")
-
-
-class Sent:
-    """Stands for `Workers`: keeps what was sent. `fails`: messages that cannot travel."""
-
-    colocated = False
-
-    def __init__(self) -> None:
-        self.members: list[Member] = []
-        self.messages: list[tuple[str, Message]] = []
-        self.fails: Callable[[Message], bool] = lambda message: False
-
-    def send(self, worker: str, message: Message) -> None:
-        if self.fails(message):
-            raise TypeError("cannot travel")
-        self.messages.append((worker, message))
-
-    def take(self) -> list[tuple[str, Message]]:
-        messages, self.messages = self.messages, []
-        return messages
-
-    @property
-    def kinds(self) -> list[str]:
-        return [type(message).__name__ for _, message in self.take()]
 
 
 @pytest.fixture
@@ -68,26 +35,6 @@ def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
     dispatcher = Dispatcher("f", lambda request, e: not_sent.append((request.id.number, str(e))))
     dispatcher.workers = sent  # type: ignore[assignment]
     return dispatcher
-
-
-def request(number: int, key: str = "k") -> Request:
-    media = (Media(key, "audio", 1500),)
-    prompt = np.array([1])
-    return Request(RequestId("f", number), prompt, media, SamplingParams(), DecodingRules(), 8, 0)
-
-
-def sound(key: str = "k") -> EncoderInput:
-    return EncoderInput(key, "audio", 1500, np.zeros(100, np.float32))
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    import functools
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
 
 
 @in_loop
@@ -181,11 +128,11 @@ async def test_every_encoder_that_may_hold_an_input_in_vain_is_told(
 async def test_inputs_run_ahead_of_an_encoder_only_so_far(
     dispatcher: Dispatcher, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 700)
+    monkeypatch.setattr(dispatch, "AHEAD_BYTES", 175_000)
     requests = [request(number, f"key {number}") for number in range(4)]
     for each in requests:
         dispatcher.submit(ROUTE, each, [sound(each.inputs[0].key)])
-    assert sent.kinds == ["Input", "Input"]  # 800 bytes
+    assert sent.kinds == ["Input", "Input"]  # 200,000 bytes
     dispatcher.release(requests[0], encoded=True)
     dispatcher.submit(ROUTE, request(9, "new"), [sound("new")])
     assert sent.kinds == ["Input"]

@@ -95,14 +95,18 @@ def test_paged_attention_of_grouped_heads(
     splits: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Groups of 3 and 7 heads leave queries across the ends of tiles; one of 20 fills several."""
+    """Groups of 3 and 7 heads leave queries across the ends of tiles; one of 20 fills several.
+
+    The last problem has four tiles of rows, and keys for every split.
+    """
     launch = PagedLaunch(splits, Tile(keys=16, warps=4, stages=1))
     monkeypatch.setattr(triton_backend.PagedLaunch, "choose", lambda *_: launch)
     monkeypatch.setattr(paged_splits, "LEAST_KEYS", tl.constexpr(16))
     backend = TritonPaged(paged_spec(kind, heads, 8, dtype, bias, kv=kv, kv_heads=kv_heads))
+    queries = 60 // (heads // kv_heads)
     check_paged(backend, *PAGED_LENGTHS[1])
     check_paged(backend, *PAGED_LENGTHS[2])
-    check_paged(backend, [20, 1], [41, 7])
+    check_paged(backend, [queries, 1], [41, 7])
 
 
 @pytest.mark.parametrize("rows", [1, 4])

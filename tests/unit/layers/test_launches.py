@@ -21,6 +21,7 @@ from antiphon.layers.kv_destination import KVDestination
 from antiphon.layers.prepare import choose_kernels, fuse_small_batches
 from antiphon.layers.quantization.quantize import quantize_to_int8
 from antiphon.layers.residual import Residual
+from antiphon.layers.shard import Shard
 from antiphon.runtime.device import Target
 
 SIZE, HEADS = 256, 4
@@ -37,7 +38,7 @@ def bart_layer(pre_norm: bool, ffn: int = WIDE) -> nn.Module:
         max_positions=8, embedding_norm=False, positions="learned", position_offset=0,
         embedding_scale=1.0,
     )  # fmt: skip
-    return DecoderLayer(half, 0)
+    return DecoderLayer(half, 0, Shard())
 
 
 def t5_layer() -> nn.Module:
@@ -47,7 +48,7 @@ def t5_layer() -> nn.Module:
         ffn_size=512, vocab_size=8, activation="gelu_new", gated=True, bias_buckets=8,
         bias_max_distance=16, norm_eps=1e-6, logits_scale=1.0,
     )  # fmt: skip
-    return T5DecoderLayer(half, 0)
+    return T5DecoderLayer(half, 0, Shard())
 
 
 @pytest.fixture

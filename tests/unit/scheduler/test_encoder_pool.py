@@ -79,6 +79,20 @@ def test_nothing_is_left_of_the_last_life_of_an_encoder() -> None:
     assert pool.pick(media(), "") == "e0"
 
 
+def test_news_of_loads_alone_bring_back_nobody() -> None:
+    """An encoder that a decoder could not reach stays out until the supervisor has news of it."""
+    pool = EncoderPool()
+    first, second = report("e0", 0), report("e1", 0)
+    assert pool.report([first, second]) == {"e0": 1, "e1": 1}
+    pool.set_epochs({"e1": 1})
+    assert pool.report([report("e0", 9, heartbeats=2), second]) is None
+    assert pool.epochs == {"e1": 1}
+    pool.set_epochs({})
+    assert pool.report([first, second]) == {"e0": 1, "e1": 1}, "better than none"
+    assert pool.report([WorkerState("e0", "encoder", 1, alive=False), second]) == {"e1": 1}
+    assert pool.report([WorkerState("e0", "encoder", 2), second]) == {"e0": 2, "e1": 1}
+
+
 @given(
     st.lists(
         st.tuples(

@@ -24,11 +24,13 @@ class StepPlans(RuleBasedStateMachine):
         seqs=st.integers(1, 6),
         budget=st.tuples(st.integers(1, 20), st.integers(1, 20)),
         lag=st.integers(0, 8),
+        lanes=st.integers(1, 3),
     )
-    def begin(self, pages: int, seqs: int, budget: tuple[int, int], lag: int) -> None:
+    def begin(self, pages: int, seqs: int, budget: tuple[int, int], lag: int, lanes: int) -> None:
         self.scheduler = make_scheduler(
-            pages, max_num_seqs=seqs, max_batched_tokens=budget[0], max_prompt_tokens=budget[1]
-        )
+            pages, max_num_seqs=seqs, max_batched_tokens=budget[0], max_prompt_tokens=budget[1],
+            num_lanes=lanes,
+        )  # fmt: skip
         self.decoder = SimulatedDecoder(self.scheduler, lag)
         self.wanted: dict[int, list[int]] = {}
         self.readouts: dict[int, list[tuple[float, int]]] = {}
@@ -98,6 +100,9 @@ class StepPlans(RuleBasedStateMachine):
     def advance(self) -> None:
         start(self.decoder)
         self.decoder.step()
+        # A lane may wait for results, and for those that are to be preempted for it.
+        patience = 3 * (self.decoder.lag + 2) * len(self.decoder.turns_missed)
+        assert max(self.decoder.turns_missed) < patience, "a lane starves"
         for output in self.scheduler.outputs.pop():
             for end in output.finished:
                 assert end.number not in self.ended, "ended twice"

@@ -115,14 +115,12 @@ class Driver:
         if encodes.expects(key):
             self.hidden.add(key)
         self.scheduler.encoded(key)
-        assert self.hidden == {key for key in self.hidden if encodes.has_arrived(key)} | {
-            key for key in self.hidden if key in encodes.kept
-        }
 
     def step(self) -> None:
         self.ask()
-        plan = self.scheduler.step()
-        self.hidden -= set(self.scheduler.encodes.pop_unwanted())
+        plan, encodes = self.scheduler.step(), self.scheduler.encodes
+        self.hidden -= set(encodes.pop_unwanted())
+        assert all(encodes.has_arrived(key) or key in encodes.kept for key in self.hidden)
         if plan is not None and self.launch(plan):
             self.in_flight.append(plan)
         if self.in_flight and (plan is None or len(self.in_flight) > self.lag):

@@ -103,3 +103,17 @@ def test_who_ended_is_forgotten() -> None:
     assert not suspects._before
     assert not suspects._deaths
     assert not suspects._kills
+
+
+def test_the_only_one_of_ours_is_not_blamed_where_others_had_work() -> None:
+    suspects: Suspects[str] = Suspects()
+    for _ in range(2):
+        assert suspects.died("a", shared=True) is None
+    assert suspects.is_suspect("a")
+    suspects.start("a")
+    assert suspects.died("a", shared=True, tried=False) is None, "another one was on trial"
+    assert suspects.on_trial is None
+    suspects.start("a")
+    assert suspects.died("a", shared=True) is None, "its first kill"
+    suspects.start("a")
+    assert suspects.died("a", shared=True) == "a"
