@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from antiphon.actors.placement import Placement
 from antiphon.actors.scaling import Bounds
 from antiphon.actors.worker_process import WorkerProcess
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
+from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.scheduler.request import Incarnation
 
@@ -28,11 +31,31 @@ def supervisor_name(engine: str) -> str:
 
 class Started(NamedTuple):
     """A worker's process that is being started. `spot` and `loading`: results of its first calls,
-    `Spot` and the `info` of what it loads."""
+    `Spot` and the `info` of what it loads.
+
+    Of a replica of several ranks it is the leader's; `followers` are the others, and `reserved` the
+    placement groups of all of them.
+    """
 
     handle: Any
     spot: Any
     loading: Any
+    followers: "tuple[Started, ...]" = ()
+    reserved: tuple[Any, ...] = ()
+
+    @property
+    def ranks(self) -> "tuple[Started, ...]":
+        return (self, *self.followers)
+
+    def kill(self) -> None:
+        for rank in self.ranks:
+            ray.kill(rank.handle, no_restart=True)
+        self.release()
+
+    def release(self) -> None:
+        """Gives back what was reserved for it. Its processes have ended."""
+        for group in self.reserved:
+            remove_placement_group(group)
 
 
 @dataclass(frozen=True)
@@ -74,18 +97,64 @@ class Blueprint:
         default = GPU_HANG_SECONDS if self.placement.gpu_share else CPU_HANG_SECONDS
         return self.config.workers.hang_timeout or default
 
+    def parallel(self, role: str) -> Parallel:
+        """The ranks of each worker of a role."""
+        return self.config.encoder.parallel if role == "encoder" else self.config.decoder.parallel
+
     def start(self, incarnation: Incarnation, role: str) -> Started:
-        """Starts a process and lets it load. Returns at once."""
+        """Starts a process for each rank and lets it load. Returns at once."""
+        parallel, workers = self.parallel(role), self.config.workers
+        if parallel.num_ranks == 1:
+            return self._start(incarnation, role, self._actor().remote())
+        stages = [self._reserve(parallel.tensor) for _ in range(parallel.pipeline)]
+        handles = [
+            self._actor(stages[parallel.stage_of(rank)], parallel.tensor_rank_of(rank)).remote()
+            for rank in range(parallel.num_ranks)
+        ]
+        store = handles[0].open_store.remote()
+        started = [
+            self._start(
+                incarnation,
+                role,
+                handle,
+                RankSpec(parallel, rank, workers.collective_timeout, workers.startup_timeout),
+                store,
+            )
+            for rank, handle in enumerate(handles)
+        ]
+        leader = started.pop(parallel.leader)
+        reserved = tuple(group for group in stages if group is not None)
+        return leader._replace(followers=tuple(started), reserved=reserved)
+
+    def _reserve(self, count: int) -> Any:
+        """Room for the ranks of one stage, on one node; None where they ask for nothing."""
+        asked = {"CPU": self.placement.cpus, "GPU": self.placement.gpu_share}
+        bundle = {resource: amount for resource, amount in asked.items() if amount}
+        return placement_group([bundle] * count, strategy="STRICT_PACK") if bundle else None
+
+    def _actor(self, group: Any = None, bundle: int = 0) -> Any:
+        strategy: Any = "DEFAULT"
+        if group is not None:
+            strategy = PlacementGroupSchedulingStrategy(group, bundle)
         # PASSIVE: two OpenMP pools (torch's and Numba's) share a worker's cores, and threads that
         # spin while they wait would starve each other.
-        actor = ray.remote(
+        return ray.remote(
             runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
             concurrency_groups={"watch": 1},
             max_restarts=0,  # the supervisor restarts: it knows why, how often and what to tell
             num_cpus=self.placement.cpus,
             num_gpus=self.placement.gpu_share,
+            scheduling_strategy=strategy,
         )(WorkerProcess)
-        handle = actor.remote()
+
+    def _start(
+        self,
+        incarnation: Incarnation,
+        role: str,
+        handle: Any,
+        spec: RankSpec | None = None,
+        store: Any = None,
+    ) -> Started:
         spot = handle.spot.remote()
         loading = handle.load.remote(
             role,
@@ -94,5 +163,7 @@ class Blueprint:
             self.config,
             self.rules,
             self.placement.gpu_share,
+            spec,
+            store,
         )
         return Started(handle, spot, loading)

@@ -188,5 +188,5 @@ class RayWorkers(Workers):
             ray.get(self._supervisor.end.remote(CLOSED), timeout=END_SECONDS)
         except ray.exceptions.RayError:  # it is gone itself: those that it started go with it
             for process in started:
-                ray.kill(process.handle, no_restart=True)
+                process.kill()
         ray.kill(self._supervisor, no_restart=True)

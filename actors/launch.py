@@ -92,7 +92,7 @@ def _supervisor(blueprint: Blueprint) -> Any:
 
 def _kill_all(started: dict[str, Started]) -> None:
     for process in started.values():
-        ray.kill(process.handle, no_restart=True)
+        process.kill()
 
 
 def result(call: Any, timeout: float, given_up: threading.Event) -> Any:

@@ -61,11 +61,15 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         )
     free = sum(math.floor(node.free_gpus) for node in nodes)
     colocated = _colocates(config, free if on_gpus else 0)
-    processes = config.decoder.replicas + (0 if colocated else config.encoder.replicas)
+    halves = [config.decoder] if colocated else [config.encoder, config.decoder]
+    processes = sum(half.replicas * half.parallel.num_ranks for half in halves)
     enough_cpus = sum(node.free_cpus for node in nodes) >= processes
     cpus = 1.0 if enough_cpus else 0.0  # an engine starts even with too few CPUs
     if not on_gpus:
         return Placement(colocated, processes, 0.0, cpus)
+    if has_several_ranks(config):
+        _check_whole_gpus(config, nodes)
+        return Placement(colocated, processes, 1.0, cpus)
     if not free:
         raise ConfigurationError(
             f"{processes} worker{'s' * (processes > 1)} "
@@ -91,6 +95,13 @@ def _colocates(config: EngineConfig, free_gpus: int) -> bool:
     encoders, decoders = config.encoder.replicas, config.decoder.replicas
     if not encoders:  # the model has no encoder
         return False
+    if has_several_ranks(config):
+        if config.workers.placement == "colocated":
+            raise ConfigurationError(
+                "placement='colocated' is there for replicas of one rank, not for "
+                f"{_equation(config)}: leave it out, so that each half has ranks of its own"
+            )
+        return False
     match config.workers.placement:
         case "auto":
             return 0 < free_gpus < encoders + decoders and encoders == decoders
@@ -101,6 +112,47 @@ def _colocates(config: EngineConfig, free_gpus: int) -> bool:
             )
         case chosen:
             return chosen == "colocated"
+
+
+def has_several_ranks(config: EngineConfig) -> bool:
+    halves = [config.decoder, *([config.encoder] if config.encoder.replicas else [])]
+    return any(half.parallel.num_ranks > 1 for half in halves)
+
+
+def _equation(config: EngineConfig) -> str:
+    """How many ranks there are, and why."""
+    terms, total = [], 0
+    for name, half in (("encoder", config.encoder), ("decoder", config.decoder)):
+        if half.replicas:
+            tensor, stages = half.parallel.tensor, half.parallel.pipeline
+            terms.append(f"{half.replicas} {name} x tensor {tensor} x pipeline {stages}")
+            total += half.replicas * half.parallel.num_ranks
+    return f"{' + '.join(terms)} = {total} ranks"
+
+
+def _check_whole_gpus(config: EngineConfig, nodes: list[Node]) -> None:
+    """Raises ConfigurationError unless each rank can have a GPU of its own, and the ranks of each
+    stage GPUs of one node."""
+    groups = [
+        half.parallel.tensor
+        for half in (config.encoder, config.decoder)
+        for _ in range(half.replicas * half.parallel.pipeline)
+    ]
+    free = {node.name: math.floor(node.free_gpus) for node in nodes}
+    if sum(groups) > sum(free.values()):
+        raise ConfigurationError(
+            f"{_equation(config)} need a free GPU each, and this Ray cluster has "
+            f"{sum(free.values())}: {_gpus_by_node(nodes)}. Close another engine, add GPUs, or "
+            "give smaller sizes"
+        )
+    for size in sorted(groups, reverse=True):
+        roomiest = max(free, key=free.__getitem__)
+        if free[roomiest] < size:
+            raise ConfigurationError(
+                f"{_equation(config)}: the {size} ranks that share a layer need free GPUs of one "
+                f"node: {_gpus_by_node(nodes)}. Give a smaller tensor_parallel_size"
+            )
+        free[roomiest] -= size
 
 
 def _gpus_by_node(nodes: list[Node]) -> str:

@@ -31,7 +31,8 @@ from antiphon.actors.members import (
     Unusable,
 )
 from antiphon.actors.membership import Membership
-from antiphon.actors.processes import Spot, end_process, own_error, why_gone
+from antiphon.actors.processes import Spot, own_error, why_gone
+from antiphon.actors.replica_processes import ReplicaProcesses
 from antiphon.actors.scaling import Pools
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
 from antiphon.scheduler.request import Incarnation
@@ -53,14 +54,6 @@ class Attachment:
     info: dict[str, Any]
 
 
-@dataclass
-class _Process:
-    """One incarnation of a worker. `spot`: where it runs, once that is known."""
-
-    started: Started
-    spot: Spot | None = None
-
-
 class Supervisor:
     """An asynchronous actor: all of it runs in one event loop."""
 
@@ -76,7 +69,7 @@ class Supervisor:
             )
         )
         self._pools = Pools(blueprint.bounds)
-        self._processes: dict[Incarnation, _Process] = {}
+        self._processes: dict[Incarnation, ReplicaProcesses] = {}
         self._announcer = Announcer(
             self._members, lambda: [handle for _, handle in self._running()]
         )
@@ -154,13 +147,14 @@ class Supervisor:
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def processes(self) -> dict[str, Spot]:
-        """Where each running worker's process is."""
-        running = {
-            member.name: self._processes[member.incarnation].spot
+        """Where each running worker's process is. Of a replica of several ranks: the leader's under
+        its name, and others' as `decoder-0/1`, ..."""
+        return {
+            f"{member.name}/{rank}" if rank else member.name: spot
             for member in self._membership.members.values()
             if member.state in RUNNING
+            for rank, spot in enumerate(self._processes[member.incarnation].spots)
         }
-        return {name: spot for name, spot in running.items() if spot is not None}
 
     async def end(self, reason: str) -> None:
         """Ends all workers, and the engine for every frontend. Returns when they are gone."""
@@ -197,7 +191,7 @@ class Supervisor:
             case Start(incarnation, role):
                 started = self._given.pop(incarnation.name, None)
                 started = started or self._blueprint.start(incarnation, role)
-                self._processes[incarnation] = process = _Process(started)
+                self._processes[incarnation] = process = ReplicaProcesses(started)
                 self._spawn(self._follow(incarnation, process))
             case Kill(incarnation, reason):
                 logger.info("ending %s (epoch %d): %s", *incarnation, reason)
@@ -208,23 +202,31 @@ class Supervisor:
                 logger.error("the engine ends: %s", reason)
                 self._ended.set()
 
-    async def _follow(self, incarnation: Incarnation, process: _Process) -> None:
+    async def _follow(self, incarnation: Incarnation, process: ReplicaProcesses) -> None:
         """One incarnation, from its start to its end."""
-        handle = process.started.handle
+        started = process.started
         try:
-            process.spot = await process.started.spot
-            self._info |= await process.started.loading
-            address = await handle.connect.remote(self._members(), self._receiver.address)
+            process.spots = await asyncio.gather(*(rank.spot for rank in started.ranks))
+            info, *_ = await asyncio.gather(*(rank.loading for rank in started.ranks))
+            self._info |= info
+            followers = await asyncio.gather(
+                *(rank.handle.follow.remote() for rank in started.followers)
+            )
+            address = await started.handle.connect.remote(
+                self._members(), self._receiver.address, list(followers)
+            )
             self._membership.ready(incarnation, address, time.monotonic())
             self._act()
-            reason = await handle.watch.options(concurrency_group="watch").remote()
+            reason = await process.first_end()
         except ray.exceptions.RayTaskError as failure:
             if isinstance(failure, AntiphonError) and not self._membership.complete:
                 self._error = self._error or own_error(failure)
             reason = describe(own_error(failure))
         except ray.exceptions.RayError as failure:
-            self._gone(incarnation, why_gone(failure))
-            return
+            reason = why_gone(failure)
+            if not started.followers:
+                return self._gone(incarnation, reason)
+            reason = f"one of its ranks ended: {reason}"
         self._membership.failed(incarnation, reason, time.monotonic())
         self._act()
 
@@ -234,13 +236,14 @@ class Supervisor:
         member = self._membership.members.get(incarnation.name)
         if member is None or member.incarnation != incarnation or member.state is State.ENDING:
             return
-        self._processes.pop(incarnation, None)
+        if (process := self._processes.pop(incarnation, None)) is not None:
+            process.started.release()
         self._membership.gone(incarnation, reason, time.monotonic())
         self._act()
 
     async def _kill(self, incarnation: Incarnation) -> None:
         if (process := self._processes.get(incarnation)) is not None:
-            await end_process(process.started.handle, process.spot)
+            await process.end()
             self._processes.pop(incarnation, None)
         self._membership.gone(incarnation, "killed", time.monotonic())
         self._act()

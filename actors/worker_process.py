@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from antiphon.actors.messages import Detach, Member, Members
     from antiphon.config.decoding_rules import TimestampRules
     from antiphon.config.options import EngineConfig
+    from antiphon.config.parallel import RankSpec
     from antiphon.families.checkpoint import ModelConfig
+    from antiphon.runtime.ranks import Ranks
+    from antiphon.runtime.torch_groups import StoreAddress
 
 
 class WorkerProcess:
@@ -29,6 +32,13 @@ class WorkerProcess:
     def spot(self) -> Spot:
         return Spot(ray.get_runtime_context().get_node_id(), os.getpid(), birth(os.getpid()))
 
+    def open_store(self) -> "StoreAddress":
+        """Where the ranks of its replica find each other, for the life of this process."""
+        from antiphon.runtime.torch_groups import open_store
+
+        self._store, address = open_store(ray.util.get_node_ip_address())
+        return address
+
     def load(
         self,
         role: str,
@@ -37,20 +47,30 @@ class WorkerProcess:
         config: "EngineConfig",
         rules: "TimestampRules | None",
         gpu_share: float,
+        spec: "RankSpec | None" = None,
+        store: "StoreAddress | None" = None,
     ) -> dict[str, Any]:
-        """Loads the weights of this role. Returns the `info` of its halves; raises what the workers
-        raise."""
+        """Loads the weights of this role, or one rank's part of them. Returns the `info` of its
+        halves; raises what the workers raise.
+
+        `spec`, `store`: of a replica of several ranks, all of which load at once.
+        """
         self._incarnation = incarnation
+        ranks = None
+        if spec is not None:
+            ranks = _joined(spec, store, model, config)
+            if not ranks.is_leader:
+                return self._load_follower(role, model, config, rules, ranks, gpu_share)
         if role == "encoder":
             from antiphon.actors.encoder_actor import EncoderActor
 
             self.actor = encoder = EncoderActor()
-            return encoder.load(incarnation, model, config, gpu_share)
+            return encoder.load(incarnation, model, config, gpu_share, ranks)
         if role == "decoder":
             from antiphon.actors.decoder_actor import DecoderActor
 
             self.actor = decoder = DecoderActor()
-            return decoder.load(incarnation, model, config, rules, gpu_share)
+            return decoder.load(incarnation, model, config, rules, gpu_share, ranks)
         from antiphon.actors.colocated_actor import ColocatedActor
 
         self.actor = decoder = ColocatedActor()
@@ -58,12 +78,42 @@ class WorkerProcess:
         own = Incarnation(name, incarnation.epoch)
         return decoder.load(own, model, config, rules, gpu_share)
 
-    def connect(self, members: list["Member"], supervisor: "Address") -> "Address":
-        """Starts the worker and its heartbeat. Returns where it receives messages."""
+    def _load_follower(
+        self,
+        role: str,
+        model: "ModelConfig",
+        config: "EngineConfig",
+        rules: "TimestampRules | None",
+        ranks: "Ranks",
+        gpu_share: float,
+    ) -> dict[str, Any]:
+        if role == "encoder":
+            from antiphon.actors.encoder_follower import EncoderFollowerActor
+
+            self.actor = encoder = EncoderFollowerActor()
+            return encoder.load(self._incarnation, model, config, gpu_share, ranks)
+        from antiphon.actors.follower_actor import FollowerActor
+
+        self.actor = decoder = FollowerActor()
+        return decoder.load(self._incarnation, model, config, rules, ranks, gpu_share)
+
+    def follow(self) -> "Address":
+        """Starts a rank that is not the leader. Returns where it takes commands."""
+        address = self.actor.listen()
+        self.actor.connect([])
+        return address
+
+    def connect(
+        self, members: list["Member"], supervisor: "Address", followers: list["Address"]
+    ) -> "Address":
+        """Starts the worker and its heartbeat. Returns where it receives messages. `followers`:
+        where the other ranks of its replica take commands."""
+        from antiphon.actors.base_actor import LeaderActor
         from antiphon.actors.pulse import Pulse, worker_report
 
+        assert isinstance(self.actor, LeaderActor)
         address = self.actor.listen()
-        self.actor.connect(members)
+        self.actor.connect(members, followers)
         self._pulse = Pulse(
             self._incarnation, supervisor, partial(worker_report, self.actor), self.actor.news
         )
@@ -81,3 +131,14 @@ class WorkerProcess:
 
     def stats(self) -> dict[str, int]:
         return self.actor.stats()
+
+
+def _joined(
+    spec: "RankSpec", store: "StoreAddress | None", model: "ModelConfig", config: "EngineConfig"
+) -> "Ranks":
+    from antiphon.runtime.device import Target
+    from antiphon.runtime.torch_groups import join
+
+    assert store is not None
+    device = Target.resolve(config.model, model.raw, model.family).device
+    return join(spec, store, ray.util.get_node_ip_address(), device)

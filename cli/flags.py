@@ -234,6 +234,7 @@ def _default(option: "Field[Any]") -> Any:
 
 
 _ENGINE_OPTIONS = {name: option for name, option in OPTIONS.items() if name != "model"}
+_BOTH_HALVES = foreign_options.FOR_BOTH_HALVES
 _SAMPLING_TYPES = get_type_hints(SamplingParams)
 _SAMPLING_FIELDS = [option for option in fields(SamplingParams) if option.repr]  # public ones
 
@@ -241,9 +242,18 @@ ENGINE = FlagGroup(
     parameter="engine",
     panel="Engine",
     pairs=("--option", "-o"),
-    types={name: option.annotation for name, option in _ENGINE_OPTIONS.items()},
-    defaults={name: option.default for name, option in _ENGINE_OPTIONS.items()},
-    meanings={name: option.meaning for name, option in _ENGINE_OPTIONS.items()},
+    types={
+        **{name: option.annotation for name, option in _ENGINE_OPTIONS.items()},
+        **dict.fromkeys(_BOTH_HALVES, int),
+    },
+    defaults={
+        **{name: option.default for name, option in _ENGINE_OPTIONS.items()},
+        **dict.fromkeys(_BOTH_HALVES, 1),
+    },
+    meanings={
+        **{name: option.meaning for name, option in _ENGINE_OPTIONS.items()},
+        **_BOTH_HALVES,
+    },
     listed=(
         "device",
         "dtype",
@@ -256,13 +266,18 @@ ENGINE = FlagGroup(
         "max_model_len",
         "encoder_replicas",
         "decoder_replicas",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
         "placement",
         "address",
         "ray",
         "revision",
         "enforce_eager",
     ),
-    aliases={"encoder_attention_backend": ("--mm-encoder-attn-backend",)},
+    aliases={
+        "encoder_attention_backend": ("--mm-encoder-attn-backend",),
+        "encoder_tp_mode": ("--mm-encoder-tp-mode",),
+    },
 )
 SAMPLING = FlagGroup(
     parameter="sampling",

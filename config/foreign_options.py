@@ -1,9 +1,11 @@
 """Engine options and values that other engines have: ours for the same, or why there is none."""
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from antiphon.config.foreign import NO_BEAMS, NotHonored
+from antiphon.config.errors import ConfigurationError, nearest
+from antiphon.config.foreign import NO_BEAMS, NotHonored, refusal
 
 ALIASES = {
     "mm_encoder_attn_backend": "encoder_attention_backend",
@@ -13,6 +15,11 @@ ALIASES = {
     "num_gpu_blocks_override": "num_kv_pages",
     "cpu_threads": "num_threads",
     "max_batch_size": "max_num_seqs",
+    "mm_encoder_tp_mode": "encoder_tp_mode",
+}
+FOR_BOTH_HALVES = {  # by what others type for a model of one half: what it means
+    "tensor_parallel_size": "ranks of each half that share every layer",
+    "pipeline_parallel_size": "stages of each half that share its layers",
 }
 _SPELLINGS = {  # by option: other engines' spelling of a value, and ours
     "device": {
@@ -45,12 +52,7 @@ _REMEDIES = {  # by option: values of other engines that have no counterpart, an
 }
 _AS_WRITTEN = ("model", "revision", "address")
 _OTHER_GPU = re.compile(r"(?:cuda|gpu)?:?(\d+)")
-_ONE_GPU = (
-    "not there yet: each half runs on one GPU; encoder_replicas and decoder_replicas use more"
-)
 NOT_HONORED: NotHonored = {
-    "tensor_parallel_size": ((1,), _ONE_GPU),
-    "pipeline_parallel_size": ((1,), _ONE_GPU),
     "data_parallel_size": ((1,), "give decoder_replicas and encoder_replicas"),
     "attention_backend": (
         (),
@@ -104,6 +106,36 @@ NOT_HONORED: NotHonored = {
     "beam_size": ((1,), NO_BEAMS),
     "num_beams": ((1,), NO_BEAMS),
 }
+
+
+def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Options by our names, which are `names`. Those of both halves at once become one of each.
+
+    Raises ConfigurationError for a name that nobody knows (with the nearest valid one), one that
+    cannot be honored, and one that is given twice.
+    """
+    own: dict[str, Any] = {}
+    for spelling, value in options.items():
+        for name in _own_names(spelling):
+            if name in own:
+                raise ConfigurationError(
+                    f"'{spelling}' is another name of '{name}': give one of them"
+                )
+            if name in names:
+                own[name] = value
+            elif name not in NOT_HONORED:
+                raise ConfigurationError(
+                    f"unknown option '{spelling}'.{nearest(str(spelling), list(names))}"
+                )
+            elif (reason := refusal(name, value, NOT_HONORED)) is not None:
+                raise ConfigurationError(reason)
+    return own
+
+
+def _own_names(spelling: str) -> tuple[str, ...]:
+    if spelling in FOR_BOTH_HALVES:
+        return f"encoder_{spelling}", f"decoder_{spelling}"
+    return (ALIASES.get(spelling, spelling),)
 
 
 def option_value(name: str, value: Any) -> Any:

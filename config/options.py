@@ -6,44 +6,38 @@ docs/options.md are made from it.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from antiphon.config import foreign_options
-from antiphon.config.errors import ConfigurationError, nearest
-from antiphon.config.foreign import refusal, shown
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.foreign import shown
+from antiphon.config.option_table import option, sections, table
 from antiphon.config.option_values import checked
-
-
-def _option(default: Any, meaning: str, *, prefixed: bool = False, least: int = 1) -> Any:
-    """A field of an options class. `meaning`: what `--help` and the docs say. `prefixed`: users
-    type the section's name in front (`encoder_replicas` for `config.encoder.replicas`). `least`:
-    the smallest whole number that it takes."""
-    metadata = {"meaning": meaning, "prefixed": prefixed, "least": least}
-    return field(default=default, metadata=metadata)
+from antiphon.config.parallel import Parallel, TensorMode
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """Which checkpoint, and how its weights are held."""
 
-    model: str = _option("", "hub id, folder, or the size of a Whisper checkpoint")
-    revision: str | None = _option(None, "branch, tag or commit of a hub checkpoint")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
+    model: str = option("", "hub id, folder, or the size of a Whisper checkpoint")
+    revision: str | None = option(None, "branch, tag or commit of a hub checkpoint")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "of weights and activations; auto: float32 on a CPU, the checkpoint's on a GPU"
     )
-    device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto: a GPU where there is one")
-    quantization: Literal["none", "fp8", "int8"] = _option(
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where there is one")
+    quantization: Literal["none", "fp8", "int8"] = option(
         "none", "of linear layers: fp8 on a GPU of capability 8.9 or newer, int8 anywhere"
     )
-    load_format: Literal["auto", "dummy"] = _option(
+    load_format: Literal["auto", "dummy"] = option(
         "auto", "dummy: random weights of the configuration's shapes, for measuring"
     )
-    enforce_eager: bool = _option(False, "on a GPU: no CUDA graphs")
-    max_model_len: int | None = _option(
+    enforce_eager: bool = option(False, "on a GPU: no CUDA graphs")
+    max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
-    max_encoder_len: int | None = _option(
+    max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )
 
@@ -52,16 +46,27 @@ class ModelOptions:
 class HalfOptions:
     """What the encoder and the decoder have in common."""
 
-    attention_backend: str = _option(
+    attention_backend: str = option(
         "auto", "`antiphon info` lists those that are usable here", prefixed=True
     )
-    replicas: int = _option(1, "workers of this half", prefixed=True)
-    min_replicas: int | None = _option(
+    replicas: int = option(1, "workers of this half", prefixed=True)
+    tensor_parallel_size: int = option(
+        1, "ranks, each a process with a GPU of its own, that share every layer", prefixed=True
+    )
+    pipeline_parallel_size: int = option(
+        1, "stages, each of as many ranks, that share the layers among them", prefixed=True
+    )
+    min_replicas: int | None = option(
         None, "the pool shrinks to so many when idle; by default never", prefixed=True
     )
-    max_replicas: int | None = _option(
+    max_replicas: int | None = option(
         None, "the pool grows to so many when requests wait; by default never", prefixed=True
     )
+
+    @property
+    def parallel(self) -> Parallel:
+        """The ranks of each replica."""
+        return Parallel(self.tensor_parallel_size, self.pipeline_parallel_size)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -72,24 +77,33 @@ class HalfOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions(HalfOptions):
-    window: Literal["full", "auto"] = _option(
+    window: Literal["full", "auto"] = option(
         "full",
         "auto: encode only as many positions of Whisper's window as a clip fills",
         prefixed=True,
     )
-    max_encoder_batch_tokens: int = _option(16_384, "tokens of one packed encoder forward")
+    max_encoder_batch_tokens: int = option(16_384, "tokens of one packed encoder forward")
+    tp_mode: TensorMode = option(
+        "weights",
+        "what the ranks of a stage share: each layer's weights, or (data) the inputs of a batch",
+        prefixed=True,
+    )
+
+    @property
+    def parallel(self) -> Parallel:
+        return replace(super().parallel, mode=self.tp_mode)
 
 
 @dataclass(frozen=True)
 class DecoderOptions(HalfOptions):
-    kv_cache_dtype: Literal["auto", "fp8"] = _option(
+    kv_cache_dtype: Literal["auto", "fp8"] = option(
         "auto", "fp8: keys and values in float8, half the memory and traffic"
     )
-    kv_page_size: int = _option(16, "tokens in a page of the KV cache")
-    num_kv_pages: int | None = _option(
+    kv_page_size: int = option(16, "tokens in a page of the KV cache")
+    num_kv_pages: int | None = option(
         None, "pages of the KV cache; by default as many as kv_cache_memory_gib holds"
     )
-    kv_cache_memory_gib: float | None = _option(
+    kv_cache_memory_gib: float | None = option(
         None, "by default 4 on a CPU, 85 % of what is free on a GPU"
     )
 
@@ -98,17 +112,17 @@ class DecoderOptions(HalfOptions):
 class SchedulerOptions:
     """Limits of each decoder replica's scheduler."""
 
-    max_num_seqs: int = _option(64, "sequences that decode together")
-    max_num_batched_tokens: int = _option(4096, "tokens of one decoder step")
-    num_scheduler_steps: int = _option(1, "decoder steps launched ahead of results")
-    max_waiting_requests: int = _option(100_000, "more are refused")
-    priority_aging_seconds: float = _option(
+    max_num_seqs: int = option(64, "sequences that decode together")
+    max_num_batched_tokens: int = option(4096, "tokens of one decoder step")
+    num_scheduler_steps: int = option(1, "decoder steps launched ahead of results")
+    max_waiting_requests: int = option(100_000, "more are refused")
+    priority_aging_seconds: float = option(
         10.0, "a priority that waits rises by one number after so long, so that it gets on at last"
     )
-    encode_timeout: float = _option(
+    encode_timeout: float = option(
         600.0, "seconds without an answer from its encoder until an input fails"
     )
-    encode_ahead_tokens: int | None = _option(
+    encode_ahead_tokens: int | None = option(
         None,
         "room for hidden states, in tokens: asked for ahead, or kept for repeated inputs; "
         "by default max_num_seqs full inputs",
@@ -119,36 +133,39 @@ class SchedulerOptions:
 class WorkerOptions:
     """The workers' processes: where they run, and what they may use."""
 
-    ray: bool = _option(
+    ray: bool = option(
         True, "without Ray both halves run in this process: a quicker start for one-off use"
     )
-    address: str | None = _option(
+    address: str | None = option(
         None,
         "of a Ray cluster, HOST:PORT; by default the running one, else one on this machine",
     )
-    placement: Literal["auto", "colocated", "disaggregated"] = _option(
+    placement: Literal["auto", "colocated", "disaggregated"] = option(
         "auto", "colocated: both halves in one process; disaggregated: each in its own"
     )
-    num_threads: int | None = _option(
+    num_threads: int | None = option(
         None, "torch threads of each worker on a CPU; by default all cores"
     )
-    startup_timeout: float = _option(300.0, "seconds for all workers to load")
-    name: str | None = _option(
+    startup_timeout: float = option(300.0, "seconds for all workers to load")
+    name: str | None = option(
         None, "of the engine: other processes share its workers with `Engine.attach(name)`"
     )
-    max_restarts: int = _option(
+    max_restarts: int = option(
         5,
         "restarts of one worker within ten minutes, or failed starts in a row; more, and it is "
         "given up",
         least=0,
     )
-    heartbeat_timeout: float = _option(
+    heartbeat_timeout: float = option(
         2.0, "seconds without a sign of life until a worker is killed and started again"
     )
-    hang_timeout: float | None = _option(
+    hang_timeout: float | None = option(
         None,
         "the same for a worker whose loop stands still; by default 2 on a GPU, and 600 on a CPU, "
         "where one batch may take minutes",
+    )
+    collective_timeout: float = option(
+        60.0, "seconds that a rank waits for the others of its replica until that ends as a whole"
     )
 
 
@@ -161,43 +178,7 @@ class EngineConfig:
     workers: WorkerOptions = field(default_factory=WorkerOptions)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option: the name that users type, and the field of `EngineConfig` that it sets."""
-
-    name: str
-    section: str
-    field: str
-    annotation: Any
-    default: Any
-    meaning: str
-    least: int  # of a whole number
-
-
-_SECTIONS: dict[str, Any] = {part.name: part.default_factory for part in fields(EngineConfig)}
-
-
-def _table() -> dict[str, Option]:
-    options = []
-    for section, options_class in _SECTIONS.items():
-        annotations = get_type_hints(options_class)
-        for entry in fields(options_class):
-            prefix = f"{section}_" if entry.metadata["prefixed"] else ""
-            options.append(
-                Option(
-                    name=prefix + entry.name,
-                    section=section,
-                    field=entry.name,
-                    annotation=annotations[entry.name],
-                    default=entry.default,
-                    meaning=entry.metadata["meaning"],
-                    least=entry.metadata["least"],
-                )
-            )
-    return {option.name: option for option in options}
-
-
-OPTIONS = _table()  # by the name that users type; "model" is an argument of its own
+OPTIONS = table(EngineConfig)  # by the name that users type; "model" is an argument of its own
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
 
 
@@ -218,15 +199,15 @@ def resolve(
         for name in FROM_ENVIRONMENT
         if (variable := f"ANTIPHON_{name.upper()}") in environment
     }
-    values |= _by_own_names(options)
-    sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
-    sections["model"]["model"] = _model_name(model)
+    values |= foreign_options.by_own_names(options, OPTIONS.keys() - {"model"})
+    classes = sections(EngineConfig)
+    parts: dict[str, dict[str, Any]] = {section: {} for section in classes}
+    parts["model"]["model"] = _model_name(model)
     for name, value in values.items():
         if value is not None:
-            option = OPTIONS[name]
-            checked_value = checked(name, option.annotation, value, option.least)
-            sections[option.section][option.field] = checked_value
-    config = EngineConfig(**{name: _SECTIONS[name](**part) for name, part in sections.items()})
+            row = OPTIONS[name]
+            parts[row.section][row.field] = checked(name, row.annotation, value, row.least)
+    config = EngineConfig(**{name: classes[name](**part) for name, part in parts.items()})
     for half in ("encoder", "decoder"):
         _check_bounds(half, getattr(config, half))
     if not config.workers.ray:
@@ -256,6 +237,14 @@ def check_one_process(config: EngineConfig) -> None:
             raise ConfigurationError(
                 f"{name}={count} needs a process for each: leave out ray=False"
             )
+    for half, options in (("encoder", config.encoder), ("decoder", config.decoder)):
+        if options.replicas and (ranks := options.parallel.num_ranks) > 1:
+            raise ConfigurationError(
+                f"the {half}'s {options.parallel} need a process each "
+                f"({half}_tensor_parallel_size={options.tensor_parallel_size}, "
+                f"{half}_pipeline_parallel_size={options.pipeline_parallel_size}): leave out "
+                f"ray=False, or give 1 for both instead of {ranks} ranks"
+            )
     if config.workers.placement == "disaggregated":
         raise ConfigurationError(
             "placement='disaggregated' needs a process for each half: leave out ray=False"
@@ -268,23 +257,6 @@ def check_one_process(config: EngineConfig) -> None:
         raise ConfigurationError(
             f"ray=False joins no cluster: leave out it or address={config.workers.address!r}"
         )
-
-
-def _by_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    for spelling, value in options.items():
-        name = foreign_options.ALIASES.get(spelling, spelling)
-        if name in own:
-            raise ConfigurationError(f"'{spelling}' is another name of '{name}': give one of them")
-        if name in OPTIONS and name != "model":
-            own[name] = value
-        elif name not in foreign_options.NOT_HONORED:
-            raise ConfigurationError(
-                f"unknown option '{spelling}'.{nearest(str(spelling), list(OPTIONS))}"
-            )
-        elif (reason := refusal(name, value, foreign_options.NOT_HONORED)) is not None:
-            raise ConfigurationError(reason)
-    return own
 
 
 def _model_name(model: Any) -> str:

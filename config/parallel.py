@@ -35,3 +35,14 @@ class Parallel:
 
     def __str__(self) -> str:
         return f"tensor {self.tensor} x pipeline {self.pipeline} = {self.num_ranks} ranks"
+
+
+@dataclass(frozen=True)
+class RankSpec:
+    """Which rank of a replica a process is to be. `timeout`: seconds for the other ranks to come to
+    a collective call; `startup_timeout`: for their processes to start."""
+
+    parallel: Parallel
+    rank: int
+    timeout: float
+    startup_timeout: float

@@ -106,7 +106,10 @@ def test_foreign_names_and_values_are_taken() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel_size": 2}, "tensor_parallel_size=2 cannot be honored: not there yet"),
+        (
+            {"data_parallel_size": 2},
+            "data_parallel_size=2 cannot be honored: give decoder_replicas",
+        ),
         ({"gpu_memory_utilization": 0.9}, "give kv_cache_memory_gib"),
         ({"limit_mm_per_prompt": {"audio": 1}}, "a prompt takes one recording"),
         ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),

@@ -1,0 +1,60 @@
+"""Options of replicas that several ranks compute together."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import resolve
+from antiphon.config.parallel import Parallel
+
+
+def test_each_half_has_its_own_ranks() -> None:
+    config = resolve(
+        "m",
+        {
+            "encoder_tensor_parallel_size": 2,
+            "encoder_tp_mode": "data",
+            "decoder_tensor_parallel_size": 3,
+            "decoder_pipeline_parallel_size": 2,
+        },
+        {},
+    )
+    assert config.encoder.parallel == Parallel(2, 1, "data")
+    assert config.decoder.parallel == Parallel(3, 2)
+
+
+def test_other_engines_spellings_set_both_halves() -> None:
+    names = {"tensor_parallel_size": 2, "pipeline_parallel_size": 3, "mm_encoder_tp_mode": "data"}
+    config = resolve("m", names, {})
+    assert config.encoder.parallel == Parallel(2, 3, "data")
+    assert config.decoder.parallel == Parallel(2, 3)
+    alone = resolve("m", {"tensor_parallel_size": None}, {})
+    assert alone == resolve("m", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"tensor_parallel_size": 0},
+            "encoder_tensor_parallel_size must be a whole number above 0, not 0",
+        ),
+        (
+            {"tensor_parallel_size": 2, "decoder_tensor_parallel_size": 4},
+            "'tensor_parallel_size' is another name of 'decoder_tensor_parallel_size'|"
+            "'decoder_tensor_parallel_size' is another name of",
+        ),
+        ({"encoder_tp_mode": "rows"}, "encoder_tp_mode must be one of weights, data, not 'rows'"),
+        ({"decoder_tp_mode": "data"}, "unknown option 'decoder_tp_mode'"),
+        (
+            {"ray": False, "decoder_tensor_parallel_size": 2},
+            "the decoder's tensor 2 x pipeline 1 = 2 ranks need a process each .*: leave out ray=F",
+        ),
+        ({"ray": False, "pipeline_parallel_size": 2}, "the encoder's tensor 1 x pipeline 2 = 2 "),
+        ({"collective_timeout": 0}, "collective_timeout must be a number above 0"),
+    ],
+)
+def test_impossible_ones_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        resolve("m", options, {})
