@@ -39,7 +39,6 @@ from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
 from antiphon.decoder.step_buffers import make_inputs, make_tables
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
-from antiphon.decoder.whole_logits import whole_logits
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.layers.finite import check_output
@@ -94,7 +93,7 @@ class DecoderRunner:
         self.arena = make_arena(model, config.scheduler, self.target)
         self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
-        self.sampler = Sampler(self.slots, timestamps)
+        self.sampler = Sampler(self.slots, timestamps, self.part.shard)
         self.tables = make_tables(model, self.slots, self.pool)
         lanes = self.ranks.parallel.pipeline
         self.inputs = make_inputs(config, self.slots, self.pool, self.tables, lanes)
@@ -153,12 +152,14 @@ class DecoderRunner:
             half.vocab_size,
             self.device,
             half.padding_id,
+            self.part.shard.vocabulary(half.vocab_size),
         )
 
     def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
-        """Logits [sequences, vocabulary] and samples [sequences] of a step, which graphs write."""
-        rows, vocab_size = self.config.scheduler.max_num_seqs, self.model_config.decoder.vocab_size
-        logits = torch.zeros(rows if self.part.is_last else 0, vocab_size, device=self.device)
+        """Logits [sequences, own words] and samples [sequences] of a step, which graphs write."""
+        rows = self.config.scheduler.max_num_seqs
+        words = self.part.shard.vocabulary(self.model_config.decoder.vocab_size).count
+        logits = torch.zeros(rows if self.part.is_last else 0, words, device=self.device)
         return logits, Samples.empty(rows, self.device)
 
     @property
@@ -282,14 +283,10 @@ class DecoderRunner:
         `_readouts`. `hidden` [tokens, hidden]."""
         tensors, count = inputs.tensors, inputs.shape.sequences
         if not inputs.shape.readouts:
-            self._logits[:count] = self._logits_of(hidden[tensors.last_tokens])
+            self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
             return
         queries = torch.cat([tensors.last_tokens, tensors.readout_queries])
-        logits = self._logits_of(hidden[queries])
+        logits = self.model.logits(hidden[queries])
         self._logits[:count] = logits[:count]
-        self._readouts.first(inputs.shape.readouts).read(logits[count:], tensors.readout_tokens)
-
-    def _logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, vocabulary], the same on every rank of the stage."""
-        own = self.model.logits(hidden)
-        return whole_logits(own, self.part.shard, self.model_config.decoder.vocab_size)
+        readouts = self._readouts.first(inputs.shape.readouts)
+        readouts.read(logits[count:], tensors.readout_tokens, self.sampler.vocabulary)

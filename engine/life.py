@@ -23,6 +23,7 @@ from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
+from antiphon.layers.shard import check_parallel
 from antiphon.runtime.forks import COPIED, REMEDY
 from antiphon.runtime.threads import DaemonThreads
 
@@ -42,6 +43,10 @@ class EngineLife:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
         config = model_config.fitted(config)
+        halves = {"encoder": model_config.encoder, "decoder": model_config.decoder}
+        for name, half in halves.items():
+            if half is not None:
+                check_parallel(half, getattr(config, name).parallel)
         if config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(model_config, config)
         self._make(config, model_config)

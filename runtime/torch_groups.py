@@ -4,6 +4,7 @@ They are made straight from a store, without torch's global default group: an en
 replicas, several engines, and both halves of one can so share a process.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,8 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from antiphon.config.parallel import RankSpec
 from antiphon.runtime.groups import Alone, Group
 from antiphon.runtime.ranks import RankError, Ranks
+
+MAX_SENDS = 64  # on their way at once
 
 
 class StoreAddress(NamedTuple):
@@ -78,6 +81,7 @@ class TorchGroup(Group):
         self.rank, self.size, self._device = rank, size, device
         make = _nccl if device.type == "cuda" else _gloo
         self._group = make(store, rank, size, host, timeout)
+        self._sent: deque[tuple[Any, torch.Tensor]] = deque()  # maybe still on their way
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         self._run("all_reduce", lambda: self._group.allreduce([x]))
@@ -95,7 +99,13 @@ class TorchGroup(Group):
         self._run("broadcast", lambda: self._group.broadcast([x], options))
 
     def send(self, x: torch.Tensor, target: int) -> None:
-        self._run("send", lambda: self._group.send([x.contiguous()], target, 0))
+        if self._device.type == "cuda":
+            return self._run("send", lambda: self._group.send([x.contiguous()], target, 0))
+        # gloo's sends wait for their receiver, and two ranks may send to each other at once.
+        sent = x.clone(memory_format=torch.contiguous_format)
+        self._sent.append((self._group.send([sent], target, 0), sent))
+        while len(self._sent) > MAX_SENDS:
+            self._run("send", lambda: self._sent.popleft()[0])
 
     def receive(self, into: torch.Tensor, source: int) -> None:
         self._run("receive", lambda: self._group.recv([into], source, 0))

@@ -1,7 +1,5 @@
 """The likeliest tokens where every rank has the logits of its own words alone: what a rank says of
 them, a few numbers a row, and the choice from what all ranks say.
-
-`kernels/sampling_shares.py` has the same as Triton kernels.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from thread_group import make_ranks
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
+from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import room
 from antiphon.decoder.rank_commands import RankError
 from antiphon.families.checkpoint import ModelConfig
@@ -28,7 +29,7 @@ def folder(checkpoints: Any) -> Path:
 
 def submit(engine: RankedEngine) -> None:
     text = np.arange(5, 9, dtype=np.int32)
-    engine.submit(engine.request(text, [2], 5))
+    engine.submit(engine.request(text, [2], 5, params=SamplingParams(temperature=0.0)))
 
 
 def run(engine: RankedEngine) -> None:
