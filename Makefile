@@ -26,9 +26,11 @@ $(VENV)/.ready: $(VENV)/.runtime
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
-# Two processes, or WORKERS of them; tests with Ray, which have processes of their own, share one.
+# In two processes, or WORKERS of them; then the tests with Ray, which have processes of their own.
+FAST := not slow and not gpu and not multi_gpu
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not gpu and not multi_gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "$(FAST) and not ray"
+	$(BIN)/python -m pytest -m "$(FAST) and ray"
 
 # One request through every part, in ten seconds.
 test-tiny: setup

@@ -43,10 +43,9 @@ class EngineLife:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
         config = model_config.fitted(config)
-        halves = {"encoder": model_config.encoder, "decoder": model_config.decoder}
-        for name, half in halves.items():
-            if half is not None:
-                check_parallel(half, getattr(config, name).parallel)
+        if model_config.encoder is not None:
+            check_parallel(model_config.encoder, config.encoder.parallel)
+        check_parallel(model_config.decoder, config.decoder.parallel)
         if config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(model_config, config)
         self._make(config, model_config)

@@ -87,3 +87,50 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         placed(nodes, **options)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "expected"),
+    [
+        ([node(4, 4)], {"tensor_parallel_size": 2}, Placement(False, 4, 1.0, 1.0)),
+        (
+            [node(2), node(2, name="b")],
+            {"tensor_parallel_size": 2},
+            Placement(False, 4, 1.0, 1.0),
+        ),
+        (CPUS, {"decoder_pipeline_parallel_size": 3}, Placement(False, 4, 0.0, 1.0)),
+    ],
+)
+def test_each_rank_has_a_process(
+    nodes: list[Node], options: dict[str, Any], expected: Placement
+) -> None:
+    assert placed(nodes, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "message"),
+    [
+        (
+            [node(2), node(1, name="b")],
+            {"decoder_tensor_parallel_size": 2, "decoder_pipeline_parallel_size": 2},
+            r"1 encoder x tensor 1 x pipeline 1 \+ 1 decoder x tensor 2 x pipeline 2 = 5 ranks "
+            r"need a free GPU each, and this Ray cluster has 3: 10\.0\.0\.1 has 2 of 2 free; "
+            r"b has 1 of 2 free",
+        ),
+        (
+            [node(1), node(1, name="b"), node(1, name="c")],
+            {"decoder_tensor_parallel_size": 2},
+            "the 2 ranks that share a layer need free GPUs of one node",
+        ),
+        (
+            CPUS,
+            {"tensor_parallel_size": 2, "placement": "colocated"},
+            "placement='colocated' is there for replicas of one rank",
+        ),
+    ],
+)
+def test_layouts_that_do_not_fit_are_refused_with_their_equation(
+    nodes: list[Node], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        placed(nodes, **options)
