@@ -1,5 +1,8 @@
 """Makes a decoder that is ready to run: built, filled from its checkpoint, prepared."""
 
+import logging
+from dataclasses import replace
+
 import torch
 
 from antiphon.config.options import EngineConfig
@@ -7,12 +10,15 @@ from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import HeadTensors
+from antiphon.families.tensor_names import EMBEDDING, HEAD, HEADS
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.prepare import prepare_decoder
 from antiphon.layers.quantization.kv_scales import ProjectionInput
 from antiphon.layers.shard import Part
 from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
+
+logger = logging.getLogger(__name__)
 
 
 def load_decoder(
@@ -50,8 +56,33 @@ def _random(model: ModelConfig, target: Target, part: Part) -> DecoderModel:
 
 def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part) -> DecoderModel:
     half = model.decoder
-    head = half.head_tensors(checkpoint, model.raw.get("tie_word_embeddings", True))
+    head = _head_tensors(model, checkpoint)
     decoder = target.build(lambda: build(half, head, part))
-    load_part(decoder, checkpoint, half.checkpoint_names, part, lambda: build(half, head))
+
+    def names(path: str) -> tuple[str, ...]:
+        """Of a tied head: those of the embedding, on every stage."""
+        return half.checkpoint_names(EMBEDDING if head.tied and path == HEAD else path)
+
+    load_part(decoder, checkpoint, names, part, lambda: build(half, head))
     check_unused(checkpoint, "decoder", model.family.ignored)
     return decoder
+
+
+def _head_tensors(model: ModelConfig, checkpoint: Checkpoint) -> HeadTensors:
+    """As transformers, a head that is stored with other values than the embedding is not tied to
+    it, whatever config.json says."""
+    half = model.decoder
+    head = half.head_tensors(checkpoint, model.raw.get("tie_word_embeddings", True))
+    stored = [name for name in half.checkpoint_names(EMBEDDING) if name in checkpoint]
+    own = [name for name in HEADS if name in checkpoint]
+    if not head.tied or not own or stored[0] in HEADS:
+        return head
+    if torch.equal(checkpoint.tensor(own[0]), checkpoint.tensor(stored[0])):
+        return head
+    logger.warning(
+        "%s: config.json ties the head to the embedding, but %s and %s differ: they are not tied",
+        checkpoint.folder,
+        own[0],
+        stored[0],
+    )
+    return replace(head, tied=False)

@@ -60,6 +60,7 @@ class Checkpoint:
         stored, file = self._stored(name), self.files[name]
         shape, asked = stored.get_shape(), [span.total for span in spans]
         if [size for size in shape if size != 1] != [size for size in asked if size != 1]:
+            self._check_plain(name, self.tensor(name))  # packed numbers have another shape, too
             raise CheckpointError(
                 f"{name} in {self.folder / file} has shape {shape}; config.json asks for {asked}"
             )
@@ -68,13 +69,16 @@ class Checkpoint:
             tensor = self._guarded(name, lambda: stored[own])
         else:  # dimensions of one are stored otherwise: such tensors are small
             tensor = self.tensor(name).reshape(asked)[own]
-        if tensor.dtype not in PLAIN:
-            raise UnsupportedModelError(
-                f"{name} in {self.folder / file} is stored as {tensor.dtype}: "
-                "quantised checkpoints are not read yet"
-            )
+        self._check_plain(name, tensor)
         self.bytes_read += tensor.nbytes
         return tensor
+
+    def _check_plain(self, name: str, tensor: torch.Tensor) -> None:
+        if tensor.dtype not in PLAIN:
+            raise UnsupportedModelError(
+                f"{name} in {self.folder / self.files[name]} is stored as {tensor.dtype}: "
+                "quantised checkpoints are not read yet"
+            )
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor called `name`, as it is stored. Raises CheckpointError as `read`."""

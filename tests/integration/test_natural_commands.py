@@ -30,7 +30,7 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--word_timestamps", "True"], "No option --word-timestamps: words have no times yet"),
         (["--vad_filter", "True"], "voice activity is not detected yet"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),
-        (["--tensor-parallel-size", "2"], "each half runs on one GPU"),
+        (["--data-parallel-size", "2"], "give decoder_replicas"),
         (["--output-dirr", "x"], "Did you mean --output-dir?"),
         (["--max-num-seq", "4"], "Did you mean --max-num-seqs?"),
         (["--nope"], "No such option: --nope. `antiphon transcribe --help` lists them."),

@@ -22,7 +22,7 @@ from spoiled_checkpoints import (
 )
 from transformers import AutoModelForSeq2SeqLM
 
-from antiphon.config.errors import CheckpointError
+from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
@@ -124,13 +124,10 @@ def test_odd_checkpoints_that_are_read(
     assert not caplog.records, "nothing of it is worth a warning"
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_in_half_precision(dtype: torch.dtype, bart: Path) -> None:
-    rewrite(bart, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
-    oracle = AutoModelForSeq2SeqLM.from_pretrained(bart, dtype=torch.float32)
-    ids = torch.from_numpy(SOURCE.astype(np.int64))[None]
+def transformers_tokens(folder: Path) -> list[int]:
+    oracle = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
     steps = oracle.generate(
-        ids,
+        torch.from_numpy(SOURCE.astype(np.int64))[None],
         decoder_start_token_id=2,
         max_new_tokens=LENGTH,
         do_sample=False,
@@ -139,7 +136,31 @@ def test_weights_in_half_precision(dtype: torch.dtype, bart: Path) -> None:
         forced_eos_token_id=None,
         forced_bos_token_id=None,
     )
-    assert greedy(bart) == steps[0, 1:].tolist()
+    tokens: list[int] = steps[0, 1:].tolist()
+    return tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision(dtype: torch.dtype, bart: Path) -> None:
+    rewrite(bart, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    assert greedy(bart) == transformers_tokens(bart)
+
+
+def test_a_head_with_numbers_of_its_own_is_not_tied(
+    bart: Path, usual: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    rewrite(bart, lambda t: t | {"lm_head.weight": t["model.shared.weight"].flip(0).contiguous()})
+    with caplog.at_level(logging.WARNING, "antiphon"):
+        tokens = greedy(bart)
+    assert tokens == transformers_tokens(bart) != usual
+    assert "lm_head.weight and model.shared.weight differ: they are not tied" in caplog.text
+
+
+def test_packed_numbers_are_called_so_whatever_their_shape(bart: Path) -> None:
+    name = "model.decoder.layers.0.fc1.weight"
+    rewrite(bart, lambda tensors: tensors | {name: torch.zeros(72, 24, dtype=torch.uint8)})
+    with pytest.raises(UnsupportedModelError, match=r"stored as torch\.uint8: quantised"):
+        greedy(bart)
 
 
 def test_other_tensors_are_named_once(

@@ -20,6 +20,7 @@ from antiphon.encoder.models.length_sets import FULL, Blocks, LengthSet, WholeIn
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.layers.positions import RelativeBias
+from antiphon.layers.shard import Part
 
 SIZE = 5
 SETS: Mapping[str, LengthSet] = {FULL: WholeInputs(), "window": Blocks(SIZE)}
@@ -30,16 +31,16 @@ class BlockBart(BartEncoder):
 
     length_sets = SETS
 
-    def __init__(self, half: Any) -> None:
-        super().__init__(half)
+    def __init__(self, half: Any, part: Part) -> None:
+        super().__init__(half, part)
         self.layers[0].lengths = "window"
 
 
 class BlockWhisper(WhisperEncoder):
     length_sets = SETS
 
-    def __init__(self, half: Any) -> None:
-        super().__init__(half)
+    def __init__(self, half: Any, part: Part) -> None:
+        super().__init__(half, part)
         self.layers[1].lengths = "window"
 
 
