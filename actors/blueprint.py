@@ -10,7 +10,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from antiphon.actors.placement import Placement
+from antiphon.actors.placement import Placement, has_several_ranks
 from antiphon.actors.scaling import Bounds
 from antiphon.actors.worker_process import WorkerProcess
 from antiphon.config.decoding_rules import TimestampRules
@@ -21,6 +21,7 @@ from antiphon.scheduler.request import Incarnation
 
 NAMESPACE = "antiphon"  # of supervisors' names, whatever the namespaces of the programs
 GPU_HANG_SECONDS = 2.0  # its loop only queues work there
+GPU_WAIT_SECONDS = 60.0  # for another rank
 CPU_HANG_SECONDS = 600.0  # one forward of a large encoder may take minutes
 
 
@@ -93,9 +94,18 @@ class Blueprint:
 
     @property
     def hang_timeout(self) -> float:
-        """Seconds in which a worker's loop must come round."""
+        """Seconds in which a worker's loop must come round. One of several ranks may rightly wait
+        for another."""
         default = GPU_HANG_SECONDS if self.placement.gpu_share else CPU_HANG_SECONDS
+        if has_several_ranks(self.config):
+            default = max(default, self.collective_timeout)
         return self.config.workers.hang_timeout or default
+
+    @property
+    def collective_timeout(self) -> float:
+        """Seconds that a rank waits for the others."""
+        default = GPU_WAIT_SECONDS if self.placement.gpu_share else CPU_HANG_SECONDS
+        return self.config.workers.collective_timeout or default
 
     def parallel(self, role: str) -> Parallel:
         """The ranks of each worker of a role."""
@@ -117,7 +127,7 @@ class Blueprint:
                 incarnation,
                 role,
                 handle,
-                RankSpec(parallel, rank, workers.collective_timeout, workers.startup_timeout),
+                RankSpec(parallel, rank, self.collective_timeout, workers.startup_timeout),
                 store,
             )
             for rank, handle in enumerate(handles)

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import cache
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig
@@ -66,10 +67,12 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
     enough_cpus = sum(node.free_cpus for node in nodes) >= processes
     cpus = 1.0 if enough_cpus else 0.0  # an engine starts even with too few CPUs
     if not on_gpus:
+        if has_several_ranks(config):
+            cpus = _cpus_of_ranks(config, nodes, on_gpus)
         return Placement(colocated, processes, 0.0, cpus)
     if has_several_ranks(config):
         _check_whole_gpus(config, nodes)
-        return Placement(colocated, processes, 1.0, cpus)
+        return Placement(colocated, processes, 1.0, _cpus_of_ranks(config, nodes, on_gpus))
     if not free:
         raise ConfigurationError(
             f"{processes} worker{'s' * (processes > 1)} "
@@ -130,29 +133,58 @@ def _equation(config: EngineConfig) -> str:
     return f"{' + '.join(terms)} = {total} ranks"
 
 
-def _check_whole_gpus(config: EngineConfig, nodes: list[Node]) -> None:
-    """Raises ConfigurationError unless each rank can have a GPU of its own, and the ranks of each
-    stage GPUs of one node."""
-    groups = [
+def _stage_sizes(config: EngineConfig) -> list[int]:
+    """Ranks of each stage of all replicas: those of one need one node."""
+    return [
         half.parallel.tensor
         for half in (config.encoder, config.decoder)
         for _ in range(half.replicas * half.parallel.pipeline)
     ]
-    free = {node.name: math.floor(node.free_gpus) for node in nodes}
-    if sum(groups) > sum(free.values()):
+
+
+def _check_whole_gpus(config: EngineConfig, nodes: list[Node]) -> None:
+    """Raises ConfigurationError unless each rank can have a GPU of its own, and the ranks of each
+    stage GPUs of one node."""
+    sizes, free = _stage_sizes(config), [math.floor(node.free_gpus) for node in nodes]
+    if sum(sizes) > sum(free):
         raise ConfigurationError(
             f"{_equation(config)} need a free GPU each, and this Ray cluster has "
-            f"{sum(free.values())}: {_gpus_by_node(nodes)}. Close another engine, add GPUs, or "
+            f"{sum(free)}: {_gpus_by_node(nodes)}. Close another engine, add GPUs, or "
             "give smaller sizes"
         )
-    for size in sorted(groups, reverse=True):
-        roomiest = max(free, key=free.__getitem__)
-        if free[roomiest] < size:
-            raise ConfigurationError(
-                f"{_equation(config)}: the {size} ranks that share a layer need free GPUs of one "
-                f"node: {_gpus_by_node(nodes)}. Give a smaller tensor_parallel_size"
-            )
-        free[roomiest] -= size
+    if not _fits(sizes, free):
+        raise ConfigurationError(
+            f"{_equation(config)}: the {max(sizes)} ranks that share a layer need free GPUs of one "
+            f"node: {_gpus_by_node(nodes)}. Give a smaller tensor_parallel_size"
+        )
+
+
+def _cpus_of_ranks(config: EngineConfig, nodes: list[Node], on_gpus: bool) -> float:
+    """What each rank asks for: a CPU, unless too few are free where its stage can be."""
+    rooms = [
+        math.floor(min(node.free_cpus, node.free_gpus) if on_gpus else node.free_cpus)
+        for node in nodes
+    ]
+    return 1.0 if _fits(_stage_sizes(config), rooms) else 0.0
+
+
+def _fits(sizes: list[int], rooms: list[int]) -> bool:
+    """True if groups of these sizes can be divided among nodes with so much room, none of them
+    between two nodes."""
+    ordered = sorted(sizes, reverse=True)
+
+    @cache
+    def place(number: int, rooms: tuple[int, ...]) -> bool:
+        if number == len(ordered):
+            return True
+        size = ordered[number]
+        return any(
+            place(number + 1, tuple(sorted((*rooms[:n], room - size, *rooms[n + 1 :]))))
+            for n, room in enumerate(rooms)
+            if room >= size and room not in rooms[:n]
+        )
+
+    return place(0, tuple(sorted(rooms)))
 
 
 def _gpus_by_node(nodes: list[Node]) -> str:

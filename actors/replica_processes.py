@@ -21,9 +21,9 @@ class ReplicaProcesses:
             asyncio.ensure_future(rank.handle.watch.options(concurrency_group="watch").remote())
             for rank in self.started.ranks
         ]
-        done, others = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
-        for watch in others:
-            watch.add_done_callback(_retrieved)  # they end with the replica
+        for watch in watches:
+            watch.add_done_callback(_retrieved)  # all of them end with the replica
+        done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
         return str(done.pop().result())
 
     async def end(self) -> None:

@@ -28,6 +28,7 @@ class WorkerProcess:
     """`load`, then `connect`; from then on messages come over the channel."""
 
     actor: "WorkerActor"
+    _ranks: "Ranks | None"  # of a replica of several
 
     def spot(self) -> Spot:
         return Spot(ray.get_runtime_context().get_node_id(), os.getpid(), birth(os.getpid()))
@@ -55,12 +56,10 @@ class WorkerProcess:
 
         `spec`, `store`: of a replica of several ranks, all of which load at once.
         """
-        self._incarnation = incarnation
-        ranks = None
-        if spec is not None:
-            ranks = _joined(spec, store, model, config)
-            if not ranks.is_leader:
-                return self._load_follower(role, model, config, rules, ranks, gpu_share)
+        self._incarnation, self._spec = incarnation, spec
+        ranks = self._ranks = None if spec is None else _joined(spec, store, model, config)
+        if ranks is not None and not ranks.is_leader:
+            return self._load_follower(role, model, config, rules, ranks, gpu_share)
         if role == "encoder":
             from antiphon.actors.encoder_actor import EncoderActor
 
@@ -97,8 +96,16 @@ class WorkerProcess:
         self.actor = decoder = FollowerActor()
         return decoder.load(self._incarnation, model, config, rules, ranks, gpu_share)
 
+    def _limit_waiting(self) -> None:
+        """All ranks have loaded."""
+        if self._ranks is not None and self._spec is not None:
+            from antiphon.runtime.torch_groups import limit_waiting
+
+            limit_waiting(self._ranks, self._spec)
+
     def follow(self) -> "Address":
         """Starts a rank that is not the leader. Returns where it takes commands."""
+        self._limit_waiting()
         address = self.actor.listen()
         self.actor.connect([])
         return address
@@ -111,6 +118,7 @@ class WorkerProcess:
         from antiphon.actors.base_actor import LeaderActor
         from antiphon.actors.pulse import Pulse, worker_report
 
+        self._limit_waiting()
         assert isinstance(self.actor, LeaderActor)
         address = self.actor.listen()
         self.actor.connect(members, followers)

@@ -161,11 +161,13 @@ class WorkerOptions:
     )
     hang_timeout: float | None = option(
         None,
-        "the same for a worker whose loop stands still; by default 2 on a GPU, and 600 on a CPU, "
-        "where one batch may take minutes",
+        "the same for a worker whose loop stands still; by default 2 on a GPU, 60 where a worker "
+        "has several, and 600 on a CPU, where one batch may take minutes",
     )
-    collective_timeout: float = option(
-        60.0, "seconds that a rank waits for the others of its replica until that ends as a whole"
+    collective_timeout: float | None = option(
+        None,
+        "seconds that a rank waits for the others of its replica until that ends as a whole; by "
+        "default 60 on a GPU, and 600 on a CPU",
     )
 
 

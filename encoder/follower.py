@@ -4,7 +4,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 
 
 class EncoderFollower:
@@ -14,7 +14,11 @@ class EncoderFollower:
         """Loads its part of the encoder. Raises what `EncoderRunner` raises."""
         assert not ranks.is_leader
         self.runner = EncoderRunner(model, config, ranks)
+        self._next = 0  # number of the batch that is due
 
     def handle(self, command: EncodeBatch) -> None:
         """What it raises ends the replica: the other ranks have gone on."""
+        if command.number != self._next:
+            raise RankError(f"batch {command.number} came where batch {self._next} was due")
+        self._next += 1
         self.runner.encode(command.inputs)

@@ -66,7 +66,7 @@ class EncoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
         self.ranks = (ranks or Ranks.alone()).pausable()
-        self._followers = followers
+        self._followers, self._batches = followers, 0
         self._shares_inputs = self.ranks.parallel.mode == "data"
         self._part = self._part_of(half.num_layers)
         spec = encoder_spec(half, self.target, self._part.shard)
@@ -114,6 +114,11 @@ class EncoderRunner:
         Raises CheckpointError if the hidden states are not finite."""
         for batch in self.frontend.warm_up_batches():
             check_output(self._run(batch), "encoder", self._folder)
+        tensor = self.ranks.tensor
+        if self._shares_inputs and tensor.size > 1 and self._stage.is_last:
+            device, dtype = self.target.device, self.target.dtype
+            one = torch.zeros(1, self._hidden_size, dtype=dtype, device=device)
+            gather(one, [1] * tensor.size, tensor)  # NCCL connects two ranks at their first send
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
@@ -128,7 +133,8 @@ class EncoderRunner:
         if self.ranks.is_alone:
             return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
         if self.ranks.is_leader:
-            self._followers(EncodeBatch(tuple(inputs)))
+            self._followers(EncodeBatch(self._batches, tuple(inputs)))
+            self._batches += 1
         try:
             return Encoded(lengths.tolist(), self._run_together(inputs, lengths))
         except Exception as error:

@@ -18,7 +18,7 @@ from antiphon.config.parallel import RankSpec
 from antiphon.runtime.groups import Alone, Group
 from antiphon.runtime.ranks import RankError, Ranks
 
-MAX_SENDS = 64  # on their way at once
+MAX_SENDS = 16  # on their way at once
 
 
 class StoreAddress(NamedTuple):
@@ -43,12 +43,12 @@ def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device)
     """
     parallel, rank = spec.parallel, spec.rank
     tensor, stage = parallel.tensor_rank_of(rank), parallel.stage_of(rank)
-    timeout = timedelta(seconds=spec.timeout)
+    timeout = timedelta(seconds=spec.startup_timeout)  # until `limit_waiting`
     with _typed("the ranks of its replica"):
         store = TCPStore(*address, is_master=False, timeout=timeout)
         store.set(f"rank-{rank}", "here")  # the time of collective calls begins with the last one
         every = [f"rank-{number}" for number in range(parallel.num_ranks)]
-        store.wait(every, timedelta(seconds=spec.startup_timeout))
+        store.wait(every, timeout)
 
         def group(name: str, own: int, size: int) -> Group:
             if size == 1:
@@ -63,6 +63,13 @@ def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device)
         )
         ranks.barrier()
     return ranks
+
+
+def limit_waiting(ranks: Ranks, spec: RankSpec) -> None:
+    """Once `ranks` have loaded: until then one may be slower by as much as a start may take."""
+    for group in (ranks.tensor, ranks.stages):
+        if isinstance(group, TorchGroup):
+            group.limit(spec.timeout)
 
 
 class TorchGroup(Group):
@@ -88,10 +95,10 @@ class TorchGroup(Group):
         return x
 
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous()
-        gathered = x.new_empty(self.size, *x.shape)
-        self._run("all_gather", lambda: self._group.allgather([list(gathered)], [x]))
-        return gathered
+        flat = x.reshape(-1)
+        gathered = x.new_empty(self.size * len(flat))
+        self._run("all_gather", lambda: self._group._allgather_base(gathered, flat))
+        return gathered.view(self.size, *x.shape)
 
     def broadcast(self, x: torch.Tensor, source: int) -> None:
         options = dist.BroadcastOptions()
@@ -109,6 +116,10 @@ class TorchGroup(Group):
 
     def receive(self, into: torch.Tensor, source: int) -> None:
         self._run("receive", lambda: self._group.recv([into], source, 0))
+
+    def limit(self, seconds: float) -> None:
+        """From now on calls wait for so long."""
+        self._group._set_default_timeout(timedelta(seconds=seconds))
 
     def barrier(self) -> None:
         self.all_reduce(torch.zeros(1, device=self._device)).item()

@@ -99,6 +99,28 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
             Placement(False, 4, 1.0, 1.0),
         ),
         (CPUS, {"decoder_pipeline_parallel_size": 3}, Placement(False, 4, 0.0, 1.0)),
+        # Two containers on one machine; and three groups that fit in one way alone.
+        ([node(2), node(2)], {"tensor_parallel_size": 2}, Placement(False, 4, 1.0, 1.0)),
+        (
+            [node(4, 4), node(3, 3, "b")],
+            {
+                "decoder_tensor_parallel_size": 3,
+                "encoder_tensor_parallel_size": 2,
+                "encoder_replicas": 2,
+            },
+            Placement(False, 7, 1.0, 1.0),
+        ),
+        # No CPU is asked for where Ray could not give one to each rank of a stage.
+        (
+            [Node("a", 0, 0, 1), Node("b", 0, 0, 1), Node("c", 0, 0, 1)],
+            {"decoder_tensor_parallel_size": 2},
+            Placement(False, 3, 0.0, 0.0),
+        ),
+        (
+            [Node("a", 3, 3, 0), Node("b", 0, 0, 64)],
+            {"decoder_tensor_parallel_size": 2},
+            Placement(False, 3, 1.0, 0.0),
+        ),
     ],
 )
 def test_each_rank_has_a_process(

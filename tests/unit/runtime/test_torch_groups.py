@@ -12,7 +12,7 @@ import torch
 
 from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.runtime.ranks import RankError
-from antiphon.runtime.torch_groups import StoreAddress, join, open_store
+from antiphon.runtime.torch_groups import StoreAddress, join, limit_waiting, open_store
 
 CPU, HOST = torch.device("cpu"), "127.0.0.1"
 TIMEOUT, START = 3.0, 60.0
@@ -31,9 +31,9 @@ def exchanged(spec: RankSpec, store: StoreAddress) -> dict[str, Any]:
     }
     if stages.size > 1:
         other, passed = 1 - stages.rank, torch.zeros(3)
-        for _ in range(50):  # each sends before it receives
+        for _ in range(12):  # each sends before it receives
             stages.send(torch.full((3,), stages.rank + 5.0), other)
-        for _ in range(50):
+        for _ in range(12):
             stages.receive(passed, other)
         result["passed"] = passed.tolist()
     ranks.barrier()
@@ -44,6 +44,7 @@ def exchanged(spec: RankSpec, store: StoreAddress) -> dict[str, Any]:
 def left_alone(spec: RankSpec, store: StoreAddress, dies: bool) -> str:
     """Rank 1 dies, or never comes to the reduction: what rank 0 hears, and in time."""
     ranks = join(spec, store, HOST, CPU)
+    limit_waiting(ranks, spec)
     if spec.rank == 1:
         if dies:
             os._exit(1)
