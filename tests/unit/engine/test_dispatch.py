@@ -20,23 +20,6 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.scheduler.router import Route
 
 
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def not_sent() -> list[tuple[int, str]]:
-    return []
-
-
-@pytest.fixture
-def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
-    dispatcher = Dispatcher("f", lambda request, e: not_sent.append((request.id.number, str(e))))
-    dispatcher.workers = sent  # type: ignore[assignment]
-    return dispatcher
-
-
 @in_loop
 async def test_an_input_goes_once_to_its_encoder_and_the_requests_in_one_message(
     dispatcher: Dispatcher, sent: Sent

@@ -3,30 +3,12 @@
 import asyncio
 
 import numpy as np
-import pytest
 from dispatching import ROUTE, Sent, in_loop, request, sound, text
 
 from antiphon.actors.messages import Inputs, NeedInput, StillOpen, Submit
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.scheduler.router import Route
-
-
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def not_sent() -> list[tuple[int, str]]:
-    return []
-
-
-@pytest.fixture
-def dispatcher(sent: Sent, not_sent: list[tuple[int, str]]) -> Dispatcher:
-    dispatcher = Dispatcher("f", lambda request, e: not_sent.append((request.id.number, str(e))))
-    dispatcher.workers = sent  # type: ignore[assignment]
-    return dispatcher
 
 
 @in_loop
