@@ -99,6 +99,20 @@ class LeaderActor(WorkerActor):
         name."""
 
 
+class FollowerActor(WorkerActor):
+    """One that holds a rank which only its leader speaks to."""
+
+    follower: Loop
+
+    def connect(self, members: list[Member]) -> None:
+        """It speaks to nobody."""
+        self.follower.start()
+
+    def load_report(self) -> dict[str, float]:
+        """Its leader's load is that of all ranks."""
+        return {"tokens": 0.0, "open": 0.0, "capacity": 0.0}
+
+
 def claim_resources(config: EngineConfig, gpu_share: float) -> None:
     """Limits this process to `num_threads` threads and to its share of the GPU's memory.
 

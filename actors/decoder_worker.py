@@ -35,11 +35,11 @@ from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
-from antiphon.decoder.rank_commands import RankCommand, RankError
+from antiphon.decoder.rank_commands import RankCommand
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.outputs import failed_output
 from antiphon.scheduler.request import (

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from antiphon.actors.base_actor import WorkerActor, claim_resources
-from antiphon.actors.messages import Member, Message
+from antiphon.actors.base_actor import FollowerActor, claim_resources
+from antiphon.actors.messages import Message
 from antiphon.actors.worker import IDLE_SECONDS, Worker
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.follower import EncoderFollower
@@ -42,7 +42,9 @@ class EncoderFollowerWorker(Worker[EncodeBatch]):
         return IDLE_SECONDS
 
 
-class EncoderFollowerActor(WorkerActor):
+class EncoderFollowerActor(FollowerActor):
+    follower: EncoderFollowerWorker
+
     def load(
         self,
         incarnation: Incarnation,
@@ -58,15 +60,7 @@ class EncoderFollowerActor(WorkerActor):
         self.loops = [self.follower]
         return {}
 
-    def connect(self, members: list[Member]) -> None:
-        """It speaks to nobody."""
-        self.follower.start()
-
     def receive(self, message: Message) -> None:
         """Members and frontends are its leader's business."""
         if isinstance(message, EncodeBatch):
             self.follower.send(message)
-
-    def load_report(self) -> dict[str, float]:
-        """Its leader's load is that of all ranks."""
-        return {"tokens": 0.0, "open": 0.0, "capacity": 0.0}

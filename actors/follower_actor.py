@@ -3,9 +3,9 @@
 from typing import Any
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.base_actor import WorkerActor, claim_resources
+from antiphon.actors.base_actor import FollowerActor, claim_resources
 from antiphon.actors.follower_worker import FollowerWorker
-from antiphon.actors.messages import Detach, Member, Members, Message
+from antiphon.actors.messages import Detach, Members, Message
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.families.checkpoint import ModelConfig
@@ -14,7 +14,9 @@ from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
 
 
-class FollowerActor(WorkerActor):
+class DecoderFollowerActor(FollowerActor):
+    follower: FollowerWorker
+
     def load(
         self,
         incarnation: Incarnation,
@@ -36,13 +38,5 @@ class FollowerActor(WorkerActor):
         freeze_heap()
         return self.follower.listen(Host.here())
 
-    def connect(self, members: list[Member]) -> None:
-        """It speaks to nobody."""
-        self.follower.start()
-
     def receive(self, message: Message) -> None:
         assert isinstance(message, Members | Detach), "a rank that does not schedule has no peers"
-
-    def load_report(self) -> dict[str, float]:
-        """Its leader's load is that of all ranks."""
-        return {"tokens": 0.0, "open": 0.0, "capacity": 0.0}

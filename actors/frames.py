@@ -30,6 +30,11 @@ def split_frames(data: memoryview, longest: int) -> list[memoryview]:
     return [data[first : first + longest] for first in range(0, max(1, len(data)), longest)]
 
 
+def addressed(token: bytes, pieces: Sequence[Buffer]) -> list[Buffer]:
+    """`pieces` of a message as frames for the receiver that has `token`."""
+    return [PREFIX.pack(token, len(pieces)) + pieces[0], *pieces[1:]]
+
+
 class Encoder(Protocol[Sent]):
     """Of the messages for one receiver, whose token begins each."""
 

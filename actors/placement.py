@@ -64,15 +64,16 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
     colocated = _colocates(config, free if on_gpus else 0)
     halves = [config.decoder] if colocated else [config.encoder, config.decoder]
     processes = sum(half.replicas * half.parallel.num_ranks for half in halves)
+    several = has_several_ranks(config)
     enough_cpus = sum(node.free_cpus for node in nodes) >= processes
+    if several:
+        enough_cpus = _have_cpus_for_ranks(config, nodes, on_gpus)
     cpus = 1.0 if enough_cpus else 0.0  # an engine starts even with too few CPUs
     if not on_gpus:
-        if has_several_ranks(config):
-            cpus = _cpus_of_ranks(config, nodes, on_gpus)
         return Placement(colocated, processes, 0.0, cpus)
-    if has_several_ranks(config):
+    if several:
         _check_whole_gpus(config, nodes)
-        return Placement(colocated, processes, 1.0, _cpus_of_ranks(config, nodes, on_gpus))
+        return Placement(colocated, processes, 1.0, cpus)
     if not free:
         raise ConfigurationError(
             f"{processes} worker{'s' * (processes > 1)} "
@@ -159,13 +160,13 @@ def _check_whole_gpus(config: EngineConfig, nodes: list[Node]) -> None:
         )
 
 
-def _cpus_of_ranks(config: EngineConfig, nodes: list[Node], on_gpus: bool) -> float:
-    """What each rank asks for: a CPU, unless too few are free where its stage can be."""
+def _have_cpus_for_ranks(config: EngineConfig, nodes: list[Node], on_gpus: bool) -> bool:
+    """True if each rank can have a CPU where its stage can be."""
     rooms = [
         math.floor(min(node.free_cpus, node.free_gpus) if on_gpus else node.free_cpus)
         for node in nodes
     ]
-    return 1.0 if _fits(_stage_sizes(config), rooms) else 0.0
+    return _fits(_stage_sizes(config), rooms)
 
 
 def _fits(sizes: list[int], rooms: list[int]) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Inbox, Sender
 from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
-from antiphon.decoder.rank_commands import RankCommand, RankError
+from antiphon.decoder.rank_commands import RankCommand
+from antiphon.runtime.ranks import RankError
 
 AT_ONCE = 64  # commands that are handled before the loop comes round
 

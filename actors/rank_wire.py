@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from antiphon.actors.frames import MAX_FRAME_BYTES, PREFIX, Buffer, MessageError, split_frames
+from antiphon.actors.frames import (
+    MAX_FRAME_BYTES,
+    PREFIX,
+    Buffer,
+    MessageError,
+    addressed,
+    split_frames,
+)
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
@@ -126,7 +133,7 @@ class AddressEncoder:
         self._token = token
 
     def encode(self, message: Sequence[Buffer]) -> list[Buffer]:
-        return [PREFIX.pack(self._token, len(message)) + message[0], *message[1:]]
+        return addressed(self._token, message)
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ from antiphon.actors.frames import (
     TOKEN_BYTES,
     Buffer,
     MessageError,
+    addressed,
     split_frames,
 )
 from antiphon.config.errors import describe
@@ -112,8 +113,7 @@ class MessageEncoder:
         if size > MAX_MESSAGE_BYTES:
             raise ValueError(f"{size} bytes are over the {MAX_MESSAGE_BYTES} of one message")
         pieces = split_frames(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
-        first = PREFIX.pack(self._token, len(pieces)) + pieces[0]
-        return [first, *pieces[1:], *self._frames]
+        return [*addressed(self._token, pieces), *self._frames]
 
     def _extension(self, value: Any) -> Any:
         """msgspec calls it for what is not plain data."""

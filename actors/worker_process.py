@@ -91,9 +91,9 @@ class WorkerProcess:
 
             self.actor = encoder = EncoderFollowerActor()
             return encoder.load(self._incarnation, model, config, gpu_share, ranks)
-        from antiphon.actors.follower_actor import FollowerActor
+        from antiphon.actors.follower_actor import DecoderFollowerActor
 
-        self.actor = decoder = FollowerActor()
+        self.actor = decoder = DecoderFollowerActor()
         return decoder.load(self._incarnation, model, config, rules, ranks, gpu_share)
 
     def _limit_waiting(self) -> None:

@@ -9,12 +9,11 @@ from antiphon.decoder.rank_commands import (
     Launch,
     PutStates,
     RankCommand,
-    RankError,
 )
 from antiphon.decoder.rank_states import receive_states
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 
 
 class DecoderFollower:

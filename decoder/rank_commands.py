@@ -7,7 +7,6 @@ Every rank carries out all commands in their order. What leaves the process is e
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from antiphon.runtime.ranks import RankError as RankError
 from antiphon.scheduler.plan import StepPlan
 
 

@@ -58,12 +58,12 @@ class DeviceReadouts:
         minus_inf = logits.new_full((len(logits),), float("-inf"))
         numbers = [minus_inf, minus_inf, minus_inf, torch.zeros_like(minus_inf)]
         if vocabulary.span.count:
-            columns = vocabulary.columns(token_ids.long())[:, None]
+            columns = vocabulary.span.places(token_ids.long())[:, None]
             own = logits.gather(1, columns)[:, 0]
             top, column = logits.max(-1)
             numbers = [
                 logits.logsumexp(-1),
-                torch.where(vocabulary.holds(token_ids), own, minus_inf),
+                torch.where(vocabulary.span.holds(token_ids), own, minus_inf),
                 top,
                 (column + vocabulary.span.first).float(),  # exact below 2**24
             ]

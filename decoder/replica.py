@@ -28,7 +28,6 @@ from antiphon.decoder.rank_commands import (
     Launch,
     PutStates,
     RankCommand,
-    RankError,
     no_followers,
 )
 from antiphon.decoder.rank_states import broadcast_states
@@ -37,7 +36,7 @@ from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan

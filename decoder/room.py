@@ -13,6 +13,7 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
+from antiphon.scheduler.limits import encode_budget
 
 GIB = 1 << 30
 CPU_CACHE_GIB = 4.0
@@ -60,10 +61,8 @@ def _elsewhere(pages: int, own: int) -> str:
 
 def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
     """Layers, and heads of keys and values, whose pages `part` of a half holds."""
-    if part is None:
-        return half.num_layers, half.num_kv_heads
-    heads = part.shard.heads(half.num_heads, half.num_kv_heads)
-    return len(part.layers), heads.kv.count
+    part = part or Part.whole(half.num_layers)
+    return len(part.layers), part.shard.heads_of(half).kv.count
 
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
@@ -72,8 +71,7 @@ def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
     longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
-    wanted = options.encode_ahead_tokens or options.max_num_seqs * model.max_encoder_len
-    return max(wanted, longest_request)
+    return max(encode_budget(options, model.max_encoder_len), longest_request)
 
 
 def make_arena(model: ModelConfig, options: SchedulerOptions, target: Target) -> StateArena:

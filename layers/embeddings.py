@@ -30,10 +30,8 @@ class WordEmbedding(nn.Module):
         """[tokens] int64 -> [tokens, hidden], the same on every rank."""
         if self.group.size == 1:
             return F.embedding(token_ids, self.weight)
-        rows = token_ids - self.words.first
-        is_own = (rows >= 0) & (rows < self.words.count)
-        own = F.embedding(rows.clamp(0, self.words.count - 1), self.weight)
-        return self.group.all_reduce(own * is_own[:, None])
+        own = F.embedding(self.words.places(token_ids), self.weight)
+        return self.group.all_reduce(own * self.words.holds(token_ids)[:, None])
 
     def longest(self) -> float:
         """The largest Euclidean length of any word's vector, also of other ranks' words."""

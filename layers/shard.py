@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
+import torch
+
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.parallel import Parallel
 from antiphon.families.halves import Half
@@ -52,6 +54,14 @@ class Span:
     @property
     def slice(self) -> slice:
         return slice(self.first, self.end)
+
+    def holds(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Which of `numbers` are in it: bool of the same shape."""
+        return (numbers >= self.first) & (numbers < self.end)
+
+    def places(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where those `numbers` that it `holds` stand in it; 0 for others."""
+        return (numbers - self.first) * self.holds(numbers)
 
     def times(self, size: int) -> "Span":
         """The same in units of which each of these things has `size`: heads in features."""

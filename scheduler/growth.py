@@ -29,11 +29,10 @@ class Growth:
         ends may leave its pages. Other lanes go on meanwhile.
         """
         batch, preempted = self.residency.batch, False
-        several = batch.num_lanes > 1
-        if several:
+        if batch.num_lanes > 1:
             batch.held_for[batch.held_for == lane + 1] = 0
         while (new_pages := self.residency.grow(lane)) is None:
-            if (batch.pending[batch.lane == lane] if several else batch.pending).any():
+            if batch.pending[batch.in_lane(lane)].any():
                 return None, preempted
             last = max(batch.running(), key=lambda request: request.sort_key)
             if batch.pending[last.slot]:  # in another lane: it gets no more tokens before it leaves

@@ -119,7 +119,6 @@ def _forced_logits(raw: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     if not raw.shape[1]:
         return torch.full((len(raw),), MINUS_INF, device=raw.device)
     nothing = torch.full_like(rows.slots, -1, dtype=torch.int64)
-    columns = force_tokens(nothing, rows)[0] - rows.words.first
-    is_own = (columns >= 0) & (columns < rows.words.count)
-    logits = raw.gather(1, (columns * is_own)[:, None])[:, 0]
-    return logits.masked_fill(~is_own, MINUS_INF)
+    forced = force_tokens(nothing, rows)[0]
+    logits = raw.gather(1, rows.words.places(forced)[:, None])[:, 0]
+    return logits.masked_fill(~rows.words.holds(forced), MINUS_INF)

@@ -34,14 +34,6 @@ class VocabularyShard:
             self._shard.vocabulary_of(rank, self.span.total) for rank in range(self._shard.size)
         ]
 
-    def holds(self, ids: torch.Tensor) -> torch.Tensor:
-        """Which of `ids` are among this rank's words: bool of the same shape."""
-        return (ids >= self.span.first) & (ids < self.span.end)
-
-    def columns(self, ids: torch.Tensor) -> torch.Tensor:
-        """Columns, in this rank's logits, of those `ids` that it `holds`; 0 for others."""
-        return (ids - self.span.first) * self.holds(ids)
-
     def gather(self, own: torch.Tensor) -> torch.Tensor:
         """`own` [rows, own words] of every rank -> [rows, vocabulary], the same bits on all."""
         if not self.is_shared:

@@ -24,8 +24,9 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.parallel import Parallel
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.rank_commands import DropStates, RankError
+from antiphon.decoder.rank_commands import DropStates
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.request import Incarnation, Request, RequestId, RequestState
 
 HERE = Host("127.0.0.1", "this node")

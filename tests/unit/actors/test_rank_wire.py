@@ -17,8 +17,8 @@ from antiphon.decoder.rank_commands import (
     Launch,
     PutStates,
     RankCommand,
-    RankError,
 )
+from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.plan import (
     Admission,
     CrossWrite,

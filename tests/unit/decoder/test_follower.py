@@ -14,9 +14,9 @@ from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import room
-from antiphon.decoder.rank_commands import RankError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
+from antiphon.runtime.ranks import RankError
 
 SMALL = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size": 4}
 
