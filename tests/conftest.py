@@ -22,8 +22,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         1
     )  # workers whose threads all wait for the same cores take minutes for what one does in seconds
 
-import pytest
+# Outside the tests with Ray, a call that needs a cluster must fail instead of starting one. Children
+# keep what users have.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 import ray
+
+del os.environ["RAY_ENABLE_AUTO_CONNECT"]
+
+import pytest
 import tiny_models
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -40,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
+
+
+@pytest.fixture(autouse=True)
+def kept_settings_of_ray() -> Iterator[None]:
+    """No test leaves Ray set otherwise for the tests behind it."""
+
+    def settings() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+    before = settings()
+    yield
+    assert settings() == before
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from antiphon.actors.address import Host
 from antiphon.actors.base_actor import WorkerActor
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.actors.decoder_actor import DecoderActor
@@ -25,7 +26,10 @@ def visited() -> int:
 
 
 @pytest.mark.parametrize("actor", [EncoderActor, DecoderActor, ColocatedActor])
-def test_actors_freeze_their_heap_before_they_take_messages(actor: type[WorkerActor]) -> None:
+def test_actors_freeze_their_heap_before_they_take_messages(
+    actor: type[WorkerActor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Host, "here", lambda: Host("127.0.0.1", "this one"))
     before, listening = visited(), actor()
     listening.listen()
     assert visited() < before / 10
