@@ -22,12 +22,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         1
     )  # workers whose threads all wait for the same cores take minutes for what one does in seconds
 
-# Outside the tests with Ray, a call that needs a cluster must fail instead of starting one. Children
+# Outside the tests with Ray, a call that needs a cluster fails instead of starting one. Children
 # keep what users have.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 import ray
 
 del os.environ["RAY_ENABLE_AUTO_CONNECT"]
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # as an engine does that starts it
 
 import pytest
 import tiny_models
@@ -76,7 +77,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     ray.init(num_cpus=4, include_dashboard=False, logging_level="WARNING", log_to_driver=False)
     yield
     ray.shutdown()

@@ -244,8 +244,9 @@ def test_a_saved_token_is_used_for_a_cluster_joined_by_address(
 ) -> None:
     from antiphon.actors import session
 
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # so that what is set below is undone
+        monkeypatch.delenv(name)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(
         "ray._raylet.Config", type("Config", (), {"initialize": staticmethod(lambda _: None)})
