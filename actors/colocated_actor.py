@@ -1,10 +1,9 @@
 """The Ray actor that holds both halves: hidden states never leave the GPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from antiphon.actors.address import Address
-from antiphon.actors.base_actor import claim_resources
+from antiphon.actors.base_actor import Followers, claim_resources
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.links import Links
@@ -61,13 +60,14 @@ class ColocatedActor(DecoderActor):
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def start(
-        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
-    ) -> None:
+    def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
         """Connects the halves with each other, and starts them."""
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
         self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
-        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}), followers)
+        self.decoder.connect(
+            Links(node, {**frontends, encoder: self.encoder}),
+            [each["decoder"] for each in followers],
+        )
 
     def receive(self, message: Message) -> None:
         match message:

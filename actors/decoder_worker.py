@@ -30,7 +30,7 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.news import News
-from antiphon.actors.rank_channel import RankSenders
+from antiphon.actors.rank_channel import DecoderWire, RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
@@ -115,7 +115,8 @@ class DecoderWorker(Worker[DecoderMessage]):
         ranks = self.replica.runner.ranks
         assert len(followers) == ranks.parallel.num_ranks - 1
         if followers:
-            self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
+            epoch = self.incarnation.epoch
+            self._followers = RankSenders(followers, links.node, epoch, DecoderWire())
         if encoders := self._encoders_here:
             self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from antiphon.actors.address import Address
-from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.channel import PeerGone
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -31,6 +31,7 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.undelivered import Answer, Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
@@ -90,7 +91,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
-        self._followers: list[Sender] = []
+        self._followers: RankSenders | None = None
         self._transports: dict[str, Transport] = {}  # by decoder
         self.runner = EncoderRunner(model, config, ranks, self._command)
         # One batch for each stage, and one that is queued.
@@ -122,12 +123,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
-        self._followers = [Sender(address, links.node) for address in followers]
+        if followers:
+            epoch = self.incarnation.epoch
+            self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
     def _command(self, command: EncodeBatch) -> None:
-        for follower in self._followers:
-            follower.send(command)
+        assert self._followers is not None
+        self._followers(command)
 
     # ------------------------------------------------------------------ loop
 
@@ -135,8 +138,8 @@ class EncoderWorker(Worker[EncoderMessage]):
         try:
             super().loop()
         finally:
-            for follower in self._followers:
-                follower.close()
+            if self._followers is not None:
+                self._followers.close()
 
     def handle(self, message: EncoderMessage) -> None:
         match message:

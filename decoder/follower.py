@@ -2,6 +2,8 @@
 
 from typing import assert_never
 
+import torch
+
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import (
@@ -32,6 +34,10 @@ class DecoderFollower:
         # By number of a plan, while the leader may not have run it: slots whose settings the
         # device refused.
         self._refused: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.runner.device
 
     def handle(self, command: RankCommand) -> None:
         """Carries out a command. What it raises ends the replica: other ranks have gone on."""

@@ -1,10 +1,12 @@
 """A rank of an encoder replica that takes no jobs: it encodes what the leader sends."""
 
+import torch
+
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.ranks import RankError, Ranks
+from antiphon.runtime.ranks import Ranks
 
 
 class EncoderFollower:
@@ -14,11 +16,11 @@ class EncoderFollower:
         """Loads its part of the encoder. Raises what `EncoderRunner` raises."""
         assert not ranks.is_leader
         self.runner = EncoderRunner(model, config, ranks)
-        self._next = 0  # number of the batch that is due
+
+    @property
+    def device(self) -> torch.device:
+        return self.runner.target.device
 
     def handle(self, command: EncodeBatch) -> None:
         """What it raises ends the replica: the other ranks have gone on."""
-        if command.number != self._next:
-            raise RankError(f"batch {command.number} came where batch {self._next} was due")
-        self._next += 1
         self.runner.encode(command.inputs)

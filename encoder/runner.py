@@ -66,7 +66,7 @@ class EncoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
         self.ranks = (ranks or Ranks.alone()).pausable()
-        self._followers, self._batches = followers, 0
+        self._followers = followers
         self._shares_inputs = self.ranks.parallel.mode == "data"
         self._part = self._part_of(half.num_layers)
         spec = encoder_spec(half, self.target, self._part.shard)
@@ -133,8 +133,7 @@ class EncoderRunner:
         if self.ranks.is_alone:
             return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
         if self.ranks.is_leader:
-            self._followers(EncodeBatch(self._batches, tuple(inputs)))
-            self._batches += 1
+            self._followers(EncodeBatch(tuple(inputs)))
         try:
             return Encoded(lengths.tolist(), self._run_together(inputs, lengths))
         except Exception as error:
