@@ -49,13 +49,16 @@ class ColocatedActor(DecoderActor):
         ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Loads both halves: the encoder first, as the decoder's page pool takes the memory left.
-        `ranks`: of the decoder, whose leader is here. Returns the `info` of each; raises what the
+        `ranks`: of the decoder, whose leader is here; it also leads the encoders beside them.
+        Returns the `info` of each; raises what the
         workers raise."""
         claim_resources(config, gpu_share)
         part = Part.of(ranks or Ranks.alone(), model.decoder.num_layers)
         check_room(model, config, part)  # before the time that loading the encoder takes
         name, epoch = incarnation
-        self.encoder = EncoderWorker(Incarnation(encoder_beside(name), epoch), model, config)
+        own = Incarnation(encoder_beside(name), epoch)
+        encoder_ranks = None if ranks is None else Ranks.beside(ranks)
+        self.encoder = EncoderWorker(own, model, config, encoder_ranks)
         info = self._load_decoder(incarnation, model, config, timestamps, ranks)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
@@ -63,7 +66,10 @@ class ColocatedActor(DecoderActor):
     def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
         """Connects the halves with each other, and starts them."""
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
-        self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
+        self.encoder.connect(
+            Links(node, {**frontends, decoder: self.decoder}),
+            [each["encoder"] for each in followers],
+        )
         self.decoder.connect(
             Links(node, {**frontends, encoder: self.encoder}),
             [each["decoder"] for each in followers],

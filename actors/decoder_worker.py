@@ -38,6 +38,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import RankCommand
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
@@ -55,7 +56,7 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 
-class DecoderWorker(Worker[DecoderMessage]):
+class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     """One decoder replica of the engine, in a thread."""
 
     def __init__(
@@ -140,7 +141,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             if self._followers is not None:
                 self._followers.close()
 
-    def handle(self, message: DecoderMessage) -> None:
+    def handle(self, message: DecoderMessage | SharedBatch) -> None:
         scheduler = self.replica.scheduler
         match message:
             case Submit(requests):
@@ -153,7 +154,7 @@ class DecoderWorker(Worker[DecoderMessage]):
                 scheduler.stop(request_id)
             case StillOpen(frontend, numbers):
                 self._asked[frontend] = numbers
-            case HiddenStates():
+            case HiddenStates() | SharedBatch():
                 self.replica.receive_hidden(message)
             case EncodeFailed(key, error, input_gone, sender):
                 if input_gone:
@@ -188,7 +189,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             logger.exception("request %s was not accepted", request.id)
             self._send(failed_output(request.id, f"was not accepted: {describe(error)}"))
 
-    def refuse(self, message: DecoderMessage, error: Exception) -> None:
+    def refuse(self, message: DecoderMessage | SharedBatch, error: Exception) -> None:
         if isinstance(error, RankError):  # no request alone is concerned
             raise error
         match message:

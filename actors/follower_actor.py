@@ -4,7 +4,7 @@ from typing import Any
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.base_actor import WorkerActor, claim_resources
-from antiphon.actors.follower_worker import Follower, FollowerWorker
+from antiphon.actors.follower_worker import FollowerWorker
 from antiphon.actors.messages import Message
 from antiphon.actors.rank_channel import DecoderWire, EncoderWire
 from antiphon.config.decoding_rules import TimestampRules
@@ -12,6 +12,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.follower import DecoderFollower
 from antiphon.encoder.follower import EncoderFollower
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import Shelf
 from antiphon.runtime.garbage import freeze_heap
 from antiphon.runtime.ranks import Ranks
 
@@ -28,18 +29,25 @@ class FollowerActor(WorkerActor):
         config: EngineConfig,
         timestamps: TimestampRules | None,
         ranks: Ranks,
+        timeout: float,
         gpu_share: float = 1.0,
     ) -> dict[str, Any]:
-        """Loads its part of a half, at once with all other ranks. Raises what `EncoderFollower` and
-        `DecoderFollower` raise."""
+        """Loads its part of one half or of both, at once with all other ranks. Raises what
+        `EncoderFollower` and `DecoderFollower` raise. `timeout`: seconds that one half waits for
+        the other."""
         claim_resources(config, gpu_share)
-        follower: Follower
-        if role == "encoder":
-            follower = EncoderFollower(model, config, ranks)
-            self.workers = {role: FollowerWorker(follower, EncoderWire())}
-        else:
-            follower = DecoderFollower(model, config, timestamps, ranks)
-            self.workers = {role: FollowerWorker(follower, DecoderWire())}
+        self.workers = {}
+        shelf = None
+        if role == "colocated":
+            shelf, beside = Shelf(timeout), Ranks.beside(ranks)
+            encoder = EncoderFollower(model, config, beside, shelf)
+            self.workers["encoder"] = FollowerWorker(encoder, EncoderWire())
+        elif role == "encoder":
+            encoder = EncoderFollower(model, config, ranks)
+            self.workers["encoder"] = FollowerWorker(encoder, EncoderWire())
+        if role != "encoder":  # last: its pool takes the memory that is left
+            decoder = DecoderFollower(model, config, timestamps, ranks, shelf)
+            self.workers["decoder"] = FollowerWorker(decoder, DecoderWire())
         self.loops = [*self.workers.values()]
         return {}
 

@@ -64,7 +64,8 @@ class WorkerProcess:
             from antiphon.actors.follower_actor import FollowerActor
 
             self.actor = follower = FollowerActor()
-            return follower.load(role, model, config, rules, ranks, gpu_share)
+            assert spec is not None
+            return follower.load(role, model, config, rules, ranks, spec.timeout, gpu_share)
         if role == "encoder":
             from antiphon.actors.encoder_actor import EncoderActor
 
@@ -80,7 +81,7 @@ class WorkerProcess:
         self.actor = decoder = ColocatedActor()
         name = incarnation.name.replace("colocated", "decoder")
         own = Incarnation(name, incarnation.epoch)
-        return decoder.load(own, model, config, rules, gpu_share)
+        return decoder.load(own, model, config, rules, gpu_share, ranks)
 
     def _limit_waiting(self) -> None:
         """All ranks have loaded."""

@@ -58,7 +58,7 @@ class Replica:
         model = ModelConfig.load(config.model)
         leader, follower = make_ranks(Parallel(2, mode="data"))
         self.actor = FollowerActor()
-        self.actor.load("encoder", model, config, None, follower)
+        self.actor.load("encoder", model, config, None, follower, 20.0)
         self.follower = self.actor.workers["encoder"]
         self.leader = EncoderWorker(OWN, model, config, leader)
         self.decoder = Decoder()
