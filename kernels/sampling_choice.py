@@ -17,12 +17,17 @@ TEXT, TIME = tl.constexpr(formats.TEXT), tl.constexpr(formats.TIME)
 
 
 @triton.jit
+def _log_of(total, top):
+    """top + log(total): of a sum of exp(x - top); -inf where nothing was summed."""
+    return tl.where(total == 0.0, MINUS_INF, top + tl.log(tl.where(total == 0.0, 1.0, total)))
+
+
+@triton.jit
 def _log_sum_exp(tops, sums):
     """Of parts with the maxima `tops` and the `sums` of `sum_exp`; -inf where all are."""
     top = tl.max(tops, 0)
     safe = tl.where(top == MINUS_INF, 0.0, top)
-    total = tl.sum(sums * tl.exp(tops - safe), 0)
-    return tl.where(total == 0.0, MINUS_INF, safe + tl.log(tl.where(total == 0.0, 1.0, total)))
+    return _log_of(tl.sum(sums * tl.exp(tops - safe), 0), safe)
 
 
 @triton.jit
@@ -45,7 +50,7 @@ def _text_or_time(score, token, together, top_time, time_token, times):
     only_times = times > score
     is_tie = (top_time == score) & (time_token < token) & (top_time > MINUS_INF)
     higher = tl.maximum(tl.maximum(together, times), -1e30)
-    both = higher + tl.log(tl.exp(together - higher) + tl.exp(times - higher))
+    both = _log_of(tl.exp(together - higher) + tl.exp(times - higher), higher)
     return only_times | is_tie, tl.where(only_times, times, both)
 
 

@@ -1,0 +1,207 @@
+"""The sampling kernels of ranks that share the vocabulary, in Triton's interpreter: they choose as
+the rules in torch, and as the kernels of one rank do."""
+
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import random_slots
+from thread_group import TakingTurns, ThreadGroup, run_ranks
+
+pytest.importorskip("triton")
+
+from triton.runtime.interpreter import GridExecutor
+
+from antiphon.config.decoding_rules import TimestampRules
+from antiphon.decoder.sampling.sampler import Sampler
+from antiphon.decoder.sampling.samples import Samples
+from antiphon.decoder.state import Slots
+from antiphon.kernels import sampling
+from antiphon.kernels.formats import ROW_NUMBERS
+from antiphon.layers.shard import Shard, Span
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
+CPU = torch.device("cpu")
+COUNT, VOCABULARY = 5, 90  # two ranks have 48 and 42 words, three have 32, 32 and 26
+NAN = float("nan")
+Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # logits, slots, lengths
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences in every state that the rules tell apart, made anew for each rank."""
+
+    seed: int = 0
+    rules: TimestampRules | None = None
+    vocabulary: int = VOCABULARY
+    block: int = 32
+
+    def slots(self, span: Span) -> Slots:
+        rules = self.rules or TimestampRules(60, 59, 50, None)
+        rng = np.random.default_rng(self.seed)
+        slots = random_slots(rng, rules, COUNT, self.vocabulary, max_len=16)
+        slots.vocabulary, slots.masks.rows = span, slots.masks.rows[:, span.slice]
+        return slots
+
+    def by_torch(self, logits: torch.Tensor, shard: Shard | None = None) -> Samples:
+        sampler, step = self._step(logits.float(), shard)
+        samples = Samples.empty(COUNT, CPU)
+        sampler.greedy(*step, samples)
+        return self._appended(sampler, samples)
+
+    def by_kernels(self, logits: torch.Tensor, shard: Shard | None = None) -> Samples:
+        sampler, step = self._step(logits, shard)
+        with mock.patch.object(sampling, "BLOCK", self.block):
+            room = sampling.workspace(COUNT + 1, step[0].shape[1], CPU)
+            samples = Samples.empty(COUNT, CPU)
+            sampler.greedy_by_kernels(*step, samples, room)
+        return self._appended(sampler, samples)
+
+    def _step(self, logits: torch.Tensor, shard: Shard | None) -> tuple[Sampler, Step]:
+        """A sampler of the rank's words of the whole `logits`, and what it gets."""
+        span = Span.whole(self.vocabulary) if shard is None else shard.vocabulary(self.vocabulary)
+        slots = self.slots(span)
+        lengths = torch.from_numpy(slots.host["max_len"][:COUNT].astype(np.int32)) - 1
+        rows = torch.arange(COUNT, dtype=torch.int32)
+        return Sampler(slots, self.rules, shard), (logits[:, span.slice], rows, lengths)
+
+    def _appended(self, sampler: Sampler, samples: Samples) -> Samples:
+        slots = sampler.slots
+        ends = torch.from_numpy(slots.host["max_len"][:COUNT]) - 1
+        assert torch.equal(slots.tokens[torch.arange(COUNT), ends], samples.tokens)
+        return samples
+
+
+def check_alike(actual: Samples, wanted: Samples) -> None:
+    assert actual.tokens.tolist() == wanted.tokens.tolist()
+    for name in ("logprobs", "restricted_logprobs"):
+        torch.testing.assert_close(
+            getattr(actual, name), getattr(wanted, name), atol=2e-5, rtol=1e-5, equal_nan=True
+        )
+
+
+def check_every_way(batch: Batch, ranks: int, logits: torch.Tensor) -> None:
+    """Tokens of one rank, in torch and by its kernels, and of each of `ranks`, in both ways."""
+
+    def work(group: ThreadGroup) -> tuple[Samples, Samples]:
+        shard = Shard(group)
+        return batch.by_torch(logits, shard), batch.by_kernels(logits, shard)
+
+    alone, wanted = batch.by_kernels(logits), batch.by_torch(logits)
+    assert alone.tokens.tolist() == wanted.tokens.tolist()
+    for in_torch, by_kernels in run_ranks(ranks, work, TakingTurns):
+        check_alike(by_kernels, in_torch)
+        check_alike(by_kernels, alone)
+        assert by_kernels.ranks.tolist() == [0] * COUNT, "left to `Sampler.finish`"
+
+
+def random_logits(seed: int, barred: float = 0.0, whole_numbers: bool = False) -> torch.Tensor:
+    """`barred`: so many of them are minus infinity."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.standard_normal((COUNT, VOCABULARY)).astype(np.float32) * 3)
+    logits[:, 60:] += float(rng.integers(-2, 2))
+    logits = logits.round() if whole_numbers else logits
+    return logits.masked_fill(torch.from_numpy(rng.random(logits.shape) < barred), float("-inf"))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_choose_as_torch_and_as_one_rank_does(ranks: int) -> None:
+    batch = Batch(ranks, TimestampRules(60, 59, 50, 4, last_id=80))
+    check_every_way(batch, ranks, random_logits(ranks, 0.1).to(torch.bfloat16))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of rows without any logit
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    ranks=st.sampled_from([2, 3]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    block=st.sampled_from([32, 64]),
+    whole_numbers=st.booleans(),  # then many tokens are equally likely, also on several ranks
+    barred=st.sampled_from([0.0, 0.5, 0.97, 1.0]),
+    rules=st.none()
+    | st.builds(
+        TimestampRules,
+        first_id=st.sampled_from([60, 64]),
+        no_timestamps_id=st.just(59),
+        end_id=st.just(50),
+        max_initial=st.none() | st.just(4),
+        last_id=st.sampled_from([80, 89]),  # 80: tokens were added behind the timestamps
+    ),
+)
+def test_every_rule_tie_and_type(
+    seed: int,
+    ranks: int,
+    dtype: torch.dtype,
+    block: int,
+    whole_numbers: bool,
+    barred: float,
+    rules: TimestampRules | None,
+) -> None:
+    logits = random_logits(seed, barred, whole_numbers).to(dtype)
+    check_every_way(Batch(seed, rules, block=block), ranks, logits)
+
+
+def test_the_lowest_of_equally_likely_tokens_wins_also_a_timestamp() -> None:
+    """One timestamp that is as likely as the best text behind it, which another rank has."""
+    rules = TimestampRules(60, 59, 50, None, last_id=80)
+    logits = torch.full((COUNT, VOCABULARY), float("-inf"))
+    logits[:, [70, 85]] = 2.0
+    for seed in range(2):
+        check_every_way(Batch(seed, rules), 3, logits)
+
+
+def test_a_rank_without_words_has_a_say_in_nothing() -> None:
+    """Four ranks share three eights of words."""
+    batch = Batch(3, TimestampRules(12, 11, 9, None), vocabulary=24)
+    assert Shard(ThreadGroup.make(4)[3]).vocabulary(24).count == 0
+    check_every_way(batch, 4, torch.randn(COUNT, 24))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+@pytest.mark.parametrize("columns", [slice(0, 90), slice(0, 40), slice(50, 51)])
+def test_logits_that_are_no_numbers_give_the_token_of_one_rank(columns: slice) -> None:
+    logits = torch.randn(COUNT, VOCABULARY)
+    logits[1:, columns] = NAN
+    batch = Batch()
+    alone = batch.by_kernels(logits)
+    assert alone.logprobs[0].isfinite()
+    assert alone.logprobs[1:].isnan().all(), "which an answer shows as none"
+    for samples in run_ranks(3, lambda group: batch.by_kernels(logits, Shard(group)), TakingTurns):
+        check_alike(samples, alone)
+        assert (samples.tokens >= 0).all()
+        assert (samples.tokens < VOCABULARY).all()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_launches_and_exchanges_of_a_step(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone: two kernels, and nothing is exchanged. Otherwise three, and ten numbers a row."""
+    launched: list[str] = []
+    launch = GridExecutor.__call__
+
+    def counted(self: GridExecutor, *arguments: object, **options: object) -> None:
+        launched.append(self.fn.__name__)
+        launch(self, *arguments, **options)
+
+    monkeypatch.setattr(GridExecutor, "__call__", counted)
+    batch, logits = Batch(), torch.randn(COUNT, VOCABULARY)
+    if ranks == 1:
+        batch.by_kernels(logits)
+        assert launched == ["scan_kernel", "join_kernel"]
+        return
+
+    def work(group: ThreadGroup) -> ThreadGroup:
+        batch.by_kernels(logits, Shard(group))
+        return group
+
+    for group in run_ranks(ranks, work, TakingTurns):
+        assert group.calls == ["all_gather"]
+        assert group.numbers == [COUNT * ROW_NUMBERS]
+    kernels = ("scan_kernel", "describe_kernel", "choose_kernel")
+    assert sorted(launched) == sorted(kernels * ranks)
