@@ -49,7 +49,7 @@ def test_parts_cover_all_layers_in_order(parallel: Parallel) -> None:
 def test_groups_must_match_the_layout() -> None:
     first, second = make_ranks(Parallel(2))
     with pytest.raises(AssertionError):
-        Ranks(Parallel(2), 0, second.tensor, first.stages)
+        Ranks(Parallel(2), 0, second.tensor, first.stages, first.backward)
 
 
 @pytest.mark.parametrize("parallel", [Parallel(3), Parallel(1, 3), Parallel(2, 2)], ids=str)
