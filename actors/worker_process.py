@@ -4,6 +4,7 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 """
 
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from antiphon.families.checkpoint import ModelConfig
     from antiphon.runtime.joining import StoreAddress
     from antiphon.runtime.ranks import Ranks
+
+
+LEAVE_SECONDS = 1.0
 
 
 class WorkerProcess:
@@ -134,8 +138,19 @@ class WorkerProcess:
 
     def watch(self) -> str:
         """As `WorkerActor.watch`; returns the sentence that tells why it ended."""
-        self.actor.watch()
+        try:
+            self.actor.watch()
+        finally:
+            self._leave()
         return "it stopped"
+
+    def _leave(self) -> None:
+        """Ends waiting for this rank and by it. Where a device hangs that may take for ever; the
+        process will be killed, and what ended it is to be told before."""
+        if self._ranks is not None:
+            leaving = threading.Thread(target=self._ranks.close, daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_SECONDS)
 
     def stats(self) -> dict[str, int]:
         return self.actor.stats()

@@ -49,7 +49,7 @@ def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device)
             part = PrefixStore(name, store)
             if device.type == "cpu":
                 return GlooGroup(part, own, size, host, timeout)
-            return NcclGroup(part, own, size, device, timeout)
+            return NcclGroup.join(part, own, size, device, timeout)
 
         ranks = Ranks(
             parallel,

@@ -2,13 +2,18 @@
 
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from antiphon.runtime.symmetric_memory import SymmetricMemoryError, SymmetricSum, share_memory
+from antiphon.runtime.symmetric_memory import (
+    SymmetricMemoryError,
+    SymmetricSum,
+    TorchBuffer,
+    share_memory,
+)
 from antiphon.runtime.torch_groups import TorchGroup
 
 logger = logging.getLogger(__name__)
@@ -22,21 +27,30 @@ class NcclGroup(TorchGroup):
     for a send only where too many are on their way.
     """
 
-    def __init__(
-        self, store: Store, rank: int, size: int, device: torch.device, timeout: timedelta
-    ) -> None:
+    def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
+        super().__init__(group, rank, size, device)
+        self._small_sum: SymmetricSum | None = None
+
+    @classmethod
+    def join(
+        cls, store: Store, rank: int, size: int, device: torch.device, timeout: timedelta
+    ) -> Self:
+        """With all ranks, which meet over `store` at their first call."""
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = timeout
-        super().__init__(dist.ProcessGroupNCCL(store, rank, size, options), rank, size, device)
-        self._small_sum: SymmetricSum | None = None
+        return cls(dist.ProcessGroupNCCL(store, rank, size, options), rank, size, device)
 
     def share_memory(self, store: Store, name: str) -> None:
         """From now on small sums go by symmetric memory, if all ranks can; all call this at once.
-        `store`, `name`: as of `symmetric_memory.share_memory`."""
+        `store`, `name`: as of `TorchBuffer`."""
+
+        def take() -> TorchBuffer:
+            return TorchBuffer(store, self._group, name, self._device)
+
         try:
-            self._small_sum = share_memory(self, store, name, self._device)
+            self._small_sum = share_memory(self, take, self._device)
         except SymmetricMemoryError as error:
-            logger.warning("sums of ranks all go through NCCL; symmetric memory works %s", error)
+            logger.warning("sums of ranks all go through NCCL: %s", error)
         else:
             logger.info("small sums of %d ranks go through symmetric memory", self.size)
 

@@ -10,10 +10,9 @@ Not used is `one_shot_all_reduce_copy`, which would copy the input too: its thre
 that a block is copied without waiting for the rest of the block.
 """
 
-import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from math import prod
@@ -23,10 +22,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from antiphon.config.errors import AntiphonError
+from antiphon.config.errors import AntiphonError, describe
 from antiphon.runtime.groups import Group
-
-logger = logging.getLogger(__name__)
 
 # Bytes up to which each way is the fastest, from measurements on two and four H200s (bfloat16
 # [1..512, 1280]; a copy into the buffer is added to both, and one out of it to the second).
@@ -76,6 +73,10 @@ class SharedBuffer(ABC):
     """Memory of this rank that all ranks of a group read and write. All make the same calls."""
 
     @abstractmethod
+    def connect(self) -> None:
+        """Maps the other ranks' memory, and lets them map this. Before anything else."""
+
+    @abstractmethod
     def view(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         """The first bytes, as a tensor."""
 
@@ -95,7 +96,7 @@ class SymmetricSum:
         self._buffer, self._size = buffer, size
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor | None:
-        """The sum of every rank's `x`, in memory of its own; None: by NCCL, please."""
+        """The sum of every rank's `x`, in memory of its own; None where NCCL is to make it."""
         return self.by(choose_way(x.shape, x.dtype, self._size), x)
 
     def by(self, way: Way, x: torch.Tensor) -> torch.Tensor | None:
@@ -110,48 +111,47 @@ class SymmetricSum:
         return view.to(x.dtype, copy=True)
 
 
-def share_memory(group: Group, store: Store, name: str, device: torch.device) -> SymmetricSum:
-    """Maps memory of all ranks of `group`, which all call this at once. `store`: of these ranks
-    alone. `name`: of the group, its own in this process.
+def share_memory(
+    group: Group, make: Callable[[], SharedBuffer], device: torch.device
+) -> SymmetricSum:
+    """Maps the memory that `make` takes on each rank of `group`; all ranks call this at once.
 
     Raises SymmetricMemoryError on all ranks where any of them cannot.
     """
-
-    def agree(problem: Exception | None) -> None:
-        works = torch.tensor([problem is None], dtype=torch.int64, device=device)
-        if int(group.all_gather(works).min()):
-            return
-        raise SymmetricMemoryError(
-            f"not on all {group.size} ranks: {problem or 'another one has the error'}"
-        ) from problem
-
-    made: list[TorchBuffer] = []
-    _try(lambda: made.append(TorchBuffer(store, group, name, device)), agree)
-    _try(made[0].connect, agree)
-    total = SymmetricSum(made[0], group.size)
-    _try(lambda: _check(total, group, device), agree)
+    with _together(group, device):
+        buffer = make()
+    with _together(group, device):
+        buffer.connect()
+    total = SymmetricSum(buffer, group.size)
+    with _together(group, device):
+        _check(total, group, device)
     return total
 
 
-def _try(step: Any, agree: Any) -> None:
-    """Runs `step` here, then hears whether it went well everywhere."""
+@contextmanager
+def _together(group: Group, device: torch.device) -> Iterator[None]:
+    """Raises SymmetricMemoryError on all ranks if what is inside fails on any of them."""
+    problem: Exception | None = None
     try:
-        step()
+        yield
     except Exception as error:  # of torch, the driver, or our own check
-        agree(error)
-    else:
-        agree(None)
+        problem = error
+    works = torch.tensor([problem is None], dtype=torch.int64, device=device)
+    if not int(group.all_gather(works).min()):
+        reason = "another rank fails" if problem is None else describe(problem)
+        raise SymmetricMemoryError(
+            f"not all {group.size} ranks can map each other's memory: {reason}"
+        ) from problem
 
 
 def _check(total: SymmetricSum, group: Group, device: torch.device) -> None:
     """Raises SymmetricMemoryError unless sums are right."""
     wanted = group.size * (group.size + 1) / 2
     for way in (Way.ONE_SHOT, Way.TWO_SHOT):
-        x = torch.full((64, 1024), group.rank + 1.0, device=device)
-        summed = total.by(way, x)
+        summed = total.by(way, torch.full((64, 1024), group.rank + 1.0, device=device))
         assert summed is not None
         if not bool((summed == wanted).all()):
-            raise SymmetricMemoryError(f"{way} sums are wrong between these GPUs")
+            raise SymmetricMemoryError(f"{way} sums are wrong between these devices")
 
 
 class TorchBuffer(SharedBuffer):
@@ -159,43 +159,42 @@ class TorchBuffer(SharedBuffer):
 
     torch finds the ranks of a group by its name in a registry of the process, which
     `init_process_group` fills for groups of its own. Ours are made without it (see
-    `runtime/torch_groups.py`), so that a plain `ProcessGroup` is put there, which holds the store
-    over which ranks exchange handles, and no backend.
+    `runtime/torch_groups.py`), so that a `ProcessGroup` around one is put there, with the store
+    over which ranks exchange handles. It is registered as long as this lives.
     """
 
-    def __init__(self, store: Store, group: Group, name: str, device: torch.device) -> None:
-        """Takes the memory. Raises RuntimeError, AttributeError or ImportError where this torch or
-        this device has none of that kind."""
+    def __init__(self, store: Store, group: Any, name: str, device: torch.device) -> None:
+        """Takes the memory. `store`: of these ranks alone. `group`: torch's, of a kind for GPUs.
+        `name`: its own in this process. Raises RuntimeError, AttributeError or ImportError where
+        this torch or this device has no such memory."""
         import torch.distributed._symmetric_memory  # defines operators
         from torch._C._distributed_c10d import _register_process_group, _SymmetricMemory
 
         self._name = cast("Any", name)  # torch has a type of its own for it
-        self._ranks = dist.ProcessGroup(store, group.rank, group.size)
-        self._ranks._set_group_name(self._name)
+        self._ranks = dist.ProcessGroup(store, group.rank(), group.size())
+        kind = dist.ProcessGroup.BackendType.NCCL
+        self._ranks._register_backend(torch.device("cuda"), kind, group)
+        self._ranks._set_group_name(self._name)  # which the group holds: not before it is there
         _register_process_group(self._name, self._ranks)
-        self._memory: Any = _SymmetricMemory
-        self._info = (name, group.rank, group.size, store)
+        self._torch: Any = _SymmetricMemory
+        self._info = (name, group.rank(), group.size(), store)
         # Straight from the allocator, at the begin of a block: `symm_mem.empty` may give the middle
         # of one, and the kernels of some versions read from its begin.
         self._bytes = _SymmetricMemory.empty_strided_p2p(
             (TWO_SHOT_BYTES,), (1,), torch.uint8, device, name
         )
-        operators = torch.ops.symm_mem
-        self._one_shot, self._two_shot = (
-            operators.one_shot_all_reduce.default,
-            operators.two_shot_all_reduce_.default,
-        )
+        self._one_shot = torch.ops.symm_mem.one_shot_all_reduce.default
+        self._two_shot = torch.ops.symm_mem.two_shot_all_reduce_.default
 
     def connect(self) -> None:
-        """Maps the other ranks' memory, and lets them map this."""
         with _environment(ENVIRONMENT):
             try:
-                self._handle = self._memory.rendezvous(self._bytes, self._name)
-            except RuntimeError as error:  # of a torch with a registry of its own for this
+                self._handle = self._torch.rendezvous(self._bytes, self._name)
+            except RuntimeError as error:  # of an older torch, with a registry for this alone
                 if "no group info" not in str(error):
                     raise
-                self._memory.set_group_info(*self._info)
-                self._handle = self._memory.rendezvous(self._bytes, self._name)
+                self._torch.set_group_info(*self._info)
+                self._handle = self._torch.rendezvous(self._bytes, self._name)
 
     def view(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         return self._bytes[: prod(shape) * dtype.itemsize].view(dtype).view(shape)
