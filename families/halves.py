@@ -184,8 +184,9 @@ class T5Half(Half):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaHalf(Half):
-    """The structure of Llama (Touvron et al. 2023) and Qwen2: a decoder that attends to its own
-    tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward layer."""
+    """The structure of Llama (Touvron et al. 2023), Qwen2 and Qwen3: a decoder that attends to its
+    own tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward
+    layer."""
 
     structure: ClassVar[str] = "llama"
     cross_attention: ClassVar[bool] = False
@@ -197,6 +198,7 @@ class LlamaHalf(Half):
     qkv_bias: bool
     output_bias: bool  # of the projection behind attention
     ffn_bias: bool
+    head_norms: bool = False  # an RMS norm of each head of queries and keys (Qwen3)
 
     @property
     def feed_forward_matrices(self) -> int:
