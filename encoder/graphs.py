@@ -77,6 +77,8 @@ def capture_graphs(
     if reason := uncapturable(attention, frontend.graph_lengths):
         return NoGraph(reason)
     inputs, spec = frontend.graph_inputs(max_batch_tokens), attention.spec
+    if isinstance(inputs, str):
+        return NoGraph(inputs)
     tokens = inputs.shapes[0].tokens
     hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)
     return EncoderGraphs(inputs, model, attention, hidden, stage, ranks)
