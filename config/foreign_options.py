@@ -82,10 +82,6 @@ NOT_HONORED: NotHonored = {
     "cpu_offload_gb": ((0, 0.0), "weights stay on their device"),
     "limit_mm_per_prompt": ((), "a prompt takes one recording"),
     "mm_processor_kwargs": ((), "the checkpoint's preprocessor settings are used"),
-    "enable_prefix_caching": (
-        (False,),
-        "equal inputs share their encoding; equal prefixes of prompts don't yet",
-    ),
     "enable_chunked_prefill": ((True, False), "there is nothing to choose"),
     "distributed_executor_backend": (
         ("ray",),

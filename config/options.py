@@ -115,6 +115,11 @@ class SchedulerOptions:
     max_num_seqs: int = option(64, "sequences that decode together")
     max_num_batched_tokens: int = option(4096, "tokens of one decoder step")
     num_scheduler_steps: int = option(1, "decoder steps launched ahead of results")
+    enable_prefix_caching: bool | None = option(
+        None,
+        "prompts that begin alike share what is computed of it; by default in models whose decoder "
+        "attends to its own tokens alone, the only ones that can",
+    )
     max_waiting_requests: int = option(100_000, "more are refused")
     priority_aging_seconds: float = option(
         10.0, "a priority that waits rises by one number after so long, so that it gets on at last"

@@ -295,4 +295,5 @@ def _limits(
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
         num_lanes=num_lanes,
+        prefix_caching=options.enable_prefix_caching is not False,
     )

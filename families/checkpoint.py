@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.config.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
@@ -112,7 +112,16 @@ class ModelConfig:
         )
 
     def fitted(self, config: EngineConfig) -> EngineConfig:
-        """`config` for this checkpoint: no encoder workers if it has no encoder."""
+        """`config` for this checkpoint: no encoder workers if it has no encoder.
+
+        Raises ConfigurationError for an option that this checkpoint cannot have.
+        """
+        if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
+            raise ConfigurationError(
+                f"enable_prefix_caching=True: the decoder of {self.architecture} attends to an "
+                "encoder's states, on which its own keys and values depend: leave the option out "
+                "(equal inputs are encoded once in any case)"
+            )
         if self.encoder is not None:
             return config
         return replace(config, encoder=replace(config.encoder, replicas=0))

@@ -87,7 +87,7 @@ def test_tokens_and_logprobs_equal_transformers(
         np.testing.assert_allclose(own, logprobs, atol=1e-3)
     scheduler = engine.replica.scheduler
     assert scheduler.counters["encodes"] == 0
-    assert scheduler.pages.num_free == scheduler.pages.num_pages
+    assert scheduler.pages.num_available == scheduler.pages.num_pages
     if "num_kv_pages" in options:
         assert scheduler.counters["preemptions"] > 0
     scheduler.batch.check()
