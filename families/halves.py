@@ -49,13 +49,18 @@ class Half(ABC):
     head_dim: int
     attention_scale: float  # factor on the product of a query and a key
     ffn_size: int
-    vocab_size: int  # 0 for an audio encoder
+    vocab_size: int  # 0 for an encoder of audio or images
     activation: str
     padding_id: int | None = None  # a token that takes no position, in families that have one
     pre_norm: (
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+
+    @property
+    def output_size(self) -> int:
+        """Features of what the half returns."""
+        return self.hidden_size
 
     @property
     @abstractmethod
