@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
-from antiphon.layers.convolution import Convolution
 from antiphon.layers.finite import not_finite
-from antiphon.layers.linear import Linear, Read, StackedLinear
+from antiphon.layers.linear import Linear, Read, SelfLoading
 from antiphon.layers.positions import SinusoidTable
 from antiphon.layers.shard import Part, Sharded, Spans, whole
 from antiphon.layers.tensor_files import (
@@ -186,7 +185,7 @@ def _load(module: nn.Module, read: Read) -> None:
     """Fills `module` with what `read` gives."""
     self_loading, shares = [], {}
     for path, layer in module.named_modules():
-        if isinstance(layer, StackedLinear | Convolution):  # stored in another form
+        if isinstance(layer, SelfLoading):
             layer.load(path, read)
             self_loading.append(f"{path}.")
         elif isinstance(layer, Sharded):
