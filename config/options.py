@@ -37,6 +37,7 @@ class ModelOptions:
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
+    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
     max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )

@@ -24,7 +24,8 @@ class Family:
 
     name: str  # transformers' model_type
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
-    input: Literal["text", "audio"] | None  # what the encoder takes; None: there is none
+    # What the encoder takes; None: there is none. Images stand in the decoder's prompt.
+    input: Literal["text", "audio", "image"] | None
     describe: Callable[[Config, Side], Half]
     ignored: Mapping[str, str] = field(default_factory=dict)  # see `tensor_names`
     too_narrow: frozenset[str] = frozenset()

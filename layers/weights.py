@@ -25,6 +25,9 @@ from antiphon.layers.tensor_files import (
 
 logger = logging.getLogger(__name__)
 
+# How names of an encoder's tensors begin, with or without "model." in front.
+ENCODERS = ("encoder.", "vision_tower.", "multi_modal_projector.", "visual.", "image_newline")
+
 T = TypeVar("T")
 Names = Callable[[str], tuple[str, ...]]
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -138,7 +141,7 @@ def check_unused(
 
 
 def _is_of(half: str, name: str) -> bool:
-    of_encoder = name.startswith(("encoder.", "model.encoder."))
+    of_encoder = name.removeprefix("model.").startswith(ENCODERS)
     return of_encoder == (half == "encoder")
 
 

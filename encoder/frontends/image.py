@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
-from typing import ClassVar, Literal, Never
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch

@@ -30,7 +30,9 @@ class Pixels:
         header = array[:HEADER].tolist()
         sizes = [int(number) for number in header if np.isfinite(number)]
         if array.ndim != 1 or len(sizes) != HEADER or sizes != header or min(sizes) < 0:
-            raise ValueError(f"an array of shape {array.shape} does not begin with an image's sizes")
+            raise ValueError(
+                f"an array of shape {array.shape} does not begin with an image's sizes"
+            )
         frames, rows, columns, features, height, width = sizes
         pixels = (frames, rows, columns, features)
         if len(array) != HEADER + prod(pixels) or not prod(pixels):
