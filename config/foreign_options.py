@@ -80,7 +80,7 @@ NOT_HONORED: NotHonored = {
         "nothing is swapped: a request that loses its pages is computed again",
     ),
     "cpu_offload_gb": ((0, 0.0), "weights stay on their device"),
-    "limit_mm_per_prompt": ((), "a prompt takes one recording"),
+    "limit_mm_per_prompt": ((), "give limit_images_per_prompt=2 instead of {'image': 2}"),
     "mm_processor_kwargs": ((), "the checkpoint's preprocessor settings are used"),
     "enable_chunked_prefill": ((True, False), "there is nothing to choose"),
     "distributed_executor_backend": (

@@ -16,6 +16,7 @@ from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
+from antiphon.inputs.chat import ChatFormat, load_template
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.prompts import ImagePrompts
@@ -63,6 +64,8 @@ class InputProcessor:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, max_images)
+        template = load_template(model.path, self.tokenizer)
+        self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
         self._warn()
@@ -95,7 +98,7 @@ class InputProcessor:
         the prompt is made of.
         """
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
-            parsed = parse(prompt, self.model.family.input)
+            parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             self.check(params)

@@ -12,7 +12,7 @@ Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
 SINGLE_KEYS = ["prompt", "prompt_token_ids", "multi_modal_data"]
 PAIR_KEYS = ["encoder_prompt", "decoder_prompt"]
-KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES]
+KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES, "messages"]
 
 
 @dataclass(frozen=True)
