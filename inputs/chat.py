@@ -35,8 +35,9 @@ def is_chat(messages: Any) -> bool:
     if isinstance(messages, Sequence) and not isinstance(messages, str) and messages:
         if all(isinstance(message, Mapping) for message in messages):
             return True
-        if all(isinstance(chat, Sequence) and not isinstance(chat, str) for chat in messages):
-            return False
+        are_mappings = [isinstance(chat, Mapping) for chat in messages]
+        if not any(are_mappings) and any(isinstance(chat, (list, tuple)) for chat in messages):
+            return False  # each is checked by itself, so that a wrong one fails alone
     raise PromptError(
         "a chat is a list of messages such as {'role': 'user', 'content': 'Hello'}, "
         f"not {shown(messages)}"
