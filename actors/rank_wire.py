@@ -93,8 +93,8 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     cross_writes: list[_CrossWrite]
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
-    refused: tuple[int, ...]
     launched: int
+    refused: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -178,8 +178,8 @@ def _launch(command: Launch) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        command.refused,
         command.launched,
+        command.refused,
     )
 
 
@@ -236,7 +236,7 @@ class RankDecoder:
 def _from_wire(wire: _Launch | _PutStates | _CollectStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
-            return Launch(_plan_of(wire), wire.refused, wire.launched)
+            return Launch(_plan_of(wire), wire.launched, wire.refused)
         case _PutStates():
             return PutStates(wire.keys, wire.lengths)
         case _CollectStates():
