@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from antiphon.config.errors import SamplingError
+from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
 from antiphon.engine.callers import one_caller
@@ -29,6 +29,7 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
+from antiphon.inputs.chat import chat_prompts
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
@@ -95,6 +96,16 @@ class AsyncEngine(EngineLife):
         return RequestOutput(
             str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
         )
+
+    async def chat(
+        self, messages: Any, params: SamplingParams | None = None, **options: Any
+    ) -> RequestOutput:
+        """One chat in OpenAI's form: `generate` with the prompt {"messages": ...}, which `stream`
+        takes too. Options: also `TEMPLATE_OPTIONS` of inputs/chat.py."""
+        prompts = chat_prompts(messages, options)
+        if len(prompts) != 1:
+            raise PromptError(f"{len(prompts)} chats at once: call chat() for each")
+        return await self.generate(prompts[0], params, **options)
 
     async def stream(
         self,
