@@ -9,7 +9,7 @@ import torch
 
 from antiphon.config.errors import AntiphonError
 from antiphon.config.parallel import Parallel
-from antiphon.runtime.groups import Alone, Group
+from antiphon.runtime.groups import Alone, Apart, Group
 from antiphon.runtime.pausable import Pausable
 
 
@@ -42,6 +42,19 @@ class Ranks:
         """A replica of one rank."""
         return cls(Parallel(), 0, Alone(), Alone())
 
+    @classmethod
+    def beside(cls, decoder: "Ranks") -> Self:
+        """Of the encoder in the process of a decoder's rank: it has all of the weights and takes a
+        share of each batch's inputs. It exchanges nothing, and is led where the decoder is."""
+        size = decoder.parallel.num_ranks
+        rank = (decoder.rank - decoder.leader) % size
+        return cls(Parallel(size, mode="data"), rank, Apart(rank, size), Alone())
+
+    @property
+    def exchanges(self) -> bool:
+        """False for those that `beside` makes."""
+        return not isinstance(self.tensor, Apart)
+
     @property
     def leader(self) -> int:
         return self.parallel.leader
@@ -73,17 +86,18 @@ class Ranks:
         of_stage = self.tensor.all_gather(torch.tensor([value], device=device)).amin(0)
         return int(self.stages.all_gather(of_stage).min())
 
-    def broadcast(self, x: torch.Tensor) -> None:
-        """Overwrites `x` on every rank with the leader's."""
-        if self.tensor.rank == 0:  # the leader's column of stages
-            self.stages.broadcast(x, self.parallel.stage_of(self.leader))
-        self.tensor.broadcast(x, 0)
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        """Overwrites `x` on every rank with that of rank `source`."""
+        column = self.parallel.tensor_rank_of(source)
+        if self.tensor.rank == column:
+            self.stages.broadcast(x, self.parallel.stage_of(source))
+        self.tensor.broadcast(x, column)
 
     # ------------------------------------------------------------------ without the others
 
     def pausable(self) -> Self:
         """The same, for `paused`."""
-        if self.is_alone:
+        if self.is_alone or not self.exchanges:
             return self
         return replace(self, tensor=Pausable(self.tensor), stages=Pausable(self.stages))
 
@@ -92,7 +106,7 @@ class Ranks:
         """Inside, nothing is exchanged and nobody waits: each rank computes at its own pace, with
         numbers that mean nothing. Of what `pausable` returned."""
         groups = [group for group in (self.tensor, self.stages) if isinstance(group, Pausable)]
-        assert groups or self.is_alone
+        assert groups or self.is_alone or not self.exchanges
         for group in groups:
             group.paused = True
         try:

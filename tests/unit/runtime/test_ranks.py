@@ -92,7 +92,7 @@ def test_the_minimum_is_that_of_all_ranks(parallel: Parallel) -> None:
 def test_all_ranks_get_what_the_leader_has(parallel: Parallel) -> None:
     def share(one: Ranks) -> list[int]:
         x = torch.full((2,), one.rank)
-        one.broadcast(x)
+        one.broadcast(x, one.leader)
         return x.tolist()
 
     assert on_all(parallel, share) == [[parallel.leader] * 2] * parallel.num_ranks
@@ -103,7 +103,7 @@ def test_while_paused_no_rank_waits_for_another() -> None:
     x = torch.ones(3, 4)
     with first.paused():
         first.barrier()
-        first.broadcast(x)
+        first.broadcast(x, first.leader)
         first.tensor.send(x, 1)
         first.tensor.receive(x, 1)
         assert first.tensor.all_reduce(x).shape == (3, 4)
