@@ -98,9 +98,15 @@ def encoder_tp(bench: Bench) -> Iterator[Row]:
 
 def pp(bench: Bench) -> Iterator[Row]:
     one = clips_per_second(bench.offline("1 replica", 1, **colocated()))
-    stages = bench.offline("pp 2", 2, placement="colocated", pipeline_parallel_size=2)
-    yield row("pp 2 of both, offline", "clips/s", one, clips_per_second(stages), Aim(1.8))
-    shares = bench.offline("tp 2", 2, placement="colocated", tensor_parallel_size=2)
+    stages = bench.offline("pp 2", 2, placement="colocated", decoder_pipeline_parallel_size=2)
+    yield row(
+        "decoder pp 2, encoders beside it, offline",
+        "clips/s",
+        one,
+        clips_per_second(stages),
+        Aim(1.8),
+    )
+    shares = bench.offline("tp 2", 2, placement="colocated", decoder_tensor_parallel_size=2)
     seen = clips_per_second(shares), clips_per_second(stages)
     yield row("pp 2 against tp 2 (one), offline", "clips/s", *seen, Aim(1.0))
 
