@@ -39,11 +39,13 @@ class JobQueue:
         self._keys: Counter[str] = Counter()  # of the jobs
 
     def extend(self, jobs: Iterable[EncodeJob]) -> None:
-        """Adds those that it does not hold yet."""
+        """Adds those that it does not hold yet. Another place of one that it holds counts."""
         for job in jobs:
             if (name := job_id(job)) not in self._jobs:
-                self._jobs[name] = job
                 self._keys[job.key] += 1
+            elif job.place is None:
+                continue
+            self._jobs[name] = job
 
     def next_batch(self) -> list[EncodeJob]:
         """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
@@ -99,9 +101,12 @@ class _Lacking:
     asking: deque[str] = field(default_factory=deque)
 
     def add(self, job: EncodeJob) -> None:
-        """One that is here already may name more frontends."""
-        if job_id(job) not in map(job_id, self.jobs):
+        """One that is here already may name more frontends, and another place."""
+        names = list(map(job_id, self.jobs))
+        if job_id(job) not in names:
             self.jobs.append(job)
+        elif job.place is not None:
+            self.jobs[names.index(job_id(job))] = job
         for frontend in job.frontends:
             if frontend not in self.asking:
                 self.asking.append(frontend)

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
@@ -22,6 +21,7 @@ from antiphon.actors.messages import (
     Encode,
     EncodeFailed,
     EncodeJob,
+    EncoderAnswer,
     EncoderMessage,
     Input,
     InputGone,
@@ -31,7 +31,8 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
-from antiphon.actors.undelivered import Answer, Undelivered
+from antiphon.actors.outlets import Outlets, recorded_event
+from antiphon.actors.undelivered import Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
@@ -40,7 +41,6 @@ from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import Encoded, EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports import transport_to
 from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget
@@ -54,16 +54,13 @@ BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device th
 
 @dataclass(frozen=True)
 class _Launched:
-    """A batch on the device. `done`: recorded behind its forward; None on a CPU."""
+    """A batch on the device. `transports`: have queued something behind its forward. `done`:
+    recorded behind that; None on a CPU."""
 
     jobs: list[EncodeJob]
     encoded: Encoded
+    transports: list[Transport]
     done: torch.cuda.Event | None
-
-    @property
-    def decoders(self) -> list[str]:
-        """The names of those that want some of it."""
-        return list(dict.fromkeys(job.decoder for job in self.jobs))
 
 
 class EncoderWorker(Worker[EncoderMessage]):
@@ -91,8 +88,8 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
         self._followers: list[Sender] = []
-        self._transports: dict[str, Transport] = {}  # by decoder
         self.runner = EncoderRunner(model, config, ranks, self._command)
+        self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
@@ -122,6 +119,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
+        self._outlets = Outlets(self.incarnation, self.device, links, self._answer)
         self._followers = [Sender(address, links.node) for address in followers]
         self.start()
 
@@ -137,14 +135,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         finally:
             for follower in self._followers:
                 follower.close()
+            self._outlets.close()
 
     def handle(self, message: EncoderMessage) -> None:
         match message:
-            case Encode(jobs, again):
-                self._jobs.add(jobs, again)
-            case Withdraw(decoder, keys):
-                if withdrawn := self._jobs.withdraw(decoder, keys):
-                    self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
+            case Encode():
+                self._jobs.add(self._outlets.admit(message), message.again)
+            case Withdraw():
+                self._withdraw(message)
             case Input():
                 self._jobs.receive(message)
             case Inputs():
@@ -155,17 +153,24 @@ class EncoderWorker(Worker[EncoderMessage]):
             case Detach(frontend):
                 self._fail_gone(self._jobs.detach(frontend))
                 self._links.handle(message)
-            case Attach() | Members():
+            case Members(members):
+                self._links.handle(message)
+                self._outlets.unmap_gone(members)
+            case Attach():
                 self._links.handle(message)
             case _:
                 assert_never(message)
 
+    def _withdraw(self, message: Withdraw) -> None:
+        tickets = dict(zip(message.keys, message.tickets, strict=False))
+        if keys := self._jobs.withdraw(message.decoder, message.keys):
+            of_keys = tuple(tickets.get(key, 0) for key in keys)
+            self._answer(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
+
     def refuse(self, message: EncoderMessage, error: Exception) -> None:
         if isinstance(message, Encode):
             for job in message.jobs:
-                self._fail(
-                    job.decoder, job.key, f"the encoder could not take its job: {describe(error)}"
-                )
+                self._fail(job, f"the encoder could not take its job: {describe(error)}")
 
     def run_once(self) -> None:
         for decoder, message in self._undelivered.due(self._links, time.monotonic()):
@@ -207,13 +212,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         try:
             encoded = self.runner.encode(inputs)
-            done = self._recorded_event()
+            computed = recorded_event(self.device)
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        self._in_flight.append(launched := _Launched(jobs, encoded, done))
-        self._send_hidden(launched)
+        transports = self._outlets.queue(jobs, encoded, computed)
+        done = recorded_event(self.device)
+        self._in_flight.append(_Launched(jobs, encoded, transports, done))
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -222,9 +228,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._probe()
         if len(jobs) == 1:
             self._jobs.end(jobs)
-            return self._fail(
-                jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
-            )
+            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
@@ -233,23 +237,11 @@ class EncoderWorker(Worker[EncoderMessage]):
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        for decoder in launched.decoders:
-            self._transports[decoder].computed()
+        for transport in launched.transports:
+            transport.computed()
         self._jobs.end(launched.jobs)
 
-    def _send_hidden(self, launched: _Launched) -> None:
-        """Sends the hidden states of a batch to their decoders, now or when they are computed."""
-        for decoder in launched.decoders:
-            if decoder not in self._transports:
-                self._transports[decoder] = self._transport_to(decoder)
-            self._transports[decoder].queued(self._hidden_for(decoder, launched))
-
-    def _transport_to(self, decoder: str) -> Transport:
-        peer = self._links.peer(decoder)
-        in_this_process = peer is not None and peer.in_this_process
-        return transport_to(in_this_process, partial(self._answer, decoder), self.device)
-
-    def _answer(self, decoder: str, message: Answer) -> None:
+    def _answer(self, decoder: str, message: EncoderAnswer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
         first jobs."""
         try:
@@ -259,36 +251,19 @@ class EncoderWorker(Worker[EncoderMessage]):
             if not isinstance(message, HiddenStates):
                 raise
             for key in message.keys:
-                self._fail(decoder, key, f"its hidden states cannot travel: {error}")
-
-    def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
-        """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
-        jobs, encoded, ready = launched.jobs, launched.encoded, launched.done
-        rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
-        packed = encoded.hidden
-        if len(rows) < len(jobs):
-            hidden = packed.split(encoded.lengths)
-            packed = torch.cat([hidden[row] for row in rows])
-            ready = self._recorded_event()  # `done` was recorded before this copy
-        keys = tuple(jobs[row].key for row in rows)
-        lengths = tuple(encoded.lengths[row] for row in rows)
-        return HiddenStates(keys, lengths, packed, ready)
-
-    def _recorded_event(self) -> torch.cuda.Event | None:
-        """An event behind all that is queued on this stream; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        event = torch.cuda.Event()
-        event.record()
-        return event
+                text = f"its hidden states cannot travel: {error}"
+                self._answer(decoder, EncodeFailed(key, text, False, self.incarnation))
 
     def _fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:
-            error = "its input is gone: no frontend that asked for it holds it any more"
-            self._answer(job.decoder, EncodeFailed(job.key, error, True, self.incarnation))
+            self._fail(
+                job, "its input is gone: no frontend that asked for it holds it any more", True
+            )
 
-    def _fail(self, decoder: str, key: str, error: str) -> None:
-        self._answer(decoder, EncodeFailed(key, error, False, self.incarnation))
+    def _fail(self, job: EncodeJob, error: str, input_gone: bool = False) -> None:
+        ticket = 0 if job.place is None else job.place.ticket
+        failed = EncodeFailed(job.key, error, input_gone, self.incarnation, ticket)
+        self._answer(job.decoder, failed)
 
 
 def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:

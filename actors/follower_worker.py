@@ -1,18 +1,24 @@
 """The worker of a rank that does not schedule: a loop over its leader's commands."""
 
+import logging
 from typing import Any, Never
 
+import msgspec
 import torch
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.rank_channel import RankInbox
+from antiphon.actors.rank_channel import RankAddress, RankInbox
 from antiphon.actors.worker import IDLE_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.follower import DecoderFollower
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.transports.mapped import Handle
+from antiphon.kv.transports.mapping import MappingError
 from antiphon.runtime.ranks import Ranks
 from antiphon.scheduler.request import Incarnation
+
+logger = logging.getLogger(__name__)
 
 
 class FollowerWorker(Worker[Never]):
@@ -39,7 +45,17 @@ class FollowerWorker(Worker[Never]):
     def listen(self, host: Host) -> Address:
         """Where commands are to be sent. They wait until the loop starts."""
         self._channel = RankInbox(host, self.incarnation.epoch)
-        return self._channel.address
+        address = msgspec.structs.asdict(self._channel.address)
+        return RankAddress(**address, arena=self._exported())
+
+    def _exported(self) -> Handle | None:
+        """The arena of this rank; None, and a line in the log, where it cannot be shared."""
+        arena = self.follower.runner.arena
+        try:
+            return arena.export() if len(arena.states) else None
+        except MappingError as error:
+            logger.warning("hidden states come by way of the leader: %s", error)
+            return None
 
     def loop(self) -> None:
         assert self._channel is not None

@@ -6,9 +6,16 @@ from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Inbox, Sender
 from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
 from antiphon.decoder.rank_commands import RankCommand
+from antiphon.kv.transports.mapped import Handle
 from antiphon.runtime.ranks import RankError
 
 AT_ONCE = 64  # commands that are handled before the loop comes round
+
+
+class RankAddress(Address, frozen=True, array_like=True):
+    """`arena`: of the rank's hidden states, where encoders of other processes may write there."""
+
+    arena: Handle | None = None
 
 
 class RankSenders:

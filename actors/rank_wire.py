@@ -21,7 +21,13 @@ from antiphon.actors.frames import (
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.rank_commands import DropStates, Launch, PutStates, RankCommand
+from antiphon.decoder.rank_commands import (
+    AdoptStates,
+    DropStates,
+    Launch,
+    PutStates,
+    RankCommand,
+)
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -98,13 +104,18 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
+    rows: bytes
+
+
+class _AdoptStates(_PutStates, array_like=True, tag="AdoptStates"):
+    """The same."""
 
 
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
     keys: tuple[str, ...]
 
 
-_Wire = tuple[int, int, _Launch | _PutStates | _DropStates]
+_Wire = tuple[int, int, _Launch | _PutStates | _AdoptStates | _DropStates]
 
 
 # ---------------------------------------------------------------------- encoding
@@ -145,8 +156,10 @@ def _to_wire(command: RankCommand) -> Any:
     match command:
         case Launch():
             return _launch(command)
-        case PutStates(keys, lengths):
-            return _PutStates(keys, lengths)
+        case PutStates(keys, lengths, rows):
+            return _PutStates(keys, lengths, _longs(rows))
+        case AdoptStates(keys, lengths, rows):
+            return _AdoptStates(keys, lengths, _longs(rows))
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -221,12 +234,14 @@ class RankDecoder:
             raise MessageError(f"no command: {describe(error)}") from error
 
 
-def _from_wire(wire: _Launch | _PutStates | _DropStates) -> RankCommand:
+def _from_wire(wire: _Launch | _PutStates | _AdoptStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
             return Launch(_plan_of(wire), wire.refused, wire.launched)
+        case _AdoptStates():
+            return AdoptStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
         case _PutStates():
-            return PutStates(wire.keys, wire.lengths)
+            return PutStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
         case _DropStates():
             return DropStates(wire.keys)
 

@@ -5,12 +5,13 @@ from typing import assert_never
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import (
+    AdoptStates,
     DropStates,
     Launch,
     PutStates,
     RankCommand,
 )
-from antiphon.decoder.rank_states import receive_states
+from antiphon.decoder.rank_states import adopt_states, receive_states
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.ranks import RankError, Ranks
@@ -40,6 +41,8 @@ class DecoderFollower:
                 self._launch(command)
             case PutStates():
                 receive_states(command, self.runner)
+            case AdoptStates():
+                adopt_states(command, self.runner)
             case DropStates(keys):
                 for key in keys:
                     self.runner.arena.drop(key)

@@ -7,6 +7,8 @@ Every rank carries out all commands in their order. What leaves the process is e
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from antiphon.scheduler.plan import StepPlan
 
 
@@ -21,13 +23,23 @@ class Launch:
     launched: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PutStates:
     """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they go from
-    device to device, and into the arena."""
+    device to device, and into `rows` [sum of `lengths`] of the arena."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AdoptStates:
+    """An encoder has written hidden states into `rows` [sum of `lengths`] of this rank's arena."""
+
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class DropStates:
     keys: tuple[str, ...]
 
 
-RankCommand = Launch | PutStates | DropStates
+RankCommand = Launch | PutStates | AdoptStates | DropStates
 Followers = Callable[[RankCommand], None]
 
 

@@ -1,8 +1,9 @@
 """Hidden states on their way from the leader of a replica to its other ranks."""
 
+import numpy as np
 import torch
 
-from antiphon.decoder.rank_commands import PutStates
+from antiphon.decoder.rank_commands import AdoptStates, PutStates
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.kv.handoff import HiddenStates
 
@@ -20,4 +21,10 @@ def receive_states(command: PutStates, runner: DecoderRunner) -> None:
     """On every other rank: puts them into its arena."""
     packed = runner.arena.states.new_empty(sum(command.lengths), runner.arena.states.shape[1])
     runner.ranks.broadcast(packed)
-    runner.arena.put(HiddenStates(command.keys, command.lengths, packed))
+    runner.arena.put(HiddenStates(command.keys, command.lengths, packed), command.rows)
+
+
+def adopt_states(command: AdoptStates, runner: DecoderRunner) -> None:
+    """On every other rank: an encoder has put them into its arena."""
+    rows = np.split(command.rows, np.cumsum(command.lengths)[:-1])
+    runner.arena.adopt(command.keys, rows)

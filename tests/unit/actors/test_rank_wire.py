@@ -13,6 +13,7 @@ from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
+    AdoptStates,
     DropStates,
     Launch,
     PutStates,
@@ -91,10 +92,11 @@ def same(one: Any, other: Any) -> bool:
     [
         Launch(PLAN, (1, 3), 39),
         Launch(PLAIN),
-        PutStates(("a", "b"), (3, 4)),
+        PutStates(("a", "b"), (3, 4), np.arange(7)),
+        AdoptStates(("a", "b"), (3, 4), np.arange(7)),
         DropStates(("a", "b")),
     ],
-    ids=["everything", "decodes", "put", "drop"],
+    ids=["everything", "decodes", "put", "adopt", "drop"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

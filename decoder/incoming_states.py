@@ -1,0 +1,120 @@
+"""Hidden states on their way from encoders into the arenas of a decoder replica."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from antiphon.config.errors import describe
+from antiphon.decoder.rank_commands import AdoptStates, DropStates, PutStates, RankCommand
+from antiphon.decoder.rank_states import broadcast_states
+from antiphon.decoder.runner import DecoderRunner
+from antiphon.kv.arena_rows import Reservation, Writer
+from antiphon.kv.handoff import HiddenStates
+from antiphon.runtime.ranks import RankError
+from antiphon.scheduler.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class IncomingStates:
+    """The arena of the rank that leads, and its scheduler. `tell` sends commands to all other
+    ranks, if there are any. `catch_up` launches what these have been told to: what follows may wait
+    for them."""
+
+    def __init__(
+        self,
+        runner: DecoderRunner,
+        scheduler: Scheduler,
+        tell: Callable[[RankCommand], None],
+        catch_up: Callable[[], None],
+    ) -> None:
+        self._runner, self._scheduler = runner, scheduler
+        self._tell, self._catch_up = tell, catch_up
+        self._received: deque[HiddenStates] = deque()  # maybe still being computed
+
+    def __len__(self) -> int:
+        """Batches that have been received and may not be computed."""
+        return len(self._received)
+
+    # ------------------------------------------------------------------ room
+
+    def make_room(self) -> None:
+        """Drops hidden states that no request waits for any more."""
+        if keys := self._scheduler.encodes.pop_unwanted():
+            self._drop(tuple(keys))
+        self._scheduler.encodes.blocked = self._runner.arena.space.num_blocked
+
+    def _drop(self, keys: tuple[str, ...]) -> None:
+        self._catch_up()
+        self._tell(DropStates(keys))
+        for key in keys:
+            self._runner.arena.drop(key)
+
+    def reserve(self, key: str, num_tokens: int, writer: Writer) -> Reservation | None:
+        """Rows of all ranks' arenas, which an encoder may write; see `ArenaRows.reserve`."""
+        return self._runner.arena.space.reserve(key, num_tokens, writer)
+
+    # ------------------------------------------------------------------ states
+
+    def receive(self, states: HiddenStates) -> None:
+        """Hidden states from an encoder, which may still be computing them."""
+        self._received.append(states)
+
+    def accept(self, rests: bool) -> None:
+        """Puts hidden states that are computed into the arena.
+
+        A replica that `rests` accepts one input whose encoder is still running: its first step can
+        then be queued behind it on the device. Another one does not: running sequences must not
+        wait for an encoder, and what arrives meanwhile must not wait for long.
+        """
+        while self._received and (
+            self._received[0].computed or (rests and len(self._received[0].keys) == 1)
+        ):
+            # Not those that come twice or too late: there is no room for them.
+            states = self._received.popleft().only(self._scheduler.encodes.expects)
+            if not states.keys:
+                continue
+            self._catch_up()
+            try:
+                rows = self._runner.arena.put(states)
+            except Exception as error:
+                self._refuse(states, error)
+            else:
+                self._share(states, rows)
+                for key in states.keys:
+                    self._scheduler.encoded(key)
+
+    def adopt(self, keys: Sequence[str]) -> None:
+        """An encoder has written the states of `keys` into the rows that they have in the arenas of
+        all ranks."""
+        arena, expects = self._runner.arena, self._scheduler.encodes.expects
+        keys = tuple(key for key in keys if expects(key) and key in arena.space)
+        if not keys:
+            return
+        rows = [arena.space.of(key) for key in keys]
+        self._tell(AdoptStates(keys, tuple(map(len, rows)), np.concatenate(rows)))
+        arena.adopt(keys, rows)
+        for key in keys:
+            self._scheduler.encoded(key)
+
+    def _refuse(self, states: HiddenStates, error: Exception) -> None:
+        """Fails the requests that wait for `states`. Raises the device's error if it is of no more
+        use."""
+        logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
+        message = f"its hidden states could not be taken in: {describe(error)}"
+        self._drop(states.keys)
+        for key in states.keys:
+            self._scheduler.encode_failed(key, message)
+        self._runner.probe()
+
+    def _share(self, states: HiddenStates, rows: np.ndarray) -> None:
+        """Gives all other ranks the hidden states that the arena here has."""
+        if self._runner.ranks.is_alone:
+            return
+        self._tell(PutStates(states.keys, states.lengths, rows))
+        try:
+            broadcast_states(states, self._runner)
+        except Exception as error:
+            raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
