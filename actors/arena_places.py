@@ -12,7 +12,6 @@ from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import NotMapped, StatesWritten
 from antiphon.actors.rank_channel import RankAddress
-from antiphon.decoder.incoming_states import IncomingStates
 from antiphon.kv.arena import StateArena
 from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import Place
@@ -31,14 +30,13 @@ class ArenaPlaces:
 
     def __init__(
         self,
-        incoming: IncomingStates,
         space: ArenaRows,
         export: ArenaExport | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`export`: None where no encoder may write into the arena."""
         self.export = export
-        self._incoming, self._space, self._clock = incoming, space, clock
+        self._space, self._clock = space, clock
         self._cannot: set[Incarnation] = set()  # encoders that have not mapped the arena
         self._gone: list[tuple[float, Incarnation]] = []  # when their writes are over
         self._known_gone: dict[str, int] = {}  # by encoder
@@ -51,7 +49,7 @@ class ArenaPlaces:
         if there is no such place now: they go another way then."""
         if self.export is None or encoder in self._cannot:
             return None
-        reserved = self._incoming.reserve(media.key, media.num_tokens, encoder)
+        reserved = self._space.reserve(media.key, media.num_tokens, encoder)
         return None if reserved is None else Place(self.export.name, *reserved)
 
     def tickets(self, keys: Sequence[str], encoder: Incarnation) -> tuple[int, ...]:

@@ -123,8 +123,7 @@ class DecoderWorker(Worker[DecoderMessage]):
 
     def _set_links(self, links: Links, arena: ArenaExport | None) -> None:
         self._links = links
-        incoming, space = self.replica.incoming, self.replica.runner.arena.space
-        self._places = ArenaPlaces(incoming, space, arena)
+        self._places = ArenaPlaces(self.replica.runner.arena.space, arena)
         name, scheduler = self.incarnation.name, self.replica.scheduler
         self._asks = EncodeAsks(name, scheduler, links, self._places, self.send)
 

@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from antiphon.actors.messages import EncodeJob, Input, InputGone
@@ -128,6 +129,7 @@ class EncoderJobs:
         self._lacking: dict[str, _Lacking] = {}
         self._begun: set[JobId] = set()  # and not answered
         self._answered: OrderedDict[JobId, float] = OrderedDict()  # lately, and when
+        self._tickets: dict[str, tuple[str, int]] = {}  # by decoder: its arena, and the last one
 
     def __len__(self) -> int:
         """Jobs that could begin now."""
@@ -139,7 +141,7 @@ class EncoderJobs:
         """Takes jobs. Those that it has, begun or not, stay as they are. `again`: as `Encode`
         has it: such a message may have waited here while its jobs were encoded."""
         now = self._clock()
-        for job in jobs:
+        for job in map(self._new_place, jobs):
             if job_id(job) in self._begun or (again and self._was_answered(job, now)):
                 continue
             if job.key in self._held:
@@ -150,6 +152,17 @@ class EncoderJobs:
                 patience = ASK_SECONDS if job.sent_ahead else 0.0
                 self._lacking[job.key] = lacking = _Lacking(now + patience)
                 lacking.add(job)
+
+    def _new_place(self, job: EncodeJob) -> EncodeJob:
+        """Without its place if that comes for the second time. A place is written once: afterwards
+        its decoder may give it to another key."""
+        if (place := job.place) is None:
+            return job
+        arena, last = self._tickets.get(job.decoder, ("", 0))
+        if place.arena == arena and place.ticket <= last:
+            return msgspec.structs.replace(job, place=None)
+        self._tickets[job.decoder] = place.arena, place.ticket
+        return job
 
     def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
         """Removes the jobs of one forward, and returns them with their inputs. These are let go

@@ -10,7 +10,6 @@ from antiphon.config.errors import describe
 from antiphon.decoder.rank_commands import AdoptStates, DropStates, PutStates, RankCommand
 from antiphon.decoder.rank_states import broadcast_states
 from antiphon.decoder.runner import DecoderRunner
-from antiphon.kv.arena_rows import Reservation, Writer
 from antiphon.kv.handoff import HiddenStates
 from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.scheduler import Scheduler
@@ -51,10 +50,6 @@ class IncomingStates:
         self._tell(DropStates(keys))
         for key in keys:
             self._runner.arena.drop(key)
-
-    def reserve(self, key: str, num_tokens: int, writer: Writer) -> Reservation | None:
-        """Rows of all ranks' arenas, which an encoder may write; see `ArenaRows.reserve`."""
-        return self._runner.arena.space.reserve(key, num_tokens, writer)
 
     # ------------------------------------------------------------------ states
 

@@ -91,6 +91,7 @@ class Cluster:
         self.epochs: dict[str, int] = {}
         self.wires: dict[tuple[Any, Any], Wire] = {}
         self.last_loads: dict[str, dict[str, float]] = {}  # heartbeats are quicker than deaths
+        self.arenas: dict[str, np.ndarray] = {}  # by name; in each row the key whose states it has
         self.poison: set[str] = set()
         self.poisonous: set[int] = set()
         self.deaths = self.lost = 0
@@ -153,6 +154,7 @@ class Cluster:
                     None,
                     alive=name in self.nodes,
                     last_load=self.last_loads.get(name, {}),
+                    gone=epoch - (name in self.nodes),
                 )
                 for name, epoch in self.epochs.items()
             ]
