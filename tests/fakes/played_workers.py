@@ -99,7 +99,7 @@ class EncoderNode(Node):
         """Writes the states as late as can be."""
         if (place := job.place) is None:
             return self.send(job.decoder, ("encoded", job.key, self.incarnation))
-        self.cluster.arenas[place.arena][place.rows] = job.key
+        self.cluster.arenas[place.arena].write(place.rows, job.key)
         written = StatesWritten(place.arena, (job.key,), (place.ticket,), self.incarnation)
         self.send(job.decoder, written)
 
@@ -130,7 +130,8 @@ class DecoderNode(Node):
         self.scheduler = Scheduler(limits, PagePool(PAGES), cluster.clock)
         self.hidden: set[str] = set()
         export = ArenaExport(f"arena of {incarnation}", (), ROOM, 1, "float32")
-        self.content = cluster.arenas[export.name] = np.full(ROOM, "", object)
+        cluster.arenas[export.name] = self
+        self.content = np.full(ROOM, "", object)  # the key whose states are in each row
         self.space = ArenaRows(ROOM)
         self.places = ArenaPlaces(self.space, export, cluster.clock)
         self.asks = EncodeAsks(
@@ -167,6 +168,14 @@ class DecoderNode(Node):
             case Withdrawn(keys, sender, tickets):
                 self.places.answered(keys, tickets, sender)
                 self.scheduler.withdrawn(keys, sender)
+
+    def write(self, rows: np.ndarray, key: str) -> None:
+        """By an encoder, at any time."""
+        free = set(self.space.free().tolist())
+        assert not free.intersection(rows.tolist()), "a place that was given back is written"
+        for other in self.hidden - {key}:
+            assert not np.intersect1d(self.space.of(other), rows).size
+        self.content[rows] = key
 
     def _arrived(self, key: str) -> None:
         self.hidden.add(key)
