@@ -146,6 +146,7 @@ def described(membership: Membership) -> list[Member]:
             held=member.held,
             ended=member.ended,
             last_load=dict(member.last_load),
+            gone=member.epoch if member.state is State.WAITING else member.epoch - 1,
         )
         for member in membership.members.values()
         for half in (("encoder", "decoder") if member.role == "colocated" else (member.role,))

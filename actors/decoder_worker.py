@@ -8,6 +8,8 @@ from typing import Any, assert_never
 import torch
 
 from antiphon.actors.address import Address
+from antiphon.actors.arena_places import ArenaPlaces, export_arena
+from antiphon.actors.encode_asks import EncodeAsks
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
@@ -15,18 +17,17 @@ from antiphon.actors.messages import (
     Cancel,
     DecoderMessage,
     Detach,
-    Encode,
     EncodeFailed,
-    EncodeJob,
     LinkMessage,
     Members,
+    NotMapped,
     NotOpen,
     Output,
+    StatesWritten,
     StillOpen,
     Stop,
     Submit,
     Unreadable,
-    Withdraw,
     Withdrawn,
 )
 from antiphon.actors.news import News
@@ -40,12 +41,12 @@ from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.outputs import failed_output
 from antiphon.scheduler.request import (
     Incarnation,
-    Media,
     Request,
     RequestId,
     RequestState,
@@ -71,13 +72,13 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         `ranks`: of a replica of several, which this one leads."""
         super().__init__()
         self.incarnation = incarnation
-        self._links = Links()
         self._asked: dict[str, list[int]] = {}  # numbers of requests, by frontend
         self.news = News()
         self._followers: RankSenders | None = None
         self.replica = DecoderReplica(
             model, config, self._encode, self._withdraw, timestamps, ranks, self._command
         )
+        self._set_links(Links(), None)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -112,15 +113,27 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     def connect(self, links: Links, followers: Sequence[Address] = ()) -> None:
         """Starts the loop. `links`: encoders by the names in requests, and frontends. `followers`:
         where the other ranks of the replica receive."""
-        self._links = links
         ranks = self.replica.runner.ranks
         assert len(followers) == ranks.parallel.num_ranks - 1
+        self._set_links(links, export_arena(self.replica.runner.arena, links, followers))
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, DecoderWire())
         if encoders := self._encoders_here:
             self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
+
+    def _set_links(self, links: Links, arena: ArenaExport | None) -> None:
+        self._links = links
+        self._places = ArenaPlaces(self.replica.runner.arena.space, arena)
+        name, scheduler = self.incarnation.name, self.replica.scheduler
+        self._asks = EncodeAsks(name, scheduler, links, self._places, self.send)
+
+    def _encode(self, work: list[EncodeCommand]) -> None:
+        self._asks.ask(work)
+
+    def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
+        self._asks.withdraw(withdrawals)
 
     @property
     def _encoders_here(self) -> list[str]:
@@ -156,12 +169,18 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
                 self._asked[frontend] = numbers
             case HiddenStates() | SharedBatch():
                 self.replica.receive_hidden(message)
-            case EncodeFailed(key, error, input_gone, sender):
+            case StatesWritten():
+                self.replica.incoming.adopt(self._places.written(message))
+            case NotMapped():
+                self._places.not_mapped(message)
+            case EncodeFailed(key, error, input_gone, sender, ticket):
+                self._places.answered([key], [ticket], sender)
                 if input_gone:
                     scheduler.input_gone(key, error, sender)
                 else:
                     scheduler.encode_failed(key, error, sender)
-            case Withdrawn(keys, sender):
+            case Withdrawn(keys, sender, tickets):
+                self._places.answered(keys, tickets, sender)
                 scheduler.withdrawn(keys, sender)
             case Unreadable(request_id, error):
                 self._send(failed_output(request_id, error))
@@ -178,6 +197,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             case Detach(frontend):
                 scheduler.detach(frontend)
             case Members(members) if not self._encoders_here:
+                self._places.note(members)
                 encoders = [member.worker for member in members if member.role == "encoder"]
                 if (epochs := scheduler.encodes.pool.report(encoders)) is not None:
                     scheduler.set_encoders(epochs)
@@ -195,7 +215,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         match message:
             case Cancel(request_id) | Stop(request_id):
                 self._end(request_id, f"failed while it ended: {describe(error)}")
-            case HiddenStates(keys) | Withdrawn(keys):
+            case HiddenStates(keys) | Withdrawn(keys) | StatesWritten(_, keys):
                 self._fail_waiting(keys, error)
             case EncodeFailed(key):
                 self._fail_waiting((key,), error)
@@ -219,8 +239,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             self._send(failed_output(request_id, error))
 
     def run_once(self) -> None:
-        if overdue := self.replica.scheduler.encodes.overdue():
-            self._encode(overdue, again=True)
+        self._asks.turn()
         for output in self.replica.step():
             self._send(output)
         self.news.note_trial(self.replica.scheduler.intake.trials.mark)
@@ -271,30 +290,3 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         if self.replica.idle:
             return IDLE_SECONDS
         return POLL_SECONDS if self.replica.rests else 0.0
-
-    # ------------------------------------------------------------------ to the encoders
-
-    def _encode(self, work: list[EncodeCommand], again: bool = False) -> None:
-        """Requests the hidden states of media from their encoders. `again`: for the second time,
-        because nothing was heard of them."""
-        for encoder in {command.encoder for command in work}:
-            jobs = [self._job(media, name) for media, name in work if name == encoder]
-            if not self._links.send(encoder, Encode(jobs, again)):
-                self.replica.scheduler.encoder_lost(encoder)
-
-    def _job(self, media: Media, encoder: str) -> EncodeJob:
-        requests = self.replica.scheduler.encodes.waiting([media.key])
-        return EncodeJob(
-            media.key,
-            media.num_tokens,
-            self.incarnation.name,
-            frontends=tuple({request.id.frontend: None for request in requests}),
-            sent_ahead=any(request.encoder == encoder for request in requests),
-        )
-
-    def _withdraw(self, withdrawals: list[Withdrawal]) -> None:
-        """Withdraws keys from their encoders."""
-        for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
-            keys = tuple(key for key, name in withdrawals if name == encoder)
-            if not self._links.send(encoder, Withdraw(self.incarnation.name, keys)):
-                self.send(Withdrawn(keys))

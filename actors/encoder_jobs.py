@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from antiphon.actors.messages import EncodeJob, Input, InputGone
@@ -39,11 +40,13 @@ class JobQueue:
         self._keys: Counter[str] = Counter()  # of the jobs
 
     def extend(self, jobs: Iterable[EncodeJob]) -> None:
-        """Adds those that it does not hold yet."""
+        """Adds those that it does not hold yet. Another place of one that it holds counts."""
         for job in jobs:
             if (name := job_id(job)) not in self._jobs:
-                self._jobs[name] = job
                 self._keys[job.key] += 1
+            elif job.place is None:
+                continue
+            self._jobs[name] = job
 
     def next_batch(self) -> list[EncodeJob]:
         """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
@@ -99,9 +102,12 @@ class _Lacking:
     asking: deque[str] = field(default_factory=deque)
 
     def add(self, job: EncodeJob) -> None:
-        """One that is here already may name more frontends."""
-        if job_id(job) not in map(job_id, self.jobs):
+        """One that is here already may name more frontends, and another place."""
+        names = list(map(job_id, self.jobs))
+        if job_id(job) not in names:
             self.jobs.append(job)
+        elif job.place is not None:
+            self.jobs[names.index(job_id(job))] = job
         for frontend in job.frontends:
             if frontend not in self.asking:
                 self.asking.append(frontend)
@@ -123,6 +129,7 @@ class EncoderJobs:
         self._lacking: dict[str, _Lacking] = {}
         self._begun: set[JobId] = set()  # and not answered
         self._answered: OrderedDict[JobId, float] = OrderedDict()  # lately, and when
+        self._tickets: dict[str, tuple[str, int]] = {}  # by decoder: its arena, and the last one
 
     def __len__(self) -> int:
         """Jobs that could begin now."""
@@ -134,7 +141,7 @@ class EncoderJobs:
         """Takes jobs. Those that it has, begun or not, stay as they are. `again`: as `Encode`
         has it: such a message may have waited here while its jobs were encoded."""
         now = self._clock()
-        for job in jobs:
+        for job in map(self._new_place, jobs):
             if job_id(job) in self._begun or (again and self._was_answered(job, now)):
                 continue
             if job.key in self._held:
@@ -145,6 +152,17 @@ class EncoderJobs:
                 patience = ASK_SECONDS if job.sent_ahead else 0.0
                 self._lacking[job.key] = lacking = _Lacking(now + patience)
                 lacking.add(job)
+
+    def _new_place(self, job: EncodeJob) -> EncodeJob:
+        """Without its place if that comes for the second time. A place is written once: afterwards
+        its decoder may give it to another key."""
+        if (place := job.place) is None:
+            return job
+        arena, last = self._tickets.get(job.decoder, ("", 0))
+        if place.arena == arena and place.ticket <= last:
+            return msgspec.structs.replace(job, place=None)
+        self._tickets[job.decoder] = place.arena, place.ticket
+        return job
 
     def next_batch(self) -> tuple[list[EncodeJob], list[np.ndarray]]:
         """Removes the jobs of one forward, and returns them with their inputs. These are let go

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
@@ -22,6 +22,7 @@ from antiphon.actors.messages import (
     Encode,
     EncodeFailed,
     EncodeJob,
+    EncoderAnswer,
     EncoderMessage,
     Input,
     InputGone,
@@ -31,8 +32,9 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.outlets import Outlets
 from antiphon.actors.rank_channel import EncoderWire, RankSenders
-from antiphon.actors.undelivered import Answer, Undelivered
+from antiphon.actors.undelivered import Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
@@ -41,7 +43,6 @@ from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports import transport_to
 from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
@@ -52,6 +53,16 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch on the device. `transports`: have queued something behind its forward. `done`:
+    recorded behind that; None on a CPU."""
+
+    batch: EncoderBatch
+    transports: list[Transport]
+    done: torch.cuda.Event | None
 
 
 class EncoderWorker(Worker[EncoderMessage]):
@@ -76,19 +87,18 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._jobs = EncoderJobs(batch_tokens)
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
-        self._in_flight: deque[EncoderBatch] = deque()
+        self._in_flight: deque[_Launched] = deque()
         self._links, self._undelivered = Links(), Undelivered()
         self._followers: RankSenders | None = None
-        self._transports: dict[str, Transport] = {}  # by decoder
-        self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
         self.runner = EncoderRunner(model, config, ranks, self._command)
+        self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
         tokens = self._jobs.num_tokens
-        tokens += sum(sum(batch.encoded.lengths) for batch in list(self._in_flight))
+        tokens += sum(sum(one.batch.encoded.lengths) for one in list(self._in_flight))
         return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
 
     def held(self) -> bytes:
@@ -111,6 +121,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
+        self._outlets = Outlets(self.incarnation, self.device, links, self._answer)
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
@@ -128,14 +139,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         finally:
             if self._followers is not None:
                 self._followers.close()
+            self._outlets.close()
 
     def handle(self, message: EncoderMessage) -> None:
         match message:
-            case Encode(jobs, again):
-                self._jobs.add(jobs, again)
-            case Withdraw(decoder, keys):
-                if withdrawn := self._jobs.withdraw(decoder, keys):
-                    self._answer(decoder, Withdrawn(withdrawn, self.incarnation))
+            case Encode():
+                self._jobs.add(self._outlets.admit(message), message.again)
+            case Withdraw():
+                self._withdraw(message)
             case Input():
                 self._jobs.receive(message)
             case Inputs():
@@ -146,17 +157,24 @@ class EncoderWorker(Worker[EncoderMessage]):
             case Detach(frontend):
                 self._fail_gone(self._jobs.detach(frontend))
                 self._links.handle(message)
-            case Attach() | Members():
+            case Members(members):
+                self._links.handle(message)
+                self._outlets.unmap_gone(members)
+            case Attach():
                 self._links.handle(message)
             case _:
                 assert_never(message)
 
+    def _withdraw(self, message: Withdraw) -> None:
+        tickets = dict(zip(message.keys, message.tickets, strict=False))
+        if keys := self._jobs.withdraw(message.decoder, message.keys):
+            of_keys = tuple(tickets.get(key, 0) for key in keys)
+            self._answer(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
+
     def refuse(self, message: EncoderMessage, error: Exception) -> None:
         if isinstance(message, Encode):
             for job in message.jobs:
-                self._fail(
-                    job.decoder, job.key, f"the encoder could not take its job: {describe(error)}"
-                )
+                self._fail(job, f"the encoder could not take its job: {describe(error)}")
 
     def run_once(self) -> None:
         for decoder, message in self._undelivered.due(self._links, time.monotonic()):
@@ -181,7 +199,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         """True if another batch can be queued on the device."""
         return len(self._in_flight) < self._max_in_flight
 
-    def _wait(self, launched: EncoderBatch) -> bool:
+    def _wait(self, launched: _Launched) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
@@ -198,14 +216,13 @@ class EncoderWorker(Worker[EncoderMessage]):
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         try:
-            encoded = self.runner.encode(inputs)
-            done = recorded_event(self.device)
+            batch = EncoderBatch(jobs, self.runner.encode(inputs), recorded_event(self.device))
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        self._in_flight.append(launched := EncoderBatch(jobs, encoded, done))
-        self._send_hidden(launched)
+        transports = self._outlets.queue(batch)
+        self._in_flight.append(_Launched(batch, transports, recorded_event(self.device)))
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -214,38 +231,20 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._probe()
         if len(jobs) == 1:
             self._jobs.end(jobs)
-            return self._fail(
-                jobs[0].decoder, jobs[0].key, f"the encoder failed: {describe(error)}"
-            )
+            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
-    def _finish(self, launched: EncoderBatch) -> None:
+    def _finish(self, launched: _Launched) -> None:
         """Waits for a batch, and sends what could not be sent before. Raises the device's error,
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        for decoder in launched.decoders:
-            self._transports[decoder].computed()
-        self._jobs.end(launched.jobs)
+        for transport in launched.transports:
+            transport.computed()
+        self._jobs.end(launched.batch.jobs)
 
-    def _send_hidden(self, launched: EncoderBatch) -> None:
-        """Sends the hidden states of a batch to their decoders, now or when they are computed."""
-        for decoder in launched.decoders:
-            if decoder not in self._transports:
-                self._transports[decoder] = self._transport_to(decoder)
-            if launched.encoded.shares:
-                self._links.here[decoder].send(launched.shared(self._num_shared))
-                self._num_shared += 1
-            else:
-                self._transports[decoder].queued(launched.hidden_for(decoder))
-
-    def _transport_to(self, decoder: str) -> Transport:
-        peer = self._links.peer(decoder)
-        in_this_process = peer is not None and peer.in_this_process
-        return transport_to(in_this_process, partial(self._answer, decoder), self.device)
-
-    def _answer(self, decoder: str, message: Answer) -> None:
+    def _answer(self, decoder: str, message: EncoderAnswer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
         first jobs."""
         try:
@@ -255,15 +254,19 @@ class EncoderWorker(Worker[EncoderMessage]):
             if not isinstance(message, HiddenStates):
                 raise
             for key in message.keys:
-                self._fail(decoder, key, f"its hidden states cannot travel: {error}")
+                text = f"its hidden states cannot travel: {error}"
+                self._answer(decoder, EncodeFailed(key, text, False, self.incarnation))
 
     def _fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:
-            error = "its input is gone: no frontend that asked for it holds it any more"
-            self._answer(job.decoder, EncodeFailed(job.key, error, True, self.incarnation))
+            self._fail(
+                job, "its input is gone: no frontend that asked for it holds it any more", True
+            )
 
-    def _fail(self, decoder: str, key: str, error: str) -> None:
-        self._answer(decoder, EncodeFailed(key, error, False, self.incarnation))
+    def _fail(self, job: EncodeJob, error: str, input_gone: bool = False) -> None:
+        ticket = 0 if job.place is None else job.place.ticket
+        failed = EncodeFailed(job.key, error, input_gone, self.incarnation, ticket)
+        self._answer(job.decoder, failed)
 
 
 def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:

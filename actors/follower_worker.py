@@ -1,12 +1,19 @@
 """The worker of a rank that does not schedule: a loop over its leader's commands."""
 
+import logging
 from typing import Any, Never, Protocol
 
+import msgspec
 import torch
 
-from antiphon.actors.address import Address, Host
-from antiphon.actors.rank_channel import RankInbox, RankWire
+from antiphon.actors.address import Host
+from antiphon.actors.rank_channel import RankAddress, RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
+from antiphon.kv.arena import StateArena
+from antiphon.kv.transports.mapped import Handle
+from antiphon.kv.transports.mapping import MappingError
+
+logger = logging.getLogger(__name__)
 
 
 class Follower(Protocol):
@@ -14,6 +21,10 @@ class Follower(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def arena(self) -> StateArena | None:
+        """Of a decoder's hidden states."""
 
     def handle(self, command: Any) -> None:
         """Carries out a command. What it raises ends the replica: other ranks have gone on."""
@@ -31,11 +42,21 @@ class FollowerWorker(Worker[Never]):
         self.follower, self._wire = follower, wire
         self._channel: RankInbox | None = None
 
-    def listen(self, host: Host, epoch: int) -> Address:
+    def listen(self, host: Host, epoch: int) -> RankAddress:
         """Where commands of the leader's life `epoch` are to be sent. They wait until the loop
         starts."""
         self._channel = RankInbox(host, epoch, self._wire)
-        return self._channel.address
+        address = msgspec.structs.asdict(self._channel.address)
+        return RankAddress(**address, arena=self._exported())
+
+    def _exported(self) -> Handle | None:
+        """The arena of this rank; None, and a line in the log, where it cannot be shared."""
+        arena = self.follower.arena
+        try:
+            return arena.export() if arena is not None and len(arena.states) else None
+        except MappingError as error:
+            logger.warning("hidden states come by way of the leader: %s", error)
+            return None
 
     def loop(self) -> None:
         assert self._channel is not None

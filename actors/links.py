@@ -51,6 +51,10 @@ class Links:
             self._senders[name] = Sender(address, self.node)
         return self._senders.get(name)
 
+    def is_near(self, name: str) -> bool:
+        """True for a peer in another process of this node."""
+        return name in self._addresses and self._addresses[name].is_near(self.node)
+
     def send(self, name: str, message: Any) -> bool:
         """False if the message went nowhere: the peer has not attached or is gone. Raises
         MessageError for a message that cannot travel."""

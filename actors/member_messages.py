@@ -24,7 +24,8 @@ class Detach(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """A worker as the supervisor knows it. `load`, `held`: as its last heartbeat said. `address` is
-    None for a worker of this process."""
+    None for a worker of this process. `gone`: its last epoch whose process is known to be gone; one
+    that is not alive any more may still run."""
 
     name: str
     role: str  # "encoder", "decoder"; a colocated process has one member of each
@@ -36,6 +37,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     draining: bool = False  # it ends soon, and takes no new requests
     ended: str = ""  # why its last incarnation that died did so
     last_load: dict[str, float] = {}  # what that one's last heartbeat said
+    gone: int = 0
 
     @property
     def worker(self) -> WorkerState:

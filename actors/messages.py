@@ -20,7 +20,8 @@ from antiphon.actors.member_messages import Heartbeat as Heartbeat
 from antiphon.actors.member_messages import Member as Member
 from antiphon.actors.member_messages import Members as Members
 from antiphon.encoder.rank_commands import EncodeBatch
-from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.handoff import HiddenStates, Place
+from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
 
 # ---------------------------------------------------------------------- frontend to decoder
@@ -120,7 +121,8 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
     states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
-    has sent it to this encoder, where it may not have arrived yet.
+    has sent it to this encoder, where it may not have arrived yet. `place`: where the states belong
+    in the decoder's arena; they go another way without it, and where that is not mapped.
     """
 
     key: str
@@ -128,25 +130,34 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     decoder: str
     frontends: tuple[str, ...]
     sent_ahead: bool = True
+    place: Place | None = None
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Each job is answered by `HiddenStates`, `EncodeFailed` or, after `Withdraw`, `Withdrawn`. A
-    job that the encoder has already is not done twice. `again`: nothing was heard of the jobs for
-    some seconds; an answer may be on its way."""
+    """Each job is answered by `HiddenStates`, `StatesWritten`, `EncodeFailed` or, after `Withdraw`,
+    `Withdrawn`. A job that the encoder has already is not done twice. `again`: nothing was heard of
+    the jobs for some seconds; an answer may be on its way.
+
+    `arena`: the one of the jobs' places. `epoch`: of the encoder that may write to them, -1 if they
+    have none.
+    """
 
     jobs: list[EncodeJob]
     again: bool = False
+    arena: ArenaExport | None = None
+    epoch: int = -1
 
 
 class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A decoder no longer wants these keys.
 
-    Answered by `Withdrawn`, but for jobs that have begun, which are answered as before.
+    Answered by `Withdrawn`, but for jobs that have begun, which are answered as before. `tickets`:
+    for each key, of the last place that this encoder was asked to write; 0 for none.
     """
 
     decoder: str
     keys: tuple[str, ...]
+    tickets: tuple[int, ...] = ()
 
 
 # ---------------------------------------------------------------------- encoder to decoder
@@ -162,13 +173,34 @@ class EncodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     error: str
     input_gone: bool = False
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
+    ticket: int = 0  # of the place that it was to be written to
 
 
 class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The encoder has no job for these keys, or has one no longer, which had not begun."""
+    """The encoder has no job for these keys, or has one no longer, which had not begun. `tickets`:
+    as `Withdraw` had them."""
 
     keys: tuple[str, ...]
     sender: Incarnation | None = None  # of an encoder that died, it says nothing
+    tickets: tuple[int, ...] = ()
+
+
+class StatesWritten(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The hidden states of these keys are in the arena of this name, at the places with these
+    tickets."""
+
+    arena: str
+    keys: tuple[str, ...]
+    tickets: tuple[int, ...]
+    sender: Incarnation
+
+
+class NotMapped(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The encoder cannot map the arena of this name: it has written nothing there, and will not."""
+
+    arena: str
+    reason: str
+    sender: Incarnation
 
 
 # ---------------------------------------------------------------------- worker to the others
@@ -202,7 +234,8 @@ class RankBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
 Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
-DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
+EncoderAnswer = HiddenStates | StatesWritten | NotMapped | EncodeFailed | Withdrawn
+DecoderMessage = Command | Unreadable | EncoderAnswer | LinkMessage
 FrontendMessage = Output | NotOpen | NeedInput | Members
 Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | RankBatch
 

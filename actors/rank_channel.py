@@ -14,9 +14,16 @@ from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, 
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.decoder.rank_commands import RankCommand
 from antiphon.encoder.rank_commands import EncodeBatch
+from antiphon.kv.transports.mapped import Handle
 from antiphon.runtime.ranks import RankError
 
 AT_ONCE = 64  # commands that are handled before the loop comes round
+
+
+class RankAddress(Address, frozen=True, array_like=True):
+    """`arena`: of the rank's hidden states, where encoders of other processes may write there."""
+
+    arena: Handle | None = None
 
 
 class DecoderWire:

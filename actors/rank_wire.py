@@ -21,7 +21,14 @@ from antiphon.actors.frames import (
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.rank_commands import CollectStates, DropStates, Launch, PutStates, RankCommand
+from antiphon.decoder.rank_commands import (
+    AdoptStates,
+    CollectStates,
+    DropStates,
+    Launch,
+    PutStates,
+    RankCommand,
+)
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
@@ -100,6 +107,11 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
+    rows: bytes
+
+
+class _AdoptStates(_PutStates, array_like=True, tag="AdoptStates"):
+    """The same."""
 
 
 class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
@@ -108,13 +120,15 @@ class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
     lengths: tuple[int, ...]
     tokens: tuple[int, ...]
     wanted: tuple[str, ...]
+    rows: bytes
 
 
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
     keys: tuple[str, ...]
 
 
-_Wire = tuple[int, int, _Launch | _PutStates | _CollectStates | _DropStates]
+_Command = _Launch | _PutStates | _AdoptStates | _CollectStates | _DropStates
+_Wire = tuple[int, int, _Command]
 
 
 # ---------------------------------------------------------------------- encoding
@@ -155,10 +169,12 @@ def _to_wire(command: RankCommand) -> Any:
     match command:
         case Launch():
             return _launch(command)
-        case PutStates(keys, lengths):
-            return _PutStates(keys, lengths)
-        case CollectStates(batch, keys, lengths, tokens, wanted):
-            return _CollectStates(batch, keys, lengths, tokens, wanted)
+        case PutStates(keys, lengths, rows):
+            return _PutStates(keys, lengths, _longs(rows))
+        case AdoptStates(keys, lengths, rows):
+            return _AdoptStates(keys, lengths, _longs(rows))
+        case CollectStates(batch, keys, lengths, tokens, wanted, rows):
+            return _CollectStates(batch, keys, lengths, tokens, wanted, _longs(rows))
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -233,14 +249,19 @@ class RankDecoder:
             raise MessageError(f"no command: {describe(error)}") from error
 
 
-def _from_wire(wire: _Launch | _PutStates | _CollectStates | _DropStates) -> RankCommand:
+def _from_wire(wire: _Command) -> RankCommand:
     match wire:
         case _Launch():
             return Launch(_plan_of(wire), wire.launched, wire.refused)
+        case _AdoptStates():
+            return AdoptStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
         case _PutStates():
-            return PutStates(wire.keys, wire.lengths)
+            return PutStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
         case _CollectStates():
-            return CollectStates(wire.batch, wire.keys, wire.lengths, wire.tokens, wire.wanted)
+            rows = _rows(wire.rows, 1)[0]
+            return CollectStates(
+                wire.batch, wire.keys, wire.lengths, wire.tokens, wire.wanted, rows
+            )
         case _DropStates():
             return DropStates(wire.keys)
 

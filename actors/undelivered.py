@@ -4,15 +4,13 @@ import logging
 from collections import deque
 
 from antiphon.actors.links import Links
-from antiphon.actors.messages import EncodeFailed, Withdrawn
+from antiphon.actors.messages import EncoderAnswer
 from antiphon.kv.handoff import HiddenStates
 
 logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 10.0  # for news of a new decoder to arrive; after that it is taken for gone
 MAX_BATCHES = 4  # of hidden states, which hold the device's memory
-
-Answer = HiddenStates | EncodeFailed | Withdrawn
 
 
 class Undelivered:
@@ -23,12 +21,12 @@ class Undelivered:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[float, str, Answer]] = deque()  # with the time of each
+        self._kept: deque[tuple[float, str, EncoderAnswer]] = deque()  # with the time of each
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, decoder: str, message: Answer, now: float) -> None:
+    def add(self, decoder: str, message: EncoderAnswer, now: float) -> None:
         """Keeps `message`. Drops the oldest hidden states if there are too many."""
         self._kept.append((now, decoder, message))
         batches = [kept for kept in self._kept if isinstance(kept[2], HiddenStates)]
@@ -36,13 +34,13 @@ class Undelivered:
             self._kept = deque(kept for kept in self._kept if kept is not batches[0])
             _tell_dropped(batches[0][1], f"more than {MAX_BATCHES} batches wait")
 
-    def due(self, links: Links, now: float) -> list[tuple[str, Answer]]:
+    def due(self, links: Links, now: float) -> list[tuple[str, EncoderAnswer]]:
         """Removes and returns those whose decoder is known now, and drops those kept for too
         long."""
         if not self._kept:
             return []
         kept, self._kept = self._kept, deque()
-        due: list[tuple[str, Answer]] = []
+        due: list[tuple[str, EncoderAnswer]] = []
         for since, decoder, message in kept:
             if links.peer(decoder) is not None:
                 due.append((decoder, message))

@@ -7,15 +7,17 @@ import torch
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import (
+    AdoptStates,
     CollectStates,
     DropStates,
     Launch,
     PutStates,
     RankCommand,
 )
-from antiphon.decoder.rank_states import collect_states, receive_states
+from antiphon.decoder.rank_states import adopt_states, collect_states, receive_states
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.arena import StateArena
 from antiphon.kv.batch_share import Shelf
 from antiphon.runtime.ranks import RankError, Ranks
 
@@ -44,6 +46,10 @@ class DecoderFollower:
     def device(self) -> torch.device:
         return self.runner.device
 
+    @property
+    def arena(self) -> StateArena:
+        return self.runner.arena
+
     def handle(self, command: RankCommand) -> None:
         """Carries out a command. What it raises ends the replica: other ranks have gone on."""
         match command:
@@ -54,6 +60,8 @@ class DecoderFollower:
             case CollectStates():
                 assert self._shelf is not None
                 collect_states(command, self._shelf.take(command.batch), self.runner)
+            case AdoptStates():
+                adopt_states(command, self.runner)
             case DropStates(keys):
                 for key in keys:
                     self.runner.arena.drop(key)

@@ -1,5 +1,7 @@
 """The other ranks of a decoder replica, as its leader sees them."""
 
+import numpy as np
+
 from antiphon.config.errors import describe
 from antiphon.decoder.rank_commands import CollectStates, Followers, PutStates, RankCommand
 from antiphon.decoder.rank_states import broadcast_states, collect_states
@@ -28,20 +30,21 @@ class OtherRanks:
                 f"{type(command).__name__} was not sent to all ranks: {describe(error)}"
             ) from error
 
-    def share(self, states: HiddenStates) -> None:
-        """Gives them the hidden states that the leader's arena has."""
+    def share(self, states: HiddenStates, rows: np.ndarray) -> None:
+        """Gives them the hidden states that the leader's arena has in `rows`."""
         if not self.exist:
             return
-        self.tell(PutStates(states.keys, states.lengths))
+        self.tell(PutStates(states.keys, states.lengths, rows))
         try:
             broadcast_states(states, self._runner)
         except Exception as error:
             raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
 
-    def collect(self, batch: SharedBatch, wanted: tuple[str, ...]) -> None:
-        """Exchanges a batch of which each rank has a share; `wanted` goes into all arenas."""
+    def collect(self, batch: SharedBatch, wanted: tuple[str, ...], rows: np.ndarray) -> None:
+        """Exchanges a batch of which each rank has a share; `wanted` goes into `rows` of all
+        arenas."""
         number = batch.own.batch
-        command = CollectStates(number, batch.keys, batch.lengths, batch.tokens, wanted)
+        command = CollectStates(number, batch.keys, batch.lengths, batch.tokens, wanted, rows)
         self.tell(command)
         try:
             collect_states(command, batch.own, self._runner)

@@ -7,6 +7,8 @@ Every rank carries out all commands in their order. What leaves the process is e
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from antiphon.scheduler.plan import StepPlan
 
 
@@ -24,19 +26,30 @@ class Launch:
     refused: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PutStates:
     """Take part in `Ranks.broadcast` of hidden states [sum of `lengths`, hidden]: they go from
-    device to device, and into the arena."""
+    device to device, and into `rows` [sum of `lengths`] of the arena."""
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
+    rows: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class AdoptStates:
+    """An encoder has written hidden states into `rows` [sum of `lengths`] of this rank's arena."""
+
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class CollectStates:
     """Of a colocated replica: give all ranks this one's share of encoder batch number `batch`, take
-    theirs, and put what is `wanted` of them into the arena. If nothing is, only forget the share.
+    theirs, and put what is `wanted` of them into `rows` of the arena. If nothing is, only forget
+    the share.
 
     `keys`, `lengths`, `tokens`: as those of `SharedBatch`.
     """
@@ -46,6 +59,7 @@ class CollectStates:
     lengths: tuple[int, ...]
     tokens: tuple[int, ...]
     wanted: tuple[str, ...]
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class DropStates:
     keys: tuple[str, ...]
 
 
-RankCommand = Launch | PutStates | CollectStates | DropStates
+RankCommand = Launch | PutStates | AdoptStates | CollectStates | DropStates
 Followers = Callable[[RankCommand], None]
 
 

@@ -1,8 +1,9 @@
 """Hidden states on their way among the ranks of a replica: from its leader, or from all to all."""
 
+import numpy as np
 import torch
 
-from antiphon.decoder.rank_commands import CollectStates, PutStates
+from antiphon.decoder.rank_commands import AdoptStates, CollectStates, PutStates
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.kv.batch_share import OwnShare
 from antiphon.kv.handoff import HiddenStates
@@ -22,7 +23,7 @@ def receive_states(command: PutStates, runner: DecoderRunner) -> None:
     """On every other rank: puts them into its arena."""
     packed = runner.arena.states.new_empty(sum(command.lengths), runner.arena.states.shape[1])
     runner.ranks.broadcast(packed, runner.ranks.leader)
-    runner.arena.put(HiddenStates(command.keys, command.lengths, packed))
+    runner.arena.put(HiddenStates(command.keys, command.lengths, packed), command.rows)
 
 
 @torch.inference_mode()
@@ -39,8 +40,8 @@ def collect_states(command: CollectStates, own: OwnShare, runner: DecoderRunner)
             _copy_own(own, part)
         if len(part):
             ranks.broadcast(part, source)
-    wanted = set(command.wanted)
-    arena.put(HiddenStates(command.keys, command.lengths, packed).only(wanted.__contains__))
+    states = HiddenStates(command.keys, command.lengths, packed)
+    arena.put(states.only(set(command.wanted).__contains__), command.rows)
 
 
 def _copy_own(own: OwnShare, part: torch.Tensor) -> None:
@@ -54,3 +55,9 @@ def _copy_own(own: OwnShare, part: torch.Tensor) -> None:
         torch.cuda.current_stream(part.device).wait_event(own.ready)
         own.packed.record_stream(torch.cuda.current_stream(part.device))  # of another stream
     part.copy_(own.packed)
+
+
+def adopt_states(command: AdoptStates, runner: DecoderRunner) -> None:
+    """On every other rank: an encoder has put them into its arena."""
+    rows = np.split(command.rows, np.cumsum(command.lengths)[:-1])
+    runner.arena.adopt(command.keys, rows)

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.incoming_states import IncomingStates
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.other_ranks import OtherRanks
-from antiphon.decoder.rank_commands import DropStates, Followers, Launch, no_followers
+from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
@@ -53,8 +54,8 @@ class DecoderReplica:
     """The scheduler and the runner of one decoder, joined by `step`.
 
     `ask_encoders` and `withdraw_encodes` must not block. Each piece of encoder work that was asked
-    for is answered by `receive_hidden`, by the scheduler's `encode_failed` or, where it was
-    withdrawn in time, by its `withdrawn`; in any order.
+    for is answered by `receive_hidden` or `incoming.adopt`, by the scheduler's `encode_failed` or,
+    where it was withdrawn in time, by its `withdrawn`; in any order.
 
     In a replica of several ranks this is the leader, and all others are a `DecoderFollower`.
     `followers` sends them what changes their device's state: all commands to all of them, in order,
@@ -88,7 +89,7 @@ class DecoderReplica:
         self._lane = lanes - 1  # of the last plan
         self._launches_late = lanes > 1 and not self.runner.overlap
         self._in_flight: deque[StepInFlight] = deque()  # oldest first
-        self._received: deque[HiddenStates | SharedBatch] = deque()  # maybe still being computed
+        self.incoming = IncomingStates(self.runner, self.scheduler, self._others, self._catch_up)
 
     # ------------------------------------------------------------------ one step
 
@@ -98,7 +99,7 @@ class DecoderReplica:
         Never waits for an encoder. No outputs mean that nothing happened. Raises only what
         the device raises when it is of no more use.
         """
-        self._accept_hidden()  # the requests of computed states become ready
+        self.incoming.accept(self.rests)  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
         plan = self._next_plan()  # which sequences run now
         self._discard_unwanted()  # requests that ended meanwhile may have been the last to wait
@@ -140,6 +141,7 @@ class DecoderReplica:
 
     def _launch(self, step: StepInFlight) -> bool:
         """False, and its requests failed, if that cannot be."""
+        self.runner.arena.space.launched = step.plan.number
         try:
             step.launched = self.runner.launch(step.plan)
         except Exception as error:  # whatever the model or the device raised
@@ -172,6 +174,7 @@ class DecoderReplica:
             self._fail(step.plan, error)
         else:
             self.scheduler.postprocess(step.plan, result)
+        self.runner.arena.space.settle(step.plan.number)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
         """Fails the requests of a step. Raises what the device raises if it is of no more use, and
@@ -185,73 +188,22 @@ class DecoderReplica:
     # ------------------------------------------------------------------ encoder work
 
     def _request_encodes(self) -> None:
+        self.incoming.make_room()
         if commands := self.scheduler.next_encodes():
+            self.incoming.make_room()  # for what is asked for now
             self._ask_encoders(commands)
 
     def _discard_unwanted(self) -> None:
         """Drops hidden states, and takes back encoder work, that no request waits for any more."""
-        if keys := self.scheduler.encodes.pop_unwanted():
-            self._drop(tuple(keys))
+        self.incoming.make_room()
         if withdrawals := self.scheduler.encodes.pop_withdrawals():
             self._withdraw_encodes(withdrawals)
-
-    def _drop(self, keys: tuple[str, ...]) -> None:
-        self._catch_up()
-        self._others.tell(DropStates(keys))
-        for key in keys:
-            self.runner.arena.drop(key)
 
     def receive_hidden(self, states: HiddenStates | SharedBatch) -> None:
         """Hidden states from an encoder, which may still be computing them, or word that the ranks
         of this replica have encoded some."""
-        self._received.append(states)
-        self._accept_hidden()
-
-    def _accept_hidden(self) -> None:
-        """Puts hidden states that are computed into the arena.
-
-        When idle, accepts one input whose encoder is still running: its first step can then be
-        queued behind it on the device. Not otherwise: running sequences must not wait for an
-        encoder, and what arrives meanwhile must not wait for long.
-        """
-        while self._received and (
-            self._received[0].computed or (self.rests and len(self._received[0].keys) == 1)
-        ):
-            arrived = self._received.popleft()
-            if isinstance(arrived, SharedBatch):
-                self._collect(arrived)
-                continue
-            # Not those that come twice or too late: there is no room for them.
-            states = arrived.only(self.scheduler.encodes.expects)
-            if not states.keys:
-                continue
-            self._catch_up()
-            try:
-                self.runner.arena.put(states)
-            except Exception as error:
-                self._refuse_hidden(states, error)
-            else:
-                self._others.share(states)
-                for key in states.keys:
-                    self.scheduler.encoded(key)
-
-    def _collect(self, batch: SharedBatch) -> None:
-        """Takes in what is wanted of a batch of which each rank has a share."""
-        wanted = tuple(filter(self.scheduler.encodes.expects, batch.keys))
-        if wanted:
-            self._catch_up()
-        self._others.collect(batch, wanted)
-        for key in wanted:
-            self.scheduler.encoded(key)
-
-    def _refuse_hidden(self, states: HiddenStates, error: Exception) -> None:
-        """Fails the requests that wait for `states`. Raises as `_fail`."""
-        logger.exception("hidden states of %d inputs could not be taken in", len(states.keys))
-        message = f"its hidden states could not be taken in: {describe(error)}"
-        self._drop(states.keys)
-        for key in states.keys:
-            self.scheduler.encode_failed(key, message)
-        self.runner.probe()
+        self.incoming.receive(states)
+        self.incoming.accept(self.rests)
 
     # ------------------------------------------------------------------ state
 
@@ -263,7 +215,7 @@ class DecoderReplica:
     @property
     def idle(self) -> bool:
         """True if there is nothing to do until a request or hidden states arrive."""
-        return self.rests and not self._received
+        return self.rests and not self.incoming
 
 
 def _limits(

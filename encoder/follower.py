@@ -28,6 +28,10 @@ class EncoderFollower:
     def device(self) -> torch.device:
         return self.runner.target.device
 
+    @property
+    def arena(self) -> None:
+        """Only decoders have one."""
+
     def handle(self, command: EncodeBatch) -> None:
         """What it raises ends the replica: the other ranks have gone on."""
         encoded = self.runner.encode(command.inputs)

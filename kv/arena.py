@@ -83,7 +83,7 @@ class StateArena:
             if states.ready is not None and self.device.type == "cuda":
                 torch.cuda.current_stream(self.device).wait_event(states.ready)
             if rows is None:
-                rows = self._take(states)
+                rows = self.take(states.keys, states.lengths)
             self._write(packed, rows)
         except Exception:
             for key in states.keys:
@@ -92,9 +92,10 @@ class StateArena:
         self.adopt(states.keys, np.split(rows, np.cumsum(lengths)[:-1]))
         return rows
 
-    def _take(self, states: HiddenStates) -> np.ndarray:
-        pairs = zip(states.keys, states.lengths, strict=True)
-        taken = [self.space.take(key, length) for key, length in pairs]
+    def take(self, keys: Sequence[str], lengths: Sequence[int]) -> np.ndarray:
+        """Rows [sum of lengths] for states that are about to be put here, on the rank that leads.
+        Raises ValueError if there are too few."""
+        taken = [self.space.take(*pair) for pair in zip(keys, lengths, strict=True)]
         return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
     def _write(self, packed: torch.Tensor, rows: np.ndarray) -> None:

@@ -14,7 +14,7 @@ Other processes write without asking this one's device, so that rows need more t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,7 +44,6 @@ class _Owned:
 
     rows: np.ndarray
     used: int = 0
-    wanted: bool = True
     writers: dict[Writer, int] = field(default_factory=dict)
 
 
@@ -61,6 +60,7 @@ class ArenaRows:
         self._num_free = num_rows
         self._cooling: deque[tuple[int, np.ndarray]] = deque()  # free; the last step that uses them
         self._owned: dict[str, _Owned] = {}
+        self._blocked: set[str] = set()  # those of them that are not wanted
         self._tickets = 0
 
     @property
@@ -71,13 +71,12 @@ class ArenaRows:
     @property
     def num_blocked(self) -> int:
         """Rows of keys that are not wanted."""
-        return sum(len(owned.rows) for owned in self._owned.values() if not owned.wanted)
+        return sum(len(self._owned[key].rows) for key in self._blocked)
 
     def blocked(self) -> Iterator[Blocked]:
-        for key, owned in self._owned.items():
-            if not owned.wanted:
-                for writer, ticket in owned.writers.items():
-                    yield Blocked(key, writer, ticket)
+        for key in self._blocked:
+            for writer, ticket in self._owned[key].writers.items():
+                yield Blocked(key, writer, ticket)
 
     def free(self) -> np.ndarray:
         """All rows without a key."""
@@ -93,7 +92,8 @@ class ArenaRows:
             if count > self.num_free:
                 raise ValueError(f"{count} hidden states, and room for {self.num_free}")
             owned = self._give(key, self._pop_any(count))
-        owned.wanted, owned.used = True, self.launched + 1
+        owned.used = self.launched + 1
+        self._blocked.discard(key)
         return owned.rows
 
     def reserve(self, key: str, count: int, writer: Writer) -> Reservation | None:
@@ -108,7 +108,7 @@ class ArenaRows:
         elif len(owned.rows) != count:
             return None
         self._tickets += 1
-        owned.wanted = True
+        self._blocked.discard(key)
         owned.writers[writer] = self._tickets
         return Reservation(self._tickets, owned.rows)
 
@@ -124,7 +124,7 @@ class ArenaRows:
 
     def __contains__(self, key: str) -> bool:
         """True if `key` has rows and is wanted."""
-        return (owned := self._owned.get(key)) is not None and owned.wanted
+        return key in self._owned and key not in self._blocked
 
     def of(self, key: str) -> np.ndarray:
         """The rows of a wanted key, in the order of its states."""
@@ -142,8 +142,8 @@ class ArenaRows:
 
     def drop(self, key: str) -> None:
         """`key` is not wanted any more, if it is here."""
-        if (owned := self._owned.get(key)) is not None:
-            owned.wanted = False
+        if key in self._owned:
+            self._blocked.add(key)
             self._release_if_idle(key)
 
     # ------------------------------------------------------------------ writers
@@ -159,18 +159,25 @@ class ArenaRows:
             self._release_if_idle(key)
         return True
 
-    def end_writers(self, is_over: Callable[[Writer], bool]) -> None:
-        """Lives of encoders whose processes are gone, or that will write nothing."""
+    def ticket(self, key: str, writer: Writer) -> int:
+        """The last one by which `writer` was asked for `key` and has not answered; 0: none."""
+        owned = self._owned.get(key)
+        return 0 if owned is None else owned.writers.get(writer, 0)
+
+    def end_writers(self, name: str, epoch: int) -> None:
+        """The lives of an encoder up to `epoch` write nothing more: their processes are gone, or
+        have said so."""
         for key, owned in list(self._owned.items()):
-            for writer in [writer for writer in owned.writers if is_over(writer)]:
-                del owned.writers[writer]
+            for writer in [writer for writer in owned.writers if writer[0] == name]:
+                if writer[1] <= epoch:
+                    del owned.writers[writer]
             self._release_if_idle(key)
 
     # ------------------------------------------------------------------ free rows
 
     def _release_if_idle(self, key: str) -> None:
-        owned = self._owned[key]
-        if not owned.wanted and not owned.writers:
+        if key in self._blocked and not self._owned[key].writers:
+            self._blocked.discard(key)
             self._release(self._owned.pop(key))
 
     def _release(self, owned: _Owned) -> None:

@@ -14,9 +14,10 @@ import torch
 
 
 class Place(msgspec.Struct, frozen=True, eq=False, array_like=True):
-    """Where in a decoder's arena the states of one key belong. `rows` [tokens] int64. `ticket`: of
-    the reservation (`kv/arena_rows.py`)."""
+    """Where in the arena of this name the states of one key belong. `rows` [tokens] int64.
+    `ticket`: of the reservation (`kv/arena_rows.py`)."""
 
+    arena: str
     ticket: int
     rows: np.ndarray
 

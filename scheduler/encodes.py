@@ -45,6 +45,7 @@ class EncodeLedger:
     ) -> None:
         self.kept, self.timeout = KeptStates(room), timeout
         self.tokens = 0  # of open work: asked for, and their cross KV not yet written
+        self.blocked = 0  # of what nobody wants, whose place in the arena is not free yet
         self._clock, self._counters = clock, counters
         self._work: dict[str, Work] = {}
         self._opened = 0  # works since the start
@@ -75,14 +76,15 @@ class EncodeLedger:
     def allows(self, inputs: Sequence[Media]) -> bool:
         """True if the arena has room for those of `inputs` that no work is open for. While no work
         is open at all, the inputs of one request may have any size. False if an encoder is needed
-        and there is none, and for a suspect while another one is on trial."""
+        and there is none, and for a suspect while another is on trial."""
         new = {media.key: media.num_tokens for media in inputs if media.key not in self._work}
         if not new:
             return True
         not_here = [key for key in new if key not in self.kept]
         if (not_here and self.pool.is_empty) or not all(map(self._suspects.may_start, not_here)):
             return False
-        return not self.tokens or self.tokens + sum(new.values()) <= self.kept.room
+        taken = self.tokens + self.blocked
+        return not taken or taken + sum(new.values()) <= self.kept.room
 
     # ------------------------------------------------------------------ asking and waiting
 
@@ -97,7 +99,7 @@ class EncodeLedger:
             self._counters["kept_states_hits"] += 1
             self._work[media.key] = Work(media, "", None, self._opened, now, now, arrived=True)
             return None
-        self._unwanted += self.kept.make_room(self.tokens)
+        self._unwanted += self.kept.make_room(self.tokens + self.blocked)
         chosen = self.pool.pick(media, holder)
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
@@ -167,10 +169,8 @@ class EncodeLedger:
 
     def fail(self, key: str, sender: Incarnation | None = None) -> list[Request]:
         """The encoder could not do `key`; closes the work and returns the requests that waited.
-
-        Changes nothing where no work is open, where the states came another way, or where
-        somebody else than `sender` was asked.
-        """
+        Changes nothing where no work is open, where the states came another way, or where somebody
+        else than `sender` was asked."""
         work = self._work.get(key)
         if work is None or work.arrived or not work.is_asked_of(sender):
             return []
@@ -198,6 +198,7 @@ class EncodeLedger:
         if work.arrived:
             self.kept.add(key, work.media.num_tokens)
         else:
+            self._unwanted.append(key)  # an encoder may have been given rows for it
             self.pool.answer(work.encoder, work.media.num_tokens)
         return list(work.waiters.values())
 
@@ -266,10 +267,8 @@ class EncodeLedger:
         return commands
 
     def _overdue_error(self, work: Work) -> str:
-        return (
-            f"{work.encoder} sent no hidden states within {self.timeout:g} s "
-            f"(encode_timeout): its worker hangs, or all messages are lost"
-        )
+        sent = f"{work.encoder} sent no hidden states within {self.timeout:g} s (encode_timeout)"
+        return f"{sent}: its worker hangs, or all messages are lost"
 
     def add_unwanted(self, keys: set[str]) -> None:
         """Hidden states of `keys` may be unusable, and no step will take them."""
@@ -290,10 +289,10 @@ class EncodeLedger:
         `confirm_withdrawal`.
         """
         keys, self._abandoned = self._abandoned, []
+        works = {key: self._work[key] for key in keys if key in self._work}
         withdrawals: list[Withdrawal] = []
-        for key in keys:
-            work = self._work.get(key)
-            if work is not None and not (work.waiters or work.arrived or work.withdrawn):
+        for key, work in works.items():
+            if not (work.waiters or work.arrived or work.withdrawn):
                 work.withdrawn = True
                 withdrawals.append(Withdrawal(key, work.encoder))
         return withdrawals

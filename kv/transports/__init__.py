@@ -17,18 +17,12 @@ import torch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.frames import Frames
 from antiphon.kv.transports.interface import Transport
-from antiphon.kv.transports.mapped import Mapped
 from antiphon.kv.transports.same_process import SameProcess
 
 
 def transport_to(
-    in_this_process: bool,
-    send: Callable[[HiddenStates], None],
-    device: torch.device,
-    mapped: Mapped | None = None,
+    in_this_process: bool, send: Callable[[HiddenStates], None], device: torch.device
 ) -> Transport:
-    """The best way from `device` to a decoder, by `send`, which must not block. `mapped`: for
-    states that have a place in its arena, if that is mapped here."""
-    if in_this_process:
-        return SameProcess(send)
-    return mapped or Frames(send, device)
+    """The best way from `device` to a decoder for states without a place, by `send`, which must not
+    block."""
+    return SameProcess(send) if in_this_process else Frames(send, device)

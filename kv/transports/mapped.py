@@ -68,6 +68,11 @@ class MappedArena:
         else:
             self._cuda.append(CudaMapping(handle, self.device))
 
+    @property
+    def kind(self) -> str:
+        """How the memory is shared."""
+        return "CUDA IPC" if self._cuda else "shared memory"
+
     def write(self, packed: torch.Tensor, rows: np.ndarray) -> None:
         """Queues the copy of `packed` [tokens, width] to `rows` [tokens], in all ranks' arenas."""
         if packed.shape != (len(rows), self._shape[1]):

@@ -66,6 +66,8 @@ def idle(cluster: Cluster) -> None:
             assert scheduler.pages.num_available == scheduler.pages.num_pages
             assert scheduler.encodes.tokens == 0
             assert all(key in scheduler.encodes.kept for key in node.hidden)
+            assert (node.space.num_blocked, scheduler.encodes.blocked) == (0, 0)
+            assert node.space.num_free == len(node.content) - scheduler.encodes.kept.tokens
             assert scheduler.idle
 
 

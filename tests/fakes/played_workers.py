@@ -3,9 +3,12 @@
 import copy
 from typing import Any
 
+import msgspec
 import numpy as np
 from played_model import token_at
 
+from antiphon.actors.arena_places import ArenaPlaces
+from antiphon.actors.encode_asks import EncodeAsks
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.messages import (
     Cancel,
@@ -19,20 +22,23 @@ from antiphon.actors.messages import (
     NeedInput,
     NotOpen,
     Output,
+    StatesWritten,
     StillOpen,
     Stop,
     Submit,
     Withdraw,
     Withdrawn,
 )
+from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.pages import PagePool
-from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import Incarnation, RequestId
 from antiphon.scheduler.scheduler import Scheduler
 
 PAGES = 24
+ROOM, TOKENS = 40, 8  # of an arena, and of each input
 
 
 class Node:
@@ -57,11 +63,15 @@ class EncoderNode(Node):
 
     def handle(self, message: Any) -> None:
         match message:
-            case Encode(jobs, again):
+            case Encode(jobs, again, _, epoch):
+                if epoch != self.incarnation.epoch:
+                    jobs = [msgspec.structs.replace(job, place=None) for job in jobs]
                 self.jobs.add(jobs, again)
-            case Withdraw(decoder, keys):
+            case Withdraw(decoder, keys, tickets):
                 if withdrawn := self.jobs.withdraw(decoder, keys):
-                    self.send(decoder, Withdrawn(withdrawn, self.incarnation))
+                    of_keys = dict(zip(keys, tickets, strict=True))
+                    confirmed = tuple(of_keys[key] for key in withdrawn)
+                    self.send(decoder, Withdrawn(withdrawn, self.incarnation, confirmed))
             case Input():
                 self.jobs.receive(message)
             case Inputs():
@@ -69,14 +79,15 @@ class EncoderNode(Node):
                     self.jobs.receive(each)
             case InputGone():
                 for job in self.jobs.gone(message):
-                    gone = EncodeFailed(job.key, "gone", True, self.incarnation)
+                    ticket = 0 if job.place is None else job.place.ticket
+                    gone = EncodeFailed(job.key, "gone", True, self.incarnation, ticket)
                     self.send(job.decoder, gone)
 
     def step(self) -> None:
         """Answers one batch and begins the next one."""
         done, self.in_flight = self.in_flight, []
         for job in done:
-            self.send(job.decoder, ("encoded", job.key, self.incarnation))
+            self._answer(job)
         self.jobs.end(done)
         for frontend, keys in self.jobs.to_ask().items():
             self.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
@@ -84,16 +95,48 @@ class EncoderNode(Node):
         if self.cluster.poison.intersection(job.key for job in self.in_flight):
             self.cluster.kill(self.incarnation.name)
 
+    def _answer(self, job: EncodeJob) -> None:
+        """Writes the states as late as can be."""
+        if (place := job.place) is None:
+            return self.send(job.decoder, ("encoded", job.key, self.incarnation))
+        self.cluster.arenas[place.arena].write(place.rows, job.key)
+        written = StatesWritten(place.arena, (job.key,), (place.ticket,), self.incarnation)
+        self.send(job.decoder, written)
+
+
+class DecoderLinks:
+    """Of a decoder node. `near`: whether encoders can write into its arena."""
+
+    def __init__(self, node: "DecoderNode") -> None:
+        self._node = node
+
+    def is_near(self, name: str) -> bool:
+        return True
+
+    def send(self, name: str, message: Any) -> bool:
+        if name not in self._node.cluster.nodes:
+            return False
+        self._node.send(name, message)
+        return True
+
 
 class DecoderNode(Node):
     def __init__(self, cluster: Any, incarnation: Incarnation) -> None:
         super().__init__(cluster, incarnation)
         limits = Limits(
             max_num_seqs=3, max_batched_tokens=64, max_len=40, max_cross_len=40,
-            encode_ahead_tokens=40, max_waiting=1000, page_size=4, aging_seconds=10.0,
+            encode_ahead_tokens=ROOM, max_waiting=1000, page_size=4, aging_seconds=10.0,
         )  # fmt: skip
         self.scheduler = Scheduler(limits, PagePool(PAGES), cluster.clock)
         self.hidden: set[str] = set()
+        export = ArenaExport(f"arena of {incarnation}", (), ROOM, 1, "float32")
+        cluster.arenas[export.name] = self
+        self.content = np.full(ROOM, "", object)  # the key whose states are in each row
+        self.space = ArenaRows(ROOM)
+        self.places = ArenaPlaces(self.space, export, cluster.clock)
+        self.asks = EncodeAsks(
+            incarnation.name, self.scheduler, DecoderLinks(self), self.places, self.handle
+        )
         self.asked: list[tuple[str, list[int]]] = []
 
     def handle(self, message: Any) -> None:
@@ -108,16 +151,35 @@ class DecoderNode(Node):
             case StillOpen(frontend, numbers):
                 self.asked.append((frontend, numbers))
             case Members(members):
+                self.places.note(members)
                 encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
                 self.scheduler.set_encoders(encoders)
             case ("encoded", key, _):
                 if self.scheduler.encodes.expects(key):
-                    self.hidden.add(key)
-                self.scheduler.encoded(key)
-            case EncodeFailed(key, error, True, sender):
+                    self.content[self.space.take(key, TOKENS)] = key
+                    self._arrived(key)
+            case StatesWritten():
+                for key in self.places.written(message):
+                    if self.scheduler.encodes.expects(key) and key in self.space:
+                        self._arrived(key)
+            case EncodeFailed(key, error, True, sender, ticket):
+                self.places.answered([key], [ticket], sender)
                 self.scheduler.input_gone(key, error, sender)
-            case Withdrawn(keys, sender):
+            case Withdrawn(keys, sender, tickets):
+                self.places.answered(keys, tickets, sender)
                 self.scheduler.withdrawn(keys, sender)
+
+    def write(self, rows: np.ndarray, key: str) -> None:
+        """By an encoder, at any time."""
+        free = set(self.space.free().tolist())
+        assert not free.intersection(rows.tolist()), "a place that was given back is written"
+        for other in self.hidden - {key}:
+            assert not np.intersect1d(self.space.of(other), rows).size
+        self.content[rows] = key
+
+    def _arrived(self, key: str) -> None:
+        self.hidden.add(key)
+        self.scheduler.encoded(key)
 
     def load(self) -> dict[str, float]:
         return dict(self.scheduler.load())
@@ -125,14 +187,21 @@ class DecoderNode(Node):
     def step(self) -> None:
         """As a replica's."""
         scheduler = self.scheduler
-        self.ask(scheduler.encodes.overdue(), again=True)
-        self.ask(scheduler.next_encodes())
+        self.asks.turn()
+        self._make_room()
+        if commands := scheduler.next_encodes():
+            self._make_room()
+            self.asks.ask(commands)
         plan = scheduler.step()
-        self.hidden -= set(scheduler.encodes.pop_unwanted())
-        for key, encoder in scheduler.encodes.pop_withdrawals():
-            self.send(encoder, Withdraw(self.incarnation.name, (key,)))
+        self._make_room()
+        self.asks.withdraw(scheduler.encodes.pop_withdrawals())
         if plan is not None:
             assert self.hidden >= {write.key for write in plan.cross_writes}
+            self.space.launched = plan.number
+            for write in plan.cross_writes:
+                self.space.use(write.key)
+                assert (self.content[self.space.of(write.key)] == write.key).all()
+            self.space.settle(plan.number)
             names = scheduler.batch.tokens[plan.slots, 0].tolist()
             if self.cluster.poisonous & set(names):
                 return self.cluster.kill(self.incarnation.name)
@@ -148,18 +217,12 @@ class DecoderNode(Node):
         scheduler.pages.check()
         scheduler.batch.check()
 
-    def ask(self, commands: list[EncodeCommand], again: bool = False) -> None:
-        for media, encoder in commands:
-            waiting = self.scheduler.encodes.waiting([media.key])
-            holders = tuple({request.id.frontend: None for request in waiting})
-            is_ahead = any(request.encoder == encoder for request in waiting)
-            job = EncodeJob(
-                media.key, media.num_tokens, self.incarnation.name, holders, sent_ahead=is_ahead
-            )
-            if encoder in self.cluster.nodes:
-                self.send(encoder, Encode([job], again))
-            else:
-                self.scheduler.encoder_lost(encoder)
+    def _make_room(self) -> None:
+        """As `IncomingStates`."""
+        for key in self.scheduler.encodes.pop_unwanted():
+            self.hidden.discard(key)
+            self.space.drop(key)
+        self.scheduler.encodes.blocked = self.space.num_blocked
 
     def _result(self, plan: StepPlan, names: list[int]) -> StepResult:
         rows = zip(names, plan.kv_lens.tolist(), plan.samples.tolist(), strict=True)

@@ -91,6 +91,7 @@ class Cluster:
         self.epochs: dict[str, int] = {}
         self.wires: dict[tuple[Any, Any], Wire] = {}
         self.last_loads: dict[str, dict[str, float]] = {}  # heartbeats are quicker than deaths
+        self.arenas: dict[str, DecoderNode] = {}  # the owner of each, by name
         self.poison: set[str] = set()
         self.poisonous: set[int] = set()
         self.deaths = self.lost = 0
@@ -143,7 +144,8 @@ class Cluster:
                 self.start(name)
                 self.announce()
 
-    def announce(self) -> None:
+    def announce(self, suspect: str = "") -> None:
+        """`suspect`: a worker that is taken for dead, and runs on until it is killed."""
         members = Members(
             [
                 Member(
@@ -151,8 +153,9 @@ class Cluster:
                     name.split("-")[0],
                     epoch,
                     None,
-                    alive=name in self.nodes,
+                    alive=name in self.nodes and name != suspect,
                     last_load=self.last_loads.get(name, {}),
+                    gone=epoch - (name in self.nodes),
                 )
                 for name, epoch in self.epochs.items()
             ]

@@ -93,6 +93,8 @@ def check_same_state(engine: RankedEngine) -> None:
             assert runner.slots.tokens.equal(leader.slots.tokens)
         assert (runner.tables.host == leader.tables.host).all()
         assert list(runner.arena._rows) == list(leader.arena._rows)
+        for key, rows in leader.arena._rows.items():
+            assert (runner.arena._rows[key] == rows).all()
 
 
 def check_shares(engine: RankedEngine) -> None:

@@ -18,6 +18,7 @@ from antiphon.actors.messages import (
     NeedInput,
     NotOpen,
     Output,
+    StatesWritten,
     StillOpen,
     Stop,
     Submit,
@@ -34,7 +35,7 @@ NOTICED_SECONDS = ASK_AGAIN_SECONDS + 2 * CHECK_SECONDS  # one loss, of whatever
 
 
 def is_encoded(message: Any) -> bool:
-    return isinstance(message, tuple) and message[0] == "encoded"
+    return isinstance(message, StatesWritten)
 
 
 def kind(cls: type) -> Kind:

@@ -32,6 +32,7 @@ EVENTS = st.lists(
         st.tuples(st.just("kill"), WORKERS),
         st.tuples(st.just("restart"), WORKERS),
         st.tuples(st.just("announce")),
+        st.tuples(st.just("suspect"), st.sampled_from(["encoder-0", "encoder-1"])),
         st.tuples(st.just("cancel"), CHOICE),
     ),
     min_size=20,
@@ -82,6 +83,8 @@ async def act(cluster: Cluster, kind: str, *values: Any) -> None:
             cluster.start(worker)
         case "announce", ():
             cluster.announce()
+        case "suspect", (worker,):
+            cluster.announce(suspect=worker)
         case "cancel", (choice,):
             frontend = frontends[choice % len(frontends)]
             if frontend.opened:

@@ -123,7 +123,7 @@ class LateWriters(RuleBasedStateMachine):
         gone = (f"encoder-{encoder}", self.epochs[encoder])
         self.epochs[encoder] += 1
         self.writes = [write for write in self.writes if write.writer != gone]
-        self.rows.end_writers(lambda writer: writer == gone)
+        self.rows.end_writers(*gone)
 
     # ------------------------------------------------------------------ always
 
@@ -179,7 +179,9 @@ def test_a_new_request_gets_the_rows_that_a_late_writer_blocks() -> None:
     rows.drop("a")
     assert rows.answered("a", ONE, first.ticket)
     assert rows.num_blocked == 4, "the second encoder may write"
-    rows.end_writers(lambda writer: writer == ("encoder-1", 1))
+    rows.end_writers("encoder-1", 0)
+    assert rows.num_blocked == 4
+    rows.end_writers("encoder-1", 1)
     assert (rows.num_free, rows.num_blocked) == (4, 0)
 
 

@@ -79,7 +79,7 @@ def test_rows_are_written_where_the_decoder_reads_them_and_told_when_they_are() 
     mapped = Mapped(lambda *answer: back.append(answer), MappedArena(export, CPU))
     assert mapped.arena.dtype is torch.float32
     packed = torch.arange(15.0).view(5, 3)
-    places = [Place(4, np.array([7, 8])), Place(5, np.array([3, 12, 11]))]
+    places = [Place("arena", 4, np.array([7, 8])), Place("arena", 5, np.array([3, 12, 11]))]
     mapped.queued(HiddenStates(("a", "b"), (2, 3), packed), places)
     assert back == []
     assert torch.equal(arena.states[[7, 8, 3, 12, 11]], packed)

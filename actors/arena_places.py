@@ -1,0 +1,137 @@
+"""Where encoders in other processes of the node may write hidden states: the decoder's side."""
+
+import logging
+import math
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from antiphon.actors.address import Address
+from antiphon.actors.links import Links
+from antiphon.actors.member_messages import Member
+from antiphon.actors.messages import NotMapped, StatesWritten
+from antiphon.actors.rank_channel import RankAddress
+from antiphon.kv.arena import StateArena
+from antiphon.kv.arena_rows import ArenaRows
+from antiphon.kv.handoff import Place
+from antiphon.kv.transports.mapped import ArenaExport
+from antiphon.kv.transports.mapping import MappingError
+from antiphon.scheduler.request import Incarnation, Media
+
+logger = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS = 5.0  # a message may have been lost
+GRACE_SECONDS = 1.0  # a GPU may finish what a process that is gone had queued there
+
+
+class ArenaPlaces:
+    """For the thread of a decoder worker. `clock`: seconds, never set back."""
+
+    def __init__(
+        self,
+        space: ArenaRows,
+        export: ArenaExport | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`export`: None where no encoder may write into the arena."""
+        self.export = export
+        self._space, self._clock = space, clock
+        self._cannot: set[Incarnation] = set()  # encoders that have not mapped the arena
+        self._gone: list[tuple[float, Incarnation]] = []  # when their writes are over
+        self._known_gone: dict[str, int] = {}  # by encoder
+        self._next_asking = -math.inf
+
+    # ------------------------------------------------------------------ asking
+
+    def place(self, media: Media, encoder: Incarnation) -> Place | None:
+        """Where `encoder`, on this node, is to write the states of `media`. None if it cannot, or
+        if there is no such place now: they go another way then."""
+        if self.export is None or encoder in self._cannot:
+            return None
+        reserved = self._space.reserve(media.key, media.num_tokens, encoder)
+        return None if reserved is None else Place(self.export.name, *reserved)
+
+    def tickets(self, keys: Sequence[str], encoder: Incarnation) -> tuple[int, ...]:
+        """Of the places that `encoder` was last asked to write: what confirms them frees them."""
+        return tuple(self._space.ticket(key, encoder) for key in keys)
+
+    def late(self) -> list[tuple[Incarnation, tuple[str, ...]]]:
+        """Encoders, and keys whose places they may still write though nobody wants them: they are
+        to be withdrawn now, perhaps once more."""
+        now = self._clock()
+        self._end_gone(now)
+        if not self._space.num_blocked or now < self._next_asking:
+            return []
+        self._next_asking = now + ASK_AGAIN_SECONDS
+        keys: dict[Incarnation, list[str]] = {}
+        for blocked in self._space.blocked():
+            keys.setdefault(Incarnation(*blocked.writer), []).append(blocked.key)
+        return [(encoder, tuple(of_it)) for encoder, of_it in keys.items()]
+
+    # ------------------------------------------------------------------ answers
+
+    def written(self, message: StatesWritten) -> list[str]:
+        """The keys whose states are where they belong. None of another arena's: its owner had the
+        name of this decoder."""
+        if self.export is None or message.arena != self.export.name:
+            return []
+        return self.answered(message.keys, message.tickets, message.sender)
+
+    def answered(
+        self, keys: Sequence[str], tickets: Sequence[int], sender: Incarnation | None
+    ) -> list[str]:
+        """`sender` will write nothing more for these tickets. Returns the keys that it was asked
+        to write."""
+        if sender is None:
+            return []
+        pairs = zip(keys, tickets, strict=False)
+        return [key for key, ticket in pairs if self._space.answered(key, sender, ticket)]
+
+    def not_mapped(self, message: NotMapped) -> None:
+        if self.export is not None and message.arena == self.export.name:
+            logger.warning(
+                "hidden states of %s come by way of the host: %s", message.sender, message.reason
+            )
+            self._cannot.add(message.sender)
+            self._space.end_writers(*message.sender)
+
+    # ------------------------------------------------------------------ ends of encoders
+
+    def note(self, members: Iterable[Member]) -> None:
+        """What the supervisor says: processes that are gone write nothing any more."""
+        if self.export is None:
+            return
+        now = self._clock()
+        gone = {member.name: member.gone for member in members if member.role == "encoder"}
+        gone |= {name: sys.maxsize for name in self._known_gone if name not in gone}
+        for name, epoch in gone.items():
+            if epoch > self._known_gone.get(name, 0):
+                self._gone.append((now + GRACE_SECONDS, Incarnation(name, epoch)))
+        self._known_gone = gone
+
+    def _end_gone(self, now: float) -> None:
+        while self._gone and self._gone[0][0] <= now:
+            _, (name, epoch) = self._gone.pop(0)
+            self._space.end_writers(name, epoch)
+
+
+def export_arena(
+    arena: StateArena, links: Links, followers: Sequence[Address]
+) -> ArenaExport | None:
+    """What encoders in other processes of this node are told of the arenas of all ranks: this
+    process has one, and `followers` the others. None where there are no such encoders; and, with a
+    line in the log, where the arenas cannot be shared."""
+    near = [rank for rank in followers if isinstance(rank, RankAddress) and rank.node == links.node]
+    handles = [rank.arena for rank in near if rank.arena is not None]
+    encodes_here = any(name.startswith("encoder") for name in links.here)
+    if not links.node or encodes_here or len(handles) < len(followers) or not len(arena.states):
+        return None
+    try:
+        handles.insert(0, arena.export())
+    except MappingError as error:
+        logger.warning("hidden states come by way of the host: %s", error)
+        return None
+    num_rows, width = arena.states.shape
+    dtype = str(arena.states.dtype).removeprefix("torch.")
+    return ArenaExport(secrets.token_hex(8), tuple(handles), num_rows, width, dtype)

@@ -1,0 +1,82 @@
+"""What a decoder worker asks encoders for, and takes back."""
+
+from collections.abc import Callable
+
+from antiphon.actors.arena_places import ArenaPlaces
+from antiphon.actors.links import Links
+from antiphon.actors.messages import Encode, EncodeJob, Withdraw, Withdrawn
+from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
+from antiphon.scheduler.request import Incarnation, Media
+from antiphon.scheduler.scheduler import Scheduler
+
+
+class EncodeAsks:
+    """For the thread of the decoder worker `name`. `confirm` handles what no encoder can answer."""
+
+    def __init__(
+        self,
+        name: str,
+        scheduler: Scheduler,
+        links: Links,
+        places: ArenaPlaces,
+        confirm: Callable[[Withdrawn], None],
+    ) -> None:
+        self._name, self._scheduler, self._links = name, scheduler, links
+        self._places, self._confirm = places, confirm
+
+    def ask(self, work: list[EncodeCommand], again: bool = False) -> None:
+        """Requests the hidden states of media from their encoders. `again`: for the second time,
+        because nothing was heard of them."""
+        for encoder in {command.encoder for command in work}:
+            life = self._life(encoder)
+            writes = life is not None and self._links.is_near(encoder)
+            jobs = [
+                self._job(media, encoder, life if writes else None)
+                for media, name in work
+                if name == encoder
+            ]
+            message = Encode(jobs, again)
+            if life is not None and any(job.place for job in jobs):
+                message = Encode(jobs, again, self._places.export, life.epoch)
+            if not self._links.send(encoder, message):
+                self._forget(message, life)
+                self._scheduler.encoder_lost(encoder)
+
+    def _life(self, encoder: str) -> Incarnation | None:
+        """The present one; None if nobody has told of it."""
+        epochs = self._scheduler.encodes.epochs or {}
+        return Incarnation(encoder, epochs[encoder]) if encoder in epochs else None
+
+    def _job(self, media: Media, encoder: str, writer: Incarnation | None) -> EncodeJob:
+        requests = self._scheduler.encodes.waiting([media.key])
+        return EncodeJob(
+            media.key,
+            media.num_tokens,
+            self._name,
+            frontends=tuple({request.id.frontend: None for request in requests}),
+            sent_ahead=any(request.encoder == encoder for request in requests),
+            place=None if writer is None else self._places.place(media, writer),
+        )
+
+    def _forget(self, message: Encode, life: Incarnation | None) -> None:
+        """It was not sent: nobody will write to its places."""
+        for job in message.jobs:
+            if job.place is not None:
+                self._places.answered([job.key], [job.place.ticket], life)
+
+    def withdraw(self, withdrawals: list[Withdrawal]) -> None:
+        """Withdraws keys from their encoders."""
+        for encoder in {withdrawal.encoder for withdrawal in withdrawals}:
+            keys = tuple(key for key, name in withdrawals if name == encoder)
+            life = self._life(encoder)
+            tickets = () if life is None else self._places.tickets(keys, life)
+            if not self._links.send(encoder, Withdraw(self._name, keys, tickets)):
+                self._confirm(Withdrawn(keys))
+
+    def turn(self) -> None:
+        """Asks once more for what nothing was heard of."""
+        if overdue := self._scheduler.encodes.overdue():
+            self.ask(overdue, again=True)
+        for encoder, keys in self._places.late():
+            tickets = self._places.tickets(keys, encoder)
+            self._links.send(encoder.name, Withdraw(self._name, keys, tickets))

@@ -1,0 +1,135 @@
+"""The ways of hidden states from one encoder worker to its decoders."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+import torch
+
+from antiphon.actors.encoder_batch import EncoderBatch
+from antiphon.actors.links import Links
+from antiphon.actors.member_messages import Member
+from antiphon.actors.messages import Encode, EncodeJob, EncoderAnswer, NotMapped, StatesWritten
+from antiphon.config.errors import describe
+from antiphon.kv.handoff import Place
+from antiphon.kv.transports import transport_to
+from antiphon.kv.transports.interface import Transport
+from antiphon.kv.transports.mapped import ArenaExport, Mapped, MappedArena
+from antiphon.kv.transports.mapping import MappingError
+from antiphon.scheduler.request import Incarnation
+
+logger = logging.getLogger(__name__)
+
+
+class Outlets:
+    """For the thread of the worker `incarnation`. `answer` sends to a decoder, and does not
+    block."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        device: torch.device,
+        links: Links,
+        answer: Callable[[str, EncoderAnswer], None],
+    ) -> None:
+        self._incarnation, self._device = incarnation, device
+        self._links, self._answer = links, answer
+        self._plain: dict[str, Transport] = {}  # by decoder
+        self._mapped: dict[str, Mapped] = {}  # by decoder
+        self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
+        self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
+
+    # ------------------------------------------------------------------ arenas
+
+    def admit(self, message: Encode) -> list[EncodeJob]:
+        """The jobs of a message; without their places where nothing can be written to them. The
+        first message with an arena maps it."""
+        jobs, arena = message.jobs, message.arena
+        if not jobs or arena is None:
+            return jobs
+        if message.epoch == self._incarnation.epoch and self._map(jobs[0].decoder, arena):
+            return jobs
+        return [msgspec.structs.replace(job, place=None) for job in jobs]
+
+    def _map(self, decoder: str, arena: ArenaExport) -> bool:
+        if (mapped := self._mapped.get(decoder)) is not None:
+            if mapped.arena.name == arena.name:
+                return True
+            self._unmap(decoder)  # that of an earlier life
+        if self._refused.get(decoder) == arena.name:
+            return False
+        try:
+            memory = MappedArena(arena, self._device)
+        except MappingError as error:
+            self._refuse(decoder, arena.name, describe(error))
+            return False
+        logger.info("hidden states for %s go into its memory (%s)", decoder, memory.kind)
+        self._mapped[decoder] = Mapped(partial(self._written, decoder, arena.name), memory)
+        return True
+
+    def _refuse(self, decoder: str, arena: str, reason: str) -> None:
+        logger.warning("hidden states for %s go by way of the host: %s", decoder, reason)
+        self._refused[decoder] = arena
+        self._answer(decoder, NotMapped(arena, reason, self._incarnation))
+
+    def _written(
+        self, decoder: str, arena: str, keys: tuple[str, ...], tickets: tuple[int, ...]
+    ) -> None:
+        self._answer(decoder, StatesWritten(arena, keys, tickets, self._incarnation))
+
+    def unmap_gone(self, members: Sequence[Member]) -> None:
+        """Lets go the arenas of decoders that have ended: only then is their memory free."""
+        alive = {member.name for member in members if member.alive}
+        for decoder in [name for name in self._mapped if name not in alive]:
+            self._unmap(decoder)
+
+    def _unmap(self, decoder: str) -> None:
+        self._mapped.pop(decoder).close()
+
+    def close(self) -> None:
+        """Nothing is under way any more."""
+        for decoder in list(self._mapped):
+            self._unmap(decoder)
+
+    # ------------------------------------------------------------------ batches
+
+    def queue(self, batch: EncoderBatch) -> list[Transport]:
+        """Sends the hidden states of a batch to their decoders, now or once they are computed.
+        Returns the transports that have to be told when they, and what this queues behind them, are
+        so."""
+        told: list[Transport] = []
+        for decoder in batch.decoders:
+            if batch.encoded.shares:
+                self._links.here[decoder].send(batch.shared(self._num_shared))
+                self._num_shared += 1
+                continue
+            placed, others = self._divided(decoder, batch)
+            if placed:
+                places = [job.place for row in placed if (job := batch.jobs[row]).place is not None]
+                self._mapped[decoder].queued(batch.states(placed), places)
+                told.append(self._mapped[decoder])
+            if others:
+                if decoder not in self._plain:
+                    self._plain[decoder] = self._transport_to(decoder)
+                self._plain[decoder].queued(batch.states(others))
+                told.append(self._plain[decoder])
+        return told
+
+    def _divided(self, decoder: str, batch: EncoderBatch) -> tuple[list[int], list[int]]:
+        """Numbers of the jobs for one decoder: those whose places are mapped, and all others."""
+        jobs, lengths = batch.jobs, batch.encoded.lengths
+        rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
+        mapped = self._mapped.get(decoder)
+        arena = None if mapped is None else mapped.arena.name
+        placed = [row for row in rows if _fits(jobs[row].place, arena, lengths[row])]
+        return placed, [row for row in rows if row not in placed]
+
+    def _transport_to(self, decoder: str) -> Transport:
+        peer = self._links.peer(decoder)
+        in_this_process = peer is not None and peer.in_this_process
+        return transport_to(in_this_process, partial(self._answer, decoder), self._device)
+
+
+def _fits(place: Place | None, arena: str | None, length: int) -> bool:
+    return place is not None and place.arena == arena and len(place.rows) == length
