@@ -105,6 +105,7 @@ class IncomingStates:
         rows = [arena.space.of(key) for key in keys]
         self._others.tell(AdoptStates(keys, tuple(map(len, rows)), np.concatenate(rows)))
         arena.adopt(keys, rows)
+        self._scheduler.counters["states_in_place"] += len(keys)
         for key in keys:
             self._scheduler.encoded(key)
 

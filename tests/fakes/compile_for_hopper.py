@@ -21,6 +21,7 @@ from antiphon.kernels import full_attention as full
 from antiphon.kernels import norms, page_write, readout, sampling, small_batch_linear, step_layout
 from antiphon.kernels.paged_attention import BLOCK_M, Workspace, paged_attention
 from antiphon.kernels.paged_launch import PagedLaunch
+from antiphon.kernels.row_copy import copy_rows
 
 HALF, FLOAT8 = (torch.float16, torch.bfloat16), torch.float8_e4m3fn
 WIDTH, HEADS, HEAD_DIM, PAGE_SIZE = 1280, 20, 64, 16
@@ -76,6 +77,10 @@ def launches() -> Iterator[tuple[str, Any]]:
         for dtype, ranks in itertools.product((*HALF, torch.float32), (1, 2, 3)):
             yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
     yield "lay_out", _lay_out
+    for dtype, target in itertools.product((*HALF, torch.float32), repeat=2):
+        rows, addresses = torch.zeros(ROWS, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+        source = torch.zeros(ROWS, WIDTH, dtype=dtype)
+        yield f"copy_rows {dtype} {target}", partial(copy_rows, source, rows, addresses, target)
     for dtype in (*HALF, torch.float32):
         for ranks in (1, 2):
             yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)

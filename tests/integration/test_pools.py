@@ -64,3 +64,4 @@ def test_pools_of_different_sizes_give_the_tokens_of_one_process(
     assert [results[i] for i in ended] == [expected[i] for i in ended]
     assert all(isinstance(r, list | asyncio.CancelledError) for r in results), results
     assert stats["encodes"] >= len(NUMBERS) - 6
+    assert stats["states_in_place"] >= stats["encodes"] // 2, "written by the encoders themselves"
