@@ -50,9 +50,15 @@ class Ranks:
         rank = (decoder.rank - decoder.leader) % size
         return cls(Parallel(size, mode="data"), rank, Apart(rank, size), Alone())
 
+    @classmethod
+    def imagined(cls, parallel: Parallel, rank: int) -> Self:
+        """A rank without a process, to reckon with what it would hold."""
+        tensor = Apart(parallel.tensor_rank_of(rank), parallel.tensor)
+        return cls(parallel, rank, tensor, Apart(parallel.stage_of(rank), parallel.pipeline))
+
     @property
     def exchanges(self) -> bool:
-        """False for those that `beside` makes."""
+        """False for those that `beside` and `imagined` make."""
         return not isinstance(self.tensor, Apart)
 
     @property
