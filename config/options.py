@@ -177,7 +177,7 @@ class WorkerOptions:
     )
     hang_timeout: float | None = option(
         None,
-        "the same for a worker whose loop stands still; by default 2 on a GPU, 60 where a worker "
+        "the same for a worker whose loop stands still; by default 2 on a GPU, 62 where a worker "
         "has several, and 600 on a CPU, where one batch may take minutes",
     )
     collective_timeout: float | None = option(
