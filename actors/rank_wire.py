@@ -22,6 +22,7 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import CollectStates, DropStates, Launch, PutStates, RankCommand
+from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -58,6 +59,7 @@ class _Admission(msgspec.Struct, array_like=True):
     self_pages: bytes
     cross_pages: bytes
     cross_len: int
+    grids: tuple[PlacedGrid, ...] = ()
 
 
 class _Fork(msgspec.Struct, array_like=True):
@@ -185,7 +187,7 @@ def _admission(one: Admission) -> _Admission:
     params = {name: getattr(one.params, name) for name in one.params.given}
     return _Admission(
         one.slot, _longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
-        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len,
+        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
@@ -269,7 +271,7 @@ def _admission_of(one: _Admission) -> Admission:
     return Admission(
         one.slot, _rows(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
         SamplingParams(**one.params), one.rules, _pages_of(one.self_pages),
-        _pages_of(one.cross_pages), one.cross_len,
+        _pages_of(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class ModelOptions:
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
+    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
     max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )
@@ -131,6 +132,11 @@ class SchedulerOptions:
     max_num_seqs: int = option(64, "sequences that decode together")
     max_num_batched_tokens: int = option(4096, "tokens of one decoder step")
     num_scheduler_steps: int = option(1, "decoder steps launched ahead of results")
+    enable_prefix_caching: bool | None = option(
+        None,
+        "prompts that begin alike share what is computed of it; by default in models whose decoder "
+        "attends to its own tokens alone, the only ones that can",
+    )
     max_waiting_requests: int = option(100_000, "more are refused")
     priority_aging_seconds: float = option(
         10.0, "a priority that waits rises by one number after so long, so that it gets on at last"

@@ -275,7 +275,7 @@ def _limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
-        max_cross_len=model.max_encoder_len,
+        max_cross_len=model.max_cross_len,
         encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
@@ -283,4 +283,5 @@ def _limits(
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
         num_lanes=num_lanes,
+        prefix_caching=options.enable_prefix_caching is not False,
     )
