@@ -61,7 +61,7 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
             "device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node"
         )
     rooms = [math.floor(node.free_gpus) for node in nodes]
-    colocated = _colocates(config, rooms if on_gpus else None)
+    colocated = colocates(config, rooms if on_gpus else None)
     sizes = _stage_sizes(config, colocated)
     processes, free = sum(sizes), sum(rooms)
     several = has_several_ranks(config)
@@ -93,10 +93,11 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
     return Placement(colocated, processes, math.floor(100 / on_one_gpu) / 100, cpus)
 
 
-def _colocates(config: EngineConfig, rooms: list[int] | None) -> bool:
+def colocates(config: EngineConfig, rooms: list[int] | None) -> bool:
     """Whether encoder and decoder share processes. `rooms`: free GPUs of each node; None on CPUs.
 
-    'auto': if there are GPUs, but not enough for both halves of each replica.
+    'auto': if there are GPUs, but not enough for both halves of each replica. Raises
+    ConfigurationError if an encoder cannot be beside a decoder, and shall be.
     """
     if "encoder" not in config.halves:
         return False

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,6 +30,18 @@ BENCH_ENGINE = replace(
     defaults={**ENGINE.defaults, "load_format": "dummy"},
     listed=("load_format", *ENGINE.listed),
 )
+ENCODER_STEPS, DECODER_STEPS = 20, 100  # that are measured of several ranks
+
+
+class Steps(NamedTuple):
+    """What `bench steps` measures: inputs of an encoder's batch, sequences of a decoder's step."""
+
+    inputs: list[int]
+    sequences: list[int]
+    cross_tokens: int
+    length: int
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -140,8 +152,43 @@ def steps(
     peer: Peer = True,
     output: Output = None,
 ) -> None:
-    """One encoder forward and one decoder step, each beside what the machine's limits allow."""
-    _need_gpu()
+    """One encoder forward and one decoder step, each beside what the machine's limits allow.
+
+    With several ranks (--decoder-pipeline-parallel-size, ...), also on CPUs: a step of each stage,
+    and for how much of it that waits for the others.
+    """
+    options = {"load_format": "dummy", **engine}
+    sizes = Steps(_numbers(batches), _numbers(decodes), cross_tokens, length)
+    with _folder(model, options["load_format"]) as folder:
+        if any(half.parallel.num_ranks > 1 for half in resolve(folder, options).halves.values()):
+            machine, tables = _steps_of_ranks(folder, options, sizes)
+        else:
+            _need_gpu()
+            machine, tables = _steps_of_one(folder, options, sizes, peer)
+    print(machine)
+    for rows in filter(None, tables):
+        print(table(rows))
+    if output is not None:
+        write_json(output, f"steps {model}", machine, options, [row for t in tables for row in t])
+
+
+def _steps_of_ranks(
+    folder: str, options: dict[str, Any], sizes: Steps
+) -> tuple[Any, list[list[Row]]]:
+    import torch
+
+    from antiphon.benchmarks import stages
+    from antiphon.benchmarks.machine import host
+
+    load = stages.Load(sizes.inputs, sizes.cross_tokens, sizes.length, steps=ENCODER_STEPS)
+    steps = replace(load, batches=sizes.sequences, steps=DECODER_STEPS)
+    rows = stages.measure(folder, options, load, steps)
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else host(), [*rows]
+
+
+def _steps_of_one(
+    folder: str, options: dict[str, Any], sizes: Steps, peer: bool
+) -> tuple[Any, list[list[Row]]]:
     import torch
 
     from antiphon.benchmarks import peers
@@ -149,27 +196,20 @@ def steps(
     from antiphon.benchmarks.machine import measure
     from antiphon.runtime.device import Target
 
-    options = {"load_format": "dummy", **engine}
-    machine = measure()
-    with _folder(model, options["load_format"]) as folder:
-        config = resolve(folder, options)
-        described = ModelConfig.load(config.model)
-        rows = measured.encoder(described, config, machine, _numbers(batches), cross_tokens)
+    machine, config = measure(), resolve(folder, options)
+    described = ModelConfig.load(config.model)
+    rows = measured.encoder(described, config, machine, sizes.inputs, sizes.cross_tokens)
+    gc.collect()
+    torch.cuda.empty_cache()
+    if peer:
+        target = Target.resolve(config.model, described.raw, described.family)
+        rows += peers.encoder(Path(folder), sizes.inputs, sizes.cross_tokens, target.dtype)
         gc.collect()
         torch.cuda.empty_cache()
-        if peer:
-            target = Target.resolve(config.model, described.raw, described.family)
-            rows += peers.encoder(Path(folder), _numbers(batches), cross_tokens, target.dtype)
-            gc.collect()
-            torch.cuda.empty_cache()
-        decoder_rows = measured.decoder(
-            described, config, machine, _numbers(decodes), cross_tokens, length
-        )
-    print(machine)
-    print(table(rows))
-    print(table(decoder_rows))
-    if output is not None:
-        write_json(output, f"steps {model}", machine, options, rows + decoder_rows)
+    decoder_rows = measured.decoder(
+        described, config, machine, sizes.sequences, sizes.cross_tokens, sizes.length
+    )
+    return machine, [rows, decoder_rows]
 
 
 @app.command(cls=PanelledCommand)

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -47,19 +46,9 @@ def encoder(
     began = time.perf_counter()
     runner = EncoderRunner(model, config)
     ready = time.perf_counter() - began
-    rng = np.random.default_rng(0)
     rows = []
     for batch in batches:
-        inputs: list[Any]
-        if model.audio is not None:
-            inputs = [
-                rng.standard_normal(model.audio.window).astype(np.float32) for _ in range(batch)
-            ]
-        else:
-            inputs = [
-                rng.integers(3, model.encoder.vocab_size, tokens).astype(np.int32)
-                for _ in range(batch)
-            ]
+        inputs = random_inputs(model, batch, tokens)
         length = model.audio.tokens if model.audio is not None else tokens
         work = Work.of(model.encoder, length)
         took = seconds(partial(runner.encode, inputs), 600)
@@ -77,6 +66,17 @@ def encoder(
             }
         )
     return rows
+
+
+def random_inputs(model: ModelConfig, batch: int, tokens: int) -> list[np.ndarray]:
+    """Of an encoder: windows of samples, or texts of so many `tokens`."""
+    assert model.encoder is not None
+    rng = np.random.default_rng(0)
+    if model.audio is not None:
+        size = model.audio.window
+        return [rng.standard_normal(size).astype(np.float32) for _ in range(batch)]
+    most = model.encoder.vocab_size
+    return [rng.integers(3, most, tokens).astype(np.int32) for _ in range(batch)]
 
 
 def decoder(
@@ -172,7 +172,7 @@ def admissions_of(
     ]
 
 
-def decodes_plan(batch: int, length: int, admissions: list[Admission]) -> StepPlan:
-    """A step of `batch` decodes."""
-    slots, ones = np.arange(batch), np.ones(batch, np.int64)
-    return StepPlan(admissions, [], slots, slots, ones, ones * length, ones > 0)
+def decodes_plan(batch: int, length: int, admissions: list[Admission], lane: int = 0) -> StepPlan:
+    """A step of `batch` decodes, in the slots of a lane."""
+    slots, ones = lane * batch + np.arange(batch), np.ones(batch, np.int64)
+    return StepPlan(admissions, [], slots, slots, ones, ones * length, ones > 0, lane=lane)

@@ -17,6 +17,7 @@ from antiphon.attention.interface import AttentionSpec, Kind
 from antiphon.attention.registry import BACKENDS
 from antiphon.attention.selection import ORDER, choose, refusal
 from antiphon.attention.specs import decoder_specs, encoder_spec
+from antiphon.cli.layout import Layout
 from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.families.checkpoint import ModelConfig
@@ -119,15 +120,19 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         f"  decoder: {_half(model.decoder)}, up to {model.max_decoder_len} tokens",
         f"  memory: {_memory(model, config, target)}",
     ]
+    config = model.fitted(config)
+    layout = Layout.of(model, config)
+    lines += layout.lines(model, config, target)
+    decoder_shard, encoder_shard = layout.first_shard("decoder"), layout.first_shard("encoder")
     halves = [
         (
             "decoder",
             config.decoder.attention_backend,
-            decoder_specs(model.decoder, target, config.decoder),
+            decoder_specs(model.decoder, target, config.decoder, decoder_shard),
         )
     ]
     if model.encoder is not None:
-        spec = encoder_spec(model.encoder, target)
+        spec = encoder_spec(model.encoder, target, encoder_shard)
         halves.insert(0, ("encoder", config.encoder.attention_backend, [spec]))
     for half, requested, specs in halves:
         kinds = ", ".join(spec.kind for spec in specs)

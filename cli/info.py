@@ -24,6 +24,7 @@ def info(
     \b
     antiphon info
     antiphon info -m openai/whisper-small --kv-cache-dtype fp8
+    antiphon info -m openai/whisper-large-v3 --decoder-tensor-parallel-size 2
     """
     from antiphon.cli.describe import describe_machine, describe_model, summary
 

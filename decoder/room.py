@@ -1,5 +1,7 @@
 """How many pages of keys and values a decoder has room for; known before any weight is read."""
 
+import math
+
 import torch
 
 from antiphon.config.arithmetic import ceil_div
@@ -117,6 +119,25 @@ def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = Non
     too, so `num_pages` decides again afterwards.
     """
     num_pages(model, config, Target.resolve(config.model, model.raw, model.family), part)
+
+
+def check_room_of_ranks(model: ModelConfig, config: EngineConfig) -> None:
+    """As `check_room`, before any rank of the decoder has a process: of the one whose pages take
+    most. Names it in the error."""
+    parallel, half = config.decoder.parallel, model.decoder
+    parts = Part.all_of(parallel, half.num_layers)
+    fullest = max(parts, key=lambda part: math.prod(_layers_and_heads(half, part)))
+    try:
+        check_room(model, config, fullest)
+    except ConfigurationError as error:
+        if len(parts) == 1:
+            raise
+        layers, heads = _layers_and_heads(half, fullest)
+        raise ConfigurationError(
+            f"rank {parts.index(fullest)} of the decoder's {parallel} keeps {layers} of "
+            f"{half.num_layers} layers and {heads} of {half.num_kv_heads} heads: {error}; or give "
+            "it more ranks"
+        ) from None
 
 
 def _budget(config: EngineConfig, device: torch.device) -> int:

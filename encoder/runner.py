@@ -96,6 +96,11 @@ class EncoderRunner:
             logger.info("encoder batches run without CUDA graphs: %s", self.graphs.reason)
         self.warm_up()
 
+    @property
+    def part_layers(self) -> int:
+        """How many layers are here."""
+        return len(self._part.layers)
+
     def _part_of(self, num_layers: int) -> Part:
         part = Part.of(self.ranks, num_layers)
         return Part(part.layers, num_layers) if self._shares_inputs else part

@@ -18,7 +18,7 @@ from typing import Any, Never, ParamSpec, Self, TypeVar
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, resolve
-from antiphon.decoder.room import check_room
+from antiphon.decoder.room import check_room_of_ranks
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
@@ -47,7 +47,7 @@ class EngineLife:
         for half in filter(None, (model_config.encoder, model_config.decoder)):
             check_parallel(half, layout[half.side])
         if config.model.device == "cpu":  # only workers know the free memory of other devices
-            check_room(model_config, config)
+            check_room_of_ranks(model_config, config)
         self._make(config, model_config)
 
     @classmethod

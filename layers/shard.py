@@ -211,6 +211,16 @@ class Part:
         layers = ranks.parallel.layers_of(ranks.stages.rank, num_layers)
         return cls(layers, num_layers, Shard(ranks.tensor))
 
+    @classmethod
+    def all_of(cls, parallel: Parallel, num_layers: int) -> list[Self]:
+        """The parts of all ranks, by rank, to reckon with; their groups cannot be used. Ranks that
+        share inputs, not weights, hold whole layers."""
+        every = [Ranks.imagined(parallel, rank) for rank in range(parallel.num_ranks)]
+        parts = [cls.of(ranks, num_layers) for ranks in every]
+        if parallel.mode == "data":
+            return [cls(part.layers, num_layers) for part in parts]
+        return parts
+
     @property
     def is_first(self) -> bool:
         return self.layers.start == 0

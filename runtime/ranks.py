@@ -53,9 +53,16 @@ class Ranks:
         rank = (decoder.rank - decoder.leader) % size
         return cls(Parallel(size, mode="data"), rank, Apart(rank, size), Alone(), Alone())
 
+    @classmethod
+    def imagined(cls, parallel: Parallel, rank: int) -> Self:
+        """A rank without a process, to reckon with what it would hold."""
+        tensor = Apart(parallel.tensor_rank_of(rank), parallel.tensor)
+        stages = Apart(parallel.stage_of(rank), parallel.pipeline)
+        return cls(parallel, rank, tensor, stages, stages)
+
     @property
     def exchanges(self) -> bool:
-        """False for those that `beside` makes."""
+        """False for those that `beside` and `imagined` make."""
         return not isinstance(self.tensor, Apart)
 
     @property
@@ -87,8 +94,9 @@ class Ranks:
         self.stages.barrier()  # whoever is here has met all of its own stage
 
     def minimum(self, value: int, device: torch.device) -> int:
-        """The smallest `value` of all ranks. `device`: where their groups exchange tensors."""
-        if self.is_alone:
+        """The smallest `value` of all ranks. `device`: where their groups exchange tensors. Of
+        ranks that exchange nothing, each has its own."""
+        if self.is_alone or not self.exchanges:
             return value
         of_stage = self.tensor.all_gather(torch.tensor([value], device=device)).amin(0)
         return int(self.stages.all_gather(of_stage).min())

@@ -134,6 +134,7 @@ def test_an_encoder_beside_a_decoder_exchanges_nothing(checkpoints: Any) -> None
         for runner in (engine.encoder, *(thread.follower.runner for thread in engine.encoders)):
             assert runner is not None
             assert not runner.ranks.exchanges
+            runner.ranks.check_same("the shapes of their graphs", runner, torch.device("cpu"))
             with pytest.raises(AssertionError, match="exchange nothing"):
                 runner.ranks.tensor.all_reduce(torch.zeros(1))
 

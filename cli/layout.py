@@ -1,0 +1,75 @@
+"""What `antiphon info` says of the ranks of a model's halves."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from antiphon.actors.placement import colocates, has_several_ranks
+from antiphon.config.options import EngineConfig
+from antiphon.config.parallel import Parallel
+from antiphon.engine.rank_shares import RankShare, rank_shares
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.shard import Shard, check_parallel
+from antiphon.runtime.device import Target
+from antiphon.runtime.ranks import Ranks
+
+KIB, MIB = 2**10, 2**20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`ranks` of one replica of each half, by its name."""
+
+    ranks: dict[str, Parallel]
+    colocated: bool
+
+    @classmethod
+    def of(cls, model: ModelConfig, config: EngineConfig) -> Self:
+        """As far as it does not depend on what a cluster has free. Raises ConfigurationError for
+        one that cannot be."""
+        colocated = colocates(config, rooms=None)
+        ranks = config.layout(colocated)
+        for half in filter(None, (model.encoder, model.decoder)):
+            check_parallel(half, ranks[half.side])
+        return cls(ranks, colocated)
+
+    def first_shard(self, half: str) -> Shard:
+        """That of the first rank, whose heads are no fewer than any other's."""
+        parallel = self.ranks.get(half, Parallel())
+        if parallel.mode == "data":
+            return Shard()
+        return Shard(Ranks.imagined(parallel, 0).tensor)
+
+    def lines(self, model: ModelConfig, config: EngineConfig, target: Target) -> list[str]:
+        """The layout, and of several ranks each one's share."""
+        lines = [f"  layout: {self._sentence(config)}"]
+        if has_several_ranks(config):
+            lines += map(_share_line, rank_shares(model, config, target, self.ranks))
+        return lines
+
+    def _sentence(self, config: EngineConfig) -> str:
+        halves = [
+            f"{config.halves[half].replicas} {half} x {parallel}"
+            + (", which share inputs" if parallel.mode == "data" and parallel.num_ranks > 1 else "")
+            for half, parallel in self.ranks.items()
+        ]
+        sentence = "; ".join(halves)
+        if self.colocated:
+            return f"{sentence}; colocated: on the same ranks"
+        if config.workers.placement == "auto" and len(halves) > 1:
+            return f"{sentence}; apart, or colocated where GPUs are few"
+        return sentence
+
+
+def _share_line(share: RankShare) -> str:
+    parts = [
+        f"layers {share.first_layer} to {share.last_layer}",
+        f"{share.heads} heads",
+        f"{share.kv_heads} of keys and values",
+        f"{share.features} features",
+    ]
+    if share.words:
+        parts.append(f"{share.words} words")
+    parts.append(f"{share.weight_bytes / MIB:.1f} MiB of weights")
+    if share.page_bytes:
+        parts.append(f"{share.page_bytes / KIB:.1f} KiB a KV page")
+    return f"    {share.half} rank {share.rank}: {', '.join(parts)}"

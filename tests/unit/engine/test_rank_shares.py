@@ -1,0 +1,91 @@
+"""What each rank would hold is what it holds once it is loaded; what is too much is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranked_encoder import ranked_encoder
+from ranked_engine import RankedEngine
+
+from antiphon.cli.describe import describe_model
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import resolve
+from antiphon.config.parallel import Parallel
+from antiphon.decoder.runner import DecoderRunner
+from antiphon.encoder.runner import EncoderRunner
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.rank_shares import RankShare, rank_shares
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.device import Target
+
+SMALL: dict[str, Any] = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size": 4}
+Folder = Callable[[str], tuple[Path, Any]]
+
+
+def shares_of(folder: Path, layout: dict[str, Parallel]) -> list[RankShare]:
+    config = resolve(str(folder), {"device": "cpu", **SMALL}, {})
+    model = ModelConfig.load(config.model)
+    target = Target.resolve(config.model, model.raw, model.family)
+    return list(rank_shares(model, config, target, layout))
+
+
+def held(runner: DecoderRunner | EncoderRunner) -> int:
+    return sum(weight.nbytes for weight in runner.model.parameters())
+
+
+@pytest.mark.parametrize("parallel", [Parallel(2), Parallel(2, 2)], ids=str)
+@pytest.mark.parametrize("name", ["bart", "t5_gated_untied", "whisper"])
+def test_a_decoder_holds_what_was_reckoned(
+    name: str, parallel: Parallel, checkpoints: Folder
+) -> None:
+    folder = checkpoints(name)[0]
+    every = shares_of(folder, {"encoder": Parallel(), "decoder": parallel})
+    shares = {share.rank: share for share in every if share.half == "decoder"}
+    assert len(shares) == parallel.num_ranks
+    with RankedEngine(folder, parallel, **SMALL) as engine:
+        runners = [thread.loaded.result().runner for thread in engine.followers]
+        for runner in (engine.replica.runner, *runners):
+            share, pool = shares[runner.ranks.rank], runner.pool
+            assert share.weight_bytes == held(runner)
+            assert share.page_bytes == sum(pages.nbytes for pages in pool.layers) / (
+                pool.num_pages + 1
+            )
+            assert share.heads == runner.causal.spec.num_heads
+            assert share.last_layer - share.first_layer + 1 == len(pool.layers)
+
+
+def test_an_encoder_holds_what_was_reckoned(checkpoints: Folder) -> None:
+    folder = checkpoints("t5")[0]
+    shares = shares_of(folder, {"encoder": Parallel(1, 2), "decoder": Parallel()})
+    runners: list[EncoderRunner] = []
+    with ranked_encoder(folder, Parallel(1, 2), runners.append):
+        for runner in runners:
+            assert shares[runner.ranks.rank].weight_bytes == held(runner)
+
+
+def test_info_shows_every_rank(checkpoints: Folder) -> None:
+    folder = str(checkpoints("whisper")[0])
+    lines = describe_model(folder, {"device": "cpu", "decoder_tensor_parallel_size": 2})
+    assert "layout: 1 encoder x tensor 1 x pipeline 1 = 1 ranks; 1 decoder x tensor 2 x " in lines
+    assert "decoder rank 1: layers 0 to 2, 1 heads, 1 of keys and values, " in lines
+    options = {"decoder_pipeline_parallel_size": 2, "placement": "colocated", "device": "cpu"}
+    lines = describe_model(folder, options)
+    assert "2 ranks, which share inputs; 1 decoder x tensor 1 x pipeline 2 = 2 ranks" in lines
+    assert "colocated: on the same ranks" in lines
+    assert "encoder rank 1: layers 0 to 1, " in lines
+    assert "decoder rank 1: layers 2 to 2, " in lines
+    with pytest.raises(ConfigurationError, match="at most 3"):
+        describe_model(folder, {"decoder_tensor_parallel_size": 4})
+
+
+def test_the_fullest_rank_must_hold_one_sequence(checkpoints: Folder) -> None:
+    """Three heads on two ranks: the first one has two of them."""
+    folder = str(checkpoints("bart")[0])
+    per_rank = {"device": "cpu", "decoder_tensor_parallel_size": 2, **SMALL}
+    with pytest.raises(
+        ConfigurationError,
+        match=r"rank 0 of the decoder's tensor 2 x pipeline 1 = 2 ranks keeps 3 of 3 layers and 2 "
+        r"of 3 heads: .* one full sequence needs .*; or give it more ranks",
+    ):
+        AsyncEngine(folder, kv_cache_memory_gib=0.0001, **per_rank)
