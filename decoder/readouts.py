@@ -54,18 +54,15 @@ class DeviceReadouts:
         self, logits: torch.Tensor, token_ids: torch.Tensor, vocabulary: VocabularyShard
     ) -> None:
         """Every rank says READOUT_NUMBERS of each row, laid out as `kernels/formats.py` says."""
-        minus_inf = logits.new_full((len(logits),), float("-inf"))
-        numbers = [minus_inf, minus_inf, minus_inf, torch.zeros_like(minus_inf)]
-        if vocabulary.span.count:
-            columns = vocabulary.span.places(token_ids.long())[:, None]
-            own = logits.gather(1, columns)[:, 0]
-            top, column = logits.max(-1)
-            numbers = [
-                logits.logsumexp(-1),
-                torch.where(vocabulary.span.holds(token_ids), own, minus_inf),
-                top,
-                (column + vocabulary.span.first).float(),  # exact below 2**24
-            ]
+        columns = vocabulary.span.places(token_ids.long())[:, None]
+        own = logits.gather(1, columns)[:, 0]
+        top, column = logits.max(-1)
+        numbers = [
+            logits.logsumexp(-1),
+            own.masked_fill(~vocabulary.span.holds(token_ids), float("-inf")),
+            top,
+            (column + vocabulary.span.first).float(),  # exact below 2**24
+        ]
         gathered = vocabulary.group.all_gather(torch.stack(numbers, dim=-1))
         log_sums, chosen, tops, ids = gathered.unbind(-1)
         self.logprobs.copy_(chosen.amax(0) - log_sums.logsumexp(0))

@@ -106,9 +106,13 @@ class TakingTurns(ThreadGroup):
 def make_ranks(parallel: Parallel) -> list[Ranks]:
     """All ranks of a replica, whose groups are threads."""
     tensors = [ThreadGroup.make(parallel.tensor) for _ in range(parallel.pipeline)]
-    stages = [ThreadGroup.make(parallel.pipeline) for _ in range(parallel.tensor)]
+    stages, backward = (
+        [ThreadGroup.make(parallel.pipeline) for _ in range(parallel.tensor)] for _ in range(2)
+    )
     return [
-        Ranks(parallel, rank, tensors[stage][tensor], stages[tensor][stage])
+        Ranks(
+            parallel, rank, tensors[stage][tensor], stages[tensor][stage], backward[tensor][stage]
+        )
         for rank in range(parallel.num_ranks)
         for stage, tensor in [(parallel.stage_of(rank), parallel.tensor_rank_of(rank))]
     ]
