@@ -1,5 +1,7 @@
 """Steps of sampling whose vocabulary ranks share: made anew for each rank, on any device."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from unittest import mock
 
@@ -8,14 +10,14 @@ import torch
 from kernel_checks import on_device, random_slots
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.parallel import RankSpec
+from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.kernels import sampling
 from antiphon.layers.shard import Shard, Span
-from antiphon.runtime.joining import StoreAddress, join
+from antiphon.runtime.joining import StoreAddress, join, open_store
 
-CPU = torch.device("cpu")
+CPU, HOST = torch.device("cpu"), "127.0.0.1"
 Arguments = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Samples]  # of `Sampler.greedy`
 
 
@@ -69,25 +71,22 @@ class Batch:
             sampler.greedy_by_kernels(*step, room)
         return self._appended(sampler, step)
 
-    def captured(
-        self, logits: torch.Tensor, shard: Shard, device: torch.device
-    ) -> tuple[Samples, Samples]:
-        """Of steps in a CUDA graph: with all logits 0, and replayed with `logits`."""
+    def captured(self, logits: torch.Tensor, shard: Shard, device: torch.device) -> Samples:
+        """Of a step in a CUDA graph, captured with all logits 0 and replayed with `logits`."""
         sampler, step = self.step(torch.zeros_like(logits), shard, device)
-        own, *_, samples = step
+        own = step[0]
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             sampler.greedy(*step)  # loads kernels, and makes the ranks known to each other
         stream.synchronize()
-        first = samples.start_copy()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             sampler.greedy(*step)
         own.copy_(logits.to(device)[:, sampler.vocabulary.span.slice])
         graph.replay()
         torch.cuda.synchronize(device)
-        return first, self._appended(sampler, step)
+        return self._appended(sampler, step)
 
     def _appended(self, sampler: Sampler, step: Arguments) -> Samples:
         """The samples, whose tokens stand behind their sequences. On the CPU."""
@@ -105,13 +104,36 @@ def check_alike(actual: Samples, wanted: Samples) -> None:
         )
 
 
-def captured_on_gpu(spec: RankSpec, address: StoreAddress, batch: Batch) -> np.ndarray:
-    """`Samples.packed` of a replayed graph, in a process of its own for each GPU."""
-    device = torch.device("cuda", spec.rank)
-    torch.cuda.set_device(device)
-    ranks = join(spec, address, "127.0.0.1", device)
-    with torch.inference_mode():
-        _, samples = batch.captured(batch.logits(), Shard(ranks.tensor), device)
+def of_processes(batch: Batch, ranks: int, device_type: str) -> list[Samples]:
+    """Of every rank's process: on GPUs in a graph whose exchange goes through NCCL, on CPUs in
+    Triton's interpreter and through gloo."""
+    store, address = open_store(HOST)
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(ranks)]
+    try:
+        futures = [
+            pool.submit(
+                _of_process, RankSpec(Parallel(ranks), rank, 60, 120), address, batch, device_type
+            )
+            for rank, pool in enumerate(pools)
+        ]
+        return [Samples(torch.from_numpy(future.result(240))) for future in futures]
+    finally:
+        for pool in pools:
+            pool.shutdown()
+        del store
+
+
+def _of_process(
+    spec: RankSpec, address: StoreAddress, batch: Batch, device_type: str
+) -> np.ndarray:
+    is_gpu = device_type == "cuda"
+    device = torch.device("cuda", spec.rank) if is_gpu else CPU
+    if is_gpu:
+        torch.cuda.set_device(device)
+    ranks = join(spec, address, HOST, device)
+    choose = batch.captured if is_gpu else batch.by_kernels
+    samples = choose(batch.logits(), Shard(ranks.tensor), device)
     ranks.barrier()
     ranks.close()
     return samples.packed.numpy()

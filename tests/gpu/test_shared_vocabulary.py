@@ -4,26 +4,21 @@ on a CPU, in captured graphs too. The ranks of the first tests are threads that 
 python -m pytest -m "gpu or multi_gpu" tests/gpu/test_shared_vocabulary.py
 """
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import torch
 from thread_group import ThreadGroup, run_ranks
 
 pytest.importorskip("triton")
 
-from shared_vocabulary import Batch, captured_on_gpu, check_alike
+from shared_vocabulary import Batch, check_alike, of_processes
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.kernels.sampling import BLOCK
 from antiphon.layers.shard import Shard
 from antiphon.runtime.groups import Alone
-from antiphon.runtime.joining import open_store
 
 WHISPER = TimestampRules(
     first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, last_id=51_800
@@ -71,7 +66,7 @@ class _Echo(Alone):
 def test_the_kernels_of_a_rank_in_a_graph() -> None:
     """Replayed with other logits it chooses the likeliest of its own words."""
     batch = batch_of(5, 64, WHISPER)
-    _, replayed = batch.captured(batch.logits(), Shard(_Echo()), GPU)
+    replayed = batch.captured(batch.logits(), Shard(_Echo()), GPU)
     check_alike(replayed, batch.by_kernels(batch.logits(), Shard(_Echo()), GPU))
     assert len(set(replayed.tokens.tolist())) > 20
 
@@ -103,17 +98,5 @@ def test_an_exchange_inside_a_graph(rules: TimestampRules | None) -> None:
     """Two processes, NCCL, captured and replayed."""
     batch = batch_of(7, 64, rules)
     wanted = batch.by_torch(batch.logits())
-    store, address = open_store("127.0.0.1")
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(2)]
-    try:
-        futures = [
-            pool.submit(captured_on_gpu, RankSpec(Parallel(2), rank, 60, 120), address, batch)
-            for rank, pool in enumerate(pools)
-        ]
-        for future in futures:
-            check_alike(Samples(torch.from_numpy(future.result(240))), wanted)
-    finally:
-        for pool in pools:
-            pool.shutdown()
-        del store
+    for samples in of_processes(batch, 2, "cuda"):
+        check_alike(samples, wanted)
