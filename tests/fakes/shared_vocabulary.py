@@ -1,7 +1,5 @@
 """Steps of sampling whose vocabulary ranks share: made anew for each rank, on any device."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from unittest import mock
 
@@ -9,15 +7,15 @@ import numpy as np
 import torch
 from kernel_checks import on_device, random_slots
 
+from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.kernels import sampling
 from antiphon.layers.shard import Shard, Span
-from antiphon.runtime.joining import StoreAddress, join, open_store
+from antiphon.runtime.joining import join
 
-CPU, HOST = torch.device("cpu"), "127.0.0.1"
+CPU = torch.device("cpu")
 Arguments = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Samples]  # of `Sampler.greedy`
 
 
@@ -104,34 +102,12 @@ def check_alike(actual: Samples, wanted: Samples) -> None:
         )
 
 
-def of_processes(batch: Batch, ranks: int, device_type: str) -> list[Samples]:
-    """Of every rank's process: on GPUs in a graph whose exchange goes through NCCL, on CPUs in
-    Triton's interpreter and through gloo."""
-    store, address = open_store(HOST)
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(ranks)]
-    try:
-        futures = [
-            pool.submit(
-                _of_process, RankSpec(Parallel(ranks), rank, 60, 120), address, batch, device_type
-            )
-            for rank, pool in enumerate(pools)
-        ]
-        return [Samples(torch.from_numpy(future.result(240))) for future in futures]
-    finally:
-        for pool in pools:
-            pool.shutdown()
-        del store
-
-
-def _of_process(
-    spec: RankSpec, address: StoreAddress, batch: Batch, device_type: str
-) -> np.ndarray:
+def chosen_by_rank(seat: Seat, batch: Batch, device_type: str) -> np.ndarray:
+    """`Samples.packed` of a process: on a GPU of a graph whose exchange goes through NCCL, on a CPU
+    of Triton's interpreter, and through gloo."""
     is_gpu = device_type == "cuda"
-    device = torch.device("cuda", spec.rank) if is_gpu else CPU
-    if is_gpu:
-        torch.cuda.set_device(device)
-    ranks = join(spec, address, HOST, device)
+    device = torch.device("cuda", torch.cuda.current_device()) if is_gpu else CPU
+    ranks = join(seat.spec, seat.address, HOST, device)
     choose = batch.captured if is_gpu else batch.by_kernels
     samples = choose(batch.logits(), Shard(ranks.tensor), device)
     ranks.barrier()

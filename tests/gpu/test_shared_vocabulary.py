@@ -1,7 +1,8 @@
 """On CUDA devices: ranks that share the vocabulary choose by kernels what one rank chooses in torch
-on a CPU, in captured graphs too. The ranks of the first tests are threads that use one device.
+on a CPU, in captured graphs too. The ranks are threads that use one device; as processes they are
+in tests/multi_gpu.
 
-python -m pytest -m "gpu or multi_gpu" tests/gpu/test_shared_vocabulary.py
+python -m pytest -m gpu tests/gpu/test_shared_vocabulary.py
 """
 
 import pytest
@@ -10,7 +11,7 @@ from thread_group import ThreadGroup, run_ranks
 
 pytest.importorskip("triton")
 
-from shared_vocabulary import Batch, check_alike, of_processes
+from shared_vocabulary import Batch, check_alike
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.readouts import DeviceReadouts
@@ -89,14 +90,3 @@ def test_readouts_of_ranks_that_are_threads(ranks: int, dtype: torch.dtype) -> N
     for readouts in run_ranks(ranks, work):
         torch.testing.assert_close(readouts.logprobs.cpu(), wanted.logprobs, atol=2e-5, rtol=1e-5)
         assert torch.equal(readouts.likeliest.cpu(), wanted.likeliest)
-
-
-@pytest.mark.multi_gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize("rules", [None, WHISPER])
-def test_an_exchange_inside_a_graph(rules: TimestampRules | None) -> None:
-    """Two processes, NCCL, captured and replayed."""
-    batch = batch_of(7, 64, rules)
-    wanted = batch.by_torch(batch.logits())
-    for samples in of_processes(batch, 2, "cuda"):
-        check_alike(samples, wanted)

@@ -9,7 +9,7 @@ from thread_group import TakingTurns, ThreadGroup, run_ranks
 
 pytest.importorskip("triton")
 
-from shared_vocabulary import Batch, check_alike, of_processes
+from shared_vocabulary import Batch, check_alike
 from triton.runtime.interpreter import GridExecutor
 
 from antiphon.config.decoding_rules import TimestampRules
@@ -133,14 +133,6 @@ def test_launches_and_exchanges_of_a_step(ranks: int, monkeypatch: pytest.Monkey
         assert group.numbers == [COUNT * ROW_NUMBERS]
     kernels = ("scan_kernel", "describe_kernel", "choose_kernel")
     assert sorted(launched) == sorted(kernels * ranks)
-
-
-@pytest.mark.slow
-def test_two_processes_over_gloo() -> None:
-    batch = Batch(2, TimestampRules(60, 59, 50, 4))
-    wanted = batch.by_torch(batch.logits())
-    for samples in of_processes(batch, 2, "cpu"):
-        check_alike(samples, wanted)
 
 
 @pytest.mark.parametrize(("ranks", "vocabulary"), [(2, 90), (3, 90), (3, 16)])
