@@ -1,6 +1,6 @@
 """Rules that say which tokens are possible, whatever was written: masks, least lengths, Whisper's
 timestamps, forced tokens. They read settings on the device alone, so that a captured graph can hold
-them; on a GPU it holds the same rules as one kernel, `kernels/sampling.py`.
+them; on a GPU it holds the same rules as one kernel, `kernels/sampling_scan.py`.
 
 Each takes logits [rows, words] float32, of those words of the vocabulary that `rows.words` says,
 and returns new ones, unless it says otherwise.

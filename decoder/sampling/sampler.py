@@ -6,8 +6,8 @@ that ask for more are chosen once more behind it. Which rows those are is known 
 nothing waits for the device.
 
 Where ranks share the vocabulary, the first choice exchanges a few numbers a row
-(`partial_choice.py`). The rows that ask for more have their logits gathered, whole, on every rank.
-All ranks make the same calls and come to the same tokens.
+(`partial_choice.py`; on GPUs `kernels/sampling.py`). The rows that ask for more have their logits
+gathered, whole, on every rank. All ranks make the same calls and come to the same tokens.
 """
 
 from dataclasses import dataclass

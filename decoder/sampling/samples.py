@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# One row on the host; `kernels/sampling.py` writes the same on the device.
+# One row on the host; `kernels/sampling_choice.py` writes the same on the device.
 _ROW = np.dtype(
     [
         ("token", np.int64),

@@ -74,7 +74,7 @@ def launches() -> Iterator[tuple[str, Any]]:
     for dtype in HALF:
         yield from _small_batches(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
-        for dtype, ranks in itertools.product((*HALF, torch.float32), (1, 2, 3)):
+        for dtype, ranks in ((torch.float32, 1), (torch.float32, 2), (torch.bfloat16, 2)):
             yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
     yield "lay_out", _lay_out
     for dtype, target in itertools.product((*HALF, torch.float32), repeat=2):

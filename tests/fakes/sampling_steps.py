@@ -1,5 +1,7 @@
 """One step of sampling as a runner does it, and hand-made sequences for it."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -24,3 +26,12 @@ def all_of(
     on_device = (torch.from_numpy(np.asarray(array)) for array in (slots, lengths))
     sampler.greedy(logits, *on_device, samples, sampler.features(slots))
     return samples, sampler.finish(logits, slots, lengths, samples)
+
+
+def greedy_by_kernels(self: Sampler, *step: Any) -> None:
+    """In place of `Sampler.greedy`: as on a GPU, here in Triton's interpreter."""
+    from antiphon.kernels.sampling import workspace
+
+    logits, slots, lengths, samples = step[:4]
+    room = workspace(len(logits), logits.shape[1], logits.device)
+    self.greedy_by_kernels(logits, slots.int(), lengths.int(), samples, room)

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from kernel_checks import on_device, random_slots
 
+from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.parallel import RankSpec
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.kernels import sampling
 from antiphon.layers.shard import Shard, Span
-from antiphon.runtime.joining import StoreAddress, join
+from antiphon.runtime.joining import join
 
 CPU = torch.device("cpu")
 Arguments = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Samples]  # of `Sampler.greedy`
@@ -69,25 +69,22 @@ class Batch:
             sampler.greedy_by_kernels(*step, room)
         return self._appended(sampler, step)
 
-    def captured(
-        self, logits: torch.Tensor, shard: Shard, device: torch.device
-    ) -> tuple[Samples, Samples]:
-        """Of steps in a CUDA graph: with all logits 0, and replayed with `logits`."""
+    def captured(self, logits: torch.Tensor, shard: Shard, device: torch.device) -> Samples:
+        """Of a step in a CUDA graph, captured with all logits 0 and replayed with `logits`."""
         sampler, step = self.step(torch.zeros_like(logits), shard, device)
-        own, *_, samples = step
+        own = step[0]
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             sampler.greedy(*step)  # loads kernels, and makes the ranks known to each other
         stream.synchronize()
-        first = samples.start_copy()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             sampler.greedy(*step)
         own.copy_(logits.to(device)[:, sampler.vocabulary.span.slice])
         graph.replay()
         torch.cuda.synchronize(device)
-        return first, self._appended(sampler, step)
+        return self._appended(sampler, step)
 
     def _appended(self, sampler: Sampler, step: Arguments) -> Samples:
         """The samples, whose tokens stand behind their sequences. On the CPU."""
@@ -105,13 +102,14 @@ def check_alike(actual: Samples, wanted: Samples) -> None:
         )
 
 
-def captured_on_gpu(spec: RankSpec, address: StoreAddress, batch: Batch) -> np.ndarray:
-    """`Samples.packed` of a replayed graph, in a process of its own for each GPU."""
-    device = torch.device("cuda", spec.rank)
-    torch.cuda.set_device(device)
-    ranks = join(spec, address, "127.0.0.1", device)
-    with torch.inference_mode():
-        _, samples = batch.captured(batch.logits(), Shard(ranks.tensor), device)
+def chosen_by_rank(seat: Seat, batch: Batch, device_type: str) -> np.ndarray:
+    """`Samples.packed` of a process: on a GPU of a graph whose exchange goes through NCCL, on a CPU
+    of Triton's interpreter, and through gloo."""
+    is_gpu = device_type == "cuda"
+    device = torch.device("cuda", torch.cuda.current_device()) if is_gpu else CPU
+    ranks = join(seat.spec, seat.address, HOST, device)
+    choose = batch.captured if is_gpu else batch.by_kernels
+    samples = choose(batch.logits(), Shard(ranks.tensor), device)
     ranks.barrier()
     ranks.close()
     return samples.packed.numpy()

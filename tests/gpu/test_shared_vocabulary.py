@@ -1,11 +1,9 @@
 """On CUDA devices: ranks that share the vocabulary choose by kernels what one rank chooses in torch
-on a CPU, in captured graphs too. The ranks of the first tests are threads that use one device.
+on a CPU, in captured graphs too. The ranks are threads that use one device; as processes they are
+in tests/multi_gpu.
 
-python -m pytest -m "gpu or multi_gpu" tests/gpu/test_shared_vocabulary.py
+python -m pytest -m gpu tests/gpu/test_shared_vocabulary.py
 """
-
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -13,17 +11,15 @@ from thread_group import ThreadGroup, run_ranks
 
 pytest.importorskip("triton")
 
-from shared_vocabulary import Batch, captured_on_gpu, check_alike
+from shared_vocabulary import Batch, check_alike
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.parallel import Parallel, RankSpec
 from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.kernels.sampling import BLOCK
 from antiphon.layers.shard import Shard
 from antiphon.runtime.groups import Alone
-from antiphon.runtime.joining import open_store
 
 WHISPER = TimestampRules(
     first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, last_id=51_800
@@ -71,7 +67,7 @@ class _Echo(Alone):
 def test_the_kernels_of_a_rank_in_a_graph() -> None:
     """Replayed with other logits it chooses the likeliest of its own words."""
     batch = batch_of(5, 64, WHISPER)
-    _, replayed = batch.captured(batch.logits(), Shard(_Echo()), GPU)
+    replayed = batch.captured(batch.logits(), Shard(_Echo()), GPU)
     check_alike(replayed, batch.by_kernels(batch.logits(), Shard(_Echo()), GPU))
     assert len(set(replayed.tokens.tolist())) > 20
 
@@ -94,26 +90,3 @@ def test_readouts_of_ranks_that_are_threads(ranks: int, dtype: torch.dtype) -> N
     for readouts in run_ranks(ranks, work):
         torch.testing.assert_close(readouts.logprobs.cpu(), wanted.logprobs, atol=2e-5, rtol=1e-5)
         assert torch.equal(readouts.likeliest.cpu(), wanted.likeliest)
-
-
-@pytest.mark.multi_gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize("rules", [None, WHISPER])
-def test_an_exchange_inside_a_graph(rules: TimestampRules | None) -> None:
-    """Two processes, NCCL, captured and replayed."""
-    batch = batch_of(7, 64, rules)
-    wanted = batch.by_torch(batch.logits())
-    store, address = open_store("127.0.0.1")
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(2)]
-    try:
-        futures = [
-            pool.submit(captured_on_gpu, RankSpec(Parallel(2), rank, 60, 120), address, batch)
-            for rank, pool in enumerate(pools)
-        ]
-        for future in futures:
-            check_alike(Samples(torch.from_numpy(future.result(240))), wanted)
-    finally:
-        for pool in pools:
-            pool.shutdown()
-        del store

@@ -1,12 +1,14 @@
 """Ranks that share the vocabulary choose the tokens that one rank chooses, and exchange a few
 numbers a row."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from kernel_checks import random_slots
-from sampling_steps import all_of
-from thread_group import ThreadGroup, run_ranks
+from sampling_steps import all_of, greedy_by_kernels
+from thread_group import TakingTurns, ThreadGroup, run_ranks
 
 from antiphon.benchmarks.host_work import SamplingWork
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
@@ -73,6 +75,20 @@ def check(samples: Samples, wanted: Samples) -> None:
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+def check_ranks(
+    ranks: int, logits: torch.Tensor, rows: list[int], kind: type[ThreadGroup], wanted: Any = None
+) -> None:
+    """Each of `ranks` comes to what `step` gives for one, or to `wanted`."""
+    wanted_samples, wanted_top, tokens = wanted or step(logits, None, rows)
+    for samples, top, own_tokens in run_ranks(ranks, lambda g: step(logits, g, rows), kind):
+        check(samples, wanted_samples)
+        assert torch.equal(own_tokens, tokens)
+        assert (top is None) == (wanted_top is None)
+        if top is not None and wanted_top is not None:
+            assert torch.equal(top.ids, wanted_top.ids)
+            torch.testing.assert_close(top.logprobs, wanted_top.logprobs)
+
+
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("seed", range(4))
 def test_every_rule_in_one_batch_and_alone(ranks: int, seed: int) -> None:
@@ -81,15 +97,18 @@ def test_every_rule_in_one_batch_and_alone(ranks: int, seed: int) -> None:
     every = list(range(len(ASKING)))
     for rows in (every, *([row] for row in every)):
         logits = torch.randn(len(rows), 30) * 3
-        wanted, wanted_top, tokens = step(logits, None, rows)
-        results = run_ranks(ranks, lambda group: step(logits, group, rows))  # noqa: B023
-        for samples, top, own_tokens in results:
-            check(samples, wanted)
-            assert torch.equal(own_tokens, tokens)
-            assert (top is None) == (wanted_top is None)
-            if top is not None and wanted_top is not None:
-                assert torch.equal(top.ids, wanted_top.ids)
-                torch.testing.assert_close(top.logprobs, wanted_top.logprobs)
+        check_ranks(ranks, logits, rows, ThreadGroup)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compiled there: see tests/gpu")
+def test_every_rule_behind_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that ask for more are chosen once more, or ranked, from what the kernels have left."""
+    pytest.importorskip("triton")
+    torch.manual_seed(0)
+    rows = list(range(len(ASKING)))
+    wanted = step(logits := torch.randn(len(rows), 30) * 3, None, rows)
+    monkeypatch.setattr(Sampler, "greedy", greedy_by_kernels)
+    check_ranks(3, logits, rows, TakingTurns, wanted)
 
 
 @pytest.mark.parametrize("ranks", RANKS)

@@ -10,6 +10,7 @@ import torch
 from plain_engine import PlainEngine
 from rerun_capture import Rerun
 from sampled_requests import check_same
+from sampling_steps import greedy_by_kernels
 from tiny_decoders import make_decoder
 
 pytest.importorskip("triton")
@@ -20,7 +21,6 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.decoder import runner as decoder_runner
 from antiphon.decoder import step_attention
 from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.kernels.sampling import workspace
 from antiphon.runtime import graphs as runtime_graphs
 from antiphon.scheduler.request import Finished
 
@@ -42,13 +42,6 @@ def run(engine: PlainEngine) -> list[Finished]:
         rules = DecodingRules(min_tokens=2, stop_ids=(1,))
         engine.submit(engine.request(ids, [0, 4], 4 + i, rules, params=params, seed=7))
     return [end for _, end in sorted(engine.run().items())]
-
-
-def greedy_by_kernels(self: Sampler, *step: Any) -> None:
-    """As on a GPU; here in Triton's interpreter."""
-    logits, slots, lengths, samples = step[:4]
-    room = workspace(len(logits), logits.shape[1], logits.device)
-    self.greedy_by_kernels(logits, slots, lengths, samples, room)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="captured for real there: see tests/gpu")

@@ -38,10 +38,9 @@ def check_every_way(batch: Batch, ranks: int, logits: torch.Tensor) -> None:
         assert by_kernels.ranks.tolist() == [0] * COUNT, "left to `Sampler.finish`"
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_choose_as_torch_and_as_one_rank_does(ranks: int) -> None:
-    batch = Batch(ranks, TimestampRules(60, 59, 50, 4, last_id=80))
-    check_every_way(batch, ranks, batch.logits(0.1).to(torch.bfloat16))
+def test_ranks_choose_as_torch_and_as_one_rank_does() -> None:
+    batch = Batch(3, TimestampRules(60, 59, 50, 4, last_id=80))
+    check_every_way(batch, 3, batch.logits(0.1).to(torch.bfloat16))
 
 
 @pytest.mark.slow
