@@ -4,7 +4,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 
 from antiphon.actors.address import Address
-from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.channel import PeerGone
+from antiphon.actors.encoder_batch import EncoderBatch
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -31,17 +31,19 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.undelivered import Answer, Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.rank_commands import EncodeBatch
-from antiphon.encoder.runner import Encoded, EncoderRunner
+from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports import transport_to
 from antiphon.kv.transports.interface import Transport
+from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
@@ -50,20 +52,6 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
-
-
-@dataclass(frozen=True)
-class _Launched:
-    """A batch on the device. `done`: recorded behind its forward; None on a CPU."""
-
-    jobs: list[EncodeJob]
-    encoded: Encoded
-    done: torch.cuda.Event | None
-
-    @property
-    def decoders(self) -> list[str]:
-        """The names of those that want some of it."""
-        return list(dict.fromkeys(job.decoder for job in self.jobs))
 
 
 class EncoderWorker(Worker[EncoderMessage]):
@@ -88,10 +76,11 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._jobs = EncoderJobs(batch_tokens)
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
-        self._in_flight: deque[_Launched] = deque()
+        self._in_flight: deque[EncoderBatch] = deque()
         self._links, self._undelivered = Links(), Undelivered()
-        self._followers: list[Sender] = []
+        self._followers: RankSenders | None = None
         self._transports: dict[str, Transport] = {}  # by decoder
+        self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
         self.runner = EncoderRunner(model, config, ranks, self._command)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
@@ -122,12 +111,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
-        self._followers = [Sender(address, links.node) for address in followers]
+        if followers:
+            epoch = self.incarnation.epoch
+            self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
     def _command(self, command: EncodeBatch) -> None:
-        for follower in self._followers:
-            follower.send(command)
+        assert self._followers is not None
+        self._followers(command)
 
     # ------------------------------------------------------------------ loop
 
@@ -135,8 +126,8 @@ class EncoderWorker(Worker[EncoderMessage]):
         try:
             super().loop()
         finally:
-            for follower in self._followers:
-                follower.close()
+            if self._followers is not None:
+                self._followers.close()
 
     def handle(self, message: EncoderMessage) -> None:
         match message:
@@ -190,7 +181,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         """True if another batch can be queued on the device."""
         return len(self._in_flight) < self._max_in_flight
 
-    def _wait(self, launched: _Launched) -> bool:
+    def _wait(self, launched: EncoderBatch) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
@@ -208,12 +199,12 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         try:
             encoded = self.runner.encode(inputs)
-            done = self._recorded_event()
+            done = recorded_event(self.device)
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        self._in_flight.append(launched := _Launched(jobs, encoded, done))
+        self._in_flight.append(launched := EncoderBatch(jobs, encoded, done))
         self._send_hidden(launched)
 
     def _run_one_by_one(
@@ -229,7 +220,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
-    def _finish(self, launched: _Launched) -> None:
+    def _finish(self, launched: EncoderBatch) -> None:
         """Waits for a batch, and sends what could not be sent before. Raises the device's error,
         which ends the worker."""
         if launched.done is not None:
@@ -238,12 +229,16 @@ class EncoderWorker(Worker[EncoderMessage]):
             self._transports[decoder].computed()
         self._jobs.end(launched.jobs)
 
-    def _send_hidden(self, launched: _Launched) -> None:
+    def _send_hidden(self, launched: EncoderBatch) -> None:
         """Sends the hidden states of a batch to their decoders, now or when they are computed."""
         for decoder in launched.decoders:
             if decoder not in self._transports:
                 self._transports[decoder] = self._transport_to(decoder)
-            self._transports[decoder].queued(self._hidden_for(decoder, launched))
+            if launched.encoded.shares:
+                self._links.here[decoder].send(launched.shared(self._num_shared))
+                self._num_shared += 1
+            else:
+                self._transports[decoder].queued(launched.hidden_for(decoder))
 
     def _transport_to(self, decoder: str) -> Transport:
         peer = self._links.peer(decoder)
@@ -261,27 +256,6 @@ class EncoderWorker(Worker[EncoderMessage]):
                 raise
             for key in message.keys:
                 self._fail(decoder, key, f"its hidden states cannot travel: {error}")
-
-    def _hidden_for(self, decoder: str, launched: _Launched) -> HiddenStates:
-        """A batch's hidden states that one decoder wants: the batch itself if it wants all."""
-        jobs, encoded, ready = launched.jobs, launched.encoded, launched.done
-        rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
-        packed = encoded.hidden
-        if len(rows) < len(jobs):
-            hidden = packed.split(encoded.lengths)
-            packed = torch.cat([hidden[row] for row in rows])
-            ready = self._recorded_event()  # `done` was recorded before this copy
-        keys = tuple(jobs[row].key for row in rows)
-        lengths = tuple(encoded.lengths[row] for row in rows)
-        return HiddenStates(keys, lengths, packed, ready)
-
-    def _recorded_event(self) -> torch.cuda.Event | None:
-        """An event behind all that is queued on this stream; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        event = torch.cuda.Event()
-        event.record()
-        return event
 
     def _fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:

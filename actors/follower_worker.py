@@ -1,18 +1,22 @@
 """The worker of a rank that does not schedule: a loop over its leader's commands."""
 
-from typing import Any, Never
+from typing import Any, Never, Protocol
 
 import torch
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.rank_channel import RankInbox
+from antiphon.actors.rank_channel import RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.options import EngineConfig
-from antiphon.decoder.follower import DecoderFollower
-from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.ranks import Ranks
-from antiphon.scheduler.request import Incarnation
+
+
+class Follower(Protocol):
+    """One rank of a half: an `EncoderFollower` or a `DecoderFollower`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def handle(self, command: Any) -> None:
+        """Carries out a command. What it raises ends the replica: other ranks have gone on."""
 
 
 class FollowerWorker(Worker[Never]):
@@ -21,24 +25,16 @@ class FollowerWorker(Worker[Never]):
     Any error leaves the loop, and the process ends: the other ranks have gone on without it.
     """
 
-    def __init__(
-        self,
-        incarnation: Incarnation,
-        model: ModelConfig,
-        config: EngineConfig,
-        timestamps: TimestampRules | None,
-        ranks: Ranks,
-    ) -> None:
-        """Loads one rank's part of the decoder half. Raises what `DecoderRunner` raises.
-        `incarnation`: of the replica, as the leader has it."""
+    def __init__(self, follower: Follower, wire: RankWire) -> None:
+        """`wire`: of the half's commands."""
         super().__init__()
-        self.incarnation = incarnation
-        self.follower = DecoderFollower(model, config, timestamps, ranks)
+        self.follower, self._wire = follower, wire
         self._channel: RankInbox | None = None
 
-    def listen(self, host: Host) -> Address:
-        """Where commands are to be sent. They wait until the loop starts."""
-        self._channel = RankInbox(host, self.incarnation.epoch)
+    def listen(self, host: Host, epoch: int) -> Address:
+        """Where commands of the leader's life `epoch` are to be sent. They wait until the loop
+        starts."""
+        self._channel = RankInbox(host, epoch, self._wire)
         return self._channel.address
 
     def loop(self) -> None:
@@ -64,7 +60,7 @@ class FollowerWorker(Worker[Never]):
 
     @property
     def device(self) -> torch.device:
-        return self.follower.runner.device
+        return self.follower.device
 
     @property
     def poll_timeout(self) -> float:

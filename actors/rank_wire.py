@@ -21,7 +21,7 @@ from antiphon.actors.frames import (
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
-from antiphon.decoder.rank_commands import DropStates, Launch, PutStates, RankCommand
+from antiphon.decoder.rank_commands import CollectStates, DropStates, Launch, PutStates, RankCommand
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -100,11 +100,19 @@ class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     lengths: tuple[int, ...]
 
 
+class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
+    batch: int
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
+    wanted: tuple[str, ...]
+
+
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
     keys: tuple[str, ...]
 
 
-_Wire = tuple[int, int, _Launch | _PutStates | _DropStates]
+_Wire = tuple[int, int, _Launch | _PutStates | _CollectStates | _DropStates]
 
 
 # ---------------------------------------------------------------------- encoding
@@ -147,6 +155,8 @@ def _to_wire(command: RankCommand) -> Any:
             return _launch(command)
         case PutStates(keys, lengths):
             return _PutStates(keys, lengths)
+        case CollectStates(batch, keys, lengths, tokens, wanted):
+            return _CollectStates(batch, keys, lengths, tokens, wanted)
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -221,12 +231,14 @@ class RankDecoder:
             raise MessageError(f"no command: {describe(error)}") from error
 
 
-def _from_wire(wire: _Launch | _PutStates | _DropStates) -> RankCommand:
+def _from_wire(wire: _Launch | _PutStates | _CollectStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
             return Launch(_plan_of(wire), wire.refused, wire.launched)
         case _PutStates():
             return PutStates(wire.keys, wire.lengths)
+        case _CollectStates():
+            return CollectStates(wire.batch, wire.keys, wire.lengths, wire.tokens, wire.wanted)
         case _DropStates():
             return DropStates(wire.keys)
 

@@ -83,15 +83,18 @@ class EncoderOptions(HalfOptions):
         prefixed=True,
     )
     max_encoder_batch_tokens: int = option(16_384, "tokens of one packed encoder forward")
-    tp_mode: TensorMode = option(
-        "weights",
-        "what the ranks of a stage share: each layer's weights, or (data) the inputs of a batch",
+    tp_mode: Literal["auto", "weights", "data"] = option(
+        "auto",
+        "what the ranks of a stage share: each layer's weights, or (data) the inputs of a batch; "
+        "auto: weights, and beside a decoder on the same GPUs data",
         prefixed=True,
     )
 
     @property
     def parallel(self) -> Parallel:
-        return replace(super().parallel, mode=self.tp_mode)
+        """The ranks of each replica that has processes of its own."""
+        mode: TensorMode = "data" if self.tp_mode == "data" else "weights"
+        return replace(super().parallel, mode=mode)
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,20 @@ class EngineConfig:
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     workers: WorkerOptions = field(default_factory=WorkerOptions)
 
+    @property
+    def halves(self) -> dict[str, HalfOptions]:
+        """Those that the model has, by name."""
+        halves = {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: half for name, half in halves.items() if half.replicas}
+
+    def layout(self, colocated: bool) -> dict[str, Parallel]:
+        """The ranks of each replica of each half. Colocated, an encoder has those of the decoder
+        beside it."""
+        layout = {name: half.parallel for name, half in self.halves.items()}
+        if colocated and "encoder" in layout:
+            layout["encoder"] = Parallel(self.decoder.parallel.num_ranks, mode="data")
+        return layout
+
 
 OPTIONS = table(EngineConfig)  # by the name that users type; "model" is an argument of its own
 FROM_ENVIRONMENT = ("encoder_attention_backend", "decoder_attention_backend")
@@ -210,8 +227,8 @@ def resolve(
             row = OPTIONS[name]
             parts[row.section][row.field] = checked(name, row.annotation, value, row.least)
     config = EngineConfig(**{name: classes[name](**part) for name, part in parts.items()})
-    for half in ("encoder", "decoder"):
-        _check_bounds(half, getattr(config, half))
+    for half, half_options in config.halves.items():
+        _check_bounds(half, half_options)
     if not config.workers.ray:
         check_one_process(config)
     return config
@@ -228,19 +245,13 @@ def _check_bounds(half: str, options: HalfOptions) -> None:
 
 def check_one_process(config: EngineConfig) -> None:
     """Raises ConfigurationError for what an engine without Ray, in one process, cannot do."""
-    replicas = {
-        "encoder_replicas": config.encoder.replicas,
-        "decoder_replicas": config.decoder.replicas,
-        "encoder_max_replicas": config.encoder.bounds[1],
-        "decoder_max_replicas": config.decoder.bounds[1],
-    }
-    for name, count in replicas.items():
-        if count > 1:  # 0: of an encoder that the model lacks
-            raise ConfigurationError(
-                f"{name}={count} needs a process for each: leave out ray=False"
-            )
-    for half, options in (("encoder", config.encoder), ("decoder", config.decoder)):
-        if options.replicas and (ranks := options.parallel.num_ranks) > 1:
+    for half, options in config.halves.items():
+        for name, count in (("replicas", options.replicas), ("max_replicas", options.bounds[1])):
+            if count > 1:
+                raise ConfigurationError(
+                    f"{half}_{name}={count} needs a process for each: leave out ray=False"
+                )
+        if (ranks := options.parallel.num_ranks) > 1:
             raise ConfigurationError(
                 f"the {half}'s {options.parallel} need a process each "
                 f"({half}_tensor_parallel_size={options.tensor_parallel_size}, "

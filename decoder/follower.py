@@ -2,17 +2,21 @@
 
 from typing import assert_never
 
+import torch
+
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import (
+    CollectStates,
     DropStates,
     Launch,
     PutStates,
     RankCommand,
 )
-from antiphon.decoder.rank_states import receive_states
+from antiphon.decoder.rank_states import collect_states, receive_states
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import Shelf
 from antiphon.runtime.ranks import RankError, Ranks
 
 
@@ -25,13 +29,20 @@ class DecoderFollower:
         config: EngineConfig,
         timestamps: TimestampRules | None,
         ranks: Ranks,
+        shelf: Shelf | None = None,
     ) -> None:
-        """Loads its part of the decoder. Raises what `DecoderRunner` raises."""
+        """Loads its part of the decoder. Raises what `DecoderRunner` raises. `shelf`: of a
+        colocated replica, where the encoder of this process puts its shares."""
         assert not ranks.is_leader
+        self._shelf = shelf
         self.runner = DecoderRunner(model, config, timestamps, ranks)
         # By number of a plan, while the leader may not have run it: slots whose settings the
         # device refused.
         self._refused: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.runner.device
 
     def handle(self, command: RankCommand) -> None:
         """Carries out a command. What it raises ends the replica: other ranks have gone on."""
@@ -40,6 +51,9 @@ class DecoderFollower:
                 self._launch(command)
             case PutStates():
                 receive_states(command, self.runner)
+            case CollectStates():
+                assert self._shelf is not None
+                collect_states(command, self._shelf.take(command.batch), self.runner)
             case DropStates(keys):
                 for key in keys:
                     self.runner.arena.drop(key)

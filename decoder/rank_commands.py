@@ -31,13 +31,28 @@ class PutStates:
 
 
 @dataclass(frozen=True)
+class CollectStates:
+    """Of a colocated replica: give all ranks this one's share of encoder batch number `batch`, take
+    theirs, and put what is `wanted` of them into the arena. If nothing is, only forget the share.
+
+    `keys`, `lengths`, `tokens`: as those of `SharedBatch`.
+    """
+
+    batch: int
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
+    wanted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DropStates:
     """No request waits for the hidden states of these keys, which may not have come."""
 
     keys: tuple[str, ...]
 
 
-RankCommand = Launch | PutStates | DropStates
+RankCommand = Launch | PutStates | CollectStates | DropStates
 Followers = Callable[[RankCommand], None]
 
 

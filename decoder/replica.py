@@ -22,18 +22,12 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.launched_step import LaunchedStep
-from antiphon.decoder.rank_commands import (
-    DropStates,
-    Followers,
-    Launch,
-    PutStates,
-    RankCommand,
-    no_followers,
-)
-from antiphon.decoder.rank_states import broadcast_states
+from antiphon.decoder.other_ranks import OtherRanks
+from antiphon.decoder.rank_commands import DropStates, Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.runtime.ranks import RankError, Ranks
@@ -80,8 +74,7 @@ class DecoderReplica:
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
         self.runner = DecoderRunner(model, config, timestamps, ranks)
-        self._alone = self.runner.ranks.is_alone
-        self._followers = followers
+        self._others = OtherRanks(self.runner, followers)
         # Number of the plan that was launched last, and slots whose settings the device refused.
         self._launched, self._refused = 0, tuple[int, ...]()
         lanes = self.runner.ranks.parallel.pipeline
@@ -94,7 +87,7 @@ class DecoderReplica:
         self._lane = lanes - 1  # of the last plan
         self._launches_late = lanes > 1 and not self.runner.overlap
         self._in_flight: deque[StepInFlight] = deque()  # oldest first
-        self._received: deque[HiddenStates] = deque()  # maybe still being computed
+        self._received: deque[HiddenStates | SharedBatch] = deque()  # maybe still being computed
 
     # ------------------------------------------------------------------ one step
 
@@ -138,7 +131,7 @@ class DecoderReplica:
     def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._tell(Launch(plan, self._refused, self._launched))
+        self._others.tell(Launch(plan, self._refused, self._launched))
         step = StepInFlight(plan)
         if self._launches_late or self._launch(step):
             self._in_flight.append(step)
@@ -180,7 +173,7 @@ class DecoderReplica:
         """Fails the requests of a step. Raises what the device raises if it is of no more use, and
         RankError where other ranks may have gone on."""
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
-        if not self._alone:
+        if self._others.exist:
             raise RankError(f"step {plan.number} failed: {describe(error)}") from error
         self.scheduler.fail_step(plan, describe(error))
         self.runner.probe()
@@ -200,12 +193,13 @@ class DecoderReplica:
 
     def _drop(self, keys: tuple[str, ...]) -> None:
         self._catch_up()
-        self._tell(DropStates(keys))
+        self._others.tell(DropStates(keys))
         for key in keys:
             self.runner.arena.drop(key)
 
-    def receive_hidden(self, states: HiddenStates) -> None:
-        """Hidden states from an encoder, which may still be computing them."""
+    def receive_hidden(self, states: HiddenStates | SharedBatch) -> None:
+        """Hidden states from an encoder, which may still be computing them, or word that the ranks
+        of this replica have encoded some."""
         self._received.append(states)
         self._accept_hidden()
 
@@ -219,8 +213,12 @@ class DecoderReplica:
         while self._received and (
             self._received[0].computed or (self.rests and len(self._received[0].keys) == 1)
         ):
+            arrived = self._received.popleft()
+            if isinstance(arrived, SharedBatch):
+                self._collect(arrived)
+                continue
             # Not those that come twice or too late: there is no room for them.
-            states = self._received.popleft().only(self.scheduler.encodes.expects)
+            states = arrived.only(self.scheduler.encodes.expects)
             if not states.keys:
                 continue
             self._catch_up()
@@ -229,9 +227,18 @@ class DecoderReplica:
             except Exception as error:
                 self._refuse_hidden(states, error)
             else:
-                self._share(states)
+                self._others.share(states)
                 for key in states.keys:
                     self.scheduler.encoded(key)
+
+    def _collect(self, batch: SharedBatch) -> None:
+        """Takes in what is wanted of a batch of which each rank has a share."""
+        wanted = tuple(filter(self.scheduler.encodes.expects, batch.keys))
+        if wanted:
+            self._catch_up()
+        self._others.collect(batch, wanted)
+        for key in wanted:
+            self.scheduler.encoded(key)
 
     def _refuse_hidden(self, states: HiddenStates, error: Exception) -> None:
         """Fails the requests that wait for `states`. Raises as `_fail`."""
@@ -241,29 +248,6 @@ class DecoderReplica:
         for key in states.keys:
             self.scheduler.encode_failed(key, message)
         self.runner.probe()
-
-    # ------------------------------------------------------------------ other ranks
-
-    def _tell(self, command: RankCommand) -> None:
-        """Sends a command to all other ranks, if there are any."""
-        if self._alone:
-            return
-        try:
-            self._followers(command)
-        except Exception as error:
-            raise RankError(
-                f"{type(command).__name__} was not sent to all ranks: {describe(error)}"
-            ) from error
-
-    def _share(self, states: HiddenStates) -> None:
-        """Gives all other ranks the hidden states that the arena here has."""
-        if self._alone:
-            return
-        self._tell(PutStates(states.keys, states.lengths))
-        try:
-            broadcast_states(states, self.runner)
-        except Exception as error:
-            raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error
 
     # ------------------------------------------------------------------ state
 

@@ -39,10 +39,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Encoded:
-    """`hidden` [sum of lengths, hidden] of a batch, packed in the order of its inputs."""
+    """`hidden` [sum of lengths, hidden] of a batch, packed in the order of its inputs.
+
+    Where ranks exchange nothing (`Ranks.beside`), only this rank's share, and `shares` says how
+    many tokens each rank has.
+    """
 
     lengths: list[int]
     hidden: torch.Tensor
+    shares: tuple[int, ...] = ()
 
 
 class EncoderRunner:
@@ -66,7 +71,7 @@ class EncoderRunner:
         self.target = Target.resolve(config.model, model.raw, model.family)
         check_quantization(config.model.quantization, self.target)
         self.ranks = (ranks or Ranks.alone()).pausable()
-        self._followers, self._batches = followers, 0
+        self._followers = followers
         self._shares_inputs = self.ranks.parallel.mode == "data"
         self._part = self._part_of(half.num_layers)
         spec = encoder_spec(half, self.target, self._part.shard)
@@ -115,7 +120,8 @@ class EncoderRunner:
         for batch in self.frontend.warm_up_batches():
             check_output(self._run(batch), "encoder", self._folder)
         tensor = self.ranks.tensor
-        if self._shares_inputs and tensor.size > 1 and self._stage.is_last:
+        is_gathered = self._shares_inputs and self.ranks.exchanges and self._stage.is_last
+        if is_gathered and tensor.size > 1:
             device, dtype = self.target.device, self.target.dtype
             one = torch.zeros(1, self._hidden_size, dtype=dtype, device=device)
             gather(one, [1] * tensor.size, tensor)  # NCCL connects two ranks at their first send
@@ -133,27 +139,29 @@ class EncoderRunner:
         if self.ranks.is_alone:
             return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
         if self.ranks.is_leader:
-            self._followers(EncodeBatch(self._batches, tuple(inputs)))
-            self._batches += 1
+            self._followers(EncodeBatch(tuple(inputs)))
         try:
-            return Encoded(lengths.tolist(), self._run_together(inputs, lengths))
+            return self._run_together(inputs, lengths)
         except Exception as error:
             raise RankError(f"an encoder batch failed: {describe(error)}") from error
 
-    def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> torch.Tensor:
+    def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
         """As `_run`, with the other ranks of the replica."""
         if not self._shares_inputs:
-            return self._run(self.frontend.pack(inputs))
+            return Encoded(lengths.tolist(), self._run(self.frontend.pack(inputs)))
         spans = shares(lengths, self.ranks.tensor.size)
+        tokens = [int(lengths[span.slice].sum()) for span in spans]
         own = inputs[spans[self.ranks.tensor.rank].slice]
         if own:
             hidden = self._run(self.frontend.pack(own))
         else:
             device, dtype = self.target.device, self.target.dtype
             hidden = torch.empty(0, self._hidden_size, dtype=dtype, device=device)
-        if not self._stage.is_last:
-            return hidden
-        return gather(hidden, [int(lengths[span.slice].sum()) for span in spans], self.ranks.tensor)
+        if not self.ranks.exchanges:
+            return Encoded(lengths.tolist(), hidden, tuple(tokens))
+        if self._stage.is_last:
+            hidden = gather(hidden, tokens, self.ranks.tensor)
+        return Encoded(lengths.tolist(), hidden)
 
     def _run(self, batch: EncoderBatch) -> torch.Tensor:
         """Hidden states [sum of lengths, hidden] behind the layers of this part."""

@@ -5,7 +5,7 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -107,7 +107,7 @@ class AsyncEngine(EngineLife):
         source_language: str | None = None,
         target_language: str | None = None,
         **unknown: Any,
-    ) -> AsyncIterator[StreamDelta]:
+    ) -> AsyncGenerator[StreamDelta, None]:
         """New text as it comes; the last delta has the finish reason.
 
         Leaving the loop early cancels the request. Options and errors: as `generate`.

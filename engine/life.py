@@ -43,9 +43,9 @@ class EngineLife:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
         config = model_config.fitted(config)
-        if model_config.encoder is not None:
-            check_parallel(model_config.encoder, config.encoder.parallel)
-        check_parallel(model_config.decoder, config.decoder.parallel)
+        layout = config.layout(config.workers.placement == "colocated")
+        for half in filter(None, (model_config.encoder, model_config.decoder)):
+            check_parallel(half, layout[half.side])
         if config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(model_config, config)
         self._make(config, model_config)

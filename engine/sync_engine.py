@@ -152,12 +152,12 @@ class Engine:
         try:
             while True:
                 try:
-                    yield self._loop_thread.run(anext(deltas))  # type: ignore[arg-type]
+                    yield self._loop_thread.run(anext(deltas))
                 except StopAsyncIteration:
                     return
         finally:
             with suppress(EngineDeadError):  # the caller has got that error already
-                self._loop_thread.run(deltas.aclose())  # type: ignore[attr-defined]
+                self._loop_thread.run(deltas.aclose())
 
     # ------------------------------------------------------------------ recordings
 

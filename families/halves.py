@@ -49,13 +49,18 @@ class Half(ABC):
     head_dim: int
     attention_scale: float  # factor on the product of a query and a key
     ffn_size: int
-    vocab_size: int  # 0 for an audio encoder
+    vocab_size: int  # 0 for an encoder of audio or images
     activation: str
     padding_id: int | None = None  # a token that takes no position, in families that have one
     pre_norm: (
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+
+    @property
+    def output_size(self) -> int:
+        """Features of what the half returns."""
+        return self.hidden_size
 
     @property
     @abstractmethod
@@ -179,8 +184,9 @@ class T5Half(Half):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaHalf(Half):
-    """The structure of Llama (Touvron et al. 2023) and Qwen2: a decoder that attends to its own
-    tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward layer."""
+    """The structure of Llama (Touvron et al. 2023), Qwen2 and Qwen3: a decoder that attends to its
+    own tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward
+    layer."""
 
     structure: ClassVar[str] = "llama"
     cross_attention: ClassVar[bool] = False
@@ -192,6 +198,7 @@ class LlamaHalf(Half):
     qkv_bias: bool
     output_bias: bool  # of the projection behind attention
     ffn_bias: bool
+    head_norms: bool = False  # an RMS norm of each head of queries and keys (Qwen3)
 
     @property
     def feed_forward_matrices(self) -> int:

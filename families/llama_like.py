@@ -9,19 +9,22 @@ from antiphon.families.rotary import Rotary
 from antiphon.families.tensor_names import LLAMA_IGNORED, Side
 
 
-def llama_like(name: str, *architectures: str, qkv_bias: bool | None = None) -> Family:
+def llama_like(
+    name: str, *architectures: str, qkv_bias: bool | None = None, head_norms: bool = False
+) -> Family:
     """`qkv_bias`: of the projections that make queries, keys and values, and of no other; None: as
-    config.json says in `attention_bias`, of all projections around attention."""
+    config.json says in `attention_bias`, of all projections around attention. `head_norms`: see
+    `LlamaHalf`."""
     return Family(
         name=name,
         architectures=architectures,
         input=None,
-        describe=partial(_describe, qkv_bias),
+        describe=partial(_describe, qkv_bias, head_norms),
         ignored=LLAMA_IGNORED,
     )
 
 
-def _describe(qkv_bias: bool | None, config: Config, side: Side) -> LlamaHalf:
+def _describe(qkv_bias: bool | None, head_norms: bool, config: Config, side: Side) -> LlamaHalf:
     assert side == "decoder"
     if config.get("use_sliding_window"):
         raise UnsupportedModelError(
@@ -47,4 +50,5 @@ def _describe(qkv_bias: bool | None, config: Config, side: Side) -> LlamaHalf:
         qkv_bias=bias if qkv_bias is None else qkv_bias,
         output_bias=bias if qkv_bias is None else False,
         ffn_bias=bool(config.get("mlp_bias", False)),
+        head_norms=head_norms,
     )

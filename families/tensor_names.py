@@ -79,7 +79,8 @@ def llama_names(path: str) -> tuple[str, ...]:
         return HEAD, *llama_names(EMBEDDING)
     if path == EMBEDDING:
         return f"model.{EMBEDDING}", EMBEDDING, HEAD
-    stored = path.replace(".attention.", ".self_attn.").replace(".feed_forward.", ".mlp.")
+    stored = path.replace(".attention.norms.", ".attention.")
+    stored = stored.replace(".attention.", ".self_attn.").replace(".feed_forward.", ".mlp.")
     return f"model.{stored}", stored
 
 

@@ -1,27 +1,32 @@
 """Hidden states and embeddings on the device of the decoder that uses them.
 
     encoder --put--> rows of one tensor --gather--> cross KV
-                                        --get-----> tokens of a prompt
+            --adopt->                   --get-----> tokens of a prompt
 
 The scheduler sees only keys, and counts rows by them (`EncodeLedger`): it asks for no more work
 than there is room for, and decides what is dropped. So the arena is back-pressure, cache and target
-of the handoff in one, and holds the same keys on every rank of a replica.
+of the handoff in one, and holds the same keys, in the same rows, on every rank of a replica.
 """
 
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from antiphon.kv.arena_rows import ArenaRows
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.cuda_memory import CudaHandle, export_memory
+from antiphon.kv.transports.shared_memory import SharedHandle, allocate
 from antiphon.runtime.device import to_device
 
 
 class StateArena:
-    """`states` [num_tokens, hidden]: each key owns rows of it, in any place, from `put` to `drop`.
+    """`states` [num_tokens, hidden]: each key owns rows of it, in any place, from `put` or `adopt`
+    to `drop`.
 
-    What is queued on the device is so on the current stream, in the order of the calls: rows that
-    were dropped may be given to another key at once.
+    What this process queues on the device is so on the current stream, in the order of the calls.
+    `space`: on the rank that leads, which rows are whose; it tells the other ranks.
     """
 
     def __init__(
@@ -30,9 +35,8 @@ class StateArena:
         self.device = device
         # Nothing reads a row before it is written. On a CPU, rows that are never used cost nothing.
         self.states = torch.empty(num_tokens, hidden_size, dtype=dtype, device=device)
-        self._free = np.arange(num_tokens)[::-1].copy()  # a stack; low rows first
-        self._num_free = num_tokens
-        self._rows: dict[str, np.ndarray] = {}
+        self.space = ArenaRows(num_tokens)
+        self._rows: dict[str, np.ndarray] = {}  # of the keys whose states are here
 
     def __len__(self) -> int:
         """Keys."""
@@ -44,34 +48,54 @@ class StateArena:
     @property
     def num_free(self) -> int:
         """Rows without a key."""
-        return self._num_free
+        return self.space.num_free
 
-    def put(self, states: HiddenStates) -> None:
-        """Copies hidden states here, behind their computation. States of a key that is here already
-        replace the old ones.
+    def export(self) -> SharedHandle | CudaHandle:
+        """What other processes of the node map. Before anything is in the arena: on a CPU it gets
+        other memory. Raises MappingError."""
+        assert not self._rows
+        if self.states.is_cuda:
+            return export_memory(self.states)
+        shape, dtype = (self.states.shape[0], self.states.shape[1]), self.states.dtype
+        name = f"antiphon-arena-{secrets.token_hex(8)}"
+        self.states, handle = allocate(shape, dtype, name)
+        return handle
+
+    # ------------------------------------------------------------------ states
+
+    def put(self, states: HiddenStates, rows: np.ndarray | None = None) -> np.ndarray:
+        """Copies hidden states here, behind their computation, and returns their rows [tokens].
+        States of a key that is here already replace the old ones. `rows`: on ranks that do not
+        lead, where the leader has them.
 
         Raises ValueError for states that do not fit the arena. Then none of their keys is here.
         """
-        for key in states.keys:
-            self.drop(key)
         packed, lengths = states.packed, list(states.lengths)
-        if packed.shape != (sum(lengths), self.states.shape[1]):
-            raise ValueError(
-                f"hidden states of shape {list(packed.shape)}, "
-                f"where [{sum(lengths)}, {self.states.shape[1]}] was announced"
-            )
-        if len(packed) > self._num_free:
-            raise ValueError(f"{len(packed)} hidden states, and room for {self._num_free}")
-        if states.ready is not None and self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).wait_event(states.ready)
-        rows = self._take(len(packed))
-        self._rows.update(zip(states.keys, np.split(rows, np.cumsum(lengths)[:-1]), strict=True))
+        for key in states.keys:
+            if key in self:
+                self.drop(key)
         try:
+            if packed.shape != (sum(lengths), self.states.shape[1]):
+                raise ValueError(
+                    f"hidden states of shape {list(packed.shape)}, "
+                    f"where [{sum(lengths)}, {self.states.shape[1]}] was announced"
+                )
+            if states.ready is not None and self.device.type == "cuda":
+                torch.cuda.current_stream(self.device).wait_event(states.ready)
+            if rows is None:
+                rows = self._take(states)
             self._write(packed, rows)
         except Exception:
             for key in states.keys:
                 self.drop(key)
             raise
+        self.adopt(states.keys, np.split(rows, np.cumsum(lengths)[:-1]))
+        return rows
+
+    def _take(self, states: HiddenStates) -> np.ndarray:
+        pairs = zip(states.keys, states.lengths, strict=True)
+        taken = [self.space.take(key, length) for key, length in pairs]
+        return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
     def _write(self, packed: torch.Tensor, rows: np.ndarray) -> None:
         there = packed.to(self.device, self.states.dtype)
@@ -79,20 +103,24 @@ class StateArena:
         if there.is_cuda:  # memory of an encoder's stream: kept until this one has read it
             there.record_stream(torch.cuda.current_stream(self.device))
 
-    def _take(self, count: int) -> np.ndarray:
-        self._num_free -= count
-        return self._free[self._num_free : self._num_free + count][::-1].copy()
+    def adopt(self, keys: Sequence[str], rows: Sequence[np.ndarray]) -> None:
+        """The states of `keys` are in `rows`, those of each key."""
+        self._rows.update(zip(keys, rows, strict=True))
 
     def rows(self, keys: Sequence[str]) -> np.ndarray:
-        """The rows [tokens] int64 of the states of `keys`, packed in that order."""
+        """The rows [tokens] int64 of the states of `keys`, packed in that order, for the step that
+        is launched now."""
+        for key in keys:
+            self.space.use(key)
         return np.concatenate([self._rows[key] for key in keys])
 
     def get(self, key: str, first: int, count: int) -> torch.Tensor:
-        """`count` of the states of `key` from number `first`, [count, hidden]."""
+        """`count` of the states of `key` from number `first`, [count, hidden], for the step that is
+        launched now."""
+        self.space.use(key)
         return self.states[to_device(self._rows[key][first : first + count], self.device)]
 
     def drop(self, key: str) -> None:
-        """Frees the rows of `key`, if it is here."""
-        if (rows := self._rows.pop(key, None)) is not None:
-            self._free[self._num_free : self._num_free + len(rows)] = rows[::-1]
-            self._num_free += len(rows)
+        """Frees the rows of `key`, if it is here, or will do so once no encoder may write them."""
+        self._rows.pop(key, None)
+        self.space.drop(key)

@@ -2,13 +2,23 @@
 
 `HiddenStates` carries them: one packed tensor for a whole encoder batch. Within a process it stays
 on the device. Between processes it is a message like others, whose tensor travels as it lies in the
-host's memory. At the decoder they are copied into its arena (`kv/arena.py`).
+host's memory. At the decoder they are copied into its arena (`kv/arena.py`); or an encoder that has
+mapped the arena writes them there itself, at the `Place` that it was asked for.
 """
 
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import torch
+
+
+class Place(msgspec.Struct, frozen=True, eq=False, array_like=True):
+    """Where in a decoder's arena the states of one key belong. `rows` [tokens] int64. `ticket`: of
+    the reservation (`kv/arena_rows.py`)."""
+
+    ticket: int
+    rows: np.ndarray
 
 
 class HiddenStates(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):

@@ -70,3 +70,31 @@ class Alone(Group):
 
     def close(self) -> None:
         pass
+
+
+class Apart(Group):
+    """Ranks that share work but exchange nothing: each computes by itself."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("these ranks exchange nothing")
+
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("these ranks exchange nothing")
+
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def send(self, x: torch.Tensor, target: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def receive(self, into: torch.Tensor, source: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def barrier(self) -> None:
+        """None is ever waited for."""
+
+    def close(self) -> None:
+        pass

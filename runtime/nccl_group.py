@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
+from antiphon.runtime.process_groups import TorchGroup
 from antiphon.runtime.symmetric_memory import (
     SymmetricMemoryError,
     SymmetricSum,
     TorchBuffer,
     share_memory,
 )
-from antiphon.runtime.torch_groups import TorchGroup
 
 logger = logging.getLogger(__name__)
 

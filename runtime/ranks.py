@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from antiphon.config.parallel import Parallel
-from antiphon.runtime.groups import Alone, Group
+from antiphon.runtime.groups import Alone, Apart, Group
 from antiphon.runtime.pausable import Pausable
 from antiphon.runtime.waiting import RankError as RankError
 from antiphon.runtime.waiting import WaitLimit
@@ -44,6 +44,20 @@ class Ranks:
     def alone(cls) -> Self:
         """A replica of one rank."""
         return cls(Parallel(), 0, Alone(), Alone(), Alone())
+
+    @classmethod
+    def beside(cls, decoder: "Ranks") -> Self:
+        """Of the encoder in the process of a decoder's rank: it has all of the weights and takes a
+        share of each batch's inputs. It exchanges nothing, and is led where the decoder is."""
+        size = decoder.parallel.num_ranks
+        rank = (decoder.rank - decoder.leader) % size
+        tensor = Apart(rank, size)
+        return cls(Parallel(size, mode="data"), rank, tensor, Alone(), Alone(), decoder.limit)
+
+    @property
+    def exchanges(self) -> bool:
+        """False for those that `beside` makes."""
+        return not isinstance(self.tensor, Apart)
 
     @property
     def leader(self) -> int:
@@ -84,27 +98,28 @@ class Ranks:
         """Raises RankError on all ranks if `value`, which stands for `what`, is another on any of
         them. Compared by `repr`. `device`: as in `minimum`."""
         digest = zlib.crc32(repr(value).encode())
-        if self.minimum(digest, device) != -self.minimum(-digest, device):
+        if self.exchanges and self.minimum(digest, device) != -self.minimum(-digest, device):
             raise RankError(f"the ranks differ in {what}; here: {value}")
 
     def reason_of_any(self, reason: str | None, device: torch.device) -> str | None:
         """Why this rank, or another, cannot do something that all do or none: `reason` is this
         one's, None if it can. `device`: as in `minimum`."""
-        if self.minimum(int(reason is None), device):
-            return None
+        if not self.exchanges or self.minimum(int(reason is None), device):
+            return reason
         return reason or "another rank cannot"
 
-    def broadcast(self, x: torch.Tensor) -> None:
-        """Overwrites `x` on every rank with the leader's."""
-        if self.tensor.rank == 0:  # the leader's column of stages
-            self.stages.broadcast(x, self.parallel.stage_of(self.leader))
-        self.tensor.broadcast(x, 0)
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        """Overwrites `x` on every rank with that of rank `source`."""
+        column = self.parallel.tensor_rank_of(source)
+        if self.tensor.rank == column:
+            self.stages.broadcast(x, self.parallel.stage_of(source))
+        self.tensor.broadcast(x, column)
 
     # ------------------------------------------------------------------ without the others
 
     def pausable(self) -> Self:
         """The same, for `paused`."""
-        if self.is_alone:
+        if self.is_alone or not self.exchanges:
             return self
         tensor, stages, backward = map(Pausable, self.groups)
         return replace(self, tensor=tensor, stages=stages, backward=backward)
@@ -114,7 +129,7 @@ class Ranks:
         """Inside, nothing is exchanged and nobody waits: each rank computes at its own pace, with
         numbers that mean nothing. Of what `pausable` returned."""
         groups = [group for group in self.groups if isinstance(group, Pausable)]
-        assert groups or self.is_alone
+        assert groups or self.is_alone or not self.exchanges
         for group in groups:
             group.paused = True
         try:

@@ -1,7 +1,13 @@
 """Ways of hidden states from an encoder worker to a decoder worker, one file each.
 
-same_process    an object, before it is computed; the decoder's stream waits on the device
-frames          bytes over the channel: between processes and nodes, by way of the host
+the decoder is                                        way
+in the encoder's process                              same_process  an object, before it is
+                                                                    computed
+on its node, its arena mapped by the encoder          mapped        rows of the arena: shared
+                                                                    memory of CPUs, CUDA IPC of
+                                                                    GPUs
+anywhere else, or it has asked for no place           frames        bytes over the channel, by
+                                                                    way of the host
 """
 
 from collections.abc import Callable
@@ -11,11 +17,18 @@ import torch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.frames import Frames
 from antiphon.kv.transports.interface import Transport
+from antiphon.kv.transports.mapped import Mapped
 from antiphon.kv.transports.same_process import SameProcess
 
 
 def transport_to(
-    in_this_process: bool, send: Callable[[HiddenStates], None], device: torch.device
+    in_this_process: bool,
+    send: Callable[[HiddenStates], None],
+    device: torch.device,
+    mapped: Mapped | None = None,
 ) -> Transport:
-    """The best way from `device` to a decoder, by `send`, which must not block."""
-    return SameProcess(send) if in_this_process else Frames(send, device)
+    """The best way from `device` to a decoder, by `send`, which must not block. `mapped`: for
+    states that have a place in its arena, if that is mapped here."""
+    if in_this_process:
+        return SameProcess(send)
+    return mapped or Frames(send, device)

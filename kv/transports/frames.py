@@ -6,11 +6,11 @@ the encoder's loop.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.interface import Transport
 
 Staged = tuple[HiddenStates, torch.cuda.Event | None]
@@ -22,7 +22,7 @@ class Frames(Transport):
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._staged: deque[Staged] = deque()  # oldest first
 
-    def queued(self, states: HiddenStates) -> None:
+    def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
         if self._copies is None:
             self._staged.append((states, None))
         else:

@@ -1,8 +1,9 @@
 """What an encoder worker needs of a way to a decoder."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.handoff import HiddenStates, Place
 
 
 class Transport(ABC):
@@ -10,9 +11,11 @@ class Transport(ABC):
     either."""
 
     @abstractmethod
-    def queued(self, states: HiddenStates) -> None:
-        """The computation of `states` is queued on the current stream."""
+    def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
+        """The computation of `states` is queued on the current stream. `places`: of each key, in a
+        decoder's arena that is mapped here."""
 
     @abstractmethod
     def computed(self) -> None:
-        """The states that were queued first, of those not computed yet, are so now."""
+        """The states that were queued first, of those not computed yet, are so now; and what
+        `queued` queued behind them."""

@@ -1,8 +1,8 @@
 """To a decoder in this process: the tensor as it lies on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.interface import Transport
 
 
@@ -12,7 +12,7 @@ class SameProcess(Transport):
     def __init__(self, send: Callable[[HiddenStates], None]) -> None:
         self._send = send
 
-    def queued(self, states: HiddenStates) -> None:
+    def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
         self._send(states)
 
     def computed(self) -> None:

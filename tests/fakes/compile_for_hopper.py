@@ -73,7 +73,8 @@ def launches() -> Iterator[tuple[str, Any]]:
     for dtype in HALF:
         yield from _small_batches(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
-        yield f"greedy {rules}", partial(_sample, rules)
+        for dtype, ranks in itertools.product((*HALF, torch.float32), (1, 2, 3)):
+            yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
     yield "lay_out", _lay_out
     for dtype in (*HALF, torch.float32):
         yield f"read_out {dtype}", partial(_read_out, dtype)
@@ -133,14 +134,18 @@ def _attend(dtype: torch.dtype, group: int) -> None:
     full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
 
 
-def _sample(rules: TimestampRules | None) -> None:
-    sampling.greedy(
-        torch.zeros(ROWS, 512), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
-        sampling.workspace(ROWS, 512, torch.device("cpu")),
+def _sample(rules: TimestampRules | None, dtype: torch.dtype, ranks: int) -> None:
+    state = sampling.SampledState(
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
-        stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
+        stop_ids=torch.zeros(4, 32, dtype=torch.int64),
         settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+        timestamps=rules, first_id=512 * (ranks - 1), vocabulary=512 * ranks,
+    )  # fmt: skip
+    sampling.greedy(
+        torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
+        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
+        sampling.workspace(ROWS, 512, torch.device("cpu")), state,
+        None if ranks == 1 else lambda numbers: numbers.expand(ranks, *numbers.shape),
     )  # fmt: skip
 
 

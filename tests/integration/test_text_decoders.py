@@ -1,5 +1,5 @@
-"""Decoders without encoders (Llama, Qwen2) against transformers, greedy in float32: tokens and
-log-probabilities, however requests are batched, cut into chunks and preempted."""
+"""Decoders without encoders (Llama, Qwen2, Qwen3) against transformers, greedy in float32: tokens
+and log-probabilities, however requests are batched, cut into chunks and preempted."""
 
 import json
 from pathlib import Path
@@ -110,6 +110,7 @@ def test_eight_bits_stay_close(options: dict[str, Any], checkpoints: Checkpoints
     assert np.median(errors) < 0.3
 
 
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None}, "the prompt is empty"),
     ({"encoder_prompt": "w7"}, "has no encoder: give 'prompt'"),
@@ -170,9 +171,9 @@ def test_a_bare_model_and_an_untied_head_that_is_missing(
         ({"use_sliding_window": True}, UnsupportedModelError, "latest tokens alone"),
         ({"num_key_value_heads": 4}, CheckpointError, r"6 heads .* can't share 4 heads"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            {"rope_parameters": LONGROPE},
             UnsupportedModelError,
-            "'yarn'",
+            "'longrope'",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
+    CollectStates,
     DropStates,
     Launch,
     PutStates,
@@ -92,9 +93,10 @@ def same(one: Any, other: Any) -> bool:
         Launch(PLAN, (1, 3), 39),
         Launch(PLAIN),
         PutStates(("a", "b"), (3, 4)),
+        CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",)),
         DropStates(("a", "b")),
     ],
-    ids=["everything", "decodes", "put", "drop"],
+    ids=["everything", "decodes", "put", "collect", "drop"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

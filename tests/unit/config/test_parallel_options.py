@@ -33,6 +33,12 @@ def test_other_engines_spellings_set_both_halves() -> None:
     assert alone == resolve("m", {}, {})
 
 
+def test_an_encoder_beside_a_decoder_has_its_ranks() -> None:
+    config = resolve("m", {"decoder_tensor_parallel_size": 2, "decoder_pipeline_parallel_size": 2})
+    assert config.layout(True) == {"encoder": Parallel(4, 1, "data"), "decoder": Parallel(2, 2)}
+    assert config.layout(False) == {"encoder": Parallel(), "decoder": Parallel(2, 2)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -45,7 +51,10 @@ def test_other_engines_spellings_set_both_halves() -> None:
             "'tensor_parallel_size' is another name of 'decoder_tensor_parallel_size'|"
             "'decoder_tensor_parallel_size' is another name of",
         ),
-        ({"encoder_tp_mode": "rows"}, "encoder_tp_mode must be one of weights, data, not 'rows'"),
+        (
+            {"encoder_tp_mode": "rows"},
+            "must be one of auto, weights, data, not 'rows'",
+        ),
         ({"decoder_tp_mode": "data"}, "unknown option 'decoder_tp_mode'"),
         (
             {"ray": False, "decoder_tensor_parallel_size": 2},

@@ -11,11 +11,11 @@ from thread_group import ThreadGroup, run_ranks
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.readouts import DeviceReadouts
-from antiphon.decoder.sampling.partial_choice import NUMBERS
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.decoder.state import Slots
+from antiphon.kernels.formats import ROW_NUMBERS
 from antiphon.layers.shard import Shard, Span
 from antiphon.scheduler.plan import Admission
 
@@ -121,8 +121,7 @@ def test_states_of_timestamps_and_what_is_exchanged(
         check(samples, wanted)
         assert torch.equal(tokens, whole.tokens)
         assert group.calls == ["all_gather"]
-        assert group.numbers == [COUNT * NUMBERS]
-    assert NUMBERS <= 24
+        assert group.numbers == [COUNT * ROW_NUMBERS]
 
 
 @pytest.mark.parametrize("ranks", RANKS)

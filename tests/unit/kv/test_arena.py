@@ -59,8 +59,7 @@ def test_states_are_what_was_put_last_and_rows_have_one_key(events: list[Any]) -
         assert len(arena_) == len(kept)
         assert arena_.num_free == ROOM - sum(map(len, kept.values()))
         owned = np.concatenate([np.empty(0, np.int64), *(arena_.rows([key]) for key in kept)])
-        free = arena_._free[: arena_.num_free]
-        assert sorted([*owned.tolist(), *free.tolist()]) == list(range(ROOM))
+        assert sorted([*owned.tolist(), *arena_.space.free().tolist()]) == list(range(ROOM))
 
 
 def test_a_batch_that_does_not_fit_leaves_nothing_behind() -> None:

@@ -8,9 +8,9 @@ from thread_group import ThreadGroup, run_ranks
 from thread_memory import ThreadBuffer
 
 from antiphon.runtime.nccl_group import NcclGroup
+from antiphon.runtime.process_groups import MAX_SENDS
 from antiphon.runtime.ranks import RankError
 from antiphon.runtime.symmetric_memory import SymmetricSum
-from antiphon.runtime.torch_groups import MAX_SENDS
 
 CPU = torch.device("cpu")
 

@@ -119,7 +119,7 @@ def test_what_differs_between_ranks_is_refused_on_all(parallel: Parallel) -> Non
 def test_all_ranks_get_what_the_leader_has(parallel: Parallel) -> None:
     def share(one: Ranks) -> list[int]:
         x = torch.full((2,), one.rank)
-        one.broadcast(x)
+        one.broadcast(x, one.leader)
         return x.tolist()
 
     assert on_all(parallel, share) == [[parallel.leader] * 2] * parallel.num_ranks
@@ -130,7 +130,7 @@ def test_while_paused_no_rank_waits_for_another() -> None:
     x = torch.ones(3, 4)
     with first.paused():
         first.barrier()
-        first.broadcast(x)
+        first.broadcast(x, first.leader)
         first.tensor.send(x, 1)
         first.tensor.receive(x, 1)
         assert first.tensor.all_reduce(x).shape == (3, 4)
