@@ -153,6 +153,7 @@ class DecoderRunner:
             self.device,
             half.padding_id,
             self.part.shard.vocabulary(half.vocab_size),
+            half.position_axes,
         )
 
     def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
@@ -183,7 +184,7 @@ class DecoderRunner:
             self.attention.plan,
             self.attention.replan,
             self.inputs,
-            step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len, readouts),
+            step_shapes(max_seqs, model.max_decoder_len, model.max_cross_len, readouts),
             self.model,
             self.ranks,
         )

@@ -30,6 +30,7 @@ from antiphon.inputs.calls.options import (
     refuse_unknown,
 )
 from antiphon.inputs.calls.transcription import checked_timeout
+from antiphon.inputs.chat import chat_prompts
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
@@ -108,6 +109,14 @@ class Engine:
                 outputs[index] = output
                 progress.update()
         return outputs
+
+    def chat(
+        self, messages: Any, params: Params = None, use_tqdm: bool = True, **options: Any
+    ) -> list[RequestOutput]:
+        """One chat, or a list of chats, in OpenAI's form: messages with text and images. The same
+        as `generate` with prompts {"messages": ...}. Options: those of `generate`, and
+        `TEMPLATE_OPTIONS` of inputs/chat.py."""
+        return self.generate(chat_prompts(messages, options), params, use_tqdm, **options)
 
     def generate_as_completed(
         self, prompts: Iterable[Prompt], params: SamplingParams | None = None, **options: Any

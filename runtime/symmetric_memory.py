@@ -159,7 +159,7 @@ class TorchBuffer(SharedBuffer):
 
     torch finds the ranks of a group by its name in a registry of the process, which
     `init_process_group` fills for groups of its own. Ours are made without it (see
-    `runtime/process_groups.py`), so that a `ProcessGroup` around one is put there, with the store
+    `runtime/torch_groups.py`), so that a `ProcessGroup` around one is put there, with the store
     over which ranks exchange handles. It is registered as long as this lives.
     """
 

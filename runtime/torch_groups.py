@@ -1,75 +1,104 @@
-"""How the ranks of a replica meet: their groups of processes, over torch's gloo on CPUs and NCCL on
-GPUs."""
+"""Groups of processes, over torch's gloo on CPUs and NCCL on GPUs.
 
+They are made straight from a store, without torch's global default group: an engine of several
+replicas, several engines, and both halves of one can so share a process.
+"""
+
+from abc import abstractmethod
+from collections import deque
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from torch._C._distributed_c10d import PrefixStore, TCPStore
+import torch.distributed as dist
+from torch._C._distributed_c10d import AllgatherOptions, Store
 
-from antiphon.config.parallel import RankSpec
-from antiphon.runtime.groups import Alone, Group
-from antiphon.runtime.nccl_group import NcclGroup
-from antiphon.runtime.process_groups import GlooGroup, TorchGroup
-from antiphon.runtime.ranks import Ranks
-from antiphon.runtime.waiting import WaitLimit, waiting_for
+from antiphon.runtime.groups import Group
+from antiphon.runtime.waiting import waiting_for
 
-
-class StoreAddress(NamedTuple):
-    """Where the ranks of a replica find each other."""
-
-    host: str
-    port: int
+MAX_SENDS = 16  # on their way at once
 
 
-def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
-    """The store of one life of a replica, in this process, which must keep it. `host`: the address
-    by which other nodes reach this one."""
-    store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-    return store, StoreAddress(host, store.port)
+class TorchGroup(Group):
+    """`group`: one of torch's. Raises RankError where another rank is gone, or does not come within
+    the timeout, if the host waits."""
+
+    def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self._device = rank, size, device
+        self._group = group
+        self._sent: deque[tuple[Any, torch.Tensor]] = deque()  # maybe still on their way
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        with waiting_for("another rank in all_reduce"):
+            _wait(self._group.allreduce([x], _on_this_stream(dist.AllreduceOptions())))
+        return x
+
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(-1)
+        gathered = x.new_empty(self.size * len(flat))
+        with waiting_for("another rank in all_gather"):
+            options = _on_this_stream(AllgatherOptions())
+            _wait(self._group._allgather_base(gathered, flat, options))
+        return gathered.view(self.size, *x.shape)
+
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        options = _on_this_stream(dist.BroadcastOptions())
+        options.rootRank, options.rootTensor = source, 0
+        with waiting_for("another rank in broadcast"):
+            _wait(self._group.broadcast([x], options))
+
+    def send(self, x: torch.Tensor, target: int) -> None:
+        # Both gloo's sends and NCCL's wait for their receiver, and two ranks may send at once.
+        sent = x.clone(memory_format=torch.contiguous_format)
+        with waiting_for("another rank in send"):
+            self._sent.append((self._group.send([sent], target, 0), sent))
+            while self._sent and self._may_forget(self._sent[0][0]):
+                self._sent.popleft()
+            while len(self._sent) > MAX_SENDS:
+                self._sent.popleft()[0].wait()
+
+    @abstractmethod
+    def _may_forget(self, send: Any) -> bool:
+        """True if a send is known to be over."""
+
+    def receive(self, into: torch.Tensor, source: int) -> None:
+        with waiting_for("another rank in receive"):
+            self._group.recv([into], source, 0).wait()
+
+    def limit(self, seconds: float) -> None:
+        """From now on calls wait for so long."""
+        self._group._set_default_timeout(timedelta(seconds=seconds))
+
+    def barrier(self) -> None:
+        self.all_reduce(torch.zeros(1, device=self._device)).item()
+
+    def close(self) -> None:
+        self._group.abort()
 
 
-def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device) -> Ranks:
-    """Meets the other ranks of the replica, which all call this. `host`: this node's address.
-    `device`: of the tensors that they will exchange.
-
-    Raises RankError if they don't come in time.
-    """
-    parallel, rank = spec.parallel, spec.rank
-    tensor, stage = parallel.tensor_rank_of(rank), parallel.stage_of(rank)
-    timeout = timedelta(seconds=spec.startup_timeout)  # until `limit_waiting`
-    with waiting_for("the ranks of its replica"):
-        store = TCPStore(*address, is_master=False, timeout=timeout)
-        store.set(f"rank-{rank}", "here")  # the time of collective calls begins with the last one
-        every = [f"rank-{number}" for number in range(parallel.num_ranks)]
-        store.wait(every, timeout)
-
-        def group(name: str, own: int, size: int) -> Group:
-            if size == 1:
-                return Alone()
-            part = PrefixStore(name, store)
-            if device.type == "cpu":
-                return GlooGroup(part, own, size, host, timeout)
-            return NcclGroup.join(part, own, size, device, timeout)
-
-        ranks = Ranks(
-            parallel,
-            rank,
-            group(f"tensor-{stage}", tensor, parallel.tensor),
-            group(f"stages-{tensor}", stage, parallel.pipeline),
-            group(f"backward-{tensor}", stage, parallel.pipeline),
-            WaitLimit(spec.startup_timeout),
-        )
-        ranks.barrier()
-        if isinstance(ranks.tensor, NcclGroup):
-            name = f"{address.host}:{address.port} stage {stage}"
-            ranks.tensor.share_memory(PrefixStore(f"memory-{stage}", store), name)
-    return ranks
+def _on_this_stream(options: Any) -> Any:
+    """NCCL then queues a call on the current stream. Otherwise it takes a stream of its own, and
+    makes both streams wait for each other: more nodes in a CUDA graph."""
+    options.asyncOp = False
+    return options
 
 
-def limit_waiting(ranks: Ranks, spec: RankSpec) -> None:
-    """Once `ranks` have loaded: until then one may be slower by as much as a start may take."""
-    ranks.limit.seconds = spec.timeout
-    for group in ranks.groups:
-        if isinstance(group, TorchGroup):
-            group.limit(spec.timeout)
+def _wait(work: Any) -> None:
+    """Until a call is done; for one that is queued on the current stream, there is no `work`."""
+    if work is not None:
+        work.wait()
+
+
+class GlooGroup(TorchGroup):
+    """Ranks on CPUs. Each call but `send` waits until it is done."""
+
+    def __init__(self, store: Store, rank: int, size: int, host: str, timeout: timedelta) -> None:
+        """`host`: this node's address."""
+        options: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # a stub lacks it
+        options._timeout = timeout
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
+        group = dist.ProcessGroupGloo(store, rank, size, options)
+        super().__init__(group, rank, size, torch.device("cpu"))
+
+    def _may_forget(self, send: Any) -> bool:
+        return False  # gloo knows it of those alone that were waited for

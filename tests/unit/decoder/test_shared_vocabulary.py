@@ -8,6 +8,7 @@ from kernel_checks import random_slots
 from sampling_steps import all_of
 from thread_group import ThreadGroup, run_ranks
 
+from antiphon.benchmarks.host_work import SamplingWork
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.readouts import DeviceReadouts
@@ -141,6 +142,12 @@ def test_readouts(ranks: int, vocabulary: int) -> None:
         torch.testing.assert_close(readouts.logprobs, wanted.logprobs, atol=1e-5, rtol=1e-5)
         assert readouts.likeliest.tolist() == wanted.likeliest.tolist()
         assert group.numbers == [7 * 4]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_benchmark_of_host_work_runs(ranks: int) -> None:
+    took = SamplingWork(4, ranks, SamplingParams(logprobs=1)).microseconds(2)
+    assert min(took["greedy"], took["finish"]) > 0
 
 
 def test_masks_of_other_words_than_the_logits_are_refused() -> None:
