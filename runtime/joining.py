@@ -1,4 +1,5 @@
-"""How the ranks of a replica find each other."""
+"""How the ranks of a replica meet: their groups of processes, over torch's gloo on CPUs and NCCL on
+GPUs."""
 
 from datetime import timedelta
 from typing import NamedTuple

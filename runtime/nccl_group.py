@@ -29,7 +29,7 @@ class NcclGroup(TorchGroup):
 
     def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
         super().__init__(group, rank, size, device)
-        self._small_sum: SymmetricSum | None = None
+        self.small_sum: SymmetricSum | None = None
 
     @classmethod
     def join(
@@ -48,14 +48,14 @@ class NcclGroup(TorchGroup):
             return TorchBuffer(store, self._group, name, self._device)
 
         try:
-            self._small_sum = share_memory(self, take, self._device)
+            self.small_sum = share_memory(self, take, self._device)
         except SymmetricMemoryError as error:
             logger.warning("sums of ranks all go through NCCL: %s", error)
         else:
             logger.info("small sums of %d ranks go through symmetric memory", self.size)
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
-        if self._small_sum is not None and (total := self._small_sum(x)) is not None:
+        if self.small_sum is not None and (total := self.small_sum(x)) is not None:
             return total
         return super().all_reduce(x)
 

@@ -51,7 +51,8 @@ class Ranks:
         share of each batch's inputs. It exchanges nothing, and is led where the decoder is."""
         size = decoder.parallel.num_ranks
         rank = (decoder.rank - decoder.leader) % size
-        return cls(Parallel(size, mode="data"), rank, Apart(rank, size), Alone(), Alone())
+        tensor = Apart(rank, size)
+        return cls(Parallel(size, mode="data"), rank, tensor, Alone(), Alone(), decoder.limit)
 
     @classmethod
     def imagined(cls, parallel: Parallel, rank: int) -> Self:
@@ -105,14 +106,14 @@ class Ranks:
         """Raises RankError on all ranks if `value`, which stands for `what`, is another on any of
         them. Compared by `repr`. `device`: as in `minimum`."""
         digest = zlib.crc32(repr(value).encode())
-        if self.minimum(digest, device) != -self.minimum(-digest, device):
+        if self.exchanges and self.minimum(digest, device) != -self.minimum(-digest, device):
             raise RankError(f"the ranks differ in {what}; here: {value}")
 
     def reason_of_any(self, reason: str | None, device: torch.device) -> str | None:
         """Why this rank, or another, cannot do something that all do or none: `reason` is this
         one's, None if it can. `device`: as in `minimum`."""
-        if self.minimum(int(reason is None), device):
-            return None
+        if not self.exchanges or self.minimum(int(reason is None), device):
+            return reason
         return reason or "another rank cannot"
 
     def broadcast(self, x: torch.Tensor, source: int) -> None:

@@ -163,6 +163,8 @@ class TorchBuffer(SharedBuffer):
     over which ranks exchange handles. It is registered as long as this lives.
     """
 
+    meetings = 0  # that this process came to. torch's store keys contain their number.
+
     def __init__(self, store: Store, group: Any, name: str, device: torch.device) -> None:
         """Takes the memory. `store`: of these ranks alone. `group`: torch's, of a kind for GPUs.
         `name`: its own in this process. Raises RuntimeError, AttributeError or ImportError where
@@ -177,7 +179,7 @@ class TorchBuffer(SharedBuffer):
         self._ranks._set_group_name(self._name)  # which the group holds: not before it is there
         _register_process_group(self._name, self._ranks)
         self._torch: Any = _SymmetricMemory
-        self._info = (name, group.rank(), group.size(), store)
+        self._store, self._rank, self._size = store, group.rank(), group.size()
         # Straight from the allocator, at the begin of a block: `symm_mem.empty` may give the middle
         # of one, and the kernels of some versions read from its begin.
         self._bytes = _SymmetricMemory.empty_strided_p2p(
@@ -187,14 +189,24 @@ class TorchBuffer(SharedBuffer):
         self._two_shot = torch.ops.symm_mem.two_shot_all_reduce_.default
 
     def connect(self) -> None:
+        self._check_meetings()
+        TorchBuffer.meetings += 1
         with _environment(ENVIRONMENT):
             try:
                 self._handle = self._torch.rendezvous(self._bytes, self._name)
             except RuntimeError as error:  # of an older torch, with a registry for this alone
                 if "no group info" not in str(error):
                     raise
-                self._torch.set_group_info(*self._info)
+                self._torch.set_group_info(self._name, self._rank, self._size, self._store)
                 self._handle = self._torch.rendezvous(self._bytes, self._name)
+
+    def _check_meetings(self) -> None:
+        """Raises SymmetricMemoryError if torch would wait in vain: the processes came to different
+        numbers of meetings. (Those of an engine come to one.)"""
+        self._store.set(f"meetings-{self._rank}", str(TorchBuffer.meetings))
+        counts = {int(self._store.get(f"meetings-{rank}")) for rank in range(self._size)}
+        if len(counts) > 1:
+            raise SymmetricMemoryError(f"its processes have shared memory {counts} times before")
 
     def view(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         return self._bytes[: prod(shape) * dtype.itemsize].view(dtype).view(shape)

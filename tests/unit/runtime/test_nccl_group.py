@@ -81,11 +81,11 @@ def test_sends_wait_for_nobody_and_keep_what_is_on_its_way() -> None:
     assert [send.waited for send in nccl.sends] == [False, False, True] + [False] * MAX_SENDS
 
 
-def test_small_sums_go_by_symmetric_memory_where_there_is_some() -> None:
+def testsmall_sums_go_by_symmetric_memory_where_there_is_some() -> None:
     def work(group: ThreadGroup) -> tuple[list[float], list[tuple[str, bool]]]:
         own = NcclGroup(nccl := Nccl(), group.rank, group.size, CPU)
         own.all_reduce(torch.ones(8))
-        own._small_sum = SymmetricSum(ThreadBuffer(group), group.size)
+        own.small_sum = SymmetricSum(ThreadBuffer(group), group.size)
         small = own.all_reduce(torch.full((8,), group.rank + 1.0))
         own.all_reduce(torch.ones(2**20))
         return small.tolist(), nccl.calls

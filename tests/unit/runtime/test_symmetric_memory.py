@@ -1,6 +1,7 @@
 """Sums by symmetric memory: which way, for what, and what happens where a rank has none. The ranks
 are threads, and the memory is that of a fake."""
 
+import os
 from typing import Any
 
 import pytest
@@ -137,32 +138,52 @@ def test_a_cpu_has_no_symmetric_memory() -> None:
     _unregister_process_group("a test's ranks")  # type: ignore[arg-type]
 
 
+class Torch:
+    """As torch's own class. `seen`: the environment of each meeting."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, str | None]] = []
+        self.registered: list[tuple[Any, ...]] = []
+
+    def rendezvous(self, memory: torch.Tensor, name: str) -> str:
+        self.seen.append({name: os.environ.get(name) for name in ENVIRONMENT})
+        if not self.registered:
+            raise RuntimeError("get_group_info: no group info associated with the group name")
+        return "handle"
+
+    def set_group_info(self, *info: Any) -> None:
+        self.registered.append(info)
+
+
+def connected(store: Any, rank: int) -> Torch:
+    buffer, own = TorchBuffer.__new__(TorchBuffer), Torch()
+    buffer._torch, buffer._bytes, buffer._name = own, torch.zeros(1), "ranks"
+    buffer._store, buffer._rank, buffer._size = store, rank, 2
+    buffer.connect()
+    return own
+
+
 def test_ranks_meet_without_multicast_and_whatever_number_their_gpus_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import os
-
-    seen: list[dict[str, str | None]] = []
-
-    class Torch:
-        @staticmethod
-        def rendezvous(memory: object, name: str) -> str:
-            seen.append({name: os.environ.get(name) for name in ENVIRONMENT})
-            if len(seen) == 1:
-                raise RuntimeError("get_group_info: no group info associated with the group name")
-            return "handle"
-
-        @staticmethod
-        def set_group_info(name: str, rank: int, size: int, store: str) -> None:
-            registered.append((name, rank, size, store))
-
-    registered: list[Any] = []
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    buffer = TorchBuffer.__new__(TorchBuffer)
-    buffer._torch, buffer._info = Torch, ("ranks", 0, 2, "store")  # type: ignore[assignment]
-    buffer._bytes, buffer._name = torch.zeros(1), "ranks"
-    buffer.connect()
-    assert seen == [ENVIRONMENT] * 2
-    assert registered == [("ranks", 0, 2, "store")]
+    monkeypatch.setattr(TorchBuffer, "meetings", 0)
+    store = dist.HashStore()
+    store.set("meetings-1", "0")
+    own = connected(store, 0)
+    assert own.seen == [ENVIRONMENT] * 2
+    assert own.registered == [("ranks", 0, 2, store)]
     assert not set(ENVIRONMENT) & set(os.environ)
+    assert TorchBuffer.meetings == 1
+
+
+def test_processes_that_torch_would_let_wait_in_vain_do_not_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TorchBuffer, "meetings", 2)
+    store = dist.HashStore()
+    store.set("meetings-0", "1")
+    with pytest.raises(SymmetricMemoryError, match=r"shared memory \{1, 2\} times before"):
+        connected(store, 1)
+    assert TorchBuffer.meetings == 2
