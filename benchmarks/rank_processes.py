@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, NamedTuple, Self
 
 from antiphon.config.parallel import Parallel, RankSpec
-from antiphon.runtime.torch_groups import StoreAddress, open_store
+from antiphon.runtime.joining import StoreAddress, open_store
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # for the others to come, their imports included

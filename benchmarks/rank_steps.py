@@ -21,8 +21,8 @@ from antiphon.config.options import resolve
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.joining import join
 from antiphon.runtime.ranks import Ranks
-from antiphon.runtime.torch_groups import join
 from antiphon.scheduler.plan import StepPlan
 
 WARM_UPS = 5

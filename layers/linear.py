@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +19,14 @@ from antiphon.runtime.groups import Alone, Group
 
 # What is held of a checkpoint's tensor, by path and spans.
 Read = Callable[[str, Spans], torch.Tensor]
+
+
+@runtime_checkable
+class SelfLoading(Protocol):
+    """A module that checkpoints store in another form than it has."""
+
+    def load(self, path: str, read: Read) -> None:
+        """Fills the module at `path` of the model with the tensors that `read` gives."""
 
 
 class Linear(nn.Module):

@@ -28,8 +28,8 @@ from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
+from antiphon.runtime.joining import join, limit_waiting
 from antiphon.runtime.ranks import Ranks
-from antiphon.runtime.torch_groups import join, limit_waiting
 from antiphon.scheduler.request import Finished
 
 HERE = Host(HOST, "this node")
