@@ -92,8 +92,6 @@ def test_memory_does_not_grow(
 def test_a_rank_that_is_lost_is_not_waited_for(
     dies: bool, device: str, run_ranks: Runs, folder_of: Folder
 ) -> None:
-    if device == "cuda":
-        pytest.skip("the host does not wait for collectives of GPUs: see test_engines.py")
     arguments = folder_of("t5"), options("t5", device), dies
     with pytest.raises(RanksFailed) as failure:
         run_ranks(Parallel(2), loses_a_rank, *arguments, collective_timeout=5.0)
