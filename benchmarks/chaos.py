@@ -20,6 +20,7 @@ from antiphon.engine.async_engine import AsyncEngine
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 NOTICE_SECONDS = 60.0  # a disturbance that nobody noticed for so long has failed
+BACK_SECONDS = 240.0  # a worker that ends often starts again after up to 30 s, and must then load
 POLL_SECONDS = 0.01
 
 Tokens = tuple[int, ...]
@@ -135,7 +136,7 @@ async def signalled(workers: RayWorkers, worker: str, spot: Spot, how: str) -> D
 async def followed(workers: RayWorkers, worker: str, how: str) -> Disturbance:
     """What becomes of a worker that was disturbed just now. Raises TimeoutError."""
     before, began, noticed = _epoch(workers, worker), time.monotonic(), None
-    while (passed := time.monotonic() - began) < NOTICE_SECONDS:
+    while (passed := time.monotonic() - began) < (BACK_SECONDS if noticed else NOTICE_SECONDS):
         epoch = _epoch(workers, worker)
         if noticed is None and epoch != before:
             noticed = passed

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.actors.session import session
 from antiphon.benchmarks import serving
 from antiphon.benchmarks.rank_processes import Seat
 from antiphon.benchmarks.serving import Load, Requests
@@ -23,12 +24,9 @@ Options = dict[str, Any]
 Figures = dict[str, Any]
 
 
-def start_ray(seat: Seat, cpus: int | None) -> dict[str, float]:
-    """One Ray for all engines of this process: starting it takes seconds. Returns what it has."""
-    import ray
-
-    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    return dict(ray.available_resources())
+def start_ray(seat: Seat) -> None:
+    """One Ray for all engines of this process: starting it takes seconds."""
+    session.join(None)
 
 
 def offline(seat: Seat, folder: Path, options: Options, loads: dict[str, Load]) -> Figures:

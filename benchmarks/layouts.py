@@ -142,8 +142,7 @@ class Bench:
     def _engine_once(self, name: str, work: Callable[..., Any], *arguments: Any) -> Figures:
         self._ranks.close()  # its processes keep memory
         if not self._engines.pids():
-            cpus = 8 if self.device == "cpu" else None
-            self._engines.run(Parallel(), layout_loads.start_ray, cpus, limit=self.limit)
+            self._engines.run(Parallel(), layout_loads.start_ray, limit=self.limit)
         return self._once(name, None, work, *arguments)
 
     def _once(

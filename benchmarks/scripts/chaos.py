@@ -54,8 +54,11 @@ async def run(arguments: argparse.Namespace) -> tuple[Tally, float]:
         await load.serve(arguments.requests, arguments.concurrency, lambda: time.monotonic() >= end)
         for task in (chaos, reporting):
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            try:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            except TimeoutError as error:  # a worker that did not come back
+                load.tally.failed.append(str(error))
         return load.tally, time.monotonic() - began
 
 

@@ -44,10 +44,11 @@ def full_precision() -> None:
 
 
 def memory(device: torch.device) -> int:
-    """Bytes that this process holds: on its GPU, with what torch keeps for later; else here."""
+    """Bytes in use: on a GPU by all its processes, NCCL's memory included; else by this process.
+    Does not wait for the device: another rank may wait for this one."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
-        return torch.cuda.memory_reserved()
+        free, total = torch.cuda.mem_get_info()
+        return total - free
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 

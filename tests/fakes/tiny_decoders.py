@@ -79,7 +79,7 @@ def make_decoder(name: str, folder: Path, **save_options: object) -> PreTrainedM
         for path, parameter in model.named_parameters():
             _liven(path, parameter)
     model.save_pretrained(folder, **save_options)
-    _tokenizer().save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
     return model
 
 
@@ -96,7 +96,7 @@ def _liven(path: str, parameter: torch.Tensor) -> None:
         parameter.normal_(std=gain * parameter.shape[1] ** -0.5)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer() -> PreTrainedTokenizerFast:
     """A word "w7" for each id 7; texts begin with "<s>", as Llama's do."""
     words = {f"w{id_}": id_ for id_ in range(3, VOCAB)}
     tokens = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<pad>": 2, **words}, "<pad>"))

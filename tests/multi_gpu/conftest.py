@@ -44,6 +44,12 @@ def run_ranks(device: str) -> Iterator[RankRuns]:
         yield run
 
 
+@pytest.fixture(scope="module")
+def num_devices(device: str) -> int:
+    """How many ranks there may be, 4 at most."""
+    return 4 if device == "cpu" else min(4, torch.cuda.device_count())
+
+
 @pytest.fixture(scope="session")
 def folder_of(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The tiny checkpoint of a family."""

@@ -84,7 +84,7 @@ def test_memory_does_not_grow(
     chosen = options("t5", device)
     results = run_ranks(parallel, many_steps, folder_of("t5"), chosen, marks, limit=280.0)
     for rank, (early, late) in enumerate(results):
-        allowed = 0 if device == "cuda" else 8 << 20
+        allowed = (4 if device == "cuda" else 8) << 20  # blocks of the allocator
         assert late - early <= allowed, f"rank {rank}: {early} bytes, then {late}"
 
 
@@ -92,21 +92,10 @@ def test_memory_does_not_grow(
 def test_a_rank_that_is_lost_is_not_waited_for(
     dies: bool, device: str, run_ranks: Runs, folder_of: Folder
 ) -> None:
+    arguments = folder_of("t5"), options("t5", device), dies
     with pytest.raises(RanksFailed) as failure:
-        run_ranks(
-            Parallel(2),
-            loses_a_rank,
-            folder_of("t5"),
-            options("t5", device, enforce_eager=True),
-            dies,
-            collective_timeout=5.0,
-        )
-    seen = failure.value
-    if 0 in seen.results:
-        name, seconds = seen.results[0]
-        assert name == "RankError"
-        assert seconds < 5.0 + 10.0
-    else:  # NCCL's watchdog ends the process, which the supervisor notices
-        assert device == "cuda"
-        assert "its process ended" in seen.reasons[0]
-    assert seen.reasons[1] == f"its process ended: {1 if dies else 2}"
+        run_ranks(Parallel(2), loses_a_rank, *arguments, collective_timeout=5.0)
+    name, seconds = failure.value.results[0]
+    assert name == "RankError"
+    assert seconds < 5.0 + 10.0
+    assert failure.value.reasons == {1: f"its process ended: {1 if dies else 2}"}
