@@ -12,7 +12,11 @@ from antiphon.families.image_halves import ImageHalf, Projector, VitHalf
 from antiphon.families.vit_like import vision_half
 
 PREFIXES = ("vision_tower.", "model.vision_tower.", "vision_tower.vision_model.")
-STORED = tuple(f"multi_modal_projector.{name}" for name in ("layer_norm", "linear_1", "linear_2"))
+STORED = (
+    "multi_modal_projector.layer_norm",
+    "multi_modal_projector.linear_1",
+    "multi_modal_projector.linear_2",
+)
 MOST_TILES = 13  # of an image, with the one that shows all of it (InternVL's processor)
 # Names of the encoder's tensors in checkpoints that have a decoder as well.
 TOWER_NAMES = (

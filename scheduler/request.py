@@ -74,7 +74,7 @@ class Media:
     """The input of an encoder. Equal keys mean equal content under equal processing."""
 
     key: str
-    kind: Literal["text", "audio"]
+    kind: Literal["text", "audio", "image"]
     num_tokens: int  # of the encoder's output
     # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
     payload: Any = field(default=None, repr=False, compare=False)
