@@ -190,6 +190,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) - began < BATCH_SECONDS:
                 self.turned_at = now  # a long batch is no loop that hangs
+            self.runner.ranks.limit.check(began, "an encoder batch")
         return True
 
     # ------------------------------------------------------------------ one batch

@@ -22,6 +22,7 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import CollectStates, DropStates, Launch, PutStates, RankCommand
+from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -58,6 +59,7 @@ class _Admission(msgspec.Struct, array_like=True):
     self_pages: bytes
     cross_pages: bytes
     cross_len: int
+    grids: tuple[PlacedGrid, ...] = ()
 
 
 class _Fork(msgspec.Struct, array_like=True):
@@ -91,8 +93,8 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     cross_writes: list[_CrossWrite]
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
-    refused: tuple[int, ...]
     launched: int
+    refused: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -176,8 +178,8 @@ def _launch(command: Launch) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        command.refused,
         command.launched,
+        command.refused,
     )
 
 
@@ -185,7 +187,7 @@ def _admission(one: Admission) -> _Admission:
     params = {name: getattr(one.params, name) for name in one.params.given}
     return _Admission(
         one.slot, _longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
-        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len,
+        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
@@ -234,7 +236,7 @@ class RankDecoder:
 def _from_wire(wire: _Launch | _PutStates | _CollectStates | _DropStates) -> RankCommand:
     match wire:
         case _Launch():
-            return Launch(_plan_of(wire), wire.refused, wire.launched)
+            return Launch(_plan_of(wire), wire.launched, wire.refused)
         case _PutStates():
             return PutStates(wire.keys, wire.lengths)
         case _CollectStates():
@@ -269,7 +271,7 @@ def _admission_of(one: _Admission) -> Admission:
     return Admission(
         one.slot, _rows(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
         SamplingParams(**one.params), one.rules, _pages_of(one.self_pages),
-        _pages_of(one.cross_pages), one.cross_len,
+        _pages_of(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 """
 
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from antiphon.config.options import EngineConfig
     from antiphon.config.parallel import RankSpec
     from antiphon.families.checkpoint import ModelConfig
+    from antiphon.runtime.joining import StoreAddress
     from antiphon.runtime.ranks import Ranks
-    from antiphon.runtime.torch_groups import StoreAddress
+
+
+LEAVE_SECONDS = 1.0
 
 
 class WorkerProcess:
@@ -37,7 +41,7 @@ class WorkerProcess:
 
     def open_store(self) -> "StoreAddress":
         """Where the ranks of its replica find each other, for the life of this process."""
-        from antiphon.runtime.torch_groups import open_store
+        from antiphon.runtime.joining import open_store
 
         self._store, address = open_store(ray.util.get_node_ip_address())
         return address
@@ -86,7 +90,7 @@ class WorkerProcess:
     def _limit_waiting(self) -> None:
         """All ranks have loaded."""
         if self._ranks is not None and self._spec is not None:
-            from antiphon.runtime.torch_groups import limit_waiting
+            from antiphon.runtime.joining import limit_waiting
 
             limit_waiting(self._ranks, self._spec)
 
@@ -124,8 +128,19 @@ class WorkerProcess:
 
     def watch(self) -> str:
         """As `WorkerActor.watch`; returns the sentence that tells why it ended."""
-        self.actor.watch()
+        try:
+            self.actor.watch()
+        finally:
+            self._leave()
         return "it stopped"
+
+    def _leave(self) -> None:
+        """Ends waiting for this rank and by it. Where a device hangs that may take for ever; the
+        process will be killed, and what ended it is to be told before."""
+        if self._ranks is not None:
+            leaving = threading.Thread(target=self._ranks.close, daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_SECONDS)
 
     def stats(self) -> dict[str, int]:
         return self.actor.stats()
@@ -135,7 +150,7 @@ def _joined(
     spec: "RankSpec", store: "StoreAddress | None", model: "ModelConfig", config: "EngineConfig"
 ) -> "Ranks":
     from antiphon.runtime.device import Target
-    from antiphon.runtime.torch_groups import join
+    from antiphon.runtime.joining import join
 
     assert store is not None
     device = Target.resolve(config.model, model.raw, model.family).device

@@ -7,14 +7,13 @@ docs/options.md are made from it.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antiphon.config import foreign_options
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.foreign import shown
 from antiphon.config.option_table import option, sections, table
-from antiphon.config.option_values import checked
-from antiphon.config.parallel import Parallel, TensorMode
+from antiphon.config.option_values import checked, model_name
+from antiphon.config.parallel import Parallel, TensorMode, layer_counts
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class ModelOptions:
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
+    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
     max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )
@@ -45,6 +45,8 @@ class ModelOptions:
 @dataclass(frozen=True)
 class HalfOptions:
     """What the encoder and the decoder have in common."""
+
+    side: ClassVar[str]
 
     attention_backend: str = option(
         "auto", "`antiphon info` lists those that are usable here", prefixed=True
@@ -56,6 +58,11 @@ class HalfOptions:
     pipeline_parallel_size: int = option(
         1, "stages, each of as many ranks, that share the layers among them", prefixed=True
     )
+    pipeline_layers: str | None = option(
+        None,
+        "layers of each stage, as in 10,11,11; by default about equally many",
+        prefixed=True,
+    )
     min_replicas: int | None = option(
         None, "the pool shrinks to so many when idle; by default never", prefixed=True
     )
@@ -65,8 +72,11 @@ class HalfOptions:
 
     @property
     def parallel(self) -> Parallel:
-        """The ranks of each replica."""
-        return Parallel(self.tensor_parallel_size, self.pipeline_parallel_size)
+        """The ranks of each replica. Raises ConfigurationError if `pipeline_layers` is not a number
+        for each stage."""
+        stages = self.pipeline_parallel_size
+        layers = layer_counts(f"{self.side}_pipeline_layers", self.pipeline_layers, stages)
+        return Parallel(self.tensor_parallel_size, stages, layers=layers)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -77,6 +87,8 @@ class HalfOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions(HalfOptions):
+    side = "encoder"
+
     window: Literal["full", "auto"] = option(
         "full",
         "auto: encode only as many positions of Whisper's window as a clip fills",
@@ -99,6 +111,8 @@ class EncoderOptions(HalfOptions):
 
 @dataclass(frozen=True)
 class DecoderOptions(HalfOptions):
+    side = "decoder"
+
     kv_cache_dtype: Literal["auto", "fp8"] = option(
         "auto", "fp8: keys and values in float8, half the memory and traffic"
     )
@@ -118,6 +132,11 @@ class SchedulerOptions:
     max_num_seqs: int = option(64, "sequences that decode together")
     max_num_batched_tokens: int = option(4096, "tokens of one decoder step")
     num_scheduler_steps: int = option(1, "decoder steps launched ahead of results")
+    enable_prefix_caching: bool | None = option(
+        None,
+        "prompts that begin alike share what is computed of it; by default in models whose decoder "
+        "attends to its own tokens alone, the only ones that can",
+    )
     max_waiting_requests: int = option(100_000, "more are refused")
     priority_aging_seconds: float = option(
         10.0, "a priority that waits rises by one number after so long, so that it gets on at last"
@@ -164,7 +183,7 @@ class WorkerOptions:
     )
     hang_timeout: float | None = option(
         None,
-        "the same for a worker whose loop stands still; by default 2 on a GPU, 60 where a worker "
+        "the same for a worker whose loop stands still; by default 2 on a GPU, 62 where a worker "
         "has several, and 600 on a CPU, where one batch may take minutes",
     )
     collective_timeout: float | None = option(
@@ -221,26 +240,28 @@ def resolve(
     values |= foreign_options.by_own_names(options, OPTIONS.keys() - {"model"})
     classes = sections(EngineConfig)
     parts: dict[str, dict[str, Any]] = {section: {} for section in classes}
-    parts["model"]["model"] = _model_name(model)
+    parts["model"]["model"] = model_name(model)
     for name, value in values.items():
         if value is not None:
             row = OPTIONS[name]
             parts[row.section][row.field] = checked(name, row.annotation, value, row.least)
     config = EngineConfig(**{name: classes[name](**part) for name, part in parts.items()})
-    for half, half_options in config.halves.items():
-        _check_bounds(half, half_options)
+    for half in config.halves.values():
+        _check_half(half)
     if not config.workers.ray:
         check_one_process(config)
     return config
 
 
-def _check_bounds(half: str, options: HalfOptions) -> None:
-    least, most = options.bounds
+def _check_half(options: HalfOptions) -> None:
+    """Raises ConfigurationError for options of one half that exclude each other."""
+    (least, most), half = options.bounds, options.side
     if not least <= options.replicas <= most:
         raise ConfigurationError(
             f"{half}_min_replicas={least}, {half}_replicas={options.replicas} and "
             f"{half}_max_replicas={most} must not fall"
         )
+    layer_counts(f"{half}_pipeline_layers", options.pipeline_layers, options.pipeline_parallel_size)
 
 
 def check_one_process(config: EngineConfig) -> None:
@@ -270,15 +291,3 @@ def check_one_process(config: EngineConfig) -> None:
         raise ConfigurationError(
             f"ray=False joins no cluster: leave out it or address={config.workers.address!r}"
         )
-
-
-def _model_name(model: Any) -> str:
-    if (
-        not isinstance(model, (str, os.PathLike))
-        or not (name := os.fspath(model))
-        or not isinstance(name, str)
-    ):
-        raise ConfigurationError(
-            f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}"
-        )
-    return name

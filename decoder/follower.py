@@ -61,16 +61,20 @@ class DecoderFollower:
                 assert_never(command)
 
     def _launch(self, command: Launch) -> None:
-        if command.launched:
-            self._check_refused(command)
-        number = command.plan.number
-        self._refused[number] = tuple(self.runner.launch(command.plan).refused)
+        self._check_refused(command)
+        if refused := tuple(self.runner.launch(command.plan).refused):
+            self._refused[command.plan.number] = refused
 
     def _check_refused(self, command: Launch) -> None:
-        refused = self._refused.get(command.launched, command.refused)
-        if command.refused != refused:
+        """Of all plans that the leader has run by now, and this rank before it."""
+        own = {n: slots for n, slots in self._refused.items() if n <= command.launched}
+        if (others := dict(command.refused)) != own:
             raise RankError(
                 f"before step {command.plan.number}, this rank refused the settings of slots "
-                f"{list(refused)}, the leader those of {list(command.refused)}"
+                f"{_by_step(own)}, the leader those of {_by_step(others)}"
             )
         self._refused = {n: slots for n, slots in self._refused.items() if n > command.launched}
+
+
+def _by_step(refused: dict[int, tuple[int, ...]]) -> str:
+    return ", ".join(f"{list(slots)} in step {n}" for n, slots in refused.items()) or "[]"

@@ -12,13 +12,16 @@ from antiphon.scheduler.plan import StepPlan
 
 @dataclass(frozen=True)
 class Launch:
-    """Run a step. `refused`: the slots whose settings the leader's device refused in plan number
-    `launched`, the latest that it has run (0: none); another rank that refused others would compute
-    other tokens."""
+    """Run a step.
+
+    `launched`: number of the latest plan that the leader has run (0: none). `refused`: of the plans
+    that it has run since the last command of this kind, those in which its device refused settings,
+    and of which slots; another rank that refused others would compute other tokens.
+    """
 
     plan: StepPlan
-    refused: tuple[int, ...] = ()
     launched: int = 0
+    refused: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class DecoderReplica:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
         self.runner = DecoderRunner(model, config, timestamps, ranks)
         self._others = OtherRanks(self.runner, followers)
-        # Number of the plan that was launched last, and slots whose settings the device refused.
-        self._launched, self._refused = 0, tuple[int, ...]()
+        # Number of the plan that was launched last; and slots whose settings the device refused, by
+        # plan, which other ranks have not been told of.
+        self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner.prompt_room, lanes)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
@@ -131,7 +132,8 @@ class DecoderReplica:
     def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._others.tell(Launch(plan, self._refused, self._launched))
+        self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
+        self._refused = {}
         step = StepInFlight(plan)
         if self._launches_late or self._launch(step):
             self._in_flight.append(step)
@@ -144,7 +146,9 @@ class DecoderReplica:
             self._fail(step.plan, error)
             return False
         refused = step.launched.refused
-        self._launched, self._refused = step.plan.number, tuple(refused)
+        self._launched = step.plan.number
+        if refused:
+            self._refused[step.plan.number] = tuple(refused)
         for slot, refusal in refused.items():
             # With other steps in flight its request may have ended.
             if self.scheduler.batch.live_rows(step.plan)[step.plan.slots == slot].size:
@@ -271,7 +275,7 @@ def _limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
-        max_cross_len=model.max_encoder_len,
+        max_cross_len=model.max_cross_len,
         encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
@@ -279,4 +283,5 @@ def _limits(
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
         num_lanes=num_lanes,
+        prefix_caching=options.enable_prefix_caching is not False,
     )

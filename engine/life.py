@@ -80,7 +80,9 @@ class EngineLife:
     ) -> None:
         """`attached`: makes this engine's share of running workers."""
         self.config, self.model, self._attached = config, model, attached
-        self.inputs = InputProcessor(self.model, self.config.encoder.window)
+        self.inputs = InputProcessor(
+            self.model, self.config.encoder.window, self.config.model.limit_images_per_prompt
+        )
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
         )

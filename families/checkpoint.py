@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.config.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
@@ -17,6 +17,7 @@ from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 
+PARTS = ("text_config", "vision_config")  # of config.json, that describe a half each
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
@@ -98,6 +99,11 @@ class ModelConfig:
         """Tokens of an encoder input: attended to, or in a prompt."""
         return self.max_encoder_len or self.max_decoder_len
 
+    @property
+    def max_cross_len(self) -> int:
+        """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
+        return self.max_encoder_len if self.decoder.cross_attention else 0
+
     @cached_property
     def audio(self) -> AudioConfig | None:
         """How the encoder wants its samples; None for text. Raises CheckpointError."""
@@ -125,12 +131,23 @@ class ModelConfig:
             architecture=architecture,
             raw=raw,
             generation=generation,
-            defaults=GenerationDefaults.of(generation, raw, sizes.vocab_size),
+            defaults=GenerationDefaults.of(
+                generation, {**raw.get("text_config", {}), **raw}, sizes.vocab_size
+            ),
             **vars(sizes),
         )
 
     def fitted(self, config: EngineConfig) -> EngineConfig:
-        """`config` for this checkpoint: no encoder workers if it has no encoder."""
+        """`config` for this checkpoint: no encoder workers if it has no encoder.
+
+        Raises ConfigurationError for an option that this checkpoint cannot have.
+        """
+        if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
+            raise ConfigurationError(
+                f"enable_prefix_caching=True: the decoder of {self.architecture} attends to an "
+                "encoder's states, on which its own keys and values depend: leave the option out "
+                "(equal inputs are encoded once in any case)"
+            )
         if self.encoder is not None:
             return config
         return replace(config, encoder=replace(config.encoder, replicas=0))
@@ -252,15 +269,18 @@ def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """Adds what config.json leaves out because it equals the default of transformers' class."""
+    """Adds what config.json leaves out because it equals the default of transformers' class, in
+    its parts for a decoder or an encoder too."""
     from transformers import CONFIG_MAPPING
 
     model_type = families()[architecture].name
     stated = _without_nulls(raw)
     try:
-        return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
+        full = CONFIG_MAPPING[model_type].from_dict(stated).to_dict()
     except Exception as error:  # missing keys, strict validation: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
+    parts = {name: full[name] for name in PARTS if isinstance(full.get(name), Mapping)}
+    return {**full, **stated, **parts}
 
 
 def _without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:

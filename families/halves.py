@@ -58,6 +58,11 @@ class Half(ABC):
     max_positions: int | None  # None: relative positions set no limit
 
     @property
+    def position_axes(self) -> int:
+        """Positions of a token: one, or frame, row and column."""
+        return 1
+
+    @property
     def output_size(self) -> int:
         """Features of what the half returns."""
         return self.hidden_size
@@ -212,6 +217,10 @@ class LlamaHalf(Half):
     def last_norm(self) -> str:
         return "norm"
 
+    @property
+    def position_axes(self) -> int:
+        return len(self.rotary.sections) or 1
+
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
         return llama_names(path)
 
@@ -229,4 +238,11 @@ class LlamaHalf(Half):
             raise CheckpointError(
                 f"{model}: rotary positions of {self.rotary.size} features do not fit a head of "
                 f"{self.head_dim}: an even number is needed, at most a head's"
+            )
+        if (sections := self.rotary.sections) and (
+            len(sections) != 3 or sum(sections) != self.rotary.size // 2
+        ):
+            raise CheckpointError(
+                f"{model}: mrope_section={list(sections)} must be three numbers of planes, "
+                f"{self.rotary.size // 2} in all"
             )

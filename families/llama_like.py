@@ -19,13 +19,18 @@ def llama_like(
         name=name,
         architectures=architectures,
         input=None,
-        describe=partial(_describe, qkv_bias, head_norms),
+        describe=partial(_decoder, qkv_bias, head_norms),
         ignored=LLAMA_IGNORED,
     )
 
 
-def _describe(qkv_bias: bool | None, head_norms: bool, config: Config, side: Side) -> LlamaHalf:
+def _decoder(qkv_bias: bool | None, head_norms: bool, config: Config, side: Side) -> LlamaHalf:
     assert side == "decoder"
+    return llama_half(config, qkv_bias, head_norms)
+
+
+def llama_half(config: Config, qkv_bias: bool | None, head_norms: bool) -> LlamaHalf:
+    """Of config.json, or of the part of it that describes the decoder; see `llama_like`."""
     if config.get("use_sliding_window"):
         raise UnsupportedModelError(
             "use_sliding_window: attention to the latest tokens alone is not supported"
@@ -34,7 +39,7 @@ def _describe(qkv_bias: bool | None, head_norms: bool, config: Config, side: Sid
     head_dim = config.get("head_dim") or size // heads
     bias = bool(config.get("attention_bias", False))
     return LlamaHalf(
-        side=side,
+        side="decoder",
         hidden_size=size,
         num_layers=config["num_hidden_layers"],
         num_heads=heads,

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from antiphon.config.errors import UnsupportedModelError
 
-# "dynamic" stretches sequences longer than the model's limit, which none is here.
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+# "dynamic" stretches sequences longer than the model's limit, which none is here. "mrope" is the
+# older name for positions of several axes.
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "mrope")
 DEFAULT_THETA = 10_000.0
 
 
@@ -102,6 +103,8 @@ class Rotary:
     llama3: Llama3Scaling | None = None
     yarn: YarnScaling | None = None
     gain: float = 1.0  # on what is turned
+    # Planes that turn by a token's frame, row and column (Wang et al. 2024); empty: one position.
+    sections: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Mapping[str, Any], head_dim: int) -> Self:
@@ -137,6 +140,7 @@ class Rotary:
             llama3=llama3,
             yarn=YarnScaling.of(settings) if kind == "yarn" else None,
             gain=_yarn_gain(settings) if kind == "yarn" else 1.0,
+            sections=tuple(map(int, settings.get("mrope_section") or ())),
         )
 
     def frequencies(self) -> list[float]:

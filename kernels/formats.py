@@ -20,3 +20,6 @@ OUTPUTS_TOGETHER = 4  # outputs of one program of that kernel
 # Best`). Minus infinity stands for what a rank does not have.
 ROW_NUMBERS = 10
 RAW_SUM, PRESCRIBED, TEXT, TIME = 0, 1, 2, 6
+# Likewise of a row that is read out (`decoder/readouts.py`): log-sum-exp, the logit of the token
+# that is asked for, the largest logit and its token.
+READOUT_NUMBERS = 4

@@ -176,7 +176,8 @@ class _Step:
         ranks, rows, _ = numbers.shape
         state = self.state
         choose_kernel[(rows,)](
-            numbers, self.slots, self.lengths, state.tokens, out, out.view(torch.float32),
+            numbers.contiguous(), self.slots, self.lengths, state.tokens, out,
+            out.view(torch.float32),
             vocabulary=state.vocabulary, columns=state.tokens.shape[1],
             RANKS=ranks, ROOM=triton.next_power_of_2(ranks), RULED=state.timestamps is not None,
             num_warps=1, **state.settings_named(_CHOICE_SETTINGS), **overlapped(numbers.device),

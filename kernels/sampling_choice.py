@@ -9,20 +9,12 @@ import triton.language as tl
 
 from antiphon.kernels import formats
 from antiphon.kernels.launch import wait_for_previous
-from antiphon.kernels.sampling_scan import IDS, MINUS_INF, NONE, STATS, likeliest
+from antiphon.kernels.log_sums import MINUS_INF, likeliest, log_of, log_sum_exp
+from antiphon.kernels.sampling_scan import IDS, NONE, STATS
 
 ROW_NUMBERS, RAW_SUM = tl.constexpr(formats.ROW_NUMBERS), tl.constexpr(formats.RAW_SUM)
 PRESCRIBED = tl.constexpr(formats.PRESCRIBED)
 TEXT, TIME = tl.constexpr(formats.TEXT), tl.constexpr(formats.TIME)
-
-
-@triton.jit
-def _log_sum_exp(tops, sums):
-    """Of parts with the maxima `tops` and the `sums` of `sum_exp`; -inf where all are."""
-    top = tl.max(tops, 0)
-    safe = tl.where(top == MINUS_INF, 0.0, top)
-    total = tl.sum(sums * tl.exp(tops - safe), 0)
-    return tl.where(total == 0.0, MINUS_INF, safe + tl.log(tl.where(total == 0.0, 1.0, total)))
 
 
 @triton.jit
@@ -45,7 +37,7 @@ def _text_or_time(score, token, together, top_time, time_token, times):
     only_times = times > score
     is_tie = (top_time == score) & (time_token < token) & (top_time > MINUS_INF)
     higher = tl.maximum(tl.maximum(together, times), -1e30)
-    both = higher + tl.log(tl.exp(together - higher) + tl.exp(times - higher))
+    both = log_of(tl.exp(together - higher) + tl.exp(times - higher), higher)
     return only_times | is_tie, tl.where(only_times, times, both)
 
 
@@ -69,7 +61,7 @@ def _of_blocks(
     sums = tl.load(of_kind + 1, mask=exists, other=0.0)
     ids = tl.load(ids_of_best + kept * IDS + KIND - 1, mask=exists, other=vocabulary)
     score, token = likeliest(tops, ids, vocabulary)
-    return score, token, _log_sum_exp(tops, sums)
+    return score, token, log_sum_exp(tops, sums)
 
 
 @triton.jit
@@ -79,7 +71,7 @@ def _raw_of_blocks(stats, row, BLOCKS: tl.constexpr, ROOM: tl.constexpr):
     of_block = stats + (row * BLOCKS + block) * STATS
     tops = tl.load(of_block, mask=block < BLOCKS, other=MINUS_INF)
     sums = tl.load(of_block + 1, mask=block < BLOCKS, other=0.0)
-    return tl.max(tops, 0), _log_sum_exp(tops, sums)
+    return tl.max(tops, 0), log_sum_exp(tops, sums)
 
 
 @triton.jit
@@ -191,7 +183,7 @@ def _of_ranks(best, exists, vocabulary):
     raw = tl.load(best + 2, mask=exists, other=MINUS_INF)
     chosen = tl.max(tl.where((scores == score) & (ids == token), raw, MINUS_INF), 0)
     sums = tl.load(best + 3, mask=exists, other=MINUS_INF)
-    return score, token, chosen, _log_sum_exp(sums, exists.to(tl.float32))
+    return score, token, chosen, log_sum_exp(sums, exists.to(tl.float32))
 
 
 @triton.jit
@@ -207,7 +199,7 @@ def choose_kernel(
     exists = rank < RANKS
     own = numbers + (rank * tl.num_programs(0) + row) * ROW_NUMBERS
     raw_sums = tl.load(own + RAW_SUM, mask=exists, other=MINUS_INF)
-    of_all = _log_sum_exp(raw_sums, exists.to(tl.float32))
+    of_all = log_sum_exp(raw_sums, exists.to(tl.float32))
     score, token, chosen, together = _of_ranks(own + TEXT, exists, vocabulary)
     if RULED:
         top_time, time_token, time_raw, times = _of_ranks(own + TIME, exists, vocabulary)

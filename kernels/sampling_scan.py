@@ -6,24 +6,10 @@ import triton
 import triton.language as tl
 
 from antiphon.kernels.launch import wait_for_previous
+from antiphon.kernels.log_sums import MINUS_INF, likeliest, sum_exp
 
-MINUS_INF = tl.constexpr(float("-inf"))
 NONE = tl.constexpr(-1)  # of a setting: off
 STATS, IDS = tl.constexpr(6), tl.constexpr(2)  # numbers that a block keeps
-
-
-@triton.jit
-def sum_exp(x, top):
-    """Sum of exp(x - top), where `top` is the maximum of `x`; 0 where all are -inf."""
-    return tl.sum(tl.exp(x - tl.where(top == MINUS_INF, 0.0, top)), 0)
-
-
-@triton.jit
-def likeliest(scores, ids, vocabulary):
-    """The largest of `scores`, and the lowest of its `ids`: `vocabulary` where no score is a
-    number."""
-    score = tl.max(scores, 0)
-    return score, tl.min(tl.where(scores == score, ids, vocabulary), 0)
 
 
 @triton.jit

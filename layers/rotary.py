@@ -56,6 +56,8 @@ class RotaryTable(nn.Module):
 
     cos: torch.Tensor
     sin: torch.Tensor
+    axes: torch.Tensor  # [size / 2]: which of a token's positions turns the plane
+    planes: torch.Tensor
 
     def __init__(self, rotary: Rotary, positions: int) -> None:
         super().__init__()
@@ -63,7 +65,14 @@ class RotaryTable(nn.Module):
         angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
         self.register_buffer("cos", angles.cos() * rotary.gain, persistent=False)
         self.register_buffer("sin", angles.sin() * rotary.gain, persistent=False)
+        sections = torch.tensor(rotary.sections or (rotary.size // 2,))
+        axes = torch.arange(len(sections)).repeat_interleave(sections)
+        self.register_buffer("axes", axes, persistent=False)  # by plane
+        self.register_buffer("planes", torch.arange(len(axes)), persistent=False)
 
     def forward(self, positions: torch.Tensor) -> Rotation:
-        """[tokens] int64 -> the angles of these positions."""
-        return Rotation(self.cos[positions], self.sin[positions])
+        """[tokens] or [axes, tokens] int64 -> the angles of these positions."""
+        if positions.dim() == 1:
+            return Rotation(self.cos[positions], self.sin[positions])
+        by_plane = positions[self.axes].T
+        return Rotation(self.cos[by_plane, self.planes], self.sin[by_plane, self.planes])

@@ -29,7 +29,7 @@ class Group(ABC):
 
     @abstractmethod
     def send(self, x: torch.Tensor, target: int) -> None:
-        """To `receive` on rank `target`. The host does not wait until that is called, also on CPUs:
+        """To `receive` on rank `target`. Neither the host nor the current stream waits for that:
         two ranks may send to each other before either receives. `x` may be overwritten then."""
 
     @abstractmethod

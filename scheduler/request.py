@@ -80,6 +80,8 @@ class Media:
     payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
+    # Frames, rows and columns of its hidden states, where positions are counted by them.
+    grid: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

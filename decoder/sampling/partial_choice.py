@@ -115,8 +115,6 @@ def _fields(best: Best) -> tuple[torch.Tensor, ...]:
 def _forced_logits(raw: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     """Raw logits [rows] of the tokens that the model prescribes; minus infinity where that is none
     of the own words."""
-    if not raw.shape[1]:
-        return torch.full((len(raw),), MINUS_INF, device=raw.device)
     nothing = torch.full_like(rows.slots, -1, dtype=torch.int64)
     forced = force_tokens(nothing, rows)[0]
     logits = raw.gather(1, rows.words.places(forced)[:, None])[:, 0]

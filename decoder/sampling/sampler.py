@@ -104,11 +104,9 @@ class Sampler:
         self, logits: torch.Tensor, rows: SampledRows, samples: Samples, features: SamplingFeatures
     ) -> None:
         timestamps = self.timestamps if features.timestamps else None
-        ruled = logits
-        if rows.words.count:
-            ruled = _mask_and_bar(logits, rows, features, _masks(rows, features))
-            if timestamps is not None:
-                ruled = bar_by_timestamps(ruled, rows, timestamps)
+        ruled = _mask_and_bar(logits, rows, features, _masks(rows, features))
+        if timestamps is not None:
+            ruled = bar_by_timestamps(ruled, rows, timestamps)
         own = describe_own_words(logits, ruled, rows, timestamps)
         choice = choose(self.vocabulary.group.all_gather(own), rows)
         self.slots.tokens[rows.slots, rows.lengths] = choice.tokens

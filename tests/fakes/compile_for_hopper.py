@@ -5,7 +5,7 @@ a model, float8 pages, quantized outputs. Run in a process without TRITON_INTERP
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -77,7 +77,8 @@ def launches() -> Iterator[tuple[str, Any]]:
             yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
     yield "lay_out", _lay_out
     for dtype in (*HALF, torch.float32):
-        yield f"read_out {dtype}", partial(_read_out, dtype)
+        for ranks in (1, 2):
+            yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -145,7 +146,7 @@ def _sample(rules: TimestampRules | None, dtype: torch.dtype, ranks: int) -> Non
         torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
         torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
         sampling.workspace(ROWS, 512, torch.device("cpu")), state,
-        None if ranks == 1 else lambda numbers: numbers.expand(ranks, *numbers.shape),
+        _all_gather(ranks),
     )  # fmt: skip
 
 
@@ -160,11 +161,17 @@ def _lay_out() -> None:
     )  # fmt: skip
 
 
-def _read_out(dtype: torch.dtype) -> None:
+def _read_out(dtype: torch.dtype, ranks: int) -> None:
     readout.read_out(
         torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.int64),
+        torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.int64), 512 * (ranks - 1), 512 * ranks,
+        _all_gather(ranks),
     )  # fmt: skip
+
+
+def _all_gather(ranks: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Of ranks that share the vocabulary; alone None."""
+    return None if ranks == 1 else lambda numbers: numbers.expand(ranks, *numbers.shape)
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def test_tokens_and_logprobs_equal_transformers(
         np.testing.assert_allclose(own, logprobs, atol=1e-3)
     scheduler = engine.replica.scheduler
     assert scheduler.counters["encodes"] == 0
-    assert scheduler.pages.num_free == scheduler.pages.num_pages
+    assert scheduler.pages.num_available == scheduler.pages.num_pages
     if "num_kv_pages" in options:
         assert scheduler.counters["preemptions"] > 0
     scheduler.batch.check()
@@ -140,6 +140,28 @@ def test_a_decoder_alone_serves_texts_and_token_ids(
     assert deltas == outputs[0].outputs[0].text
     assert outputs[0].outputs[0].text.split() == [f"w{id_}" for id_ in tokens if id_ > 2]
     assert outputs[2].outputs[0].token_ids == answer(model, [0, 50], 12)[0]
+
+
+def test_chats_of_texts(checkpoints: Checkpoints) -> None:
+    """The second turn shares what is computed of the first."""
+    folder, model = checkpoints["llama"]
+    template = "{{ bos_token }}{% for message in messages %} {{ message.content }}{% endfor %}"
+    options = {"chat_template": template, "use_tqdm": False}
+    first = [{"role": "user", "content": " ".join(f"w{id_}" for id_ in range(5, 40))}]
+    params = SamplingParams(max_tokens=8)
+    with Engine(str(folder), ray=False, device="cpu") as engine:
+        (output,) = engine.chat(first, params, **options)
+        assert output.prompt_token_ids == [0, *range(5, 40)]
+        assert output.outputs[0].token_ids == answer(model, output.prompt_token_ids, 8)[0]
+        answered = {"role": "assistant", "content": output.outputs[0].text}
+        second = [*first, answered, {"role": "user", "content": "w50"}]
+        both = engine.chat([second, "no chat", first], params, **options)
+        deltas = engine.stream({"messages": first, "chat_template": template}, params)
+        assert "".join(delta.text for delta in deltas) == output.outputs[0].text
+        assert engine.stats()["prefix_cache_hits"] == 3 * 32
+    assert isinstance(both[1].error, PromptError)
+    for turn in (both[0], both[2]):
+        assert turn.outputs[0].token_ids == answer(model, turn.prompt_token_ids, 8)[0]
 
 
 @pytest.mark.slow

@@ -156,8 +156,8 @@ def test_each_rank_has_a_process(
             [node(2), node(1, name="b")],
             {"decoder_tensor_parallel_size": 2, "decoder_pipeline_parallel_size": 2},
             r"1 encoder x tensor 1 x pipeline 1 \+ 1 decoder x tensor 2 x pipeline 2 = 5 ranks "
-            r"\(colocated: 4\) need a free GPU each, and this Ray cluster has 3: 10\.0\.0\.1 has 2 of 2 free; "
-            r"b has 1 of 2 free",
+            r"\(colocated: 4\) need a free GPU each, and this Ray cluster has 3: "
+            r"10\.0\.0\.1 has 2 of 2 free; b has 1 of 2 free",
         ),
         (
             [node(1), node(1, name="b"), node(1, name="c")],

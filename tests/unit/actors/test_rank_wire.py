@@ -90,7 +90,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "command",
     [
-        Launch(PLAN, (1, 3), 39),
+        Launch(PLAN, 39, ((38, (1, 3)), (39, (2,)))),
         Launch(PLAIN),
         PutStates(("a", "b"), (3, 4)),
         CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",)),

@@ -13,7 +13,7 @@ from thread_group import make_ranks
 from antiphon.config.parallel import Parallel
 from antiphon.layers.shard import Part
 from antiphon.runtime.pausable import Pausable
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_parts_cover_all_layers_in_order(parallel: Parallel) -> None:
 def test_groups_must_match_the_layout() -> None:
     first, second = make_ranks(Parallel(2))
     with pytest.raises(AssertionError):
-        Ranks(Parallel(2), 0, second.tensor, first.stages)
+        Ranks(Parallel(2), 0, second.tensor, first.stages, first.backward)
 
 
 @pytest.mark.parametrize("parallel", [Parallel(3), Parallel(1, 3), Parallel(2, 2)], ids=str)
@@ -86,6 +86,33 @@ def test_the_minimum_is_that_of_all_ranks(parallel: Parallel) -> None:
         )
         assert values == [5] * parallel.num_ranks
     assert Ranks.alone().minimum(7, CPU) == 7
+
+
+@pytest.mark.parametrize("parallel", LARGE, ids=str)
+def test_all_do_what_every_rank_can(parallel: Parallel) -> None:
+    last = parallel.num_ranks - 1
+    reasons = on_all(
+        parallel, lambda one: one.reason_of_any("no" if one.rank == last else None, CPU)
+    )
+    assert reasons == ["another rank cannot"] * last + ["no"]
+    assert on_all(parallel, lambda one: one.reason_of_any(None, CPU)) == [None] * (last + 1)
+    assert Ranks.alone().reason_of_any("no", CPU) == "no"
+
+
+@pytest.mark.parametrize("parallel", LARGE, ids=str)
+def test_what_differs_between_ranks_is_refused_on_all(parallel: Parallel) -> None:
+    def refused(one: Ranks, odd: int) -> str:
+        try:
+            one.check_same("their graphs", [8, 4 if one.rank == odd else 2], CPU)
+        except RankError as error:
+            return str(error)
+        return "the same"
+
+    for odd in range(parallel.num_ranks):
+        messages = on_all(parallel, lambda one: refused(one, odd))  # noqa: B023
+        assert all("the ranks differ in their graphs; here: [8, " in text for text in messages)
+    assert on_all(parallel, lambda one: refused(one, -1)) == ["the same"] * parallel.num_ranks
+    Ranks.alone().check_same("their graphs", [8], CPU)
 
 
 @pytest.mark.parametrize("parallel", LARGE, ids=str)
