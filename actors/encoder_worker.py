@@ -199,12 +199,13 @@ class EncoderWorker(Worker[EncoderMessage]):
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         try:
             encoded = self.runner.encode(inputs)
+            pooled = self.runner.pool(encoded) if any(job.pooled for job in jobs) else None
             done = recorded_event(self.device)
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        self._in_flight.append(launched := EncoderBatch(jobs, encoded, done))
+        self._in_flight.append(launched := EncoderBatch(jobs, encoded, done, pooled))
         self._send_hidden(launched)
 
     def _run_one_by_one(
@@ -234,11 +235,12 @@ class EncoderWorker(Worker[EncoderMessage]):
         for decoder in launched.decoders:
             if decoder not in self._transports:
                 self._transports[decoder] = self._transport_to(decoder)
-            if launched.encoded.shares:
+            if launched.encoded.shares and decoder in self._links.here:
                 self._links.here[decoder].send(launched.shared(self._num_shared))
                 self._num_shared += 1
             else:
-                self._transports[decoder].queued(launched.hidden_for(decoder))
+                for states in launched.answers_for(decoder):
+                    self._transports[decoder].queued(states)
 
     def _transport_to(self, decoder: str) -> Transport:
         peer = self._links.peer(decoder)

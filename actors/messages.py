@@ -120,7 +120,10 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
 
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
     states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
-    has sent it to this encoder, where it may not have arrived yet.
+    has sent it to this encoder, where it may not have arrived yet. `pooled`: an embedding is wanted
+    in place of hidden states.
+
+    A frontend may want hidden states, too: then `decoder` is its name.
     """
 
     key: str
@@ -128,6 +131,7 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     decoder: str
     frontends: tuple[str, ...]
     sent_ahead: bool = True
+    pooled: bool = False
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -203,7 +207,7 @@ Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 DecoderMessage = Command | Unreadable | HiddenStates | EncodeFailed | Withdrawn | LinkMessage
-FrontendMessage = Output | NotOpen | NeedInput | Members
+FrontendMessage = Output | NotOpen | NeedInput | Members | HiddenStates | EncodeFailed | Withdrawn
 Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | RankBatch
 
 Sent = TypeVar("Sent", contravariant=True)

@@ -206,7 +206,10 @@ class VisionTransformer(ImageEncoder):
         return [(group.unflatten(0, (grids.tiles, -1)), grids) for group, grids in groups]
 
     def _rows(self, tiles: torch.Tensor, grids: Grids) -> torch.Tensor:
-        """[tiles, tokens, hidden] -> the rows that come out, of patches alone."""
+        """[tiles, tokens, hidden] -> the rows that come out."""
+        if self.projector is not None and self.description.class_rows:
+            projected: torch.Tensor = self.projector(tiles.flatten(0, 1))
+            return projected
         patches = tiles[:, self.description.class_tokens :]
         if self.projector is None:
             return patches.flatten(0, 1)

@@ -26,14 +26,12 @@ from transformers import (
     Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    SiglipVisionConfig,
 )
 
-from antiphon.config.generation import GenerationDefaults
 from antiphon.config.options import resolve
 from antiphon.encoder.runner import EncoderRunner
-from antiphon.families import vision_towers
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.family import Family
 
 TEXT = {
     "hidden_size": 20, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -60,6 +58,29 @@ def llava() -> PreTrainedModel:
     )
 
 
+def llava_of_all_tokens() -> PreTrainedModel:
+    """Reads the states behind the last layer, with the class token."""
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(**SIZES),
+            text_config=Qwen2Config(**TEXT),
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+    )
+
+
+def llava_of_siglip() -> PreTrainedModel:
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=SiglipVisionConfig(**SIZES),
+            text_config=Qwen2Config(**TEXT),
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+    )
+
+
 def qwen2_vl() -> PreTrainedModel:
     text = {**TEXT, "rope_parameters": ROPE}
     return Qwen2VLForConditionalGeneration(Qwen2VLConfig(vision_config=QWEN2_VL, text_config=text))
@@ -72,26 +93,14 @@ def qwen2_5_vl() -> PreTrainedModel:
     )
 
 
-MODELS = {"internvl": internvl, "llava": llava, "qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl}
-
-
-def encoder_of(folder: Path, model: PreTrainedModel) -> EncoderRunner:
-    """As a family with a decoder would describe it."""
-    config = resolve(str(folder), {"device": "cpu"})
-    raw = model.config.to_dict()
-    half = vision_towers.vision_tower(raw)
-    described = ModelConfig(
-        folder, "", raw, {}, GenerationDefaults.of({}, {}, 0), half, None, 0, half.max_positions
-    )
-    vars(described)["family"] = Family(
-        name=raw["model_type"],
-        architectures=(),
-        input="image",
-        describe=lambda config, side: half,
-        encoder_names=vision_towers.TOWER_NAMES,
-        ignored=vision_towers.TOWER_IGNORED,
-    )
-    return EncoderRunner(described, config)
+MODELS = {
+    "internvl": internvl,
+    "llava": llava,
+    "llava_of_all_tokens": llava_of_all_tokens,
+    "llava_of_siglip": llava_of_siglip,
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+}
 
 
 @torch.inference_mode()
@@ -102,7 +111,8 @@ def test_rows_are_those_that_transformers_merges_into_prompts(
     torch.manual_seed(0)
     model: Any = save(MODELS[name](), tmp_path)
     with caplog.at_level("WARNING", "antiphon"):
-        runner = encoder_of(tmp_path, model)
+        config = resolve(str(tmp_path), {"device": "cpu"})
+        runner = EncoderRunner(ModelConfig.load(config.model), config)
     assert caplog.messages == []
     if name.startswith("qwen"):
         images = [qwen_pixels(seed, *grid) for seed, grid in enumerate([(1, 4, 8), (1, 6, 2)])]
