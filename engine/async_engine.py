@@ -31,7 +31,6 @@ from antiphon.inputs.calls.options import (
     refuse_unknown,
 )
 from antiphon.inputs.chat import chat_prompts
-from antiphon.inputs.encoder_inputs import encoder_input
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
@@ -166,7 +165,7 @@ class AsyncEngine(EngineLife):
         deadline = Deadline(timeout)
         with one_caller():
             async with deadline.limit():
-                media = await self.run_in_thread(encoder_input, self.inputs, source, pooled)
+                media = await self.run_in_thread(self.encoder_inputs.read, source, pooled)
                 return await self.requests.encodes.encode(media, pooled)
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:

@@ -56,10 +56,19 @@ class InputProcessor:
         """`max_images`: of a prompt. Raises CheckpointError for a checkpoint without a tokenizer,
         or without the token that decoder prompts begin with behind an encoder."""
         self.model, self.encoder_window = model, encoder_window
+        self.audio = model.audio
+        self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
+        self.whisper: WhisperFormat | None = None
+        self.images: ImagePrompts | None = None
+        if model.decoder_half is not None:
+            self._read_formats(max_images)
+        self._warn()
+
+    def _read_formats(self, max_images: int | None) -> None:
+        """How prompts and texts of a model that generates look."""
+        model = self.model
         self._start_id = start_id(model) if model.decoder.cross_attention else None
         self.tokenizer = load_tokenizer(model.path)
-        self.audio = model.audio
-        self.whisper: WhisperFormat | None = None
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
@@ -67,8 +76,6 @@ class InputProcessor:
         template = load_template(model.path, self.tokenizer)
         self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
-        self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
-        self._warn()
 
     def _warn(self) -> None:
         model, is_short = self.model, self.audio is not None and self.encoder_window == "auto"
@@ -97,11 +104,11 @@ class InputProcessor:
         names take precedence. Raises InputError (PromptError, AudioError, SamplingError), whatever
         the prompt is made of.
         """
+        self.check(params)
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
             parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
-            self.check(params)
             if self.images is not None:
                 ids, inputs = self.images.place(
                     self._text_prompt(parsed), parsed.encoder.images, partial(self.key, "image")
