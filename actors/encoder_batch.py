@@ -14,11 +14,13 @@ from antiphon.runtime.device import recorded_event
 
 @dataclass(frozen=True)
 class EncoderBatch:
-    """`ready`: recorded behind its forward; None on a CPU."""
+    """`ready`: recorded behind its forward; None on a CPU. `pooled` [jobs, size]: an embedding of
+    each input, where any job wants that."""
 
     jobs: list[EncodeJob]
     encoded: Encoded
     ready: torch.cuda.Event | None
+    pooled: torch.Tensor | None = None
 
     @property
     def decoders(self) -> list[str]:
@@ -34,6 +36,12 @@ class EncoderBatch:
             ready = recorded_event(packed.device)  # `ready` was recorded before this copy
         keys = tuple(self.jobs[row].key for row in rows)
         return HiddenStates(keys, tuple(encoded.lengths[row] for row in rows), packed, ready)
+
+    def embeddings(self, rows: Sequence[int]) -> HiddenStates:
+        """Those of some jobs that want them, one each."""
+        assert self.pooled is not None
+        keys, packed = tuple(self.jobs[row].key for row in rows), self.pooled[list(rows)]
+        return HiddenStates(keys, (1,) * len(keys), packed, recorded_event(packed.device))
 
     def shared(self, number: int) -> SharedBatch:
         """Where each rank has a share of it: all of it is for the decoder beside this encoder.

@@ -216,7 +216,9 @@ class EncoderWorker(Worker[EncoderMessage]):
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
         try:
-            batch = EncoderBatch(jobs, self.runner.encode(inputs), recorded_event(self.device))
+            encoded = self.runner.encode(inputs)
+            pooled = self.runner.pool(encoded) if any(job.pooled for job in jobs) else None
+            batch = EncoderBatch(jobs, encoded, recorded_event(self.device), pooled)
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised

@@ -6,10 +6,12 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from antiphon.actors.base_actor import LeaderActor
 from antiphon.actors.colocated_actor import ColocatedActor
 from antiphon.actors.decoder_actor import DecoderActor
+from antiphon.actors.encoder_actor import EncoderActor
 from antiphon.actors.messages import FrontendMessage, Message
 from antiphon.actors.workers import Handle, Workers
 from antiphon.config.decoding_rules import TimestampRules
@@ -49,21 +51,28 @@ class LocalWorkers(Workers):
         LocalWorkers._first_pid = LocalWorkers._first_pid or os.getpid()
         refuse_in_fork(LocalWorkers._first_pid, "run an engine in itself")
         self.colocated = model.encoder is not None
-        self._actor = ColocatedActor() if self.colocated else DecoderActor()
+        self._actor: LeaderActor
         loaded = threading.Event()
         # The interpreter must not end while a thread runs native code.
         atexit.register(loaded.wait, EXIT_SECONDS)
         try:
-            self.info = {
-                "placement": "in this process",
-                **self._actor.load(Incarnation("decoder-0", 0), model, config, rules),
-            }
+            self.info = {"placement": "in this process", **self._load(model, config, rules)}
         finally:
             loaded.set()
             atexit.unregister(loaded.wait)
         self._failed: Exception | None = None  # what receiving a message raised
         self._pid = os.getpid()
         atexit.register(self.close)  # for the same reason
+
+    def _load(
+        self, model: ModelConfig, config: EngineConfig, rules: TimestampRules | None
+    ) -> dict[str, Any]:
+        """Makes the actor of the halves that there are. Returns its `info`."""
+        if model.decoder_half is None:
+            self._actor = encoder = EncoderActor()
+            return encoder.load(Incarnation("encoder-0", 0), model, config, 1.0)
+        self._actor = decoder = ColocatedActor() if self.colocated else DecoderActor()
+        return decoder.load(Incarnation("decoder-0", 0), model, config, rules)
 
     def start(self, frontend: str, handle: Callable[[FrontendMessage], None]) -> None:
         """Starts the workers. `handle` gets every message to `frontend`, in a worker's thread."""

@@ -122,7 +122,10 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     `num_tokens`: of the encoder's output. `decoder`: name of the worker that wants the hidden
     states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
     has sent it to this encoder, where it may not have arrived yet. `place`: where the states belong
-    in the decoder's arena; they go another way without it, and where that is not mapped.
+    in the decoder's arena; they go another way without it, and where that is not mapped. `pooled`:
+    an embedding is wanted in place of hidden states.
+
+    A frontend may want hidden states, too: then `decoder` is its name.
     """
 
     key: str
@@ -131,6 +134,7 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     frontends: tuple[str, ...]
     sent_ahead: bool = True
     place: Place | None = None
+    pooled: bool = False
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -236,7 +240,7 @@ LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 EncoderAnswer = HiddenStates | StatesWritten | NotMapped | EncodeFailed | Withdrawn
 DecoderMessage = Command | Unreadable | EncoderAnswer | LinkMessage
-FrontendMessage = Output | NotOpen | NeedInput | Members
+FrontendMessage = Output | NotOpen | NeedInput | Members | HiddenStates | EncodeFailed | Withdrawn
 Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | RankBatch
 
 Sent = TypeVar("Sent", contravariant=True)

@@ -100,7 +100,7 @@ class Outlets:
         so."""
         told: list[Transport] = []
         for decoder in batch.decoders:
-            if batch.encoded.shares:
+            if batch.encoded.shares and decoder in self._links.here:
                 self._links.here[decoder].send(batch.shared(self._num_shared))
                 self._num_shared += 1
                 continue
@@ -109,11 +109,13 @@ class Outlets:
                 places = [job.place for row in placed if (job := batch.jobs[row]).place is not None]
                 self._mapped[decoder].queued(batch.states(placed), places)
                 told.append(self._mapped[decoder])
-            if others:
-                if decoder not in self._plain:
-                    self._plain[decoder] = self._transport_to(decoder)
-                self._plain[decoder].queued(batch.states(others))
-                told.append(self._plain[decoder])
+            whole = [row for row in others if not batch.jobs[row].pooled]
+            pooled = [row for row in others if batch.jobs[row].pooled]
+            answers = [batch.states(whole)] if whole else []
+            answers += [batch.embeddings(pooled)] if pooled else []
+            for states in answers:
+                told.append(self._plain_to(decoder))
+                told[-1].queued(states)
         return told
 
     def _divided(self, decoder: str, batch: EncoderBatch) -> tuple[list[int], list[int]]:
@@ -125,10 +127,13 @@ class Outlets:
         placed = [row for row in rows if _fits(jobs[row].place, arena, lengths[row])]
         return placed, [row for row in rows if row not in placed]
 
-    def _transport_to(self, decoder: str) -> Transport:
-        peer = self._links.peer(decoder)
-        in_this_process = peer is not None and peer.in_this_process
-        return transport_to(in_this_process, partial(self._answer, decoder), self._device)
+    def _plain_to(self, decoder: str) -> Transport:
+        if decoder not in self._plain:
+            peer = self._links.peer(decoder)
+            here = peer is not None and peer.in_this_process
+            answer = partial(self._answer, decoder)
+            self._plain[decoder] = transport_to(here, answer, self._device)
+        return self._plain[decoder]
 
 
 def _fits(place: Place | None, arena: str | None, length: int) -> bool:

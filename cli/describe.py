@@ -117,23 +117,20 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         f"{name}: {model.architecture}, {dtype} on {target.device}",
         f"  folder: {model.path}",
         f"  encoder: {_encoder(model)}",
-        f"  decoder: {_half(model.decoder)}, up to {model.max_decoder_len} tokens",
+        f"  decoder: {_decoder(model)}",
         f"  memory: {_memory(model, config, target)}",
     ]
     config = model.fitted(config)
     layout = Layout.of(model, config)
     lines += layout.lines(model, config, target)
-    decoder_shard, encoder_shard = layout.first_shard("decoder"), layout.first_shard("encoder")
-    halves = [
-        (
-            "decoder",
-            config.decoder.attention_backend,
-            decoder_specs(model.decoder, target, config.decoder, decoder_shard),
-        )
-    ]
+    halves = []
     if model.encoder is not None:
-        spec = encoder_spec(model.encoder, target, encoder_shard)
-        halves.insert(0, ("encoder", config.encoder.attention_backend, [spec]))
+        spec = encoder_spec(model.encoder, target, layout.first_shard("encoder"))
+        halves.append(("encoder", config.encoder.attention_backend, [spec]))
+    if model.decoder_half is not None:
+        shard = layout.first_shard("decoder")
+        specs = decoder_specs(model.decoder_half, target, config.decoder, shard)
+        halves.append(("decoder", config.decoder.attention_backend, specs))
     for half, requested, specs in halves:
         kinds = ", ".join(spec.kind for spec in specs)
         try:
@@ -145,6 +142,14 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
 
 def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     """Bytes of the weights, unquantized, and of the KV cache of one sequence of full length."""
+    facts = [] if model.decoder_half is None else [_kv_memory(model, config, target)]
+    if (count := count_parameters(model.path)) is not None:
+        weights = count * target.dtype.itemsize / MIB
+        facts.insert(0, f"{_in_words(count)} parameters, {weights:.0f} MiB")
+    return "; ".join(facts) or "not known before it is loaded"
+
+
+def _kv_memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     page_size = config.decoder.kv_page_size
     fp8 = config.decoder.kv_cache_dtype == "fp8"
     page_bytes = KVPool.bytes_per_page(
@@ -156,12 +161,7 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     )
     lengths = (model.max_decoder_len, model.max_encoder_len)
     pages = sum(math.ceil(length / page_size) for length in lengths)
-    cache = f"{pages * page_bytes / MIB:.1f} MiB of KV cache for one sequence of full length"
-    count = count_parameters(model.path)
-    if count is None:
-        return cache
-    weights = count * target.dtype.itemsize / MIB
-    return f"{_in_words(count)} parameters, {weights:.0f} MiB; {cache}"
+    return f"{pages * page_bytes / MIB:.1f} MiB of KV cache for one sequence of full length"
 
 
 def count_parameters(folder: Path) -> int | None:
@@ -193,6 +193,12 @@ def _encoder(model: ModelConfig) -> str:
     if model.encoder is None:
         return "none"
     return f"{_half(model.encoder)}, up to {model.max_encoder_len} tokens"
+
+
+def _decoder(model: ModelConfig) -> str:
+    if model.decoder_half is None:
+        return "none"
+    return f"{_half(model.decoder_half)}, up to {model.max_decoder_len} tokens"
 
 
 def _half(half: Half) -> str:

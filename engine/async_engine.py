@@ -153,6 +153,21 @@ class AsyncEngine(EngineLife):
         reason = "stop" if opened.text.stopped else finished.reason
         yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
 
+    async def encode(
+        self, source: Any, *, pooled: bool = False, timeout: float | None = None
+    ) -> np.ndarray:
+        """What the encoder makes of a text, a recording of one window at most, or an image: hidden
+        states, float32 [tokens, hidden]. `pooled`: one embedding [size] of an image.
+
+        `timeout`: seconds until the call expires. Raises InputError or RequestError.
+        """
+        self.check_caller()
+        deadline = Deadline(timeout)
+        with one_caller():
+            async with deadline.limit():
+                media = await self.run_in_thread(self.encoder_inputs.read, source, pooled)
+                return await self.requests.encodes.encode(media, pooled)
+
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """A recording of any length. Options: language, task, timestamps, chunk_seconds, params,
         priority, timeout, progress (see `Transcriber.transcribe`)."""

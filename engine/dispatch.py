@@ -136,6 +136,24 @@ class Dispatcher:
             for encoder, keys in gone.items():
                 self._reaches(encoder, InputGone(self.frontend, tuple(keys)))
 
+    def send_input(self, encoder: str, key: str, array: np.ndarray) -> bool:
+        """Sends an input, which is kept, to an encoder, unless it was sent there before. True if it
+        is on its way."""
+        if encoder not in self.inputs.sent_to(key):
+            if not self._reaches(encoder, Input(self.frontend, key, array)):
+                return False
+            self.inputs.note_sent(key, encoder)
+        return True
+
+    def let_go(self, key: str, user: int) -> None:
+        """User number `user` needs the input no longer."""
+        for encoder in self.inputs.release(key, user):
+            self.tell(encoder, InputGone(self.frontend, (key,)))
+
+    def tell(self, worker: str, message: Message) -> None:
+        """Sends a message whose loss its sender makes up for."""
+        self._reaches(worker, message)
+
     @property
     def _has_one_encoder(self) -> bool:
         """True if a decoder has no choice of encoders: what was encoded was so where it was

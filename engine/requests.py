@@ -11,12 +11,14 @@ import numpy as np
 
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.messages import (
+    EncodeFailed,
     FrontendMessage,
     Member,
     Members,
     NeedInput,
     NotOpen,
     Output,
+    Withdrawn,
 )
 from antiphon.actors.workers import Workers
 from antiphon.config.errors import (
@@ -31,10 +33,12 @@ from antiphon.config.errors import (
 from antiphon.engine.callers import caller_number
 from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
+from antiphon.engine.encodes import Encodes
 from antiphon.engine.flights import Flights
 from antiphon.engine.open_request import OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
+from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import (
     Finished,
     Media,
@@ -70,6 +74,7 @@ class OpenRequests:
         )
         self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self.flights = Flights(self.frontend, self.router, self.dispatcher, self._give_up)
+        self.encodes = Encodes(self.dispatcher, self.router)
         self._open: dict[OpenRequest, None] = {}
 
     def __len__(self) -> int:
@@ -184,6 +189,12 @@ class OpenRequests:
                 self.dispatcher.answer(message)
             case Members(members):
                 self.set_members(members)
+            case HiddenStates():
+                self.encodes.receive(message)
+            case EncodeFailed():
+                self.encodes.fail(message)
+            case Withdrawn():
+                pass  # nothing is withdrawn: what comes of an encode that nobody waits for goes
             case _:
                 assert_never(message)
 
@@ -245,6 +256,8 @@ class OpenRequests:
 
     def end_all(self, reason: str, loop_is_closed: bool) -> None:
         """Ends every open request with EngineDeadError. In a closed loop nobody waits for them."""
+        if not loop_is_closed:
+            self.encodes.end_all(reason)
         for opened in list(self._open):
             self._close(opened)
             if not loop_is_closed:  # one error each, as an exception keeps the frames it passed

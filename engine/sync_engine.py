@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import NoneType
 from typing import Any, Never, Self
 
@@ -167,6 +168,13 @@ class Engine:
         finally:
             with suppress(EngineDeadError):  # the caller has got that error already
                 self._loop_thread.run(deltas.aclose())
+
+    def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
+        """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
+        ends = dict(self._loop_thread.as_completed(sources, partial(self._async.encode, **options)))
+        if failed := [end for end in ends.values() if isinstance(end, AntiphonError)]:
+            raise failed[0]
+        return [ends[number] for number in range(len(ends))]
 
     # ------------------------------------------------------------------ recordings
 

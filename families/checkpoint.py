@@ -35,11 +35,6 @@ class Sizes:
         """Raises UnsupportedModelError for a checkpoint without one."""
         return _existing(self.decoder_half)
 
-    @property
-    def vocab_size(self) -> int:
-        """Of the decoder; 0 without one."""
-        return 0 if self.decoder_half is None else self.decoder_half.vocab_size
-
     @classmethod
     def of(cls, halves: tuple[Half | None, Half | None], options: ModelOptions) -> "Sizes":
         """Raises CheckpointError for sizes that contradict each other or `options`."""
@@ -52,23 +47,11 @@ class Sizes:
             )
         if decoder is not None:
             decoder.check(options.model)
-        return cls(
-            encoder,
-            decoder,
-            0
-            if decoder is None
-            else _limit(
-                "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
-            ),
-            0
-            if encoder is None
-            else _limit(
-                "max_encoder_len",
-                options.max_encoder_len,
-                encoder.max_positions,
-                UNLIMITED_ENCODER_LEN,
-            ),
+        lengths = (
+            _limit("max_model_len", options.max_model_len, decoder, UNLIMITED_DECODER_LEN),
+            _limit("max_encoder_len", options.max_encoder_len, encoder, UNLIMITED_ENCODER_LEN),
         )
+        return cls(encoder, decoder, *lengths)
 
 
 @dataclass(frozen=True)
@@ -131,9 +114,7 @@ class ModelConfig:
             architecture=architecture,
             raw=raw,
             generation=generation,
-            defaults=GenerationDefaults.of(
-                generation, {**raw.get("text_config", {}), **raw}, sizes.vocab_size
-            ),
+            defaults=_defaults(generation, raw, sizes.decoder_half),
             **vars(sizes),
         )
 
@@ -206,6 +187,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
+
+
+def _defaults(
+    generation: Mapping[str, Any], raw: Mapping[str, Any], decoder: Half | None
+) -> GenerationDefaults:
+    if decoder is None:
+        return GenerationDefaults.of({}, {}, 0)
+    special = {**raw.get("text_config", {}), **raw}
+    return GenerationDefaults.of(generation, special, decoder.vocab_size)
 
 
 def _existing(decoder: Half | None) -> Half:
@@ -292,8 +282,11 @@ def _without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _limit(name: str, wanted: int | None, positions: int | None, unlimited: int) -> int:
-    """The length asked for, else the model's `positions`, else `unlimited`."""
+def _limit(name: str, wanted: int | None, half: Half | None, unlimited: int) -> int:
+    """The length asked for, else the positions of `half`, else `unlimited`; 0 without a half."""
+    if half is None:
+        return 0
+    positions = half.max_positions
     if wanted is not None and positions is not None and wanted > positions:
         raise CheckpointError(
             f"{name}={wanted} is more than the {positions} positions of this model"

@@ -14,10 +14,10 @@ from antiphon.families.image_names import NAMES, Naming, image_names
 from antiphon.families.tensor_names import Side
 
 # What an image's pooled embedding is made of, by our own names:
-# first: the class token. first_normed: it, behind a norm (CLIP). first_tanh: it, behind a linear
-# layer and a tanh (ViT). mean_normed: the mean of the patches, behind a norm (BEiT). attention: a
-# learned query's attention to all tokens, and a feed-forward layer (SigLIP).
-Pooling = Literal["first", "first_normed", "first_tanh", "mean_normed", "attention"]
+# first_normed: the class token, behind a norm (CLIP). first_tanh: it, behind a linear layer and a
+# tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward layer
+# (SigLIP).
+Pooling = Literal["first_normed", "first_tanh", "attention"]
 
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
 
@@ -102,8 +102,8 @@ class ImageHalf(Half):
 
 @dataclass(frozen=True, kw_only=True)
 class VitHalf(ImageHalf):
-    """A vision transformer (Dosovitskiy et al. 2021), and what SigLIP, CLIP, DeiT, BEiT and
-    InternViT change in it."""
+    """A vision transformer (Dosovitskiy et al. 2021), and what SigLIP, CLIP, DeiT and InternViT
+    change in it."""
 
     structure: ClassVar[str] = "vit"
 
@@ -114,13 +114,14 @@ class VitHalf(ImageHalf):
     positions: bool = True  # a learned vector for each token
     embedding_norm: bool = False  # behind positions (CLIP)
     qkv_bias: bool = True
-    key_bias: bool = True
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
-    grid_bias: bool = False  # a learned bias for each head and offset in the grid (BEiT)
     final_norm: bool = True
     pooling: Pooling | None = None
     pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
+    stored_layers: int = (
+        0  # of them, the last ones are not run, where an earlier one's states count
+    )
     class_rows: bool = True  # class tokens are among the rows that come out
 
     @property
@@ -130,6 +131,15 @@ class VitHalf(ImageHalf):
     @property
     def last_norm(self) -> str:
         return "norm" if self.final_norm else ""
+
+    def skips(self, name: str) -> bool:
+        """Whether the tensor of this name in a checkpoint is of a layer that is not run."""
+        layers = NAMES[self.naming].layers
+        return any(
+            name.startswith(f"{prefix}{layers}.{number}.")
+            for prefix in self.prefixes
+            for number in range(self.num_layers, self.stored_layers)
+        )
 
     @property
     def trained_grid(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "internvl_original", "qwen2_vl"]
+Naming = Literal["siglip", "vit", "internvl", "qwen2_vl"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Names:
     layers: str
     in_layer: Mapping[str, str]
     outside: Mapping[str, str]
-    stacked: bool = False  # queries, keys and values are one tensor
 
 
 def image_names(names: Names, prefixes: tuple[str, ...], path: str) -> tuple[str, ...]:
@@ -77,19 +76,14 @@ VIT = Names(
         "attention.k_proj": "attention.attention.key",
         "attention.v_proj": "attention.attention.value",
         "attention.out": "attention.output.dense",
-        "attention.out.scale": "lambda_1",
-        "grid_bias": "attention.attention.relative_position_bias",
         "fc1": "intermediate.dense",
         "fc2": "output.dense",
-        "fc2.scale": "lambda_2",
     },
     outside={
         "embeddings.patches": "embeddings.patch_embeddings.projection",
         "embeddings.class_token": "embeddings.cls_token",
         "embeddings.positions": "embeddings.position_embeddings",
-        "grid_bias": "encoder.relative_position_bias",
         "norm": "layernorm",
-        "pooler.norm": "pooler.layernorm",
     },
 )
 INTERNVL = Names(
@@ -105,23 +99,6 @@ INTERNVL = Names(
     },
     outside={**VIT.outside},
 )
-INTERNVL_ORIGINAL = Names(
-    layers="encoder.layers",
-    in_layer={
-        "attention": "attn",
-        "attention.out": "attn.proj",
-        "attention.out.scale": "ls1",
-        "fc1": "mlp.fc1",
-        "fc2": "mlp.fc2",
-        "fc2.scale": "ls2",
-    },
-    outside={
-        "embeddings.patches": "embeddings.patch_embedding",
-        "embeddings.class_token": "embeddings.class_embedding",
-        "embeddings.positions": "embeddings.position_embedding",
-    },
-    stacked=True,
-)
 QWEN2_VL = Names(
     layers="blocks",
     in_layer={
@@ -134,12 +111,10 @@ QWEN2_VL = Names(
         "down": "mlp.down_proj",
     },
     outside={"patches": "patch_embed.proj", "norm": "merger.ln_q"},
-    stacked=True,
 )
 NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
     "internvl": INTERNVL,
-    "internvl_original": INTERNVL_ORIGINAL,
     "qwen2_vl": QWEN2_VL,
 }

@@ -8,8 +8,15 @@ from antiphon.families.halves import Half, LlamaHalf
 from antiphon.families.image_halves import ImageHalf
 from antiphon.families.llama_like import llama_half
 from antiphon.families.tensor_names import LLAMA_IGNORED, Side
+from antiphon.families.vit_like import VISION_IGNORED
 
 ENCODER_NAMES = r"(model\.)?(vision_tower|multi_modal_projector|visual|image_newline)\b.*"
+TOWER_IGNORED = {
+    r"(.*\.)?vision_tower\.(vision_model\.)?head\..*": "the decoder reads no pooled embedding",
+    r"(.*\.)?vision_tower\.(vision_model\.)?post_layernorm\..*": (
+        "where an earlier layer's states are read, the norm behind the last one is not"
+    ),
+}
 
 # By the decoder's model_type: biases of queries, keys and values, and norms of heads; see
 # `llama_like`.
@@ -34,7 +41,7 @@ def vision_language(name: str, architecture: str, encoder: Callable[[Config], Im
         input="image",
         encoder_names=ENCODER_NAMES,
         describe=describe,
-        ignored=LLAMA_IGNORED,
+        ignored={**LLAMA_IGNORED, **VISION_IGNORED, **TOWER_IGNORED},
     )
 
 

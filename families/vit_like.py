@@ -15,7 +15,6 @@ from antiphon.families.tensor_names import Side
 VISION_IGNORED = {
     r"(.*\.)?embeddings\.position_ids": "computed: positions are numbered from 0",
     r"(.*\.)?embeddings\.mask_token": "it stands for patches that training hides",
-    r"(.*\.)?relative_position_index": "computed from the image size",
     r"text_model\..*": "the text encoder beside the vision encoder is not run",
     r"text_projection\..*": "it is behind the text encoder",
     r"logit_(scale|bias)": "it compares texts with images",
@@ -52,7 +51,6 @@ def vit(config: Config, class_tokens: int = 1) -> VitHalf:
         naming="vit",
         class_tokens=class_tokens,
         qkv_bias=bias,
-        key_bias=bias,
         pooling="first_tanh",
     )
 
@@ -66,7 +64,6 @@ def internvl(config: Config) -> VitHalf:
         any_size=True,
         norm="rms" if config.get("norm_type") == "rms_norm" else "layer",
         qkv_bias=bias,
-        key_bias=bias,
         qk_norm=bool(config.get("use_qk_norm", False)),
         layer_scale=True,
         positions=bool(config.get("use_absolute_position_embeddings", True)),

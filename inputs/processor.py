@@ -56,10 +56,19 @@ class InputProcessor:
         """`max_images`: of a prompt. Raises CheckpointError for a checkpoint without a tokenizer,
         or without the token that decoder prompts begin with behind an encoder."""
         self.model, self.encoder_window = model, encoder_window
+        self.audio = model.audio
+        self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
+        self.whisper: WhisperFormat | None = None
+        self.images: ImagePrompts | None = None
+        if model.decoder_half is not None:
+            self._read_formats(max_images)
+        self._warn()
+
+    def _read_formats(self, max_images: int | None) -> None:
+        """How prompts and texts of a model that generates look."""
+        model = self.model
         self._start_id = start_id(model) if model.decoder.cross_attention else None
         self.tokenizer = load_tokenizer(model.path)
-        self.audio = model.audio
-        self.whisper: WhisperFormat | None = None
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
@@ -67,8 +76,6 @@ class InputProcessor:
         template = load_template(model.path, self.tokenizer)
         self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
-        self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
-        self._warn()
 
     def _warn(self) -> None:
         model, is_short = self.model, self.audio is not None and self.encoder_window == "auto"
@@ -97,19 +104,19 @@ class InputProcessor:
         names take precedence. Raises InputError (PromptError, AudioError, SamplingError), whatever
         the prompt is made of.
         """
+        self.check(params)
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
             parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
-            self.check(params)
             if self.images is not None:
                 ids, inputs = self.images.place(
-                    self._text_prompt(parsed), parsed.encoder.images, partial(self._key, "image")
+                    self._text_prompt(parsed), parsed.encoder.images, partial(self.key, "image")
                 )
                 return Prepared(inputs, self._with_room(ids), params)
             if self.model.encoder is None:
                 return Prepared((), self._text_prompt(parsed), params)
-            read = self._text_media if self.audio is None else self._audio_media
+            read = self.text_media if self.audio is None else self.audio_media
             return Prepared((read(parsed),), self._decoder_prompt(parsed), params)
 
     def _check_languages(self, parsed: ParsedPrompt) -> None:
@@ -121,7 +128,8 @@ class InputProcessor:
             )
         check_languages(parsed, self.translation, self.model.architecture)
 
-    def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
+    def audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        """The clip of a prompt for an audio encoder. Raises PromptError or AudioError."""
         assert self.audio is not None
         if parsed.encoder.audio is None or parsed.encoder.images:
             raise PromptError(
@@ -137,7 +145,8 @@ class InputProcessor:
             )
         return self.clip(samples)
 
-    def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
+    def text_media(self, parsed: ParsedPrompt) -> EncoderInput:
+        """The text of a prompt for a text encoder. Raises PromptError."""
         part, limit = parsed.encoder, self.model.max_encoder_len
         if part.media:
             raise PromptError(f"{self.model.architecture} reads text: it takes no {part.media}")
@@ -151,7 +160,7 @@ class InputProcessor:
                 f"{len(ids)} tokens of text are over the encoder's {limit}: shorten or split it"
             )
         array = np.array(ids, np.int32)
-        return EncoderInput(self._key("text", array), "text", len(ids), array)
+        return EncoderInput(self.key("text", array), "text", len(ids), array)
 
     def _encoder_ids(self, parsed: ParsedPrompt) -> list[int]:
         """Token ids of the encoder's text, in the languages that the prompt names."""
@@ -202,7 +211,7 @@ class InputProcessor:
             )
         return ids
 
-    def _key(self, kind: str, content: np.ndarray) -> str:
+    def key(self, kind: str, content: np.ndarray) -> str:
         # Processors have instructions for SHA-256: it takes half the time of other digests.
         digest = hashlib.sha256(self._salt)
         digest.update(kind.encode())
@@ -232,7 +241,7 @@ class InputProcessor:
         num_tokens = self.model.max_encoder_len
         if self.encoder_window == "auto":
             num_tokens = self.audio.tokens_of(len(samples))
-        return EncoderInput(self._key("audio", samples), "audio", num_tokens, samples)
+        return EncoderInput(self.key("audio", samples), "audio", num_tokens, samples)
 
     def check_transcription(self, **options: Any) -> TranscriptionOptions:
         """The keywords of transcribe(), checked for this checkpoint before any engine runs.

@@ -1,7 +1,5 @@
 """Linear layers that checkpoints store in another form than they are computed in."""
 
-from collections.abc import Mapping
-
 import torch
 
 from antiphon.layers.linear import Linear, Read, StackedLinear
@@ -50,10 +48,3 @@ class PatchLinear(Linear):
         self.weight.copy_(read(f"{path}.weight", whole(out, *self.kernel)).flatten(1))
         if self.bias is not None:
             self.bias.copy_(read(f"{path}.bias", whole(out)))
-
-
-def packed(
-    stacked: bool, in_features: int, parts: Mapping[str, int | Span], bias: bool
-) -> StackedLinear:
-    """Projections of one input, which are stored as one tensor if `stacked`, else apart."""
-    return (PackedLinear if stacked else StackedLinear)(in_features, parts, bias)

@@ -72,6 +72,11 @@ class Router:
     def load_of(self, name: str) -> float:
         return self._workers[name].load
 
+    @property
+    def encoders(self) -> list[str]:
+        """The names of those that take work."""
+        return [worker.state.name for worker in self._takers("encoder", None)]
+
     def may_come(self, needs_encoder: bool) -> bool:
         """True if each half that a request needs has a worker that takes requests, or will once it
         has started."""

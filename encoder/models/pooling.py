@@ -32,13 +32,6 @@ class Pooler(nn.Module):
         """One image's [tokens, hidden] -> [hidden]."""
 
 
-class FirstToken(Pooler):
-    """The class token."""
-
-    def one(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens[0]
-
-
 class NormedFirstToken(Pooler):
     """The class token, normed."""
 
@@ -59,17 +52,6 @@ class DenseFirstToken(Pooler):
 
     def one(self, tokens: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.dense(tokens[:1])[0])
-
-
-class NormedMean(Pooler):
-    """The mean of the patches, normed."""
-
-    def __init__(self, half: VitHalf) -> None:
-        super().__init__(half)
-        self.norm, self.classes = LayerNorm(half.hidden_size, half.norm_eps), half.class_tokens
-
-    def one(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.norm.in_torch(tokens[self.classes :].mean(0))
 
 
 class Attention(nn.Module):
@@ -117,10 +99,8 @@ class AttentionPooler(Pooler):
 
 
 POOLERS: dict[str, Callable[[VitHalf], Pooler]] = {  # by `VitHalf.pooling`
-    "first": FirstToken,
     "first_normed": NormedFirstToken,
     "first_tanh": DenseFirstToken,
-    "mean_normed": NormedMean,
     "attention": AttentionPooler,
 }
 

@@ -16,14 +16,13 @@ from antiphon.encoder.models.length_sets import FULL
 from antiphon.encoder.models.pooling import build_pooler
 from antiphon.encoder.models.projector import Projector
 from antiphon.families.image_halves import ImageShape, VitHalf
-from antiphon.families.image_names import NAMES
 from antiphon.layers.activations import Activation
 from antiphon.layers.heads_norm import HeadsNorm
-from antiphon.layers.linear import Linear
+from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput, Norm, RMSNorm
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard
-from antiphon.layers.stored_linear import PatchLinear, ScaledLinear, packed
+from antiphon.layers.stored_linear import PatchLinear, ScaledLinear
 
 HEADS_NORM_EPS = 1e-6  # whatever the eps of other norms
 
@@ -108,9 +107,7 @@ class SelfAttention(nn.Module):
         size, heads = half.hidden_size, shard.heads_of(half)
         self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
         parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
-        self.qkv = packed(NAMES[half.naming].stacked, size, parts, half.qkv_bias)
-        if not half.key_bias:
-            self.qkv.unbiased = ("k_proj",)
+        self.qkv = StackedLinear(size, parts, half.qkv_bias)
         out = ScaledLinear if half.layer_scale else Linear
         self.out = out(inner, size, summed_over=shard.group)
         self.q_norm = self.k_norm = None
@@ -206,7 +203,10 @@ class VisionTransformer(ImageEncoder):
         return [(group.unflatten(0, (grids.tiles, -1)), grids) for group, grids in groups]
 
     def _rows(self, tiles: torch.Tensor, grids: Grids) -> torch.Tensor:
-        """[tiles, tokens, hidden] -> the rows that come out, of patches alone."""
+        """[tiles, tokens, hidden] -> the rows that come out."""
+        if self.projector is not None and self.description.class_rows:
+            projected: torch.Tensor = self.projector(tiles.flatten(0, 1))
+            return projected
         patches = tiles[:, self.description.class_tokens :]
         if self.projector is None:
             return patches.flatten(0, 1)

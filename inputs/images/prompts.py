@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from antiphon.config.errors import CheckpointError, PromptError, describe
+from antiphon.config.errors import CheckpointError, ImageError, PromptError, describe
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.forms import read_image
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.prepared import EncoderInput
 
@@ -63,12 +64,11 @@ class ImagePrompts:
         )  # fmt: skip
 
     def read(self, source: Any) -> Pixels:
-        """An image in the form that the encoder takes. Raises PromptError for one of another type
-        than PIL's, or an array [height, width, 3] of bytes."""
-        image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
-        if not isinstance(image, Image.Image):
-            raise PromptError(f"an image must be PIL's or an array, not {type(source).__name__}")
-        made = self.processor(images=[image], return_tensors="np", **self.settings)
+        """An image of any form (`read_image`), in the one that the encoder takes. Raises
+        ImageError."""
+        image = read_image(source)
+        with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
+            made = self.processor(images=[image], return_tensors="np", **self.settings)
         values = np.asarray(made["pixel_values"], np.float32)
         if "image_grid_thw" in made:
             frames, rows, columns = map(int, made["image_grid_thw"][0])
@@ -119,6 +119,12 @@ class ImagePrompts:
             )
             placed += [*before, *[self.placeholder_id] * rows, *behind]
         return placed, tuple(inputs)
+
+    def alone(self, source: Any, key: Callable[[np.ndarray], str]) -> EncoderInput:
+        """An image outside of any prompt. Raises ImageError or PromptError."""
+        pixels = self.read(source)
+        array = pixels.packed()
+        return EncoderInput(key(array), "image", self._rows(pixels, 0), array)
 
     def _rows(self, pixels: Pixels, number: int) -> int:
         try:

@@ -47,7 +47,7 @@ def test_facts_of_decoders_alone(architecture: str) -> None:
     assert not decoder.cross_attention
     assert decoder.feed_forward_matrices == 3
     assert decoder.last_norm == "norm"
-    assert decoder.checkpoint_names("norm.weight") == ("model.norm.weight", "norm.weight")
+    assert decoder.checkpoint_names("norm.weight")[:2] == ("model.norm.weight", "norm.weight")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_facts_of_encoders_alone(architecture: str) -> None:
     [
         name
         for name, family in families().items()
-        if family.input is not None and family.has_decoder
+        if family.input in ("text", "audio") and family.has_decoder
     ],
 )
 def test_facts_of_the_halves(architecture: str) -> None:

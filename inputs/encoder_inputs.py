@@ -1,0 +1,59 @@
+"""What `encode()` is given, as encoders take it."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from antiphon.config.errors import PromptError
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.image_halves import ImageHalf
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.processor import ImageProcessor
+from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.processor import InputProcessor
+from antiphon.inputs.prompts import parse
+
+
+class EncoderInputs:
+    """For one checkpoint. Its method may run in several threads."""
+
+    def __init__(self, inputs: InputProcessor) -> None:
+        """Raises CheckpointError for an encoder of images that has no image processor."""
+        self._inputs, half = inputs, inputs.model.encoder
+        self._images: ImageProcessor | None = None
+        if isinstance(half, ImageHalf) and inputs.images is None:
+            self._images = ImageProcessor(inputs.model.path, half)
+
+    def read(self, source: Any, pooled: bool) -> EncoderInput:
+        """As `encoder_input`."""
+        if self._images is None:
+            return encoder_input(self._inputs, source, pooled)
+        check_pooled(self._inputs.model, pooled)
+        return self._images.encoder_input(source)
+
+
+def check_pooled(model: ModelConfig, pooled: bool) -> None:
+    """Raises PromptError if the model has no encoder, or gives no embedding where one is wanted."""
+    half = model.encoder
+    if half is None:
+        raise PromptError(f"{model.architecture} has no encoder: there is nothing to encode with")
+    if pooled and getattr(half, "pooling", None) is None:
+        raise PromptError(
+            f"the encoder of {model.architecture} has no pooling: it gives hidden states alone "
+            "(pooled=False)"
+        )
+
+
+def encoder_input(inputs: InputProcessor, source: Any, pooled: bool) -> EncoderInput:
+    """A text, audio or an image in any form, or a prompt that holds it. `pooled`: one embedding is
+    wanted of it. Raises InputError, also where the model gives no such thing."""
+    model = inputs.model
+    check_pooled(model, pooled)
+    with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
+        if inputs.images is not None:
+            return inputs.images.alone(source, partial(inputs.key, "image"))
+        is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
+        if inputs.audio is not None and not is_prompt:
+            source = {"multi_modal_data": {"audio": source}}
+        parsed = parse(source, model.family.input)
+        return inputs.text_media(parsed) if inputs.audio is None else inputs.audio_media(parsed)
