@@ -20,6 +20,9 @@ from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.runtime.garbage import freeze_heap
 
+# Where the other ranks of a replica receive the commands of each half.
+Followers = Sequence[Mapping[str, Address]]
+
 
 class WorkerActor(ABC):
     """The threads of one process: its workers, and the receiver of their messages."""
@@ -27,19 +30,6 @@ class WorkerActor(ABC):
     def __init__(self) -> None:
         self.loops: list[Loop] = []
         self._no_news = threading.Event()
-
-    def listen(self) -> Address:
-        """Starts receiving. Messages wait until `connect` starts the workers."""
-        freeze_heap()
-        self._host = Host.here()
-        receiver = Receiver(self._host, self.receive)
-        receiver.start()
-        self.loops.append(receiver)
-        return receiver.address
-
-    @abstractmethod
-    def connect(self, members: list[Member]) -> None:
-        """Starts the workers. `members`: all workers of the engine."""
 
     @abstractmethod
     def receive(self, message: Message) -> None:
@@ -86,31 +76,24 @@ class WorkerActor(ABC):
 class LeaderActor(WorkerActor):
     """One whose worker speaks with others: the only rank of its replica, or the first one."""
 
-    def connect(self, members: list[Member], followers: Sequence[Address] = ()) -> None:
-        """`followers`: where the other ranks of its replica receive."""
+    def listen(self) -> Address:
+        """Starts receiving. Messages wait until `connect` starts the workers."""
+        freeze_heap()
+        self._host = Host.here()
+        receiver = Receiver(self._host, self.receive)
+        receiver.start()
+        self.loops.append(receiver)
+        return receiver.address
+
+    def connect(self, members: list[Member], followers: Followers = ()) -> None:
+        """`members`: all workers of the engine. `followers`: see `Followers`."""
         self.receive(Members(members))
         self.start(self._host.node, {}, followers)
 
     @abstractmethod
-    def start(
-        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
-    ) -> None:
+    def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
         """Starts the worker. `node`: of this process. `frontends`: those in this process, by
         name."""
-
-
-class FollowerActor(WorkerActor):
-    """One that holds a rank which only its leader speaks to."""
-
-    follower: Loop
-
-    def connect(self, members: list[Member]) -> None:
-        """It speaks to nobody."""
-        self.follower.start()
-
-    def load_report(self) -> dict[str, float]:
-        """Its leader's load is that of all ranks."""
-        return {"tokens": 0.0, "open": 0.0, "capacity": 0.0}
 
 
 def claim_resources(config: EngineConfig, gpu_share: float) -> None:

@@ -98,7 +98,8 @@ class Blueprint:
         for another."""
         default = GPU_HANG_SECONDS if self.placement.gpu_share else CPU_HANG_SECONDS
         if has_several_ranks(self.config):
-            default = max(default, self.collective_timeout)
+            # Later than the rank that waits, which says what for.
+            default = max(default, self.collective_timeout + GPU_HANG_SECONDS)
         return self.config.workers.hang_timeout or default
 
     @property

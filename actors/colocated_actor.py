@@ -1,10 +1,9 @@
 """The Ray actor that holds both halves: hidden states never leave the GPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from antiphon.actors.address import Address
-from antiphon.actors.base_actor import claim_resources
+from antiphon.actors.base_actor import Followers, claim_resources
 from antiphon.actors.decoder_actor import DecoderActor
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.links import Links
@@ -50,24 +49,31 @@ class ColocatedActor(DecoderActor):
         ranks: Ranks | None = None,
     ) -> dict[str, Any]:
         """Loads both halves: the encoder first, as the decoder's page pool takes the memory left.
-        `ranks`: of the decoder, whose leader is here. Returns the `info` of each; raises what the
+        `ranks`: of the decoder, whose leader is here; it also leads the encoders beside them.
+        Returns the `info` of each; raises what the
         workers raise."""
         claim_resources(config, gpu_share)
         part = Part.of(ranks or Ranks.alone(), model.decoder.num_layers)
         check_room(model, config, part)  # before the time that loading the encoder takes
         name, epoch = incarnation
-        self.encoder = EncoderWorker(Incarnation(encoder_beside(name), epoch), model, config)
+        own = Incarnation(encoder_beside(name), epoch)
+        encoder_ranks = None if ranks is None else Ranks.beside(ranks)
+        self.encoder = EncoderWorker(own, model, config, encoder_ranks)
         info = self._load_decoder(incarnation, model, config, timestamps, ranks)
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
-    def start(
-        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
-    ) -> None:
+    def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
         """Connects the halves with each other, and starts them."""
         encoder, decoder = self.encoder.incarnation.name, self.decoder.incarnation.name
-        self.encoder.connect(Links(node, {**frontends, decoder: self.decoder}))
-        self.decoder.connect(Links(node, {**frontends, encoder: self.encoder}), followers)
+        self.encoder.connect(
+            Links(node, {**frontends, decoder: self.decoder}),
+            [each["encoder"] for each in followers],
+        )
+        self.decoder.connect(
+            Links(node, {**frontends, encoder: self.encoder}),
+            [each["decoder"] for each in followers],
+        )
 
     def receive(self, message: Message) -> None:
         match message:

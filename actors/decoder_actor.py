@@ -1,11 +1,10 @@
 """The Ray actor that holds one decoder worker."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from antiphon.actors.address import Address
-from antiphon.actors.base_actor import LeaderActor, claim_resources
+from antiphon.actors.base_actor import Followers, LeaderActor, claim_resources
 from antiphon.actors.decoder_worker import DecoderWorker
 from antiphon.actors.links import Links
 from antiphon.actors.messages import AnyPeer, Message
@@ -45,10 +44,8 @@ class DecoderActor(LeaderActor):
         self.loops = [self.decoder]
         return {"decoder": self.decoder.info}
 
-    def start(
-        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
-    ) -> None:
-        self.decoder.connect(Links(node, frontends), followers)
+    def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
+        self.decoder.connect(Links(node, frontends), [each["decoder"] for each in followers])
 
     def receive(self, message: Message) -> None:
         if isinstance(message, HiddenStates):

@@ -31,7 +31,7 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.news import News
-from antiphon.actors.rank_channel import RankSenders
+from antiphon.actors.rank_channel import DecoderWire, RankSenders
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
@@ -39,6 +39,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import RankCommand
 from antiphon.decoder.replica import DecoderReplica
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.runtime.ranks import RankError, Ranks
@@ -56,7 +57,7 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 
-class DecoderWorker(Worker[DecoderMessage]):
+class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     """One decoder replica of the engine, in a thread."""
 
     def __init__(
@@ -116,7 +117,8 @@ class DecoderWorker(Worker[DecoderMessage]):
         assert len(followers) == ranks.parallel.num_ranks - 1
         self._set_links(links, export_arena(self.replica.runner.arena, links, followers))
         if followers:
-            self._followers = RankSenders(followers, links.node, self.incarnation.epoch)
+            epoch = self.incarnation.epoch
+            self._followers = RankSenders(followers, links.node, epoch, DecoderWire())
         if encoders := self._encoders_here:
             self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
@@ -152,7 +154,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             if self._followers is not None:
                 self._followers.close()
 
-    def handle(self, message: DecoderMessage) -> None:
+    def handle(self, message: DecoderMessage | SharedBatch) -> None:
         scheduler = self.replica.scheduler
         match message:
             case Submit(requests):
@@ -165,7 +167,7 @@ class DecoderWorker(Worker[DecoderMessage]):
                 scheduler.stop(request_id)
             case StillOpen(frontend, numbers):
                 self._asked[frontend] = numbers
-            case HiddenStates():
+            case HiddenStates() | SharedBatch():
                 self.replica.receive_hidden(message)
             case StatesWritten():
                 self.replica.incoming.adopt(self._places.written(message))
@@ -207,7 +209,7 @@ class DecoderWorker(Worker[DecoderMessage]):
             logger.exception("request %s was not accepted", request.id)
             self._send(failed_output(request.id, f"was not accepted: {describe(error)}"))
 
-    def refuse(self, message: DecoderMessage, error: Exception) -> None:
+    def refuse(self, message: DecoderMessage | SharedBatch, error: Exception) -> None:
         if isinstance(error, RankError):  # no request alone is concerned
             raise error
         match message:

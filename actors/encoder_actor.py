@@ -1,10 +1,9 @@
 """The Ray actor that holds one encoder worker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from antiphon.actors.address import Address
-from antiphon.actors.base_actor import LeaderActor, claim_resources
+from antiphon.actors.base_actor import Followers, LeaderActor, claim_resources
 from antiphon.actors.encoder_worker import EncoderWorker
 from antiphon.actors.links import Links
 from antiphon.actors.messages import AnyPeer, Message
@@ -29,10 +28,8 @@ class EncoderActor(LeaderActor):
         self.loops = [self.encoder]
         return {"encoder": self.encoder.info}
 
-    def start(
-        self, node: str, frontends: Mapping[str, AnyPeer], followers: Sequence[Address] = ()
-    ) -> None:
-        self.encoder.connect(Links(node, frontends), followers)
+    def start(self, node: str, frontends: Mapping[str, AnyPeer], followers: Followers = ()) -> None:
+        self.encoder.connect(Links(node, frontends), [each["encoder"] for each in followers])
 
     def receive(self, message: Message) -> None:
         self.encoder.send(message)  # type: ignore[arg-type]  # the worker refuses others by name

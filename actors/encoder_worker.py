@@ -4,14 +4,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 
 from antiphon.actors.address import Address
-from antiphon.actors.channel import PeerGone, Sender
+from antiphon.actors.channel import PeerGone
+from antiphon.actors.encoder_batch import EncoderBatch
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -31,17 +32,18 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
-from antiphon.actors.outlets import Outlets, recorded_event
+from antiphon.actors.outlets import Outlets
+from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.undelivered import Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.rank_commands import EncodeBatch
-from antiphon.encoder.runner import Encoded, EncoderRunner
+from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports.interface import Transport
+from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget
 from antiphon.scheduler.request import Incarnation
@@ -50,17 +52,6 @@ from antiphon.scheduler.sketch import sketch
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
-
-
-@dataclass(frozen=True)
-class _Launched:
-    """A batch on the device. `transports`: have queued something behind its forward. `done`:
-    recorded behind that; None on a CPU."""
-
-    jobs: list[EncodeJob]
-    encoded: Encoded
-    transports: list[Transport]
-    done: torch.cuda.Event | None
 
 
 class EncoderWorker(Worker[EncoderMessage]):
@@ -85,9 +76,9 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._jobs = EncoderJobs(batch_tokens)
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
-        self._in_flight: deque[_Launched] = deque()
+        self._in_flight: deque[EncoderBatch] = deque()
         self._links, self._undelivered = Links(), Undelivered()
-        self._followers: list[Sender] = []
+        self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
         self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
         # One batch for each stage, and one that is queued.
@@ -120,12 +111,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
         self._outlets = Outlets(self.incarnation, self.device, links, self._answer)
-        self._followers = [Sender(address, links.node) for address in followers]
+        if followers:
+            epoch = self.incarnation.epoch
+            self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
     def _command(self, command: EncodeBatch) -> None:
-        for follower in self._followers:
-            follower.send(command)
+        assert self._followers is not None
+        self._followers(command)
 
     # ------------------------------------------------------------------ loop
 
@@ -133,8 +126,8 @@ class EncoderWorker(Worker[EncoderMessage]):
         try:
             super().loop()
         finally:
-            for follower in self._followers:
-                follower.close()
+            if self._followers is not None:
+                self._followers.close()
             self._outlets.close()
 
     def handle(self, message: EncoderMessage) -> None:
@@ -195,7 +188,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         """True if another batch can be queued on the device."""
         return len(self._in_flight) < self._max_in_flight
 
-    def _wait(self, launched: _Launched) -> bool:
+    def _wait(self, launched: EncoderBatch) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
@@ -204,6 +197,7 @@ class EncoderWorker(Worker[EncoderMessage]):
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) - began < BATCH_SECONDS:
                 self.turned_at = now  # a long batch is no loop that hangs
+            self.runner.ranks.limit.check(began, "an encoder batch")
         return True
 
     # ------------------------------------------------------------------ one batch
@@ -217,9 +211,12 @@ class EncoderWorker(Worker[EncoderMessage]):
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        transports = self._outlets.queue(jobs, encoded, computed)
-        done = recorded_event(self.device)
-        self._in_flight.append(_Launched(jobs, encoded, transports, done))
+        self._in_flight.append(self._send_hidden(EncoderBatch(jobs, encoded, computed)))
+
+    def _send_hidden(self, batch: EncoderBatch) -> EncoderBatch:
+        """Sends the hidden states of a batch to their decoders, now or when they are computed."""
+        transports = self._outlets.queue(batch)
+        return replace(batch, transports=transports, done=recorded_event(self.device))
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -232,7 +229,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
-    def _finish(self, launched: _Launched) -> None:
+    def _finish(self, launched: EncoderBatch) -> None:
         """Waits for a batch, and sends what could not be sent before. Raises the device's error,
         which ends the worker."""
         if launched.done is not None:

@@ -1,24 +1,29 @@
 """The worker of a rank that does not schedule: a loop over its leader's commands."""
 
 import logging
-from typing import Any, Never
+from typing import Any, Never, Protocol
 
 import msgspec
 import torch
 
 from antiphon.actors.address import Address, Host
-from antiphon.actors.rank_channel import RankAddress, RankInbox
+from antiphon.actors.rank_channel import RankAddress, RankInbox, RankWire
 from antiphon.actors.worker import IDLE_SECONDS, Worker
-from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.options import EngineConfig
 from antiphon.decoder.follower import DecoderFollower
-from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.transports.mapped import Handle
 from antiphon.kv.transports.mapping import MappingError
-from antiphon.runtime.ranks import Ranks
-from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """One rank of a half: an `EncoderFollower` or a `DecoderFollower`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def handle(self, command: Any) -> None:
+        """Carries out a command. What it raises ends the replica: other ranks have gone on."""
 
 
 class FollowerWorker(Worker[Never]):
@@ -27,29 +32,23 @@ class FollowerWorker(Worker[Never]):
     Any error leaves the loop, and the process ends: the other ranks have gone on without it.
     """
 
-    def __init__(
-        self,
-        incarnation: Incarnation,
-        model: ModelConfig,
-        config: EngineConfig,
-        timestamps: TimestampRules | None,
-        ranks: Ranks,
-    ) -> None:
-        """Loads one rank's part of the decoder half. Raises what `DecoderRunner` raises.
-        `incarnation`: of the replica, as the leader has it."""
+    def __init__(self, follower: Follower, wire: RankWire) -> None:
+        """`wire`: of the half's commands."""
         super().__init__()
-        self.incarnation = incarnation
-        self.follower = DecoderFollower(model, config, timestamps, ranks)
+        self.follower, self._wire = follower, wire
         self._channel: RankInbox | None = None
 
-    def listen(self, host: Host) -> Address:
-        """Where commands are to be sent. They wait until the loop starts."""
-        self._channel = RankInbox(host, self.incarnation.epoch)
+    def listen(self, host: Host, epoch: int) -> Address:
+        """Where commands of the leader's life `epoch` are to be sent. They wait until the loop
+        starts."""
+        self._channel = RankInbox(host, epoch, self._wire)
         address = msgspec.structs.asdict(self._channel.address)
         return RankAddress(**address, arena=self._exported())
 
     def _exported(self) -> Handle | None:
-        """The arena of this rank; None, and a line in the log, where it cannot be shared."""
+        """The arena of a decoder's rank; None, and a line in the log, where it cannot be shared."""
+        if not isinstance(self.follower, DecoderFollower):
+            return None
         arena = self.follower.runner.arena
         try:
             return arena.export() if len(arena.states) else None
@@ -80,7 +79,7 @@ class FollowerWorker(Worker[Never]):
 
     @property
     def device(self) -> torch.device:
-        return self.follower.runner.device
+        return self.follower.device
 
     @property
     def poll_timeout(self) -> float:

@@ -4,8 +4,7 @@ Each process has one inbox, and each worker one `handle(message)`, which tells m
 `match`. The same objects travel within a process and, encoded by `actors/wire.py`, over ZeroMQ. A
 message is encoded as a list: the name of its type (its tag), then its fields. A new one is added to
 `Message` below. `HiddenStates` is defined in `antiphon.kv.handoff`; the messages about members have
-a file of their own, which needs no torch. `EncodeBatch`, from the leader of an encoder replica to
-its other ranks, is defined in `antiphon.encoder.rank_commands`.
+a file of their own, which needs no torch.
 
 Names: workers are called "encoder-0", "decoder-1"; frontends by a random name.
 """
@@ -221,13 +220,24 @@ class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=True):
     sender: Incarnation
 
 
+# ---------------------------------------------------------------------- among encoder ranks
+
+
+class RankBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A command, which is number `number` (from 0) of the leader's life `epoch`."""
+
+    epoch: int
+    number: int
+    command: EncodeBatch
+
+
 Command = Submit | Cancel | Stop | StillOpen
 LinkMessage = Attach | Detach | Members
 EncoderMessage = Encode | Withdraw | Input | Inputs | InputGone | LinkMessage
 EncoderAnswer = HiddenStates | StatesWritten | NotMapped | EncodeFailed | Withdrawn
 DecoderMessage = Command | Unreadable | EncoderAnswer | LinkMessage
 FrontendMessage = Output | NotOpen | NeedInput | Members
-Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | EncodeBatch
+Message = EncoderMessage | DecoderMessage | FrontendMessage | Heartbeat | RankBatch
 
 Sent = TypeVar("Sent", contravariant=True)
 

@@ -7,12 +7,12 @@ from functools import partial
 import msgspec
 import torch
 
+from antiphon.actors.encoder_batch import EncoderBatch
 from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import Encode, EncodeJob, EncoderAnswer, NotMapped, StatesWritten
 from antiphon.config.errors import describe
-from antiphon.encoder.runner import Encoded
-from antiphon.kv.handoff import HiddenStates, Place
+from antiphon.kv.handoff import Place
 from antiphon.kv.transports import transport_to
 from antiphon.kv.transports.interface import Transport
 from antiphon.kv.transports.mapped import ArenaExport, Mapped, MappedArena
@@ -37,6 +37,7 @@ class Outlets:
         self._links, self._answer = links, answer
         self._plain: dict[str, Transport] = {}  # by decoder
         self._mapped: dict[str, Mapped] = {}  # by decoder
+        self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
 
     # ------------------------------------------------------------------ arenas
@@ -93,51 +94,41 @@ class Outlets:
 
     # ------------------------------------------------------------------ batches
 
-    def queue(
-        self, jobs: Sequence[EncodeJob], encoded: Encoded, ready: torch.cuda.Event | None
-    ) -> list[Transport]:
+    def queue(self, batch: EncoderBatch) -> list[Transport]:
         """Sends the hidden states of a batch to their decoders, now or once they are computed.
-        `ready`: recorded behind their computation. Returns the transports that have to be told when
-        they, and what this queues behind them, are so."""
+        Returns the transports that have to be told when they, and what this queues behind them,
+        are so."""
         told: list[Transport] = []
-        for decoder in dict.fromkeys(job.decoder for job in jobs):
-            placed, others = self._divided(decoder, jobs, encoded)
-            if placed:
-                places = [job.place for row in placed if (job := jobs[row]).place is not None]
-                self._mapped[decoder].queued(self._part(jobs, encoded, placed, ready), places)
-                told.append(self._mapped[decoder])
-            if others:
-                if decoder not in self._plain:
-                    self._plain[decoder] = self._transport_to(decoder)
-                self._plain[decoder].queued(self._part(jobs, encoded, others, ready))
-                told.append(self._plain[decoder])
+        for decoder in batch.decoders:
+            if batch.encoded.shares:
+                self._links.here[decoder].send(batch.shared(self._num_shared))
+                self._num_shared += 1
+            else:
+                told += self._queue_for(decoder, batch)
         return told
 
-    def _divided(
-        self, decoder: str, jobs: Sequence[EncodeJob], encoded: Encoded
-    ) -> tuple[list[int], list[int]]:
+    def _queue_for(self, decoder: str, batch: EncoderBatch) -> list[Transport]:
+        told: list[Transport] = []
+        placed, others = self._divided(decoder, batch)
+        if placed:
+            places = [job.place for row in placed if (job := batch.jobs[row]).place is not None]
+            self._mapped[decoder].queued(batch.part(placed), places)
+            told.append(self._mapped[decoder])
+        if others:
+            if decoder not in self._plain:
+                self._plain[decoder] = self._transport_to(decoder)
+            self._plain[decoder].queued(batch.part(others))
+            told.append(self._plain[decoder])
+        return told
+
+    def _divided(self, decoder: str, batch: EncoderBatch) -> tuple[list[int], list[int]]:
         """Numbers of the jobs for one decoder: those whose places are mapped, and all others."""
+        jobs, lengths = batch.jobs, batch.encoded.lengths
         rows = [row for row, job in enumerate(jobs) if job.decoder == decoder]
         mapped = self._mapped.get(decoder)
         arena = None if mapped is None else mapped.arena.name
-        placed = [row for row in rows if _fits(jobs[row].place, arena, encoded.lengths[row])]
+        placed = [row for row in rows if _fits(jobs[row].place, arena, lengths[row])]
         return placed, [row for row in rows if row not in placed]
-
-    def _part(
-        self,
-        jobs: Sequence[EncodeJob],
-        encoded: Encoded,
-        rows: Sequence[int],
-        ready: torch.cuda.Event | None,
-    ) -> HiddenStates:
-        """Some of a batch's hidden states: the batch itself if it is all."""
-        packed = encoded.hidden
-        if len(rows) < len(jobs):
-            hidden = packed.split(encoded.lengths)
-            packed = torch.cat([hidden[row] for row in rows])
-            ready = recorded_event(self._device)  # `ready` was recorded before this copy
-        keys = tuple(jobs[row].key for row in rows)
-        return HiddenStates(keys, tuple(encoded.lengths[row] for row in rows), packed, ready)
 
     def _transport_to(self, decoder: str) -> Transport:
         peer = self._links.peer(decoder)
@@ -147,12 +138,3 @@ class Outlets:
 
 def _fits(place: Place | None, arena: str | None, length: int) -> bool:
     return place is not None and place.arena == arena and len(place.rows) == length
-
-
-def recorded_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event behind all that is queued on the current stream; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

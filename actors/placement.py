@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.options import EngineConfig
+from antiphon.config.options import EngineConfig, HalfOptions
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +60,19 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
         raise ConfigurationError(
             "device='cuda' but this Ray cluster has no GPU: use device='cpu' or add a GPU node"
         )
-    free = sum(math.floor(node.free_gpus) for node in nodes)
-    colocated = _colocates(config, free if on_gpus else 0)
-    halves = [config.decoder] if colocated else [config.encoder, config.decoder]
-    processes = sum(half.replicas * half.parallel.num_ranks for half in halves)
+    rooms = [math.floor(node.free_gpus) for node in nodes]
+    colocated = _colocates(config, rooms if on_gpus else None)
+    sizes = _stage_sizes(config, colocated)
+    processes, free = sum(sizes), sum(rooms)
     several = has_several_ranks(config)
     enough_cpus = sum(node.free_cpus for node in nodes) >= processes
     if several:
-        enough_cpus = _have_cpus_for_ranks(config, nodes, on_gpus)
+        enough_cpus = _have_cpus_for_ranks(sizes, nodes, on_gpus)
     cpus = 1.0 if enough_cpus else 0.0  # an engine starts even with too few CPUs
     if not on_gpus:
         return Placement(colocated, processes, 0.0, cpus)
     if several:
-        _check_whole_gpus(config, nodes)
+        _check_whole_gpus(config, colocated, nodes)
         return Placement(colocated, processes, 1.0, cpus)
     if not free:
         raise ConfigurationError(
@@ -93,80 +93,116 @@ def decide(config: EngineConfig, nodes: list[Node]) -> Placement:
     return Placement(colocated, processes, math.floor(100 / on_one_gpu) / 100, cpus)
 
 
-def _colocates(config: EngineConfig, free_gpus: int) -> bool:
-    """Whether encoder and decoder share processes. 'auto': if there are GPUs, but not one for each
-    worker."""
-    encoders, decoders = config.encoder.replicas, config.decoder.replicas
-    if not encoders:  # the model has no encoder
+def _colocates(config: EngineConfig, rooms: list[int] | None) -> bool:
+    """Whether encoder and decoder share processes. `rooms`: free GPUs of each node; None on CPUs.
+
+    'auto': if there are GPUs, but not enough for both halves of each replica.
+    """
+    if "encoder" not in config.halves:
         return False
-    if has_several_ranks(config):
-        if config.workers.placement == "colocated":
-            raise ConfigurationError(
-                "placement='colocated' is there for replicas of one rank, not for "
-                f"{_equation(config)}: leave it out, so that each half has ranks of its own"
-            )
-        return False
+    reason = _why_not_colocated(config)
     match config.workers.placement:
         case "auto":
-            return 0 < free_gpus < encoders + decoders and encoders == decoders
-        case "colocated" if encoders != decoders:
+            if rooms is None or sum(rooms) == 0 or not _may_colocate(config):
+                return False
+            apart, beside = (_stage_sizes(config, colocated) for colocated in (False, True))
+            shares_gpus = not has_several_ranks(config)  # several ranks have whole ones
+            return not _fits(apart, rooms) and (shares_gpus or _fits(beside, rooms))
+        case "colocated" if reason is not None:
             raise ConfigurationError(
-                "placement='colocated' puts one encoder beside each decoder: "
-                f"encoder_replicas={encoders} != decoder_replicas={decoders}"
+                f"placement='colocated' puts one encoder beside each decoder: {reason}"
             )
         case chosen:
             return chosen == "colocated"
 
 
+def _why_not_colocated(config: EngineConfig) -> str | None:
+    """What keeps an encoder from the ranks of a decoder; None if nothing does."""
+    encoder, decoder = config.encoder, config.decoder
+    ranks, own = decoder.parallel.num_ranks, encoder.parallel
+    if encoder.replicas != decoder.replicas:
+        return f"encoder_replicas={encoder.replicas} != decoder_replicas={decoder.replicas}"
+    if own.pipeline > 1:
+        return (
+            f"it has no stages there (encoder_pipeline_parallel_size={own.pipeline}): leave that "
+            "out, and give decoder_pipeline_parallel_size for the decoder alone"
+        )
+    if own.tensor not in (1, ranks):
+        return (
+            f"encoder_tensor_parallel_size={own.tensor}, and the decoder has {ranks} "
+            f"rank{'s' * (ranks > 1)}: leave it out, or give as many"
+        )
+    if ranks > 1 and encoder.tp_mode == "weights":
+        return (
+            "with encoder_tp_mode='weights' the sums of both halves could wait for each other on "
+            "one GPU: leave it out, or give 'data'"
+        )
+    return None
+
+
+def _may_colocate(config: EngineConfig) -> bool:
+    """True if the placement is chosen by what is free."""
+    is_open = config.workers.placement == "auto" and "encoder" in config.halves
+    return is_open and _why_not_colocated(config) is None
+
+
 def has_several_ranks(config: EngineConfig) -> bool:
-    halves = [config.decoder, *([config.encoder] if config.encoder.replicas else [])]
-    return any(half.parallel.num_ranks > 1 for half in halves)
+    return any(half.parallel.num_ranks > 1 for half in config.halves.values())
 
 
-def _equation(config: EngineConfig) -> str:
+def _processes(config: EngineConfig, colocated: bool) -> dict[str, HalfOptions]:
+    """The halves that have processes of their own; the encoder beside a decoder has none."""
+    return {"decoder": config.decoder} if colocated else config.halves
+
+
+def _equation(config: EngineConfig, colocated: bool) -> str:
     """How many ranks there are, and why."""
     terms, total = [], 0
-    for name, half in (("encoder", config.encoder), ("decoder", config.decoder)):
-        if half.replicas:
-            tensor, stages = half.parallel.tensor, half.parallel.pipeline
-            terms.append(f"{half.replicas} {name} x tensor {tensor} x pipeline {stages}")
-            total += half.replicas * half.parallel.num_ranks
+    for name, half in _processes(config, colocated).items():
+        tensor, stages = half.parallel.tensor, half.parallel.pipeline
+        what = f"{name} with an encoder beside it" if colocated else name
+        terms.append(f"{half.replicas} {what} x tensor {tensor} x pipeline {stages}")
+        total += half.replicas * half.parallel.num_ranks
     return f"{' + '.join(terms)} = {total} ranks"
 
 
-def _stage_sizes(config: EngineConfig) -> list[int]:
+def _stage_sizes(config: EngineConfig, colocated: bool) -> list[int]:
     """Ranks of each stage of all replicas: those of one need one node."""
     return [
         half.parallel.tensor
-        for half in (config.encoder, config.decoder)
+        for half in _processes(config, colocated).values()
         for _ in range(half.replicas * half.parallel.pipeline)
     ]
 
 
-def _check_whole_gpus(config: EngineConfig, nodes: list[Node]) -> None:
+def _check_whole_gpus(config: EngineConfig, colocated: bool, nodes: list[Node]) -> None:
     """Raises ConfigurationError unless each rank can have a GPU of its own, and the ranks of each
     stage GPUs of one node."""
-    sizes, free = _stage_sizes(config), [math.floor(node.free_gpus) for node in nodes]
+    sizes = _stage_sizes(config, colocated)
+    free = [math.floor(node.free_gpus) for node in nodes]
+    equation = _equation(config, colocated)
+    if not colocated and _may_colocate(config):
+        equation += f" (colocated: {sum(_stage_sizes(config, colocated=True))})"
     if sum(sizes) > sum(free):
         raise ConfigurationError(
-            f"{_equation(config)} need a free GPU each, and this Ray cluster has "
+            f"{equation} need a free GPU each, and this Ray cluster has "
             f"{sum(free)}: {_gpus_by_node(nodes)}. Close another engine, add GPUs, or "
             "give smaller sizes"
         )
     if not _fits(sizes, free):
         raise ConfigurationError(
-            f"{_equation(config)}: the {max(sizes)} ranks that share a layer need free GPUs of one "
+            f"{equation}: the {max(sizes)} ranks that share a layer need free GPUs of one "
             f"node: {_gpus_by_node(nodes)}. Give a smaller tensor_parallel_size"
         )
 
 
-def _have_cpus_for_ranks(config: EngineConfig, nodes: list[Node], on_gpus: bool) -> bool:
+def _have_cpus_for_ranks(sizes: list[int], nodes: list[Node], on_gpus: bool) -> bool:
     """True if each rank can have a CPU where its stage can be."""
     rooms = [
         math.floor(min(node.free_cpus, node.free_gpus) if on_gpus else node.free_cpus)
         for node in nodes
     ]
-    return _fits(_stage_sizes(config), rooms)
+    return _fits(sizes, rooms)
 
 
 def _fits(sizes: list[int], rooms: list[int]) -> bool:

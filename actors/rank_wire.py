@@ -23,11 +23,13 @@ from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    CollectStates,
     DropStates,
     Launch,
     PutStates,
     RankCommand,
 )
+from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -64,6 +66,7 @@ class _Admission(msgspec.Struct, array_like=True):
     self_pages: bytes
     cross_pages: bytes
     cross_len: int
+    grids: tuple[PlacedGrid, ...] = ()
 
 
 class _Fork(msgspec.Struct, array_like=True):
@@ -97,25 +100,31 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     cross_writes: list[_CrossWrite]
     embeddings: list[tuple[str, int, int, int]]
     spent: tuple[str, ...]
-    refused: tuple[int, ...]
     launched: int
+    refused: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
     rows: bytes
+    adopts: bool  # `AdoptStates`
 
 
-class _AdoptStates(_PutStates, array_like=True, tag="AdoptStates"):
-    """The same."""
+class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
+    batch: int
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
+    wanted: tuple[str, ...]
 
 
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
     keys: tuple[str, ...]
 
 
-_Wire = tuple[int, int, _Launch | _PutStates | _AdoptStates | _DropStates]
+_WireCommand = _Launch | _PutStates | _CollectStates | _DropStates
+_Wire = tuple[int, int, _WireCommand]
 
 
 # ---------------------------------------------------------------------- encoding
@@ -156,10 +165,10 @@ def _to_wire(command: RankCommand) -> Any:
     match command:
         case Launch():
             return _launch(command)
-        case PutStates(keys, lengths, rows):
-            return _PutStates(keys, lengths, _longs(rows))
-        case AdoptStates(keys, lengths, rows):
-            return _AdoptStates(keys, lengths, _longs(rows))
+        case PutStates(keys, lengths, rows) | AdoptStates(keys, lengths, rows):
+            return _PutStates(keys, lengths, _longs(rows), isinstance(command, AdoptStates))
+        case CollectStates(batch, keys, lengths, tokens, wanted):
+            return _CollectStates(batch, keys, lengths, tokens, wanted)
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -179,8 +188,8 @@ def _launch(command: Launch) -> _Launch:
         [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
-        command.refused,
         command.launched,
+        command.refused,
     )
 
 
@@ -188,7 +197,7 @@ def _admission(one: Admission) -> _Admission:
     params = {name: getattr(one.params, name) for name in one.params.given}
     return _Admission(
         one.slot, _longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
-        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len,
+        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
@@ -228,20 +237,19 @@ class RankDecoder:
                 head = memoryview(b"".join([head, *frames[1:]]))
             epoch, number, wire = self._decoder.decode(head)
             return [RankMessage(epoch, number, _from_wire(wire))]
-        except (
-            Exception
-        ) as error:  # of msgspec or numpy, or what the parameters' constructor raises
+        except Exception as error:  # of msgspec, numpy, or the parameters' constructor
             raise MessageError(f"no command: {describe(error)}") from error
 
 
-def _from_wire(wire: _Launch | _PutStates | _AdoptStates | _DropStates) -> RankCommand:
+def _from_wire(wire: _WireCommand) -> RankCommand:
     match wire:
         case _Launch():
-            return Launch(_plan_of(wire), wire.refused, wire.launched)
-        case _AdoptStates():
-            return AdoptStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
+            return Launch(_plan_of(wire), wire.launched, wire.refused)
         case _PutStates():
-            return PutStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
+            kind = AdoptStates if wire.adopts else PutStates
+            return kind(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
+        case _CollectStates():
+            return CollectStates(wire.batch, wire.keys, wire.lengths, wire.tokens, wire.wanted)
         case _DropStates():
             return DropStates(wire.keys)
 
@@ -272,7 +280,7 @@ def _admission_of(one: _Admission) -> Admission:
     return Admission(
         one.slot, _rows(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
         SamplingParams(**one.params), one.rules, _pages_of(one.self_pages),
-        _pages_of(one.cross_pages), one.cross_len,
+        _pages_of(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Ray runs its methods one after the other, except `watch`, which waits in a threa
 """
 
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,20 @@ from antiphon.actors.processes import Spot, birth
 from antiphon.scheduler.request import Incarnation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from antiphon.actors.address import Address
-    from antiphon.actors.base_actor import WorkerActor
+    from antiphon.actors.base_actor import Followers, WorkerActor
     from antiphon.actors.messages import Detach, Member, Members
     from antiphon.config.decoding_rules import TimestampRules
     from antiphon.config.options import EngineConfig
     from antiphon.config.parallel import RankSpec
     from antiphon.families.checkpoint import ModelConfig
+    from antiphon.runtime.joining import StoreAddress
     from antiphon.runtime.ranks import Ranks
-    from antiphon.runtime.torch_groups import StoreAddress
+
+
+LEAVE_SECONDS = 1.0
 
 
 class WorkerProcess:
@@ -35,7 +41,7 @@ class WorkerProcess:
 
     def open_store(self) -> "StoreAddress":
         """Where the ranks of its replica find each other, for the life of this process."""
-        from antiphon.runtime.torch_groups import open_store
+        from antiphon.runtime.joining import open_store
 
         self._store, address = open_store(ray.util.get_node_ip_address())
         return address
@@ -59,7 +65,11 @@ class WorkerProcess:
         self._incarnation, self._spec = incarnation, spec
         ranks = self._ranks = None if spec is None else _joined(spec, store, model, config)
         if ranks is not None and not ranks.is_leader:
-            return self._load_follower(role, model, config, rules, ranks, gpu_share)
+            from antiphon.actors.follower_actor import FollowerActor
+
+            self.actor = follower = FollowerActor()
+            assert spec is not None
+            return follower.load(role, model, config, rules, ranks, spec.timeout, gpu_share)
         if role == "encoder":
             from antiphon.actors.encoder_actor import EncoderActor
 
@@ -75,43 +85,27 @@ class WorkerProcess:
         self.actor = decoder = ColocatedActor()
         name = incarnation.name.replace("colocated", "decoder")
         own = Incarnation(name, incarnation.epoch)
-        return decoder.load(own, model, config, rules, gpu_share)
-
-    def _load_follower(
-        self,
-        role: str,
-        model: "ModelConfig",
-        config: "EngineConfig",
-        rules: "TimestampRules | None",
-        ranks: "Ranks",
-        gpu_share: float,
-    ) -> dict[str, Any]:
-        if role == "encoder":
-            from antiphon.actors.encoder_follower import EncoderFollowerActor
-
-            self.actor = encoder = EncoderFollowerActor()
-            return encoder.load(self._incarnation, model, config, gpu_share, ranks)
-        from antiphon.actors.follower_actor import DecoderFollowerActor
-
-        self.actor = decoder = DecoderFollowerActor()
-        return decoder.load(self._incarnation, model, config, rules, ranks, gpu_share)
+        return decoder.load(own, model, config, rules, gpu_share, ranks)
 
     def _limit_waiting(self) -> None:
         """All ranks have loaded."""
         if self._ranks is not None and self._spec is not None:
-            from antiphon.runtime.torch_groups import limit_waiting
+            from antiphon.runtime.joining import limit_waiting
 
             limit_waiting(self._ranks, self._spec)
 
-    def follow(self) -> "Address":
-        """Starts a rank that is not the leader. Returns where it takes commands."""
+    def follow(self) -> "Mapping[str, Address]":
+        """Starts a rank that is not the leader. Returns where it takes commands, by half."""
+        from antiphon.actors.follower_actor import FollowerActor
+
         self._limit_waiting()
-        address = self.actor.listen()
-        self.actor.connect([])
-        return address
+        assert isinstance(self.actor, FollowerActor)
+        addresses = self.actor.listen(self._incarnation.epoch)
+        self.actor.start()
+        return addresses
 
     def connect(
-        self, members: list["Member"], supervisor: "Address", followers: list["Address"]
+        self, members: list["Member"], supervisor: "Address", followers: "Followers"
     ) -> "Address":
         """Starts the worker and its heartbeat. Returns where it receives messages. `followers`:
         where the other ranks of its replica take commands."""
@@ -134,8 +128,19 @@ class WorkerProcess:
 
     def watch(self) -> str:
         """As `WorkerActor.watch`; returns the sentence that tells why it ended."""
-        self.actor.watch()
+        try:
+            self.actor.watch()
+        finally:
+            self._leave()
         return "it stopped"
+
+    def _leave(self) -> None:
+        """Ends waiting for this rank and by it. Where a device hangs that may take for ever; the
+        process will be killed, and what ended it is to be told before."""
+        if self._ranks is not None:
+            leaving = threading.Thread(target=self._ranks.close, daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_SECONDS)
 
     def stats(self) -> dict[str, int]:
         return self.actor.stats()
@@ -145,7 +150,7 @@ def _joined(
     spec: "RankSpec", store: "StoreAddress | None", model: "ModelConfig", config: "EngineConfig"
 ) -> "Ranks":
     from antiphon.runtime.device import Target
-    from antiphon.runtime.torch_groups import join
+    from antiphon.runtime.joining import join
 
     assert store is not None
     device = Target.resolve(config.model, model.raw, model.family).device

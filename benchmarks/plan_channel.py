@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from antiphon.actors.address import Host
-from antiphon.actors.rank_channel import RankInbox, RankSenders
+from antiphon.actors.rank_channel import DecoderWire, RankInbox, RankSenders
 from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
 from antiphon.benchmarks.host_work import CROSS_LEN, PAGE, HostWork
 from antiphon.config.decoding_rules import DecodingRules
@@ -77,7 +77,8 @@ def _send_all(plan: StepPlan, followers: int) -> tuple[np.ndarray, np.ndarray, n
     processes = [context.Process(target=_follow, args=(far,), daemon=True) for _, far in pipes]
     for process in processes:
         process.start()
-    senders = RankSenders([near.recv() for near, _ in pipes], HERE.node, epoch=0)
+    addresses = [near.recv() for near, _ in pipes]
+    senders = RankSenders(addresses, HERE.node, 0, DecoderWire())
     sent, took = np.empty(STEPS), np.empty(STEPS)
     for step in range(STEPS):
         time.sleep(STEP_SECONDS)
@@ -93,7 +94,7 @@ def _send_all(plan: StepPlan, followers: int) -> tuple[np.ndarray, np.ndarray, n
 
 def _follow(pipe: Connection) -> None:
     """Another rank's process. Its clock is the leader's."""
-    inbox, times = RankInbox(HERE, epoch=0), list[float]()
+    inbox, times = RankInbox(HERE, 0, DecoderWire()), list[float]()
     pipe.send(inbox.address)
     while len(times) < STEPS:
         for _ in inbox.commands(timeout=0.02):

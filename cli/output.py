@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from antiphon.cli.arguments import Json
-from antiphon.cli.output_formats import WRITERS, parse_formats, write_atomically
 from antiphon.cli.recordings import OutputFolder, Recording
 from antiphon.config.errors import ConfigurationError
+from antiphon.engine.output_formats import WRITERS, parse_formats, write_atomically
 
 if TYPE_CHECKING:
     from antiphon.engine.outputs import Transcription

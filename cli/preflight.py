@@ -69,7 +69,7 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.window)
+    inputs = InputProcessor(checkpoint, config.encoder.window, config.model.limit_images_per_prompt)
     checked = inputs.check_transcription(**options)
     _check_length(checked.params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)
@@ -101,7 +101,7 @@ def check_generation(
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.window)
+    inputs = InputProcessor(checkpoint, config.encoder.window, config.model.limit_images_per_prompt)
     inputs.prepare("any text", params, **languages)  # an error for this text is one for all
     _check_length(params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)

@@ -16,6 +16,7 @@ ALIASES = {
     "cpu_threads": "num_threads",
     "max_batch_size": "max_num_seqs",
     "mm_encoder_tp_mode": "encoder_tp_mode",
+    "limit_mm_per_prompt": "limit_images_per_prompt",
 }
 FOR_BOTH_HALVES = {  # by what others type for a model of one half: what it means
     "tensor_parallel_size": "ranks of each half that share every layer",
@@ -80,12 +81,7 @@ NOT_HONORED: NotHonored = {
         "nothing is swapped: a request that loses its pages is computed again",
     ),
     "cpu_offload_gb": ((0, 0.0), "weights stay on their device"),
-    "limit_mm_per_prompt": ((), "a prompt takes one recording"),
     "mm_processor_kwargs": ((), "the checkpoint's preprocessor settings are used"),
-    "enable_prefix_caching": (
-        (False,),
-        "equal inputs share their encoding; equal prefixes of prompts don't yet",
-    ),
     "enable_chunked_prefill": ((True, False), "there is nothing to choose"),
     "distributed_executor_backend": (
         ("ray",),
@@ -116,6 +112,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
     """
     own: dict[str, Any] = {}
     for spelling, value in options.items():
+        if spelling == "limit_mm_per_prompt" and value is not None:
+            value = _limit_of_images(value)
         for name in _own_names(spelling):
             if name in own:
                 raise ConfigurationError(
@@ -130,6 +128,23 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
             elif (reason := refusal(name, value, NOT_HONORED)) is not None:
                 raise ConfigurationError(reason)
     return own
+
+
+def _limit_of_images(limits: Any) -> int | None:
+    """Of what other engines write as {"image": 2}. Raises ConfigurationError for limits that do not
+    hold here."""
+    if not isinstance(limits, Mapping):
+        raise ConfigurationError(
+            "limit_mm_per_prompt must be a mapping such as {'image': 2}, "
+            f"not {type(limits).__name__}"
+        )
+    for kind, here in (("audio", 1), ("video", 0)):
+        if limits.get(kind, here) != here:
+            raise ConfigurationError(
+                f"limit_mm_per_prompt={dict(limits)}: a prompt takes one recording and no videos; "
+                "only the number of images can be chosen"
+            )
+    return limits.get("image")
 
 
 def _own_names(spelling: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 from numbers import Real
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -62,3 +63,16 @@ def _number(name: str, value: Any) -> float:
     if not 0.0 < number < math.inf:
         raise ConfigurationError(f"{name} must be a number above 0, not {shown(value)}")
     return number
+
+
+def model_name(model: Any) -> str:
+    """The folder, hub id or size as a text. Raises ConfigurationError."""
+    if (
+        not isinstance(model, (str, os.PathLike))
+        or not (name := os.fspath(model))
+        or not isinstance(name, str)
+    ):
+        raise ConfigurationError(
+            f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}"
+        )
+    return name

@@ -7,14 +7,13 @@ docs/options.md are made from it.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antiphon.config import foreign_options
 from antiphon.config.errors import ConfigurationError
-from antiphon.config.foreign import shown
 from antiphon.config.option_table import option, sections, table
-from antiphon.config.option_values import checked
-from antiphon.config.parallel import Parallel, TensorMode
+from antiphon.config.option_values import checked, model_name
+from antiphon.config.parallel import Parallel, TensorMode, layer_counts
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class ModelOptions:
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
+    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
     max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )
@@ -45,6 +45,8 @@ class ModelOptions:
 @dataclass(frozen=True)
 class HalfOptions:
     """What the encoder and the decoder have in common."""
+
+    side: ClassVar[str]
 
     attention_backend: str = option(
         "auto", "`antiphon info` lists those that are usable here", prefixed=True
@@ -56,6 +58,11 @@ class HalfOptions:
     pipeline_parallel_size: int = option(
         1, "stages, each of as many ranks, that share the layers among them", prefixed=True
     )
+    pipeline_layers: str | None = option(
+        None,
+        "layers of each stage, as in 10,11,11; by default about equally many",
+        prefixed=True,
+    )
     min_replicas: int | None = option(
         None, "the pool shrinks to so many when idle; by default never", prefixed=True
     )
@@ -65,8 +72,11 @@ class HalfOptions:
 
     @property
     def parallel(self) -> Parallel:
-        """The ranks of each replica."""
-        return Parallel(self.tensor_parallel_size, self.pipeline_parallel_size)
+        """The ranks of each replica. Raises ConfigurationError if `pipeline_layers` is not a number
+        for each stage."""
+        stages = self.pipeline_parallel_size
+        layers = layer_counts(f"{self.side}_pipeline_layers", self.pipeline_layers, stages)
+        return Parallel(self.tensor_parallel_size, stages, layers=layers)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -77,25 +87,32 @@ class HalfOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions(HalfOptions):
+    side = "encoder"
+
     window: Literal["full", "auto"] = option(
         "full",
         "auto: encode only as many positions of Whisper's window as a clip fills",
         prefixed=True,
     )
     max_encoder_batch_tokens: int = option(16_384, "tokens of one packed encoder forward")
-    tp_mode: TensorMode = option(
-        "weights",
-        "what the ranks of a stage share: each layer's weights, or (data) the inputs of a batch",
+    tp_mode: Literal["auto", "weights", "data"] = option(
+        "auto",
+        "what the ranks of a stage share: each layer's weights, or (data) the inputs of a batch; "
+        "auto: weights, and beside a decoder on the same GPUs data",
         prefixed=True,
     )
 
     @property
     def parallel(self) -> Parallel:
-        return replace(super().parallel, mode=self.tp_mode)
+        """The ranks of each replica that has processes of its own."""
+        mode: TensorMode = "data" if self.tp_mode == "data" else "weights"
+        return replace(super().parallel, mode=mode)
 
 
 @dataclass(frozen=True)
 class DecoderOptions(HalfOptions):
+    side = "decoder"
+
     kv_cache_dtype: Literal["auto", "fp8"] = option(
         "auto", "fp8: keys and values in float8, half the memory and traffic"
     )
@@ -115,6 +132,11 @@ class SchedulerOptions:
     max_num_seqs: int = option(64, "sequences that decode together")
     max_num_batched_tokens: int = option(4096, "tokens of one decoder step")
     num_scheduler_steps: int = option(1, "decoder steps launched ahead of results")
+    enable_prefix_caching: bool | None = option(
+        None,
+        "prompts that begin alike share what is computed of it; by default in models whose decoder "
+        "attends to its own tokens alone, the only ones that can",
+    )
     max_waiting_requests: int = option(100_000, "more are refused")
     priority_aging_seconds: float = option(
         10.0, "a priority that waits rises by one number after so long, so that it gets on at last"
@@ -161,7 +183,7 @@ class WorkerOptions:
     )
     hang_timeout: float | None = option(
         None,
-        "the same for a worker whose loop stands still; by default 2 on a GPU, 60 where a worker "
+        "the same for a worker whose loop stands still; by default 2 on a GPU, 62 where a worker "
         "has several, and 600 on a CPU, where one batch may take minutes",
     )
     collective_timeout: float | None = option(
@@ -178,6 +200,20 @@ class EngineConfig:
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     workers: WorkerOptions = field(default_factory=WorkerOptions)
+
+    @property
+    def halves(self) -> dict[str, HalfOptions]:
+        """Those that the model has, by name."""
+        halves = {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: half for name, half in halves.items() if half.replicas}
+
+    def layout(self, colocated: bool) -> dict[str, Parallel]:
+        """The ranks of each replica of each half. Colocated, an encoder has those of the decoder
+        beside it."""
+        layout = {name: half.parallel for name, half in self.halves.items()}
+        if colocated and "encoder" in layout:
+            layout["encoder"] = Parallel(self.decoder.parallel.num_ranks, mode="data")
+        return layout
 
 
 OPTIONS = table(EngineConfig)  # by the name that users type; "model" is an argument of its own
@@ -204,43 +240,39 @@ def resolve(
     values |= foreign_options.by_own_names(options, OPTIONS.keys() - {"model"})
     classes = sections(EngineConfig)
     parts: dict[str, dict[str, Any]] = {section: {} for section in classes}
-    parts["model"]["model"] = _model_name(model)
+    parts["model"]["model"] = model_name(model)
     for name, value in values.items():
         if value is not None:
             row = OPTIONS[name]
             parts[row.section][row.field] = checked(name, row.annotation, value, row.least)
     config = EngineConfig(**{name: classes[name](**part) for name, part in parts.items()})
-    for half in ("encoder", "decoder"):
-        _check_bounds(half, getattr(config, half))
+    for half in config.halves.values():
+        _check_half(half)
     if not config.workers.ray:
         check_one_process(config)
     return config
 
 
-def _check_bounds(half: str, options: HalfOptions) -> None:
-    least, most = options.bounds
+def _check_half(options: HalfOptions) -> None:
+    """Raises ConfigurationError for options of one half that exclude each other."""
+    (least, most), half = options.bounds, options.side
     if not least <= options.replicas <= most:
         raise ConfigurationError(
             f"{half}_min_replicas={least}, {half}_replicas={options.replicas} and "
             f"{half}_max_replicas={most} must not fall"
         )
+    layer_counts(f"{half}_pipeline_layers", options.pipeline_layers, options.pipeline_parallel_size)
 
 
 def check_one_process(config: EngineConfig) -> None:
     """Raises ConfigurationError for what an engine without Ray, in one process, cannot do."""
-    replicas = {
-        "encoder_replicas": config.encoder.replicas,
-        "decoder_replicas": config.decoder.replicas,
-        "encoder_max_replicas": config.encoder.bounds[1],
-        "decoder_max_replicas": config.decoder.bounds[1],
-    }
-    for name, count in replicas.items():
-        if count > 1:  # 0: of an encoder that the model lacks
-            raise ConfigurationError(
-                f"{name}={count} needs a process for each: leave out ray=False"
-            )
-    for half, options in (("encoder", config.encoder), ("decoder", config.decoder)):
-        if options.replicas and (ranks := options.parallel.num_ranks) > 1:
+    for half, options in config.halves.items():
+        for name, count in (("replicas", options.replicas), ("max_replicas", options.bounds[1])):
+            if count > 1:
+                raise ConfigurationError(
+                    f"{half}_{name}={count} needs a process for each: leave out ray=False"
+                )
+        if (ranks := options.parallel.num_ranks) > 1:
             raise ConfigurationError(
                 f"the {half}'s {options.parallel} need a process each "
                 f"({half}_tensor_parallel_size={options.tensor_parallel_size}, "
@@ -259,15 +291,3 @@ def check_one_process(config: EngineConfig) -> None:
         raise ConfigurationError(
             f"ray=False joins no cluster: leave out it or address={config.workers.address!r}"
         )
-
-
-def _model_name(model: Any) -> str:
-    if (
-        not isinstance(model, (str, os.PathLike))
-        or not (name := os.fspath(model))
-        or not isinstance(name, str)
-    ):
-        raise ConfigurationError(
-            f"model must be a folder, a hub id or a size such as 'tiny', not {shown(model)}"
-        )
-    return name

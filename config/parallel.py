@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from antiphon.config.errors import ConfigurationError
+
 TensorMode = Literal["weights", "data"]
 
 
@@ -11,12 +13,14 @@ class Parallel:
     """Of one half's replica: `tensor` ranks share each layer, `pipeline` stages share the layers.
 
     Rank number `stage * tensor + tensor_rank`. `mode`: the ranks of a stage share its weights, or
-    each has all of them and they share a batch's inputs (encoders alone).
+    each has all of them and they share a batch's inputs (encoders alone). `layers`: how many each
+    stage has; empty: about equally many.
     """
 
     tensor: int = 1
     pipeline: int = 1
     mode: TensorMode = "weights"
+    layers: tuple[int, ...] = ()
 
     @property
     def num_ranks(self) -> int:
@@ -27,6 +31,14 @@ class Parallel:
         """The rank that schedules: the first of the last stage, where sampled tokens are."""
         return (self.pipeline - 1) * self.tensor
 
+    def layers_of(self, stage: int, num_layers: int) -> range:
+        """The layers of a stage. Where they do not divide, the first stages have one more: the last
+        one also computes logits."""
+        small, more = divmod(num_layers, self.pipeline)
+        counts = self.layers or [small + (number < more) for number in range(self.pipeline)]
+        first = sum(counts[:stage])
+        return range(first, first + counts[stage])
+
     def stage_of(self, rank: int) -> int:
         return rank // self.tensor
 
@@ -35,6 +47,29 @@ class Parallel:
 
     def __str__(self) -> str:
         return f"tensor {self.tensor} x pipeline {self.pipeline} = {self.num_ranks} ranks"
+
+
+def layer_counts(name: str, text: str | None, stages: int) -> tuple[int, ...]:
+    """Layers of each stage, from "10,11,11"; empty for None. `name`: of the option, whose value is
+    `text`. Raises ConfigurationError unless there is one count for each stage."""
+    if text is None:
+        return ()
+    try:
+        counts = tuple(int(count) for count in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise ConfigurationError(
+            f"{name}={text!r} must be whole numbers above 0 with commas between them: the layers "
+            "of each stage"
+        )
+    if len(counts) != stages:
+        size = name.replace("pipeline_layers", "pipeline_parallel_size")
+        raise ConfigurationError(
+            f"{name}={text!r} is for {len(counts)} stages, and {size} is {stages}: give one number "
+            "for each stage"
+        )
+    return counts
 
 
 @dataclass(frozen=True)

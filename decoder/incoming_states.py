@@ -7,31 +7,30 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from antiphon.config.errors import describe
-from antiphon.decoder.rank_commands import AdoptStates, DropStates, PutStates, RankCommand
-from antiphon.decoder.rank_states import broadcast_states
+from antiphon.decoder.other_ranks import OtherRanks
+from antiphon.decoder.rank_commands import AdoptStates, DropStates
 from antiphon.decoder.runner import DecoderRunner
+from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
-from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
 
 class IncomingStates:
-    """The arena of the rank that leads, and its scheduler. `tell` sends commands to all other
-    ranks, if there are any. `catch_up` launches what these have been told to: what follows may wait
-    for them."""
+    """The arena of the rank that leads, and its scheduler. `catch_up` launches what the `others`
+    have been told to: what follows may wait for them."""
 
     def __init__(
         self,
         runner: DecoderRunner,
         scheduler: Scheduler,
-        tell: Callable[[RankCommand], None],
+        others: OtherRanks,
         catch_up: Callable[[], None],
     ) -> None:
         self._runner, self._scheduler = runner, scheduler
-        self._tell, self._catch_up = tell, catch_up
-        self._received: deque[HiddenStates] = deque()  # maybe still being computed
+        self._others, self._catch_up = others, catch_up
+        self._received: deque[HiddenStates | SharedBatch] = deque()  # maybe still being computed
 
     def __len__(self) -> int:
         """Batches that have been received and may not be computed."""
@@ -47,14 +46,15 @@ class IncomingStates:
 
     def _drop(self, keys: tuple[str, ...]) -> None:
         self._catch_up()
-        self._tell(DropStates(keys))
+        self._others.tell(DropStates(keys))
         for key in keys:
             self._runner.arena.drop(key)
 
     # ------------------------------------------------------------------ states
 
-    def receive(self, states: HiddenStates) -> None:
-        """Hidden states from an encoder, which may still be computing them."""
+    def receive(self, states: HiddenStates | SharedBatch) -> None:
+        """Hidden states from an encoder, which may still be computing them, or word that the ranks
+        of this replica have encoded some."""
         self._received.append(states)
 
     def accept(self, rests: bool) -> None:
@@ -67,8 +67,12 @@ class IncomingStates:
         while self._received and (
             self._received[0].computed or (rests and len(self._received[0].keys) == 1)
         ):
+            arrived = self._received.popleft()
+            if isinstance(arrived, SharedBatch):
+                self._collect(arrived)
+                continue
             # Not those that come twice or too late: there is no room for them.
-            states = self._received.popleft().only(self._scheduler.encodes.expects)
+            states = arrived.only(self._scheduler.encodes.expects)
             if not states.keys:
                 continue
             self._catch_up()
@@ -77,7 +81,7 @@ class IncomingStates:
             except Exception as error:
                 self._refuse(states, error)
             else:
-                self._share(states, rows)
+                self._others.share(states, rows)
                 for key in states.keys:
                     self._scheduler.encoded(key)
 
@@ -89,10 +93,19 @@ class IncomingStates:
         if not keys:
             return
         rows = [arena.space.of(key) for key in keys]
-        self._tell(AdoptStates(keys, tuple(map(len, rows)), np.concatenate(rows)))
+        self._others.tell(AdoptStates(keys, tuple(map(len, rows)), np.concatenate(rows)))
         arena.adopt(keys, rows)
         self._scheduler.counters["states_in_place"] += len(keys)
         for key in keys:
+            self._scheduler.encoded(key)
+
+    def _collect(self, batch: SharedBatch) -> None:
+        """Takes in what is wanted of a batch of which each rank has a share."""
+        wanted = tuple(filter(self._scheduler.encodes.expects, batch.keys))
+        if wanted:
+            self._catch_up()
+        self._others.collect(batch, wanted)
+        for key in wanted:
             self._scheduler.encoded(key)
 
     def _refuse(self, states: HiddenStates, error: Exception) -> None:
@@ -104,13 +117,3 @@ class IncomingStates:
         for key in states.keys:
             self._scheduler.encode_failed(key, message)
         self._runner.probe()
-
-    def _share(self, states: HiddenStates, rows: np.ndarray) -> None:
-        """Gives all other ranks the hidden states that the arena here has."""
-        if self._runner.ranks.is_alone:
-            return
-        self._tell(PutStates(states.keys, states.lengths, rows))
-        try:
-            broadcast_states(states, self._runner)
-        except Exception as error:
-            raise RankError(f"hidden states did not reach all ranks: {describe(error)}") from error

@@ -7,6 +7,7 @@ import torch
 from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.samples import Samples
+from antiphon.runtime.waiting import WaitLimit
 from antiphon.scheduler.plan import StepResult
 
 
@@ -19,6 +20,7 @@ class LaunchedStep:
     readouts: DeviceReadouts | None
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
+    limit: WaitLimit  # for `done`
 
     @classmethod
     def of(
@@ -27,6 +29,7 @@ class LaunchedStep:
         top: DeviceLogprobs | None,
         readouts: DeviceReadouts | None,
         refused: dict[int, Exception],
+        limit: WaitLimit,
     ) -> "LaunchedStep":
         """Starts to copy what is, or will be, on the device."""
         done = None if samples.packed.device.type == "cpu" else torch.cuda.Event()
@@ -36,15 +39,16 @@ class LaunchedStep:
             None if readouts is None else readouts.start_copy(),
             done,
             refused,
+            limit,
         )
         if done is not None:
             done.record()
         return step
 
     def result(self) -> StepResult:
-        """Waits for the step."""
+        """Waits for the step. Raises RankError where it waits for other ranks too long."""
         if self.done is not None:
-            self.done.synchronize()
+            self.limit.wait(self.done, "a decoder step")
         rows = self.samples.on_host()
         return StepResult(
             rows["token"],

@@ -41,7 +41,7 @@ def load_decoder(
     else:
         decoder = _read(model, target, checkpoint, part)
     encoder_states = None
-    if kv_dtype == FLOAT8 and model.encoder is not None:
+    if kv_dtype == FLOAT8 and model.encoder is not None and model.decoder.cross_attention:
         encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)
     prepare_decoder(decoder, config.model.quantization, target, kv_dtype, encoder_states)
     return decoder
@@ -64,7 +64,7 @@ def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part
         return half.checkpoint_names(EMBEDDING if head.tied and path == HEAD else path)
 
     load_part(decoder, checkpoint, names, part, lambda: build(half, head))
-    check_unused(checkpoint, "decoder", model.family.ignored)
+    check_unused(checkpoint, "decoder", model.family)
     return decoder
 
 

@@ -14,13 +14,16 @@ from antiphon.scheduler.plan import StepPlan
 
 @dataclass(frozen=True)
 class Launch:
-    """Run a step. `refused`: the slots whose settings the leader's device refused in plan number
-    `launched`, the latest that it has run (0: none); another rank that refused others would compute
-    other tokens."""
+    """Run a step.
+
+    `launched`: number of the latest plan that the leader has run (0: none). `refused`: of the plans
+    that it has run since the last command of this kind, those in which its device refused settings,
+    and of which slots; another rank that refused others would compute other tokens.
+    """
 
     plan: StepPlan
-    refused: tuple[int, ...] = ()
     launched: int = 0
+    refused: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +46,28 @@ class AdoptStates:
 
 
 @dataclass(frozen=True)
+class CollectStates:
+    """Of a colocated replica: give all ranks this one's share of encoder batch number `batch`, take
+    theirs, and put what is `wanted` of them into the arena. If nothing is, only forget the share.
+
+    `keys`, `lengths`, `tokens`: as those of `SharedBatch`.
+    """
+
+    batch: int
+    keys: tuple[str, ...]
+    lengths: tuple[int, ...]
+    tokens: tuple[int, ...]
+    wanted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DropStates:
     """No request waits for the hidden states of these keys, which may not have come."""
 
     keys: tuple[str, ...]
 
 
-RankCommand = Launch | PutStates | AdoptStates | DropStates
+RankCommand = Launch | PutStates | AdoptStates | CollectStates | DropStates
 Followers = Callable[[RankCommand], None]
 
 

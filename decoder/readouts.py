@@ -40,10 +40,10 @@ class DeviceReadouts:
 
         `vocabulary`: the own words, where ranks share them; None: all.
         """
+        if logits.device.type == "cuda":
+            return self.read_by_kernels(logits, token_ids, vocabulary)
         if vocabulary is not None and vocabulary.is_shared:
             return self._read_with_others(logits.float(), token_ids, vocabulary)
-        if logits.device.type == "cuda":
-            return self.read_in_one_kernel(logits, token_ids)
         is_token = (token_ids >= 0) & (token_ids < logits.shape[1])
         safe = token_ids.long() * is_token
         logprobs = logits.float().log_softmax(-1).gather(1, safe[:, None])[:, 0]
@@ -53,30 +53,35 @@ class DeviceReadouts:
     def _read_with_others(
         self, logits: torch.Tensor, token_ids: torch.Tensor, vocabulary: VocabularyShard
     ) -> None:
-        """Every rank says four numbers a row: log-sum-exp, logit of the token (minus infinity where
-        another rank has it), the largest logit and its token."""
-        minus_inf = logits.new_full((len(logits),), float("-inf"))
-        numbers = [minus_inf, minus_inf, minus_inf, torch.zeros_like(minus_inf)]
-        if vocabulary.span.count:
-            columns = vocabulary.span.places(token_ids.long())[:, None]
-            own = logits.gather(1, columns)[:, 0]
-            top, column = logits.max(-1)
-            numbers = [
-                logits.logsumexp(-1),
-                torch.where(vocabulary.span.holds(token_ids), own, minus_inf),
-                top,
-                (column + vocabulary.span.first).float(),  # exact below 2**24
-            ]
+        """Every rank says READOUT_NUMBERS of each row, laid out as `kernels/formats.py` says."""
+        columns = vocabulary.span.places(token_ids.long())[:, None]
+        own = logits.gather(1, columns)[:, 0]
+        top, column = logits.max(-1)
+        numbers = [
+            logits.logsumexp(-1),
+            own.masked_fill(~vocabulary.span.holds(token_ids), float("-inf")),
+            top,
+            (column + vocabulary.span.first).float(),  # exact below 2**24
+        ]
         gathered = vocabulary.group.all_gather(torch.stack(numbers, dim=-1))
         log_sums, chosen, tops, ids = gathered.unbind(-1)
         self.logprobs.copy_(chosen.amax(0) - log_sums.logsumexp(0))
         self.likeliest.copy_(ids.gather(0, tops.argmax(0)[None])[0])
 
-    def read_in_one_kernel(self, logits: torch.Tensor, token_ids: torch.Tensor) -> None:
-        """As `read`, in one Triton kernel."""
+    def read_by_kernels(
+        self,
+        logits: torch.Tensor,
+        token_ids: torch.Tensor,
+        vocabulary: VocabularyShard | None = None,
+    ) -> None:
+        """As `read`, in one Triton kernel, or in two where ranks share the vocabulary."""
         from antiphon.kernels.readout import read_out  # Triton is there where CUDA is
 
-        read_out(logits, token_ids, self.logprobs, self.likeliest)
+        results = self.logprobs, self.likeliest
+        if vocabulary is None or not vocabulary.is_shared:
+            return read_out(logits, token_ids, *results)
+        words, all_gather = vocabulary.span, vocabulary.group.all_gather
+        read_out(logits, token_ids, *results, words.first, words.total, all_gather)
 
     def start_copy(self) -> "DeviceReadouts":
         """A copy on the host, complete when the device has come so far."""

@@ -23,10 +23,12 @@ from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.incoming_states import IncomingStates
 from antiphon.decoder.launched_step import LaunchedStep
-from antiphon.decoder.rank_commands import Followers, Launch, RankCommand, no_followers
+from antiphon.decoder.other_ranks import OtherRanks
+from antiphon.decoder.rank_commands import Followers, Launch, no_followers
 from antiphon.decoder.room import arena_tokens
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.runtime.ranks import RankError, Ranks
@@ -73,10 +75,10 @@ class DecoderReplica:
     ) -> None:
         """Loads the decoder. Raises what `DecoderRunner` raises."""
         self.runner = DecoderRunner(model, config, timestamps, ranks)
-        self._alone = self.runner.ranks.is_alone
-        self._followers = followers
-        # Number of the plan that was launched last, and slots whose settings the device refused.
-        self._launched, self._refused = 0, tuple[int, ...]()
+        self._others = OtherRanks(self.runner, followers)
+        # Number of the plan that was launched last; and slots whose settings the device refused, by
+        # plan, which other ranks have not been told of.
+        self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
         limits = _limits(model, config, self.runner.prompt_room, lanes)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
@@ -87,7 +89,7 @@ class DecoderReplica:
         self._lane = lanes - 1  # of the last plan
         self._launches_late = lanes > 1 and not self.runner.overlap
         self._in_flight: deque[StepInFlight] = deque()  # oldest first
-        self.incoming = IncomingStates(self.runner, self.scheduler, self._tell, self._catch_up)
+        self.incoming = IncomingStates(self.runner, self.scheduler, self._others, self._catch_up)
 
     # ------------------------------------------------------------------ one step
 
@@ -131,7 +133,8 @@ class DecoderReplica:
     def _begin(self, plan: StepPlan) -> None:
         """Puts a step in flight. If it cannot be launched its requests fail, and the others go
         on."""
-        self._tell(Launch(plan, self._refused, self._launched))
+        self._others.tell(Launch(plan, self._launched, tuple(self._refused.items())))
+        self._refused = {}
         step = StepInFlight(plan)
         if self._launches_late or self._launch(step):
             self._in_flight.append(step)
@@ -145,7 +148,9 @@ class DecoderReplica:
             self._fail(step.plan, error)
             return False
         refused = step.launched.refused
-        self._launched, self._refused = step.plan.number, tuple(refused)
+        self._launched = step.plan.number
+        if refused:
+            self._refused[step.plan.number] = tuple(refused)
         for slot, refusal in refused.items():
             # With other steps in flight its request may have ended.
             if self.scheduler.batch.live_rows(step.plan)[step.plan.slots == slot].size:
@@ -175,7 +180,7 @@ class DecoderReplica:
         """Fails the requests of a step. Raises what the device raises if it is of no more use, and
         RankError where other ranks may have gone on."""
         logger.exception("a decoder step of %d sequences failed", len(plan.slots))
-        if not self._alone:
+        if self._others.exist:
             raise RankError(f"step {plan.number} failed: {describe(error)}") from error
         self.scheduler.fail_step(plan, describe(error))
         self.runner.probe()
@@ -194,23 +199,11 @@ class DecoderReplica:
         if withdrawals := self.scheduler.encodes.pop_withdrawals():
             self._withdraw_encodes(withdrawals)
 
-    def receive_hidden(self, states: HiddenStates) -> None:
-        """Hidden states from an encoder, which may still be computing them."""
+    def receive_hidden(self, states: HiddenStates | SharedBatch) -> None:
+        """Hidden states from an encoder, which may still be computing them, or word that the ranks
+        of this replica have encoded some."""
         self.incoming.receive(states)
         self.incoming.accept(self.rests)
-
-    # ------------------------------------------------------------------ other ranks
-
-    def _tell(self, command: RankCommand) -> None:
-        """Sends a command to all other ranks, if there are any."""
-        if self._alone:
-            return
-        try:
-            self._followers(command)
-        except Exception as error:
-            raise RankError(
-                f"{type(command).__name__} was not sent to all ranks: {describe(error)}"
-            ) from error
 
     # ------------------------------------------------------------------ state
 
@@ -234,7 +227,7 @@ def _limits(
         max_num_seqs=options.max_num_seqs,
         max_batched_tokens=options.max_num_batched_tokens,
         max_len=model.max_decoder_len,
-        max_cross_len=model.max_encoder_len,
+        max_cross_len=model.max_cross_len,
         encode_ahead_tokens=options.encode_ahead_tokens or arena_tokens(model, options),
         max_waiting=options.max_waiting_requests,
         page_size=config.decoder.kv_page_size,
@@ -242,4 +235,5 @@ def _limits(
         aging_seconds=options.priority_aging_seconds,
         max_prompt_tokens=prompt_room,
         num_lanes=num_lanes,
+        prefix_caching=options.enable_prefix_caching is not False,
     )

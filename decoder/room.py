@@ -17,6 +17,7 @@ from antiphon.scheduler.limits import encode_budget
 
 GIB = 1 << 30
 CPU_CACHE_GIB = 4.0
+PROMPT_STEPS = 4  # of prompts, whose hidden states may be asked for ahead
 FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
 
@@ -41,7 +42,7 @@ def num_pages(
     page_bytes = KVPool.bytes_per_page(layers, decoder.kv_page_size, kv_heads, half.head_dim, dtype)
     per_sequence = sum(
         ceil_div(length, decoder.kv_page_size)
-        for length in (model.max_decoder_len, model.max_encoder_len)
+        for length in (model.max_decoder_len, model.max_cross_len)
     )
     budget = _budget(config, target.device)
     own = min(budget // page_bytes, 2 * config.scheduler.max_num_seqs * per_sequence)
@@ -67,18 +68,22 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs. In any case all inputs of one request; none for a model without an encoder."""
+    inputs or, where they stand in prompts, what PROMPT_STEPS steps can take in. In any case all
+    inputs of one request; none for a model without an encoder."""
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
-    longest_request = model.max_encoder_len + model.max_decoder_len  # some stand in its prompt
-    return max(encode_budget(options, model.max_encoder_len), longest_request)
+    longest_request = model.max_cross_len + model.max_decoder_len  # some stand in its prompt
+    if model.decoder.cross_attention:
+        return max(encode_budget(options, model.max_encoder_len), longest_request)
+    by_steps = PROMPT_STEPS * options.max_num_batched_tokens
+    return max(options.encode_ahead_tokens or by_steps, longest_request)
 
 
 def make_arena(model: ModelConfig, options: SchedulerOptions, target: Target) -> StateArena:
     """Where a decoder keeps hidden states."""
     half = model.encoder or model.decoder
     tokens = arena_tokens(model, options)
-    return StateArena(tokens, half.hidden_size, target.dtype, target.device)
+    return StateArena(tokens, half.output_size, target.dtype, target.device)
 
 
 def make_pool(

@@ -153,6 +153,7 @@ class DecoderRunner:
             self.device,
             half.padding_id,
             self.part.shard.vocabulary(half.vocab_size),
+            half.position_axes,
         )
 
     def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
@@ -172,7 +173,7 @@ class DecoderRunner:
         that cannot be captured."""
         if not self._uses_graphs:
             return None
-        if reason := uncapturable(self.causal):
+        if reason := self.ranks.reason_of_any(uncapturable(self.causal), self.device):
             logger.warning("decoder steps run without CUDA graphs: %s", reason)
             return None
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
@@ -183,7 +184,7 @@ class DecoderRunner:
             self.attention.plan,
             self.attention.replan,
             self.inputs,
-            step_shapes(max_seqs, model.max_decoder_len, model.max_encoder_len, readouts),
+            step_shapes(max_seqs, model.max_decoder_len, model.max_cross_len, readouts),
             self.model,
             self.ranks,
         )
@@ -220,12 +221,12 @@ class DecoderRunner:
         self.links.send_stream(inputs.shape.tokens)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         if not self.part.is_last:
-            return LaunchedStep.of(samples, None, None, refused)
+            return LaunchedStep.of(samples, None, None, refused, self.ranks.limit)
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
         self.links.send_tokens(samples.tokens)
         readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
-        return LaunchedStep.of(samples, top, readouts, refused)
+        return LaunchedStep.of(samples, top, readouts, refused, self.ranks.limit)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""

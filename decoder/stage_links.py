@@ -32,13 +32,15 @@ class _Awaited:
 
 
 class StageLinks:
-    """The links of one stage. Sends do not wait for their receivers (see `Group.send`)."""
+    """The links of one stage. Sends do not wait for their receivers (see `Group.send`), and tokens
+    go by a group of their own: a stage that sends ahead may have to be sent tokens first."""
 
     def __init__(
         self, ranks: Ranks, part: Part, slots: Slots, size: tuple[int, int], dtype: torch.dtype
     ) -> None:
         """`size`: tokens of the largest step, and what each is made of (hidden)."""
-        self.group, self.part, self.slots = ranks.stages, part, slots
+        self.group, self.backward = ranks.stages, ranks.backward
+        self.part, self.slots = part, slots
         self.stage, self.last = ranks.stages.rank, ranks.stages.size - 1
         self.device = slots.device
         # What the layers here read, and what they gave; [tokens, hidden].
@@ -63,7 +65,7 @@ class StageLinks:
     def send_tokens(self, tokens: torch.Tensor) -> None:
         """On the last stage: those [rows] that a step sampled."""
         if self.last > 0 and self.part.is_last:
-            self.group.send(tokens.contiguous(), 0)
+            self.backward.send(tokens, 0)
 
     def begin(self, plan: StepPlan) -> None:
         """Before `plan` is run here, or changes anything: takes in the tokens that its rows read,
@@ -83,7 +85,7 @@ class StageLinks:
 
     def _receive_tokens(self, awaited: _Awaited) -> None:
         tokens = torch.zeros(len(awaited.slots), dtype=torch.int64, device=self.slots.device)
-        self.group.receive(tokens, self.last)
+        self.backward.receive(tokens, self.last)
         slots, positions = together_to_device([awaited.slots, awaited.positions], self.slots.device)
         # Rows that sample nothing: column 0 of the scratch slot.
         positions = torch.where(slots == self.slots.scratch, 0, positions)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from antiphon.decoder.positions import GridPositions
 from antiphon.decoder.sampling.masks import MaskTable
 from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTable, checked_ids
 from antiphon.layers.shard import Span
@@ -31,6 +32,7 @@ class Slots:
         on_device    by name of a setting [slots], int64 or float32
         host         the same on the host, and the seeds
         positions    [slots, max_len + 1] int64, for models whose padding token takes no position
+        grid_positions   for models whose tokens have a frame, a row and a column
         bad_words    by slot, on the host alone: few checkpoints have any
         logprob_ids  by slot, the token ids whose log-probabilities were asked for by name
         vocabulary   the words whose logits this rank has, and whose columns its masks have
@@ -44,6 +46,7 @@ class Slots:
         device: torch.device,
         padding_id: int | None = None,
         vocabulary: Span | None = None,
+        position_axes: int = 1,
     ) -> None:
         """`padding_id`: the token that takes no position, for models that have one.
 
@@ -71,6 +74,9 @@ class Slots:
         self.positions: torch.Tensor | None = None
         if padding_id is not None:
             self.positions = torch.arange(max_len + 1, device=device).repeat(num_slots, 1)
+        self.grid_positions: GridPositions | None = None
+        if position_axes > 1:
+            self.grid_positions = GridPositions(num_slots, max_len + 1, device)
 
     def admit(self, admissions: list[Admission]) -> dict[int, Exception]:
         """Overwrites the state of the admitted slots, in one host-to-device copy.
@@ -99,6 +105,8 @@ class Slots:
                 stop_ids[i, : len(stops)] = stops
         self.host.note_asking(slots)
         self._copy(slots, tokens, stop_ids)
+        if self.grid_positions is not None:
+            self.grid_positions.admit(admissions)
         return refused
 
     def fork(self, forks: Sequence[Fork]) -> None:
@@ -117,6 +125,8 @@ class Slots:
             tokens[i, : len(fork.token_ids)], stop_ids[i, : len(stops)] = fork.token_ids, stops
         self.host.note_asking(slots)
         self._copy(slots, tokens, stop_ids)
+        if self.grid_positions is not None:
+            self.grid_positions.fork(forks)
 
     def _inherit(self, fork: Fork) -> None:
         for rows in self.host.rows.values():
@@ -173,8 +183,10 @@ class Slots:
             self._count_positions(index, self.on_device["prompt_len"][index])
 
     def positions_of(self, slots: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """Positions [tokens], as the model counts them, of tokens number `indices` [tokens] of the
-        sequences in `slots` [tokens]."""
+        """Positions [tokens] or [3, tokens], as the model counts them, of tokens number `indices`
+        [tokens] of the sequences in `slots` [tokens]."""
+        if self.grid_positions is not None:
+            return self.grid_positions.table[:, slots, indices]
         return indices if self.positions is None else self.positions[slots, indices]
 
     def _count_positions(self, slots: torch.Tensor, prompt_lens: torch.Tensor) -> None:

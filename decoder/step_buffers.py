@@ -14,7 +14,7 @@ def make_tables(model: ModelConfig, slots: Slots, pool: KVPool) -> PageTables:
     return PageTables(
         slots.scratch + 1,
         pages_for(model.max_decoder_len, pool.page_size),
-        pages_for(model.max_encoder_len, pool.page_size),
+        pages_for(model.max_cross_len, pool.page_size),
         pool.scratch_page,
         slots.device,
     )

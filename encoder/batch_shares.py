@@ -9,14 +9,18 @@ from antiphon.runtime.groups import Group
 
 def shares(lengths: np.ndarray, size: int) -> list[Span]:
     """Of inputs of these `lengths` [inputs] int, those that each of `size` ranks encodes: about
-    equally many tokens, in the order of the batch. A rank may have none."""
-    total, count = lengths.sum(), len(lengths)
-    middles = lengths.cumsum() - lengths / 2
-    owners = np.minimum(middles * size / total, size - 1).astype(int)
-    ends = np.searchsorted(owners, np.arange(size), side="right").tolist()
-    return [
-        Span(first, end - first, count) for first, end in zip([0, *ends[:-1]], ends, strict=True)
-    ]
+    equally many tokens, in the order of the batch. The last ranks may have none; of equal inputs
+    the first rank, which leads, has no fewer than any."""
+    ends = lengths.cumsum()
+    total, count = int(ends[-1]), len(lengths)
+    spans: list[Span] = []
+    first = tokens = 0
+    for left in range(size, 0, -1):
+        fair = tokens + -(-(total - tokens) // left)  # of what the ranks before have left
+        end = min(int(ends.searchsorted(fair)) + 1, count) if tokens < total else count
+        spans.append(Span(first, end - first, count))
+        first, tokens = end, int(ends[end - 1])
+    return spans
 
 
 def gather(own: torch.Tensor, tokens: list[int], group: Group) -> torch.Tensor:

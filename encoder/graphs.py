@@ -72,11 +72,16 @@ def capture_graphs(
     stage: Stage,
     ranks: Ranks,
 ) -> EncoderGraphs[B, S] | NoGraph:
-    """Graphs for batches of up to `max_batch_tokens`, if the attention backend allows them. All
-    `ranks` capture the same ones."""
-    if reason := uncapturable(attention, frontend.graph_lengths):
+    """Graphs for batches of up to `max_batch_tokens`, if the attention backends of all `ranks`
+    allow them. All capture the same ones."""
+    spec, reason = attention.spec, uncapturable(attention, frontend.graph_lengths)
+    if spec.device.type == "cuda":  # a CPU needs no agreement
+        reason = ranks.reason_of_any(reason, spec.device)
+    if reason is not None:
         return NoGraph(reason)
-    inputs, spec = frontend.graph_inputs(max_batch_tokens), attention.spec
+    inputs = frontend.graph_inputs(max_batch_tokens)
+    if isinstance(inputs, str):  # the same on every rank
+        return NoGraph(inputs)
     tokens = inputs.shapes[0].tokens
     hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)
     return EncoderGraphs(inputs, model, attention, hidden, stage, ranks)

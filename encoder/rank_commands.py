@@ -6,14 +6,12 @@ import msgspec
 import numpy as np
 
 
-class EncodeBatch(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
+class EncodeBatch(msgspec.Struct, frozen=True, eq=False, array_like=True):
     """Take part in one forward of these inputs: int32 token ids or float32 samples, [n] each.
 
-    The leader has checked them: they fail on no rank, or the replica ends. `number`: from 0, so
-    that a lost one is noticed.
+    The leader has checked them: they fail on no rank, or the replica ends.
     """
 
-    number: int
     inputs: tuple[np.ndarray, ...]
 
 

@@ -5,13 +5,13 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from antiphon.config.errors import SamplingError
+from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
 from antiphon.engine.callers import one_caller
@@ -22,6 +22,7 @@ from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.engine.read_ahead import ReadAhead
 from antiphon.engine.transcription import Transcriber
+from antiphon.engine.transcription_stream import StreamingTranscriber
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
@@ -29,6 +30,7 @@ from antiphon.inputs.calls.options import (
     checked_priority,
     refuse_unknown,
 )
+from antiphon.inputs.chat import chat_prompts
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
@@ -96,6 +98,16 @@ class AsyncEngine(EngineLife):
             str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
         )
 
+    async def chat(
+        self, messages: Any, params: SamplingParams | None = None, **options: Any
+    ) -> RequestOutput:
+        """One chat in OpenAI's form: `generate` with the prompt {"messages": ...}, which `stream`
+        takes too. Options: also `TEMPLATE_OPTIONS` of inputs/chat.py."""
+        prompts = chat_prompts(messages, options)
+        if len(prompts) != 1:
+            raise PromptError(f"{len(prompts)} chats at once: call chat() for each")
+        return await self.generate(prompts[0], params, **options)
+
     async def stream(
         self,
         prompt: Prompt,
@@ -107,7 +119,7 @@ class AsyncEngine(EngineLife):
         source_language: str | None = None,
         target_language: str | None = None,
         **unknown: Any,
-    ) -> AsyncIterator[StreamDelta]:
+    ) -> AsyncGenerator[StreamDelta, None]:
         """New text as it comes; the last delta has the finish reason.
 
         Leaving the loop early cancels the request. Options and errors: as `generate`.
@@ -147,6 +159,16 @@ class AsyncEngine(EngineLife):
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)
 
+    async def stream_transcription(
+        self, audio: AudioInput, **options: Any
+    ) -> AsyncGenerator[str | Transcription, None]:
+        """Text as it comes, and at the end the `Transcription`. Leaving the loop early cancels the
+        rest. Options: as `transcribe`."""
+        self.check_caller()
+        async with aclosing(StreamingTranscriber(self).stream(audio, **options)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def detect_language(
         self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None, **unknown: Any
     ) -> dict[str, float]:
@@ -175,6 +197,10 @@ class AsyncEngine(EngineLife):
         """As `OpenRequests.submit`. Raises EngineDeadError."""
         self.check_caller()
         return self.requests.submit(prepared, prompt_token_ids, **options)
+
+    def cancel(self, opened: OpenRequest) -> None:
+        """As `OpenRequests.cancel`."""
+        self.requests.cancel(opened)
 
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """Waits for the end of one request. Raises the RequestError that it ended with; cancels it

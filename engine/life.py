@@ -43,9 +43,9 @@ class EngineLife:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
         config = model_config.fitted(config)
-        if model_config.encoder is not None:
-            check_parallel(model_config.encoder, config.encoder.parallel)
-        check_parallel(model_config.decoder, config.decoder.parallel)
+        layout = config.layout(config.workers.placement == "colocated")
+        for half in filter(None, (model_config.encoder, model_config.decoder)):
+            check_parallel(half, layout[half.side])
         if config.model.device == "cpu":  # only workers know the free memory of other devices
             check_room(model_config, config)
         self._make(config, model_config)
@@ -80,7 +80,9 @@ class EngineLife:
     ) -> None:
         """`attached`: makes this engine's share of running workers."""
         self.config, self.model, self._attached = config, model, attached
-        self.inputs = InputProcessor(self.model, self.config.encoder.window)
+        self.inputs = InputProcessor(
+            self.model, self.config.encoder.window, self.config.model.limit_images_per_prompt
+        )
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
         )

@@ -56,8 +56,8 @@ class Preparation:
         source_language: str | None,
         target_language: str | None,
     ) -> tuple[Prepared, int]:
-        """The prepared prompt, and the bytes of its audio; text counts as none."""
+        """The prepared prompt, and the bytes of its audio or images; text counts as none."""
         prepared = self.inputs.prepare(prompt, params, source_language, target_language)
         inputs = prepared.inputs
-        num_bytes = sum(media.payload.nbytes for media in inputs if media.kind == "audio")
+        num_bytes = sum(media.payload.nbytes for media in inputs if media.kind != "text")
         return prepared, num_bytes

@@ -30,6 +30,7 @@ from antiphon.inputs.calls.options import (
     refuse_unknown,
 )
 from antiphon.inputs.calls.transcription import checked_timeout
+from antiphon.inputs.chat import chat_prompts
 from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
@@ -109,6 +110,14 @@ class Engine:
                 progress.update()
         return outputs
 
+    def chat(
+        self, messages: Any, params: Params = None, use_tqdm: bool = True, **options: Any
+    ) -> list[RequestOutput]:
+        """One chat, or a list of chats, in OpenAI's form: messages with text and images. The same
+        as `generate` with prompts {"messages": ...}. Options: those of `generate`, and
+        `TEMPLATE_OPTIONS` of inputs/chat.py."""
+        return self.generate(chat_prompts(messages, options), params, use_tqdm, **options)
+
     def generate_as_completed(
         self, prompts: Iterable[Prompt], params: SamplingParams | None = None, **options: Any
     ) -> Iterator[tuple[int, RequestOutput]]:
@@ -152,12 +161,12 @@ class Engine:
         try:
             while True:
                 try:
-                    yield self._loop_thread.run(anext(deltas))  # type: ignore[arg-type]
+                    yield self._loop_thread.run(anext(deltas))
                 except StopAsyncIteration:
                     return
         finally:
             with suppress(EngineDeadError):  # the caller has got that error already
-                self._loop_thread.run(deltas.aclose())  # type: ignore[attr-defined]
+                self._loop_thread.run(deltas.aclose())
 
     # ------------------------------------------------------------------ recordings
 

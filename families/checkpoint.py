@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.config.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
@@ -17,6 +17,7 @@ from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 
+PARTS = ("text_config", "vision_config")  # of config.json, that describe a half each
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
@@ -25,12 +26,22 @@ class Sizes:
     """The halves of a checkpoint, and how long their inputs may be, in tokens."""
 
     encoder: Half | None  # None: text goes to the decoder itself
-    decoder: Half
-    max_decoder_len: int
+    decoder_half: Half | None  # None: hidden states are all that there is
+    max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int
 
+    @property
+    def decoder(self) -> Half:
+        """Raises UnsupportedModelError for a checkpoint without one."""
+        return _existing(self.decoder_half)
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the decoder; 0 without one."""
+        return 0 if self.decoder_half is None else self.decoder_half.vocab_size
+
     @classmethod
-    def of(cls, halves: tuple[Half | None, Half], options: ModelOptions) -> "Sizes":
+    def of(cls, halves: tuple[Half | None, Half | None], options: ModelOptions) -> "Sizes":
         """Raises CheckpointError for sizes that contradict each other or `options`."""
         encoder, decoder = halves
         if encoder is not None:
@@ -39,11 +50,14 @@ class Sizes:
             raise CheckpointError(
                 f"max_encoder_len={options.max_encoder_len}: {options.model} has no encoder"
             )
-        decoder.check(options.model)
+        if decoder is not None:
+            decoder.check(options.model)
         return cls(
             encoder,
             decoder,
-            _limit(
+            0
+            if decoder is None
+            else _limit(
                 "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
             ),
             0
@@ -67,9 +81,14 @@ class ModelConfig:
     generation: Mapping[str, Any] = field(repr=False)  # generation_config.json, or old config.json
     defaults: GenerationDefaults = field(repr=False)
     encoder: Half | None  # None: text goes to the decoder itself
-    decoder: Half
-    max_decoder_len: int
+    decoder_half: Half | None  # None: hidden states are all that there is
+    max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
+
+    @property
+    def decoder(self) -> Half:
+        """Raises UnsupportedModelError for a checkpoint without one."""
+        return _existing(self.decoder_half)
 
     @cached_property
     def family(self) -> Family:
@@ -79,6 +98,11 @@ class ModelConfig:
     def longest_input(self) -> int:
         """Tokens of an encoder input: attended to, or in a prompt."""
         return self.max_encoder_len or self.max_decoder_len
+
+    @property
+    def max_cross_len(self) -> int:
+        """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
+        return self.max_encoder_len if self.decoder.cross_attention else 0
 
     @cached_property
     def audio(self) -> AudioConfig | None:
@@ -107,12 +131,23 @@ class ModelConfig:
             architecture=architecture,
             raw=raw,
             generation=generation,
-            defaults=GenerationDefaults.of(generation, raw, sizes.decoder.vocab_size),
+            defaults=GenerationDefaults.of(
+                generation, {**raw.get("text_config", {}), **raw}, sizes.vocab_size
+            ),
             **vars(sizes),
         )
 
     def fitted(self, config: EngineConfig) -> EngineConfig:
-        """`config` for this checkpoint: no encoder workers if it has no encoder."""
+        """`config` for this checkpoint: no encoder workers if it has no encoder.
+
+        Raises ConfigurationError for an option that this checkpoint cannot have.
+        """
+        if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
+            raise ConfigurationError(
+                f"enable_prefix_caching=True: the decoder of {self.architecture} attends to an "
+                "encoder's states, on which its own keys and values depend: leave the option out "
+                "(equal inputs are encoded once in any case)"
+            )
         if self.encoder is not None:
             return config
         return replace(config, encoder=replace(config.encoder, replicas=0))
@@ -173,7 +208,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half]:
+def _existing(decoder: Half | None) -> Half:
+    if decoder is None:
+        raise UnsupportedModelError(
+            "this checkpoint is an encoder alone: it generates no text; use encode()"
+        )
+    return decoder
+
+
+def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half | None]:
     try:
         return family.encoder(raw), family.decoder(raw)
     except KeyError as error:
@@ -226,15 +269,18 @@ def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """Adds what config.json leaves out because it equals the default of transformers' class."""
+    """Adds what config.json leaves out because it equals the default of transformers' class, in
+    its parts for a decoder or an encoder too."""
     from transformers import CONFIG_MAPPING
 
     model_type = families()[architecture].name
     stated = _without_nulls(raw)
     try:
-        return {**CONFIG_MAPPING[model_type].from_dict(stated).to_dict(), **stated}
+        full = CONFIG_MAPPING[model_type].from_dict(stated).to_dict()
     except Exception as error:  # missing keys, strict validation: all mean the same to the caller
         raise CheckpointError(f"config.json of {path} is not valid: {error}") from error
+    parts = {name: full[name] for name in PARTS if isinstance(full.get(name), Mapping)}
+    return {**full, **stated, **parts}
 
 
 def _without_nulls(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,13 +49,23 @@ class Half(ABC):
     head_dim: int
     attention_scale: float  # factor on the product of a query and a key
     ffn_size: int
-    vocab_size: int  # 0 for an audio encoder
+    vocab_size: int  # 0 for an encoder of audio or images
     activation: str
     padding_id: int | None = None  # a token that takes no position, in families that have one
     pre_norm: (
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+
+    @property
+    def position_axes(self) -> int:
+        """Positions of a token: one, or frame, row and column."""
+        return 1
+
+    @property
+    def output_size(self) -> int:
+        """Features of what the half returns."""
+        return self.hidden_size
 
     @property
     @abstractmethod
@@ -179,8 +189,9 @@ class T5Half(Half):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaHalf(Half):
-    """The structure of Llama (Touvron et al. 2023) and Qwen2: a decoder that attends to its own
-    tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward layer."""
+    """The structure of Llama (Touvron et al. 2023), Qwen2 and Qwen3: a decoder that attends to its
+    own tokens alone, with RMS norms, rotary positions, grouped heads and a gated feed-forward
+    layer."""
 
     structure: ClassVar[str] = "llama"
     cross_attention: ClassVar[bool] = False
@@ -192,6 +203,7 @@ class LlamaHalf(Half):
     qkv_bias: bool
     output_bias: bool  # of the projection behind attention
     ffn_bias: bool
+    head_norms: bool = False  # an RMS norm of each head of queries and keys (Qwen3)
 
     @property
     def feed_forward_matrices(self) -> int:
@@ -200,6 +212,10 @@ class LlamaHalf(Half):
     @property
     def last_norm(self) -> str:
         return "norm"
+
+    @property
+    def position_axes(self) -> int:
+        return len(self.rotary.sections) or 1
 
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
         return llama_names(path)
@@ -218,4 +234,11 @@ class LlamaHalf(Half):
             raise CheckpointError(
                 f"{model}: rotary positions of {self.rotary.size} features do not fit a head of "
                 f"{self.head_dim}: an even number is needed, at most a head's"
+            )
+        if (sections := self.rotary.sections) and (
+            len(sections) != 3 or sum(sections) != self.rotary.size // 2
+        ):
+            raise CheckpointError(
+                f"{model}: mrope_section={list(sections)} must be three numbers of planes, "
+                f"{self.rotary.size // 2} in all"
             )

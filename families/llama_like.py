@@ -9,20 +9,28 @@ from antiphon.families.rotary import Rotary
 from antiphon.families.tensor_names import LLAMA_IGNORED, Side
 
 
-def llama_like(name: str, *architectures: str, qkv_bias: bool | None = None) -> Family:
+def llama_like(
+    name: str, *architectures: str, qkv_bias: bool | None = None, head_norms: bool = False
+) -> Family:
     """`qkv_bias`: of the projections that make queries, keys and values, and of no other; None: as
-    config.json says in `attention_bias`, of all projections around attention."""
+    config.json says in `attention_bias`, of all projections around attention. `head_norms`: see
+    `LlamaHalf`."""
     return Family(
         name=name,
         architectures=architectures,
         input=None,
-        describe=partial(_describe, qkv_bias),
+        describe=partial(_decoder, qkv_bias, head_norms),
         ignored=LLAMA_IGNORED,
     )
 
 
-def _describe(qkv_bias: bool | None, config: Config, side: Side) -> LlamaHalf:
+def _decoder(qkv_bias: bool | None, head_norms: bool, config: Config, side: Side) -> LlamaHalf:
     assert side == "decoder"
+    return llama_half(config, qkv_bias, head_norms)
+
+
+def llama_half(config: Config, qkv_bias: bool | None, head_norms: bool) -> LlamaHalf:
+    """Of config.json, or of the part of it that describes the decoder; see `llama_like`."""
     if config.get("use_sliding_window"):
         raise UnsupportedModelError(
             "use_sliding_window: attention to the latest tokens alone is not supported"
@@ -31,7 +39,7 @@ def _describe(qkv_bias: bool | None, config: Config, side: Side) -> LlamaHalf:
     head_dim = config.get("head_dim") or size // heads
     bias = bool(config.get("attention_bias", False))
     return LlamaHalf(
-        side=side,
+        side="decoder",
         hidden_size=size,
         num_layers=config["num_hidden_layers"],
         num_heads=heads,
@@ -47,4 +55,5 @@ def _describe(qkv_bias: bool | None, config: Config, side: Side) -> LlamaHalf:
         qkv_bias=bias if qkv_bias is None else qkv_bias,
         output_bias=bias if qkv_bias is None else False,
         ffn_bias=bool(config.get("mlp_bias", False)),
+        head_norms=head_norms,
     )

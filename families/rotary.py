@@ -1,13 +1,15 @@
 """Rotary positions as config.json describes them, in today's spelling and in the older one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from antiphon.config.errors import UnsupportedModelError
 
-KINDS = ("default", "linear", "llama3")
+# "dynamic" stretches sequences longer than the model's limit, which none is here. "mrope" is the
+# older name for positions of several axes.
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "mrope")
 DEFAULT_THETA = 10_000.0
 
 
@@ -32,6 +34,62 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True)
+class YarnScaling:
+    """YaRN (Peng et al. 2023): planes that turn fewer than `slow` times within `original_len`
+    tokens are slowed by `factor`, those that turn more than `fast` times are kept, and planes
+    between are blended by their number."""
+
+    factor: float
+    slow: float
+    fast: float
+    original_len: int
+    truncates: bool  # the ends of the blend lie at whole planes
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Raises as `Rotary.of`."""
+        return cls(
+            float(settings["factor"]),
+            float(settings.get("beta_slow") or 1),
+            float(settings.get("beta_fast") or 32),
+            int(settings["original_max_position_embeddings"]),
+            bool(settings.get("truncate", True)),
+        )
+
+    def frequencies(self, frequencies: Sequence[float], size: int, theta: float) -> list[float]:
+        """The scaled frequencies (radians per token) of all planes."""
+
+        def plane(turns: float) -> float:
+            """Number of the plane that turns so often within the original length."""
+            tokens = self.original_len / (turns * 2 * math.pi)
+            return size * math.log(tokens) / (2 * math.log(theta))
+
+        low, high = plane(self.fast), plane(self.slow)
+        if self.truncates:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, size - 1)
+        width = max(high - low, 0.001)
+        slowed = (min(1.0, max(0.0, (i - low) / width)) for i in range(len(frequencies)))
+        return [
+            frequency * (1 - share) + frequency / self.factor * share
+            for frequency, share in zip(frequencies, slowed, strict=True)
+        ]
+
+
+def _yarn_gain(settings: Mapping[str, Any]) -> float:
+    """YaRN's factor on turned queries and keys, which sharpens attention over long texts."""
+
+    def gain(scale: float = 1.0) -> float:
+        factor = float(settings["factor"])
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1
+
+    if (stated := settings.get("attention_factor")) is not None:
+        return float(stated)
+    scale, scale_of_all = settings.get("mscale"), settings.get("mscale_all_dim")
+    return gain(scale) / gain(scale_of_all) if scale and scale_of_all else gain()
+
+
+@dataclass(frozen=True)
 class Rotary:
     """Rotary positions (Su et al. 2021) of the first `size` features of each head.
 
@@ -43,6 +101,10 @@ class Rotary:
     theta: float = DEFAULT_THETA
     factor: float = 1.0  # all frequencies are divided by it
     llama3: Llama3Scaling | None = None
+    yarn: YarnScaling | None = None
+    gain: float = 1.0  # on what is turned
+    # Planes that turn by a token's frame, row and column (Wang et al. 2024); empty: one position.
+    sections: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Mapping[str, Any], head_dim: int) -> Self:
@@ -76,12 +138,17 @@ class Rotary:
             theta=float(settings["rope_theta"]),
             factor=float(settings["factor"]) if kind == "linear" else 1.0,
             llama3=llama3,
+            yarn=YarnScaling.of(settings) if kind == "yarn" else None,
+            gain=_yarn_gain(settings) if kind == "yarn" else 1.0,
+            sections=tuple(map(int, settings.get("mrope_section") or ())),
         )
 
     def frequencies(self) -> list[float]:
         """Of each plane [size / 2], in radians per token."""
         planes = (self.theta ** (-2 * plane / self.size) for plane in range(self.size // 2))
         frequencies = [frequency / self.factor for frequency in planes]
+        if self.yarn is not None:
+            return self.yarn.frequencies(frequencies, self.size, self.theta)
         if self.llama3 is None:
             return frequencies
         return [self.llama3.frequency(frequency) for frequency in frequencies]

@@ -14,11 +14,15 @@ Side = Literal["encoder", "decoder"]
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
-HEADS = (HEAD, "proj_out.weight")
+HEADS = (HEAD, "proj_out.weight", "language_model.lm_head.weight")
 HEAD_BIAS = "final_logits_bias"
 
 # Patterns of tensor names that no half loads, and why they are not needed.
-TIED_HEAD = {r"(lm_head|proj_out)\.weight": "the head is the embedding where config.json ties them"}
+TIED_HEAD = {
+    r"(language_model\.)?(lm_head|proj_out)\.weight": (
+        "the head is the embedding where config.json ties them"
+    )
+}
 BART_IGNORED = {
     **TIED_HEAD,
     r"(model\.)?(encoder|decoder)\.version": "fairseq's mark of a file format",
@@ -72,15 +76,23 @@ def bart_names(side: Side, path: str) -> tuple[str, ...]:
     return (*own, *shared, f"model.{_other(side)}.{path}", f"{_other(side)}.{path}", *HEADS)
 
 
+# What stands before the names of Llama's tensors: nothing in a bare model, and more where images
+# are read as well.
+LLAMA_PREFIXES = (
+    "model.", "", "model.language_model.", "language_model.model.", "language_model.",
+)  # fmt: skip
+
+
 def llama_names(path: str) -> tuple[str, ...]:
     """Llama's names: `layers.3.attention.o_proj.weight` is
     `model.layers.3.self_attn.o_proj.weight`."""
     if path == HEAD:
-        return HEAD, *llama_names(EMBEDDING)
+        return *HEADS, *llama_names(EMBEDDING)
     if path == EMBEDDING:
-        return f"model.{EMBEDDING}", EMBEDDING, HEAD
-    stored = path.replace(".attention.", ".self_attn.").replace(".feed_forward.", ".mlp.")
-    return f"model.{stored}", stored
+        return *(f"{prefix}{EMBEDDING}" for prefix in LLAMA_PREFIXES), *HEADS
+    stored = path.replace(".attention.norms.", ".attention.")
+    stored = stored.replace(".attention.", ".self_attn.").replace(".feed_forward.", ".mlp.")
+    return tuple(f"{prefix}{stored}" for prefix in LLAMA_PREFIXES)
 
 
 def t5_names(side: Side, path: str) -> tuple[str, ...]:

@@ -11,16 +11,17 @@ class EncoderInput:
     """The input of one encoder run.
 
     `key`: names the content; equal content has equal keys. `num_tokens`: length of the encoder's
-    output. `payload`: int32 token ids [n] or float32 samples [n], or an object that stands for
-    them. `position`: of the first token of the decoder prompt that the hidden states replace; None:
-    the decoder attends to them.
+    output. `payload`: int32 token ids [n], float32 samples [n] or packed `Pixels`, or an object
+    that stands for them. `position`: of the first token of the decoder prompt that the hidden
+    states replace; None: the decoder attends to them. `grid`: as `Media.grid`.
     """
 
     key: str
-    kind: Literal["text", "audio"]
+    kind: Literal["text", "audio", "image"]
     num_tokens: int
     payload: Any
     position: int | None = None
+    grid: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

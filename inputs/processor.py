@@ -3,21 +3,25 @@
 import hashlib
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.errors import CheckpointError, PromptError
+from antiphon.config.errors import PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
+from antiphon.inputs.chat import ChatFormat, load_template
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.prompts import ImagePrompts
 from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.prompt_ids import check_ids, start_id
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
@@ -44,18 +48,24 @@ class InputProcessor:
     """
 
     def __init__(
-        self, model: ModelConfig, encoder_window: Literal["full", "auto"] = "full"
+        self,
+        model: ModelConfig,
+        encoder_window: Literal["full", "auto"] = "full",
+        max_images: int | None = None,
     ) -> None:
-        """Raises CheckpointError for a checkpoint without a tokenizer, or without the token that
-        decoder prompts begin with behind an encoder."""
+        """`max_images`: of a prompt. Raises CheckpointError for a checkpoint without a tokenizer,
+        or without the token that decoder prompts begin with behind an encoder."""
         self.model, self.encoder_window = model, encoder_window
-        self._start_id = None if model.encoder is None else _start_id(model)
+        self._start_id = start_id(model) if model.decoder.cross_attention else None
         self.tokenizer = load_tokenizer(model.path)
         self.audio = model.audio
         self.whisper: WhisperFormat | None = None
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.translation = TranslationFormat.of(model, self.tokenizer)
+        self.images = ImagePrompts.of(model, self.tokenizer, max_images)
+        template = load_template(model.path, self.tokenizer)
+        self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
         self._warn()
@@ -88,10 +98,15 @@ class InputProcessor:
         the prompt is made of.
         """
         with foreign_errors_as(PromptError, f"a prompt of type {type(prompt).__name__}"):
-            parsed = parse(prompt, self.model.family.input)
+            parsed = parse(self.chat.plain(prompt), self.model.family.input)
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             self.check(params)
+            if self.images is not None:
+                ids, inputs = self.images.place(
+                    self._text_prompt(parsed), parsed.encoder.images, partial(self._key, "image")
+                )
+                return Prepared(inputs, self._with_room(ids), params)
             if self.model.encoder is None:
                 return Prepared((), self._text_prompt(parsed), params)
             read = self._text_media if self.audio is None else self._audio_media
@@ -108,7 +123,7 @@ class InputProcessor:
 
     def _audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         assert self.audio is not None
-        if parsed.encoder.audio is None:
+        if parsed.encoder.audio is None or parsed.encoder.images:
             raise PromptError(
                 "this model listens: give 'multi_modal_data': "
                 "{'audio': path, bytes or (samples, rate)}"
@@ -124,13 +139,13 @@ class InputProcessor:
 
     def _text_media(self, parsed: ParsedPrompt) -> EncoderInput:
         part, limit = parsed.encoder, self.model.max_encoder_len
-        if part.audio is not None:
-            raise PromptError(f"{self.model.architecture} reads text: it takes no audio")
+        if part.media:
+            raise PromptError(f"{self.model.architecture} reads text: it takes no {part.media}")
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         ids = self._encoder_ids(parsed) if part.token_ids is None else list(part.token_ids)
         assert self.model.encoder is not None
-        _check_ids(ids, "the encoder prompt", self.model.encoder.vocab_size)
+        check_ids(ids, "the encoder prompt", self.model.encoder.vocab_size)
         if len(ids) > limit:
             raise PromptError(
                 f"{len(ids)} tokens of text are over the encoder's {limit}: shorten or split it"
@@ -180,7 +195,7 @@ class InputProcessor:
     def _with_room(self, ids: list[int]) -> list[int]:
         """`ids`, a decoder prompt that is within the vocabulary and leaves room for a token."""
         limit = self.model.max_decoder_len
-        _check_ids(ids, "the decoder prompt", self.model.decoder.vocab_size)
+        check_ids(ids, "the decoder prompt", self.model.decoder.vocab_size)
         if len(ids) >= limit:
             raise PromptError(
                 f"a decoder prompt of {len(ids)} tokens leaves no room within {limit} positions"
@@ -272,24 +287,3 @@ class InputProcessor:
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
         """The text of a whole token sequence."""
         return self._detokenizer.decode(token_ids, skip_special_tokens)
-
-
-def _start_id(model: ModelConfig) -> int:
-    start = model.defaults.start_id
-    if start is None:
-        raise CheckpointError(
-            f"{model.path}: neither decoder_start_token_id nor bos_token_id is set, in "
-            "generation_config.json or config.json: set the first one to the id of the token that "
-            "decoder prompts begin with"
-        )
-    return start
-
-
-def _check_ids(ids: list[int], name: str, vocab_size: int) -> None:
-    if not ids:
-        raise PromptError(f"{name} is empty")
-    outside = [id_ for id_ in ids if not 0 <= id_ < vocab_size]
-    if outside:
-        raise PromptError(
-            f"{name} has token id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}"
-        )

@@ -12,16 +12,23 @@ Prompt = str | Mapping[str, Any]
 LANGUAGES = ["source_language", "target_language"]
 SINGLE_KEYS = ["prompt", "prompt_token_ids", "multi_modal_data"]
 PAIR_KEYS = ["encoder_prompt", "decoder_prompt"]
-KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES]
+KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES, "messages"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The prompt of one half: text or token ids, not both; for an encoder also audio."""
+    """The prompt of one half: text or token ids, not both; for an encoder also audio, or images in
+    the order of their places in the decoder's prompt."""
 
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     audio: Any = None
+    images: tuple[Any, ...] = ()
+
+    @property
+    def media(self) -> str:
+        """What it holds beside text; empty for nothing."""
+        return "audio" if self.audio is not None else "images" if self.images else ""
 
     @property
     def has_tokens(self) -> bool:
@@ -44,8 +51,8 @@ class ParsedPrompt:
 
 def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
     """Brings a prompt into one form. `encoder_input` is what the encoder takes: a single text
-    belongs to the encoder of a 'text' model, and to the decoder of an 'audio' model and of one
-    without an encoder (None).
+    belongs to the encoder of a 'text' model, and to the decoder of an 'audio' or 'image' model and
+    of one without an encoder (None).
 
     Raises PromptError for an unknown form or key.
     """
@@ -63,9 +70,9 @@ def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
     part = _part(prompt)
     if encoder_input == "text":
         return ParsedPrompt(part, Part())
-    if encoder_input is None and part.audio is not None:
-        raise PromptError("this model has no encoder: it takes no audio")
-    return ParsedPrompt(Part(audio=part.audio), Part(part.text, part.token_ids))
+    if encoder_input is None and part.media:
+        raise PromptError(f"this model has no encoder: it takes no {part.media}")
+    return ParsedPrompt(Part(audio=part.audio, images=part.images), Part(part.text, part.token_ids))
 
 
 def sound_of(prompt: Any) -> Any:
@@ -129,12 +136,20 @@ def _part(prompt: Any) -> Part:
         raise PromptError("give 'prompt' or 'prompt_token_ids', not both")
     if not isinstance(media, Mapping):
         raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
-    _check_keys(media, ["audio"])
+    _check_keys(media, ["audio", "image"])
     return Part(
         None if text is None else _unicode(text),
         None if ids is None else token_ids(ids),
         media.get("audio"),
+        _several(media.get("image")),
     )
+
+
+def _several(image: Any) -> tuple[Any, ...]:
+    """Images from one, a list of them, or None."""
+    if isinstance(image, (list, tuple)):
+        return tuple(image)
+    return () if image is None else (image,)
 
 
 def _unicode(text: str) -> str:
@@ -163,7 +178,7 @@ def _decoder_part(prompt: Any) -> Part:
     if isinstance(prompt, Sequence) and not isinstance(prompt, str):
         return Part(token_ids=token_ids(prompt))
     part = _part(prompt)
-    if part.audio is not None:
+    if part.media:
         raise PromptError(
             "a decoder prompt takes text or token ids; media belong to 'encoder_prompt'"
         )

@@ -1,4 +1,4 @@
-"""Number formats and sizes that layers and kernels must agree on."""
+"""Number formats and sizes that layers, sampling and kernels must agree on."""
 
 import torch
 
@@ -13,3 +13,13 @@ SMALLEST_SCALE = 1e-12  # of a row: also a row of zeros has a scale
 # Most rows of the linear kernel for small batches; above, cuBLAS is faster.
 SMALL_BATCH = 4
 OUTPUTS_TOGETHER = 4  # outputs of one program of that kernel
+
+# What a rank says of a row of logits, where ranks share the vocabulary: so many float32. First the
+# log-sum-exp of its raw logits, and the raw logit of the token that the model prescribes here; from
+# TEXT and TIME on four each of its best text and timestamp (`decoder/sampling/partial_choice.py :
+# Best`). Minus infinity stands for what a rank does not have.
+ROW_NUMBERS = 10
+RAW_SUM, PRESCRIBED, TEXT, TIME = 0, 1, 2, 6
+# Likewise of a row that is read out (`decoder/readouts.py`): log-sum-exp, the logit of the token
+# that is asked for, the largest logit and its token.
+READOUT_NUMBERS = 4

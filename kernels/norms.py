@@ -193,6 +193,8 @@ def activate(x, KIND: tl.constexpr, COARSE: tl.constexpr = False):
         activated = tl.maximum(x, 0.0)
     elif KIND == "silu":
         activated = x / (1.0 + tl.exp(-x))
+    elif KIND == "gelu_sigmoid":
+        activated = x / (1.0 + tl.exp(-1.702 * x))
     elif KIND == "gelu_tanh":
         inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
         if COARSE:
@@ -260,7 +262,7 @@ def _activation_float8_kernel(
 def activation(kind: str, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
     """The activation `kind` of `x`, times `gate` where one is given; [tokens, features].
 
-    Rows are contiguous. `kind` is relu, silu, gelu or gelu_tanh.
+    Rows are contiguous. `kind` is relu, silu, gelu, gelu_tanh or gelu_sigmoid.
     """
     rows, width = x.shape
     out = torch.empty((rows, width), dtype=x.dtype, device=x.device)

@@ -8,13 +8,19 @@ One pool serves self and cross attention. Every page is in one of three places:
             allocate_keyed    share,            evicted
                               release_keyed
 
-Owners are counted: requests with the same media share its cross pages, and a fork of a sequence
-shares the self pages that are full. A key is the content hash of the media, so every request for
-the same clip or text finds the pages that the first one filled. A cached page has a key and no
-owner; it may be evicted, least recently used first.
+      owned --publish--> owned block <-----> cached -> free  a page of self KV that is full
+                              share_blocks,     evicted
+                              release
+
+Owners are counted: requests with the same media share its cross pages, and sequences that begin
+alike, forks among them, share the self pages that are full. A key is the content hash of the media,
+so every request for the same clip or text finds the pages that the first one filled. The hash of a
+block names its tokens and all before them: so a sequence finds the pages of its beginning. A cached
+page has a key or a hash and no owner; it may be evicted, least recently used first.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,9 +40,10 @@ class PagePool:
         self._free = list(range(num_pages - 1, -1, -1))  # a stack; low ids first
         self._owners = np.zeros(num_pages, np.int32)
         self._by_key: dict[str, np.ndarray] = {}
-        self._unused: OrderedDict[str, None] = (
-            OrderedDict()
-        )  # keys without owners, least recently used first
+        self._blocks: dict[bytes, int] = {}  # pages by hash
+        self._hashes: dict[int, bytes] = {}  # of these pages
+        # Keys and hashes without owners, least recently used first.
+        self._unused: OrderedDict[str | bytes, None] = OrderedDict()
         self._num_unused_pages = 0
 
     @property
@@ -96,10 +103,20 @@ class PagePool:
         self._owners[pages] += 1
 
     def release(self, pages: np.ndarray) -> None:
-        """Takes an owner from `pages` [pages] without a key; those without others are free."""
+        """Takes an owner from `pages` [pages] without a key, in their order in a sequence. Those
+        without others are free, or stay cached if they are blocks."""
         assert (self._owners[pages] >= 1).all()
         self._owners[pages] -= 1
-        self._free.extend(pages[self._owners[pages] == 0].tolist())
+        unowned = pages[self._owners[pages] == 0].tolist()
+        if not self._hashes:
+            self._free.extend(unowned)
+            return
+        for page in reversed(unowned):  # a block is of no use without those before it
+            if (block := self._hashes.get(page)) is None:
+                self._free.append(page)
+            else:
+                self._unused[block] = None
+                self._num_unused_pages += 1
 
     def release_keyed(self, key: str) -> None:
         """Takes an owner from the pages of `key`. Without owners they stay cached."""
@@ -110,15 +127,50 @@ class PagePool:
             self._unused[key] = None
             self._num_unused_pages += len(pages)
 
+    def publish(self, page: int, block: bytes) -> None:
+        """`page`, which has an owner, is full and not written again: `block` is the hash of its
+        tokens and all before them. Does nothing where another page holds the same, or this one is
+        published already."""
+        assert self._owners[page]
+        if block not in self._blocks and page not in self._hashes:
+            self._blocks[block], self._hashes[page] = page, block
+
+    def find_blocks(self, blocks: Sequence[bytes]) -> np.ndarray:
+        """The pages [n] of the first n of `blocks`: all before the first that is not here."""
+        pages: list[int] = []
+        for block in blocks:
+            if (page := self._blocks.get(block)) is None:
+                break
+            pages.append(page)
+        return np.array(pages, np.int32)
+
+    def share_blocks(self, pages: np.ndarray) -> None:
+        """Adds an owner to `pages` [pages] that `find_blocks` has found."""
+        for page in pages[self._owners[pages] == 0].tolist():
+            del self._unused[self._hashes[page]]
+            self._num_unused_pages -= 1
+        self._owners[pages] += 1
+
+    def num_unused(self, pages: np.ndarray) -> int:
+        """How many of `pages` [pages] have no owner."""
+        return len(pages) - int(np.count_nonzero(self._owners[pages]))
+
     def discard(self, key: str) -> None:
         """Frees the cached pages of `key`, whose content is unusable because its write failed. Does
         nothing while they have owners."""
         if key in self._unused:
             self._forget(key)
 
-    def _forget(self, key: str) -> None:
-        pages = self._by_key.pop(key)
+    def _forget(self, key: str | bytes) -> None:
+        """Frees the cached pages of a key, or that of a block."""
         del self._unused[key]
+        if isinstance(key, bytes):
+            page = self._blocks.pop(key)
+            del self._hashes[page]
+            self._num_unused_pages -= 1
+            self._free.append(page)
+            return
+        pages = self._by_key.pop(key)
         self._num_unused_pages -= len(pages)
         self._free.extend(pages.tolist())
 
@@ -129,14 +181,19 @@ class PagePool:
 
     def check(self) -> None:
         """Asserts that every page is in exactly one place. For tests."""
-        keyed = self.keyed()
-        assert len(keyed) == len(set(keyed)), "a page under two keys"
+        keyed = [*self.keyed(), *self._hashes]
+        assert len(keyed) == len(set(keyed)), "a page under two keys or hashes"
         assert len(self._free) == len(set(self._free)), "a page is free twice"
         assert not set(self._free) & set(keyed), "a page is free and keyed"
         owned = set(np.flatnonzero(self._owners).tolist())
         assert not owned & set(self._free), "a page is free and owned"
         assert owned | set(keyed) | set(self._free) == set(range(self.num_pages)), "a page is lost"
-        assert self._num_unused_pages == sum(len(self._by_key[key]) for key in self._unused)
+        assert self._blocks == {block: page for page, block in self._hashes.items()}
+        assert self._num_unused_pages == sum(
+            1 if isinstance(key, bytes) else len(self._by_key[key]) for key in self._unused
+        )
+        for block, page in self._blocks.items():
+            assert (block in self._unused) == (self._owners[page] == 0)
         for key, pages in self._by_key.items():
             assert len(set(self._owners[pages].tolist())) == 1
             assert (key in self._unused) == (self._owners[pages[0]] == 0)

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from antiphon.layers.quantization.rows import QuantizedRows
 
+GELU_SIGMOID = 1.702  # a sigmoid of x times this is near the normal distribution (CLIP)
+
 # transformers' name -> the function
 KINDS = {
     "relu": "relu",
@@ -17,12 +19,14 @@ KINDS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
+    "quick_gelu": "gelu_sigmoid",
 }
 IN_TORCH: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(GELU_SIGMOID * x),
 }
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,12 +13,20 @@ from antiphon.layers.kv_destination import KVDestination
 from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import Rotation
+from antiphon.layers.rotary import HeadNorms, Rotation
 from antiphon.layers.shard import Span, Spans, as_span
 from antiphon.runtime.groups import Alone, Group
 
 # What is held of a checkpoint's tensor, by path and spans.
 Read = Callable[[str, Spans], torch.Tensor]
+
+
+@runtime_checkable
+class SelfLoading(Protocol):
+    """A module that checkpoints store in another form than it has."""
+
+    def load(self, path: str, read: Read) -> None:
+        """Fills the module at `path` of the model with the tensors that `read` gives."""
 
 
 class Linear(nn.Module):
@@ -130,14 +139,18 @@ class StackedLinear(Linear):
         return self.split_outputs(self(x))
 
     def queries(
-        self, x: LinearInput, destination: KVDestination, rotation: Rotation | None = None
+        self,
+        x: LinearInput,
+        destination: KVDestination,
+        rotation: Rotation | None = None,
+        norms: HeadNorms | None = None,
     ) -> torch.Tensor:
         """Of queries, keys and values: the queries [tokens, heads, head_dim].
 
-        Keys and values are written to `destination`; queries and keys are turned by `rotation`
-        before.
+        Keys and values are written to `destination`. Before, queries and keys go through `norms`,
+        and are turned by `rotation`; the former only with the latter.
         """
-        return self.method.queries(self, x, destination, rotation)
+        return self.method.queries(self, x, destination, rotation, norms)
 
     def split_outputs(self, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """[tokens, sum of the parts] -> one [tokens, out] per part."""
@@ -199,10 +212,13 @@ class LinearMethod(ABC):
         x: LinearInput,
         destination: KVDestination,
         rotation: Rotation | None = None,
+        norms: HeadNorms | None = None,
     ) -> torch.Tensor:
         """As `StackedLinear.queries`."""
         outputs = layer.split_outputs(self.product(layer, x))
         q, k, v = (part.unflatten(-1, (-1, destination.head_dim)) for part in outputs)
+        if norms is not None:
+            q, k = norms.norm(q, k)
         if rotation is not None:
             q, k = rotation.apply(q), rotation.apply(k)
         destination.write(k, v)

@@ -13,7 +13,7 @@ from antiphon.layers.linear import Linear, LinearMethod, PlainProduct, StackedLi
 from antiphon.layers.norms import DeferredNorm, LinearInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual, SplitK
-from antiphon.layers.rotary import Rotation
+from antiphon.layers.rotary import HeadNorms, Rotation
 
 EPILOGUES = ("relu", "gelu", "gelu_tanh")  # activations that cuBLAS computes
 SPLITS = 4  # parts of the sum over the inputs
@@ -94,13 +94,14 @@ class SmallBatch(LinearMethod):
         x: LinearInput,
         destination: KVDestination,
         rotation: Rotation | None = None,
+        norms: HeadNorms | None = None,
     ) -> torch.Tensor:
         if not self.fits(x):
-            return self.larger.queries(layer, x, destination, rotation)
+            return self.larger.queries(layer, x, destination, rotation, norms)
         # A program of the kernel has a few outputs: it sees neither both coordinates that a
         # rotation mixes, nor queries and keys at once.
         if rotation is not None or destination.width % OUTPUTS_TOGETHER:
-            return super().queries(layer, x, destination, rotation)
+            return super().queries(layer, x, destination, rotation, norms)
         pages = (destination.k_pages, destination.v_pages, destination.slot_mapping)
         return _launch(layer, x, pages=pages).unflatten(-1, (-1, destination.head_dim))
 

@@ -1,5 +1,5 @@
-"""Rotary positions (Su et al. 2021): queries and keys are turned by the angles of their position,
-between their projection and the cache."""
+"""What happens to queries and keys between their projection and the cache: a norm of each head
+(Qwen3), and rotary positions (Su et al. 2021), which turn them by the angles of their position."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from antiphon.families.rotary import Rotary
+from antiphon.layers.norms import RMSNorm
+from antiphon.layers.residual import Residual
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,22 @@ class Rotation:
         return torch.cat([rotated, x[..., 2 * half :]], -1)
 
 
+class HeadNorms(nn.Module):
+    """RMS norms of every head of queries and of keys, one gain [head_dim] for all heads of each."""
+
+    def __init__(self, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.q_norm, self.k_norm = RMSNorm(head_dim, eps), RMSNorm(head_dim, eps)
+
+    def norm(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[tokens, heads, head_dim] each -> the same, normed."""
+        return _norm_heads(self.q_norm, q), _norm_heads(self.k_norm, k)
+
+
+def _norm_heads(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
+    return norm.of_sum(Residual(x.reshape(-1, x.shape[-1]))).view(x.shape)
+
+
 class RotaryTable(nn.Module):
     """Cosines and sines of every position up to `positions`: [positions, size / 2] float32 each.
 
@@ -38,14 +56,23 @@ class RotaryTable(nn.Module):
 
     cos: torch.Tensor
     sin: torch.Tensor
+    axes: torch.Tensor  # [size / 2]: which of a token's positions turns the plane
+    planes: torch.Tensor
 
     def __init__(self, rotary: Rotary, positions: int) -> None:
         super().__init__()
         frequencies = torch.tensor(rotary.frequencies(), dtype=torch.float32)
         angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.register_buffer("cos", angles.cos() * rotary.gain, persistent=False)
+        self.register_buffer("sin", angles.sin() * rotary.gain, persistent=False)
+        sections = torch.tensor(rotary.sections or (rotary.size // 2,))
+        axes = torch.arange(len(sections)).repeat_interleave(sections)
+        self.register_buffer("axes", axes, persistent=False)  # by plane
+        self.register_buffer("planes", torch.arange(len(axes)), persistent=False)
 
     def forward(self, positions: torch.Tensor) -> Rotation:
-        """[tokens] int64 -> the angles of these positions."""
-        return Rotation(self.cos[positions], self.sin[positions])
+        """[tokens] or [axes, tokens] int64 -> the angles of these positions."""
+        if positions.dim() == 1:
+            return Rotation(self.cos[positions], self.sin[positions])
+        by_plane = positions[self.axes].T
+        return Rotation(self.cos[by_plane, self.planes], self.sin[by_plane, self.planes])

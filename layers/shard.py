@@ -165,6 +165,12 @@ def check_parallel(half: Half, parallel: Parallel) -> None:
             f"{option.format('pipeline', parallel.pipeline)}: the {half.side} has "
             f"{half.num_layers} layers, and each stage needs one"
         )
+    if parallel.layers and sum(parallel.layers) != half.num_layers:
+        counts = " + ".join(map(str, parallel.layers))
+        raise ConfigurationError(
+            f"{half.side}_pipeline_layers: {counts} = {sum(parallel.layers)} layers, and the "
+            f"{half.side} has {half.num_layers}"
+        )
     if parallel.mode == "data":
         return
     words = -(-half.vocab_size // ROWS_MULTIPLE) or half.num_heads  # an audio encoder has none
@@ -201,10 +207,9 @@ class Part:
 
     @classmethod
     def of(cls, ranks: Ranks, num_layers: int) -> Self:
-        """The part of rank `ranks.rank`. Where layers do not divide, the first stages have one
-        more: the last one also computes logits. `ranks.stages.size` is at most `num_layers`."""
-        own = Span.share(num_layers, ranks.stages.rank, ranks.stages.size)
-        return cls(range(own.first, own.end), num_layers, Shard(ranks.tensor))
+        """The part of rank `ranks.rank`. `ranks.stages.size` is at most `num_layers`."""
+        layers = ranks.parallel.layers_of(ranks.stages.rank, num_layers)
+        return cls(layers, num_layers, Shard(ranks.tensor))
 
     @property
     def is_first(self) -> bool:

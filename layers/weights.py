@@ -3,7 +3,7 @@
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
-from antiphon.layers.convolution import Convolution
+from antiphon.families.family import Family
 from antiphon.layers.finite import not_finite
-from antiphon.layers.linear import Linear, Read, StackedLinear
+from antiphon.layers.linear import Linear, Read, SelfLoading
 from antiphon.layers.positions import SinusoidTable
 from antiphon.layers.shard import Part, Sharded, Spans, whole
 from antiphon.layers.tensor_files import (
@@ -103,18 +103,21 @@ class Checkpoint:
 
 
 def check_unused(
-    checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]
+    checkpoint: Checkpoint, half: Literal["encoder", "decoder"], family: Family
 ) -> None:
     """Accounts for the checkpoint's tensors that `half` did not read, once it is loaded.
 
-    A tensor whose name belongs to neither half is accounted to the decoder. `ignored`: patterns of
-    names, and why tensors of such names are not needed. All others are named in a warning.
+    A tensor whose name belongs to neither half is accounted to the decoder. `family` says which
+    names are the encoder's, and which tensors are not needed. All others are named in a warning.
     Raises CheckpointError where the weights can't be right without a tensor, because config.json
     has fewer layers or the tensor is an adapter's; UnsupportedModelError for quantized weights.
     """
     left = [
-        name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)
+        name
+        for name in checkpoint.files
+        if name not in checkpoint.claimed and family.is_of_encoder(name) == (half == "encoder")
     ]
+    ignored = family.ignored
     left = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
     claimed = {_pattern(name) for name in checkpoint.claimed}
     for name in left:
@@ -136,11 +139,6 @@ def check_unused(
         logger.warning(
             "%s: %d tensors are not used by its %s: %s", checkpoint.folder, len(left), half, shown
         )
-
-
-def _is_of(half: str, name: str) -> bool:
-    of_encoder = name.startswith(("encoder.", "model.encoder."))
-    return of_encoder == (half == "encoder")
 
 
 def _pattern(name: str) -> str:
@@ -186,7 +184,7 @@ def _load(module: nn.Module, read: Read) -> None:
     """Fills `module` with what `read` gives."""
     self_loading, shares = [], {}
     for path, layer in module.named_modules():
-        if isinstance(layer, StackedLinear | Convolution):  # stored in another form
+        if isinstance(layer, SelfLoading):
             layer.load(path, read)
             self_loading.append(f"{path}.")
         elif isinstance(layer, Sharded):

@@ -113,3 +113,12 @@ class SkipInit(torch.overrides.TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+
+def recorded_event(device: torch.device) -> torch.cuda.Event | None:
+    """An event behind all that is queued on the current stream; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event

@@ -43,12 +43,14 @@ class GraphCapture:
         self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Metadata, Work]]
     ) -> dict[Shape, Captured[Metadata]]:
         """Captures a graph for each of `shapes`; largest first is best, because the memory of the
-        first graph then serves the others.
+        first graph then serves the others. Raises RankError if other ranks have other `shapes`:
+        their sums would meet the wrong ones.
 
         `prepare` returns a shape's metadata and its work, which reads and writes tensors that
         outlive the graph. It is called twice for a shape: it may put what the work reads where the
         work of the next shape reads.
         """
+        self.ranks.check_same("the CUDA graphs that they capture", list(shapes), self.device)
         self._compile(prepare(shape)[1] for shape in shapes)
         captured = {}
         for shape in shapes:

@@ -29,7 +29,7 @@ class Group(ABC):
 
     @abstractmethod
     def send(self, x: torch.Tensor, target: int) -> None:
-        """To `receive` on rank `target`. The host does not wait until that is called, also on CPUs:
+        """To `receive` on rank `target`. Neither the host nor the current stream waits for that:
         two ranks may send to each other before either receives. `x` may be overwritten then."""
 
     @abstractmethod
@@ -67,6 +67,34 @@ class Alone(Group):
 
     def barrier(self) -> None:
         pass
+
+    def close(self) -> None:
+        pass
+
+
+class Apart(Group):
+    """Ranks that share work but exchange nothing: each computes by itself."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("these ranks exchange nothing")
+
+    def all_gather(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("these ranks exchange nothing")
+
+    def broadcast(self, x: torch.Tensor, source: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def send(self, x: torch.Tensor, target: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def receive(self, into: torch.Tensor, source: int) -> None:
+        raise AssertionError("these ranks exchange nothing")
+
+    def barrier(self) -> None:
+        """None is ever waited for."""
 
     def close(self) -> None:
         pass

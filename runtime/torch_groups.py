@@ -4,118 +4,66 @@ They are made straight from a store, without torch's global default group: an en
 replicas, several engines, and both halves of one can so share a process.
 """
 
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import AllgatherOptions, Store
 
-from antiphon.config.parallel import RankSpec
-from antiphon.runtime.groups import Alone, Group
-from antiphon.runtime.ranks import RankError, Ranks
+from antiphon.runtime.groups import Group
+from antiphon.runtime.waiting import waiting_for
 
 MAX_SENDS = 16  # on their way at once
 
 
-class StoreAddress(NamedTuple):
-    """Where the ranks of a replica find each other."""
-
-    host: str
-    port: int
-
-
-def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
-    """The store of one life of a replica, in this process, which must keep it. `host`: the address
-    by which other nodes reach this one."""
-    store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-    return store, StoreAddress(host, store.port)
-
-
-def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device) -> Ranks:
-    """Meets the other ranks of the replica, which all call this. `host`: this node's address.
-    `device`: of the tensors that they will exchange.
-
-    Raises RankError if they don't come in time.
-    """
-    parallel, rank = spec.parallel, spec.rank
-    tensor, stage = parallel.tensor_rank_of(rank), parallel.stage_of(rank)
-    timeout = timedelta(seconds=spec.startup_timeout)  # until `limit_waiting`
-    with _typed("the ranks of its replica"):
-        store = TCPStore(*address, is_master=False, timeout=timeout)
-        store.set(f"rank-{rank}", "here")  # the time of collective calls begins with the last one
-        every = [f"rank-{number}" for number in range(parallel.num_ranks)]
-        store.wait(every, timeout)
-
-        def group(name: str, own: int, size: int) -> Group:
-            if size == 1:
-                return Alone()
-            return TorchGroup(PrefixStore(name, store), own, size, host, device, timeout)
-
-        ranks = Ranks(
-            parallel,
-            rank,
-            group(f"tensor-{stage}", tensor, parallel.tensor),
-            group(f"stages-{tensor}", stage, parallel.pipeline),
-        )
-        ranks.barrier()
-    return ranks
-
-
-def limit_waiting(ranks: Ranks, spec: RankSpec) -> None:
-    """Once `ranks` have loaded: until then one may be slower by as much as a start may take."""
-    for group in (ranks.tensor, ranks.stages):
-        if isinstance(group, TorchGroup):
-            group.limit(spec.timeout)
-
-
 class TorchGroup(Group):
-    """On CPUs each call waits until it is done. Raises RankError where another rank is gone, or
-    does not come within the timeout."""
+    """`group`: one of torch's. Raises RankError where another rank is gone, or does not come within
+    the timeout, if the host waits."""
 
-    def __init__(
-        self,
-        store: Store,
-        rank: int,
-        size: int,
-        host: str,
-        device: torch.device,
-        timeout: timedelta,
-    ) -> None:
+    def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
         self.rank, self.size, self._device = rank, size, device
-        make = _nccl if device.type == "cuda" else _gloo
-        self._group = make(store, rank, size, host, timeout)
+        self._group = group
         self._sent: deque[tuple[Any, torch.Tensor]] = deque()  # maybe still on their way
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
-        self._run("all_reduce", lambda: self._group.allreduce([x]))
+        with waiting_for("another rank in all_reduce"):
+            _wait(self._group.allreduce([x], _on_this_stream(dist.AllreduceOptions())))
         return x
 
     def all_gather(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(-1)
         gathered = x.new_empty(self.size * len(flat))
-        self._run("all_gather", lambda: self._group._allgather_base(gathered, flat))
+        with waiting_for("another rank in all_gather"):
+            options = _on_this_stream(AllgatherOptions())
+            _wait(self._group._allgather_base(gathered, flat, options))
         return gathered.view(self.size, *x.shape)
 
     def broadcast(self, x: torch.Tensor, source: int) -> None:
-        options = dist.BroadcastOptions()
+        options = _on_this_stream(dist.BroadcastOptions())
         options.rootRank, options.rootTensor = source, 0
-        self._run("broadcast", lambda: self._group.broadcast([x], options))
+        with waiting_for("another rank in broadcast"):
+            _wait(self._group.broadcast([x], options))
 
     def send(self, x: torch.Tensor, target: int) -> None:
-        if self._device.type == "cuda":
-            return self._run("send", lambda: self._group.send([x.contiguous()], target, 0))
-        # gloo's sends wait for their receiver, and two ranks may send to each other at once.
+        # Both gloo's sends and NCCL's wait for their receiver, and two ranks may send at once.
         sent = x.clone(memory_format=torch.contiguous_format)
-        self._sent.append((self._group.send([sent], target, 0), sent))
-        while len(self._sent) > MAX_SENDS:
-            self._run("send", lambda: self._sent.popleft()[0])
+        with waiting_for("another rank in send"):
+            self._sent.append((self._group.send([sent], target, 0), sent))
+            while self._sent and self._may_forget(self._sent[0][0]):
+                self._sent.popleft()
+            while len(self._sent) > MAX_SENDS:
+                self._sent.popleft()[0].wait()
+
+    @abstractmethod
+    def _may_forget(self, send: Any) -> bool:
+        """True if a send is known to be over."""
 
     def receive(self, into: torch.Tensor, source: int) -> None:
-        self._run("receive", lambda: self._group.recv([into], source, 0))
+        with waiting_for("another rank in receive"):
+            self._group.recv([into], source, 0).wait()
 
     def limit(self, seconds: float) -> None:
         """From now on calls wait for so long."""
@@ -127,34 +75,30 @@ class TorchGroup(Group):
     def close(self) -> None:
         self._group.abort()
 
-    def _run(self, name: str, call: Callable[[], Any]) -> None:
-        """On a GPU the current stream waits for the call, and the host does not."""
-        with _typed(f"another rank in {name}"):
-            call().wait()
+
+def _on_this_stream(options: Any) -> Any:
+    """NCCL then queues a call on the current stream. Otherwise it takes a stream of its own, and
+    makes both streams wait for each other: more nodes in a CUDA graph."""
+    options.asyncOp = False
+    return options
 
 
-def _gloo(store: Store, rank: int, size: int, host: str, timeout: timedelta) -> Any:
-    options: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # a stub lacks it
-    options._timeout = timeout
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
-    return dist.ProcessGroupGloo(store, rank, size, options)
+def _wait(work: Any) -> None:
+    """Until a call is done; for one that is queued on the current stream, there is no `work`."""
+    if work is not None:
+        work.wait()
 
 
-def _nccl(store: Store, rank: int, size: int, host: str, timeout: timedelta) -> Any:
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timeout
-    return dist.ProcessGroupNCCL(store, rank, size, options)
+class GlooGroup(TorchGroup):
+    """Ranks on CPUs. Each call but `send` waits until it is done."""
 
+    def __init__(self, store: Store, rank: int, size: int, host: str, timeout: timedelta) -> None:
+        """`host`: this node's address."""
+        options: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # a stub lacks it
+        options._timeout = timeout
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
+        group = dist.ProcessGroupGloo(store, rank, size, options)
+        super().__init__(group, rank, size, torch.device("cpu"))
 
-@contextmanager
-def _typed(whom: str) -> Iterator[None]:
-    """What torch raises of `whom`, as our own error."""
-    try:
-        yield
-    except RankError:
-        raise
-    except RuntimeError as error:  # DistError and its kind, and what gloo throws
-        reason = str(error).strip().splitlines()[0]
-        raise RankError(
-            f"waited in vain for {whom}: {reason} (collective_timeout says for how long)"
-        ) from error
+    def _may_forget(self, send: Any) -> bool:
+        return False  # gloo knows it of those alone that were waited for

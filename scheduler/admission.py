@@ -30,11 +30,13 @@ class AdmissionControl:
         budget = self.planner.free(lane)
         fair_size = batch.fair_size(lane, self.intake.num_ready)
         while request is not None and batch.lane_sizes[lane] < fair_size and not batch.full:
-            if not (budget.has_room(request.length) and self.residency.fits(request)):
+            prefix = self.residency.prefixes.find(request)
+            remaining = request.length - len(prefix) * batch.page_size
+            if not (budget.has_room(remaining) and self.residency.fits(request, prefix)):
                 break
-            budget = budget.without(request.length)
+            budget = budget.without(remaining)
             self.intake.take(request)
-            admission, write = self.residency.enter(request, lane)
+            admission, write = self.residency.enter(request, prefix, lane)
             self.outputs.admit(request)
             admissions.append(admission)
             if write is not None:

@@ -77,6 +77,7 @@ class Batch:
         self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
+        self.num_published = np.zeros(max_seqs, np.int64)  # of them, see `PrefixCache`
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
         self._admissions = 0
@@ -93,9 +94,11 @@ class Batch:
     def full(self) -> bool:
         return not self._free_slots
 
-    def admit(self, request: Request, self_pages: np.ndarray, lane: int = 0) -> np.ndarray:
+    def admit(
+        self, request: Request, self_pages: np.ndarray, lane: int = 0, computed: int = 0
+    ) -> np.ndarray:
         """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its prompt, and
-        what it generated before a preemption."""
+        what it generated before a preemption. `computed`: of them, whose KV is in its pages."""
         slot = self._free_slots.pop()
         self.lane[slot] = lane
         self.lane_sizes[lane] += 1
@@ -103,7 +106,7 @@ class Batch:
         self.requests[slot], request.slot = request, slot
         self.ids[slot], self.active[slot] = request.order, True
         self.tokens[slot, : len(tokens)] = tokens
-        self.length[slot] = len(tokens)
+        self.length[slot], self.computed[slot] = len(tokens), computed
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
         self.stop_ids[: len(request.rules.stop_ids), slot] = request.rules.stop_ids
         self._most_stop_ids = max(self._most_stop_ids, len(request.rules.stop_ids))
@@ -159,7 +162,7 @@ class Batch:
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout, self.lane, self.held_for,
+            self.next_readout, self.lane, self.held_for, self.num_published,
         )  # fmt: skip
 
     def check(self) -> None:

@@ -41,11 +41,7 @@ class EncodeLedger:
     """
 
     def __init__(
-        self,
-        room: int,
-        timeout: float,
-        clock: Callable[[], float],
-        counters: Counter[str],
+        self, room: int, timeout: float, clock: Callable[[], float], counters: Counter[str]
     ) -> None:
         self.kept, self.timeout = KeptStates(room), timeout
         self.tokens = 0  # of open work: asked for, and their cross KV not yet written
@@ -121,19 +117,22 @@ class EncodeLedger:
     def leave(self, request: Request) -> None:
         """`request` has ended, and waits no longer if it did."""
         for media in request.inputs:
-            self._leave(request, media.key)
+            self.let_go(request, media.key)
 
-    def _leave(self, request: Request, key: str) -> None:
+    def is_waiting(self, request: Request, key: str) -> bool:
+        """True if it joined the open work of `key`."""
+        return key in self._work and request.id in self._work[key].waiters
+
+    def let_go(self, request: Request, key: str) -> None:
+        """`request` needs the hidden states of `key` no longer, if it waited for them."""
         work = self._work.get(key)
         if work is None:
             self._suspects.end(key)
-            return
-        if work.waiters.pop(request.id, None) is None or work.waiters:
-            return
-        if work.arrived:
-            self._close(key)
-        else:
-            self._abandoned.append(key)
+        elif work.waiters.pop(request.id, None) is not None and not work.waiters:
+            if work.arrived:
+                self._close(key)
+            else:
+                self._abandoned.append(key)
 
     def release(self, request: Request, key: str) -> bool:
         """`request` has hidden states of `key` in its prompt, and computes the last of them in a

@@ -7,11 +7,11 @@ the batch (READY). Those that were preempted come before all others: they have b
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from antiphon.kv.pages import PagePool
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.encodes import EncodeLedger
 from antiphon.scheduler.fair_queue import FairQueue
 from antiphon.scheduler.limits import Limits
+from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
 from antiphon.scheduler.trials import Trials
@@ -23,11 +23,12 @@ class Intake:
     def __init__(
         self,
         limits: Limits,
-        pages: PagePool,
+        prefixes: PrefixCache,
         clock: Callable[[], float],
         counters: Counter[str],
     ) -> None:
-        self.pages, self._clock, self._counters = pages, clock, counters
+        self.prefixes, self.pages = prefixes, prefixes.pages
+        self._clock, self._counters = clock, counters
         self.encodes = EncodeLedger(
             limits.encode_ahead_tokens, limits.encode_timeout, clock, counters
         )
@@ -61,8 +62,8 @@ class Intake:
         self._preempted.push(request.sort_key, request)
 
     def first_ready(self) -> Request | None:
-        """The request that runs next, which stays until `take`. Ready ones whose cross KV was
-        evicted go back to WAITING."""
+        """The request that runs next, which stays until `take`. Ready ones whose cross KV, or
+        beginning with hidden states in it, was evicted go back to WAITING."""
         while (request := self._first()) is not None and not self._has_inputs(request):
             self._preempted.discard(request.sort_key)
             self._ready.discard(request)
@@ -74,11 +75,15 @@ class Intake:
         return self._ready.first() if request is None else request
 
     def take(self, request: Request) -> None:
-        """`request`, the first one that is ready, gets a slot."""
+        """`request`, the first one that is ready, gets a slot. Hidden states that stand where its
+        self KV is cached by now it needs no longer."""
         self._preempted.discard(request.sort_key)
         if request in self._ready:
             self._ready.take(request)
         request.move(RequestState.RUNNING)
+        needed = {media.key for media in self._uncached(request)}
+        for key in {media.key for media in request.inputs} - needed:
+            self.encodes.let_go(request, key)
 
     def skip(self, request: Request) -> None:
         """`request`, which has not begun, runs at once: a fork of one that does."""
@@ -136,15 +141,20 @@ class Intake:
         return commands
 
     def _uncached(self, request: Request) -> list[Media]:
-        """The inputs of `request` whose hidden states it needs: all without cached cross KV."""
+        """The inputs of `request` whose hidden states it needs: all without cached KV."""
+        placed = self.prefixes.needs(request)
         return [
             media
             for media in request.inputs
-            if media.position is not None or media.key not in self.pages
+            if (media.key not in self.pages if media.position is None else media in placed)
         ]
 
     def _has_inputs(self, request: Request) -> bool:
-        return all(self.encodes.has_arrived(media.key) for media in self._uncached(request))
+        return all(
+            self.encodes.has_arrived(media.key)
+            and (media.position is None or self.encodes.is_waiting(request, media.key))
+            for media in self._uncached(request)
+        )
 
     def encoded(self, key: str) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are

@@ -32,6 +32,7 @@ class Limits:
     # Groups of sequences that take turns; a step's budget is for one of them. One for each stage
     # of a pipeline keeps all stages busy.
     num_lanes: int = 1
+    prefix_caching: bool = True  # see `PrefixCache`
 
     @property
     def step_budget(self) -> StepBudget:

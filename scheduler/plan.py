@@ -8,6 +8,7 @@ import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.grids import PlacedGrid, grids_of
 from antiphon.scheduler.request import Request, TokenLogprobs
 
 
@@ -29,6 +30,7 @@ class Admission:
     self_pages: np.ndarray = field(default_factory=_none)  # [pages] int32
     cross_pages: np.ndarray = field(default_factory=_none)
     cross_len: int = 1  # encoder tokens that it attends to
+    grids: tuple[PlacedGrid, ...] = ()  # of the inputs in its prompt, see `GridPositions`
 
     @classmethod
     def of(
@@ -42,6 +44,7 @@ class Admission:
         return cls(
             request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
             request.params, request.rules, self_pages, cross_pages, request.cross_len,
+            grids_of(request),
         )  # fmt: skip
 
 

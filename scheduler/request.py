@@ -74,12 +74,14 @@ class Media:
     """The input of an encoder. Equal keys mean equal content under equal processing."""
 
     key: str
-    kind: Literal["text", "audio"]
+    kind: Literal["text", "audio", "image"]
     num_tokens: int  # of the encoder's output
     # Token ids or samples, where encoder and decoder are driven by hand; opaque here.
     payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
+    # Frames, rows and columns of its hidden states, where positions are counted by them.
+    grid: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

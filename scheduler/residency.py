@@ -4,9 +4,10 @@ pages."""
 import numpy as np
 
 from antiphon.config.arithmetic import ceil_div
-from antiphon.kv.pages import PagePool, pages_for
+from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
+from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.request import Media, Request
 
 NO_CROSS_PAGES = np.empty(0, np.int32)
@@ -15,26 +16,35 @@ NO_CROSS_PAGES = np.empty(0, np.int32)
 class Residency:
     """Gives requests their slot and pages, and takes them back."""
 
-    def __init__(self, batch: Batch, pages: PagePool) -> None:
-        self.batch, self.pages = batch, pages
+    def __init__(self, batch: Batch, prefixes: PrefixCache) -> None:
+        self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
 
-    def fits(self, request: Request) -> bool:
-        """True if enough pages are free, beside a reserve that the running sequences will soon ask
-        for."""
+    def fits(self, request: Request, prefix: np.ndarray) -> bool:
+        """True if enough pages are free beside those of its `prefix` [pages], and a reserve that
+        the running sequences will soon ask for."""
         cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
         need = pages_for(request.length, page_size) + reserve
+        need -= len(prefix) - self.pages.num_unused(prefix)
         if cross is not None and cross.key in self.pages:
             return need <= self.pages.available_beside(cross.key)
         return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
 
-    def enter(self, request: Request, lane: int = 0) -> tuple[Admission, CrossWrite | None]:
-        """Admits `request`, which fits, to `lane`. Returns also its cross KV if it has any that is
-        not cached: the step that runs the request must write it."""
+    def enter(
+        self, request: Request, prefix: np.ndarray, lane: int = 0
+    ) -> tuple[Admission, CrossWrite | None]:
+        """Admits `request`, which fits, to `lane`, with the cached pages of its `prefix` [pages].
+        Returns also its cross KV if it has any that is not cached: the step that runs the request
+        must write it."""
+        self.pages.share_blocks(prefix)
         cross_pages, write = self._cross_pages(request.cross)
-        self_pages = self.pages.allocate(pages_for(request.length, self.batch.page_size))
-        assert self_pages is not None
-        tokens = self.batch.admit(request, self_pages, lane)
+        page_size = self.batch.page_size
+        own = self.pages.allocate(pages_for(request.length, page_size) - len(prefix))
+        assert own is not None
+        self_pages = np.concatenate([prefix, own])
+        self.prefixes.count(request, len(prefix))
+        tokens = self.batch.admit(request, self_pages, lane, len(prefix) * page_size)
+        self.batch.num_published[request.slot] = len(prefix)
         return Admission.of(request, tokens, self_pages, cross_pages), write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:

@@ -16,6 +16,7 @@ from antiphon.scheduler.limits import Limits, refusal
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.planning import StepPlanner
+from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
@@ -61,8 +62,9 @@ class Scheduler:
         self.counters: Counter[str] = Counter()
         self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size, limits.num_lanes)
         self.planner = StepPlanner(self.batch, limits.step_budget)
-        self.residency = Residency(self.batch, pages)
-        self.intake = Intake(limits, pages, clock, self.counters)
+        self.prefixes = PrefixCache(pages, limits.page_size, self.counters, limits.prefix_caching)
+        self.residency = Residency(self.batch, self.prefixes)
+        self.intake = Intake(limits, self.prefixes, clock, self.counters)
         self.encodes = self.intake.encodes
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
@@ -233,6 +235,7 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
+        self.prefixes.publish(self.batch, plan)
         for request, reason in settle(self.batch, plan, result, self.outputs, self._clock()):
             self.finish(request, RequestState.DONE, reason=reason)
 

@@ -60,6 +60,7 @@ class DecoderModel(nn.Module):
     @abstractmethod
     def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Embedded tokens [tokens, hidden] at `positions` [tokens] -> hidden [tokens, hidden].
+        `positions`: [3, tokens] where `Half.position_axes` is 3.
 
         Writes the tokens' self KV. Of a part that is not the last one: the stream, which the next
         part takes in place of embedded tokens.

@@ -1,4 +1,7 @@
-"""The decoder of Llama (Touvron et al. 2023) and Qwen2, which attends to its own tokens alone."""
+"""The decoder of Llama (Touvron et al. 2023), Qwen2 and Qwen3, which attends to its own tokens
+alone."""
+
+import math
 
 import torch
 from torch import nn
@@ -12,7 +15,7 @@ from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.rotary import HeadNorms, RotaryTable, Rotation
 from antiphon.layers.shard import Part, Shard
 
 
@@ -24,14 +27,17 @@ class SelfAttention(CachedAttention):
         parts = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
         self.qkv = StackedLinear(size, parts, bias=half.qkv_bias)
         self.o_proj = Linear(queries, size, bias=half.output_bias, summed_over=shard.group)
+        self.norms = HeadNorms(half.head_dim, half.norm_eps) if half.head_norms else None
+        # Turning may move the length of two coordinates into one.
+        self.key_growth = math.sqrt(2) * half.rotary.gain
 
     def projections(self) -> CachedProjections:
-        return CachedProjections(self.qkv, self.qkv, self.o_proj, rotated=True)
+        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth, self.norms)
 
     def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
         """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
         destination = step.pool.destination(self.layer, step.slot_mapping)
-        q = self.qkv.queries(x, destination, rotation)
+        q = self.qkv.queries(x, destination, rotation, self.norms)
         heads = step.causal.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 

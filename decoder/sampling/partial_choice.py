@@ -10,10 +10,9 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.sampling.drawing import likeliest
 from antiphon.decoder.sampling.restrictions import force_tokens, split_by_timestamps, times_among
 from antiphon.decoder.sampling.rows import SampledRows
+from antiphon.kernels.formats import PRESCRIBED, RAW_SUM, TEXT, TIME
 
 MINUS_INF = float("-inf")
-NUMBERS = 10  # of a row and rank
-_RAW_SUM, _FORCED, _TEXT, _TIME = 0, 1, 2, 6  # the first of those of each kind
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def describe_own_words(
     raw: torch.Tensor, ruled: torch.Tensor, rows: SampledRows, timestamps: TimestampRules | None
 ) -> torch.Tensor:
     """What the other ranks must know of this rank's logits `raw` [rows, own words], of which the
-    rules have made `ruled`: [rows, NUMBERS] float32.
+    rules have made `ruled`: [rows, ROW_NUMBERS] float32, as `kernels/formats.py` lays them out.
 
     `timestamps`: the rules among them, if any row asks for them.
     """
@@ -91,9 +90,9 @@ def describe_own_words(
 
 
 def choose(numbers: torch.Tensor, rows: SampledRows) -> Choice:
-    """The tokens of `rows` from the `numbers` [ranks, rows, NUMBERS] of every rank."""
-    text, time = (Best.unpack(numbers, first).joined() for first in (_TEXT, _TIME))
-    raw_sums = numbers[..., _RAW_SUM].logsumexp(0)
+    """The tokens of `rows` from the `numbers` [ranks, rows, ROW_NUMBERS] of every rank."""
+    text, time = (Best.unpack(numbers, first).joined() for first in (TEXT, TIME))
+    raw_sums = numbers[..., RAW_SUM].logsumexp(0)
     only_times = time.log_sums > text.scores
     is_tie = (time.scores == text.scores) & (time.ids < text.ids)
     takes_time = only_times | (is_tie & (time.scores > MINUS_INF))
@@ -103,7 +102,7 @@ def choose(numbers: torch.Tensor, rows: SampledRows) -> Choice:
     chosen = torch.where(takes_time, time.raw, text.raw)
     own = torch.where(takes_time, time.ids, text.ids).long()
     tokens, is_forced = force_tokens(own, rows)
-    chosen = torch.where(is_forced, numbers[..., _FORCED].amax(0), chosen)
+    chosen = torch.where(is_forced, numbers[..., PRESCRIBED].amax(0), chosen)
     # Where all are barred the sum is minus infinity too.
     safe_sums = log_sums.masked_fill(log_sums == MINUS_INF, 0.0)
     return Choice(tokens, chosen - raw_sums, scores - safe_sums, is_forced)
@@ -116,8 +115,6 @@ def _fields(best: Best) -> tuple[torch.Tensor, ...]:
 def _forced_logits(raw: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     """Raw logits [rows] of the tokens that the model prescribes; minus infinity where that is none
     of the own words."""
-    if not raw.shape[1]:
-        return torch.full((len(raw),), MINUS_INF, device=raw.device)
     nothing = torch.full_like(rows.slots, -1, dtype=torch.int64)
     forced = force_tokens(nothing, rows)[0]
     logits = raw.gather(1, rows.words.places(forced)[:, None])[:, 0]

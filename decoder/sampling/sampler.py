@@ -11,6 +11,7 @@ All ranks make the same calls and come to the same tokens.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -43,6 +44,9 @@ from antiphon.decoder.state import Slots
 from antiphon.layers.shard import Shard, Span
 from antiphon.runtime.device import to_device, together_to_device
 
+if TYPE_CHECKING:
+    from antiphon.kernels.sampling import Workspace
+
 
 class Sampler:
     """The rules of sampling in their order.
@@ -65,9 +69,8 @@ class Sampler:
             raise ValueError(
                 f"masks of the words {slots.vocabulary} for logits of {self.vocabulary.span}"
             )
-        self._kernel_room: tuple[torch.Tensor, torch.Tensor] | None = None
-        # The kernels see the whole vocabulary; ranks that share it choose in torch.
-        if slots.device.type == "cuda" and not self.vocabulary.is_shared:
+        self._kernel_room: Workspace | None = None
+        if slots.device.type == "cuda":
             from antiphon.kernels.sampling import workspace  # Triton is there where CUDA is
 
             self._kernel_room = workspace(slots.scratch, slots.vocabulary.count, slots.device)
@@ -101,11 +104,9 @@ class Sampler:
         self, logits: torch.Tensor, rows: SampledRows, samples: Samples, features: SamplingFeatures
     ) -> None:
         timestamps = self.timestamps if features.timestamps else None
-        ruled = logits
-        if rows.words.count:
-            ruled = _mask_and_bar(logits, rows, features, _masks(rows, features))
-            if timestamps is not None:
-                ruled = bar_by_timestamps(ruled, rows, timestamps)
+        ruled = _mask_and_bar(logits, rows, features, _masks(rows, features))
+        if timestamps is not None:
+            ruled = bar_by_timestamps(ruled, rows, timestamps)
         own = describe_own_words(logits, ruled, rows, timestamps)
         choice = choose(self.vocabulary.group.all_gather(own), rows)
         self.slots.tokens[rows.slots, rows.lengths] = choice.tokens
@@ -117,18 +118,25 @@ class Sampler:
         slots: torch.Tensor,
         lengths: torch.Tensor,
         samples: Samples,
-        room: tuple[torch.Tensor, torch.Tensor],
+        room: "Workspace",
     ) -> None:
-        """As `greedy`, by two Triton kernels instead of some sixty launches. `room`: of
-        `kernels.sampling.workspace`, for as many rows at least."""
-        from antiphon.kernels.sampling import greedy  # Triton is there where CUDA is
+        """As `greedy`, by two Triton kernels instead of some sixty launches, or by three where
+        ranks share the vocabulary. `room`: of `kernels.sampling.workspace`, for as many rows at
+        least."""
+        from antiphon.kernels.sampling import SampledState, greedy  # Triton is there where CUDA is
 
-        state = self.slots
-        greedy(
-            logits, slots, lengths, samples.packed, room, tokens=state.tokens,
-            masks=state.masks.rows, stop_ids=state.stop_ids, timestamps=self.timestamps,
-            settings={name: state.on_device[name] for name in GRAPH_SETTINGS},
-        )  # fmt: skip
+        words = self.vocabulary.span
+        state = SampledState(
+            tokens=self.slots.tokens,
+            masks=self.slots.masks.rows,
+            stop_ids=self.slots.stop_ids,
+            settings={name: self.slots.on_device[name] for name in GRAPH_SETTINGS},
+            timestamps=self.timestamps,
+            first_id=words.first,
+            vocabulary=words.total,
+        )
+        all_gather = self.vocabulary.group.all_gather if self.vocabulary.is_shared else None
+        greedy(logits, slots, lengths, samples.packed, room, state, all_gather)
 
     def finish(
         self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, samples: Samples

@@ -11,7 +11,7 @@ from antiphon.runtime.groups import Group
 class VocabularyShard:
     """This rank's words, `span` of `vocab_size`, and the group whose ranks have the others.
 
-    Alone, that is the whole vocabulary. A small one may leave the last ranks without words.
+    Alone, that is the whole vocabulary. Every rank has words (`check_parallel`).
     """
 
     def __init__(self, vocab_size: int, shard: Shard | None = None) -> None:
@@ -24,7 +24,7 @@ class VocabularyShard:
 
     @property
     def is_shared(self) -> bool:
-        """True if there are other ranks, whether they have words or not."""
+        """True if other ranks have words."""
         return self._shard.size > 1
 
     @cached_property

@@ -21,6 +21,7 @@ from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.rotary import HeadNorms
 from antiphon.layers.shard import whole
 from antiphon.layers.weights import Checkpoint
 
@@ -35,7 +36,8 @@ class CachedProjections:
     queries: Linear  # may be `keys_values` itself: then as its first part
     keys_values: StackedLinear  # makes keys and values, as its last two parts
     output: Linear  # reads what attention makes of the values
-    rotated: bool = False  # keys are turned by their position before they are cached
+    key_growth: float = 1.0  # of keys between their projection and the cache, at most
+    norms: HeadNorms | None = None  # that queries and keys go through before
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,27 @@ def fit_kv_scales(attentions: Iterable[tuple[CachedProjections, ProjectionInput]
 def _fit(projections: CachedProjections, rows: ProjectionInput) -> None:
     queries, keys_values = projections.queries, projections.keys_values
     keys, values = list(keys_values.parts)[-2:]
-    # Turning moves the length of two coordinates into one.
-    growth = math.sqrt(2) if projections.rotated else 1.0
-    factor = power_of_two(keys_values, keys, rows, growth)
-    keys_values.scale_part(keys, factor)
-    if isinstance(queries, StackedLinear):
-        queries.scale_part(next(iter(queries.parts)), 1 / factor)
+    if projections.norms is not None:
+        _fit_norms(projections.norms, projections.key_growth)
     else:
-        queries.scale_outputs(1 / factor)
+        factor = power_of_two(keys_values, keys, rows, projections.key_growth)
+        keys_values.scale_part(keys, factor)
+        if isinstance(queries, StackedLinear):
+            queries.scale_part(next(iter(queries.parts)), 1 / factor)
+        else:
+            queries.scale_outputs(1 / factor)
     factor = power_of_two(keys_values, values, rows)
     keys_values.scale_part(values, factor)
     projections.output.scale_inputs(1 / factor)
+
+
+def _fit_norms(norms: HeadNorms, growth: float) -> None:
+    """Keys are as large as their norm makes them, whatever their projection gives."""
+    queries, keys = norms.q_norm.weight.data, norms.k_norm.weight.data
+    largest = float(keys.abs().max()) * math.sqrt(len(keys)) * growth
+    factor = _power_of_two(largest, keys.dtype)
+    keys.mul_(factor)
+    queries.mul_(1 / factor)
 
 
 def power_of_two(
@@ -123,8 +135,11 @@ def power_of_two(
     """The largest power of two that keeps this part's outputs, times it and `growth`, within
     float8."""
     weight, bias = layer.tensors_of(part)
-    largest = rows.largest(weight, bias) * growth
+    return _power_of_two(rows.largest(weight, bias) * growth, weight.dtype)
+
+
+def _power_of_two(largest: float, dtype: torch.dtype) -> float:
     if not 0 < largest < math.inf:
         return 1.0
-    most = MOST_DOUBLINGS[weight.dtype]
+    most = MOST_DOUBLINGS[dtype]
     return 2.0 ** max(-most, min(most, math.floor(math.log2(FLOAT8_MAX / largest))))

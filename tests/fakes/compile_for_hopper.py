@@ -5,7 +5,7 @@ a model, float8 pages, quantized outputs. Run in a process without TRITON_INTERP
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -74,14 +74,16 @@ def launches() -> Iterator[tuple[str, Any]]:
     for dtype in HALF:
         yield from _small_batches(dtype)
     for rules in (None, TimestampRules(67, 66, 60, 20)):
-        yield f"greedy {rules}", partial(_sample, rules)
+        for dtype, ranks in itertools.product((*HALF, torch.float32), (1, 2, 3)):
+            yield f"greedy {rules} {dtype} {ranks}", partial(_sample, rules, dtype, ranks)
     yield "lay_out", _lay_out
     for dtype, target in itertools.product((*HALF, torch.float32), repeat=2):
         rows, addresses = torch.zeros(ROWS, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
         source = torch.zeros(ROWS, WIDTH, dtype=dtype)
         yield f"copy_rows {dtype} {target}", partial(copy_rows, source, rows, addresses, target)
     for dtype in (*HALF, torch.float32):
-        yield f"read_out {dtype}", partial(_read_out, dtype)
+        for ranks in (1, 2):
+            yield f"read_out {dtype} {ranks}", partial(_read_out, dtype, ranks)
 
 
 def _small_batches(dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -138,14 +140,18 @@ def _attend(dtype: torch.dtype, group: int) -> None:
     full.full_attention(q, k, v, torch.zeros(2, dtype=torch.int32), 32, 1.0)
 
 
-def _sample(rules: TimestampRules | None) -> None:
-    sampling.greedy(
-        torch.zeros(ROWS, 512), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
-        sampling.workspace(ROWS, 512, torch.device("cpu")),
+def _sample(rules: TimestampRules | None, dtype: torch.dtype, ranks: int) -> None:
+    state = sampling.SampledState(
         tokens=torch.zeros(4, 32, dtype=torch.int64), masks=torch.zeros(4, 512),
-        stop_ids=torch.zeros(4, 32, dtype=torch.int64), timestamps=rules,
+        stop_ids=torch.zeros(4, 32, dtype=torch.int64),
         settings={name: torch.zeros(4, dtype=torch.int64) for name in GRAPH_SETTINGS},
+        timestamps=rules, first_id=512 * (ranks - 1), vocabulary=512 * ranks,
+    )  # fmt: skip
+    sampling.greedy(
+        torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
+        torch.zeros(ROWS, dtype=torch.int32), torch.zeros(ROWS, 3, dtype=torch.int64),
+        sampling.workspace(ROWS, 512, torch.device("cpu")), state,
+        _all_gather(ranks),
     )  # fmt: skip
 
 
@@ -160,11 +166,17 @@ def _lay_out() -> None:
     )  # fmt: skip
 
 
-def _read_out(dtype: torch.dtype) -> None:
+def _read_out(dtype: torch.dtype, ranks: int) -> None:
     readout.read_out(
         torch.zeros(ROWS, 512, dtype=dtype), torch.zeros(ROWS, dtype=torch.int32),
-        torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.int64),
+        torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.int64), 512 * (ranks - 1), 512 * ranks,
+        _all_gather(ranks),
     )  # fmt: skip
+
+
+def _all_gather(ranks: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Of ranks that share the vocabulary; alone None."""
+    return None if ranks == 1 else lambda numbers: numbers.expand(ranks, *numbers.shape)
 
 
 def main() -> None:

@@ -114,6 +114,17 @@ def random_slots(
     return slots
 
 
+def on_device(slots: Slots, device: torch.device) -> Slots:
+    """A copy of `slots`, of the whole vocabulary, there."""
+    copied = Slots(slots.scratch, slots.tokens.shape[1] - 1, slots.vocab_size, device)
+    copied.tokens.copy_(slots.tokens)
+    copied.stop_ids.copy_(slots.stop_ids)
+    copied.masks.rows.copy_(slots.masks.rows)
+    for name, row in slots.on_device.items():
+        copied.on_device[name].copy_(row)
+    return copied
+
+
 def check_samples(actual: Samples, wanted: Samples) -> None:
     """The same tokens and ranks, and nearly the same log-probabilities."""
     assert actual.tokens.tolist() == wanted.tokens.tolist()

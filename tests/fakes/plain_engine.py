@@ -25,13 +25,16 @@ class PlainEngine:
     ) -> None:
         config = resolve(str(folder), {"device": "cpu", **options})
         self.model = ModelConfig.load(config.model)
-        self.encoder = None if self.model.encoder is None else EncoderRunner(self.model, config)
+        self.encoder = self._make_encoder(config)
         self.unencoded: list[Media] = []  # asked for, and not begun
         self.delay_encodes = False
         self.replica = self._make_replica(config, timestamps)
         self.finished: dict[int, Finished] = {}  # by the request's number
         self.deltas: list[tuple[int, int]] = []
         self._ids = itertools.count()
+
+    def _make_encoder(self, config: EngineConfig) -> EncoderRunner | None:
+        return None if self.model.encoder is None else EncoderRunner(self.model, config)
 
     def _make_replica(
         self, config: EngineConfig, timestamps: TimestampRules | None

@@ -10,6 +10,7 @@ from typing import Any
 from message_samples import there_and_back
 from thread_group import make_ranks
 
+from antiphon.actors.messages import RankBatch
 from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
 from antiphon.encoder.follower import EncoderFollower
@@ -50,9 +51,9 @@ def ranked_encoder(
 
     def send(command: EncodeBatch) -> None:
         for inbox in inboxes.values():
-            message = there_and_back(command)
-            assert isinstance(message, EncodeBatch)
-            inbox.put(message)
+            message = there_and_back(RankBatch(0, 0, command))
+            assert isinstance(message, RankBatch)
+            inbox.put(message.command)
 
     with ThreadPoolExecutor(max(1, len(inboxes))) as pool:
         loads: list[Future[EncoderRunner]] = [Future() for _ in inboxes]

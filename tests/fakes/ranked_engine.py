@@ -74,28 +74,26 @@ class RankedEngine(PlainEngine):
     def _make_replica(
         self, config: EngineConfig, timestamps: TimestampRules | None
     ) -> DecoderReplica:
+        self._config = config
         every = make_ranks(self.parallel)
-
-        def follower(ranks: Ranks) -> FollowerThread:
-            return FollowerThread(
-                lambda: guarded(
-                    ranks, lambda: DecoderFollower(self.model, config, timestamps, ranks)
-                )
-            )
-
         (leader,) = (ranks for ranks in every if ranks.is_leader)
-        self.followers = [follower(ranks) for ranks in every if not ranks.is_leader]
+        self.followers = [self._follow(ranks, timestamps) for ranks in every if not ranks.is_leader]
         with ThreadPoolExecutor(1) as pool:
-            replica = pool.submit(
-                guarded,
-                leader,
-                lambda: DecoderReplica(
-                    self.model, config, self._ask, self._withdraw, timestamps, leader, self._send
-                ),
-            )
+            replica = pool.submit(guarded, leader, lambda: self._lead(leader, timestamps))
             for thread in self.followers:
                 thread.loaded.result(START_SECONDS)
             return replica.result(START_SECONDS)
+
+    def _follow(self, ranks: Ranks, timestamps: TimestampRules | None) -> FollowerThread:
+        config = self._config
+        return FollowerThread(
+            lambda: guarded(ranks, lambda: DecoderFollower(self.model, config, timestamps, ranks))
+        )
+
+    def _lead(self, ranks: Ranks, timestamps: TimestampRules | None) -> DecoderReplica:
+        return DecoderReplica(
+            self.model, self._config, self._ask, self._withdraw, timestamps, ranks, self._send
+        )
 
     def _send(self, command: RankCommand) -> None:
         number = len(self.commands)

@@ -1,7 +1,8 @@
 """A decoder's device made of plain lists: it knows what step plans told it, and nothing else.
 
 A token depends on the seed, on the cross KV and on all keys in a sequence's pages, so that a page
-in the wrong place, shared too long or copied too late gives another token.
+in the wrong place, shared too long or copied too late gives another token. Hidden states that stand
+in a prompt are numbers of their own, as tokens are.
 """
 
 from collections import deque
@@ -18,8 +19,9 @@ from antiphon.scheduler.plan import StepPlan, StepResult
 from antiphon.scheduler.request import Media, Request, RequestId
 from antiphon.scheduler.scheduler import Scheduler
 
-END, POISON = 1, -777
+END, POISON, NO_CROSS = 1, -777, -1
 PAGE, MAX_LEN = 4, 40
+WORDS = np.arange(5, 5 + MAX_LEN)
 
 
 def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
@@ -29,9 +31,18 @@ def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
     return END if total % 8 == 0 else 2 + total % 97
 
 
+def state(key: str, number: int) -> int:
+    """Hidden state `number` of the input `key`."""
+    return 1000 + 37 * ord(key) + number
+
+
 def undisturbed(request: Request, cross: int) -> list[int]:
     """What `request` generates, from the tokens that it has."""
     tokens, count = request.token_ids.tolist(), len(request.prompt_token_ids)
+    for media in request.inputs:
+        if media.position is not None:
+            for i in range(media.num_tokens):
+                tokens[media.position + i] = state(media.key, i)
     while len(tokens) - count < request.max_tokens and END not in tokens[count:]:
         tokens.append(chosen(request.seed, cross, tokens))
     return tokens[count:]
@@ -101,18 +112,34 @@ class SimulatedDecoder:
                 positions = np.arange(kv_len - queries, kv_len)
                 self.memory[own[positions // self.page_size], positions % self.page_size] = POISON
             return None
-        for row, ((slot, queries, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
+        packed = self._embedded(plan)
+        for row, ((_, queries, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
             positions = np.arange(kv_len - queries, kv_len)
             written = own[positions // self.page_size]
             others = np.concatenate([*pages[:row], *pages[row + 1 :], np.empty(0, int)])
             assert not set(written.tolist()) & set(others.tolist()), "written and shared"
-            self.memory[written, positions % self.page_size] = self.tokens[slot, positions]
+            self.memory[written, positions % self.page_size] = packed[row]
         tokens = np.full(len(rows), POISON, np.int64)
         for row, ((slot, _, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
             if plan.samples[row]:
                 tokens[row] = self._choose(slot, own, kv_len)
                 self.tokens[slot, kv_len] = tokens[row]
         return StepResult(tokens, readouts=self._read_out(plan, rows, pages))
+
+    def _embedded(self, plan: StepPlan) -> list[np.ndarray]:
+        """By row: its tokens in this step, or the hidden states in their place."""
+        ends = plan.query_lens.cumsum()
+        tokens = [
+            self.tokens[slot, kv_len - queries : kv_len]
+            for slot, queries, kv_len in zip(plan.slots, plan.query_lens, plan.kv_lens, strict=True)
+        ]
+        packed = np.concatenate(tokens)
+        for part in plan.embeddings:
+            encodes = self.scheduler.encodes
+            assert encodes.has_arrived(part.key) or part.key in encodes.kept, "states are gone"
+            values = [state(part.key, part.first + i) for i in range(part.count)]
+            packed[part.token : part.token + part.count] = values
+        return np.split(packed, ends[:-1])
 
     def _take_changes(self, plan: StepPlan) -> None:
         before = self.memory.copy()
@@ -122,7 +149,7 @@ class SimulatedDecoder:
             self.tables[entry.slot, : len(entry.self_pages)] = entry.self_pages
             self.tokens[entry.slot, : len(entry.token_ids)] = entry.token_ids
             self.seeds[entry.slot] = entry.seed
-            self.cross[entry.slot] = entry.cross_pages[0]
+            self.cross[entry.slot] = entry.cross_pages[0] if entry.cross_len else NO_CROSS
         for write in plan.cross_writes:
             self.memory[write.pages] = ord(write.key)
         new = plan.new_pages
@@ -131,7 +158,10 @@ class SimulatedDecoder:
 
     def _choose(self, slot: int, pages: np.ndarray, length: int) -> int:
         keys = self.memory[pages].reshape(-1)[:length].tolist()
-        return chosen(int(self.seeds[slot]), int(self.memory[self.cross[slot, 0], 0]), keys)
+        cross = int(self.cross[slot, 0])
+        return chosen(
+            int(self.seeds[slot]), 0 if cross == NO_CROSS else int(self.memory[cross, 0]), keys
+        )
 
     def _read_out(
         self, plan: StepPlan, rows: list[tuple[int, int, int]], pages: list[np.ndarray]
@@ -166,6 +196,22 @@ def make_request(
         RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
         SamplingParams(), DecodingRules(stop_ids=(END,)), max_tokens, fields.pop("seed", number),
         **fields,
+    )  # fmt: skip
+
+
+def text_request(
+    number: int,
+    prompt: Sequence[int] | np.ndarray,
+    max_tokens: int = 3,
+    inputs: Sequence[tuple[str, int, int]] = (),
+    seed: int = 0,
+    **fields: Any,
+) -> Request:
+    """Without cross-attention. `inputs`: key, position and length of each."""
+    media = tuple(Media(key, "audio", length, position=at) for key, at, length in inputs)
+    return Request(
+        RequestId("f", number), np.array(prompt), media, SamplingParams(),
+        DecodingRules(stop_ids=(END,)), max_tokens, seed, **fields,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -21,6 +22,7 @@ class _Board:
 
     def __init__(self, size: int) -> None:
         self.barrier = threading.Barrier(size, timeout=WAIT_SECONDS)
+        self.turn = threading.Lock()
         self.values: list[Any] = [None] * size
         self.mail: dict[tuple[int, int], queue.Queue[torch.Tensor | None]] = {
             (source, target): queue.Queue() for source in range(size) for target in range(size)
@@ -37,9 +39,13 @@ class ThreadGroup(Group):
         self.numbers: list[int] = []
 
     @classmethod
-    def make(cls, size: int) -> "list[ThreadGroup]":
+    def make(cls, size: int) -> list[Self]:
         board = _Board(size)
         return [cls(rank, size, board) for rank in range(size)]
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Within it a rank computes."""
+        return nullcontext()
 
     def _exchange(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.numbers.append(x.numel())
@@ -82,24 +88,46 @@ class ThreadGroup(Group):
             mail.put(None)  # wakes who waits for it
 
 
+class TakingTurns(ThreadGroup):
+    """Of its ranks one computes at a time, until it waits for the others: Triton's interpreter has
+    one state for all threads."""
+
+    def turn(self) -> AbstractContextManager[object]:
+        return self._board.turn
+
+    def _exchange(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self._board.turn.release()
+        try:
+            return super()._exchange(x)
+        finally:
+            self._board.turn.acquire()
+
+
 def make_ranks(parallel: Parallel) -> list[Ranks]:
     """All ranks of a replica, whose groups are threads."""
     tensors = [ThreadGroup.make(parallel.tensor) for _ in range(parallel.pipeline)]
-    stages = [ThreadGroup.make(parallel.pipeline) for _ in range(parallel.tensor)]
+    stages, backward = (
+        [ThreadGroup.make(parallel.pipeline) for _ in range(parallel.tensor)] for _ in range(2)
+    )
     return [
-        Ranks(parallel, rank, tensors[stage][tensor], stages[tensor][stage])
+        Ranks(
+            parallel, rank, tensors[stage][tensor], stages[tensor][stage], backward[tensor][stage]
+        )
         for rank in range(parallel.num_ranks)
         for stage, tensor in [(parallel.stage_of(rank), parallel.tensor_rank_of(rank))]
     ]
 
 
-def run_ranks(size: int, work: Callable[[ThreadGroup], T]) -> list[T]:
+def run_ranks(
+    size: int, work: Callable[[ThreadGroup], T], kind: type[ThreadGroup] = ThreadGroup
+) -> list[T]:
     """What `work` returns on each rank, all of them at once. Raises what the first one raised."""
-    groups = ThreadGroup.make(size)
+    groups = kind.make(size)
 
     def guarded(group: ThreadGroup) -> T:
         try:
-            return work(group)
+            with group.turn():
+                return work(group)
         except BaseException:
             group.close()  # or the others would wait for it
             raise

@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 SHAPE: dict[str, Any] = {
@@ -44,10 +46,28 @@ def qwen2() -> PreTrainedModel:
     return Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True))
 
 
+def qwen3() -> PreTrainedModel:
+    """With YaRN; heads are no share of the hidden size."""
+    yarn = {
+        "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    return Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16, rope_parameters=yarn))
+
+
+def qwen3_tied() -> PreTrainedModel:
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    return Qwen3ForCausalLM(
+        Qwen3Config(**SHAPE, head_dim=8, tie_word_embeddings=True, rope_parameters=dynamic)
+    )
+
+
 DECODERS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": llama,
     "llama_with_biases": llama_with_biases,
     "qwen2": qwen2,
+    "qwen3": qwen3,
+    "qwen3_tied": qwen3_tied,
 }
 
 

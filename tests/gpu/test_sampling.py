@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_checks import check_samples, random_slots
+from kernel_checks import check_samples, on_device, random_slots
 from plain_engine import PlainEngine
 from sampled_requests import KINDS, check_same, request
 
@@ -17,7 +17,6 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.decoder.runner import LaunchedStep
 from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
-from antiphon.decoder.state import Slots
 from antiphon.scheduler.plan import StepPlan
 from antiphon.scheduler.request import Finished, RequestState
 
@@ -25,17 +24,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-
-def on_gpu(slots: Slots, count: int, vocabulary: int) -> Slots:
-    """A copy of `slots` there."""
-    copied = Slots(count, slots.tokens.shape[1] - 1, vocabulary, torch.device("cuda"))
-    copied.tokens.copy_(slots.tokens)
-    copied.stop_ids.copy_(slots.stop_ids)
-    copied.masks.rows.copy_(slots.masks.rows)
-    for name, row in slots.on_device.items():
-        copied.on_device[name].copy_(row)
-    return copied
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -49,7 +37,7 @@ def test_greedy_sampling(seed: int, count: int, with_rules: bool) -> None:
         first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, **last
     )
     on_cpu = random_slots(rng, rules, count, vocabulary, max_len=448)
-    there = on_gpu(on_cpu, count, vocabulary)
+    there = on_device(on_cpu, torch.device("cuda"))
     lengths = torch.from_numpy(on_cpu.host["max_len"][:count].astype(np.int32)) - 1
     rows = torch.arange(count, dtype=torch.int32)
     logits = torch.from_numpy(rng.standard_normal((count, vocabulary)).astype(np.float32) * 3)

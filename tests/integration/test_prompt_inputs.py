@@ -121,7 +121,7 @@ def test_inputs_in_prompts_equal_inputs_embeds(
         assert scheduler.counters["preemptions"] > 0
     assert scheduler.encodes.tokens == 0
     assert len(engine.replica.runner.arena) == len(scheduler.encodes.kept)
-    assert scheduler.pages.num_free == scheduler.pages.num_pages
+    assert scheduler.pages.num_available == scheduler.pages.num_pages
     scheduler.batch.check()
 
 

@@ -33,20 +33,24 @@ def expected(t5_folder: Path) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    "layout",
+    ("layout", "victims"),
     [
-        {"tensor_parallel_size": 2},
-        {
-            "decoder_tensor_parallel_size": 2,
-            "decoder_pipeline_parallel_size": 2,
-            "encoder_tensor_parallel_size": 2,
-            "encoder_tp_mode": "data",
-        },
+        ({"tensor_parallel_size": 2}, ["decoder-0/1", "encoder-0/1"]),
+        ({"tensor_parallel_size": 2, "placement": "colocated"}, ["colocated-0/1"]),
+        (
+            {
+                "decoder_tensor_parallel_size": 2,
+                "decoder_pipeline_parallel_size": 2,
+                "encoder_tensor_parallel_size": 2,
+                "encoder_tp_mode": "data",
+            },
+            ["decoder-0/1", "encoder-0/1"],
+        ),
     ],
-    ids=["tensor", "tensor and pipeline"],
+    ids=["tensor", "colocated", "tensor and pipeline"],
 )
 def test_ranks_give_the_tokens_of_one_process_also_when_one_dies(
-    layout: dict[str, Any], t5_folder: Path, expected: list[list[int]]
+    layout: dict[str, Any], victims: list[str], t5_folder: Path, expected: list[list[int]]
 ) -> None:
     """A follower of each half is killed while requests run."""
 
@@ -59,7 +63,7 @@ def test_ranks_give_the_tokens_of_one_process_also_when_one_dies(
         async with AsyncEngine(str(t5_folder), device="cpu", **options, **layout) as engine:
             calls = [generate(engine, prompt) for prompt in PROMPTS]
             assert await asyncio.gather(*calls) == expected
-            for victim in ("decoder-0/1", "encoder-0/1"):
+            for victim in victims:
                 before = await engine.workers.processes()  # type: ignore[union-attr]
                 tasks = [asyncio.create_task(generate(engine, prompt)) for prompt in PROMPTS]
                 await asyncio.sleep(0.2)

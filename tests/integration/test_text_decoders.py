@@ -1,5 +1,5 @@
-"""Decoders without encoders (Llama, Qwen2) against transformers, greedy in float32: tokens and
-log-probabilities, however requests are batched, cut into chunks and preempted."""
+"""Decoders without encoders (Llama, Qwen2, Qwen3) against transformers, greedy in float32: tokens
+and log-probabilities, however requests are batched, cut into chunks and preempted."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_tokens_and_logprobs_equal_transformers(
         np.testing.assert_allclose(own, logprobs, atol=1e-3)
     scheduler = engine.replica.scheduler
     assert scheduler.counters["encodes"] == 0
-    assert scheduler.pages.num_free == scheduler.pages.num_pages
+    assert scheduler.pages.num_available == scheduler.pages.num_pages
     if "num_kv_pages" in options:
         assert scheduler.counters["preemptions"] > 0
     scheduler.batch.check()
@@ -110,6 +110,7 @@ def test_eight_bits_stay_close(options: dict[str, Any], checkpoints: Checkpoints
     assert np.median(errors) < 0.3
 
 
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None}, "the prompt is empty"),
     ({"encoder_prompt": "w7"}, "has no encoder: give 'prompt'"),
@@ -141,6 +142,28 @@ def test_a_decoder_alone_serves_texts_and_token_ids(
     assert outputs[2].outputs[0].token_ids == answer(model, [0, 50], 12)[0]
 
 
+def test_chats_of_texts(checkpoints: Checkpoints) -> None:
+    """The second turn shares what is computed of the first."""
+    folder, model = checkpoints["llama"]
+    template = "{{ bos_token }}{% for message in messages %} {{ message.content }}{% endfor %}"
+    options = {"chat_template": template, "use_tqdm": False}
+    first = [{"role": "user", "content": " ".join(f"w{id_}" for id_ in range(5, 40))}]
+    params = SamplingParams(max_tokens=8)
+    with Engine(str(folder), ray=False, device="cpu") as engine:
+        (output,) = engine.chat(first, params, **options)
+        assert output.prompt_token_ids == [0, *range(5, 40)]
+        assert output.outputs[0].token_ids == answer(model, output.prompt_token_ids, 8)[0]
+        answered = {"role": "assistant", "content": output.outputs[0].text}
+        second = [*first, answered, {"role": "user", "content": "w50"}]
+        both = engine.chat([second, "no chat", first], params, **options)
+        deltas = engine.stream({"messages": first, "chat_template": template}, params)
+        assert "".join(delta.text for delta in deltas) == output.outputs[0].text
+        assert engine.stats()["prefix_cache_hits"] == 3 * 32
+    assert isinstance(both[1].error, PromptError)
+    for turn in (both[0], both[2]):
+        assert turn.outputs[0].token_ids == answer(model, turn.prompt_token_ids, 8)[0]
+
+
 @pytest.mark.slow
 def test_a_decoder_alone_through_ray(checkpoints: Checkpoints) -> None:
     folder, model = checkpoints["qwen2"]
@@ -170,9 +193,9 @@ def test_a_bare_model_and_an_untied_head_that_is_missing(
         ({"use_sliding_window": True}, UnsupportedModelError, "latest tokens alone"),
         ({"num_key_value_heads": 4}, CheckpointError, r"6 heads .* can't share 4 heads"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            {"rope_parameters": LONGROPE},
             UnsupportedModelError,
-            "'yarn'",
+            "'longrope'",
         ),
     ],
 )

@@ -12,9 +12,8 @@ from encoder_graphs import load
 from thread_group import make_ranks
 
 from antiphon.actors.address import Host
-from antiphon.actors.channel import Receiver
-from antiphon.actors.encoder_follower import EncoderFollowerActor, EncoderFollowerWorker
 from antiphon.actors.encoder_worker import EncoderWorker
+from antiphon.actors.follower_actor import FollowerActor
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     DecoderMessage,
@@ -32,6 +31,7 @@ from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.request import Incarnation
 
 HERE = Host("127.0.0.1", "this node")
+OWN = Incarnation("encoder-0", 4)
 TEXTS = [[5, 6], [7], [8, 9, 10, 11], [12, 13, 14]]
 
 
@@ -57,16 +57,14 @@ class Replica:
         config = resolve(str(folder), {"device": "cpu"})
         model = ModelConfig.load(config.model)
         leader, follower = make_ranks(Parallel(2, mode="data"))
-        self.follower = EncoderFollowerWorker(model, config, follower)
-        self.leader = EncoderWorker(Incarnation("encoder-0", 0), model, config, leader)
-        self.actor = EncoderFollowerActor()
-        self.actor.follower = self.follower
-        self.receiver = Receiver(HERE, self.actor.receive)
+        self.actor = FollowerActor()
+        self.actor.load("encoder", model, config, None, follower, 20.0)
+        self.follower = self.actor.workers["encoder"]
+        self.leader = EncoderWorker(OWN, model, config, leader)
         self.decoder = Decoder()
+        address = self.follower.listen(HERE, OWN.epoch)
         self.follower.start()
-        self.receiver.start()
-        links = Links(HERE.node, {"decoder-0": self.decoder})
-        self.leader.connect(links, [self.receiver.address])
+        self.leader.connect(Links(HERE.node, {"decoder-0": self.decoder}), [address])
 
     def send(self, *texts: list[int]) -> None:
         for ids in texts:
@@ -76,7 +74,7 @@ class Replica:
 
     def close(self) -> None:
         self.leader.runner.ranks.close()  # it may wait for a rank that is gone
-        for loop in (self.leader, self.follower, self.receiver):
+        for loop in (self.leader, self.follower):
             loop.close()
 
 
@@ -117,3 +115,13 @@ def test_the_replica_ends_as_a_whole(replica: Replica, monkeypatch: pytest.Monke
     assert isinstance(replica.follower.failure, RankError)
     replica.follower.follower.runner.ranks.close()  # as the end of its process does
     assert not replica.decoder.states
+
+
+def test_a_lost_batch_ends_the_rank(replica: Replica) -> None:
+    assert replica.leader._followers is not None
+    replica.leader._followers._number = 1
+    replica.send(*TEXTS)
+    wait(lambda: not replica.follower.alive)
+    assert "command 1 of epoch 4 came where command 0 of epoch 4 was due" in str(
+        replica.follower.failure
+    )

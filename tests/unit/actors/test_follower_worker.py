@@ -19,11 +19,12 @@ from antiphon.actors.follower_worker import FollowerWorker
 from antiphon.actors.frames import PREFIX
 from antiphon.actors.links import Links
 from antiphon.actors.messages import Output, Submit
-from antiphon.actors.rank_channel import RankSenders
+from antiphon.actors.rank_channel import DecoderWire, RankSenders
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.config.parallel import Parallel
 from antiphon.config.sampling import SamplingParams
+from antiphon.decoder.follower import DecoderFollower
 from antiphon.decoder.rank_commands import DropStates
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.ranks import RankError
@@ -64,8 +65,8 @@ def workers(loaded: tuple[ModelConfig, EngineConfig]) -> Iterator[Workers]:
     every = make_ranks(Parallel(3))
     with ThreadPoolExecutor(3) as pool:
         leader = pool.submit(DecoderWorker, OWN, *loaded, None, every[0])
-        followers = [pool.submit(FollowerWorker, OWN, *loaded, None, one) for one in every[1:]]
-    made = leader.result(), [follower.result() for follower in followers]
+        followers = [pool.submit(DecoderFollower, *loaded, None, one) for one in every[1:]]
+    made = leader.result(), [FollowerWorker(one.result(), DecoderWire()) for one in followers]
     yield made
     for ranks in every:
         ranks.close()
@@ -82,7 +83,7 @@ def request(number: int) -> Request:
 def test_a_replica_of_three_workers_serves(workers: Workers) -> None:
     leader, followers = workers
     front = Frontend()
-    addresses = [follower.listen(HERE) for follower in followers]
+    addresses = [follower.listen(HERE, OWN.epoch) for follower in followers]
     leader.connect(Links(HERE.node, {"front": front}), addresses)
     for follower in followers:  # commands wait for those that start later
         follower.start()
@@ -103,9 +104,9 @@ def test_a_replica_of_three_workers_serves(workers: Workers) -> None:
 
 def test_a_lost_command_ends_the_rank(workers: Workers) -> None:
     _, (follower, _) = workers
-    address = follower.listen(HERE)
+    address = follower.listen(HERE, OWN.epoch)
     follower.start()
-    senders = RankSenders([address], HERE.node, OWN.epoch)
+    senders = RankSenders([address], HERE.node, OWN.epoch, DecoderWire())
     senders(DropStates(("a",)))
     senders._number += 1
     senders(DropStates(("b",)))
@@ -115,9 +116,9 @@ def test_a_lost_command_ends_the_rank(workers: Workers) -> None:
 
 def test_a_leader_of_another_life_ends_the_rank(workers: Workers) -> None:
     _, (follower, _) = workers
-    address = follower.listen(HERE)
+    address = follower.listen(HERE, OWN.epoch)
     follower.start()
-    senders = RankSenders([address], HERE.node, OWN.epoch - 1)
+    senders = RankSenders([address], HERE.node, OWN.epoch - 1, DecoderWire())
     senders(DropStates(("a",)))
     expect_failure(follower, "command 0 of epoch 3 came where command 0 of epoch 4 was due")
     senders.close()
@@ -125,14 +126,14 @@ def test_a_leader_of_another_life_ends_the_rank(workers: Workers) -> None:
 
 def test_a_command_that_cannot_be_read_ends_the_rank_with_the_next_one(workers: Workers) -> None:
     _, (follower, _) = workers
-    address = follower.listen(HERE)
+    address = follower.listen(HERE, OWN.epoch)
     follower.start()
 
     class Nonsense:
         def encode(self, message: Any) -> list[bytes]:
             return [PREFIX.pack(address.token, 1) + b"nonsense"]
 
-    senders = RankSenders([address], HERE.node, OWN.epoch)
+    senders = RankSenders([address], HERE.node, OWN.epoch, DecoderWire())
     sender = Sender(address, HERE.node, encoder=Nonsense())
     sender.send(None)
     senders._number = 1

@@ -110,6 +110,26 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
             },
             Placement(False, 7, 1.0, 1.0),
         ),
+        # GPUs for one half of a replica: each has an encoder beside it.
+        ([node(2)], {"tensor_parallel_size": 2}, Placement(True, 2, 1.0, 1.0)),
+        ([node(2)], {"decoder_tensor_parallel_size": 2}, Placement(True, 2, 1.0, 1.0)),
+        ([node(2)], {"decoder_pipeline_parallel_size": 2}, Placement(True, 2, 1.0, 1.0)),
+        ([node(3, 3)], {"decoder_tensor_parallel_size": 2}, Placement(False, 3, 1.0, 1.0)),
+        (
+            [node(4, 4)],
+            {"decoder_tensor_parallel_size": 2, "encoder_replicas": 2, "decoder_replicas": 2},
+            Placement(True, 4, 1.0, 1.0),
+        ),
+        (
+            [node(2), node(1, name="b"), node(1, name="c")],
+            {"tensor_parallel_size": 2},
+            Placement(True, 2, 1.0, 1.0),
+        ),
+        (
+            CPUS,
+            {"decoder_tensor_parallel_size": 2, "placement": "colocated"},
+            Placement(True, 2, 0.0, 1.0),
+        ),
         # No CPU is asked for where Ray could not give one to each rank of a stage.
         (
             [Node("a", 0, 0, 1), Node("b", 0, 0, 1), Node("c", 0, 0, 1)],
@@ -136,8 +156,8 @@ def test_each_rank_has_a_process(
             [node(2), node(1, name="b")],
             {"decoder_tensor_parallel_size": 2, "decoder_pipeline_parallel_size": 2},
             r"1 encoder x tensor 1 x pipeline 1 \+ 1 decoder x tensor 2 x pipeline 2 = 5 ranks "
-            r"need a free GPU each, and this Ray cluster has 3: 10\.0\.0\.1 has 2 of 2 free; "
-            r"b has 1 of 2 free",
+            r"\(colocated: 4\) need a free GPU each, and this Ray cluster has 3: "
+            r"10\.0\.0\.1 has 2 of 2 free; b has 1 of 2 free",
         ),
         (
             [node(1), node(1, name="b"), node(1, name="c")],
@@ -146,8 +166,42 @@ def test_each_rank_has_a_process(
         ),
         (
             CPUS,
+            {"pipeline_parallel_size": 2, "placement": "colocated"},
+            r"it has no stages there \(encoder_pipeline_parallel_size=2\): leave that out, "
+            "and give decoder_pipeline_parallel_size for the decoder alone",
+        ),
+        (
+            CPUS,
+            {
+                "decoder_tensor_parallel_size": 2,
+                "encoder_tensor_parallel_size": 3,
+                "placement": "colocated",
+            },
+            "encoder_tensor_parallel_size=3, and the decoder has 2 ranks: leave it out, or give as",
+        ),
+        (
+            CPUS,
+            {"encoder_tensor_parallel_size": 2, "placement": "colocated"},
+            "encoder_tensor_parallel_size=2, and the decoder has 1 rank: ",
+        ),
+        (
+            CPUS,
+            {
+                "tensor_parallel_size": 2,
+                "encoder_tp_mode": "weights",
+                "placement": "colocated",
+            },
+            "with encoder_tp_mode='weights' the sums of both halves could wait for each other",
+        ),
+        (
+            [node(1)],
             {"tensor_parallel_size": 2, "placement": "colocated"},
-            "placement='colocated' is there for replicas of one rank",
+            "1 decoder with an encoder beside it x tensor 2 x pipeline 1 = 2 ranks need a free GPU",
+        ),
+        (
+            [node(2)],
+            {"tensor_parallel_size": 2, "encoder_tp_mode": "weights"},
+            r"tensor 2 x pipeline 1 \+ 1 decoder x tensor 2 x pipeline 1 = 4 ranks need a free GPU",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    CollectStates,
     DropStates,
     Launch,
     PutStates,
@@ -90,13 +91,14 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "command",
     [
-        Launch(PLAN, (1, 3), 39),
+        Launch(PLAN, 39, ((38, (1, 3)), (39, (2,)))),
         Launch(PLAIN),
         PutStates(("a", "b"), (3, 4), np.arange(7)),
         AdoptStates(("a", "b"), (3, 4), np.arange(7)),
+        CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",)),
         DropStates(("a", "b")),
     ],
-    ids=["everything", "decodes", "put", "adopt", "drop"],
+    ids=["everything", "decodes", "put", "adopt", "collect", "drop"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

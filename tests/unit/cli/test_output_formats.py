@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 
 from antiphon.cli import preflight
 from antiphon.cli.app import app
-from antiphon.cli.output_formats import WRITERS, parse_formats, write_atomically
 from antiphon.cli.recordings import Recording, expand
 from antiphon.config.errors import AntiphonError, AudioError, ConfigurationError
 from antiphon.engine import sync_engine as engine_module
+from antiphon.engine.output_formats import WRITERS, parse_formats, write_atomically
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.inputs.audio.sound import Skipped
 

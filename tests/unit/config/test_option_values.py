@@ -111,7 +111,7 @@ def test_foreign_names_and_values_are_taken() -> None:
             "data_parallel_size=2 cannot be honored: give decoder_replicas",
         ),
         ({"gpu_memory_utilization": 0.9}, "give kv_cache_memory_gib"),
-        ({"limit_mm_per_prompt": {"audio": 1}}, "a prompt takes one recording"),
+        ({"limit_mm_per_prompt": {"audio": 2}}, "a prompt takes one recording"),
         ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),
         ({"model": "x"}, "unknown option 'model'"),
         ({"beam_size": 5}, "beam_size=5 cannot be honored: beam search"),
@@ -156,3 +156,11 @@ def test_environment_variables_serve_for_attention_backends() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         resolve("m", options)
+
+
+def test_a_limit_of_images_as_other_engines_write_it() -> None:
+    for limits, wanted in (({"image": 2, "audio": 1}, 2), ({"audio": 1}, None)):
+        config = resolve("x", {"limit_mm_per_prompt": limits})
+        assert config.model.limit_images_per_prompt == wanted
+    with pytest.raises(ConfigurationError, match="must be a mapping such as"):
+        resolve("x", {"limit_mm_per_prompt": 2})

@@ -18,7 +18,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError
 
-SMALL = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size": 4}
+SMALL: dict[str, Any] = {"max_num_seqs": 2, "max_model_len": 16, "kv_page_size": 4}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,33 @@ def test_settings_that_one_rank_alone_refuses_end_it(
     monkeypatch.setattr(engine.followers[0].loaded.result().runner.slots, "_set", fail)
     with pytest.raises(RankError, match="before step 2, this rank refused the settings of slots"):
         run(engine)
+
+
+@pytest.mark.parametrize("parallel", [Parallel(2), Parallel(1, 2)], ids=str)
+@pytest.mark.parametrize("number", range(6))
+def test_no_refused_setting_is_overlooked(
+    folder: Path, parallel: Parallel, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever admission one rank alone refuses, while states arrive between steps."""
+    engine = RankedEngine(folder, parallel, **{**SMALL, "max_num_seqs": 6})
+    slots = engine.followers[0].loaded.result().runner.slots
+    admit, calls = slots._set, iter(range(100))
+    monkeypatch.setattr(slots, "_set", lambda one: fail() if next(calls) == number else admit(one))
+
+    def run_all() -> None:
+        with engine:
+            for first in range(6):
+                text = np.arange(5 + first, 9 + first, dtype=np.int32)
+                params = SamplingParams(temperature=0.0)
+                engine.submit(engine.request(text, [2], 9, params=params))
+                engine.step()
+                engine.step()
+            engine.run()
+            submit(engine)  # or nobody would hear of the last one
+            engine.run()
+
+    with pytest.raises(RankError, match="this rank refused the settings of slots"):
+        run_all()
 
 
 def test_one_rank_sends_no_commands(folder: Path) -> None:

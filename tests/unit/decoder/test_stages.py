@@ -35,6 +35,17 @@ def test_steps_ahead_within_a_lane_change_nothing(folder: Path, depth: int) -> N
     assert lanes == {0, 1}
 
 
+@pytest.mark.parametrize("parallel", [Parallel(1, 3), Parallel(1, 2, layers=(1, 2))], ids=repr)
+def test_three_stages_and_given_layers_change_nothing(folder: Path, parallel: Parallel) -> None:
+    options = {**OPTIONS, "num_kv_pages": PAGES["text"]}
+    expected = play(PlainEngine(folder, **options), "text")
+    with RankedEngine(folder, parallel, **options) as engine:
+        check_same_ends(play(engine, "text"), expected)
+        runners = [thread.loaded.result().runner for thread in engine.followers]
+        layers = [len(runner.pool.layers) for runner in (*runners, engine.replica.runner)]
+    assert layers == list(parallel.layers or (1, 1, 1))
+
+
 def test_stages_work_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a lane for each stage, one computes while the other does. (On a busy machine not
     always.)"""

@@ -252,7 +252,7 @@ def test_readouts(dtype: torch.dtype) -> None:
     token_ids = torch.tensor([7, 4700, 4999, 5000, -1], dtype=torch.int32)
     wanted, actual = (DeviceReadouts.empty(5, torch.device("cpu")) for _ in range(2))
     wanted.read(logits, token_ids)
-    actual.read_in_one_kernel(logits, token_ids)
+    actual.read_by_kernels(logits, token_ids)
     torch.testing.assert_close(actual.logprobs, wanted.logprobs, atol=1e-4, rtol=1e-4)
     assert torch.equal(actual.likeliest, wanted.likeliest)
     assert wanted.logprobs[1] > -0.01

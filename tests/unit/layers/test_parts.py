@@ -29,7 +29,7 @@ class Loaded:
         self.model = build(self.half, head, part)
         names = self.half.checkpoint_names
         load_part(self.model, self.checkpoint, names, part, lambda: build(self.half, head))
-        check_unused(self.checkpoint, "decoder", config.family.ignored)
+        check_unused(self.checkpoint, "decoder", config.family)
 
 
 def num_layers(folder: Path) -> int:
@@ -144,6 +144,10 @@ def test_embedded_words_are_the_same_on_every_rank(checkpoints: Any) -> None:
     [
         (Parallel(4), "decoder_tensor_parallel_size=4: the decoder has 3 heads .*: at most 3"),
         (Parallel(1, 4), "decoder_pipeline_parallel_size=4: the decoder has 3 layers"),
+        (
+            Parallel(1, 2, layers=(2, 2)),
+            r"decoder_pipeline_layers: 2 \+ 2 = 4 layers, and the decoder has 3",
+        ),
     ],
 )
 def test_more_ranks_than_there_is_to_share_are_refused(

@@ -18,13 +18,17 @@ from antiphon.layers.quantization.kv_scales import (
     ProjectionInput,
     fit_kv_scales,
 )
-from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.rotary import HeadNorms, RotaryTable, Rotation
 
 SIZE = 24
 POSITIONS = torch.tensor([0, 1, 7, 900, 4095])
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 5e4, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 256,
+}  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 5e4, "factor": 8.0,
+    "original_max_position_embeddings": 512,
 }  # fmt: skip
 
 
@@ -38,7 +42,11 @@ def rotation(rotary: Rotary) -> Rotation:
     [
         {"rope_type": "default", "rope_theta": 1e4},
         {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0},
+        {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 4.0},
         LLAMA3,
+        YARN,
+        {**YARN, "truncate": False, "beta_fast": 16.0, "beta_slow": 2.0, "attention_factor": 1.5},
+        {**YARN, "mscale": 2.0, "mscale_all_dim": 0.5},
     ],
 )
 def test_queries_and_keys_turn_as_in_transformers(settings: dict[str, Any]) -> None:
@@ -62,8 +70,8 @@ def test_an_older_spelling_means_the_same() -> None:
 
 
 def test_a_kind_of_scaling_that_is_not_known_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="'yarn' are not supported, only default"):
-        Rotary.of({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, SIZE)
+    with pytest.raises(UnsupportedModelError, match="'longrope' are not supported, only default"):
+        Rotary.of({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, SIZE)
 
 
 def test_part_of_a_head_may_stay_as_it_is() -> None:
@@ -103,14 +111,28 @@ def test_turned_keys_stay_within_a_float8_cache() -> None:
     """Turning may move both coordinates of a plane into one, which is longer by up to sqrt(2)."""
     qkv = StackedLinear(4, dict.fromkeys("qkv", 4), bias=False)
     output = nn.Linear(4, 4)
-    for rotated in (False, True):
+    for growth in (1.0, 2**0.5):
         nn.init.constant_(qkv.weight, 1.0)
         qkv.tensors_of("k")[0].fill_(448.0 / 4 / 1.2)
-        projections = CachedProjections(qkv, qkv, _Output(output), rotated)  # type: ignore[arg-type]
+        projections = CachedProjections(qkv, qkv, _Output(output), growth)  # type: ignore[arg-type]
         fit_kv_scales([(projections, ProjectionInput.of_norm(torch.ones(4), None))])
         largest = float(qkv.tensors_of("k")[0].sum(1).abs().max())
-        assert largest * (2**0.5 if rotated else 1.0) <= 448.0
-        assert largest * 2 * (2**0.5 if rotated else 1.0) > 448.0
+        assert largest * growth <= 448.0
+        assert largest * 2 * growth > 448.0
+
+
+def test_normed_keys_stay_within_a_float8_cache() -> None:
+    """Their norm's gain makes them large, not their projection; scores stay what they were."""
+    qkv, norms = StackedLinear(4, dict.fromkeys("qkv", 4), bias=False), HeadNorms(4, 1e-6)
+    nn.init.normal_(qkv.weight)
+    norms.q_norm.weight.data.fill_(2.0)
+    norms.k_norm.weight.data.copy_(torch.tensor([1.0, -900.0, 3.0, 0.5]))
+    q, k = torch.randn(2, 5, 1, 4)
+    scores = torch.mul(*norms.norm(q, k)).sum(-1)
+    projections = CachedProjections(qkv, qkv, _Output(nn.Linear(4, 4)), 1.5, norms)  # type: ignore[arg-type]
+    fit_kv_scales([(projections, ProjectionInput.of_norm(torch.ones(4), None))])
+    assert 448 / 2 < float(norms.k_norm.weight.abs().max()) * 2 * 1.5 <= 448
+    torch.testing.assert_close(torch.mul(*norms.norm(q, k)).sum(-1), scores)
 
 
 class _Output:

@@ -13,7 +13,7 @@ from thread_group import make_ranks
 from antiphon.config.parallel import Parallel
 from antiphon.layers.shard import Part
 from antiphon.runtime.pausable import Pausable
-from antiphon.runtime.ranks import Ranks
+from antiphon.runtime.ranks import RankError, Ranks
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_parts_cover_all_layers_in_order(parallel: Parallel) -> None:
 def test_groups_must_match_the_layout() -> None:
     first, second = make_ranks(Parallel(2))
     with pytest.raises(AssertionError):
-        Ranks(Parallel(2), 0, second.tensor, first.stages)
+        Ranks(Parallel(2), 0, second.tensor, first.stages, first.backward)
 
 
 @pytest.mark.parametrize("parallel", [Parallel(3), Parallel(1, 3), Parallel(2, 2)], ids=str)
@@ -89,10 +89,37 @@ def test_the_minimum_is_that_of_all_ranks(parallel: Parallel) -> None:
 
 
 @pytest.mark.parametrize("parallel", LARGE, ids=str)
+def test_all_do_what_every_rank_can(parallel: Parallel) -> None:
+    last = parallel.num_ranks - 1
+    reasons = on_all(
+        parallel, lambda one: one.reason_of_any("no" if one.rank == last else None, CPU)
+    )
+    assert reasons == ["another rank cannot"] * last + ["no"]
+    assert on_all(parallel, lambda one: one.reason_of_any(None, CPU)) == [None] * (last + 1)
+    assert Ranks.alone().reason_of_any("no", CPU) == "no"
+
+
+@pytest.mark.parametrize("parallel", LARGE, ids=str)
+def test_what_differs_between_ranks_is_refused_on_all(parallel: Parallel) -> None:
+    def refused(one: Ranks, odd: int) -> str:
+        try:
+            one.check_same("their graphs", [8, 4 if one.rank == odd else 2], CPU)
+        except RankError as error:
+            return str(error)
+        return "the same"
+
+    for odd in range(parallel.num_ranks):
+        messages = on_all(parallel, lambda one: refused(one, odd))  # noqa: B023
+        assert all("the ranks differ in their graphs; here: [8, " in text for text in messages)
+    assert on_all(parallel, lambda one: refused(one, -1)) == ["the same"] * parallel.num_ranks
+    Ranks.alone().check_same("their graphs", [8], CPU)
+
+
+@pytest.mark.parametrize("parallel", LARGE, ids=str)
 def test_all_ranks_get_what_the_leader_has(parallel: Parallel) -> None:
     def share(one: Ranks) -> list[int]:
         x = torch.full((2,), one.rank)
-        one.broadcast(x)
+        one.broadcast(x, one.leader)
         return x.tolist()
 
     assert on_all(parallel, share) == [[parallel.leader] * 2] * parallel.num_ranks
@@ -103,7 +130,7 @@ def test_while_paused_no_rank_waits_for_another() -> None:
     x = torch.ones(3, 4)
     with first.paused():
         first.barrier()
-        first.broadcast(x)
+        first.broadcast(x, first.leader)
         first.tensor.send(x, 1)
         first.tensor.receive(x, 1)
         assert first.tensor.all_reduce(x).shape == (3, 4)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from antiphon.config.parallel import Parallel, RankSpec
+from antiphon.runtime.joining import StoreAddress, join, limit_waiting, open_store
 from antiphon.runtime.ranks import RankError
-from antiphon.runtime.torch_groups import StoreAddress, join, limit_waiting, open_store
 
 CPU, HOST = torch.device("cpu"), "127.0.0.1"
 TIMEOUT, START = 3.0, 60.0

@@ -80,7 +80,7 @@ def test_a_request_without_inputs_is_ready_at_once_and_has_no_cross_pages() -> N
     for _ in range(2):
         run_step(scheduler)
     assert [end.state for end in ends(scheduler)] == [RequestState.DONE]
-    assert scheduler.pages.num_free == PAGES
+    assert scheduler.pages.num_available == PAGES
     scheduler.pages.check()
     scheduler.batch.check()
 

@@ -1,0 +1,47 @@
+"""A batch of jobs on an encoder's device, and what becomes of it for each decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from antiphon.actors.messages import EncodeJob
+from antiphon.encoder.runner import Encoded
+from antiphon.kv.batch_share import OwnShare, SharedBatch
+from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.interface import Transport
+from antiphon.runtime.device import recorded_event
+
+
+@dataclass(frozen=True)
+class EncoderBatch:
+    """`computed`: recorded behind its forward; None on a CPU. `transports` have queued something
+    behind that, and `done` is recorded behind all."""
+
+    jobs: list[EncodeJob]
+    encoded: Encoded
+    computed: torch.cuda.Event | None
+    transports: Sequence[Transport] = ()
+    done: torch.cuda.Event | None = None
+
+    @property
+    def decoders(self) -> list[str]:
+        """The names of those that want some of it."""
+        return list(dict.fromkeys(job.decoder for job in self.jobs))
+
+    def part(self, rows: Sequence[int]) -> HiddenStates:
+        """The hidden states of these jobs: the batch itself if they are all."""
+        encoded, packed, ready = self.encoded, self.encoded.hidden, self.computed
+        if len(rows) < len(self.jobs):
+            hidden = packed.split(encoded.lengths)
+            packed = torch.cat([hidden[row] for row in rows])
+            ready = recorded_event(packed.device)  # `computed` was recorded before this copy
+        keys = tuple(self.jobs[row].key for row in rows)
+        return HiddenStates(keys, tuple(encoded.lengths[row] for row in rows), packed, ready)
+
+    def shared(self, number: int) -> SharedBatch:
+        """Where each rank has a share of it: all of it is for the decoder beside this encoder.
+        `number`: of such batches."""
+        keys, encoded = tuple(job.key for job in self.jobs), self.encoded
+        own = OwnShare(number, encoded.hidden, self.computed)
+        return SharedBatch(keys, tuple(encoded.lengths), encoded.shares, own)

@@ -1,0 +1,56 @@
+"""Positions of tokens by frame, row and column (Qwen2-VL's multimodal rotary positions)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from antiphon.runtime.device import to_device
+from antiphon.scheduler.grids import PlacedGrid
+from antiphon.scheduler.plan import Admission, Fork
+
+
+class GridPositions:
+    """`table` [3, slots, columns] int64: frame, row and column of every token of each slot's
+    sequence, those that are still to come included.
+
+    Tokens of text have their place in all three. An image begins at the next place; what follows it
+    begins behind the largest number within it.
+    """
+
+    def __init__(self, num_slots: int, columns: int, device: torch.device) -> None:
+        self._indices = torch.arange(columns, device=device)
+        self.table = self._indices.repeat(3, num_slots, 1)
+
+    def admit(self, admissions: Sequence[Admission]) -> None:
+        """Overwrites the positions of the admitted slots."""
+        device = self.table.device
+        slots = np.array([admission.slot for admission in admissions])
+        self.table[:, to_device(slots, device)] = self._indices
+        for admission in admissions:
+            if admission.grids:
+                slot, count = admission.slot, admission.prompt_len
+                positions = grid_positions(count, admission.grids)
+                self.table[:, slot, count:] += int(positions.max()) + 1 - count
+                self.table[:, slot, :count] = to_device(positions, device)
+
+    def fork(self, forks: Sequence[Fork]) -> None:
+        """Forks have the prompt of their source. In their order: a fork may be forked again."""
+        for fork in forks:
+            self.table[:, fork.slot] = self.table[:, fork.source]
+
+
+def grid_positions(count: int, grids: Sequence[PlacedGrid]) -> np.ndarray:
+    """Of the `count` tokens of a prompt, [3, count] int64."""
+    positions = np.zeros((3, count), np.int64)
+    done, place = 0, 0
+    for grid in sorted(grids):
+        text = grid.position - done
+        positions[:, done : grid.position] = place + np.arange(text)
+        place += text
+        done = grid.position + grid.frames * grid.rows * grid.columns
+        axes = np.indices((grid.frames, grid.rows, grid.columns)).reshape(3, -1)
+        positions[:, grid.position : done] = place + axes
+        place += max(grid.rows, grid.columns)
+    positions[:, done:] = place + np.arange(count - done)
+    return positions

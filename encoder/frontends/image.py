@@ -1,0 +1,97 @@
+"""The image frontend: pixel values in, of any sizes; their embedded patches are the tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.interface import Frontend, GraphShape
+from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.inputs.images.pixels import Pixels
+from antiphon.runtime.device import Target
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images packed one behind the other, on the device."""
+
+    lengths: np.ndarray  # [images] int, in tokens
+    shapes: tuple[ImageShape, ...]
+    values: torch.Tensor  # float32 [all numbers]
+
+    def groups(self) -> list[torch.Tensor]:
+        """Images next to each other whose sizes are equal but for the first one, as one array."""
+        groups, begin = [], 0
+        for sizes, shapes in groupby(self.shapes, lambda shape: shape.pixels[1:]):
+            first = sum(shape.pixels[0] for shape in shapes)
+            end = begin + first * prod(sizes)
+            groups.append(self.values[begin:end].view(first, *sizes))
+            begin = end
+        return groups
+
+
+class ImageFrontend(Frontend[ImageBatch, GraphShape]):
+    graph_lengths: ClassVar[Literal["same", "any"]] = "same"
+
+    def __init__(
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+    ) -> None:
+        assert isinstance(encoder, ImageEncoder)
+        assert isinstance(config.encoder, ImageHalf)
+        self._encoder, self._half, self._target = encoder, config.encoder, target
+        on_gpu = target.device.type == "cuda"
+        self._copies = torch.cuda.Stream(target.device) if on_gpu else None
+
+    def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Of the rows that come out of the encoder."""
+        return np.array([self._half.rows(Pixels.unpacked(array).shape) for array in inputs])
+
+    def pack(self, inputs: Sequence[np.ndarray]) -> ImageBatch:
+        """`inputs`: packed `Pixels`."""
+        images = [Pixels.unpacked(array) for array in inputs]
+        shapes = tuple(image.shape for image in images)
+        return ImageBatch(
+            np.array([self._half.tokens(shape) for shape in shapes]),
+            shapes,
+            self._on_device([image.values.reshape(-1) for image in images]),
+        )
+
+    def _on_device(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        """All of `arrays`, one behind the other. On a GPU they are copied on a stream of their own,
+        while the batch before is computed."""
+        total = sum(map(len, arrays))
+        host = torch.empty(total, pin_memory=self._copies is not None, dtype=torch.float32)
+        np.concatenate(arrays, out=host.numpy())
+        if self._copies is None:
+            return host
+        with torch.cuda.stream(self._copies):
+            on_device = host.to(self._target.device, non_blocking=True)
+        compute = torch.cuda.current_stream(self._target.device)
+        compute.wait_stream(self._copies)
+        on_device.record_stream(compute)
+        return on_device
+
+    def layout(self, batch: ImageBatch) -> Layout:
+        layout: Layout = self._encoder.layout(batch.shapes)
+        return layout
+
+    def embed(self, batch: ImageBatch, layout: Any) -> torch.Tensor:
+        return self._encoder.embed(
+            [group.to(self._target.dtype) for group in batch.groups()], layout
+        )
+
+    def graph_inputs(self, max_batch_tokens: int) -> str:
+        return "batches of images have none"
+
+    def warm_up_batches(self) -> list[ImageBatch]:
+        """The smallest image that the encoder takes, alone and twice."""
+        shape = self._half.smallest
+        image = Pixels(shape, np.zeros(shape.pixels, np.float32)).packed()
+        return [self.pack([image]), self.pack([image, image])]

@@ -1,0 +1,235 @@
+"""Descriptions of encoders of images, one class per structure; see `halves`.
+
+An image comes as one array of numbers, in the form that its checkpoint's image processor makes.
+What a half says of an image depends on its `ImageShape` alone.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from antiphon.config.errors import CheckpointError
+from antiphon.families.halves import Half
+from antiphon.families.image_names import NAMES, Naming, image_names
+from antiphon.families.tensor_names import Side
+
+# What an image's pooled embedding is made of, by our own names:
+# first: the class token. first_normed: it, behind a norm (CLIP). first_tanh: it, behind a linear
+# layer and a tanh (ViT). mean_normed: the mean of the patches, behind a norm (BEiT). attention: a
+# learned query's attention to all tokens, and a feed-forward layer (SigLIP).
+Pooling = Literal["first", "first_normed", "first_tanh", "mean_normed", "attention"]
+
+PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The sizes of one image.
+
+    `pixels`: of its array: [tiles, channels, height, width] or, where the processor cuts patches
+    itself, [frames, rows, columns, features of a patch]. `size`: height and width of the image
+    before it was resized and tiled, in pixels; (0, 0) where the model does not ask.
+    """
+
+    pixels: tuple[int, int, int, int]
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Projector:
+    """What turns an encoder's hidden states into rows of a decoder's width: two linear layers with
+    an activation between them.
+
+    `merge`: so many by so many neighbouring patches become one row. `inner_size`: between the
+    layers; 0: as `output_size`. `norm`: a LayerNorm before the first layer, of merged patches.
+    `stored`: what checkpoints call the norm and both layers, behind one of `prefixes`.
+    """
+
+    output_size: int
+    activation: str
+    stored: tuple[str, str, str]
+    merge: int = 1
+    inner_size: int = 0
+    norm: bool = False
+    norm_eps: float = 1e-5
+    bias: bool = True
+    prefixes: tuple[str, ...] = ("", "model.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHalf(Half):
+    """An encoder of images, with the projector behind it where a decoder follows."""
+
+    side: Side = "encoder"
+    vocab_size: int = 0
+    pre_norm: bool = True
+    max_positions: int  # the most rows that one input becomes
+    channels: int = 3
+    patch_size: int
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float
+    naming: Naming
+    prefixes: tuple[str, ...] = ("",)  # what may stand before the names of its tensors
+    projector: Projector | None = None
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size if self.projector is None else self.projector.output_size
+
+    @property
+    @abstractmethod
+    def smallest(self) -> ImageShape:
+        """The smallest image that the encoder takes."""
+
+    @abstractmethod
+    def tokens(self, image: ImageShape) -> int:
+        """How many tokens of this image attend to each other, or to some of each other.
+
+        Raises ValueError for an image that the encoder can't take.
+        """
+
+    @abstractmethod
+    def rows(self, image: ImageShape) -> int:
+        """How many rows [`output_size`] come out. Raises as `tokens`."""
+
+    def checkpoint_names(self, path: str) -> tuple[str, ...]:
+        if self.projector is not None and path.startswith("projector."):
+            _, layer, tensor = path.split(".")
+            stored = self.projector.stored[PROJECTOR_LAYERS.index(layer)]
+            return tuple(f"{prefix}{stored}.{tensor}" for prefix in self.projector.prefixes)
+        return image_names(NAMES[self.naming], self.prefixes, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitHalf(ImageHalf):
+    """A vision transformer (Dosovitskiy et al. 2021), and what SigLIP, CLIP, DeiT, BEiT and
+    InternViT change in it."""
+
+    structure: ClassVar[str] = "vit"
+
+    image_size: tuple[int, int]  # height and width that the positions were trained for
+    any_size: bool = False  # positions are interpolated for other sizes
+    class_tokens: int  # in front of the patches
+    patch_bias: bool = True
+    positions: bool = True  # a learned vector for each token
+    embedding_norm: bool = False  # behind positions (CLIP)
+    qkv_bias: bool = True
+    key_bias: bool = True
+    qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
+    layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
+    grid_bias: bool = False  # a learned bias for each head and offset in the grid (BEiT)
+    final_norm: bool = True
+    pooling: Pooling | None = None
+    pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
+    class_rows: bool = True  # class tokens are among the rows that come out
+
+    @property
+    def feed_forward_matrices(self) -> int:
+        return 2
+
+    @property
+    def last_norm(self) -> str:
+        return "norm" if self.final_norm else ""
+
+    @property
+    def trained_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def smallest(self) -> ImageShape:
+        side = self.patch_size * (1 if self.projector is None else self.projector.merge)
+        sizes = (side, side) if self.any_size else self.image_size
+        return ImageShape((1, self.channels, *sizes))
+
+    def grid(self, image: ImageShape) -> tuple[int, int]:
+        """Rows and columns of patches of each tile. Raises ValueError as `tokens`."""
+        _, channels, height, width = image.pixels
+        shown = f"an image of {channels} channels and {height} x {width} pixels"
+        if channels != self.channels:
+            raise ValueError(f"{shown}: this model takes {self.channels} channels")
+        if not self.any_size and (height, width) != self.image_size:
+            raise ValueError(
+                f"{shown}: this model takes {self.image_size[0]} x {self.image_size[1]}"
+            )
+        if min(height, width) < self.patch_size:
+            raise ValueError(f"{shown}: it is smaller than a patch of {self.patch_size} pixels")
+        return height // self.patch_size, width // self.patch_size
+
+    def tile_tokens(self, image: ImageShape) -> int:
+        """Of each tile: its patches and class tokens. Raises ValueError as `tokens`."""
+        rows, columns = self.grid(image)
+        return rows * columns + self.class_tokens
+
+    def tokens(self, image: ImageShape) -> int:
+        return image.pixels[0] * self.tile_tokens(image)
+
+    def rows(self, image: ImageShape) -> int:
+        rows, columns = self.grid(image)
+        merge = 1 if self.projector is None else self.projector.merge
+        if rows % merge or columns % merge:
+            raise ValueError(
+                f"a grid of {rows} x {columns} patches can't be merged by {merge} x {merge}"
+            )
+        patches = (rows // merge) * (columns // merge)
+        return image.pixels[0] * (patches + (self.class_tokens if self.class_rows else 0))
+
+    def check(self, model: str) -> None:
+        super().check(model)
+        if min(self.trained_grid) < 1:
+            raise CheckpointError(
+                f"{model}: images of {self.image_size[0]} x {self.image_size[1]} pixels are "
+                f"smaller than its patches of {self.patch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenVisionHalf(ImageHalf):
+    """The vision encoders of Qwen2-VL (Wang et al. 2024) and Qwen2.5-VL (Bai et al. 2025): patches
+    over two frames, rotary positions by row and column, neighbouring patches merged at the end.
+
+    Their processor orders patches by the groups that are merged.
+    """
+
+    structure: ClassVar[str] = "qwen_vision"
+
+    projector: Projector
+    frames: int  # of a patch
+    rotary_theta: float
+    gated: bool  # a gated feed-forward layer (Qwen2.5)
+    window: int | None = None  # rows and columns of merged patches of a window; None: there is none
+    full_layers: tuple[int, ...] = ()  # numbers of the layers without windows, where others have
+
+    @property
+    def feed_forward_matrices(self) -> int:
+        return 3 if self.gated else 2
+
+    @property
+    def last_norm(self) -> str:
+        return "norm"
+
+    @property
+    def patch_features(self) -> int:
+        return self.channels * self.frames * self.patch_size**2
+
+    @property
+    def smallest(self) -> ImageShape:
+        merge = self.projector.merge
+        return ImageShape((1, merge, merge, self.patch_features))
+
+    def tokens(self, image: ImageShape) -> int:
+        frames, rows, columns, features = image.pixels
+        merge = self.projector.merge
+        if features != self.patch_features or rows % merge or columns % merge:
+            raise ValueError(
+                f"{rows} x {columns} patches of {features} numbers: this model takes patches of "
+                f"{self.patch_features}, and multiples of {merge} rows and columns"
+            )
+        return frames * rows * columns
+
+    def rows(self, image: ImageShape) -> int:
+        return self.tokens(image) // self.projector.merge**2
+
+    def windowed(self, layer: int) -> bool:
+        """Whether layer number `layer` attends within windows."""
+        return self.window is not None and layer not in self.full_layers

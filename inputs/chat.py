@@ -1,0 +1,158 @@
+"""Chats in OpenAI's form, brought into a prompt by the checkpoint's chat template."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from antiphon.config.errors import CheckpointError, PromptError, describe
+from antiphon.config.foreign import shown
+from antiphon.inputs.prompts import Prompt
+
+Message = Mapping[str, Any]
+TEXT_TYPES = ("text", "input_text")
+IMAGE_TYPES = ("image", "image_url", "image_pil", "input_image")
+OLDER_FILE = "chat_template.json"  # where processors kept their template
+
+
+def load_template(folder: Path, tokenizer: Any) -> str | None:
+    """The chat template of a checkpoint, if it has one. Raises CheckpointError for a broken
+    file."""
+    if (template := tokenizer.chat_template) is not None:
+        return template["default"] if isinstance(template, Mapping) else str(template)
+    file = folder / OLDER_FILE
+    try:
+        return str(json.loads(file.read_text())["chat_template"]) if file.exists() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {file}: {describe(error)}") from error
+
+
+def is_chat(messages: Any) -> bool:
+    """True for one chat, False for a list of several.
+
+    Raises PromptError for anything else, an empty one included.
+    """
+    if isinstance(messages, Sequence) and not isinstance(messages, str) and messages:
+        if all(isinstance(message, Mapping) for message in messages):
+            return True
+        are_mappings = [isinstance(chat, Mapping) for chat in messages]
+        if not any(are_mappings) and any(isinstance(chat, (list, tuple)) for chat in messages):
+            return False  # each is checked by itself, so that a wrong one fails alone
+    raise PromptError(
+        "a chat is a list of messages such as {'role': 'user', 'content': 'Hello'}, "
+        f"not {shown(messages)}"
+    )
+
+
+# As in transformers' `apply_chat_template`.
+TEMPLATE_OPTIONS = (
+    "add_generation_prompt", "continue_final_message", "chat_template", "chat_template_kwargs",
+)  # fmt: skip
+
+
+def chat_prompts(messages: Any, options: dict[str, Any]) -> list[Prompt]:
+    """The prompts of one chat, or of a list of them. `options`: of a call, which loses those that
+    are for the template. Raises as `is_chat`."""
+    chats = [messages] if is_chat(messages) else messages
+    for_template = {name: options.pop(name) for name in TEMPLATE_OPTIONS if name in options}
+    return [{"messages": chat, **for_template} for chat in chats]
+
+
+class ChatFormat:
+    """Makes prompts of chats. `reads_images`: messages may have images."""
+
+    def __init__(self, tokenizer: Any, template: str | None, reads_images: bool) -> None:
+        self._tokenizer, self._template = tokenizer, template
+        self._reads_images = reads_images
+
+    def plain(self, prompt: Prompt) -> Prompt:
+        """`prompt` with text alone in place of "messages", if it has those.
+
+        Raises PromptError, also for another key beside them than TEMPLATE_OPTIONS.
+        """
+        if not isinstance(prompt, Mapping) or "messages" not in prompt:
+            return prompt
+        options = {name: value for name, value in prompt.items() if name != "messages"}
+        if unknown := [name for name in options if name not in TEMPLATE_OPTIONS]:
+            raise PromptError(
+                f"unknown key {unknown[0]!r} beside 'messages'; "
+                f"there may be {', '.join(TEMPLATE_OPTIONS)}"
+            )
+        if not is_chat(prompt["messages"]):
+            raise PromptError("'messages' must be one chat, not a list of chats")
+        return self.prompt(prompt["messages"], **options)
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """The prompt of one chat. Options: as transformers' `apply_chat_template`.
+
+        Raises PromptError for a message or a part of another form, and for a template that is
+        missing or refuses the chat.
+        """
+        template = self._template if chat_template is None else chat_template
+        if template is None:
+            raise PromptError("this checkpoint has no chat template: give chat_template")
+        images: list[Any] = []
+        plain = [self._message(message, template, images) for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                plain,
+                tokenize=False,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt and not continue_final_message,
+                continue_final_message=continue_final_message,
+                **(chat_template_kwargs or {}),
+            )
+        except Exception as error:  # whatever a template raises
+            raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids  # the template has them
+        media = {"multi_modal_data": {"image": images}} if images else {}
+        return {"prompt_token_ids": ids, **media}
+
+    def _message(self, message: Message, template: str, images: list[Any]) -> dict[str, Any]:
+        """`message` as templates take it; adds its images to `images`."""
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise PromptError(f"a message must have a 'role' and a 'content', not {shown(message)}")
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            text = content or ""
+            takes_text = not self._reads_images or "is string" in template
+            parts: Any = text if takes_text else [{"type": "text", "text": text}]
+            return {**message, "content": parts}
+        if not isinstance(content, Sequence):
+            raise PromptError(f"'content' must be a text or a list of parts, not {shown(content)}")
+        made = [self._part(part, images) for part in content]
+        if not self._reads_images:
+            return {**message, "content": "\n".join(part["text"] for part in made)}
+        return {**message, "content": made}
+
+    def _part(self, part: Any, images: list[Any]) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in TEXT_TYPES and isinstance(part.get("text"), str):
+            return {"type": "text", "text": part["text"]}
+        if kind in IMAGE_TYPES:
+            if not self._reads_images:
+                raise PromptError("this model reads text: it takes no images")
+            images.append(_image_of(part))
+            return {"type": "image"}
+        raise PromptError(
+            "a part of a message must be {'type': 'text', 'text': ...} or "
+            f"{{'type': 'image_url', 'image_url': {{'url': ...}}}}, not {shown(part)}"
+        )
+
+
+def _image_of(part: Mapping[str, Any]) -> Any:
+    """The image of a part: a URL, or whatever else `read_image` takes."""
+    for name in ("image", "image_pil", "image_url", "url"):
+        if (image := part.get(name)) is not None:
+            return image.get("url") if isinstance(image, Mapping) else image
+    raise PromptError(f"a part of a message has no image: {shown(part)}")

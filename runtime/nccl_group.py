@@ -1,0 +1,63 @@
+"""Ranks on GPUs, over NCCL; small sums by symmetric memory where the GPUs can map each other's."""
+
+import logging
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+
+from antiphon.runtime.symmetric_memory import (
+    SymmetricMemoryError,
+    SymmetricSum,
+    TorchBuffer,
+    share_memory,
+)
+from antiphon.runtime.torch_groups import TorchGroup
+
+logger = logging.getLogger(__name__)
+
+
+class NcclGroup(TorchGroup):
+    """Nothing makes the host wait, but the first use of a kind of call, which connects the ranks.
+
+    Sums and the like run on the current stream. Sends and receives run on a stream that torch has
+    for each pair of ranks, one after the other. Behind a receive the current stream waits for it;
+    for a send only where too many are on their way.
+    """
+
+    def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
+        super().__init__(group, rank, size, device)
+        self._small_sum: SymmetricSum | None = None
+
+    @classmethod
+    def join(
+        cls, store: Store, rank: int, size: int, device: torch.device, timeout: timedelta
+    ) -> Self:
+        """With all ranks, which meet over `store` at their first call."""
+        options = dist.ProcessGroupNCCL.Options()
+        options._timeout = timeout
+        return cls(dist.ProcessGroupNCCL(store, rank, size, options), rank, size, device)
+
+    def share_memory(self, store: Store, name: str) -> None:
+        """From now on small sums go by symmetric memory, if all ranks can; all call this at once.
+        `store`, `name`: as of `TorchBuffer`."""
+
+        def take() -> TorchBuffer:
+            return TorchBuffer(store, self._group, name, self._device)
+
+        try:
+            self._small_sum = share_memory(self, take, self._device)
+        except SymmetricMemoryError as error:
+            logger.warning("sums of ranks all go through NCCL: %s", error)
+        else:
+            logger.info("small sums of %d ranks go through symmetric memory", self.size)
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        if self._small_sum is not None and (total := self._small_sum(x)) is not None:
+            return total
+        return super().all_reduce(x)
+
+    def _may_forget(self, send: Any) -> bool:
+        return bool(send.is_completed())

@@ -1,0 +1,199 @@
+"""Around every endpoint: ids, keys, limits of size and time, clients that leave or stop reading."""
+
+import asyncio
+import logging
+import time
+from contextlib import nullcontext
+from typing import Never
+
+from starlette.formparsers import MultiPartException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from antiphon.serve.admission import Admission
+from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error
+from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
+from antiphon.serve.keys import ApiKeys
+from antiphon.serve.settings import MEBIBYTE, Limits
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = {"/", "/health", "/ready"}  # without a key: for a page that asks for one, and probes
+LINGER_SECONDS = 5.0  # for a client to finish a body that was refused: then it reads the answer
+
+
+class ConnectionMiddleware:
+    """Handles each request in a task of its own, which is cancelled when nobody waits for it."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, limits: Limits, admission: Admission) -> None:
+        self.app, self.keys, self.limits, self.admission = app, keys, limits, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Exchange(self, scope, receive, send).run()
+        else:
+            await self.app(scope, receive, send)
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, server: ConnectionMiddleware, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.server, self.scope = server, scope
+        self._receive_raw, self._send_raw = receive, send
+        self.id = request_id(scope["headers"])
+        self.status, self.key = 0, "-"
+        self._num_bytes, self._body_ended = 0, False
+        self._refusal: ApiError | None = None  # what is wrong with the body
+        self._left: str | None = None  # why nobody reads the answer
+        self._gone = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        token, began = REQUEST_ID.set(self.id), time.monotonic()
+        try:
+            self._check_key()
+            self._check_length()
+            is_work = self.scope["method"] == "POST"
+            with self.server.admission.admitted() if is_work else nullcontext():
+                await self._serve()
+        except ApiError as error:
+            await self._refuse(error)
+        finally:
+            self._stop_watching()
+            milliseconds = 1000 * (time.monotonic() - began)
+            logger.info(
+                "%s %s %s %d %.1f ms %s%s", self.id, self.scope["method"], self.scope["path"],
+                CLIENT_LEFT if self._left else self.status, milliseconds, self.key,
+                f" ({self._left})" if self._left else "",
+            )  # fmt: skip
+            REQUEST_ID.reset(token)
+
+    # ------------------------------------------------------------------ before the endpoint
+
+    def _header(self, name: bytes) -> bytes:
+        return next((value for key, value in self.scope["headers"] if key == name), b"")
+
+    def _check_key(self) -> None:
+        if not self.server.keys:
+            return
+        key = self.server.keys.name(self._header(b"authorization"))
+        if key is not None:
+            self.key = key
+        elif self.scope["path"] not in OPEN_PATHS:
+            raise ApiError(
+                401, "no valid API key: send 'Authorization: Bearer KEY'", code="invalid_api_key"
+            )
+
+    def _check_length(self) -> None:
+        length = self._header(b"content-length")
+        if length.isdigit() and int(length) > self.server.limits.upload_bytes:
+            raise self._too_large(f"{int(length) / MEBIBYTE:.1f} MiB are")
+
+    def _too_large(self, what: str) -> ApiError:
+        limit = self.server.limits.upload_mib
+        return ApiError(413, f"{what} over this server's {limit:g} MiB", code="body_too_large")
+
+    # ------------------------------------------------------------------ the endpoint
+
+    async def _serve(self) -> None:
+        self._task = asyncio.create_task(
+            self.server.app(self.scope, self._receive, self._send)  # type: ignore[arg-type]
+        )
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if self._left is None:
+                raise  # the server itself is stopped
+        except Exception as error:
+            answer = as_api_error(error)
+            if not self.status:
+                raise answer from error
+            self._left = "the answer broke off"
+
+    async def _stop(self) -> Never:
+        """Ends the endpoint's task at this place, whatever errors it catches."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.sleep(0)
+        raise AssertionError("unreachable")
+
+    async def _receive(self) -> Message:
+        if self._body_ended:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        try:
+            async with asyncio.timeout(self.server.limits.idle_seconds):
+                message = await self._receive_raw()
+        except TimeoutError:
+            self._refuse_body(ApiError(408, "the rest of the body did not come", code="timeout"))
+        if message["type"] == "http.disconnect":
+            self._body_ended, self._left = True, "the client left"
+            self._refuse_body(ApiError(CLIENT_LEFT, "the body broke off"))
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self.server.limits.upload_bytes:
+            self._refuse_body(self._too_large("the body is"))
+        if not message.get("more_body", False):
+            self._body_ended = True
+            self._watcher = asyncio.create_task(self._watch())
+        return message
+
+    def _refuse_body(self, error: ApiError) -> Never:
+        """Whatever the endpoint answers to this, `error` is sent. The parser of forms closes its
+        files for this kind of exception alone."""
+        self._refusal = error
+        raise MultiPartException(error.message)
+
+    async def _watch(self) -> None:
+        """Stops the endpoint when its client leaves."""
+        while (await self._receive_raw())["type"] != "http.disconnect":
+            pass
+        self._left = "the client left"
+        self._gone.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _send(self, message: Message) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (HEADER, self.id.encode())]
+        elif not message.get("more_body", False):
+            self._stop_watching()  # what `receive` reports from here on is the end of the answer
+        try:
+            async with asyncio.timeout(self.server.limits.idle_seconds):
+                await self._send_raw(message)
+        except TimeoutError:
+            self._left = "the client stopped reading"
+            await self._stop()
+
+    # ------------------------------------------------------------------ refusals
+
+    async def _refuse(self, error: ApiError) -> None:
+        self._stop_watching()
+        await self._discard_body()
+        if self._left is None:
+            self._refusal = None
+            await error.response()(self.scope, self._receive, self._send)
+
+    async def _discard_body(self) -> None:
+        """Reads what the client is still sending, within limits: it would not read the answer
+        before, but see a broken connection."""
+        most = self._num_bytes + 4 * self.server.limits.upload_bytes
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self._body_ended and self._num_bytes < most:
+                    message = await self._receive_raw()
+                    self._num_bytes += len(message.get("body", b""))
+                    self._body_ended = not message.get("more_body", False)
+                    if message["type"] == "http.disconnect":
+                        self._left = "the client left"
+        except TimeoutError:
+            pass

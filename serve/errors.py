@@ -1,0 +1,119 @@
+"""Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from antiphon.config.errors import (
+    AntiphonError,
+    ConfigurationError,
+    EngineDeadError,
+    InputError,
+    RequestCancelled,
+    RequestExpired,
+    RequestRefused,
+)
+
+logger = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499  # nginx's number; nobody reads it but the log
+TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "not_found_error",
+    429: "rate_limit_error",
+}
+# The most specific class first.
+STATUSES: list[tuple[type[AntiphonError], int, str | None]] = [
+    (InputError, 400, None),
+    (ConfigurationError, 400, None),
+    (RequestRefused, 400, "request_refused"),
+    (RequestExpired, 504, "deadline_exceeded"),
+    (RequestCancelled, CLIENT_LEFT, "cancelled"),
+    (EngineDeadError, 503, "engine_unavailable"),
+]
+
+
+class ApiError(Exception):
+    """An answer that is an error. `param`: the field of the request that is at fault."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after = retry_after  # seconds
+
+    @property
+    def type(self) -> str:
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
+        return TYPES.get(self.status, other)
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def refused(param: str, reason: str) -> ApiError:
+    """For a field that cannot be honored."""
+    return ApiError(400, f"'{param}' cannot be honored: {reason}", param=param, code="unsupported")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Any error of a request as what its client reads. Unexpected ones are logged, not shown."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, (RequestValidationError, ValidationError)):
+        return _of_validation(error)
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail))
+    if isinstance(error, AntiphonError):
+        for kind, status, code in STATUSES:
+            if isinstance(error, kind):
+                retry_after = 1 if status == 503 else None
+                return ApiError(status, str(error), code=code, retry_after=retry_after)
+        return ApiError(500, str(error))
+    logger.error("a request failed", exc_info=error)
+    return ApiError(500, "the server failed; its log says more")
+
+
+def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
+    """The first of pydantic's complaints."""
+    problem = error.errors()[0]
+    location = [part for part in problem["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(str(part) for part in location) or None
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "json_invalid":
+        return ApiError(400, f"the body is no valid JSON: {message}")
+    return ApiError(400, f"'{param}': {message}" if param else message, param=param)
+
+
+def add_handlers(app: FastAPI) -> None:
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return as_api_error(error).response()
+
+    for kind in (ApiError, AntiphonError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)

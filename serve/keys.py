@@ -1,0 +1,45 @@
+"""API keys: compared in constant time, and named by a hash where they are logged."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+
+from antiphon.config.errors import ConfigurationError
+
+
+class ApiKeys:
+    """The keys that clients may send. Holds their digests alone."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def name(self, authorization: bytes) -> str | None:
+        """The key's name in logs, from an Authorization header; None if it is not valid."""
+        scheme, _, key = authorization.partition(b" ")
+        digest = _digest(key.strip())
+        # All are compared, so that the time says nothing about which one is near.
+        matches = [hmac.compare_digest(digest, own) for own in self._digests]
+        return f"key-{digest.hex()[:8]}" if scheme.lower() == b"bearer" and any(matches) else None
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """One key a line; empty lines and those that begin with # are left out.
+
+    Raises ConfigurationError for a file that cannot be read or holds none.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot read the API keys: {error}") from None
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise ConfigurationError(f"{path} holds no API key")
+    return keys

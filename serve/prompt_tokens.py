@@ -1,0 +1,44 @@
+"""Prompts checked and counted before anything is spent on them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.prompts import Prompt
+from antiphon.serve.schemas.text import TextBody
+from antiphon.serve.service import ServedModel
+
+
+@dataclass(frozen=True)
+class CheckedPrompt:
+    """`num_tokens`: of the encoder's output and the decoder's prompt, as they are billed."""
+
+    prompt: Prompt
+    num_tokens: int
+
+
+async def checked(
+    model: ServedModel, prompts: list[Prompt], params: SamplingParams, body: TextBody
+) -> list[CheckedPrompt]:
+    """Raises InputError for a prompt that the model can't take."""
+    engine = model.engine
+
+    def check(prompt: Prompt) -> CheckedPrompt:
+        prepared = engine.inputs.prepare(prompt, params, body.source_language, body.target_language)
+        num_tokens = sum(media.num_tokens for media in prepared.inputs)
+        return CheckedPrompt(prompt, num_tokens + len(prepared.prompt_token_ids or ()))
+
+    def check_all() -> list[CheckedPrompt]:
+        return [check(prompt) for prompt in prompts]
+
+    return await engine.run_in_thread(check_all)
+
+
+def call_options(body: TextBody, seconds: float) -> dict[str, Any]:
+    """The keywords of the engine's calls."""
+    return {
+        "priority": body.priority or 0,
+        "timeout": seconds,
+        "source_language": body.source_language,
+        "target_language": body.target_language,
+    }

@@ -1,0 +1,40 @@
+"""Parts of answers, and the schema of errors for the OpenAPI document."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    error: ErrorDetail
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": description}
+    for status, description in {
+        400: "a field is wrong, unknown, or cannot be honored",
+        401: "no valid API key",
+        404: "no such model",
+        408: "the body did not come",
+        413: "the body is too large",
+        429: "too many requests are open",
+        500: "the request failed",
+        503: "the engine or the server is stopping",
+        504: "the deadline passed",
+    }.items()
+}
+
+
+def usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": num_prompt_tokens,
+        "completion_tokens": num_tokens,
+        "total_tokens": num_prompt_tokens + num_tokens,
+    }

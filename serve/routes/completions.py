@@ -1,0 +1,158 @@
+"""/v1/completions: text to text."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse, Response
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine.outputs import CompletionOutput, RequestOutput
+from antiphon.inputs.prompts import Prompt
+from antiphon.serve.errors import ApiError, refused
+from antiphon.serve.events import EventStream
+from antiphon.serve.identity import REQUEST_ID
+from antiphon.serve.prompt_tokens import CheckedPrompt, call_options, checked
+from antiphon.serve.replies import ERRORS, usage
+from antiphon.serve.schemas.text import CompletionBody
+from antiphon.serve.service import ServedModel, Service, service_of
+
+router = APIRouter(prefix="/v1", responses=ERRORS)
+
+
+@router.post("/completions")
+async def complete(
+    body: CompletionBody, service: Annotated[Service, Depends(service_of)]
+) -> Response:
+    """Text for each prompt. For a model with an encoder, the prompt is the encoder's text."""
+    model = service.text_model(body.model)
+    params = body.sampling(logprobs=body.logprobs)
+    prompts = body.prompts()
+    if not 0 < len(prompts) <= service.limits.prompts:
+        raise ApiError(
+            400,
+            f"{len(prompts)} prompts: give 1 to {service.limits.prompts} of them",
+            param="prompt",
+        )
+    check_streaming(body, len(prompts))
+    given: list[Prompt] = [p if isinstance(p, str) else {"prompt_token_ids": p} for p in prompts]
+    ready = await checked(model, given, params, body)
+    options = call_options(body, service.deadline(body.timeout))
+    if body.stream:
+        events = _events(service, model, ready[0], params, body, options)
+        return await EventStream.begun(events, done=True)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_output(model, prompt, params, options)) for prompt in ready]
+    outputs = [task.result() for task in tasks]
+    return JSONResponse(_whole(service, model, ready, outputs, body))
+
+
+def check_streaming(body: Any, num_prompts: int = 1) -> None:
+    """Raises ApiError for what a stream cannot give."""
+    if body.stream_options is not None and not body.stream:
+        raise refused("stream_options", "set 'stream' too")
+    if not body.stream:
+        return
+    if num_prompts > 1:
+        raise refused("prompt", "one prompt is streamed at a time")
+    if (body.n or 1) > 1:
+        raise refused("n", "one sample is streamed at a time")
+    if body.logprobs not in (None, False):
+        raise refused("logprobs", "they come with whole texts alone, not with a stream")
+
+
+async def _output(
+    model: ServedModel, prompt: CheckedPrompt, params: SamplingParams, options: dict[str, Any]
+) -> RequestOutput:
+    return await model.engine.generate(prompt.prompt, params, **options)
+
+
+def _header(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": f"cmpl-{REQUEST_ID.get()}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model.name,
+    }
+
+
+def _whole(
+    service: Service,
+    model: ServedModel,
+    prompts: list[CheckedPrompt],
+    outputs: list[RequestOutput],
+    body: CompletionBody,
+) -> dict[str, Any]:
+    choices: list[dict[str, Any]] = []
+    num_tokens = 0
+    for prompt, output in zip(prompts, outputs, strict=True):
+        service.metrics.observe(model.name, output)
+        for sample in output.outputs:
+            num_tokens += len(sample.token_ids)
+            choices.append(
+                {
+                    "index": len(choices),
+                    "text": _echo(model, prompt, body) + sample.text,
+                    "finish_reason": sample.finish_reason,
+                    "logprobs": _logprobs(sample, body.logprobs),
+                }
+            )
+    num_prompt_tokens = sum(prompt.num_tokens for prompt in prompts)
+    for choice in choices:
+        service.metrics.success.labels(model.name, choice["finish_reason"]).inc()
+    service.metrics.tokens(model.name, num_prompt_tokens, num_tokens)
+    return {**_header(model), "choices": choices, "usage": usage(num_prompt_tokens, num_tokens)}
+
+
+def _echo(model: ServedModel, prompt: CheckedPrompt, body: CompletionBody) -> str:
+    """The prompt's text, where it is asked for."""
+    if not body.echo:
+        return ""
+    if isinstance(prompt.prompt, str):
+        return prompt.prompt
+    return model.engine.inputs.decode(list(prompt.prompt["prompt_token_ids"]))
+
+
+def _logprobs(sample: CompletionOutput, wanted: int | None) -> dict[str, Any] | None:
+    """As OpenAI's completions have them: parallel lists, one entry a token."""
+    if wanted is None or sample.logprobs is None:
+        return None
+    tokens, values, tops, offsets, offset = [], [], [], [], 0
+    for id_, row in zip(sample.token_ids, sample.logprobs, strict=True):
+        chosen = row[id_]
+        tokens.append(chosen.decoded_token)
+        values.append(chosen.logprob)
+        tops.append({entry.decoded_token: entry.logprob for entry in row.values()})
+        offsets.append(offset)
+        offset += len(chosen.decoded_token)
+    return {
+        "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
+    }  # fmt: skip
+
+
+async def _events(
+    service: Service,
+    model: ServedModel,
+    prompt: CheckedPrompt,
+    params: SamplingParams,
+    body: CompletionBody,
+    options: dict[str, Any],
+) -> AsyncGenerator[dict[str, Any], None]:
+    header, num_tokens, reason = _header(model), 0, "stop"
+    text = _echo(model, prompt, body)
+    async with aclosing(model.engine.stream(prompt.prompt, params, **options)) as deltas:
+        async for delta in deltas:
+            num_tokens += len(delta.token_ids)
+            reason = delta.finish_reason or reason
+            choice = {
+                "index": 0, "text": text + delta.text, "finish_reason": delta.finish_reason,
+                "logprobs": None,
+            }  # fmt: skip
+            text = ""
+            yield {**header, "choices": [choice]}
+    service.metrics.count(model.name, prompt.num_tokens, num_tokens, reason)
+    if body.stream_options is not None and body.stream_options.include_usage:
+        yield {**header, "choices": [], "usage": usage(prompt.num_tokens, num_tokens)}

@@ -1,0 +1,91 @@
+"""What a server says of itself: models, tokens, health, metrics."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from antiphon.config.errors import AntiphonError
+from antiphon.serve.errors import ApiError
+from antiphon.serve.metrics import CONTENT_TYPE
+from antiphon.serve.replies import ERRORS
+from antiphon.serve.schemas.text import TokenizeBody
+from antiphon.serve.service import ServedModel, Service, service_of
+
+router = APIRouter(responses=ERRORS)
+STATS_SECONDS = 2.0  # for busy workers to answer
+Shared = Annotated[Service, Depends(service_of)]
+
+
+def _entry(model: ServedModel) -> dict[str, Any]:
+    inputs = model.engine.inputs
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "antiphon",
+        "root": model.engine.config.model.model,
+        "max_model_len": inputs.model.max_decoder_len,
+        "input_modalities": ["audio" if model.takes_audio else "text"],
+    }
+
+
+@router.get("/v1/models")
+async def models(service: Shared) -> dict[str, Any]:
+    """The models that this server has."""
+    return {"object": "list", "data": [_entry(model) for model in service.models.values()]}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, service: Shared) -> dict[str, Any]:
+    return _entry(service.model(name))
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeBody, service: Shared) -> dict[str, Any]:
+    """The token ids of a text, as the encoder gets them."""
+    model = service.model(body.model)
+    inputs = model.engine.inputs
+
+    def tokenized() -> tuple[list[int], list[str] | None]:
+        ids = inputs.tokenizer(body.prompt, add_special_tokens=body.add_special_tokens).input_ids
+        names = inputs.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
+        return list(ids), names
+
+    ids, names = await model.engine.run_in_thread(tokenized)
+    return {
+        "count": len(ids),
+        "max_model_len": inputs.model.max_decoder_len,
+        "tokens": ids,
+        "token_strs": names,
+    }
+
+
+@router.get("/health")
+async def health(service: Shared) -> Response:
+    """Whether the engines work: 200, or 503 if one has ended."""
+    for model in service.models.values():
+        model.engine.check_caller()
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(service: Shared) -> Response:
+    """Whether requests may come: 200, or 503 while the server starts or stops."""
+    if not service.ready:
+        raise ApiError(503, "the server is starting or stopping", code="not_ready", retry_after=1)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: Shared) -> Response:
+    """Counters in Prometheus' format."""
+    counters: dict[str, dict[str, int]] = {}
+    for model in service.models.values():
+        try:
+            async with asyncio.timeout(STATS_SECONDS):
+                counters[model.name] = await model.engine.stats()
+        except (AntiphonError, TimeoutError):
+            counters[model.name] = {}  # its decoders do not answer; the server's own still count
+    return Response(service.metrics.text(counters), media_type=CONTENT_TYPE)

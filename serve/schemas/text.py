@@ -1,0 +1,157 @@
+"""Bodies of /v1/completions, /v1/chat/completions and /tokenize."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.serve.schemas.base import Body, Refusals
+
+TokenIds = list[Annotated[int, Field(ge=0)]]
+NO_BEAMS = "beam search is not there yet"
+FREE_TEXT = "text is not restricted to a form yet"
+NO_TOOLS = "these models call no tools"
+SHARED_REFUSALS: Refusals = {
+    "best_of": ((1,), "several samples are not compared: ask for n"),
+    "length_penalty": ((1.0,), NO_BEAMS),
+    "use_beam_search": ((False,), NO_BEAMS),
+    "service_tier": (("auto", "default"), "all requests are of one tier: there is 'priority'"),
+    "store": ((False,), "nothing is stored"),
+    "metadata": (({},), "nothing is stored"),
+    "prompt_cache_key": ((), "equal inputs are recognized by themselves"),
+    "prompt_cache_retention": ((), "equal inputs are recognized by themselves"),
+    "prompt_cache_options": ((), "equal inputs are recognized by themselves"),
+}
+# Fields that are handed to `SamplingParams` under their own names.
+SAMPLING = (
+    "n", "temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "min_tokens", "stop",
+    "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "repetition_penalty",
+    "presence_penalty", "frequency_penalty", "allowed_token_ids", "skip_special_tokens",
+)  # fmt: skip
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class TextBody(Body):
+    """What completions and chat completions share: OpenAI's fields, then vLLM's, then ours. What is
+    left out is as the checkpoint says, else greedy."""
+
+    model: str | None = None
+    n: int | None = Field(None, ge=1, le=128)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    stop: str | list[str] | None = Field(None, max_length=16)
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, float] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    stop_token_ids: TokenIds | None = None
+    allowed_token_ids: TokenIds | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    priority: int | None = None
+
+    source_language: str | None = None
+    target_language: str | None = None
+    timeout: float | None = Field(None, gt=0)
+
+    def sampling(self, **more: Any) -> SamplingParams:
+        """Raises SamplingError."""
+        given = {name: getattr(self, name) for name in SAMPLING}
+        if self.logit_bias is not None:
+            given["logit_bias"] = {int(id_): bias for id_, bias in self.logit_bias.items()}
+        given |= more
+        return SamplingParams.of(
+            {name: value for name, value in given.items() if value is not None}
+        )
+
+
+class CompletionBody(TextBody):
+    refusals: ClassVar[Refusals] = {
+        **SHARED_REFUSALS,
+        "suffix": (("",), "nothing is inserted before a text"),
+        "response_format": (({"type": "text"},), FREE_TEXT),
+        "guided_json": ((), FREE_TEXT),
+        "prompt_logprobs": ((), "an encoder's text has no probabilities"),
+    }
+    prompt: str | list[str] | TokenIds | list[TokenIds]
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+    def prompts(self) -> list[str | list[int]]:
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        if all(isinstance(item, int) for item in prompt) and prompt:
+            return [prompt]  # type: ignore[list-item]
+        return list(prompt)  # type: ignore[arg-type]
+
+
+class InputAudio(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    data: str = Field(description="base64 of an audio file")
+    format: str | None = None
+
+
+class Part(BaseModel):
+    """One part of a message."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text", "input_audio", "image_url", "file", "refusal"]
+    text: str | None = None
+    input_audio: InputAudio | None = None
+    image_url: Any = None
+    file: Any = None
+    refusal: Any = None
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+
+
+class ChatBody(TextBody):
+    refusals: ClassVar[Refusals] = {
+        **SHARED_REFUSALS,
+        "audio": ((), "these models write text"),
+        "modalities": ((["text"],), "these models write text"),
+        "response_format": (({"type": "text"},), FREE_TEXT),
+        "tools": (([],), NO_TOOLS),
+        "tool_choice": (("none",), NO_TOOLS),
+        "parallel_tool_calls": ((False,), NO_TOOLS),
+        "functions": (([],), NO_TOOLS),
+        "function_call": (("none",), NO_TOOLS),
+        "prediction": ((), "nothing is predicted"),
+        "reasoning_effort": (("none",), "these models do not reason"),
+        "verbosity": ((), "these models follow no instructions on length: give max_tokens"),
+        "web_search_options": ((), "nothing is searched"),
+        "moderation": ((), "nothing is moderated"),
+    }
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    safety_identifier: str | None = None
+
+
+class TokenizeBody(Body):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool = True
+    return_token_strs: bool = False

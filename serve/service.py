@@ -1,0 +1,108 @@
+"""What all endpoints share: the models, their engines, limits and counters."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Self
+
+from fastapi import Request
+
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.serve.admission import Admission
+from antiphon.serve.errors import ApiError
+from antiphon.serve.metrics import Metrics
+from antiphon.serve.settings import ServerSettings
+
+OpenEngine = Callable[[], Awaitable[AsyncEngine]]  # starts it, or attaches to a running one
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model by the name that clients send."""
+
+    name: str
+    engine: AsyncEngine
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def takes_audio(self) -> bool:
+        return self.engine.inputs.audio is not None
+
+
+class Service:
+    """`openers`: how to get the engine of each model, by the name that clients send."""
+
+    def __init__(self, settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> None:
+        self.settings, self.limits = settings, settings.limits
+        self.admission = Admission(self.limits.open_requests)
+        self.metrics = Metrics(self.admission)
+        self.models: dict[str, ServedModel] = {}
+        self._openers, self._engines = dict(openers), AsyncExitStack()
+
+    @property
+    def ready(self) -> bool:
+        return len(self.models) == len(self._openers) and not self.admission.draining
+
+    async def __aenter__(self) -> Self:
+        try:
+            for name, opener in self._openers.items():
+                engine = await opener()
+                self._engines.push_async_callback(engine.close)
+                self.models[name] = ServedModel(name, engine)
+        except BaseException:
+            await self._engines.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.admission.draining = True
+        self.models.clear()
+        await self._engines.aclose()
+
+    def model(self, name: str | None) -> ServedModel:
+        """By name; without one, the only model. Raises ApiError."""
+        if name is None:
+            if len(self.models) == 1:
+                return next(iter(self.models.values()))
+            raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
+        if name not in self.models:
+            raise ApiError(
+                404,
+                f"no model {name[:100]!r} here; there is {self._names()}",
+                param="model",
+                code="model_not_found",
+            )
+        return self.models[name]
+
+    def _names(self) -> str:
+        return ", ".join(repr(name) for name in self.models)
+
+    def audio_model(self, name: str | None) -> ServedModel:
+        model = self.model(name)
+        if not model.takes_audio:
+            raise ApiError(
+                400,
+                f"{model.name} reads text: use /v1/completions or /v1/chat/completions",
+                param="model",
+            )
+        return model
+
+    def text_model(self, name: str | None) -> ServedModel:
+        model = self.model(name)
+        if model.takes_audio:
+            raise ApiError(
+                400, f"{model.name} listens: use /v1/audio/transcriptions", param="model"
+            )
+        return model
+
+    def deadline(self, requested: float | None) -> float:
+        """Seconds that a request has: its own wish within the server's limit."""
+        longest = self.limits.request_seconds
+        return longest if requested is None else min(requested, longest)
+
+
+def service_of(request: Request) -> Service:
+    """For `Depends`."""
+    service: Service = request.app.state.service
+    return service

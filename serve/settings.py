@@ -1,0 +1,69 @@
+"""What the operator of a server chooses, beside the engines' own options."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from antiphon.config.errors import ConfigurationError
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost. It is refused before that is spent."""
+
+    upload_mib: float = 25.0  # of a request's body; OpenAI's limit
+    audio_seconds: float = 4 * 3600.0  # of one recording
+    prompts: int = 256  # of one request
+    open_requests: int = 1024  # at work or waiting; more get status 429
+    request_seconds: float = 600.0  # deadline of a request that names no shorter one
+    idle_seconds: float = 60.0  # without a byte from a client that sends, or to one that reads
+    drain_seconds: float = 30.0  # for open requests to end when the server stops
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ConfigurationError(f"{name} must be above 0, not {value:g}")
+
+    @property
+    def upload_bytes(self) -> int:
+        return int(self.upload_mib * MEBIBYTE)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """`api_keys`: clients must send one of them; none: anyone may ask."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    insecure: bool = False
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a server that anyone on the network could use."""
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigurationError(f"port must be between 0 and 65535, not {self.port}")
+        for key in self.api_keys:
+            if not key or not key.isascii() or not key.isprintable() or " " in key:
+                raise ConfigurationError("an API key must be printable ASCII without blanks")
+        if not self.api_keys and not self.insecure and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"on {self.host} anyone on the network could use the server: give --api-key or "
+                "--api-key-file, or --insecure if that is intended"
+            )
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a server on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name
+        return False

@@ -1,0 +1,161 @@
+"""Small random checkpoints that read images in a decoder's prompt, saved with transformers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tiny_models import VOCAB
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3Config,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+IMAGE, BEGIN, END = VOCAB - 1, VOCAB - 2, VOCAB - 3
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+TEMPLATE = (
+    "<s>{% for message in messages %}{{ message.role }} "
+    "{% for part in message.content %}{% if part.type == 'image' %}<image> "
+    "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+def llava() -> tuple[PreTrainedModel, Any]:
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        image_size=28, patch_size=7, projection_dim=16,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=LlamaConfig(**TEXT), image_token_index=IMAGE,
+        image_seq_length=16,
+    )  # fmt: skip
+    size = {"height": 28, "width": 28}
+    processor = CLIPImageProcessorPil(size=size, crop_size=size, do_center_crop=False)
+    return LlavaForConditionalGeneration(config), processor
+
+
+def internvl() -> tuple[PreTrainedModel, Any]:
+    vision = {
+        "hidden_size": 40, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 5, "image_size": [28, 28], "patch_size": [7, 7],
+        "use_qk_norm": True, "norm_type": "rms_norm",
+    }  # fmt: skip
+    text = Qwen3Config(**TEXT, head_dim=16)
+    config = InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, image_seq_length=4
+    )
+    processor = GotOcr2ImageProcessorPil(size={"height": 28, "width": 28}, max_patches=4)
+    return InternVLForConditionalGeneration(config), processor
+
+
+QWEN_TEXT = {
+    **TEXT,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [1, 1, 2]},
+}
+QWEN_IDS = {
+    "image_token_id": IMAGE, "vision_start_token_id": BEGIN, "vision_end_token_id": END,
+    "video_token_id": VOCAB - 4,
+}  # fmt: skip
+
+
+def qwen_processor() -> Any:
+    return Qwen2VLImageProcessorPil(
+        patch_size=4, merge_size=2, temporal_patch_size=2,
+        size={"shortest_edge": 16 * 16, "longest_edge": 48 * 48},
+    )  # fmt: skip
+
+
+def qwen2_vl() -> tuple[PreTrainedModel, Any]:
+    vision = {
+        "depth": 2, "embed_dim": 32, "num_heads": 4, "hidden_size": 48, "mlp_ratio": 2,
+        "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2,
+    }  # fmt: skip
+    config = Qwen2VLConfig(vision_config=vision, text_config=QWEN_TEXT, **QWEN_IDS)
+    return Qwen2VLForConditionalGeneration(config), qwen_processor()
+
+
+def qwen2_5_vl() -> tuple[PreTrainedModel, Any]:
+    vision = {
+        "depth": 3, "hidden_size": 32, "num_heads": 4, "out_hidden_size": 48,
+        "intermediate_size": 56, "patch_size": 4, "spatial_merge_size": 2,
+        "temporal_patch_size": 2, "window_size": 16, "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=QWEN_TEXT, **QWEN_IDS)
+    return Qwen2_5_VLForConditionalGeneration(config), qwen_processor()
+
+
+VLMS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
+    "llava": llava,
+    "internvl": internvl,
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+}
+
+
+def make_vlm(name: str, folder: Path) -> PreTrainedModel:
+    """Saves a checkpoint with tokenizer and image processor in `folder`. Returns transformers'
+    model."""
+    torch.manual_seed(sum(map(ord, name)))
+    model, processor = VLMS[name]()
+    model.eval()
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            _liven(path, parameter)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return model
+
+
+def _liven(path: str, parameter: torch.Tensor) -> None:
+    """Weights that make every layer matter."""
+    is_norm = "norm" in path or "ln_q" in path or "layrnorm" in path
+    if is_norm and path.endswith("weight"):
+        parameter.uniform_(0.5, 1.5).mul_(torch.randn_like(parameter).sign())
+    elif parameter.dim() == 1:
+        parameter.normal_(std=0.3)
+    elif "embed" in path or "lm_head" in path:
+        parameter.normal_()
+    else:
+        gain = 2.0 if ".q_proj" in path or ".k_proj" in path else 1.3
+        parameter.normal_(std=gain * parameter[0].numel() ** -0.5)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """A word "w7" for each id 7, the roles of a chat, and the tokens of images."""
+    words = {f"w{id_}": id_ for id_ in range(5, END)}
+    special = {"<s>": 0, "</s>": 1, "<pad>": 2, "user": 3, "assistant": 4}
+    images = {"<image>": IMAGE, "<img>": BEGIN, "</img>": END}
+    tokens = Tokenizer(models.WordLevel({**special, **words, **images}, "<pad>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokens, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        additional_special_tokens=list(images), chat_template=TEMPLATE,
+    )  # fmt: skip
+
+
+def picture(seed: int, width: int = 40, height: int = 24) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)

@@ -1,0 +1,167 @@
+"""Prompts that begin alike share pages: tokens and log-probabilities as transformers', with hits of
+any length, inputs in prompts, forks and preemptions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from tiny_decoders import make_decoder
+from tiny_models import VOCAB, make
+from transformers import PreTrainedModel
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.config.options import resolve
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Media, Request
+
+LENGTHS = {"a": 7, "b": 19}
+OUTPUT = 24
+PAGES = 9
+
+
+class Engine(PlainEngine):
+    """Its encoder's part is played by fixed states."""
+
+    def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
+        super().__init__(folder, **{"encode_ahead_tokens": 100, "max_num_seqs": 6, **options})
+        self.states = states
+
+    def run_encoders(self) -> None:
+        jobs, self.unencoded = self.unencoded, []
+        for media in jobs:
+            states = self.states[media.key]
+            self.replica.receive_hidden(HiddenStates((media.key,), (len(states),), states))
+
+    @property
+    def hits(self) -> int:
+        return self.replica.scheduler.counters["prefix_cache_hits"]
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
+    folder = tmp_path_factory.mktemp("qwen3")
+    return folder, make_decoder("qwen3_tied", folder)
+
+
+@pytest.fixture(scope="module")
+def states(qwen3: tuple[Path, PreTrainedModel]) -> dict[str, torch.Tensor]:
+    size, generator = qwen3[1].config.hidden_size, torch.Generator().manual_seed(1)
+    return {key: torch.randn(length, size, generator=generator) for key, length in LENGTHS.items()}
+
+
+def requests(engine: Engine, seed: int) -> list[Request]:
+    """Pairs of prompts that are alike up to odd places, with and without inputs."""
+    rng = np.random.default_rng(seed)
+    base = np.random.default_rng(0).integers(3, VOCAB, 80)
+    made = []
+    for alike in (1, 15, 17, 33, 47, 64):
+        prompt = [*base[:alike], *rng.integers(3, VOCAB, 5)]
+        request = engine.request(None, prompt, OUTPUT)
+        if alike > 30:
+            places = [("a", 3), ("b", alike - 22)] if alike % 2 else [("a", 20)]
+            request.inputs = tuple(
+                Media(key, "audio", LENGTHS[key], position=position) for key, position in places
+            )
+        made.append(request)
+    return made
+
+
+def answer(
+    model: PreTrainedModel, request: Request, states: dict[str, torch.Tensor]
+) -> tuple[list[int], list[float]]:
+    """Greedy tokens by transformers, and their log-probabilities."""
+    ids = torch.from_numpy(request.prompt_token_ids)[None]
+    embeds = model.get_input_embeddings()(ids).detach().clone()
+    for media in request.inputs:
+        assert media.position is not None
+        embeds[0, media.position : media.position + media.num_tokens] = states[media.key]
+    output = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2]),
+        max_new_tokens=OUTPUT,
+        min_new_tokens=OUTPUT,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        eos_token_id=VOCAB + 1,
+    )
+    tokens = output.sequences[0].tolist()
+    rows = zip(output.logits, tokens, strict=True)
+    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kv_page_size": 4, "max_num_batched_tokens": 11, "encode_ahead_tokens": 26},
+        {"max_num_seqs": 4, "num_kv_pages": PAGES},  # preempted; what is cached is evicted
+    ],
+    ids=["whole", "chunks", "preempted"],
+)
+def test_equal_to_transformers_with_hits_at_odd_lengths(
+    options: dict[str, Any],
+    qwen3: tuple[Path, PreTrainedModel],
+    states: dict[str, torch.Tensor],
+) -> None:
+    folder, model = qwen3
+    engine = Engine(folder, states, **options)
+    for seed in (1, 2):
+        submitted = requests(engine, seed)
+        for request in submitted:
+            engine.submit(request)
+        finished = engine.run()
+        for request in submitted:
+            tokens, logprobs = answer(model, request, states)
+            end = finished[request.id.number]
+            assert end.token_ids == tokens
+            own = [token.logprobs[0] for token in end.logprobs]
+            np.testing.assert_allclose(own, logprobs, atol=1e-3)
+    scheduler = engine.replica.scheduler
+    assert engine.hits > (0 if "num_kv_pages" in options else 100)
+    if "num_kv_pages" in options:
+        assert scheduler.counters["preemptions"] > 0
+    assert scheduler.encodes.tokens == 0
+    assert scheduler.pages.num_available == scheduler.pages.num_pages
+    scheduler.pages.check()
+    scheduler.batch.check()
+
+
+def test_forks_of_sequences_with_shared_pages(
+    qwen3: tuple[Path, PreTrainedModel], states: dict[str, torch.Tensor]
+) -> None:
+    folder, model = qwen3
+    engine = Engine(folder, states)
+    first, parent, child = (requests(engine, seed=1)[3] for _ in range(3))
+    engine.submit(first)
+    engine.run()
+    engine.submit(parent)
+    for _ in range(4):
+        engine.step()
+    engine.replica.scheduler.fork(parent, child)
+    finished = engine.run()
+    assert engine.replica.scheduler.counters["forks"] == 1
+    assert engine.hits == 32
+    wanted = answer(model, parent, states)[0]
+    assert [finished[each.id.number].token_ids for each in (parent, child)] == [wanted] * 2
+
+
+def test_the_option(
+    qwen3: tuple[Path, PreTrainedModel], states: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    engine = Engine(qwen3[0], states, enable_prefix_caching=False)
+    for _ in range(2):
+        engine.submit(requests(engine, seed=1)[5])
+        engine.run()
+    assert engine.hits == 0
+    make("bart", tmp_path)
+    config = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": True})
+    model = ModelConfig.load(config.model)
+    with pytest.raises(ConfigurationError, match="attends to an encoder's states"):
+        model.fitted(config)
+    off = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": False})
+    assert model.fitted(off) == off

@@ -1,0 +1,176 @@
+"""Images in the prompts of decoders against transformers, greedy in float32: tokens and
+log-probabilities, however requests are batched, cut into chunks, preempted and shared. The
+encoder's part is played by transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from tiny_models import VOCAB
+from tiny_vlms import IMAGE, VLMS, make_vlm, picture
+from transformers import PreTrainedModel
+
+from antiphon.config.errors import PromptError
+from antiphon.config.options import EngineConfig
+from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.prepared import Prepared
+from antiphon.inputs.processor import InputProcessor
+from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Media, Request
+
+OUTPUT = 14
+Checkpoint = tuple[Path, PreTrainedModel]
+SIZES = [(40, 24), (24, 24), (30, 66), (100, 20)]
+
+
+FAST = ("llava", "qwen2_vl")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in VLMS],
+)
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, make_vlm(request.param, folder)
+
+
+def image_inputs(media: list[Pixels]) -> dict[str, torch.Tensor]:
+    """What transformers' models take."""
+    shapes = [image.shape.pixels for image in media]
+    values = [torch.from_numpy(image.values.copy()) for image in media]
+    if shapes[0][3] == 3 * 2 * 4 * 4:  # patches
+        grids = torch.tensor([shape[:3] for shape in shapes])
+        return {
+            "pixel_values": torch.cat([value.flatten(0, 2) for value in values]),
+            "image_grid_thw": grids,
+        }
+    return {"pixel_values": torch.cat(values)}
+
+
+class Engine(PlainEngine):
+    def __init__(self, checkpoint: Checkpoint, **options: Any) -> None:
+        folder, self.oracle = checkpoint
+        super().__init__(folder, **{"max_num_seqs": 6, **options})
+        self.inputs = InputProcessor(self.model)
+        self.encoded = 0
+
+    def _make_encoder(self, config: EngineConfig) -> None:
+        return None
+
+    def run_encoders(self) -> None:
+        jobs, self.unencoded = self.unencoded, []
+        for media in jobs:
+            self.encoded += 1
+            with torch.inference_mode():
+                features = self.oracle.model.get_image_features(
+                    **image_inputs([Pixels.unpacked(media.payload)])
+                ).pooler_output
+            rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
+            assert len(rows) == media.num_tokens
+            self.replica.receive_hidden(HiddenStates((media.key,), (len(rows),), rows))
+
+    def ask(self, prompt: dict[str, Any]) -> tuple[Request, Prepared]:
+        prepared = self.inputs.prepare(prompt, SamplingParams())
+        assert prepared.prompt_token_ids is not None
+        request = self.request(None, prepared.prompt_token_ids, OUTPUT)
+        request.inputs = tuple(
+            Media(part.key, part.kind, part.num_tokens, part.payload, part.position, part.grid)
+            for part in prepared.inputs
+        )
+        self.submit(request)
+        return request, prepared
+
+
+def prompts() -> list[dict[str, Any]]:
+    """With none to three images, of mixed sizes, some of them twice."""
+    made = []
+    for seed, images in enumerate([[0], [1, 2], [], [3], [0, 1, 0], [2]]):
+        words = np.random.default_rng(seed).integers(5, 90, 4 + 7 * len(images))
+        text = [f"w{id_}" for id_ in words]
+        for count in range(len(images)):
+            text.insert(2 + 6 * count, "<image>")
+        pictures = [picture(number, *SIZES[number]) for number in images]
+        made.append({"prompt": " ".join(text), "multi_modal_data": {"image": pictures}})
+    return made
+
+
+def answer(model: PreTrainedModel, prepared: Prepared) -> tuple[list[int], list[float]]:
+    """Greedy tokens by transformers, and their log-probabilities."""
+    ids = torch.tensor([prepared.prompt_token_ids])
+    images = (
+        image_inputs([Pixels.unpacked(part.payload) for part in prepared.inputs])
+        if (prepared.inputs)
+        else {}
+    )
+    if "image_grid_thw" in images:
+        images["mm_token_type_ids"] = (ids == IMAGE).int()
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        **images,
+        max_new_tokens=OUTPUT,
+        min_new_tokens=OUTPUT,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        eos_token_id=VOCAB + 1,
+    )
+    tokens = output.sequences[0, ids.shape[1] :].tolist()
+    rows = zip(output.logits, tokens, strict=True)
+    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_num_batched_tokens": 13, "kv_page_size": 4, "enable_prefix_caching": False},
+        pytest.param(
+            {"kv_page_size": 4, "num_kv_pages": 27, "encode_ahead_tokens": 30},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["whole", "chunks", "preempted"],
+)
+def test_tokens_and_logprobs_equal_transformers(
+    options: dict[str, Any], checkpoint: Checkpoint
+) -> None:
+    engine = Engine(checkpoint, **options)
+    submitted = [engine.ask(prompt) for prompt in prompts()]
+    finished = engine.run()
+    if not options:
+        assert engine.encoded == 4, "an image in several prompts is encoded once"
+        submitted += [engine.ask(prompt) for prompt in prompts()]
+        finished = engine.run()
+        assert engine.encoded == 4
+        assert engine.replica.scheduler.counters["prefix_cache_hits"] > 50
+    for request, prepared in submitted:
+        tokens, logprobs = answer(checkpoint[1], prepared)
+        end = finished[request.id.number]
+        assert end.token_ids == tokens
+        own = [token.logprobs[0] for token in end.logprobs]
+        np.testing.assert_allclose(own, logprobs, atol=1e-3)
+    scheduler = engine.replica.scheduler
+    if "num_kv_pages" in options:
+        assert scheduler.counters["preemptions"] > 0
+    assert scheduler.encodes.tokens == 0
+    scheduler.batch.check()
+
+
+def test_wrong_numbers_of_images_are_refused(checkpoint: Checkpoint) -> None:
+    inputs = Engine(checkpoint).inputs
+    for text, images, message in [
+        ("w7 w8", [picture(0)], "1 images for 0 places: the prompt must have '<image>' once"),
+        ("w7 <image>", [], "0 images for 1 places"),
+        ("<image> " * 65, [picture(0)] * 65, r"65 images in a prompt; at most 64 .*limit_images"),
+    ]:
+        prompt = {"prompt": text, "multi_modal_data": {"image": images}}
+        with pytest.raises(PromptError, match=message):
+            inputs.prepare(prompt, SamplingParams())

@@ -1,0 +1,130 @@
+"""Chats in OpenAI's form: what becomes of messages, templates and images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import Template
+
+from antiphon.config.errors import CheckpointError, PromptError
+from antiphon.inputs.chat import ChatFormat, chat_prompts, load_template
+
+TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}]"
+    "{% if message.content is string %}{{ message.content }}"
+    "{% else %}{% for part in message.content %}"
+    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}{{ more }}"
+)
+
+
+class Tokenizer:
+    """Its token ids are characters."""
+
+    chat_template: Any = TEMPLATE
+
+    def apply_chat_template(
+        self, messages: Any, tokenize: bool, chat_template: str, **options: Any
+    ) -> str:
+        assert not tokenize
+        return Template(chat_template).render(messages=messages, **options)
+
+    def __call__(self, text: str, add_special_tokens: bool) -> Any:
+        assert not add_special_tokens, "the template has them"
+        return type("Encoding", (), {"input_ids": list(text)})
+
+
+def ask(messages: Any, reads_images: bool = True, **options: Any) -> tuple[str, list[Any]]:
+    chat = ChatFormat(Tokenizer(), TEMPLATE, reads_images)
+    (prompt,) = chat_prompts(messages, options)
+    plain = chat.plain(prompt)
+    assert isinstance(plain, dict)
+    return "".join(plain["prompt_token_ids"]), plain.get("multi_modal_data", {}).get("image", [])
+
+
+def test_texts_and_images_in_their_order() -> None:
+    image = object()
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "https://x/a.png"}},
+                {"type": "text", "text": "What"},
+                {"type": "image", "image": image},
+                "?",
+            ],
+        },
+    ]
+    text, images = ask(messages)
+    assert text == "[system]Be brief.[user]<image>What<image>?[assistant]"
+    assert images == ["https://x/a.png", image]
+
+
+def test_a_model_of_texts_gets_texts() -> None:
+    """Its template may not know of parts."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert ask([{"role": "user", "content": parts}], False) == ("[user]a\nb[assistant]", [])
+    with pytest.raises(PromptError, match="takes no images"):
+        ask([{"role": "user", "content": [{"type": "image", "image": 1}]}], False)
+
+
+def test_options_of_the_template() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert ask(messages, add_generation_prompt=False)[0] == "[user]a[assistant]b"
+    assert ask(messages, continue_final_message=True)[0] == "[user]a[assistant]b"
+    assert ask(messages, chat_template="{{ messages|length }}")[0] == "2"
+    assert ask(messages, chat_template_kwargs={"more": "!"})[0].endswith("!")
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "a chat is a list of messages"),
+        ("Hello", "a chat is a list of messages"),
+        ([{"content": "a"}], "must have a 'role'"),
+        ([{"role": "user", "content": 5}], "must be a text or a list of parts, not 5"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "a part of a message must be"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "has no image"),
+    ],
+)
+def test_chats_of_another_form_are_refused(messages: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        ask(messages)
+
+
+def test_other_prompts_stay_as_they_are_and_templates_may_be_missing() -> None:
+    chat = ChatFormat(Tokenizer(), None, reads_images=False)
+    assert chat.plain("text") == "text"
+    assert chat.plain({"prompt": "text"}) == {"prompt": "text"}
+    messages = [{"role": "user", "content": "a"}]
+    with pytest.raises(PromptError, match="has no chat template: give chat_template"):
+        chat.plain({"messages": messages})
+    with pytest.raises(PromptError, match=r"refuses this chat: .*undefined"):
+        chat.plain({"messages": messages, "chat_template": "{{ nothing.at.all }}"})
+    with pytest.raises(PromptError, match="unknown key 'prompt' beside 'messages'"):
+        chat.plain({"messages": messages, "prompt": "a"})
+
+
+def test_several_chats_share_the_options() -> None:
+    options = {"add_generation_prompt": False, "priority": 3}
+    chat = [{"role": "user", "content": "a"}]
+    assert (
+        chat_prompts([chat, chat], options)
+        == [{"messages": chat, "add_generation_prompt": False}] * 2
+    )
+    assert options == {"priority": 3}
+
+
+def test_where_templates_are_found(tmp_path: Path) -> None:
+    tokenizer = Tokenizer()
+    assert load_template(tmp_path, tokenizer) == TEMPLATE
+    tokenizer.chat_template = None
+    assert load_template(tmp_path, tokenizer) is None
+    file = tmp_path / "chat_template.json"
+    file.write_text(json.dumps({"chat_template": "older"}))
+    assert load_template(tmp_path, tokenizer) == "older"
+    file.write_text("[]")
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load_template(tmp_path, tokenizer)
