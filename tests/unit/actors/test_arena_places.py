@@ -14,6 +14,7 @@ from antiphon.actors.arena_places import (
     ArenaPlaces,
     export_arena,
 )
+from antiphon.actors.encoder_batch import EncoderBatch
 from antiphon.actors.links import Links
 from antiphon.actors.member_messages import Member
 from antiphon.actors.messages import (
@@ -143,6 +144,10 @@ def address(node: str = "node") -> Address:
     return Address("tcp://127.0.0.1:1", "ipc:///nowhere", node, b"", b"")
 
 
+def batch_of(jobs: list[EncodeJob], packed: torch.Tensor) -> EncoderBatch:
+    return EncoderBatch(jobs, Encoded([4] * len(jobs), packed), None)
+
+
 class Pair:
     """A decoder, and an encoder whose answers come here."""
 
@@ -161,7 +166,7 @@ class Pair:
         ]
         admitted = self.outlets.admit(Encode(jobs, arena=self.export, epoch=epoch))
         packed = torch.randn(4 * len(keys), WIDTH)
-        told = self.outlets.queue(admitted, Encoded([4] * len(keys), packed), None)
+        told = self.outlets.queue(batch_of(admitted, packed))
         for transport in told:
             transport.computed()
         return packed
@@ -223,7 +228,7 @@ def test_the_arena_of_a_decoder_that_has_ended_is_let_go() -> None:
     pair.outlets.unmap_gone([])
     assert not memory._shared
     jobs = [EncodeJob("b", 4, "decoder-0", ("f",), place=pair.decoder.ask("b"))]
-    pair.outlets.queue(jobs, Encoded([4], torch.zeros(4, WIDTH)), None)[0].computed()
+    pair.outlets.queue(batch_of(jobs, torch.zeros(4, WIDTH)))[0].computed()
     assert isinstance(pair.answers[-1], HiddenStates)
 
 
