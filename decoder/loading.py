@@ -64,7 +64,7 @@ def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part
         return half.checkpoint_names(EMBEDDING if head.tied and path == HEAD else path)
 
     load_part(decoder, checkpoint, names, part, lambda: build(half, head))
-    check_unused(checkpoint, "decoder", model.family.ignored)
+    check_unused(checkpoint, "decoder", model.family)
     return decoder
 
 

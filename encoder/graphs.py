@@ -80,6 +80,8 @@ def capture_graphs(
     if reason is not None:
         return NoGraph(reason)
     inputs = frontend.graph_inputs(max_batch_tokens)
+    if isinstance(inputs, str):
+        return NoGraph(inputs)
     tokens = inputs.shapes[0].tokens
     hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)
     return EncoderGraphs(inputs, model, attention, hidden, stage, ranks)

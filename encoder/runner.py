@@ -22,7 +22,7 @@ from antiphon.encoder.batch_shares import gather, shares
 from antiphon.encoder.frontends.interface import EncoderBatch, GraphShape
 from antiphon.encoder.graphs import EncoderGraphs, NoGraph, capture_graphs
 from antiphon.encoder.models import build
-from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.interface import EncoderModel, Layout
 from antiphon.encoder.rank_commands import EncodeBatch, Followers, no_followers
 from antiphon.encoder.stage import Stage
 from antiphon.families.checkpoint import ModelConfig
@@ -77,7 +77,7 @@ class EncoderRunner:
         spec = encoder_spec(half, self.target, self._part.shard)
         self.attention = select_full("encoder", options.attention_backend, spec)
         self._stage = Stage(self._part, self.ranks.stages)
-        self._hidden_size = half.hidden_size
+        self._hidden_size, self._output_size = half.hidden_size, half.output_size
         self._folder = model.path
         self.model = self._load(model, config)
         self.frontend = frontends.build(model, self.model, self.target, options)
@@ -87,7 +87,7 @@ class EncoderRunner:
                 self.frontend,
                 self.model,
                 self.attention,
-                half.hidden_size,
+                half.output_size,
                 options.max_encoder_batch_tokens,
                 self._stage,
                 self.ranks,
@@ -109,7 +109,7 @@ class EncoderRunner:
         else:
             checkpoint = Checkpoint(model.path)
             load_part(encoder, checkpoint, half.checkpoint_names, part, lambda: build(half))
-            check_unused(checkpoint, "encoder", model.family.ignored)
+            check_unused(checkpoint, "encoder", model.family)
         prepare_encoder(encoder, config.model.quantization, self.target, half.pre_norm)
         return encoder
 
@@ -123,14 +123,15 @@ class EncoderRunner:
         is_gathered = self._shares_inputs and self.ranks.exchanges and self._stage.is_last
         if is_gathered and tensor.size > 1:
             device, dtype = self.target.device, self.target.dtype
-            one = torch.zeros(1, self._hidden_size, dtype=dtype, device=device)
+            one = torch.zeros(1, self._output_size, dtype=dtype, device=device)
             gather(one, [1] * tensor.size, tensor)  # NCCL connects two ranks at their first send
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[np.ndarray]) -> Encoded:
         """One packed forward of all `inputs`.
 
-        Texts are int token ids [tokens]; clips are float32 samples [samples], at most one window.
+        Texts are int token ids [tokens]; clips are float32 samples [samples], at most one window;
+        images are packed `Pixels`.
         Raises ValueError for ids outside the vocabulary and, once other ranks have heard of the
         batch, RankError for whatever fails. On ranks other than the leader, the hidden states are
         those that this rank has.
@@ -145,6 +146,12 @@ class EncoderRunner:
         except Exception as error:
             raise RankError(f"an encoder batch failed: {describe(error)}") from error
 
+    @torch.inference_mode()
+    def pool(self, encoded: Encoded) -> torch.Tensor:
+        """One embedding of each input of a batch [inputs, pooled size]. Raises ValueError for a
+        model without pooling."""
+        return self.model.pool(encoded.hidden, encoded.lengths)
+
     def _run_together(self, inputs: Sequence[np.ndarray], lengths: np.ndarray) -> Encoded:
         """As `_run`, with the other ranks of the replica."""
         if not self._shares_inputs:
@@ -156,7 +163,7 @@ class EncoderRunner:
             hidden = self._run(self.frontend.pack(own))
         else:
             device, dtype = self.target.device, self.target.dtype
-            hidden = torch.empty(0, self._hidden_size, dtype=dtype, device=device)
+            hidden = torch.empty(0, self._output_size, dtype=dtype, device=device)
         if not self.ranks.exchanges:
             return Encoded(lengths.tolist(), hidden, tuple(tokens))
         if self._stage.is_last:
@@ -164,22 +171,25 @@ class EncoderRunner:
         return Encoded(lengths.tolist(), hidden)
 
     def _run(self, batch: EncoderBatch) -> torch.Tensor:
-        """Hidden states [sum of lengths, hidden] behind the layers of this part."""
+        """Hidden states [rows, output size] of the last part; what the layers of another make of
+        the stream [tokens, hidden]."""
         shape = self.choose_graph(batch)
         if not isinstance(shape, NoGraph) and isinstance(self.graphs, EncoderGraphs):
             return self.graphs.replay(shape, batch)
+        layout = self.frontend.layout(batch)
         plans = {
             name: self.attention.plan(FullBatch.of(lengths, self.target.device))
-            for name, lengths in self.model.lengths(batch.lengths).items()
+            for name, lengths in layout.lengths.items()
         }
-        hidden: torch.Tensor = self.model(self._entering(batch), self.attention, plans)
+        entering = self._entering(batch, layout)
+        hidden: torch.Tensor = self.model(entering, self.attention, plans, layout)
         self._stage.pass_on(hidden)
         return hidden
 
-    def _entering(self, batch: EncoderBatch) -> torch.Tensor:
+    def _entering(self, batch: EncoderBatch, layout: Layout) -> torch.Tensor:
         """What the layers of this part read, [sum of lengths, hidden]."""
         if self._stage.is_first:
-            return self.frontend.embed(batch)
+            return self.frontend.embed(batch, layout)
         shape = (int(batch.lengths.sum()), self._hidden_size)
         device, dtype = self.target.device, self.target.dtype
         return self._stage.receive(torch.empty(shape, dtype=dtype, device=device))

@@ -26,12 +26,22 @@ class Sizes:
     """The halves of a checkpoint, and how long their inputs may be, in tokens."""
 
     encoder: Half | None  # None: text goes to the decoder itself
-    decoder: Half
-    max_decoder_len: int
+    decoder_half: Half | None  # None: hidden states are all that there is
+    max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int
 
+    @property
+    def decoder(self) -> Half:
+        """Raises UnsupportedModelError for a checkpoint without one."""
+        return _existing(self.decoder_half)
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the decoder; 0 without one."""
+        return 0 if self.decoder_half is None else self.decoder_half.vocab_size
+
     @classmethod
-    def of(cls, halves: tuple[Half | None, Half], options: ModelOptions) -> "Sizes":
+    def of(cls, halves: tuple[Half | None, Half | None], options: ModelOptions) -> "Sizes":
         """Raises CheckpointError for sizes that contradict each other or `options`."""
         encoder, decoder = halves
         if encoder is not None:
@@ -40,11 +50,14 @@ class Sizes:
             raise CheckpointError(
                 f"max_encoder_len={options.max_encoder_len}: {options.model} has no encoder"
             )
-        decoder.check(options.model)
+        if decoder is not None:
+            decoder.check(options.model)
         return cls(
             encoder,
             decoder,
-            _limit(
+            0
+            if decoder is None
+            else _limit(
                 "max_model_len", options.max_model_len, decoder.max_positions, UNLIMITED_DECODER_LEN
             ),
             0
@@ -68,9 +81,14 @@ class ModelConfig:
     generation: Mapping[str, Any] = field(repr=False)  # generation_config.json, or old config.json
     defaults: GenerationDefaults = field(repr=False)
     encoder: Half | None  # None: text goes to the decoder itself
-    decoder: Half
-    max_decoder_len: int
+    decoder_half: Half | None  # None: hidden states are all that there is
+    max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
+
+    @property
+    def decoder(self) -> Half:
+        """Raises UnsupportedModelError for a checkpoint without one."""
+        return _existing(self.decoder_half)
 
     @cached_property
     def family(self) -> Family:
@@ -114,7 +132,7 @@ class ModelConfig:
             raw=raw,
             generation=generation,
             defaults=GenerationDefaults.of(
-                generation, {**raw.get("text_config", {}), **raw}, sizes.decoder.vocab_size
+                generation, {**raw.get("text_config", {}), **raw}, sizes.vocab_size
             ),
             **vars(sizes),
         )
@@ -190,7 +208,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half]:
+def _existing(decoder: Half | None) -> Half:
+    if decoder is None:
+        raise UnsupportedModelError(
+            "this checkpoint is an encoder alone: it generates no text; use encode()"
+        )
+    return decoder
+
+
+def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half | None]:
     try:
         return family.encoder(raw), family.decoder(raw)
     except KeyError as error:

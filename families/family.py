@@ -1,5 +1,6 @@
 """`Family`: everything that is known of a family of checkpoints before one of them is read."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,8 @@ class Family:
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
     # What the encoder takes; None: there is none. Images stand in the decoder's prompt.
     input: Literal["text", "audio", "image"] | None
+    has_decoder: bool = True
+    encoder_names: str = r"(model\.)?encoder\..*"  # pattern of names of the encoder's tensors
     describe: Callable[[Config, Side], Half]
     ignored: Mapping[str, str] = field(default_factory=dict)  # see `tensor_names`
     too_narrow: frozenset[str] = frozenset()
@@ -43,9 +46,13 @@ class Family:
         """
         return None if self.input is None else self.describe(config, "encoder")
 
-    def decoder(self, config: Config) -> Half:
-        """Raises as `encoder`."""
-        return self.describe(config, "decoder")
+    def decoder(self, config: Config) -> Half | None:
+        """None for a family of encoders alone. Raises as `encoder`."""
+        return self.describe(config, "decoder") if self.has_decoder else None
+
+    def is_of_encoder(self, name: str) -> bool:
+        """Whether the tensor of this name belongs to the encoder."""
+        return re.fullmatch(self.encoder_names, name) is not None
 
     def check_dtype(self, dtype: str) -> None:
         """Raises ConfigurationError for a format that can't hold this family's activations."""

@@ -40,18 +40,20 @@ class Projector:
     """What turns an encoder's hidden states into rows of a decoder's width: two linear layers with
     an activation between them.
 
-    `merge`: so many by so many neighbouring patches become one row. `norm`: a LayerNorm before the
-    first layer, of merged patches. `stored`: what checkpoints call the norm and both layers, with
-    or without `model.` in front.
+    `merge`: so many by so many neighbouring patches become one row. `inner_size`: between the
+    layers; 0: as `output_size`. `norm`: a LayerNorm before the first layer, of merged patches.
+    `stored`: what checkpoints call the norm and both layers, behind one of `prefixes`.
     """
 
     output_size: int
     activation: str
     stored: tuple[str, str, str]
     merge: int = 1
+    inner_size: int = 0
     norm: bool = False
     norm_eps: float = 1e-5
     bias: bool = True
+    prefixes: tuple[str, ...] = ("", "model.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,11 @@ class ImageHalf(Half):
     def output_size(self) -> int:
         return self.hidden_size if self.projector is None else self.projector.output_size
 
+    @property
+    @abstractmethod
+    def smallest(self) -> ImageShape:
+        """The smallest image that the encoder takes."""
+
     @abstractmethod
     def tokens(self, image: ImageShape) -> int:
         """How many tokens of this image attend to each other, or to some of each other.
@@ -89,7 +96,7 @@ class ImageHalf(Half):
         if self.projector is not None and path.startswith("projector."):
             _, layer, tensor = path.split(".")
             stored = self.projector.stored[PROJECTOR_LAYERS.index(layer)]
-            return f"{stored}.{tensor}", f"model.{stored}.{tensor}"
+            return tuple(f"{prefix}{stored}.{tensor}" for prefix in self.projector.prefixes)
         return image_names(NAMES[self.naming], self.prefixes, path)
 
 
@@ -128,6 +135,12 @@ class VitHalf(ImageHalf):
     def trained_grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def smallest(self) -> ImageShape:
+        side = self.patch_size * (1 if self.projector is None else self.projector.merge)
+        sizes = (side, side) if self.any_size else self.image_size
+        return ImageShape((1, self.channels, *sizes))
 
     def grid(self, image: ImageShape) -> tuple[int, int]:
         """Rows and columns of patches of each tile. Raises ValueError as `tokens`."""
@@ -193,11 +206,16 @@ class QwenVisionHalf(ImageHalf):
 
     @property
     def last_norm(self) -> str:
-        return "projector.norm"
+        return "norm"
 
     @property
     def patch_features(self) -> int:
         return self.channels * self.frames * self.patch_size**2
+
+    @property
+    def smallest(self) -> ImageShape:
+        merge = self.projector.merge
+        return ImageShape((1, merge, merge, self.patch_features))
 
     def tokens(self, image: ImageShape) -> int:
         frames, rows, columns, features = image.pixels

@@ -129,12 +129,11 @@ QWEN2_VL = Names(
         "attention.out": "attn.proj",
         "fc1": "mlp.fc1",
         "fc2": "mlp.fc2",
-        "gate_up": "mlp",
+        "gate_proj": "mlp.gate_proj",
+        "up_proj": "mlp.up_proj",
         "down": "mlp.down_proj",
     },
-    outside={
-        "embeddings.patches": "patch_embed.proj",
-    },
+    outside={"patches": "patch_embed.proj", "norm": "merger.ln_q"},
     stacked=True,
 )
 NAMES: Mapping[Naming, Names] = {

@@ -1,6 +1,7 @@
 """Families of models that read images in the prompts of a decoder of Llama's structure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.family import Config, Family
@@ -8,6 +9,7 @@ from antiphon.families.halves import Half, LlamaHalf
 from antiphon.families.image_halves import ImageHalf
 from antiphon.families.llama_like import llama_half
 from antiphon.families.tensor_names import LLAMA_IGNORED, Side
+from antiphon.families.vit_like import VISION_IGNORED
 
 # By the decoder's model_type: biases of queries, keys and values, and norms of heads; see
 # `llama_like`.
@@ -20,8 +22,17 @@ TEXT_MODELS: dict[str, tuple[bool | None, bool]] = {
 }
 
 
-def vision_language(name: str, architecture: str, encoder: Callable[[Config], ImageHalf]) -> Family:
-    """`encoder`: describes that half of config.json, its projector included."""
+ENCODER_NAMES = r"(model\.)?(vision_tower|multi_modal_projector|visual)\..*"
+
+
+def vision_language(
+    name: str,
+    architecture: str,
+    encoder: Callable[[Config], ImageHalf],
+    ignored: Mapping[str, str] = MappingProxyType({}),
+) -> Family:
+    """`encoder`: describes that half of config.json, its projector included. `ignored`: of its
+    tensors, see `tensor_names`."""
 
     def describe(config: Config, side: Side) -> Half:
         return encoder(config) if side == "encoder" else text_half(config)
@@ -31,7 +42,8 @@ def vision_language(name: str, architecture: str, encoder: Callable[[Config], Im
         architectures=(architecture,),
         input="image",
         describe=describe,
-        ignored=LLAMA_IGNORED,
+        encoder_names=ENCODER_NAMES,
+        ignored={**LLAMA_IGNORED, **VISION_IGNORED, **ignored},
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.families.family import Family
 from antiphon.layers.finite import not_finite
 from antiphon.layers.linear import Linear, Read, SelfLoading
 from antiphon.layers.positions import SinusoidTable
@@ -24,9 +25,6 @@ from antiphon.layers.tensor_files import (
 )
 
 logger = logging.getLogger(__name__)
-
-# How names of an encoder's tensors begin, with or without "model." in front.
-ENCODERS = ("encoder.", "vision_tower.", "multi_modal_projector.", "visual.", "image_newline")
 
 T = TypeVar("T")
 Names = Callable[[str], tuple[str, ...]]
@@ -105,18 +103,21 @@ class Checkpoint:
 
 
 def check_unused(
-    checkpoint: Checkpoint, half: Literal["encoder", "decoder"], ignored: Mapping[str, str]
+    checkpoint: Checkpoint, half: Literal["encoder", "decoder"], family: Family
 ) -> None:
     """Accounts for the checkpoint's tensors that `half` did not read, once it is loaded.
 
-    A tensor whose name belongs to neither half is accounted to the decoder. `ignored`: patterns of
-    names, and why tensors of such names are not needed. All others are named in a warning.
+    A tensor whose name belongs to neither half is accounted to the decoder. `family` says which
+    names are the encoder's, and which tensors are not needed. All others are named in a warning.
     Raises CheckpointError where the weights can't be right without a tensor, because config.json
     has fewer layers or the tensor is an adapter's; UnsupportedModelError for quantized weights.
     """
     left = [
-        name for name in checkpoint.files if name not in checkpoint.claimed and _is_of(half, name)
+        name
+        for name in checkpoint.files
+        if name not in checkpoint.claimed and family.is_of_encoder(name) == (half == "encoder")
     ]
+    ignored = family.ignored
     left = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
     claimed = {_pattern(name) for name in checkpoint.claimed}
     for name in left:
@@ -138,11 +139,6 @@ def check_unused(
         logger.warning(
             "%s: %d tensors are not used by its %s: %s", checkpoint.folder, len(left), half, shown
         )
-
-
-def _is_of(half: str, name: str) -> bool:
-    of_encoder = name.removeprefix("model.").startswith(ENCODERS)
-    return of_encoder == (half == "encoder")
 
 
 def _pattern(name: str) -> str:

@@ -14,7 +14,7 @@ from antiphon.attention.interface import FullBatch
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.frontends.log_mel import LogMel
-from antiphon.encoder.models.interface import AudioEncoder, EncoderModel
+from antiphon.encoder.models.interface import AudioEncoder, EncoderModel, Layout
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target, to_device
@@ -97,7 +97,10 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         on_device.record_stream(compute)
         return on_device
 
-    def embed(self, batch: AudioBatch) -> torch.Tensor:
+    def layout(self, batch: AudioBatch) -> Layout:
+        return Layout(self._encoder.lengths(batch.lengths))
+
+    def embed(self, batch: AudioBatch, layout: Layout | None = None) -> torch.Tensor:
         features = self._log_mel(batch.samples)[..., : 2 * batch.window_tokens]
         features = features.to(self._target.dtype)
         rows = kept_rows(batch.lengths, batch.window_tokens)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.interface import Frontend, GraphShape
-from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, ImageLayout
+from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.inputs.images.pixels import Pixels
@@ -78,10 +78,11 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         on_device.record_stream(compute)
         return on_device
 
-    def layout(self, batch: ImageBatch) -> ImageLayout:
-        return self._encoder.layout(batch.shapes)
+    def layout(self, batch: ImageBatch) -> Layout:
+        layout: Layout = self._encoder.layout(batch.shapes)
+        return layout
 
-    def embed(self, batch: ImageBatch, layout: ImageLayout) -> torch.Tensor:
+    def embed(self, batch: ImageBatch, layout: Any) -> torch.Tensor:
         return self._encoder.embed(
             [group.to(self._target.dtype) for group in batch.groups()], layout
         )

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from antiphon.attention.interface import FullBatch
+from antiphon.encoder.models.interface import Layout
 
 
 class EncoderBatch(Protocol):
@@ -61,7 +62,7 @@ class Frontend(ABC, Generic[B, S]):
 
     @abstractmethod
     def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """[inputs] int: the encoder tokens that each input becomes.
+        """[inputs] int: the hidden states that each input becomes.
 
         Raises ValueError for an input that the model can't take.
         """
@@ -71,12 +72,16 @@ class Frontend(ABC, Generic[B, S]):
         """Packs inputs in their order. Raises as `lengths`."""
 
     @abstractmethod
-    def embed(self, batch: B) -> torch.Tensor:
-        """Embedded tokens [sum of lengths, hidden] on the device."""
+    def layout(self, batch: B) -> Layout:
+        """Where the tokens of `batch` lie."""
 
     @abstractmethod
-    def graph_inputs(self, max_batch_tokens: int) -> GraphInputs[B, S]:
-        """For batches of up to about `max_batch_tokens` encoder tokens."""
+    def embed(self, batch: B, layout: Any) -> torch.Tensor:
+        """Embedded tokens [sum of lengths, hidden] on the device. `layout`: of the batch."""
+
+    @abstractmethod
+    def graph_inputs(self, max_batch_tokens: int) -> GraphInputs[B, S] | str:
+        """For batches of up to about `max_batch_tokens` encoder tokens; or why there are none."""
 
     @abstractmethod
     def warm_up_batches(self) -> list[B]:

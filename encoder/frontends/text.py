@@ -14,7 +14,7 @@ import torch
 from antiphon.attention.interface import FullBatch
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
-from antiphon.encoder.models.interface import EncoderModel, TextEncoder
+from antiphon.encoder.models.interface import EncoderModel, Layout, TextEncoder
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target, together_to_device
 
@@ -81,7 +81,10 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
             return np.arange(len(ids))
         return np.maximum(np.cumsum(ids != self._padding_id) - 1, 0)
 
-    def embed(self, batch: TextBatch) -> torch.Tensor:
+    def layout(self, batch: TextBatch) -> Layout:
+        return Layout(self._encoder.lengths(batch.lengths))
+
+    def embed(self, batch: TextBatch, layout: Layout | None = None) -> torch.Tensor:
         ids, positions = together_to_device([batch.ids, batch.positions], self._device)
         return self._encoder.embed(ids, positions)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.t5 import T5Encoder
+from antiphon.encoder.models.vit import VisionTransformer
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.families.halves import Half
 from antiphon.layers.shard import Part
@@ -13,7 +15,9 @@ from antiphon.layers.shard import Part
 # By `Half.structure`; a class takes the half of its structure.
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
+    "qwen_vision": QwenVisionEncoder,
     "t5": T5Encoder,
+    "vit": VisionTransformer,
     "whisper": WhisperEncoder,
 }
 

@@ -91,7 +91,11 @@ class BartEncoder(TextEncoder):
         return embedded
 
     def forward(
-        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+        self,
+        x: torch.Tensor,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        layout: object = None,
     ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:

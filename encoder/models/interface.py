@@ -1,8 +1,10 @@
 """What the runner and the frontends need of an encoder, whatever its structure."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,18 @@ from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.length_sets import FULL, LengthSet, WholeInputs
+from antiphon.families.image_halves import ImageShape
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a batch lie.
+
+    `lengths`: of the sequences of each of the model's sets, by name. Models that need to know more
+    have layouts of their own.
+    """
+
+    lengths: Mapping[str, np.ndarray]
 
 
 class EncoderModel(nn.Module):
@@ -21,13 +35,24 @@ class EncoderModel(nn.Module):
 
     @abstractmethod
     def forward(
-        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+        self,
+        x: torch.Tensor,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        layout: Any = None,
     ) -> torch.Tensor:
-        """Packed embedded tokens [tokens, hidden] -> hidden states of that shape. Of a part that is
-        not the last one: the stream, which the next part takes in place of embedded tokens.
+        """Packed embedded tokens [tokens, hidden] -> hidden states [rows, output size]; rows are
+        the tokens, unless the model makes others of them. Of a part that is not the last one: the
+        stream [tokens, hidden], which the next part takes in place of embedded tokens.
 
-        `plans`: what `attention` planned for each of `length_sets`.
+        `plans`: what `attention` planned for each of `length_sets`. `layout`: of the batch, for
+        models that have one of their own.
         """
+
+    def pool(self, hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Hidden states of inputs of these `lengths`, packed [rows, output size] -> one embedding
+        of each [inputs, pooled size]. Raises ValueError for a model without pooling."""
+        raise ValueError("this encoder has no pooling: it gives hidden states alone")
 
     def lengths(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The lengths [sequences] int of each set, of inputs of these lengths [inputs] int."""
@@ -44,3 +69,13 @@ class AudioEncoder(EncoderModel):
     @abstractmethod
     def embed(self, features: torch.Tensor) -> torch.Tensor:
         """Spectrograms [windows, mel_bins, frames] -> [windows, frames / 2, hidden]."""
+
+
+class ImageEncoder(EncoderModel):
+    @abstractmethod
+    def layout(self, images: Sequence[ImageShape]) -> Any:
+        """Where the tokens of a batch of `images` lie: a `Layout` with tensors on the device."""
+
+    @abstractmethod
+    def embed(self, pixels: Sequence[torch.Tensor], layout: Any) -> torch.Tensor:
+        """Images, those of equal sizes as one array -> packed [tokens, hidden]."""

@@ -82,7 +82,11 @@ class T5Encoder(TextEncoder):
         return embedded
 
     def forward(
-        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+        self,
+        x: torch.Tensor,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        layout: object = None,
     ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:

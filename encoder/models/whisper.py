@@ -38,7 +38,11 @@ class WhisperEncoder(AudioEncoder):
         return embedded
 
     def forward(
-        self, x: torch.Tensor, attention: FullAttention[M], plans: Mapping[str, M]
+        self,
+        x: torch.Tensor,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        layout: object = None,
     ) -> torch.Tensor:
         residual = Residual(x)
         for layer in self.layers:

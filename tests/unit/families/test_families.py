@@ -13,12 +13,13 @@ from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.family import Family
 from antiphon.families.halves import Half, HeadTensors
+from antiphon.families.image_halves import ImageHalf
 from antiphon.families.registry import families
 
 FILES = [path for path in (ROOT / "families").glob("*.py") if "\nFAMILY = " in path.read_text()]
 
 
-def halves(architecture: str) -> tuple[Family, Half | None, Half]:
+def halves(architecture: str) -> tuple[Family, Half | None, Half | None]:
     """The halves of transformers' default configuration."""
     family = families()[architecture]
     config = CONFIG_MAPPING[family.name]().to_dict()
@@ -50,7 +51,25 @@ def test_facts_of_decoders_alone(architecture: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", [name for name, family in families().items() if family.input is not None]
+    "architecture", [name for name, family in families().items() if not family.has_decoder]
+)
+def test_facts_of_encoders_alone(architecture: str) -> None:
+    family, encoder, decoder = halves(architecture)
+    assert family.input == "image"
+    assert decoder is None
+    assert isinstance(encoder, ImageHalf)
+    assert encoder.rows(encoder.smallest) >= 1
+    assert encoder.head_dim * encoder.num_heads == encoder.hidden_size
+    assert family.is_of_encoder("text_model.final_layer_norm.weight")
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        name
+        for name, family in families().items()
+        if family.input is not None and family.has_decoder
+    ],
 )
 def test_facts_of_the_halves(architecture: str) -> None:
     family, encoder, decoder = halves(architecture)

@@ -29,7 +29,7 @@ class Loaded:
         self.model = build(self.half, head, part)
         names = self.half.checkpoint_names
         load_part(self.model, self.checkpoint, names, part, lambda: build(self.half, head))
-        check_unused(self.checkpoint, "decoder", config.family.ignored)
+        check_unused(self.checkpoint, "decoder", config.family)
 
 
 def num_layers(folder: Path) -> int:
