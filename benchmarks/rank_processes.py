@@ -10,14 +10,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from antiphon.config.parallel import Parallel, RankSpec
-from antiphon.runtime.torch_groups import StoreAddress, open_store
+from antiphon.runtime.joining import StoreAddress, open_store
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # for the others to come, their imports included
 COLLECTIVE_SECONDS = 30.0
+EXIT_SECONDS = 20.0
 GRACE_SECONDS = 10.0  # beyond that, for the others where one has failed
 
 
@@ -43,9 +44,10 @@ class _Member(NamedTuple):
 
 
 class RankProcesses:
-    """`count` processes at most: with a GPU of its own each, or on CPUs with one thread each."""
+    """`count` processes at most. On "cuda", each has a GPU of its own, on "cpu" one thread; "any"
+    leaves all to the work."""
 
-    def __init__(self, count: int, device: str) -> None:
+    def __init__(self, count: int, device: Literal["cpu", "cuda", "any"]) -> None:
         self.count, self.device = count, device
         self._members: list[_Member] = []
 
@@ -85,7 +87,7 @@ class RankProcesses:
         while len(self._members) < count:
             near, far = context.Pipe()
             arguments = (far, len(self._members), self.device)
-            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process = context.Process(target=_serve, args=arguments)
             process.start()
             far.close()
             self._members.append(_Member(process, near))
@@ -94,10 +96,12 @@ class RankProcesses:
         """Ends all of them. Another run starts new ones."""
         members, self._members = self._members, []
         for member in members:
+            member.pipe.close()  # which ends it
+            if self.device == "any":
+                member.process.join(EXIT_SECONDS)  # it may have a Ray to end
             member.process.kill()  # threads of gloo and NCCL may not end by themselves
         for member in members:
             member.process.join()
-            member.pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +145,7 @@ def _serve(pipe: Connection, rank: int, device: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = (
             str(rank) if visible is None else visible.split(",")[rank]
         )
-    else:
+    elif device == "cpu":
         import torch
 
         torch.set_num_threads(1)

@@ -94,14 +94,14 @@ def decoder(
     began = time.perf_counter()
     runner = DecoderRunner(model, config)
     ready = time.perf_counter() - began
-    weights = _bytes_per_step(runner)
+    weights = bytes_per_step(runner)
     half, pool = model.decoder, runner.pool
     token_bytes = 2 * half.num_layers * half.num_kv_heads * half.head_dim * pool.dtype.itemsize
     rows = []
     for batch in batches:
-        admissions = _admissions(runner, batch, cross_len, length)
-        runner.launch(_plan(batch, length, admissions)).result()
-        plan = _plan(batch, length, [])
+        admissions = admissions_of(runner, batch, cross_len, length)
+        runner.launch(decodes_plan(batch, length, admissions)).result()
+        plan = decodes_plan(batch, length, [])
         assert runner.graphs is not None
         shape = runner.choose_graph(plan).shape
         assert shape is not None
@@ -139,7 +139,7 @@ def _seconds_with_host(runner: DecoderRunner, plan: StepPlan, steps: int = 50) -
     return (time.perf_counter() - began) / steps
 
 
-def _bytes_per_step(runner: DecoderRunner) -> int:
+def bytes_per_step(runner: DecoderRunner) -> int:
     """Bytes of weights that a decode step reads.
 
     Not counted: embeddings, of which a step reads a few rows, and the projections of cross KV,
@@ -155,7 +155,9 @@ def _bytes_per_step(runner: DecoderRunner) -> int:
     return head + sum(layer.nbytes for layer in layers)
 
 
-def _admissions(runner: DecoderRunner, batch: int, cross_len: int, length: int) -> list[Admission]:
+def admissions_of(
+    runner: DecoderRunner, batch: int, cross_len: int, length: int
+) -> list[Admission]:
     """Of `batch` sequences, each with its own pages."""
     size = runner.pool.page_size
     own, cross = ceil_div(length, size), ceil_div(cross_len, size)
@@ -170,7 +172,7 @@ def _admissions(runner: DecoderRunner, batch: int, cross_len: int, length: int) 
     ]
 
 
-def _plan(batch: int, length: int, admissions: list[Admission]) -> StepPlan:
+def decodes_plan(batch: int, length: int, admissions: list[Admission]) -> StepPlan:
     """A step of `batch` decodes."""
     slots, ones = np.arange(batch), np.ones(batch, np.int64)
     return StepPlan(admissions, [], slots, slots, ones, ones * length, ones > 0)

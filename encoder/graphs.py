@@ -80,7 +80,7 @@ def capture_graphs(
     if reason is not None:
         return NoGraph(reason)
     inputs = frontend.graph_inputs(max_batch_tokens)
-    if isinstance(inputs, str):
+    if isinstance(inputs, str):  # the same on every rank
         return NoGraph(inputs)
     tokens = inputs.shapes[0].tokens
     hidden = torch.zeros(tokens, hidden_size, dtype=spec.dtype, device=spec.device)

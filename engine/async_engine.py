@@ -6,7 +6,7 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.engine.read_ahead import ReadAhead
 from antiphon.engine.transcription import Transcriber
+from antiphon.engine.transcription_stream import StreamingTranscriber
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
@@ -158,6 +159,16 @@ class AsyncEngine(EngineLife):
         self.check_caller()
         return await Transcriber(self).transcribe(audio, **options)
 
+    async def stream_transcription(
+        self, audio: AudioInput, **options: Any
+    ) -> AsyncGenerator[str | Transcription, None]:
+        """Text as it comes, and at the end the `Transcription`. Leaving the loop early cancels the
+        rest. Options: as `transcribe`."""
+        self.check_caller()
+        async with aclosing(StreamingTranscriber(self).stream(audio, **options)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def detect_language(
         self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None, **unknown: Any
     ) -> dict[str, float]:
@@ -186,6 +197,10 @@ class AsyncEngine(EngineLife):
         """As `OpenRequests.submit`. Raises EngineDeadError."""
         self.check_caller()
         return self.requests.submit(prepared, prompt_token_ids, **options)
+
+    def cancel(self, opened: OpenRequest) -> None:
+        """As `OpenRequests.cancel`."""
+        self.requests.cancel(opened)
 
     async def result(self, opened: OpenRequest) -> CompletionOutput:
         """Waits for the end of one request. Raises the RequestError that it ended with; cancels it

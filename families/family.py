@@ -25,7 +25,7 @@ class Family:
 
     name: str  # transformers' model_type
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
-    # What the encoder takes; None: there is none. Images stand in the decoder's prompt.
+    # What the encoder takes; None: there is none. Images may stand in the decoder's prompt.
     input: Literal["text", "audio", "image"] | None
     has_decoder: bool = True
     encoder_names: str = r"(model\.)?encoder\..*"  # pattern of names of the encoder's tensors

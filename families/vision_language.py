@@ -11,6 +11,8 @@ from antiphon.families.llama_like import llama_half
 from antiphon.families.tensor_names import LLAMA_IGNORED, Side
 from antiphon.families.vit_like import VISION_IGNORED
 
+ENCODER_NAMES = r"(model\.)?(vision_tower|multi_modal_projector|visual|image_newline)\b.*"
+
 # By the decoder's model_type: biases of queries, keys and values, and norms of heads; see
 # `llama_like`.
 TEXT_MODELS: dict[str, tuple[bool | None, bool]] = {
@@ -41,6 +43,7 @@ def vision_language(
         name=name,
         architectures=(architecture,),
         input="image",
+        encoder_names=ENCODER_NAMES,
         describe=describe,
         encoder_names=ENCODER_NAMES,
         ignored={**LLAMA_IGNORED, **VISION_IGNORED, **ignored},

@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from typing import Never
 
+from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
@@ -44,7 +45,7 @@ class Exchange:
         self.id = request_id(scope["headers"])
         self.status, self.key = 0, "-"
         self._num_bytes, self._body_ended = 0, False
-        self._refusal: ApiError | None = None  # why the endpoint was stopped
+        self._refusal: ApiError | None = None  # what is wrong with the body
         self._left: str | None = None  # why nobody reads the answer
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -104,8 +105,6 @@ class Exchange:
         try:
             await self._task
         except asyncio.CancelledError:
-            if self._refusal is not None:
-                raise self._refusal from None
             if self._left is None:
                 raise  # the server itself is stopped
         except Exception as error:
@@ -129,19 +128,23 @@ class Exchange:
             async with asyncio.timeout(self.server.limits.idle_seconds):
                 message = await self._receive_raw()
         except TimeoutError:
-            self._refusal = ApiError(408, "the rest of the body did not come", code="timeout")
-            await self._stop()
+            self._refuse_body(ApiError(408, "the rest of the body did not come", code="timeout"))
         if message["type"] == "http.disconnect":
             self._body_ended, self._left = True, "the client left"
-            await self._stop()
+            self._refuse_body(ApiError(CLIENT_LEFT, "the body broke off"))
         self._num_bytes += len(message.get("body", b""))
         if self._num_bytes > self.server.limits.upload_bytes:
-            self._refusal = self._too_large("the body is")
-            await self._stop()
+            self._refuse_body(self._too_large("the body is"))
         if not message.get("more_body", False):
             self._body_ended = True
             self._watcher = asyncio.create_task(self._watch())
         return message
+
+    def _refuse_body(self, error: ApiError) -> Never:
+        """Whatever the endpoint answers to this, `error` is sent. The parser of forms closes its
+        files for this kind of exception alone."""
+        self._refusal = error
+        raise MultiPartException(error.message)
 
     async def _watch(self) -> None:
         """Stops the endpoint when its client leaves."""
@@ -157,6 +160,8 @@ class Exchange:
             self._watcher.cancel()
 
     async def _send(self, message: Message) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (HEADER, self.id.encode())]
@@ -175,6 +180,7 @@ class Exchange:
         self._stop_watching()
         await self._discard_body()
         if self._left is None:
+            self._refusal = None
             await error.response()(self.scope, self._receive, self._send)
 
     async def _discard_body(self) -> None:

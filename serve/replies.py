@@ -24,7 +24,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "no such model",
         408: "the body did not come",
         413: "the body is too large",
-        422: "not used: what is wrong with a body has status 400",
         429: "too many requests are open",
         500: "the request failed",
         503: "the engine or the server is stopping",

@@ -17,7 +17,7 @@ from rank_scenarios import check_course, play
 from torch._C._distributed_c10d import TCPStore
 
 from antiphon.actors.address import Host
-from antiphon.actors.rank_channel import RankInbox, RankSenders
+from antiphon.actors.rank_channel import DecoderWire, RankInbox, RankSenders
 from antiphon.benchmarks.rank_processes import HOST, Seat
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig, resolve
@@ -28,8 +28,8 @@ from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.processor import InputProcessor
+from antiphon.runtime.joining import join, limit_waiting
 from antiphon.runtime.ranks import Ranks
-from antiphon.runtime.torch_groups import join, limit_waiting
 from antiphon.scheduler.request import Finished
 
 HERE = Host(HOST, "this node")
@@ -70,7 +70,7 @@ class Meeting:
             pickle.loads(bytes.fromhex(self._store.get(f"inbox-{rank}").decode()))
             for rank in self._followers
         ]
-        return RankSenders(addresses, HERE.node, epoch=0)
+        return RankSenders(addresses, HERE.node, 0, DecoderWire())
 
     def end(self) -> None:
         self._store.set("end", "")
@@ -119,7 +119,7 @@ class Follower:
 
     def __post_init__(self) -> None:
         config = resolve(str(self.folder), self.options)
-        meeting, inbox = Meeting(self.seat), RankInbox(HERE, epoch=0)
+        meeting, inbox = Meeting(self.seat), RankInbox(HERE, 0, DecoderWire())
         meeting.publish(self.seat.spec.rank, inbox)
         model = ModelConfig.load(config.model)
         self.follower = DecoderFollower(model, config, self.timestamps, self.ranks)

@@ -13,7 +13,7 @@ from antiphon.decoder.sampling.sampler import Sampler
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.kernels import sampling
 from antiphon.layers.shard import Shard, Span
-from antiphon.runtime.torch_groups import StoreAddress, join
+from antiphon.runtime.joining import StoreAddress, join
 
 CPU = torch.device("cpu")
 Arguments = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Samples]  # of `Sampler.greedy`

@@ -23,7 +23,7 @@ from antiphon.decoder.sampling.vocabulary import VocabularyShard
 from antiphon.kernels.sampling import BLOCK
 from antiphon.layers.shard import Shard
 from antiphon.runtime.groups import Alone
-from antiphon.runtime.torch_groups import open_store
+from antiphon.runtime.joining import open_store
 
 WHISPER = TimestampRules(
     first_id=50365, no_timestamps_id=50364, end_id=50257, max_initial=50, last_id=51_800

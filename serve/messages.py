@@ -1,0 +1,102 @@
+"""From the messages of a chat to what a model reads: one text, or one recording."""
+
+import base64
+import binascii
+import io
+from typing import Any
+
+from antiphon.inputs.prompts import Prompt
+from antiphon.serve.errors import ApiError, refused
+from antiphon.serve.schemas.text import ChatBody, Message, Part
+from antiphon.serve.service import ServedModel
+from antiphon.serve.uploads import Upload
+
+NOT_TAKEN = {
+    "image_url": "no model here sees pictures yet",
+    "file": "no model here reads files",
+    "refusal": "no model here is told of refusals",
+}
+
+
+def text_prompt(model: ServedModel, body: ChatBody) -> Prompt:
+    """The prompt for a model that reads text: by the tokenizer's chat template, or without one the
+    text of the only message. Raises ApiError."""
+    tokenizer: Any = model.engine.inputs.tokenizer
+    messages = [_text_of(message, number) for number, message in enumerate(body.messages)]
+    if getattr(tokenizer, "chat_template", None):
+        roles = [message.role for message in body.messages]
+        chat = [{"role": role, "content": text} for role, text in zip(roles, messages, strict=True)]
+        ids = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return {"prompt_token_ids": [int(id_) for id_ in ids]}
+    _check_single(model, body.messages)
+    return messages[0]
+
+
+def _check_single(model: ServedModel, messages: list[Message]) -> None:
+    """Raises ApiError unless there is one message, of the user."""
+    if len(messages) != 1 or messages[0].role != "user":
+        raise ApiError(
+            400,
+            f"{model.name} knows no conversations (it has no chat template): give one message, of "
+            "the user",
+            param="messages",
+        )
+
+
+def _text_of(message: Message, number: int) -> str:
+    place = f"messages.{number}.content"
+    if message.content is None:
+        raise ApiError(400, f"'{place}' is missing", param=place)
+    if isinstance(message.content, str):
+        return message.content
+    texts = []
+    for index, part in enumerate(message.content):
+        _check_part(part, f"{place}.{index}")
+        if part.type == "input_audio":
+            raise refused(f"{place}.{index}", "this model reads text and takes no sound")
+        texts.append(part.text or "")
+    return "".join(texts)
+
+
+def _check_part(part: Part, place: str) -> None:
+    """Raises ApiError for a part that no model takes, or that lacks what its type says."""
+    if part.type in NOT_TAKEN:
+        raise refused(place, NOT_TAKEN[part.type])
+    if getattr(part, part.type) is None:
+        raise ApiError(400, f"'{place}' has no '{part.type}'", param=place)
+
+
+def recording(model: ServedModel, body: ChatBody) -> Upload:
+    """The only recording, for a model that listens. Raises ApiError."""
+    audio = model.engine.inputs.audio
+    assert audio is not None
+    _check_single(model, body.messages)
+    (message,) = body.messages
+    parts = message.content if isinstance(message.content, list) else []
+    for index, part in enumerate(parts):
+        _check_part(part, f"messages.0.content.{index}")
+        if part.type == "text" and (part.text or "").strip():
+            raise refused(
+                f"messages.0.content.{index}", "this model transcribes and follows no instructions"
+            )
+    sounds = [part.input_audio for part in parts if part.input_audio is not None]
+    if len(sounds) != 1:
+        raise ApiError(
+            400,
+            f"{model.name} listens: give one part of type input_audio, not {len(sounds)}",
+            param="messages",
+        )
+    content = _decoded(sounds[0].data)
+    return Upload(io.BytesIO(content), len(content), audio.sampling_rate)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        content = base64.b64decode(text.rpartition("base64,")[2], validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    if not content:
+        raise ApiError(400, "input_audio.data must be base64 of a file", param="messages")
+    return content

@@ -1,0 +1,65 @@
+"""Recordings on their way through the engine: measured before, counted after."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from antiphon.engine.outputs import Transcription
+from antiphon.serve.errors import ApiError
+from antiphon.serve.service import ServedModel, Service
+from antiphon.serve.uploads import Upload, too_long
+
+
+async def measured(
+    service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The keywords of the engine's transcribe(), which check the length once more. Raises ApiError
+    for an empty file, and for one that is too long as its packets say."""
+    longest = service.limits.audio_seconds
+    if not upload.size:
+        raise ApiError(400, "'file' is empty", param="file")
+    await model.engine.run_in_thread(upload.check_length, longest)
+
+    def check(_: float, in_all: float) -> None:
+        if in_all > longest:  # its packets did not say so
+            raise too_long(longest)
+
+    return {**options, "progress": check}
+
+
+async def heard(
+    service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
+) -> Transcription:
+    """A whole transcription. Raises ApiError or AntiphonError."""
+    options = await measured(service, model, upload, options)
+    result = await model.engine.transcribe(upload, **options)
+    _count(service, model, result)
+    return result
+
+
+async def heard_in_pieces(
+    service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
+) -> AsyncGenerator[str | Transcription, None]:
+    """Pieces of its text, then the whole. Raises as `heard`."""
+    options = await measured(service, model, upload, options)
+    async with aclosing(model.engine.stream_transcription(upload, **options)) as pieces:
+        async for piece in pieces:
+            if not isinstance(piece, str):
+                _count(service, model, piece)
+            yield piece
+
+
+def num_tokens(result: Transcription) -> int:
+    return sum(len(segment.token_ids) for segment in result.segments)
+
+
+def encoder_tokens(model: ServedModel, result: Transcription) -> int:
+    """As many positions of the encoder as the sound fills."""
+    inputs = model.engine.inputs
+    assert inputs.audio is not None
+    return round(result.duration / inputs.audio.window_seconds * inputs.model.max_encoder_len)
+
+
+def _count(service: Service, model: ServedModel, result: Transcription) -> None:
+    service.metrics.audio_seconds.labels(model.name).inc(result.duration)
+    service.metrics.count(model.name, encoder_tokens(model, result), num_tokens(result), "stop")

@@ -1,0 +1,110 @@
+"""/v1/audio/transcriptions and /v1/audio/translations."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+from starlette.datastructures import FormData, UploadFile
+
+from antiphon.config.errors import ConfigurationError, PromptError
+from antiphon.engine.outputs import Transcription
+from antiphon.serve.errors import ApiError, refused
+from antiphon.serve.events import EventStream
+from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
+from antiphon.serve.replies import ERRORS
+from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody, TranslationBody
+from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.transcripts import answer
+from antiphon.serve.uploads import Upload, checked_form, form_data
+
+router = APIRouter(prefix="/v1/audio", responses=ERRORS)
+Shared = Annotated[Service, Depends(service_of)]
+Form = Annotated[FormData, Depends(form_data)]
+
+
+def _form(kind: type[AudioBody]) -> dict[str, Any]:
+    """The body's description in the OpenAPI document: fields are read from the form by hand."""
+    schema = kind.model_json_schema()
+    schema["properties"]["file"] = {"type": "string", "format": "binary"}
+    schema["required"] = ["file"]
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("/transcriptions", openapi_extra=_form(TranscriptionBody))
+async def transcribe(form: Form, service: Shared) -> Response:
+    """Text of a recording, in the language that is spoken."""
+    body, file = checked_form(form, TranscriptionBody)
+    model = service.audio_model(body.model)
+    options = _options(service, model, body, logprobs=0 if body.include else None)
+    upload = _upload(model, file)
+    if body.stream:
+        return await EventStream.begun(_events(service, model, upload, options), done=False)
+    return answer(await heard(service, model, upload, options), body)
+
+
+@router.post("/translations", openapi_extra=_form(TranslationBody))
+async def translate(form: Form, service: Shared) -> Response:
+    """English text of a recording in another language."""
+    body, file = checked_form(form, TranslationBody)
+    model = service.audio_model(body.model)
+    options = _options(service, model, body)
+    return answer(await heard(service, model, _upload(model, file), options), body)
+
+
+def _upload(model: ServedModel, file: UploadFile) -> Upload:
+    audio = model.engine.inputs.audio
+    assert audio is not None
+    return Upload(file.file, file.size or 0, audio.sampling_rate)
+
+
+def _options(
+    service: Service, model: ServedModel, body: AudioBody, logprobs: int | None = None
+) -> dict[str, Any]:
+    """The keywords of the engine's transcribe(), checked before the recording is read."""
+    options: dict[str, Any] = {
+        "language": body.language,
+        "task": body.task,
+        "timestamps": body.timed,
+        "params": body.sampling(logprobs=logprobs),
+        "priority": body.priority or 0,
+        "timeout": service.deadline(body.timeout),
+    }
+    if body.prompt:
+        options["prompt"] = body.prompt
+    try:
+        model.engine.inputs.check_transcription(**options)
+    except ConfigurationError as error:
+        raise refused("prompt", str(error).partition(": ")[2] or str(error)) from None
+    except PromptError as error:
+        raise ApiError(400, str(error), param="language" if body.language else None) from None
+    return options
+
+
+async def _events(
+    service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
+) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(heard_in_pieces(service, model, upload, options)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, str):
+                yield {"type": "transcript.text.delta", "delta": piece}
+            else:
+                yield _done(model, piece)
+
+
+def _done(model: ServedModel, result: Transcription) -> dict[str, Any]:
+    """The last event."""
+    num_inputs, num_outputs = encoder_tokens(model, result), num_tokens(result)
+    return {
+        "type": "transcript.text.done",
+        "text": result.text,
+        "usage": {
+            "type": "tokens",
+            "input_tokens": num_inputs,
+            "output_tokens": num_outputs,
+            "total_tokens": num_inputs + num_outputs,
+            "input_token_details": {"audio_tokens": num_inputs, "text_tokens": 0},
+        },
+    }

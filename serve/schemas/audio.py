@@ -1,0 +1,104 @@
+"""Fields of /v1/audio/transcriptions and /v1/audio/translations."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.serve.errors import refused
+from antiphon.serve.schemas.base import Body, Refusals
+
+Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
+NO_SPEAKERS = "speakers are not told apart yet"
+NO_WORDS = "words have no times yet: segments have"
+LISTS = ("timestamp_granularities", "include")  # sent as `name[]`, once for each value
+SHARED: Refusals = {
+    "hotwords": ((), "text before the window is not there yet"),
+    "vad_filter": (("false", "False"), "voice activity is not detected yet"),
+    "known_speaker_names": ((), NO_SPEAKERS),
+    "known_speaker_references": ((), NO_SPEAKERS),
+    "keywords": ((), "text before the window is not there yet"),
+}
+
+
+class AudioBody(Body):
+    """What both endpoints take. Form fields are text."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    refusals: ClassVar[Refusals] = SHARED
+    task: ClassVar[str] = "transcribe"
+
+    model: str | None = None
+    prompt: str | None = None
+    response_format: Format = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    language: str | None = None
+    seed: int | None = None
+    priority: int | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    user: str | None = None
+
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _known_format(cls, value: Any) -> Any:
+        if value == "diarized_json":
+            raise refused("response_format", NO_SPEAKERS)
+        return value
+
+    @property
+    def timed(self) -> bool:
+        """Whether the answer has segments."""
+        return self.response_format in ("srt", "vtt", "verbose_json")
+
+    def sampling(self, **more: Any) -> SamplingParams:
+        """Raises SamplingError."""
+        given = {"temperature": self.temperature, "seed": self.seed, **more}
+        return SamplingParams.of(
+            {name: value for name, value in given.items() if value is not None}
+        )
+
+
+class TranslationBody(AudioBody):
+    """`language`: of the recording; English comes out."""
+
+    task: ClassVar[str] = "translate"
+
+
+class TranscriptionBody(AudioBody):
+    timestamp_granularities: list[Literal["segment", "word"]] | None = None
+    include: list[Literal["logprobs"]] | None = None
+    chunking_strategy: Any = None
+    stream: bool = False
+
+    @field_validator("timestamp_granularities")
+    @classmethod
+    def _no_words(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if value and "word" in value:
+            raise refused("timestamp_granularities", NO_WORDS)
+        if value and info.data.get("response_format") != "verbose_json":
+            raise refused("timestamp_granularities", "set response_format to verbose_json")
+        return value
+
+    @field_validator("chunking_strategy", mode="before")
+    @classmethod
+    def _cut_at_quiet_places(cls, value: Any) -> Any:
+        if value not in (None, "", "auto"):
+            reason = "recordings are cut at quiet places: 'auto' is the only strategy"
+            raise refused("chunking_strategy", reason)
+        return value
+
+    @field_validator("include")
+    @classmethod
+    def _with_json(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if value and info.data.get("response_format") != "json":
+            raise refused("include", "log-probabilities come with response_format json alone")
+        return value
+
+    @field_validator("stream")
+    @classmethod
+    def _streams_json(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("response_format") != "json":
+            raise refused("stream", "response_format json alone is streamed")
+        if value and info.data.get("include"):
+            raise refused("include", "log-probabilities come with whole texts, not with a stream")
+        return value

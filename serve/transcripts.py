@@ -1,0 +1,78 @@
+"""Transcriptions in OpenAI's formats."""
+
+import zlib
+from typing import Any
+
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from antiphon.engine.output_formats import as_srt, as_vtt
+from antiphon.engine.outputs import Segment, Transcription
+from antiphon.inputs.languages.names import NAMES
+from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody
+
+
+def answer(result: Transcription, body: AudioBody) -> Response:
+    match body.response_format:
+        case "text":
+            return PlainTextResponse(f"{result.text}\n")
+        case "srt":
+            return PlainTextResponse(as_srt(result), media_type="application/x-subrip")
+        case "vtt":
+            return PlainTextResponse(as_vtt(result), media_type="text/vtt")
+        case "verbose_json":
+            return JSONResponse(_verbose(result, body))
+        case "json":
+            reply: dict[str, Any] = {"text": result.text, "usage": usage(result)}
+            if isinstance(body, TranscriptionBody) and body.include:
+                reply["logprobs"] = _logprobs(result.segments)
+            return JSONResponse(reply)
+
+
+def usage(result: Transcription) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(result.duration, 3)}
+
+
+def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
+    temperature = body.temperature or 0.0
+    return {
+        "task": body.task,
+        "language": NAMES.get(result.language or "", result.language),
+        "duration": result.duration,
+        "text": result.text,
+        "segments": [
+            _segment(number, segment, temperature) for number, segment in enumerate(result.segments)
+        ],
+        "usage": usage(result),
+    }
+
+
+def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
+    """`seek`: in hundredths of a second, as openai/whisper counts."""
+    return {
+        "id": number,
+        "seek": round(100 * segment.start),
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": segment.token_ids,
+        "temperature": temperature,
+        "avg_logprob": segment.avg_logprob,
+        "compression_ratio": compression_ratio(segment.text),
+        "no_speech_prob": segment.no_speech_prob,
+    }
+
+
+def compression_ratio(text: str) -> float:
+    """High where the text repeats itself. As openai/whisper measures it."""
+    content = text.encode()
+    return len(content) / len(zlib.compress(content))
+
+
+def _logprobs(segments: list[Segment]) -> list[dict[str, Any]]:
+    entries = []
+    for segment in segments:
+        for id_, row in zip(segment.token_ids, segment.logprobs or [], strict=True):
+            token = row[id_].decoded_token
+            entry = {"token": token, "bytes": list(token.encode()), "logprob": row[id_].logprob}
+            entries.append(entry)
+    return entries

@@ -1,0 +1,106 @@
+"""The shipped Whisper on recorded commands: in every layout and backend as many wrong words.
+
+A machine without PyAV needs the samples as arrays, in a file that SAMPLES names:
+
+    python benchmarks/scripts/word_error_rate.py --limit 40 --write-samples .gpu/samples.npz
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from paths import EXAMPLES
+from rank_courses import transcripts
+
+from antiphon.config.parallel import Parallel
+
+SAMPLES = "ANTIPHON_SAMPLES"
+WHISPER = EXAMPLES / "whisper_commands"
+COUNT = {"cpu": 6, "cuda": 40}
+LAYOUTS = [Parallel(2), Parallel(1, 2), Parallel(2, 2)]
+BACKENDS: list[tuple[str, dict[str, Any]]] = [
+    ("triton", {}),
+    ("torch_sdpa", {}),
+    ("flashinfer", {}),
+    ("flash_attn", {"kv_page_size": 256}),
+    ("flash_attn_3", {}),
+]
+Clips = tuple[list[np.ndarray], list[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def recordings(device: str) -> Clips:
+    """Samples at 16 kHz, what is said in them, and languages."""
+    with zipfile.ZipFile(WHISPER / "held_out.zip") as archive:
+        entries = list(json.loads(archive.read("expected.json")).items())[: COUNT[device]]
+        words, languages = ([entry[key] for _, entry in entries] for key in ("text", "language"))
+        if (path := os.environ.get(SAMPLES)) is not None:
+            stored = np.load(path)
+            clips = [stored[name].astype(np.float32) / 32768 for name, _ in entries]
+        elif find_spec("av") is None:
+            pytest.skip(f"needs PyAV, or samples in the file that {SAMPLES} names: see above")
+        else:
+            from antiphon.inputs.audio.forms import load_audio
+
+            clips = [load_audio(archive.read(name), 16_000) for name, _ in entries]
+    return clips, words, languages
+
+
+def wrong_words(expected: list[str], heard: list[str]) -> int:
+    """The least number of words to replace, insert or leave out."""
+    return sum(
+        _edits(one.split(), other.split()) for one, other in zip(expected, heard, strict=True)
+    )
+
+
+def _edits(words: list[str], others: list[str]) -> int:
+    line = list(range(len(others) + 1))
+    for number, word in enumerate(words, 1):
+        corner, line[0] = line[0], number
+        for i, other in enumerate(others, 1):
+            corner, line[i] = line[i], min(corner + (word != other), line[i] + 1, line[i - 1] + 1)
+    return line[-1]
+
+
+def backends(device: str) -> list[dict[str, Any]]:
+    """Options that are usable here: of a CPU one, of a GPU those that are installed."""
+    if device == "cpu":
+        return [{"dtype": "float32"}]
+    packages = {"flashinfer": "flashinfer", "flash_attn": "flash_attn"}
+    packages["flash_attn_3"] = "flash_attn_interface"
+    return [
+        {"dtype": "bfloat16", "decoder_attention_backend": name, **more, "enforce_eager": eager}
+        for name, more in BACKENDS
+        for eager in ((False, True) if name == "triton" else (False,))
+        if name not in packages or find_spec(packages[name]) is not None
+    ]
+
+
+def test_no_layout_or_backend_hears_worse(
+    device: str, recordings: Clips, run_ranks: Callable[..., list[Any]]
+) -> None:
+    clips, words, languages = recordings
+    folder: Path = WHISPER / "model"
+    count = 4 if device == "cpu" else torch.cuda.device_count()
+    seen: dict[str, int] = {}
+    for backend in backends(device):
+        options = {"device": device, "max_num_seqs": 16, "kv_cache_memory_gib": 1, **backend}
+        name = " ".join(map(str, backend.values()))
+        alone = None
+        for parallel in [Parallel(), *(one for one in LAYOUTS if one.num_ranks <= count)]:
+            results = run_ranks(parallel, transcripts, folder, clips, languages, options)
+            wrong = seen[f"{name}, {parallel}"] = wrong_words(words, results[parallel.leader])
+            alone = wrong if alone is None else alone
+            # bfloat16 rounds sums of shares otherwise: single words may differ.
+            allowed = 0 if device == "cpu" else max(2, alone // 10)
+            assert abs(wrong - alone) <= allowed, seen
+    print(seen)
+    total = sum(len(text.split()) for text in words)
+    assert max(seen.values()) <= 0.25 * total, seen
