@@ -6,6 +6,7 @@ import what takes seconds.
 
 import importlib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,7 @@ class Row:
     full: Support | None = None
     paged: Support | None = None
     package: str | None = None  # what must be importable, and is named in the refusal
+    distribution: str | None = None  # what must be installed, where another one has its module too
     extra: str | None = None  # the extra of ours that installs it
     install: str | None = None  # where it comes from, if no extra can
 
@@ -59,6 +61,8 @@ class Row:
     @property
     def missing(self) -> str | None:
         """What must be installed before the backend can be used, or None when it is."""
+        if self.distribution is not None and not _is_installed(self.distribution):
+            return f"{self.distribution} is not installed{self._remedy}"
         if self.package is None or find_spec(self.package) is not None:
             return None
         return f"{self.package} is not installed{self._remedy}"
@@ -90,6 +94,14 @@ class Row:
     def _load(self, support: Support) -> Any:
         module = importlib.import_module(f"antiphon.attention.backends.{self.module}")
         return getattr(module, support.implementation)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 BACKENDS = {
@@ -161,6 +173,20 @@ BACKENDS = {
         ),
         package="flash_attn_interface",
         install="from the folder hopper of github.com/Dao-AILab/flash-attention",
+    ),
+    "flash_attn_4": Row(
+        "flash_attn_4",
+        full=Support(
+            "FlashAttention4Full",
+            HALF,
+            grouped_heads=True,
+            head_dim_multiple=8,
+            max_head_dim=128,
+            min_capability=HOPPER,
+            graphs="none",  # nobody has captured it yet
+        ),
+        distribution="flash-attn-4",
+        extra="flash-attn-4",
     ),
     "flashinfer": Row(
         "flashinfer",

@@ -8,6 +8,7 @@ AntiphonError
 ├── InputError                a prompt, a clip or parameters that cannot be served (a ValueError)
 │   ├── PromptError
 │   ├── AudioError
+│   ├── ImageError
 │   ├── SamplingError
 │   └── ManifestError         a line of a manifest, or a row of a dataset, of the wrong form
 └── RequestError              how a request that was accepted ended without a result
@@ -50,6 +51,10 @@ class PromptError(InputError):
 
 class AudioError(InputError):
     """Audio that cannot be read or used."""
+
+
+class ImageError(InputError):
+    """An image that cannot be read or used."""
 
 
 class SamplingError(InputError):

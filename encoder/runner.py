@@ -109,6 +109,7 @@ class EncoderRunner:
         else:
             checkpoint = Checkpoint(model.path)
             load_part(encoder, checkpoint, half.checkpoint_names, part, lambda: build(half))
+            checkpoint.claimed.update(filter(half.skips, checkpoint.files))
             check_unused(checkpoint, "encoder", model.family)
         prepare_encoder(encoder, config.model.quantization, self.target, half.pre_norm)
         return encoder

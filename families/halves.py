@@ -81,6 +81,10 @@ class Half(ABC):
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
         """Names under which checkpoints hold the tensor at `path`, in order of preference."""
 
+    def skips(self, name: str) -> bool:
+        """Whether a checkpoint's tensor of this name is of a part of the half that is not run."""
+        return False
+
     def ties_head(self, stored: bool, configured: bool) -> bool:
         """Whether the head is the embedding's matrix.
 

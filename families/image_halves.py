@@ -121,6 +121,9 @@ class VitHalf(ImageHalf):
     final_norm: bool = True
     pooling: Pooling | None = None
     pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
+    stored_layers: int = (
+        0  # of them, the last ones are not run, where an earlier one's states count
+    )
     class_rows: bool = True  # class tokens are among the rows that come out
 
     @property
@@ -130,6 +133,15 @@ class VitHalf(ImageHalf):
     @property
     def last_norm(self) -> str:
         return "norm" if self.final_norm else ""
+
+    def skips(self, name: str) -> bool:
+        """Whether the tensor of this name in a checkpoint is of a layer that is not run."""
+        layers = NAMES[self.naming].layers
+        return any(
+            name.startswith(f"{prefix}{layers}.{number}.")
+            for prefix in self.prefixes
+            for number in range(self.num_layers, self.stored_layers)
+        )
 
     @property
     def trained_grid(self) -> tuple[int, int]:

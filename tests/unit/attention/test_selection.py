@@ -19,6 +19,7 @@ from antiphon.attention.selection import (
     select_full,
     select_paged,
     uncapturable,
+    unsupported,
 )
 from antiphon.config.errors import AttentionBackendError
 
@@ -226,6 +227,36 @@ def test_what_no_extra_installs_is_said_where_to_find(monkeypatch: pytest.Monkey
     assert refusal("flash_attn_3", on_gpu("full", 64, BF16), (9, 0)) == (
         "flash_attn_interface is not installed (install it from the folder hopper of "
         "github.com/Dao-AILab/flash-attention)"
+    )
+
+
+@pytest.mark.parametrize("head_dim", [64, 72, 80, 128])
+def test_head_sizes_of_vision_encoders(head_dim: int) -> None:
+    """SigLIP has 72, Qwen's have 80, InternViT 64 and 128."""
+    taking = {
+        name
+        for name, row in BACKENDS.items()
+        if row.full is not None
+        and unsupported(name, on_gpu("full", head_dim, BF16), (9, 0)) is None
+    }
+    assert taking == {name for name, row in BACKENDS.items() if row.full is not None}
+
+
+def test_auto_passes_over_a_faster_backend_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("antiphon.attention.registry.find_spec", lambda package: None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    with caplog.at_level("INFO", "antiphon"):
+        assert choose("encoder", "auto", [on_gpu("full", 72, BF16)]) == "torch_sdpa"
+    assert "flashinfer is not installed (pip install 'antiphon[flashinfer]')" in caplog.text
+
+
+def test_a_backend_whose_module_another_distribution_has_too() -> None:
+    why = refusal("flash_attn_4", on_gpu("full", 64, BF16), (9, 0))
+    assert why == "flash-attn-4 is not installed (pip install 'antiphon[flash-attn-4]')"
+    assert unsupported("flash_attn_4", on_gpu("full", 136, BF16), (9, 0)) == (
+        "head size 136 is over 128"
     )
 
 

@@ -1,0 +1,62 @@
+"""From images to what an encoder takes, by the checkpoint's own image processor."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.errors import CheckpointError, ImageError
+from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.forms import ImageInput, read_image
+from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.prepared import EncoderInput
+
+CONFIGS = ("preprocessor_config.json", "processor_config.json")
+
+
+class ImageProcessor:
+    """Methods may run in several threads."""
+
+    def __init__(self, folder: Path, half: ImageHalf, fetching: Fetching = NOTHING_FETCHED) -> None:
+        """Raises CheckpointError for a checkpoint without an image processor."""
+        from transformers import AutoImageProcessor
+
+        if not any(os.path.exists(folder / name) for name in CONFIGS):
+            raise CheckpointError(f"{folder} has no {CONFIGS[0]}: it says how to read images")
+        try:
+            self._processor = AutoImageProcessor.from_pretrained(folder)
+        except Exception as error:  # whatever a broken file makes it raise
+            raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
+        self._half, self._fetching = half, fetching
+        self._salt = f"{folder}|{self._processor.to_dict()}".encode()
+
+    def encoder_input(self, source: ImageInput, position: int | None = None) -> EncoderInput:
+        """An image in any form, ready for the encoder. `position`: as `EncoderInput` has it.
+
+        Raises ImageError for an image that cannot be read, or that the model can't take.
+        """
+        image = read_image(source, self._fetching)
+        with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
+            made = self._processor(images=[image], return_tensors="np")
+            pixels = Pixels(*_arrays(made, (image.height, image.width)))
+            rows = self._half.rows(pixels.shape)
+        packed = pixels.packed()
+        digest = hashlib.sha256(self._salt)
+        digest.update(packed.data)
+        return EncoderInput(digest.hexdigest()[:32], "image", rows, packed, position)
+
+
+def _arrays(made: Any, size: tuple[int, int]) -> tuple[ImageShape, np.ndarray]:
+    """What a processor made of one image: tiles, or patches with the grid that they form."""
+    values = np.asarray(made["pixel_values"], np.float32)
+    if (grids := made.get("image_grid_thw")) is not None:
+        frames, rows, columns = (int(number) for number in np.asarray(grids)[0])
+        values = values.reshape(frames, rows, columns, -1)
+    elif values.ndim == 5:  # [images, tiles, channels, height, width]
+        values = values[0]
+    first, second, third, fourth = values.shape
+    return ImageShape((first, second, third, fourth), size), values

@@ -1,0 +1,101 @@
+"""Images behind addresses: what may be fetched, and the limits."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from antiphon.config.errors import ImageError
+from antiphon.inputs.images.limits import Fetching
+from antiphon.inputs.images.remote import check_public, fetch
+
+HERE = Fetching(allowed=True, private=True, max_bytes=1000, seconds=5.0, redirects=2)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        name, _, number = self.path[1:].partition("/")
+        if name == "hop":
+            left = int(number)
+            self.send_response(302)
+            self.send_header("Location", f"/hop/{left - 1}" if left > 1 else "/bytes/10")
+            self.end_headers()
+        elif name == "bytes":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * int(number))
+        elif name == "drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(50):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.05)
+        elif name == "out":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+            self.end_headers()
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_is_within_the_limits(address: str) -> None:
+    assert fetch(f"{address}/bytes/1000", HERE) == b"x" * 1000
+    assert fetch(f"{address}/hop/2", HERE) == b"x" * 10
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("bytes/1001", "over 1000 bytes"),
+        ("hop/3", "more than 2 redirects"),
+        ("nothing", "answers 404"),
+        ("out", "only http and https"),
+    ],
+)
+def test_what_passes_a_limit(address: str, path: str, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        fetch(f"{address}/{path}", HERE)
+
+
+def test_a_server_that_sends_slowly(address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ImageError, match=r"within 0\.3 s"):
+        fetch(f"{address}/drip", replace(HERE, seconds=0.3))
+    assert time.monotonic() - began < 2.0
+
+
+def test_addresses_of_this_machine_are_not_fetched_unless_that_is_allowed(address: str) -> None:
+    with pytest.raises(ImageError, match=r"127\.0\.0\.1, which is no public address"):
+        fetch(f"{address}/bytes/1", replace(HERE, private=False))
+    with pytest.raises(ImageError, match="not fetched here"):
+        fetch(f"{address}/bytes/1", Fetching())
+
+
+@pytest.mark.parametrize(
+    "private",
+    ["10.0.0.1", "192.168.1.1", "172.16.0.9", "169.254.169.254", "127.8.8.8", "0.0.0.0", "::1",
+     "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "224.0.0.1", "100.64.0.1"],
+)  # fmt: skip
+def test_private_addresses(private: str) -> None:
+    with pytest.raises(ImageError, match="no public address"):
+        check_public("host", private)
+    check_public("host", "93.184.216.34")
+    check_public("host", "2606:2800:220:1::1")
