@@ -24,9 +24,6 @@ TEXT_MODELS: dict[str, tuple[bool | None, bool]] = {
 }
 
 
-ENCODER_NAMES = r"(model\.)?(vision_tower|multi_modal_projector|visual)\..*"
-
-
 def vision_language(
     name: str,
     architecture: str,
@@ -43,7 +40,6 @@ def vision_language(
         name=name,
         architectures=(architecture,),
         input="image",
-        encoder_names=ENCODER_NAMES,
         describe=describe,
         encoder_names=ENCODER_NAMES,
         ignored={**LLAMA_IGNORED, **VISION_IGNORED, **ignored},
