@@ -192,3 +192,18 @@ def test_a_chat_of_several_turns(checkpoint: Checkpoint) -> None:
         prepared = inputs.prepare(asked, SamplingParams())
         assert got.prompt_token_ids == prepared.prompt_token_ids
         assert got.outputs[0].token_ids == answer(model, prepared)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_images_through_ray(tmp_path: Path) -> None:
+    """In processes of their own for both halves, images and their grids travel."""
+    model = make_vlm("qwen2_vl", tmp_path)
+    params = SamplingParams(max_tokens=OUTPUT, ignore_eos=True)
+    with LocalEngine(str(tmp_path), device="cpu", placement="disaggregated") as engine:
+        inputs = engine._async.inputs
+        outputs = engine.generate(prompts(), params, use_tqdm=False)
+        assert engine.stats()["encodes"] == len(SIZES)
+    for prompt, output in zip(prompts(), outputs, strict=True):
+        prepared = inputs.prepare(prompt, SamplingParams())
+        assert output.outputs[0].token_ids == answer(model, prepared)[0]
