@@ -65,9 +65,9 @@ class RotaryTable(nn.Module):
         angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
         self.register_buffer("cos", angles.cos() * rotary.gain, persistent=False)
         self.register_buffer("sin", angles.sin() * rotary.gain, persistent=False)
-        sections = torch.tensor(rotary.sections or (rotary.size // 2,))
-        axes = torch.arange(len(sections)).repeat_interleave(sections)
-        self.register_buffer("axes", axes, persistent=False)  # by plane
+        sections = rotary.sections or (rotary.size // 2,)
+        axes = [axis for axis, planes in enumerate(sections) for _ in range(planes)]
+        self.register_buffer("axes", torch.tensor(axes), persistent=False)
         self.register_buffer("planes", torch.arange(len(axes)), persistent=False)
 
     def forward(self, positions: torch.Tensor) -> Rotation:
