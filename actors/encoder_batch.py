@@ -9,7 +9,6 @@ from antiphon.actors.messages import EncodeJob
 from antiphon.encoder.runner import Encoded
 from antiphon.kv.batch_share import OwnShare, SharedBatch
 from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 
 

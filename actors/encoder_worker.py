@@ -43,6 +43,7 @@ from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.limits import encode_budget

@@ -37,7 +37,6 @@ class Outlets:
         self._links, self._answer = links, answer
         self._plain: dict[str, Transport] = {}  # by decoder
         self._mapped: dict[str, Mapped] = {}  # by decoder
-        self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
         self._num_shared = 0  # batches that ranks of the decoder beside this encoder share
 

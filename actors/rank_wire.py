@@ -108,7 +108,10 @@ class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
     rows: bytes
-    adopts: bool  # `AdoptStates`
+
+
+class _AdoptStates(_PutStates, array_like=True, tag="AdoptStates"):
+    """The same."""
 
 
 class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
@@ -240,7 +243,9 @@ class RankDecoder:
                 head = memoryview(b"".join([head, *frames[1:]]))
             epoch, number, wire = self._decoder.decode(head)
             return [RankMessage(epoch, number, _from_wire(wire))]
-        except Exception as error:  # of msgspec, numpy, or the parameters' constructor
+        except (
+            Exception
+        ) as error:  # of msgspec or numpy, or what the parameters' constructor raises
             raise MessageError(f"no command: {describe(error)}") from error
 
 

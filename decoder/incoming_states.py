@@ -109,15 +109,6 @@ class IncomingStates:
         for key in keys:
             self._scheduler.encoded(key)
 
-    def _collect(self, batch: SharedBatch) -> None:
-        """Takes in what is wanted of a batch of which each rank has a share."""
-        wanted = tuple(filter(self._scheduler.encodes.expects, batch.keys))
-        if wanted:
-            self._catch_up()
-        self._others.collect(batch, wanted)
-        for key in wanted:
-            self._scheduler.encoded(key)
-
     def _refuse(self, states: HiddenStates, error: Exception) -> None:
         """Fails the requests that wait for `states`. Raises the device's error if it is of no more
         use."""

@@ -97,7 +97,9 @@ class Encodes:
                 loads[wanted.encoder] += 1
             key, media = _key(wanted.media, wanted.pooled), wanted.media
             is_sent = self._dispatcher.send_input(wanted.encoder, key, media.payload)
-            job = EncodeJob(key, media.num_tokens, frontend, (frontend,), is_sent, None, wanted.pooled)
+            job = EncodeJob(
+                key, media.num_tokens, frontend, (frontend,), is_sent, None, wanted.pooled
+            )
             jobs.setdefault(wanted.encoder, []).append(job)
         for encoder, of_encoder in jobs.items():
             self._dispatcher.tell(encoder, Encode(of_encoder, again))

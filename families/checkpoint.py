@@ -259,8 +259,7 @@ def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """Adds what config.json leaves out because it equals the default of transformers' class, in
-    its parts for a decoder or an encoder too."""
+    """Adds what config.json and its PARTS leave out: the defaults of transformers' class."""
     from transformers import CONFIG_MAPPING
 
     model_type = families()[architecture].name

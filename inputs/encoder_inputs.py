@@ -1,7 +1,6 @@
 """What `encode()` is given, as encoders take it."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from antiphon.config.errors import PromptError
@@ -51,7 +50,7 @@ def encoder_input(inputs: InputProcessor, source: Any, pooled: bool) -> EncoderI
     check_pooled(model, pooled)
     with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
         if inputs.images is not None:
-            return inputs.images.alone(source, partial(inputs.key, "image"))
+            return inputs.images.processor.encoder_input(source)
         is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
         if inputs.audio is not None and not is_prompt:
             source = {"multi_modal_data": {"audio": source}}

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -110,9 +109,7 @@ class InputProcessor:
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             if self.images is not None:
-                ids, inputs = self.images.place(
-                    self._text_prompt(parsed), parsed.encoder.images, partial(self.key, "image")
-                )
+                ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder.images)
                 return Prepared(inputs, self._with_room(ids), params)
             if self.model.encoder is None:
                 return Prepared((), self._text_prompt(parsed), params)

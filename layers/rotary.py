@@ -65,10 +65,9 @@ class RotaryTable(nn.Module):
         angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
         self.register_buffer("cos", angles.cos() * rotary.gain, persistent=False)
         self.register_buffer("sin", angles.sin() * rotary.gain, persistent=False)
-        sections, planes = rotary.sections or (rotary.size // 2,), rotary.size // 2
-        axes = torch.arange(len(sections))  # on meta, too, where nobody could count the planes
-        axes = axes.repeat_interleave(torch.tensor(sections), output_size=planes)
-        self.register_buffer("axes", axes, persistent=False)  # by plane
+        sections = rotary.sections or (rotary.size // 2,)
+        axes = [axis for axis, planes in enumerate(sections) for _ in range(planes)]
+        self.register_buffer("axes", torch.tensor(axes), persistent=False)
         self.register_buffer("planes", torch.arange(len(axes)), persistent=False)
 
     def forward(self, positions: torch.Tensor) -> Rotation:

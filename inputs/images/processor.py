@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,15 @@ CONFIGS = ("preprocessor_config.json", "processor_config.json")
 class ImageProcessor:
     """Methods may run in several threads."""
 
-    def __init__(self, folder: Path, half: ImageHalf, fetching: Fetching = NOTHING_FETCHED) -> None:
-        """Raises CheckpointError for a checkpoint without an image processor."""
+    def __init__(
+        self,
+        folder: Path,
+        half: ImageHalf,
+        fetching: Fetching = NOTHING_FETCHED,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """`settings`: beside those of the checkpoint's own file. Raises CheckpointError for a
+        checkpoint without an image processor."""
         from transformers import AutoImageProcessor
 
         if not any(os.path.exists(folder / name) for name in CONFIGS):
@@ -31,7 +40,7 @@ class ImageProcessor:
             self._processor = AutoImageProcessor.from_pretrained(folder)
         except Exception as error:  # whatever a broken file makes it raise
             raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
-        self._half, self._fetching = half, fetching
+        self._half, self._fetching, self._settings = half, fetching, settings
         self._salt = f"{folder}|{self._processor.to_dict()}".encode()
 
     def encoder_input(self, source: ImageInput, position: int | None = None) -> EncoderInput:
@@ -41,7 +50,7 @@ class ImageProcessor:
         """
         image = read_image(source, self._fetching)
         with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
-            made = self._processor(images=[image], return_tensors="np")
+            made = self._processor(images=[image], return_tensors="np", **self._settings)
             pixels = Pixels(*_arrays(made, (image.height, image.width)))
             rows = self._half.rows(pixels.shape)
         packed = pixels.packed()

@@ -1,18 +1,16 @@
 """The images of a prompt: read, processed as their checkpoint says, and given their places among
 its tokens."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from antiphon.config.errors import CheckpointError, ImageError, PromptError, describe
+from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
-from antiphon.inputs.foreign_errors import foreign_errors_as
-from antiphon.inputs.images.forms import read_image
+from antiphon.inputs.images.forms import ImageInput
 from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
 
 DEFAULT_LIMIT = 64  # images of a prompt
@@ -26,12 +24,11 @@ class ImagePrompts:
     of the image, between `wraps` where the checkpoint has such tokens.
     """
 
-    processor: Any  # transformers' image processor
+    processor: ImageProcessor
     half: ImageHalf
     placeholder_id: int
     placeholder: str
     wraps: tuple[tuple[int, ...], tuple[int, ...]]  # token ids before and behind an image's
-    settings: dict[str, Any]  # that the checkpoint's processor gives its image processor
     has_grids: bool  # positions are by frame, row and column
     limit: int
 
@@ -43,39 +40,18 @@ class ImagePrompts:
         """
         if model.family.input != "image" or model.decoder.cross_attention:
             return None
-        from transformers import AutoImageProcessor
-
         assert isinstance(model.encoder, ImageHalf)
-        try:
-            processor = AutoImageProcessor.from_pretrained(model.path)
-        except Exception as error:  # whatever it raises for broken or missing files
-            raise CheckpointError(
-                f"cannot load the image processor of {model.path}: {describe(error)}"
-            ) from error
         id_ = model.raw.get("image_token_id", model.raw.get("image_token_index"))
         if not isinstance(id_, int):
             raise CheckpointError(f"config.json of {model.path} lacks image_token_id")
         is_internvl = model.family.name == "internvl"
         wraps = _wraps(tokenizer) if is_internvl else ((), ())
+        settings = {"crop_to_patches": True} if is_internvl else {}  # as its processor gives them
+        processor = ImageProcessor(model.path, model.encoder, settings=settings)
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
-            {"crop_to_patches": True} if is_internvl else {},
             model.decoder.position_axes > 1, DEFAULT_LIMIT if limit is None else limit,
         )  # fmt: skip
-
-    def read(self, source: Any) -> Pixels:
-        """An image of any form (`read_image`), in the one that the encoder takes. Raises
-        ImageError."""
-        image = read_image(source)
-        with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
-            made = self.processor(images=[image], return_tensors="np", **self.settings)
-        values = np.asarray(made["pixel_values"], np.float32)
-        if "image_grid_thw" in made:
-            frames, rows, columns = map(int, made["image_grid_thw"][0])
-            values = values.reshape(frames, rows, columns, -1)
-        values = values.reshape(-1, *values.shape[-3:])
-        height, width = map(int, made["image_sizes"][0]) if "image_sizes" in made else (0, 0)
-        return Pixels(ImageShape(values.shape, (height, width)), values)
 
     def grid(self, shape: ImageShape) -> tuple[int, int, int] | None:
         """Frames, rows and columns of what the encoder makes of an image."""
@@ -86,12 +62,12 @@ class ImagePrompts:
         return frames, rows // merge, columns // merge
 
     def place(
-        self, ids: Sequence[int], images: Sequence[Any], key: Callable[[np.ndarray], str]
+        self, ids: Sequence[int], images: Sequence[ImageInput]
     ) -> tuple[list[int], tuple[EncoderInput, ...]]:
         """A prompt's token ids with room for its `images`, and these with their places.
 
-        `key`: names an image's array. Raises PromptError for another number of images than there
-        are places, or more than the limit.
+        Raises PromptError for another number of images than there are places, or more than the
+        limit, and ImageError for one that cannot be read.
         """
         if len(images) > self.limit:
             raise PromptError(
@@ -111,26 +87,11 @@ class ImagePrompts:
             if id_ != self.placeholder_id:
                 placed.append(id_)
                 continue
-            pixels = self.read(images[len(inputs)])
-            rows, array = self._rows(pixels, len(inputs)), pixels.packed()
-            position = len(placed) + len(before)
-            inputs.append(
-                EncoderInput(key(array), "image", rows, array, position, self.grid(pixels.shape))
-            )
-            placed += [*before, *[self.placeholder_id] * rows, *behind]
+            image = self.processor.encoder_input(images[len(inputs)], len(placed) + len(before))
+            grid = self.grid(Pixels.unpacked(image.payload).shape)
+            inputs.append(replace(image, grid=grid))
+            placed += [*before, *[self.placeholder_id] * image.num_tokens, *behind]
         return placed, tuple(inputs)
-
-    def alone(self, source: Any, key: Callable[[np.ndarray], str]) -> EncoderInput:
-        """An image outside of any prompt. Raises ImageError or PromptError."""
-        pixels = self.read(source)
-        array = pixels.packed()
-        return EncoderInput(key(array), "image", self._rows(pixels, 0), array)
-
-    def _rows(self, pixels: Pixels, number: int) -> int:
-        try:
-            return self.half.rows(pixels.shape)
-        except ValueError as error:
-            raise PromptError(f"image {number}: {error}") from None
 
 
 def _wraps(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

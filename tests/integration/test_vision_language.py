@@ -1,6 +1,5 @@
 """Images in the prompts of decoders against transformers, greedy in float32: tokens and
-log-probabilities, however requests are batched, cut into chunks, preempted and shared. The
-encoder's part is played by transformers."""
+log-probabilities, however requests are batched, cut into chunks, preempted and shared."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from tiny_vlms import IMAGE, VLMS, make_vlm, picture
 from transformers import PreTrainedModel
 
 from antiphon.config.errors import PromptError
-from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
+from antiphon.engine.sync_engine import Engine as LocalEngine
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
-from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 
 OUTPUT = 14
@@ -56,25 +54,13 @@ def image_inputs(media: list[Pixels]) -> dict[str, torch.Tensor]:
 
 class Engine(PlainEngine):
     def __init__(self, checkpoint: Checkpoint, **options: Any) -> None:
-        folder, self.oracle = checkpoint
-        super().__init__(folder, **{"max_num_seqs": 6, **options})
+        super().__init__(checkpoint[0], **{"max_num_seqs": 6, **options})
         self.inputs = InputProcessor(self.model)
         self.encoded = 0
 
-    def _make_encoder(self, config: EngineConfig) -> None:
-        return None
-
     def run_encoders(self) -> None:
-        jobs, self.unencoded = self.unencoded, []
-        for media in jobs:
-            self.encoded += 1
-            with torch.inference_mode():
-                features = self.oracle.model.get_image_features(
-                    **image_inputs([Pixels.unpacked(media.payload)])
-                ).pooler_output
-            rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in features])
-            assert len(rows) == media.num_tokens
-            self.replica.receive_hidden(HiddenStates((media.key,), (len(rows),), rows))
+        self.encoded += len(self.unencoded)
+        super().run_encoders()
 
     def ask(self, prompt: dict[str, Any]) -> tuple[Request, Prepared]:
         prepared = self.inputs.prepare(prompt, SamplingParams())
@@ -174,3 +160,50 @@ def test_wrong_numbers_of_images_are_refused(checkpoint: Checkpoint) -> None:
         prompt = {"prompt": text, "multi_modal_data": {"image": images}}
         with pytest.raises(PromptError, match=message):
             inputs.prepare(prompt, SamplingParams())
+
+
+def test_a_chat_of_several_turns(checkpoint: Checkpoint) -> None:
+    """Its image is encoded once, and shared with a prompt of another form."""
+    folder, model = checkpoint
+    params = SamplingParams(max_tokens=OUTPUT, ignore_eos=True)
+    ask = {"type": "text", "text": "w7 w8 w9 " * 6}
+    first = [{"role": "user", "content": [{"type": "image", "image": picture(5)}, ask]}]
+    with LocalEngine(str(folder), ray=False, device="cpu") as engine:
+        inputs = engine._async.inputs
+        (output,) = engine.chat(first, params, use_tqdm=False)
+        text = {"type": "text", "text": output.outputs[0].text}
+        second = [
+            *first,
+            {"role": "assistant", "content": [text]},
+            {"role": "user", "content": "w9"},
+        ]
+        (later,) = engine.chat(second, params, use_tqdm=False)
+        prompt = {"prompt": "w5 <image> w6", "multi_modal_data": {"image": picture(5)}}
+        other, broken = engine.generate([prompt, {**prompt, "prompt": "w5"}], params, False)
+        stats = engine.stats()
+    assert stats["encodes"] == 1
+    assert stats["prefix_cache_hits"] > 0
+    assert isinstance(broken.error, PromptError)
+    for asked, got in (
+        ({"messages": first}, output),
+        ({"messages": second}, later),
+        (prompt, other),
+    ):
+        prepared = inputs.prepare(asked, SamplingParams())
+        assert got.prompt_token_ids == prepared.prompt_token_ids
+        assert got.outputs[0].token_ids == answer(model, prepared)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_images_through_ray(tmp_path: Path) -> None:
+    """In processes of their own for both halves, images and their grids travel."""
+    model = make_vlm("qwen2_vl", tmp_path)
+    params = SamplingParams(max_tokens=OUTPUT, ignore_eos=True)
+    with LocalEngine(str(tmp_path), device="cpu", placement="disaggregated") as engine:
+        inputs = engine._async.inputs
+        outputs = engine.generate(prompts(), params, use_tqdm=False)
+        assert engine.stats()["encodes"] == len(SIZES)
+    for prompt, output in zip(prompts(), outputs, strict=True):
+        prepared = inputs.prepare(prompt, SamplingParams())
+        assert output.outputs[0].token_ids == answer(model, prepared)[0]

@@ -21,6 +21,7 @@ from antiphon.decoder.rank_commands import (
     RankCommand,
 )
 from antiphon.runtime.ranks import RankError
+from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     Admission,
     CrossWrite,
@@ -44,8 +45,9 @@ RULES = DecodingRules(
 PARAMS = SamplingParams(
     temperature=0.5, top_k=3, logit_bias={7: -2.5}, allowed_token_ids=[1, 2], logprobs=2, seed=3
 )
+GRIDS = (PlacedGrid(2, 1, 3, 4),)
 PLAN = StepPlan(
-    [Admission(1, np.arange(9), 5, 40, 2**40, PARAMS, RULES, pages(3, 4), pages(5), 9)],
+    [Admission(1, np.arange(9), 5, 40, 2**40, PARAMS, RULES, pages(3, 4), pages(5), 9, GRIDS)],
     [CrossWrite("a" * 64, 17, pages(5, 6))],
     np.array([4, 1, 0]),
     np.array([2**33, 7, 8]),

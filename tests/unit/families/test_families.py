@@ -88,6 +88,19 @@ def test_facts_of_the_halves(architecture: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "architecture",
+    [name for name, family in families().items() if family.input == "image" and family.has_decoder],
+)
+def test_facts_of_decoders_with_images_in_their_prompts(architecture: str) -> None:
+    family, encoder, decoder = halves(architecture)
+    assert isinstance(encoder, ImageHalf)
+    assert decoder is not None
+    assert not decoder.cross_attention
+    assert family.is_of_encoder(encoder.checkpoint_names("projector.linear_1.weight")[0])
+    assert not family.is_of_encoder(decoder.checkpoint_names("norm.weight")[2])
+
+
+@pytest.mark.parametrize(
     ("architecture", "path", "names"),
     [
         ("WhisperForConditionalGeneration", "layer_norm.weight", ("model.encoder.layer_norm",)),

@@ -10,6 +10,7 @@ from simulated_decoder import (
     undisturbed,
 )
 
+from antiphon.config.decoding_rules import DecodingRules
 from antiphon.scheduler.request import Finished, Readout, Request
 from antiphon.scheduler.scheduler import Scheduler
 
@@ -170,3 +171,32 @@ def test_pages_of_a_step_that_failed_are_not_found() -> None:
     assert scheduler.counters["failed"] == 1
     run(decoder, text_request(1, WORDS[:16]))
     assert hits(scheduler) == 0
+
+
+def test_running_sequences_go_on_beside_chunks_with_inputs_in_them() -> None:
+    """Each step has a token for every running one, however long the prompts beside them are."""
+    decoder = make_decoder(max_batched_tokens=7, max_num_seqs=6)
+    scheduler = decoder.scheduler
+    running = [text_request(number, WORDS[:2], 25, seed=900 + number) for number in range(2)]
+    for request in running:
+        request.rules = DecodingRules()  # they end with their length
+    start(decoder, *running)
+    while not all(request.slot >= 0 for request in running):
+        decoder.step()
+    prompts = [
+        text_request(number, WORDS[:30] + number, 4, inputs=[("a", 3, 11), ("b", 17, 9)])
+        for number in (2, 3)
+    ]
+    wanted = {request.id.number: undisturbed(request, 0) for request in prompts}
+    start(decoder, *prompts)
+    chunks = 0
+    while scheduler.requests and any(request.id in scheduler.requests for request in prompts):
+        before = [scheduler.batch.length[request.slot] for request in running]
+        decoder.step()
+        if all(request.id in scheduler.requests for request in running):
+            after = [scheduler.batch.length[request.slot] for request in running]
+            assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
+            chunks += 1
+    assert chunks >= 10
+    ends = [end for output in scheduler.outputs.pop() for end in output.finished]
+    assert {end.number: end.token_ids for end in ends if end.number in wanted} == wanted
