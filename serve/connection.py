@@ -117,7 +117,7 @@ class Exchange:
             if self._left is None:
                 raise  # the server itself is stopped
         except Exception as error:
-            answer = as_api_error(error)
+            answer = self._refusal or as_api_error(error)
             if not self.status:
                 raise answer from error
             self._left = "the answer broke off"
