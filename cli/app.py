@@ -20,11 +20,11 @@ from antiphon.cli.exit_codes import FAILED, exit_code
 from antiphon.cli.generate import generate
 from antiphon.cli.info import info
 from antiphon.cli.recordings import SUFFIXES
+from antiphon.cli.serve import serve
 from antiphon.cli.transcribe import transcribe
 from antiphon.config.errors import AntiphonError
 
 MISTAKEN = {
-    "serve": "there is no server yet: `antiphon transcribe` and `antiphon generate` run a model",
     "translate": "`antiphon transcribe --task translate` writes English, "
     "`antiphon generate --target-language` translates text",
     "help": "`antiphon --help`",
@@ -86,6 +86,7 @@ def _antiphon(
 app.command(cls=PanelledCommand)(transcribe)
 app.command(cls=PanelledCommand)(generate)
 app.command(cls=PanelledCommand)(batch)
+app.command(cls=PanelledCommand)(serve)
 app.command(cls=PanelledCommand)(info)
 app.add_typer(bench, name="bench")
 

@@ -16,9 +16,11 @@ from antiphon.serve.settings import ServerSettings
 ROUTERS = (audio.router, chat.router, completions.router, server.router)
 
 
-def make_app(settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> FastAPI:
+def make_app(
+    settings: ServerSettings, openers: Mapping[str, OpenEngine], *, adds_id: bool = True
+) -> FastAPI:
     """Its engines open when the application starts, and close when it stops. `openers`: how to get
-    each, by the name that clients send as `model`."""
+    each, by the name that clients send as `model`. `adds_id`: see `ConnectionMiddleware`."""
     service = Service(settings, openers)
 
     @asynccontextmanager
@@ -40,6 +42,7 @@ def make_app(settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> Fas
         keys=ApiKeys(settings.api_keys),
         limits=settings.limits,
         admission=service.admission,
+        adds_id=adds_id,
     )
     add_handlers(app)
     for router in ROUTERS:

@@ -24,8 +24,17 @@ LINGER_SECONDS = 5.0  # for a client to finish a body that was refused: then it 
 class ConnectionMiddleware:
     """Handles each request in a task of its own, which is cancelled when nobody waits for it."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, limits: Limits, admission: Admission) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: ApiKeys,
+        limits: Limits,
+        admission: Admission,
+        adds_id: bool = True,
+    ) -> None:
+        """`adds_id`: to answers; else a proxy does so, which also sends the id."""
         self.app, self.keys, self.limits, self.admission = app, keys, limits, admission
+        self.adds_id = adds_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -108,7 +117,7 @@ class Exchange:
             if self._left is None:
                 raise  # the server itself is stopped
         except Exception as error:
-            answer = as_api_error(error)
+            answer = self._refusal or as_api_error(error)
             if not self.status:
                 raise answer from error
             self._left = "the answer broke off"
@@ -164,7 +173,8 @@ class Exchange:
             raise self._refusal
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (HEADER, self.id.encode())]
+            if self.server.adds_id:
+                message["headers"] = [*message.get("headers", ()), (HEADER, self.id.encode())]
         elif not message.get("more_body", False):
             self._stop_watching()  # what `receive` reports from here on is the end of the answer
         try:

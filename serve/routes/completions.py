@@ -44,8 +44,11 @@ async def complete(
     if body.stream:
         events = _events(service, model, ready[0], params, body, options)
         return await EventStream.begun(events, done=True)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_output(model, prompt, params, options)) for prompt in ready]
+    try:
+        async with asyncio.TaskGroup() as group:  # one that fails cancels the others
+            tasks = [group.create_task(_output(model, prompt, params, options)) for prompt in ready]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     outputs = [task.result() for task in tasks]
     return JSONResponse(_whole(service, model, ready, outputs, body))
 

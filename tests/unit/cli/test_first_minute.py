@@ -88,7 +88,7 @@ def test_version() -> None:
             ["generate", "x", "-m", "M", "--max-tokens", "many"],
             "--max-tokens': Input should be a valid integer",
         ),
-        (["serve"], "no server yet: `antiphon transcribe`"),
+        (["serve"], "give a model: antiphon serve MODEL"),
         (["call.mp3"], "antiphon transcribe call.mp3 --model"),
         (["transcrib", "call.mp3"], "Did you mean 'transcribe'"),
         (["translate"], "--task translate"),

@@ -1,0 +1,146 @@
+"""`antiphon serve`."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from antiphon.cli import interrupt, preflight
+from antiphon.cli.arguments import Quiet
+from antiphon.cli.console import logs_on_stderr
+from antiphon.cli.exit_codes import engine_errors
+from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
+from antiphon.config.errors import ConfigurationError
+
+CLOSING_SECONDS = 10.0  # for engines and Ray Serve to close, after open requests have ended
+
+
+@dataclass(frozen=True)
+class ServerFlags:
+    """None stands for the configuration file's value, or the default."""
+
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None
+    port: Annotated[int | None, typer.Option(help="0 takes a free one. [8000]")] = None
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="Clients must send it; may be repeated. Also ANTIPHON_API_KEY."
+        ),
+    ] = None
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="API keys, one a line.")
+    ] = None
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Without a key on an address that others reach."),
+    ] = None
+    replicas: Annotated[
+        int | None, typer.Option(help="HTTP frontends over the same workers. [1]")
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="These options, and models, in YAML.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class LimitFlags:
+    """Fields of `serve.settings.Limits`."""
+
+    upload_mib: Annotated[float | None, typer.Option(help="Largest request. [25]")] = None
+    audio_seconds: Annotated[float | None, typer.Option(help="Longest recording. [14400]")] = None
+    prompts: Annotated[int | None, typer.Option(help="Most prompts of a request. [256]")] = None
+    open_requests: Annotated[
+        int | None, typer.Option(help="At work or waiting in a frontend; more get 429. [1024]")
+    ] = None
+    request_seconds: Annotated[float | None, typer.Option(help="Deadline of a request. [600]")] = (
+        None
+    )
+    idle_seconds: Annotated[
+        float | None, typer.Option(help="Without a byte from or to a client. [60]")
+    ] = None
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="For open requests when the server stops. [30]")
+    ] = None
+
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODELS", help="Hub ids or folders. NAME=MODEL: clients call it NAME."),
+]
+SERVER = DataclassFlags("server", ServerFlags)
+LIMITS = DataclassFlags("limits", LimitFlags)
+
+
+@with_flags(SERVER, LIMITS, ENGINE)
+def serve(
+    server: ServerFlags,
+    limits: LimitFlags,
+    engine: dict[str, Any],
+    models: Models = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve models over HTTP with OpenAI's API. SIGTERM and Ctrl-C let open requests end.
+
+    \b
+    antiphon serve openai/whisper-small
+    antiphon serve asr=openai/whisper-large-v3 nllb=facebook/nllb-200-distilled-600M --port 9000
+    antiphon serve examples/t5_numbers/model --no-ray
+    """
+    from antiphon.serve.command import run
+
+    plan = _plan(server, limits, engine, models or [])
+    for model in plan.models.values():
+        preflight.check_options(model, plan.engine)
+    interrupt.advise(None, plan.settings.limits.drain_seconds + CLOSING_SECONDS)
+    with logs_on_stderr(quiet), engine_errors():
+        run(plan)
+
+
+def _plan(
+    server: ServerFlags, limits: LimitFlags, engine: dict[str, Any], models: list[str]
+) -> Any:
+    """Flags, then the configuration file, then defaults. Raises ConfigurationError."""
+    from antiphon.serve.command import Plan
+    from antiphon.serve.config_file import named_models, read_config
+    from antiphon.serve.settings import Limits, ServerSettings
+
+    file = {} if server.config is None else read_config(server.config)
+    typed = {name: value for name, value in vars(server).items() if value is not None}
+    chosen = {**file, **typed}
+    settings = ServerSettings(
+        api_keys=_keys(chosen),
+        limits=_made(Limits, "limits", {**file.get("limits", {}), **_set(limits)}),
+        **{name: chosen[name] for name in ("host", "port", "insecure") if name in chosen},
+    )
+    return Plan(
+        settings,
+        named_models(models or file.get("models") or []),
+        {**file.get("engine", {}), **engine},
+        chosen.get("replicas", 1),
+    )
+
+
+def _set(flags: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(flags).items() if value is not None}
+
+
+def _made(kind: Any, section: str, values: dict[str, Any]) -> Any:
+    """An instance of a dataclass of numbers. Raises ConfigurationError."""
+    for field in fields(kind):
+        value = values.get(field.name, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigurationError(f"{section}: {field.name} must be a number, not {value!r}")
+    return kind(**values)
+
+
+def _keys(chosen: dict[str, Any]) -> tuple[str, ...]:
+    from antiphon.serve.keys import read_keys
+
+    keys = [*(chosen.get("api_key") or ()), *(chosen.get("api_keys") or ())]
+    if variable := os.environ.get("ANTIPHON_API_KEY"):
+        keys.append(variable)
+    if (path := chosen.get("api_key_file")) is not None:
+        keys += read_keys(Path(path))
+    return tuple(str(key) for key in keys)

@@ -1,0 +1,182 @@
+"""`AsyncClient`: calls with `await`."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from antiphon.client import policy as rules
+from antiphon.client.batch import Batch, BatchItem, Progress
+from antiphon.client.calls import (
+    Call,
+    Messages,
+    chat_call,
+    delta_of,
+    models_call,
+    sound_call,
+    text_call,
+)
+from antiphon.client.errors import ClientError
+from antiphon.client.event_lines import parsed
+from antiphon.client.policy import Policy
+from antiphon.client.results import Completion, Model, Transcript
+from antiphon.client.sound import Sound
+
+Result = TypeVar("Result")
+
+
+class AsyncClient:
+    """`async with AsyncClient("http://host:8000") as client`.
+
+    `model`: for calls that name none; a server with one model needs none. Calls raise ClientError.
+    Options of calls are the fields of the API: language, prompt, temperature, max_tokens, ...
+    """
+
+    def __init__(
+        self,
+        server: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        policy: Policy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.model, self.policy = model, policy or Policy()
+        self._http = httpx.AsyncClient(
+            base_url=rules.base_of(server),
+            headers=rules.headers(api_key),
+            timeout=self.policy.limits,
+            limits=httpx.Limits(max_connections=None),
+            transport=transport,
+        )
+
+    async def transcribe(self, sound: Sound, **options: Any) -> Transcript:
+        """A recording's text, with times."""
+        return await self._result(sound_call("transcriptions", sound, self._with_model(options)))
+
+    async def translate(self, sound: Sound, **options: Any) -> Transcript:
+        """A recording's text in English."""
+        return await self._result(sound_call("translations", sound, self._with_model(options)))
+
+    async def generate(self, prompt: str, **options: Any) -> Completion:
+        """Text for a prompt."""
+        return await self._result(text_call(prompt, self._with_model(options)))
+
+    async def chat(self, messages: Messages, **options: Any) -> Completion:
+        """The answer to a message, or to several."""
+        return await self._result(chat_call(messages, self._with_model(options)))
+
+    async def models(self) -> list[Model]:
+        return await self._result(models_call())
+
+    async def stream_transcription(self, sound: Sound, **options: Any) -> AsyncGenerator[str, None]:
+        """A recording's text as it is made."""
+        call = sound_call("transcriptions", sound, self._with_model(options), stream=True)
+        async with aclosing(self._texts(call)) as texts:
+            async for text in texts:
+                yield text
+
+    async def stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
+        """A prompt's text as it is made."""
+        options = {**self._with_model(options), "stream": True}
+        async with aclosing(self._texts(text_call(prompt, options))) as texts:
+            async for text in texts:
+                yield text
+
+    async def stream_chat(self, messages: Messages, **options: Any) -> AsyncGenerator[str, None]:
+        """An answer's text as it is made."""
+        options = {**self._with_model(options), "stream": True}
+        async with aclosing(self._texts(chat_call(messages, options))) as texts:
+            async for text in texts:
+                yield text
+
+    async def batch(
+        self,
+        inputs: Iterable[Any],
+        *,
+        task: str = "transcribe",
+        concurrency: int = 8,
+        output: str | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[BatchItem, None]:
+        """Each input's result as it ends, at most `concurrency` at a time.
+
+        `task`: transcribe, translate, generate or chat. `output`: a file that gets one line of JSON
+        for each result; inputs that have theirs in it are not sent again. `progress`: called with
+        the numbers of inputs that are done and in all (None for an iterator). An input that fails
+        has its error in its item, and the others go on.
+        """
+        calls: dict[str, Callable[..., Awaitable[Transcript | Completion]]] = {
+            "transcribe": self.transcribe, "translate": self.translate,
+            "generate": self.generate, "chat": self.chat,
+        }  # fmt: skip
+        if task not in calls:
+            raise ValueError(f"task must be one of {', '.join(calls)}, not {task!r}")
+        batch = Batch(inputs, concurrency, output, progress)
+
+        async def run(value: Any) -> Transcript | Completion:
+            return await calls[task](value, **options)
+
+        async with aclosing(batch.run(task, run)) as items:
+            async for item in items:
+                yield item
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------ requests
+
+    def _with_model(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.model, **options}
+
+    async def _result(self, call: Call[Result]) -> Result:
+        attempt = 0
+        while True:
+            retry_after = None
+            try:
+                response = await self._http.request(call.method, call.path, **call.arguments())
+                if response.is_success:
+                    return call.read(response.json())
+                error: ClientError = rules.failure(response)
+                retry_after = rules.retry_after(response)
+            except httpx.TransportError as lost:
+                error = rules.lost(lost)
+            delay = self.policy.delay(attempt, error, retry_after)
+            if delay is None:
+                raise error
+            await asyncio.sleep(delay)
+            attempt += 1
+
+    async def _texts(self, call: Call[Any]) -> AsyncGenerator[str, None]:
+        """New texts of a stream. A stream that has begun is not begun again."""
+        attempt, begun = 0, False
+        while True:
+            retry_after = None
+            try:
+                async with self._http.stream(call.method, call.path, **call.arguments()) as reply:
+                    if reply.is_success:
+                        async for line in reply.aiter_lines():
+                            begun = True
+                            event = parsed(line)
+                            if event is not None and (text := delta_of(event)):
+                                yield text
+                        return
+                    await reply.aread()
+                    error: ClientError = rules.failure(reply)
+                    retry_after = rules.retry_after(reply)
+            except httpx.TransportError as lost:
+                error = rules.lost(lost)
+            delay = None if begun else self.policy.delay(attempt, error, retry_after)
+            if delay is None:
+                raise error
+            await asyncio.sleep(delay)
+            attempt += 1

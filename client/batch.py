@@ -1,0 +1,149 @@
+"""Many inputs: some at a time, each result saved as it comes, what is saved not asked again."""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sized
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from antiphon.client.errors import ClientError
+from antiphon.client.results import Completion, Segment, Transcript
+
+Result = Transcript | Completion
+Call = Callable[[Any], Awaitable[Result]]
+Progress = Callable[[int, int | None], object]
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One input of a batch, by its number. Either `result` or `error`. `resumed`: the result was
+    saved by an earlier run."""
+
+    index: int
+    result: Result | None = None
+    error: Exception | None = None
+    resumed: bool = False
+
+
+class Batch:
+    """One run over `inputs`. `output`: the file of results, or None."""
+
+    def __init__(
+        self,
+        inputs: Iterable[Any],
+        concurrency: int,
+        output: str | os.PathLike[str] | None,
+        progress: Progress | None,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
+        if isinstance(inputs, (str, bytes, os.PathLike)):
+            raise ValueError("give a list of inputs, not a single one")
+        self._inputs, self._concurrency = inputs, concurrency
+        self._path = None if output is None else Path(output)
+        self._progress, self._num_done = progress, 0
+        self._total = len(inputs) if isinstance(inputs, Sized) else None
+
+    async def run(self, task: str, call: Call) -> AsyncGenerator[BatchItem, None]:
+        """Items as they end. Leaving the loop early cancels what is open."""
+        saved = {} if self._path is None else _read(self._path)
+        room = asyncio.Semaphore(self._concurrency)
+        ended: asyncio.Queue[BatchItem | None] = asyncio.Queue(2 * self._concurrency)
+
+        async def one(index: int, value: Any, key: str, log: IO[str] | None) -> None:
+            try:
+                item = BatchItem(index, await call(value))
+                if log is not None:
+                    _save(log, key, item)
+            except (ClientError, OSError, ValueError) as error:
+                item = BatchItem(index, error=error)
+            finally:
+                room.release()
+            await ended.put(item)
+
+        async def feed(log: IO[str] | None) -> None:
+            async with asyncio.TaskGroup() as group:
+                for index, value in enumerate(self._inputs):
+                    await room.acquire()
+                    if (key := identity(task, index, value)) in saved:
+                        room.release()
+                        await ended.put(BatchItem(index, saved[key], resumed=True))
+                    else:
+                        group.create_task(one(index, value, key, log))
+            await ended.put(None)
+
+        file = nullcontext() if self._path is None else self._path.open("a", encoding="utf-8")
+        with file as log:
+            feeding = asyncio.create_task(feed(log))
+            try:
+                while (item := await self._next(ended, feeding)) is not None:
+                    self._num_done += 1
+                    if self._progress is not None:
+                        self._progress(self._num_done, self._total)
+                    yield item
+            finally:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+
+    async def _next(
+        self, ended: "asyncio.Queue[BatchItem | None]", feeding: "asyncio.Task[None]"
+    ) -> BatchItem | None:
+        """The next item; None behind the last. Raises what the iterator of inputs raised."""
+        getting = asyncio.ensure_future(ended.get())
+        try:
+            await asyncio.wait([getting, feeding], return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done() and feeding.done() and ended.empty():
+                feeding.result()
+            return await getting
+        finally:
+            getting.cancel()
+
+
+def identity(task: str, index: int, value: Any) -> str:
+    """Of one input: its number, and its content or path."""
+    digest = hashlib.sha256(f"{task}|{index}|".encode())
+    if isinstance(value, (str, os.PathLike)):
+        digest.update(os.fsencode(value))
+    elif isinstance(value, (bytes, bytearray)):
+        digest.update(value)
+    else:
+        digest.update(repr(value).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:32]
+
+
+def _save(log: IO[str], key: str, item: BatchItem) -> None:
+    """One line, written at once: what is there after a crash is whole, but for the last line."""
+    assert item.result is not None
+    kind = type(item.result).__name__
+    entry = {"key": key, "index": item.index, "kind": kind, **asdict(item.result)}
+    log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    log.flush()
+
+
+def _read(path: Path) -> dict[str, Result]:
+    """The results that an earlier run saved, by identity."""
+    results: dict[str, Result] = {}
+    if not path.exists():
+        return results
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:  # the last run ended inside a line
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    for line in whole.splitlines():
+        try:
+            entry = json.loads(line)
+            key, kind = entry.pop("key"), entry.pop("kind")
+            del entry["index"]
+            if kind == "Completion":
+                results[key] = Completion(**entry)
+            else:
+                entry["segments"] = [Segment(**segment) for segment in entry["segments"]]
+                results[key] = Transcript(**entry)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no file of results: {error}") from None
+    return results

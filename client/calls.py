@@ -1,0 +1,75 @@
+"""Calls as data: what is sent, and how the answer is read. Shared by both clients."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from antiphon.client.results import Completion, Model, Transcript
+from antiphon.client.sound import Sound, content_of
+
+Result = TypeVar("Result")
+Messages = str | list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Call(Generic[Result]):
+    """One request. `form` and `file` make a multipart body, `json` another. `read`: from the
+    answer's JSON to the result."""
+
+    path: str
+    read: Callable[[Any], Result]
+    method: str = "POST"
+    json: Mapping[str, Any] | None = None
+    form: Mapping[str, Any] | None = None
+    file: tuple[str, bytes] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """For httpx."""
+        if self.file is None:
+            return {} if self.json is None else {"json": dict(self.json)}
+        return {"data": dict(self.form or {}), "files": {"file": self.file}}
+
+
+def sound_call(
+    endpoint: str, sound: Sound, options: Mapping[str, Any], stream: bool = False
+) -> Call[Transcript]:
+    fields = {name: value for name, value in options.items() if value is not None}
+    if stream:
+        fields["stream"] = "true"
+    else:
+        fields.setdefault("response_format", "verbose_json")
+    form = {name: _text(value) for name, value in fields.items()}
+    return Call(f"audio/{endpoint}", Transcript.of, form=form, file=content_of(sound))
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return [str(item) for item in value] if isinstance(value, (list, tuple)) else str(value)
+
+
+def text_call(prompt: str, options: Mapping[str, Any]) -> Call[Completion]:
+    return Call("completions", Completion.of, json={"prompt": prompt, **_given(options)})
+
+
+def chat_call(messages: Messages, options: Mapping[str, Any]) -> Call[Completion]:
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    return Call("chat/completions", Completion.of, json={"messages": messages, **_given(options)})
+
+
+def models_call() -> Call[list[Model]]:
+    return Call("models", lambda reply: [Model.of(entry) for entry in reply["data"]], "GET")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def delta_of(event: Mapping[str, Any]) -> str:
+    """The new text in an event of any stream."""
+    if event.get("type") == "transcript.text.delta":
+        return str(event["delta"])
+    for choice in event.get("choices") or ():
+        return str(choice["text"] if "text" in choice else choice["delta"].get("content") or "")
+    return ""

@@ -1,0 +1,72 @@
+"""How long to wait, and when to ask again."""
+
+import random
+from dataclasses import dataclass, field
+
+import httpx
+
+from antiphon.client.errors import ClientError, ConnectionFailed, ServerFailed, TooBusy, error_of
+
+LONGEST_PAUSE = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`timeout`: seconds for one attempt; `connect_timeout`: for its connection. `retries`: after
+    status 429 or 503, or a lost connection, with pauses that double from `pause` seconds on, or as
+    long as the server says."""
+
+    timeout: float = 600.0
+    connect_timeout: float = 10.0
+    retries: int = 4
+    pause: float = 0.5
+    draw: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+
+    @property
+    def limits(self) -> httpx.Timeout:
+        return httpx.Timeout(self.timeout, connect=self.connect_timeout)
+
+    def delay(self, attempt: int, error: ClientError, retry_after: float | None) -> float | None:
+        """Seconds until the next attempt; None: there is none. `attempt` counts from 0."""
+        temporary = isinstance(error, (TooBusy, ConnectionFailed))
+        if not temporary or attempt >= self.retries:
+            return None
+        if retry_after is not None:
+            return min(retry_after, LONGEST_PAUSE)
+        # Drawn, so that clients that were turned away together do not come back together.
+        return min(LONGEST_PAUSE, self.pause * 2**attempt) * self.draw.uniform(0.5, 1.0)
+
+
+def base_of(server: str) -> str:
+    """The address of the API: `http://host:8000` and `http://host:8000/v1` are the same."""
+    server = server.rstrip("/")
+    if "://" not in server:
+        server = f"http://{server}"
+    return server if server.endswith("/v1") else f"{server}/v1"
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def lost(error: httpx.TransportError) -> ConnectionFailed:
+    return ConnectionFailed(f"no answer: {type(error).__name__}: {error}")
+
+
+def failure(response: httpx.Response) -> ClientError:
+    """From an answer that is no success, and has been read."""
+    request_id = response.headers.get("x-request-id")
+    return error_of(response.status_code, response.content, request_id)
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def event_error(event: dict[str, object]) -> ClientError | None:
+    """Of an event that says that a stream has failed."""
+    error = event.get("error")
+    return ServerFailed(str(error.get("message"))) if isinstance(error, dict) else None

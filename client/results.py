@@ -1,0 +1,76 @@
+"""What calls return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    tokens: list[int] = field(repr=False, default_factory=list)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`language`: its English name. `duration`: seconds."""
+
+    text: str
+    language: str | None = None
+    duration: float | None = None
+    segments: list[Segment] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, reply: Mapping[str, Any]) -> Self:
+        segments = [Segment.of(segment) for segment in reply.get("segments") or ()]
+        return cls(reply["text"], reply.get("language"), reply.get("duration"), segments)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The text of one prompt. `texts` has all its samples; `finish_reason` is the first one's:
+    'stop' or 'length'."""
+
+    text: str
+    finish_reason: str | None
+    texts: list[str] = field(repr=False, default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @classmethod
+    def of(cls, reply: Mapping[str, Any]) -> Self:
+        choices, usage = reply["choices"], reply.get("usage") or {}
+        texts = [
+            choice["text"] if "text" in choice else choice["message"]["content"] or ""
+            for choice in choices
+        ]
+        return cls(
+            texts[0],
+            choices[0].get("finish_reason"),
+            texts,
+            usage.get("prompt_tokens", 0),
+            usage.get("completion_tokens", 0),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """`modalities`: 'audio' or 'text', if the server says so."""
+
+    id: str
+    modalities: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        return cls(entry["id"], tuple(entry.get("input_modalities") or ()))

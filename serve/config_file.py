@@ -1,0 +1,71 @@
+"""`antiphon serve --config FILE`: the same options in YAML."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from antiphon.config.errors import ConfigurationError, nearest
+from antiphon.serve.settings import Limits
+
+SERVER = ("host", "port", "api_keys", "api_key_file", "insecure", "replicas")
+SECTIONS = ("models", "limits", "engine")
+LIMITS = tuple(field.name for field in fields(Limits))
+NAMED_MODEL = re.compile(r"([\w.:-]+)=(.+)")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The file's options, by name. Raises ConfigurationError."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: no valid YAML: {error}") from None
+    if content is None:
+        return {}
+    _check_names(path, "an option", content, (*SERVER, *SECTIONS))
+    _check_names(path, "a limit", content.get("limits") or {}, LIMITS)
+    if not isinstance(content.get("engine") or {}, dict):
+        raise ConfigurationError(f"{path}: 'engine' must be a mapping of engine options")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _check_names(path: Path, kind: str, content: Any, valid: Iterable[str]) -> None:
+    valid = list(valid)
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: {kind.split()[-1]}s must be a mapping of names")
+    for name in content:
+        if name not in valid:
+            raise ConfigurationError(f"{path}: no {kind} '{name}'.{nearest(str(name), valid)}")
+
+
+def named_models(models: Any) -> dict[str, str]:
+    """Checkpoints by the name that clients send: of a list of MODEL or NAME=MODEL, or a mapping.
+
+    Raises ConfigurationError for anything else, and for a name that is there twice.
+    """
+    if isinstance(models, Mapping):
+        pairs = [(str(name), model) for name, model in models.items()]
+    elif isinstance(models, (list, tuple)):
+        pairs = [_pair(model) for model in models]
+    else:
+        pairs = [_pair(models)]
+    named: dict[str, str] = {}
+    for name, model in pairs:
+        if not isinstance(model, str) or not model:
+            raise ConfigurationError(f"the model of '{name}' must be a hub id or a folder")
+        if name in named:
+            raise ConfigurationError(f"two models are called '{name}': write NAME=MODEL")
+        named[name] = model
+    return named
+
+
+def _pair(model: Any) -> tuple[str, Any]:
+    match = NAMED_MODEL.fullmatch(model) if isinstance(model, str) else None
+    if match is None or Path(model).exists():
+        return str(model), model
+    return match[1], match[2]

@@ -1,0 +1,84 @@
+"""A server on Ray Serve: HTTP replicas are frontends of the engines' pools."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from antiphon.config.errors import ConfigurationError, describe
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.serve.app import make_app
+from antiphon.serve.service import OpenEngine
+from antiphon.serve.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+APPLICATION = "antiphon"
+
+
+def attacher(engine: str) -> OpenEngine:
+    """Shares the workers of a running engine."""
+
+    async def attach() -> AsyncEngine:
+        return await AsyncEngine.attach(engine)
+
+    return attach
+
+
+def application(settings: ServerSettings, engines: Mapping[str, str], replicas: int) -> Any:
+    """For `serve.run`. `engines`: names of running engines, by the name that clients send."""
+
+    def build() -> FastAPI:
+        _log_as_serve_does()
+        openers = {name: attacher(engine) for name, engine in engines.items()}
+        return make_app(settings, openers, adds_id=False)  # Serve's proxy does
+
+    frontend = serve.deployment(
+        serve.ingress(build)(),
+        name="frontend",
+        num_replicas=replicas,
+        # Beyond its own limit a replica answers 429 itself, at once.
+        max_ongoing_requests=settings.limits.open_requests + 64,
+        graceful_shutdown_timeout_s=settings.limits.drain_seconds,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return frontend.bind()
+
+
+def _log_as_serve_does() -> None:
+    """In a replica: our lines go where Serve's lines go."""
+    own, of_serve = logging.getLogger("antiphon"), logging.getLogger("ray.serve")
+    own.setLevel(logging.INFO)
+    for handler in of_serve.handlers:
+        if handler not in own.handlers:
+            own.addHandler(handler)
+
+
+@contextmanager
+def running(settings: ServerSettings, engines: Mapping[str, str], replicas: int) -> Iterator[str]:
+    """Serves inside, and gives the address. Ray must run, and the engines. At the end, open
+    requests have `drain_seconds`. Raises ConfigurationError if Serve cannot start."""
+    http = {
+        "host": settings.host,
+        "port": settings.port,
+        "request_timeout_s": settings.limits.request_seconds + settings.limits.idle_seconds,
+    }
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options=http,
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        serve.run(application(settings, engines, replicas), name=APPLICATION, route_prefix="/")
+    except (RuntimeError, ValueError, OSError) as error:
+        serve.shutdown()
+        raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
+    try:
+        yield settings.url
+    finally:
+        serve.delete(APPLICATION)
+        serve.shutdown()

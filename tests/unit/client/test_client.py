@@ -1,0 +1,258 @@
+"""The client against a server of a few lines: retries, streams, uploads, batches."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from antiphon.client import (
+    AsyncClient,
+    AuthenticationError,
+    ClientError,
+    ConnectionFailed,
+    RequestRejected,
+    ServerFailed,
+    TooBusy,
+)
+from antiphon.client.policy import Policy, base_of
+from antiphon.client.sound import content_of
+
+QUICK = Policy(pause=0.001)
+DONE = {"choices": [{"text": "seven", "finish_reason": "stop"}], "usage": {"prompt_tokens": 4}}
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def client(answer: Answer, policy: Policy = QUICK, **options: Any) -> AsyncClient:
+    return AsyncClient("server", policy=policy, transport=httpx.MockTransport(answer), **options)
+
+
+def played(*steps: httpx.Response | Exception) -> tuple[Answer, list[httpx.Request]]:
+    """Answers in turn, and what was asked."""
+    left, requests = list(steps), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        step = left.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    return answer, requests
+
+
+def failing(status: int, **headers: str) -> httpx.Response:
+    detail = {"message": "no", "type": "t", "param": "n", "code": "c"}
+    return httpx.Response(status, json={"error": detail}, headers=headers)
+
+
+@pytest.mark.parametrize("server", ["h:1", "http://h:1", "http://h:1/", "http://h:1/v1"])
+def test_addresses(server: str) -> None:
+    assert base_of(server) == "http://h:1/v1"
+
+
+def test_a_completion() -> None:
+    async def ask() -> None:
+        answer, requests = played(httpx.Response(200, json=DONE))
+        async with client(answer, api_key="secret", model="m") as asking:
+            result = await asking.generate("in words: 7", max_tokens=5, seed=None)
+        assert (result.text, result.finish_reason, result.prompt_tokens) == ("seven", "stop", 4)
+        assert requests[0].headers["authorization"] == "Bearer secret"
+        assert json.loads(requests[0].content) == {
+            "prompt": "in words: 7", "model": "m", "max_tokens": 5,
+        }  # fmt: skip
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "trouble", [failing(429), failing(503), httpx.ConnectError("no"), httpx.ReadError("broken")]
+)
+def test_what_passes_is_tried_again(trouble: Any) -> None:
+    async def ask() -> None:
+        answer, requests = played(trouble, trouble, httpx.Response(200, json=DONE))
+        async with client(answer) as asking:
+            assert (await asking.generate("x")).text == "seven"
+        assert len(requests) == 3
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "times"),
+    [
+        (failing(429), TooBusy, 3),
+        (httpx.ConnectError("no"), ConnectionFailed, 3),
+        (failing(400), RequestRejected, 1),
+        (failing(401), AuthenticationError, 1),
+        (failing(500), ServerFailed, 1),
+        (httpx.Response(502, text="a proxy's page"), ServerFailed, 1),
+    ],
+)
+def test_errors(trouble: Any, kind: type[ClientError], times: int) -> None:
+    async def ask() -> None:
+        answer, requests = played(*[trouble] * times)
+        async with client(answer, Policy(pause=0.001, retries=2)) as asking:
+            with pytest.raises(kind) as caught:
+                await asking.generate("x")
+        assert len(requests) == times
+        if isinstance(trouble, httpx.Response) and trouble.status_code != 502:
+            assert (caught.value.param, caught.value.code) == ("n", "c")
+
+    asyncio.run(ask())
+
+
+def test_pauses_double_within_bounds_and_obey_the_server() -> None:
+    policy = Policy(pause=1.0, retries=9)
+    busy = TooBusy("busy")
+    for attempt in range(9):
+        longest = min(60.0, 2.0**attempt)
+        pause = policy.delay(attempt, busy, None)
+        assert pause is not None
+        assert longest / 2 <= pause <= longest
+    assert policy.delay(0, busy, 7.0) == 7.0
+    assert policy.delay(9, busy, 7.0) is None
+
+
+def events(*items: Any) -> httpx.Response:
+    lines = [f"data: {json.dumps(item)}\n\n" for item in items]
+    return httpx.Response(200, text="".join([*lines, "data: [DONE]\n\n"]))
+
+
+def test_streams() -> None:
+    async def ask() -> None:
+        texts = [{"choices": [{"text": text}]} for text in ("fo", "ur")]
+        answer, requests = played(failing(503), events(*texts, {"choices": []}))
+        async with client(answer) as asking:
+            assert [text async for text in asking.stream("x")] == ["fo", "ur"]
+        assert len(requests) == 2
+        sound = {"type": "transcript.text.delta", "delta": "hello"}
+        answer, _ = played(events(sound, {"type": "transcript.text.done", "text": "hello"}))
+        async with client(answer) as asking:
+            assert [text async for text in asking.stream_transcription(b"RIFF")] == ["hello"]
+        answer, _ = played(events(texts[0], {"error": {"message": "the worker died"}}))
+        async with client(answer) as asking:
+            stream = asking.stream("x")
+            assert await anext(stream) == "fo"
+            with pytest.raises(ServerFailed, match="the worker died"):
+                await anext(stream)
+
+    asyncio.run(ask())
+
+
+def test_uploads(tmp_path: Path) -> None:
+    path = tmp_path / "a sound.wav"
+    path.write_bytes(b"content")
+    assert content_of(path) == ("a sound.wav", b"content")
+    assert content_of(str(path)) == ("a sound.wav", b"content")
+    assert content_of(b"content") == ("audio", b"content")
+    with path.open("rb") as file:
+        assert content_of(file) == ("a sound.wav", b"content")
+    for sound in (np.array([0, 1000, -1000], np.int16), [0, 1000, -1000]):
+        _, content = content_of((sound, 8000))
+        with wave.open(BytesIO(content)) as file:
+            assert (file.getframerate(), file.getnframes(), file.getsampwidth()) == (8000, 3, 2)
+            assert np.frombuffer(file.readframes(3), np.int16).tolist() == [0, 1000, -1000]
+    _, content = content_of(np.array([0.0, 0.5], np.float32))
+    assert content[20:22] == b"\x03\x00"
+    assert np.frombuffer(content[-8:], np.float32).tolist() == [0.0, 0.5]
+    for wrong in (np.zeros((2, 3)), [], ["a"], [70_000]):
+        with pytest.raises(ValueError, match="samples"):
+            content_of(wrong)
+
+
+def test_a_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        prompt = json.loads(request.content)["prompt"]
+        asked.append(prompt)
+        if prompt == "bad":
+            return failing(400)
+        return httpx.Response(200, json={"choices": [{"text": prompt.upper()}]})
+
+    async def run(inputs: list[str]) -> dict[int, Any]:
+        seen: list[tuple[int, int | None]] = []
+        async with client(answer) as asking:
+            items = asking.batch(
+                inputs, task="generate", concurrency=2, output=str(tmp_path / "results"),
+                progress=lambda *numbers: seen.append(numbers),
+            )  # fmt: skip
+            results = {item.index: item async for item in items}
+        assert seen == [(number + 1, len(inputs)) for number in range(len(inputs))]
+        return results
+
+    first = asyncio.run(run(["a", "bad", "c"]))
+    assert [first[index].result and first[index].result.text for index in range(3)] == [
+        "A", None, "C",
+    ]  # fmt: skip
+    assert isinstance(first[1].error, RequestRejected)
+    asked.clear()
+    with (tmp_path / "results").open("a") as file:
+        file.write('{"key": "half a li')  # the machine crashed here
+    second = asyncio.run(run(["a", "bad", "c", "d"]))
+    assert sorted(asked) == ["bad", "d"]
+    assert [second[index].resumed for index in range(4)] == [True, False, True, False]
+    assert second[2].result == first[2].result
+    assert len((tmp_path / "results").read_text().splitlines()) == 3
+
+
+def test_a_batch_sends_no_more_than_it_may_at_a_time() -> None:
+    open_now, most = 0, 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0.001)
+        open_now -= 1
+        return httpx.Response(200, json=DONE)
+
+    async def run() -> None:
+        async with client(answer) as asking:  # type: ignore[arg-type]
+            items = asking.batch((str(n) for n in range(20)), task="generate", concurrency=3)
+            assert sorted([item.index async for item in items]) == list(range(20))
+
+    asyncio.run(run())
+    assert most == 3
+
+
+def test_an_iterator_of_inputs_that_fails_ends_the_batch() -> None:
+    def inputs() -> Any:
+        yield "a"
+        raise RuntimeError("the disk is gone")
+
+    async def run() -> None:
+        async with client(lambda _: httpx.Response(200, json=DONE)) as asking:
+            async for _ in asking.batch(inputs(), task="generate"):
+                pass
+
+    with pytest.raises((RuntimeError, ExceptionGroup), match=r"the disk is gone|unhandled"):
+        asyncio.run(run())
+
+
+def test_the_client_imports_nothing_heavy() -> None:
+    code = """
+import sys, time
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "ray", "transformers", "numpy", "pydantic", "fastapi"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Blocked())
+import httpx  # not ours
+began = time.process_time()
+import antiphon.client
+print(time.process_time() - began)
+assert antiphon.client.Client and antiphon.client.AsyncClient
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.3
