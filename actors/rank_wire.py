@@ -257,11 +257,8 @@ def _from_wire(wire: _Command) -> RankCommand:
             return AdoptStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
         case _PutStates():
             return PutStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
-        case _CollectStates():
-            rows = _rows(wire.rows, 1)[0]
-            return CollectStates(
-                wire.batch, wire.keys, wire.lengths, wire.tokens, wire.wanted, rows
-            )
+        case _CollectStates(batch, keys, lengths, tokens, wanted, rows):
+            return CollectStates(batch, keys, lengths, tokens, wanted, _rows(rows, 1)[0])
         case _DropStates():
             return DropStates(wire.keys)
 

@@ -84,13 +84,6 @@ def test_the_lowest_of_equally_likely_tokens_wins_also_a_timestamp() -> None:
     check_every_way(Batch(0, rules), 3, logits)
 
 
-def test_a_rank_without_words_has_a_say_in_nothing() -> None:
-    """Four ranks share three eights of words."""
-    batch = Batch(3, TimestampRules(12, 11, 9, None), vocabulary=24)
-    assert Shard(ThreadGroup.make(4)[3]).vocabulary(24).count == 0
-    check_every_way(batch, 4, torch.randn(COUNT, 24))
-
-
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 @pytest.mark.parametrize("columns", [slice(0, 90), slice(50, 51)])
