@@ -18,6 +18,7 @@ from antiphon.actors.frames import (
     addressed,
     split_frames,
 )
+from antiphon.actors.rank_arrays import longs, pages_bytes, pages_of, rows_of
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
@@ -170,11 +171,11 @@ def _to_wire(command: RankCommand) -> Any:
         case Launch():
             return _launch(command)
         case PutStates(keys, lengths, rows):
-            return _PutStates(keys, lengths, _longs(rows))
+            return _PutStates(keys, lengths, longs(rows))
         case AdoptStates(keys, lengths, rows):
-            return _AdoptStates(keys, lengths, _longs(rows))
+            return _AdoptStates(keys, lengths, longs(rows))
         case CollectStates(batch, keys, lengths, tokens, wanted, rows):
-            return _CollectStates(batch, keys, lengths, tokens, wanted, _longs(rows))
+            return _CollectStates(batch, keys, lengths, tokens, wanted, longs(rows))
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -185,13 +186,13 @@ def _launch(command: Launch) -> _Launch:
     return _Launch(
         plan.number,
         plan.lane,
-        _longs(plan.slots, plan.ids, plan.query_lens, plan.kv_lens, plan.samples),
-        _longs(new.slots, new.columns, new.pages) if len(new.slots) else b"",
-        _longs([*copies], [*copies.values()]) if copies else b"",
-        _longs(reads.rows, reads.queries, reads.token_ids, reads.indices) if len(reads) else b"",
+        longs(plan.slots, plan.ids, plan.query_lens, plan.kv_lens, plan.samples),
+        longs(new.slots, new.columns, new.pages) if len(new.slots) else b"",
+        longs([*copies], [*copies.values()]) if copies else b"",
+        longs(reads.rows, reads.queries, reads.token_ids, reads.indices) if len(reads) else b"",
         [_admission(admission) for admission in plan.admissions],
         [_fork(fork) for fork in plan.forks],
-        [_CrossWrite(w.key, w.num_tokens, _pages(w.pages)) for w in plan.cross_writes],
+        [_CrossWrite(w.key, w.num_tokens, pages_bytes(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
         command.launched,
@@ -202,28 +203,16 @@ def _launch(command: Launch) -> _Launch:
 def _admission(one: Admission) -> _Admission:
     params = {name: getattr(one.params, name) for name in one.params.given}
     return _Admission(
-        one.slot, _longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
-        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len, one.grids,
+        one.slot, longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
+        pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
 def _fork(one: Fork) -> _Fork:
     return _Fork(
-        one.source, one.slot, one.id, _longs(one.token_ids), one.max_len, one.seed, one.stop_ids,
-        _pages(one.self_pages), _pages(one.cross_pages), one.cross_len,
+        one.source, one.slot, one.id, longs(one.token_ids), one.max_len, one.seed, one.stop_ids,
+        pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len,
     )  # fmt: skip
-
-
-def _longs(*rows: Any) -> bytes:
-    """`rows` [n] of whole numbers, all of one length, as int64 [rows, n]."""
-    table = np.empty((len(rows), len(rows[0])), np.int64)
-    for target, row in zip(table, rows, strict=True):
-        target[:] = row
-    return table.tobytes()
-
-
-def _pages(pages: np.ndarray) -> bytes:
-    return pages.astype(np.int32, copy=False).tobytes()
 
 
 # ---------------------------------------------------------------------- decoding
@@ -254,31 +243,31 @@ def _from_wire(wire: _Command) -> RankCommand:
         case _Launch():
             return Launch(_plan_of(wire), wire.launched, wire.refused)
         case _AdoptStates():
-            return AdoptStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
+            return AdoptStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
         case _PutStates():
-            return PutStates(wire.keys, wire.lengths, _rows(wire.rows, 1)[0])
+            return PutStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
         case _CollectStates(batch, keys, lengths, tokens, wanted, rows):
-            return CollectStates(batch, keys, lengths, tokens, wanted, _rows(rows, 1)[0])
+            return CollectStates(batch, keys, lengths, tokens, wanted, rows_of(rows, 1)[0])
         case _DropStates():
             return DropStates(wire.keys)
 
 
 def _plan_of(wire: _Launch) -> StepPlan:
-    slots, ids, query_lens, kv_lens, samples = _rows(wire.rows, 5)
-    copies = zip(*_rows(wire.page_copies, 2).tolist(), strict=True)
+    slots, ids, query_lens, kv_lens, samples = rows_of(wire.rows, 5)
+    copies = zip(*rows_of(wire.page_copies, 2).tolist(), strict=True)
     return StepPlan(
         [_admission_of(one) for one in wire.admissions],
-        [CrossWrite(w.key, w.num_tokens, _pages_of(w.pages)) for w in wire.cross_writes],
+        [CrossWrite(w.key, w.num_tokens, pages_of(w.pages)) for w in wire.cross_writes],
         slots,
         ids,
         query_lens,
         kv_lens,
         samples.astype(bool),
-        NewPages(*_rows(wire.new_pages, 3)) if wire.new_pages else NO_NEW_PAGES,
+        NewPages(*rows_of(wire.new_pages, 3)) if wire.new_pages else NO_NEW_PAGES,
         dict(copies),
         [_fork_of(one) for one in wire.forks],
         wire.number,
-        Readouts(*_rows(wire.readouts, 4)) if wire.readouts else NO_READOUTS,
+        Readouts(*rows_of(wire.readouts, 4)) if wire.readouts else NO_READOUTS,
         [Embedding(*part) for part in wire.embeddings],
         wire.spent,
         wire.lane,
@@ -287,23 +276,14 @@ def _plan_of(wire: _Launch) -> StepPlan:
 
 def _admission_of(one: _Admission) -> Admission:
     return Admission(
-        one.slot, _rows(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
-        SamplingParams(**one.params), one.rules, _pages_of(one.self_pages),
-        _pages_of(one.cross_pages), one.cross_len, one.grids,
+        one.slot, rows_of(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
+        SamplingParams(**one.params), one.rules, pages_of(one.self_pages),
+        pages_of(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
 def _fork_of(one: _Fork) -> Fork:
     return Fork(
-        one.source, one.slot, one.id, _rows(one.token_ids, 1)[0], one.max_len, one.seed,
-        one.stop_ids, _pages_of(one.self_pages), _pages_of(one.cross_pages), one.cross_len,
+        one.source, one.slot, one.id, rows_of(one.token_ids, 1)[0], one.max_len, one.seed,
+        one.stop_ids, pages_of(one.self_pages), pages_of(one.cross_pages), one.cross_len,
     )  # fmt: skip
-
-
-def _rows(content: bytes, count: int) -> np.ndarray:
-    """int64 [count, n]. A copy: tensors are made of arrays that can be written alone."""
-    return np.frombuffer(bytearray(content), np.int64).reshape(count, -1)
-
-
-def _pages_of(content: bytes) -> np.ndarray:
-    return np.frombuffer(bytearray(content), np.int32)
