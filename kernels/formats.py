@@ -10,6 +10,8 @@ INT8_MAX = 127.0  # -128 is left out: scales have no sign
 LARGEST = {FLOAT8: FLOAT8_MAX, INT8: INT8_MAX}
 SMALLEST_SCALE = 1e-12  # of a row: also a row of zeros has a scale
 
+ROW_COPY_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # that its kernel writes
+
 # Most rows of the linear kernel for small batches; above, cuBLAS is faster.
 SMALL_BATCH = 4
 OUTPUTS_TOGETHER = 4  # outputs of one program of that kernel

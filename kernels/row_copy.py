@@ -8,11 +8,9 @@ import torch
 import triton
 import triton.language as tl
 
-TRITON_TYPES = {
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-    torch.float32: tl.float32,
-}
+from antiphon.kernels.formats import ROW_COPY_DTYPES
+
+TRITON_TYPES = {dtype: getattr(tl, str(dtype).removeprefix("torch.")) for dtype in ROW_COPY_DTYPES}
 
 
 @triton.jit

@@ -66,6 +66,23 @@ def test_imports_point_downwards(path: Path) -> None:
             assert own not in ("scheduler", "config", "families"), f"{own} knows no torch"
 
 
+def test_nothing_that_runs_on_a_cpu_imports_triton() -> None:
+    """It is installed there for tests alone: kernels are imported where CUDA is."""
+    needed = {path: [item for item in imports(path) if not item.late] for path in CODE}
+    users = {path for path, items in needed.items() if any(i.module == "triton" for i in items)}
+    while (
+        more := {
+            path
+            for path, items in needed.items()
+            if any(not item.typing_only and item.files() & users for item in items)
+        }
+        - users
+    ):
+        users |= more
+    of_gpus = {ROOT / "attention" / "backends" / "triton.py"}
+    assert {path for path in users if path.parent.name != "kernels"} == of_gpus
+
+
 @pytest.mark.parametrize("path", tracked("*.py"), ids=name)
 def test_imports_of_this_repository_lead_to_files(path: Path) -> None:
     """mypy does not look at scripts, tests and examples."""

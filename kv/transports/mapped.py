@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from antiphon.kernels.row_copy import TRITON_TYPES, copy_rows
+from antiphon.kernels.formats import ROW_COPY_DTYPES
 from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.cuda_memory import CudaHandle, CudaMapping
 from antiphon.kv.transports.interface import Transport
@@ -63,7 +63,7 @@ class MappedArena:
             raise MappingError(f"an encoder on {self.device.type} cannot write to its memory")
         if isinstance(handle, SharedHandle):
             self._shared.append(map_shared(handle, self._shape, self.dtype))
-        elif self.dtype not in TRITON_TYPES:
+        elif self.dtype not in ROW_COPY_DTYPES:
             raise MappingError(f"no kernel writes {self.dtype}")
         else:
             self._cuda.append(CudaMapping(handle, self.device))
@@ -83,6 +83,8 @@ class MappedArena:
         for arena in self._shared:
             write_runs(arena, rows, packed)
         if self._targets is not None:
+            from antiphon.kernels.row_copy import copy_rows  # Triton is there where CUDA is
+
             copy_rows(packed, to_device(rows, self.device), self._targets, self.dtype)
 
     def close(self) -> None:
