@@ -12,6 +12,7 @@ import torch
 
 from antiphon.attention.interface import FullBatch
 from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.frontends.log_mel import LogMel
 from antiphon.encoder.models.interface import AudioEncoder, EncoderModel, Layout
@@ -55,8 +56,7 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         self._encoder, self._target, self._audio = encoder, target, config.audio
         self._shortens = options.window == "auto"
         self._log_mel = LogMel(config.audio).to(target.device)
-        on_gpu = target.device.type == "cuda"
-        self._copies = torch.cuda.Stream(target.device) if on_gpu else None
+        self._copies = CopiesAside(target.device)
 
     def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         for clip in inputs:
@@ -80,22 +80,12 @@ class AudioFrontend(Frontend[AudioBatch, WindowShape]):
         return AudioBatch(samples, lengths, tokens)
 
     def _windows(self, inputs: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """[clips, size] float32 samples on the device, padded with silence.
-
-        On a GPU they are copied on a stream of their own, while the batch before is computed.
-        """
-        windows = torch.empty(len(inputs), size, pin_memory=self._copies is not None)
+        """[clips, size] float32 samples on the device, padded with silence."""
+        windows = self._copies.host(len(inputs), size)
         for row, clip in zip(windows.numpy(), inputs, strict=True):
             row[: len(clip)] = clip
             row[len(clip) :] = 0.0
-        if self._copies is None:
-            return windows
-        with torch.cuda.stream(self._copies):
-            on_device = windows.to(self._target.device, non_blocking=True)
-        compute = torch.cuda.current_stream(self._target.device)
-        compute.wait_stream(self._copies)
-        on_device.record_stream(compute)
-        return on_device
+        return self._copies.to_device(windows)
 
     def layout(self, batch: AudioBatch) -> Layout:
         return Layout(self._encoder.lengths(batch.lengths))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from antiphon.config.options import EncoderOptions
+from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.interface import Frontend, GraphShape
 from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout
 from antiphon.families.checkpoint import ModelConfig
@@ -46,8 +47,7 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         assert isinstance(encoder, ImageEncoder)
         assert isinstance(config.encoder, ImageHalf)
         self._encoder, self._half, self._target = encoder, config.encoder, target
-        on_gpu = target.device.type == "cuda"
-        self._copies = torch.cuda.Stream(target.device) if on_gpu else None
+        self._copies = CopiesAside(target.device)
 
     def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Of the rows that come out of the encoder."""
@@ -64,19 +64,10 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         )
 
     def _on_device(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
-        """All of `arrays`, one behind the other. On a GPU they are copied on a stream of their own,
-        while the batch before is computed."""
-        total = sum(map(len, arrays))
-        host = torch.empty(total, pin_memory=self._copies is not None, dtype=torch.float32)
+        """All of `arrays`, one behind the other."""
+        host = self._copies.host(sum(map(len, arrays)))
         np.concatenate(arrays, out=host.numpy())
-        if self._copies is None:
-            return host
-        with torch.cuda.stream(self._copies):
-            on_device = host.to(self._target.device, non_blocking=True)
-        compute = torch.cuda.current_stream(self._target.device)
-        compute.wait_stream(self._copies)
-        on_device.record_stream(compute)
-        return on_device
+        return self._copies.to_device(host)
 
     def layout(self, batch: ImageBatch) -> Layout:
         layout: Layout = self._encoder.layout(batch.shapes)
