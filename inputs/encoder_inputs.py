@@ -19,16 +19,23 @@ class EncoderInputs:
     def __init__(self, inputs: InputProcessor) -> None:
         """Raises CheckpointError for an encoder of images that has no image processor."""
         self._inputs, half = inputs, inputs.model.encoder
-        self._images: ImageProcessor | None = None
-        if isinstance(half, ImageHalf) and inputs.images is None:
+        self._images = None if inputs.images is None else inputs.images.processor
+        if isinstance(half, ImageHalf) and self._images is None:
             self._images = ImageProcessor(inputs.model.path, half)
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
-        """As `encoder_input`."""
-        if self._images is None:
-            return encoder_input(self._inputs, source, pooled)
-        check_pooled(self._inputs.model, pooled)
-        return self._images.encoder_input(source)
+        """A text, audio or an image in any form, or a prompt that holds it. `pooled`: one embedding
+        is wanted of it. Raises InputError, also where the model gives no such thing."""
+        inputs, model = self._inputs, self._inputs.model
+        check_pooled(model, pooled)
+        with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
+            if self._images is not None:
+                return self._images.encoder_input(source)
+            is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
+            if inputs.audio is not None and not is_prompt:
+                source = {"multi_modal_data": {"audio": source}}
+            parsed = parse(source, model.family.input)
+            return inputs.text_media(parsed) if inputs.audio is None else inputs.audio_media(parsed)
 
 
 def check_pooled(model: ModelConfig, pooled: bool) -> None:
@@ -41,18 +48,3 @@ def check_pooled(model: ModelConfig, pooled: bool) -> None:
             f"the encoder of {model.architecture} has no pooling: it gives hidden states alone "
             "(pooled=False)"
         )
-
-
-def encoder_input(inputs: InputProcessor, source: Any, pooled: bool) -> EncoderInput:
-    """A text, audio or an image in any form, or a prompt that holds it. `pooled`: one embedding is
-    wanted of it. Raises InputError, also where the model gives no such thing."""
-    model = inputs.model
-    check_pooled(model, pooled)
-    with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
-        if inputs.images is not None:
-            return inputs.images.processor.encoder_input(source)
-        is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source
-        if inputs.audio is not None and not is_prompt:
-            source = {"multi_modal_data": {"audio": source}}
-        parsed = parse(source, model.family.input)
-        return inputs.text_media(parsed) if inputs.audio is None else inputs.audio_media(parsed)
