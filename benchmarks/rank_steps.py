@@ -16,7 +16,13 @@ import torch
 
 from antiphon.benchmarks.machine import Machine, measure
 from antiphon.benchmarks.rank_processes import HOST, Seat
-from antiphon.benchmarks.steps import Work, admissions_of, bytes_per_step, decodes_plan
+from antiphon.benchmarks.steps import (
+    Work,
+    admissions_of,
+    bytes_per_step,
+    decodes_plan,
+    seconds_with_host,
+)
 from antiphon.config.options import resolve
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.encoder.runner import EncoderRunner
@@ -166,14 +172,7 @@ def _step_seconds(runner: DecoderRunner, batch: int, length: int, steps: int) ->
     plan = decodes_plan(batch, length, [])
     for _ in range(WARM_UPS):
         runner.launch(plan).result()
-    began = time.perf_counter()
-    step = runner.launch(plan)
-    for _ in range(steps - 1):
-        following = runner.launch(plan)
-        step.result()
-        step = following
-    step.result()
-    figures: Figures = {"step_s": (time.perf_counter() - began) / steps}
+    figures: Figures = {"step_s": seconds_with_host(runner, plan, steps)}
     if runner.graphs is not None and (shape := runner.choose_graph(plan).shape) is not None:
         graphs, inputs = runner.graphs, runner.inputs.fill(plan, shape)
         figures["graph_s"] = _device_seconds(lambda: graphs.replay(inputs), steps)

@@ -107,7 +107,7 @@ def decoder(
         assert shape is not None
         inputs = runner.inputs.fill(plan, shape)
         took = seconds(partial(runner.graphs.replay, inputs), 300)
-        with_host = _seconds_with_host(runner, plan)
+        with_host = seconds_with_host(runner, plan)
         read = weights + batch * (cross_len + length) * token_bytes
         limit = read / machine.copy_bytes_per_second
         rows.append(
@@ -127,7 +127,7 @@ def decoder(
     return rows
 
 
-def _seconds_with_host(runner: DecoderRunner, plan: StepPlan, steps: int = 50) -> float:
+def seconds_with_host(runner: DecoderRunner, plan: StepPlan, steps: int = 50) -> float:
     """Mean time of a step with the host's work, launched one step ahead as the engine does."""
     began = time.perf_counter()
     step = runner.launch(plan)
