@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # as an engine
 
 import pytest
 import tiny_models
+from tiny_decoders import DECODERS, make_decoder
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -71,6 +72,25 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
             folder = tmp_path_factory.mktemp(name)
             made[name] = folder, tiny_models.make(name, folder)
         return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def folder_of(
+    checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The tiny checkpoint of a family."""
+    decoders: dict[str, Path] = {}
+
+    def get(family: str) -> Path:
+        if family not in DECODERS:
+            folder: Path = checkpoints(family)[0]
+            return folder
+        if family not in decoders:
+            decoders[family] = tmp_path_factory.mktemp(family)
+            make_decoder(family, decoders[family])
+        return decoders[family]
 
     return get
 

@@ -77,15 +77,16 @@ def make_decoder(name: str, folder: Path, **save_options: object) -> PreTrainedM
     model = DECODERS[name]().eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            _liven(path, parameter)
+            liven(path, parameter)
     model.save_pretrained(folder, **save_options)
     word_tokenizer().save_pretrained(folder)
     return model
 
 
-def _liven(path: str, parameter: torch.Tensor) -> None:
+def liven(path: str, parameter: torch.Tensor) -> None:
     """Weights that make every layer matter."""
-    if path.endswith("norm.weight"):
+    is_norm = "norm" in path or "ln_q" in path or "layrnorm" in path
+    if is_norm and path.endswith("weight"):
         parameter.uniform_(0.5, 1.5).mul_(torch.randn_like(parameter).sign())
     elif parameter.dim() == 1:
         parameter.normal_(std=0.3)
@@ -93,7 +94,7 @@ def _liven(path: str, parameter: torch.Tensor) -> None:
         parameter.normal_()
     else:
         gain = 2.0 if ".q_proj" in path or ".k_proj" in path else 1.3
-        parameter.normal_(std=gain * parameter.shape[1] ** -0.5)
+        parameter.normal_(std=gain * parameter[0].numel() ** -0.5)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tiny_decoders import liven
 from tiny_models import VOCAB
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -122,25 +123,11 @@ def make_vlm(name: str, folder: Path) -> PreTrainedModel:
     model.eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            _liven(path, parameter)
+            liven(path, parameter)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
     return model
-
-
-def _liven(path: str, parameter: torch.Tensor) -> None:
-    """Weights that make every layer matter."""
-    is_norm = "norm" in path or "ln_q" in path or "layrnorm" in path
-    if is_norm and path.endswith("weight"):
-        parameter.uniform_(0.5, 1.5).mul_(torch.randn_like(parameter).sign())
-    elif parameter.dim() == 1:
-        parameter.normal_(std=0.3)
-    elif "embed" in path or "lm_head" in path:
-        parameter.normal_()
-    else:
-        gain = 2.0 if ".q_proj" in path or ".k_proj" in path else 1.3
-        parameter.normal_(std=gain * parameter[0].numel() ** -0.5)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain_engine import PlainEngine
+from prompt_states import StatesEngine, answer, make_states
 from tiny_decoders import make_decoder
 from tiny_models import VOCAB, make
 from transformers import PreTrainedModel
@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import resolve
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 
 LENGTHS = {"a": 7, "b": 19}
@@ -23,18 +22,9 @@ OUTPUT = 24
 PAGES = 9
 
 
-class Engine(PlainEngine):
-    """Its encoder's part is played by fixed states."""
-
+class Engine(StatesEngine):
     def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
-        super().__init__(folder, **{"encode_ahead_tokens": 100, "max_num_seqs": 6, **options})
-        self.states = states
-
-    def run_encoders(self) -> None:
-        jobs, self.unencoded = self.unencoded, []
-        for media in jobs:
-            states = self.states[media.key]
-            self.replica.receive_hidden(HiddenStates((media.key,), (len(states),), states))
+        super().__init__(folder, states, **{"max_num_seqs": 6, **options})
 
     @property
     def hits(self) -> int:
@@ -49,8 +39,7 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedMod
 
 @pytest.fixture(scope="module")
 def states(qwen3: tuple[Path, PreTrainedModel]) -> dict[str, torch.Tensor]:
-    size, generator = qwen3[1].config.hidden_size, torch.Generator().manual_seed(1)
-    return {key: torch.randn(length, size, generator=generator) for key, length in LENGTHS.items()}
+    return make_states(qwen3[1], LENGTHS)
 
 
 def requests(engine: Engine, seed: int) -> list[Request]:
@@ -68,30 +57,6 @@ def requests(engine: Engine, seed: int) -> list[Request]:
             )
         made.append(request)
     return made
-
-
-def answer(
-    model: PreTrainedModel, request: Request, states: dict[str, torch.Tensor]
-) -> tuple[list[int], list[float]]:
-    """Greedy tokens by transformers, and their log-probabilities."""
-    ids = torch.from_numpy(request.prompt_token_ids)[None]
-    embeds = model.get_input_embeddings()(ids).detach().clone()
-    for media in request.inputs:
-        assert media.position is not None
-        embeds[0, media.position : media.position + media.num_tokens] = states[media.key]
-    output = model.generate(
-        inputs_embeds=embeds,
-        attention_mask=torch.ones(embeds.shape[:2]),
-        max_new_tokens=OUTPUT,
-        min_new_tokens=OUTPUT,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-        eos_token_id=VOCAB + 1,
-    )
-    tokens = output.sequences[0].tolist()
-    rows = zip(output.logits, tokens, strict=True)
-    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +81,7 @@ def test_equal_to_transformers_with_hits_at_odd_lengths(
             engine.submit(request)
         finished = engine.run()
         for request in submitted:
-            tokens, logprobs = answer(model, request, states)
+            tokens, logprobs = answer(model, request, states, OUTPUT)
             end = finished[request.id.number]
             assert end.token_ids == tokens
             own = [token.logprobs[0] for token in end.logprobs]
@@ -146,7 +111,7 @@ def test_forks_of_sequences_with_shared_pages(
     finished = engine.run()
     assert engine.replica.scheduler.counters["forks"] == 1
     assert engine.hits == 32
-    wanted = answer(model, parent, states)[0]
+    wanted = answer(model, parent, states, OUTPUT)[0]
     assert [finished[each.id.number].token_ids for each in (parent, child)] == [wanted] * 2
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from plain_engine import PlainEngine
+from prompt_states import StatesEngine, answer, make_states
 from tiny_decoders import make_decoder
 from tiny_models import VOCAB
 from transformers import PreTrainedModel
 
-from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.request import Media, Request
 
 RNG = np.random.default_rng(3)
@@ -34,27 +33,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedMod
     return folder, make_decoder("llama", folder)
 
 
-class Engine(PlainEngine):
-    """Its encoder's part is played by fixed states."""
-
-    def __init__(self, folder: Path, states: dict[str, torch.Tensor], **options: Any) -> None:
-        super().__init__(folder, **{"encode_ahead_tokens": 100, **options})
-        self.states, self.encoded = states, 0
-
-    def run_encoders(self) -> None:
-        jobs, self.unencoded = self.unencoded, []
-        for media in jobs:
-            self.encoded += 1
-            states = self.states[media.key]
-            self.replica.receive_hidden(HiddenStates((media.key,), (len(states),), states))
-
-
-def make_states(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    size, generator = model.config.hidden_size, torch.Generator().manual_seed(1)
-    return {key: torch.randn(length, size, generator=generator) for key, length in LENGTHS.items()}
-
-
-def requests(engine: Engine) -> list[Request]:
+def requests(engine: StatesEngine) -> list[Request]:
     made = []
     for length, inputs in PROMPTS:
         request = engine.request(None, RNG.integers(3, VOCAB, length).tolist(), OUTPUT)
@@ -63,30 +42,6 @@ def requests(engine: Engine) -> list[Request]:
         )
         made.append(request)
     return made
-
-
-def answer(
-    model: PreTrainedModel, request: Request, states: dict[str, torch.Tensor]
-) -> tuple[list[int], list[float]]:
-    """Greedy tokens by transformers, and their log-probabilities."""
-    ids = torch.from_numpy(request.prompt_token_ids)[None]
-    embeds = model.get_input_embeddings()(ids).detach().clone()
-    for media in request.inputs:
-        assert media.position is not None
-        embeds[0, media.position : media.position + media.num_tokens] = states[media.key]
-    output = model.generate(
-        inputs_embeds=embeds,
-        attention_mask=torch.ones(embeds.shape[:2]),
-        max_new_tokens=OUTPUT,
-        min_new_tokens=OUTPUT,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-        eos_token_id=VOCAB + 1,
-    )
-    tokens = output.sequences[0].tolist()
-    rows = zip(output.logits, tokens, strict=True)
-    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
 
 
 @pytest.mark.parametrize(
@@ -103,14 +58,14 @@ def test_inputs_in_prompts_equal_inputs_embeds(
     options: dict[str, Any], llama: tuple[Path, PreTrainedModel]
 ) -> None:
     folder, model = llama
-    states = make_states(model)
-    engine = Engine(folder, states, **{"max_num_seqs": 8, **options})
+    states = make_states(model, LENGTHS)
+    engine = StatesEngine(folder, states, **{"max_num_seqs": 8, **options})
     submitted = requests(engine)
     for request in submitted:
         engine.submit(request)
     finished = engine.run()
     for number, request in enumerate(submitted):
-        tokens, logprobs = answer(model, request, states)
+        tokens, logprobs = answer(model, request, states, OUTPUT)
         assert finished[number].token_ids == tokens
         own = [token.logprobs[0] for token in finished[number].logprobs]
         np.testing.assert_allclose(own, logprobs, atol=1e-3)
@@ -137,8 +92,8 @@ def test_a_decoder_alone_keeps_no_room_for_states(llama: tuple[Path, PreTrainedM
 def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedModel]) -> None:
     """In the middle of an input, of which another request still needs the states."""
     folder, model = llama
-    states = make_states(model)
-    engine = Engine(folder, states, max_num_seqs=8, max_num_batched_tokens=8)
+    states = make_states(model, LENGTHS)
+    engine = StatesEngine(folder, states, max_num_seqs=8, max_num_batched_tokens=8)
     first, second = (requests(engine)[index] for index in (0, 4))
     engine.submit(first)
     engine.submit(second)
@@ -147,10 +102,10 @@ def test_a_cancelled_request_lets_its_states_go(llama: tuple[Path, PreTrainedMod
     assert len(engine.replica.runner.arena) == 1
     engine.replica.scheduler.cancel(first.id)
     finished = engine.run()
-    assert finished[second.id.number].token_ids == answer(model, second, states)[0]
+    assert finished[second.id.number].token_ids == answer(model, second, states, OUTPUT)[0]
     assert engine.replica.scheduler.encodes.tokens == 0
     engine.submit(third := requests(engine)[4])  # the states are still here
-    assert engine.run()[third.id.number].token_ids == answer(model, third, states)[0]
+    assert engine.run()[third.id.number].token_ids == answer(model, third, states, OUTPUT)[0]
     assert engine.encoded == 1
 
 
@@ -158,7 +113,7 @@ def test_a_failed_step_drops_what_it_should_have_taken(
     llama: tuple[Path, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, model = llama
-    engine = Engine(folder, make_states(model))
+    engine = StatesEngine(folder, make_states(model, LENGTHS))
     request = requests(engine)[0]
     engine.submit(request)
     runner = engine.replica.runner

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
-from tiny_models import VOCAB
+from prompt_states import continuation
 from tiny_vlms import IMAGE, VLMS, make_vlm, picture
 from transformers import PreTrainedModel
 
@@ -97,20 +97,8 @@ def answer(model: PreTrainedModel, prepared: Prepared) -> tuple[list[int], list[
     )
     if "image_grid_thw" in images:
         images["mm_token_type_ids"] = (ids == IMAGE).int()
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        **images,
-        max_new_tokens=OUTPUT,
-        min_new_tokens=OUTPUT,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-        eos_token_id=VOCAB + 1,
-    )
-    tokens = output.sequences[0, ids.shape[1] :].tolist()
-    rows = zip(output.logits, tokens, strict=True)
-    return tokens, [logits[0].log_softmax(-1)[token].item() for logits, token in rows]
+    mask = torch.ones_like(ids)
+    return continuation(model, OUTPUT, input_ids=ids, attention_mask=mask, **images)
 
 
 @pytest.mark.parametrize(

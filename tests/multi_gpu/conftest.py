@@ -4,12 +4,10 @@ What runs on machines with several GPUs has so run elsewhere before.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_decoders import DECODERS, make_decoder
 
 from antiphon.benchmarks.rank_processes import RankProcesses
 
@@ -48,20 +46,3 @@ def run_ranks(device: str) -> Iterator[RankRuns]:
 def num_devices(device: str) -> int:
     """How many ranks there may be, 4 at most."""
     return 4 if device == "cpu" else min(4, torch.cuda.device_count())
-
-
-@pytest.fixture(scope="session")
-def folder_of(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny checkpoint of a family."""
-    decoders: dict[str, Path] = {}
-
-    def get(family: str) -> Path:
-        if family not in DECODERS:
-            folder: Path = checkpoints(family)[0]
-            return folder
-        if family not in decoders:
-            decoders[family] = tmp_path_factory.mktemp(family)
-            make_decoder(family, decoders[family])
-        return decoders[family]
-
-    return get

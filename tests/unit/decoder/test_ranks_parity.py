@@ -8,7 +8,7 @@ import pytest
 from plain_engine import PlainEngine
 from rank_scenarios import OPTIONS, PAGES, check_course, check_same_ends, play
 from ranked_engine import RankedEngine
-from tiny_decoders import DECODERS, make_decoder
+from tiny_decoders import DECODERS
 from tiny_models import FAMILIES
 
 from antiphon.config.parallel import Parallel
@@ -24,22 +24,6 @@ def kind_of(family: str) -> str:
     if family in DECODERS:
         return "decoder"
     return "audio" if family == "whisper" else "text"
-
-
-@pytest.fixture(scope="module")
-def folder_of(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    decoders: dict[str, Path] = {}
-
-    def get(family: str) -> Path:
-        if family not in DECODERS:
-            folder: Path = checkpoints(family)[0]
-            return folder
-        if family not in decoders:
-            decoders[family] = tmp_path_factory.mktemp(family)
-            make_decoder(family, decoders[family])
-        return decoders[family]
-
-    return get
 
 
 @pytest.fixture(scope="module")
