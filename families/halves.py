@@ -38,6 +38,9 @@ class Half(ABC):
 
     structure: ClassVar[str]  # key of the registries of model classes
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
+    window_bias: ClassVar[bool] = False  # self-attention adds one within windows of an image
+    # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
+    equal_layers: ClassVar[bool] = True
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
     cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
 

@@ -16,8 +16,8 @@ from antiphon.families.tensor_names import Side
 # What an image's pooled embedding is made of, by our own names:
 # first_normed: the class token, behind a norm (CLIP). first_tanh: it, behind a linear layer and a
 # tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward layer
-# (SigLIP).
-Pooling = Literal["first_normed", "first_tanh", "attention"]
+# (SigLIP). mean: of all tokens (Swin).
+Pooling = Literal["first_normed", "first_tanh", "attention", "mean"]
 
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
 

@@ -62,7 +62,12 @@ def _decoder(config: Config) -> BartHalf:
         )
     half = DECODERS[model_type](text, "decoder")
     assert isinstance(half, BartHalf)
-    return replace(half, prefix="decoder.", cross_size=text.get("cross_attention_hidden_size"))
+    return replace(
+        half,
+        prefix="decoder.",
+        cross_size=text.get("cross_attention_hidden_size"),
+        any_start=config["encoder"].get("model_type") == "donut-swin",  # its prompts are tasks
+    )
 
 
 FAMILY = Family(

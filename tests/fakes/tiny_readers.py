@@ -11,6 +11,7 @@ from tiny_models import BART_SHAPE, VOCAB, liven_text_model
 from transformers import (
     BartConfig,
     DeiTConfig,
+    DonutSwinConfig,
     GenerationConfig,
     MBartConfig,
     PreTrainedConfig,
@@ -20,6 +21,7 @@ from transformers import (
     VisionEncoderDecoderModel,
     ViTConfig,
 )
+from transformers.models.donut.image_processing_pil_donut import DonutImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 START, END, PAD = 0, 1, 2
@@ -75,11 +77,21 @@ def vit_bart() -> PreTrainedModel:
     return pair(ViTConfig(**VIT), BartConfig(**BART, tie_word_embeddings=False))
 
 
+def donut() -> PreTrainedModel:
+    """Swin: two stages, windows that reach over the edge."""
+    encoder = DonutSwinConfig(
+        image_size=[36, 52], patch_size=4, embed_dim=24, depths=[2, 2], num_heads=[3, 6],
+        window_size=3, mlp_ratio=2.0,
+    )  # fmt: skip
+    return pair(encoder, MBartConfig(**BART, scale_embedding=True))
+
+
 READERS: dict[str, Callable[[], PreTrainedModel]] = {
     "trocr": trocr,
     "trocr_sinusoidal": trocr_sinusoidal,
     "vit_mbart": vit_mbart,
     "vit_bart": vit_bart,
+    "donut": donut,
 }
 
 
@@ -91,8 +103,15 @@ def make_reader(name: str, folder: Path) -> PreTrainedModel:
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             liven(path, parameter)
+            if name == "donut" and "output.dense" in path:
+                parameter.mul_(0.2)  # no norm bounds its states: attention would be all or none
     liven_text_model(model.decoder)
     model.save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": HEIGHT, "width": WIDTH}).save_pretrained(folder)
+    if name == "donut":
+        size = {"height": 36, "width": 52}
+        DonutImageProcessorPil(size=size, do_align_long_axis=False).save_pretrained(folder)
+    else:
+        size = {"height": HEIGHT, "width": WIDTH}
+        ViTImageProcessorPil(size=size).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return model

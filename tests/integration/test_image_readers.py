@@ -18,12 +18,14 @@ from tiny_vlms import picture
 from transformers import PreTrainedModel
 
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.config.errors import UnsupportedModelError
+from antiphon.config.errors import ConfigurationError, UnsupportedModelError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.sync_engine import Engine
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
+from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.weights import Checkpoint
 from antiphon.scheduler.request import Media
 
 SIZES = [(40, 24), (24, 24), (30, 66), (100, 20), (7, 9)]
@@ -88,6 +90,7 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, made
         asked.append(engine.ask(prompt))
         if staggered:
             engine.step()
+    assert asked[2].prompt_token_ids == ([9] if name == "donut" else [START, 9])
     finished = engine.run()
     seen: Counter[int] = Counter()
     for number, prepared in enumerate(asked):
@@ -152,6 +155,31 @@ def test_engine_reads_images_of_every_form(made: Made, tmp_path: Path) -> None:
     assert started.prompt_token_ids == [START, 8, 9]
     assert len(whole.token_ids) <= 19  # max_length of the generation config, with the first token
     assert hidden.shape == (prepared.media.num_tokens, 48)
+
+
+@torch.inference_mode()
+def test_float8_caches_hold_what_is_made_of_projected_states(made: Made) -> None:
+    """The layer between both halves is part of the bound."""
+    folder, model = made("trocr_sinusoidal")
+    engine = Reader(folder, kv_cache_dtype="fp8")
+    bound = ProjectionInput.of_encoder(
+        engine.model.encoder, Checkpoint(folder), torch.device("cpu")
+    )
+    payloads = [
+        engine.inputs.prepare(prompt, SamplingParams()).media.payload for prompt in prompts()
+    ]
+    hidden = engine.encoder.encode(payloads).hidden
+    for layer in model.decoder.model.decoder.layers:
+        for made_of in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj):
+            most = bound.largest(made_of.weight, made_of.bias)
+            assert most / 30 < float(made_of(hidden).abs().max()) <= most
+    engine.ask(prompts()[0])
+    assert engine.run()[0].token_ids
+
+
+def test_float8_caches_need_a_bound(made: Made) -> None:
+    with pytest.raises(ConfigurationError, match="no norm bounds what this encoder gives"):
+        Reader(made("donut")[0], kv_cache_dtype="fp8")
 
 
 def test_decoders_of_other_structures_are_refused(made: Made, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from antiphon.families.family import Family
 from antiphon.families.halves import BartHalf, Half, HeadTensors
 from antiphon.families.image_halves import ImageHalf
 from antiphon.families.registry import families
+from antiphon.families.swin_half import SwinHalf
 
 FILES = [path for path in (ROOT / "families").glob("*.py") if "\nFAMILY = " in path.read_text()]
 PAIRS = ("vision-encoder-decoder",)  # config.json chooses both halves
@@ -60,7 +61,9 @@ def test_facts_of_encoders_alone(architecture: str) -> None:
     assert decoder is None
     assert isinstance(encoder, ImageHalf)
     assert encoder.rows(encoder.smallest) >= 1
-    assert encoder.head_dim * encoder.num_heads == encoder.hidden_size
+    # Heads are those of the first stage, where there are several.
+    size = encoder.stages[0].size if isinstance(encoder, SwinHalf) else encoder.hidden_size
+    assert encoder.head_dim * encoder.num_heads == size
     assert family.is_of_encoder("text_model.final_layer_norm.weight")
 
 
