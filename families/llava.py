@@ -1,8 +1,8 @@
 """LLaVA (Liu et al. 2023): the patches of CLIP or SigLIP, projected, in the prompt of Llama or
 Qwen2."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.family import Config
@@ -43,19 +43,31 @@ def llava_encoder(config: Config) -> VitHalf:
     )
 
 
-def up_to_layer(half: VitHalf, layer: Any) -> VitHalf:
+def up_to_layer(half: VitHalf, layer: int | Sequence[int]) -> VitHalf:
     """`half` without the layers behind number `layer`, whose output the decoder gets; -1 is the
-    last one, with the norm behind it.
-
-    Raises UnsupportedModelError for several such layers.
-    """
-    if not isinstance(layer, int):
-        raise UnsupportedModelError(f"vision_feature_layer={layer}: one layer is supported")
+    last one, with the norm behind it. Of several such layers, the decoder gets all outputs."""
     half = replace(half, pooling=None)
     if layer == -1:
         return half
-    layers = half.num_layers + 1 + layer if layer < 0 else layer
-    return replace(half, num_layers=layers, stored_layers=half.num_layers, final_norm=False)
+    numbers = [_number(half, each) for each in (layer if isinstance(layer, Sequence) else [layer])]
+    return replace(
+        half,
+        num_layers=max(numbers),
+        stored_layers=half.num_layers,
+        final_norm=False,
+        feature_layers=tuple(numbers) if isinstance(layer, Sequence) else (),
+    )
+
+
+def _number(half: VitHalf, layer: int) -> int:
+    """How many layers come before the output that transformers calls number `layer`: 0 is what the
+    first one reads. Raises ValueError for one that does not exist."""
+    number = half.num_layers + 1 + layer if layer < 0 else layer
+    if not 0 <= number <= half.num_layers:
+        raise ValueError(
+            f"vision_feature_layer={layer}: the vision encoder has {half.num_layers} layers"
+        )
+    return number
 
 
 FAMILY = vision_language("llava", "LlavaForConditionalGeneration", llava_encoder)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import ImageEncoder, Layout
 from antiphon.encoder.models.length_sets import FULL
+from antiphon.encoder.models.mosaic import Mosaics
 from antiphon.encoder.models.pooling import build_pooler
 from antiphon.encoder.models.projector import Projector
 from antiphon.families.image_halves import ImageShape, VitHalf
@@ -39,6 +40,7 @@ class Grids:
 @dataclass(frozen=True)
 class VitLayout(Layout):
     grids: tuple[Grids, ...]
+    images: tuple[ImageShape, ...]
 
 
 def make_norm(half: VitHalf) -> Norm:
@@ -156,11 +158,13 @@ class VisionTransformer(ImageEncoder):
         self.embeddings = Embeddings(half) if part.is_first else None
         self.layers = nn.ModuleList(EncoderLayer(half, part.shard) for _ in part.layers)
         self.norm = make_norm(half) if half.final_norm and part.is_last else None
-        self.projector = self.pooler = None
+        self.projector = self.pooler = self.mosaics = None
         if part.is_last:
             self.pooler = build_pooler(half)
             if half.projector is not None:
-                self.projector = Projector(half.projector, half.hidden_size)
+                self.projector = Projector(half.projector, half.features)
+            if half.tiles is not None:
+                self.mosaics = Mosaics(half.tiles, half.output_size)
         self.is_last = part.is_last
 
     def layout(self, images: Sequence[ImageShape]) -> VitLayout:
@@ -170,7 +174,7 @@ class VisionTransformer(ImageEncoder):
             shape = ImageShape((tiles, *sizes))
             lengths.append(np.full(tiles, self.description.tile_tokens(shape)))
             grids.append(Grids(tiles, *self.description.grid(shape)))
-        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids))
+        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids), tuple(images))
 
     def embed(self, pixels: Sequence[torch.Tensor], layout: VitLayout) -> torch.Tensor:
         assert self.embeddings is not None
@@ -184,16 +188,23 @@ class VisionTransformer(ImageEncoder):
         plans: Mapping[str, M],
         layout: VitLayout | None = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
+        residual, wanted = Residual(x), self.description.feature_layers
+        states: dict[int, torch.Tensor] = {}
+        for number, layer in enumerate(self.layers):
+            if number in wanted:
+                states[number] = residual.total()
             residual = layer(residual, attention, plans)
         if not self.is_last:
             return residual.total()
         hidden = residual.total() if self.norm is None else self.norm.of_sum(residual)
+        if wanted:
+            states[len(self.layers)] = hidden
+            hidden = torch.cat([states[number] for number in wanted], -1)
         if self.projector is None and self.description.class_rows:
             return hidden
         assert layout is not None
-        return torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
+        rows = torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
+        return rows if self.mosaics is None else self.mosaics(rows, layout.images)
 
     def _tiles(self, hidden: torch.Tensor, layout: VitLayout) -> list[tuple[torch.Tensor, Grids]]:
         """Tiles of equal sizes [tiles, tokens, hidden], with their grids."""

@@ -43,14 +43,22 @@ class ImageProcessor:
         self._half, self._fetching, self._settings = half, fetching, settings
         self._salt = f"{folder}|{self._processor.to_dict()}".encode()
 
-    def encoder_input(self, source: ImageInput, position: int | None = None) -> EncoderInput:
+    def encoder_input(
+        self, source: ImageInput, position: int | None = None, alone: bool = True
+    ) -> EncoderInput:
         """An image in any form, ready for the encoder. `position`: as `EncoderInput` has it.
+        `alone`: the only one of its prompt.
 
         Raises ImageError for an image that cannot be read, or that the model can't take.
         """
+        from PIL import Image  # not above: commands without images need no Pillow
+
         image = read_image(source, self._fetching)
         with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
-            made = self._processor(images=[image], return_tensors="np", **self._settings)
+            images: list[Any] = [image]
+            if self._half.tiled_alone and not alone:
+                images = [[image, Image.new("RGB", (1, 1))]]  # it does not look at the second one
+            made = self._processor(images=images, return_tensors="np", **self._settings)
             pixels = Pixels(*_arrays(made, (image.height, image.width)))
             rows = self._half.rows(pixels.shape)
         packed = pixels.packed()

@@ -87,7 +87,9 @@ class ImagePrompts:
             if id_ != self.placeholder_id:
                 placed.append(id_)
                 continue
-            image = self.processor.encoder_input(images[len(inputs)], len(placed) + len(before))
+            image = self.processor.encoder_input(
+                images[len(inputs)], len(placed) + len(before), alone=len(images) == 1
+            )
             grid = self.grid(Pixels.unpacked(image.payload).shape)
             inputs.append(replace(image, grid=grid))
             placed += [*before, *[self.placeholder_id] * image.num_tokens, *behind]

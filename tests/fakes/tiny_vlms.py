@@ -17,16 +17,23 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
+    SiglipVisionConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 IMAGE, BEGIN, END = VOCAB - 1, VOCAB - 2, VOCAB - 3
@@ -107,8 +114,35 @@ def qwen2_5_vl() -> tuple[PreTrainedModel, Any]:
     return Qwen2_5_VLForConditionalGeneration(config), qwen_processor()
 
 
+def llava_of_layers() -> tuple[PreTrainedModel, Any]:
+    """Reads the states of three layers, that of the class token included."""
+    model, processor = llava()
+    settings = {**model.config.to_dict(), "image_seq_length": 17}
+    features = {"vision_feature_layer": [-1, 1, -2], "vision_feature_select_strategy": "full"}
+    return LlavaForConditionalGeneration(LlavaConfig(**{**settings, **features})), processor
+
+
+def llava_onevision() -> tuple[PreTrainedModel, Any]:
+    """At most two tiles' patches are kept of an image; there may be six."""
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        image_size=24, patch_size=6, vision_use_head=False,
+    )  # fmt: skip
+    sizes = [[24, 24], [24, 48], [48, 24], [48, 48], [24, 72], [72, 24], [72, 48]]
+    config = LlavaOnevisionConfig(
+        vision_config=vision, text_config=Qwen2Config(**TEXT), image_token_index=IMAGE,
+        video_token_index=VOCAB - 4, image_grid_pinpoints=sizes, vision_aspect_ratio="anyres_max_2",
+    )  # fmt: skip
+    processor = LlavaOnevisionImageProcessorPil(
+        size={"height": 24, "width": 24}, image_grid_pinpoints=sizes
+    )
+    return LlavaOnevisionForConditionalGeneration(config), processor
+
+
 VLMS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "llava": llava,
+    "llava_of_layers": llava_of_layers,
+    "llava_onevision": llava_onevision,
     "internvl": internvl,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
