@@ -123,6 +123,7 @@ class VitHalf(ImageHalf):
     positions: bool = True  # a learned vector for each token
     embedding_norm: bool = False  # behind positions (CLIP)
     qkv_bias: bool = True
+    packed_qkv: bool = False  # a checkpoint stores the three projections as one tensor
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
     final_norm: bool = True

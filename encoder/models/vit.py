@@ -23,7 +23,7 @@ from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput, Norm, RMSNorm
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard
-from antiphon.layers.stored_linear import PatchLinear, ScaledLinear
+from antiphon.layers.stored_linear import PackedLinear, PatchLinear, ScaledLinear
 
 HEADS_NORM_EPS = 1e-6  # whatever the eps of other norms
 
@@ -109,7 +109,8 @@ class SelfAttention(nn.Module):
         size, heads = half.hidden_size, shard.heads_of(half)
         self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
         parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
-        self.qkv = StackedLinear(size, parts, half.qkv_bias)
+        projections = PackedLinear if half.packed_qkv else StackedLinear
+        self.qkv = projections(size, parts, half.qkv_bias)
         out = ScaledLinear if half.layer_scale else Linear
         self.out = out(inner, size, summed_over=shard.group)
         self.q_norm = self.k_norm = None

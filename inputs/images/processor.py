@@ -29,17 +29,11 @@ class ImageProcessor:
         half: ImageHalf,
         fetching: Fetching = NOTHING_FETCHED,
         settings: Mapping[str, Any] = MappingProxyType({}),
+        processor: Any = None,
     ) -> None:
-        """`settings`: beside those of the checkpoint's own file. Raises CheckpointError for a
-        checkpoint without an image processor."""
-        from transformers import AutoImageProcessor
-
-        if not any(os.path.exists(folder / name) for name in CONFIGS):
-            raise CheckpointError(f"{folder} has no {CONFIGS[0]}: it says how to read images")
-        try:
-            self._processor = AutoImageProcessor.from_pretrained(folder)
-        except Exception as error:  # whatever a broken file makes it raise
-            raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
+        """`settings`: beside those of the checkpoint's own file. `processor`: transformers', in
+        place of the checkpoint's. Raises CheckpointError for a checkpoint without one."""
+        self._processor = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
         self._salt = f"{folder}|{self._processor.to_dict()}".encode()
 
@@ -65,6 +59,17 @@ class ImageProcessor:
         digest = hashlib.sha256(self._salt)
         digest.update(packed.data)
         return EncoderInput(digest.hexdigest()[:32], "image", rows, packed, position)
+
+
+def _of_checkpoint(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    if not any(os.path.exists(folder / name) for name in CONFIGS):
+        raise CheckpointError(f"{folder} has no {CONFIGS[0]}: it says how to read images")
+    try:
+        return AutoImageProcessor.from_pretrained(folder)
+    except Exception as error:  # whatever a broken file makes it raise
+        raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
 
 
 def _arrays(made: Any, size: tuple[int, int]) -> tuple[ImageShape, np.ndarray]:

@@ -1,5 +1,7 @@
 """Small random checkpoints that read images in a decoder's prompt, saved with transformers."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_decoders import liven
 from tiny_models import VOCAB
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -164,11 +167,85 @@ def make_vlm(name: str, folder: Path) -> PreTrainedModel:
     return model
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+VISION_NAMES = {
+    "vision_tower.": "vision_model.",
+    "encoder.layer.": "encoder.layers.",
+    "cls_token": "class_embedding",
+    "position_embeddings": "position_embedding",
+    "patch_embeddings.projection": "patch_embedding",
+    "lambda_": "ls",
+    "attention.projection_layer": "attn.proj",
+    "attention.": "attn.",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "multi_modal_projector.layer_norm": "mlp1.0",
+    "multi_modal_projector.linear_1": "mlp1.1",
+    "multi_modal_projector.linear_2": "mlp1.3",
+}
+
+
+def make_internvl_chat(folder: Path) -> PreTrainedModel:
+    """As `make_vlm("internvl", folder)`, in the format of InternVL's authors: their names of
+    tensors and settings, CLIP's image processor, and a chat template of text alone."""
+    model = make_vlm("internvl", folder)
+    config = json.loads((folder / "config.json").read_text())
+    vision, tiles = (
+        config["vision_config"],
+        json.loads((folder / "preprocessor_config.json").read_text()),
+    )
+    authors = {
+        "architectures": ["InternVLChatModel"], "model_type": "internvl_chat",
+        "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"},
+        "downsample_ratio": 0.5, "dynamic_image_size": True, "force_image_size": 28,
+        "max_dynamic_patch": tiles["max_patches"], "min_dynamic_patch": 1, "ps_version": "v2",
+        "select_layer": -1, "template": "internvl2_5", "torch_dtype": "float32",
+        "use_thumbnail": True, "llm_config": config["text_config"],
+        "vision_config": {
+            "architectures": ["InternVisionModel"], "model_type": "intern_vit_6b",
+            "hidden_act": "gelu", "image_size": 56, "patch_size": 7, "qkv_bias": False,
+            "qk_normalization": True,
+            **{name: vision[name] for name in VISION_SIZES},
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(authors))
+    clip = {"feature_extractor_type": "CLIPFeatureExtractor", "crop_size": 28, "size": 28}
+    (folder / "preprocessor_config.json").write_text(json.dumps(clip))
+    save_file(_authors_tensors(model), folder / "model.safetensors")
+    tokenizer = _tokenizer(image="<IMG_CONTEXT>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+VISION_SIZES = (
+    "hidden_size", "intermediate_size", "layer_norm_eps", "norm_type", "num_attention_heads",
+    "num_hidden_layers",
+)  # fmt: skip
+
+
+def _authors_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    made: dict[str, torch.Tensor] = {}
+    for path, tensor in model.state_dict().items():
+        name = path.removeprefix("model.")
+        if name.startswith(("vision_tower.", "multi_modal_projector.")):
+            for ours, theirs in VISION_NAMES.items():
+                name = name.replace(ours, theirs)
+        else:
+            name = name.replace("language_model.", "language_model.model.")
+            name = name.replace("lm_head", "language_model.lm_head")
+        if match := re.fullmatch(r"(vision_model\..+attn)\.[qkv]_proj\.weight", name):
+            packed = f"{match[1]}.qkv.weight"
+            made[packed] = torch.cat([*([made[packed]] if packed in made else []), tensor])
+        else:
+            made[name] = tensor.clone()
+    return made
+
+
+def _tokenizer(image: str = "<image>") -> PreTrainedTokenizerFast:
     """A word "w7" for each id 7, the roles of a chat, and the tokens of images."""
     words = {f"w{id_}": id_ for id_ in range(5, END)}
     special = {"<s>": 0, "</s>": 1, "<pad>": 2, "user": 3, "assistant": 4}
-    images = {"<image>": IMAGE, "<img>": BEGIN, "</img>": END}
+    images = {image: IMAGE, "<img>": BEGIN, "</img>": END}
     tokens = Tokenizer(models.WordLevel({**special, **words, **images}, "<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
