@@ -13,12 +13,14 @@ KEPT_SIZES = 1024  # sizes of images whose mosaics are kept
 class AnyResolution:
     """`resolutions`: height and width in pixels of what an image may be resized to. `tile`: pixels
     of a tile's side, `side`: patches of it. `most_tiles`: as many patches as so many tiles have are
-    kept of an image, of a larger grid by interpolation; None: all."""
+    kept of an image, of a larger grid by interpolation; None: all. `alone`: only an image that is
+    the only one of its prompt is cut into tiles."""
 
     resolutions: tuple[tuple[int, int], ...]
     tile: int
     side: int
-    most_tiles: int | None
+    most_tiles: int | None = None
+    alone: bool = False
 
     @property
     def most_rows(self) -> int:

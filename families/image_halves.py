@@ -148,7 +148,7 @@ class VitHalf(ImageHalf):
 
     @property
     def tiled_alone(self) -> bool:
-        return self.tiles is not None
+        return self.tiles is not None and self.tiles.alone
 
     @property
     def feed_forward_matrices(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from antiphon.config.errors import UnsupportedModelError
+from antiphon.families.any_resolution import AnyResolution
 from antiphon.families.family import Config
 from antiphon.families.image_halves import Projector, VitHalf
 from antiphon.families.vision_language import vision_language
@@ -41,6 +42,25 @@ def llava_encoder(config: Config) -> VitHalf:
         ),
         class_rows=strategy == "full",
     )
+
+
+def in_tiles(half: VitHalf, config: Config, most_tiles: int | None, alone: bool) -> VitHalf:
+    """`half` for images of any resolution; see `AnyResolution`. Raises UnsupportedModelError."""
+    if half.class_tokens and half.class_rows:
+        raise UnsupportedModelError(
+            "vision_feature_select_strategy='full': a class token is no patch"
+        )
+    tile, width = half.image_size
+    if tile != width:
+        raise UnsupportedModelError(f"tiles of {tile} x {width} pixels: only square ones")
+    tiles = AnyResolution(
+        resolutions=tuple((height, width) for height, width in config["image_grid_pinpoints"]),
+        tile=tile,
+        side=tile // half.patch_size,
+        most_tiles=most_tiles,
+        alone=alone,
+    )
+    return replace(half, tiles=tiles, max_positions=tiles.most_rows)
 
 
 def up_to_layer(half: VitHalf, layer: int | Sequence[int]) -> VitHalf:

@@ -20,8 +20,11 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
@@ -34,6 +37,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
@@ -142,9 +148,27 @@ def llava_onevision() -> tuple[PreTrainedModel, Any]:
     return LlavaOnevisionForConditionalGeneration(config), processor
 
 
+def llava_next() -> tuple[PreTrainedModel, Any]:
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        image_size=24, patch_size=12, projection_dim=16,
+    )  # fmt: skip
+    sizes = [[24, 48], [48, 24], [48, 48], [72, 24]]
+    config = LlavaNextConfig(
+        vision_config=vision, text_config=MistralConfig(**TEXT, sliding_window=None),
+        image_token_index=IMAGE, image_grid_pinpoints=sizes,
+    )  # fmt: skip
+    processor = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24},
+        image_grid_pinpoints=sizes,
+    )  # fmt: skip
+    return LlavaNextForConditionalGeneration(config), processor
+
+
 VLMS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "llava": llava,
     "llava_of_layers": llava_of_layers,
+    "llava_next": llava_next,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
     "qwen2_vl": qwen2_vl,

@@ -51,12 +51,13 @@ def image_inputs(name: str, media: list[Pixels]) -> dict[str, torch.Tensor]:
             "pixel_values": torch.cat([value.flatten(0, 2) for value in values]),
             "image_grid_thw": grids,
         }
-    if name == "llava_onevision":
-        return {
-            "pixel_values": torch.nn.utils.rnn.pad_sequence(values, batch_first=True),
-            "image_sizes": torch.tensor([image.shape.size for image in media]),
-            "batch_num_images": torch.tensor([len(media)]),
-        }
+    if name in ("llava_next", "llava_onevision"):
+        sizes = torch.tensor([image.shape.size for image in media])
+        tiles = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+        images = {"pixel_values": tiles, "image_sizes": sizes}
+        if name == "llava_onevision":
+            images["batch_num_images"] = torch.tensor([len(media)])
+        return images
     return {"pixel_values": torch.cat(values)}
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlavaConfig, LlavaOnevisionConfig, SiglipVisionConfig
+from transformers import LlavaConfig, LlavaNextConfig, LlavaOnevisionConfig, SiglipVisionConfig
 
 from antiphon.config.errors import AntiphonError, CheckpointError, UnsupportedModelError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 
+NEXT = "LlavaNextForConditionalGeneration"
 ONEVISION = "LlavaOnevisionForConditionalGeneration"
 
 
@@ -28,6 +29,12 @@ ONEVISION = "LlavaOnevisionForConditionalGeneration"
             {"vision_feature_layer": [-1, -40]},
             CheckpointError,
             "vision_feature_layer=-40: the vision encoder has 24 layers",
+        ),
+        (
+            NEXT,
+            {"text_config": {"model_type": "mistral", "sliding_window": 4096}},
+            UnsupportedModelError,
+            "sliding_window=4096: attention to the latest tokens alone",
         ),
         (
             ONEVISION,
@@ -56,7 +63,7 @@ def test_settings_that_are_refused(
     message: str,
     tmp_path: Path,
 ) -> None:
-    kind = LlavaOnevisionConfig if architecture == ONEVISION else LlavaConfig
+    kind = {ONEVISION: LlavaOnevisionConfig, NEXT: LlavaNextConfig}.get(architecture, LlavaConfig)
     config = {**kind().to_dict(), "architectures": [architecture], **settings}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(error, match=message):
