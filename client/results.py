@@ -66,7 +66,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Model:
-    """`modalities`: 'audio' or 'text', if the server says so."""
+    """`modalities`: 'audio', 'text' and 'image', as far as the server says so."""
 
     id: str
     modalities: tuple[str, ...] = ()

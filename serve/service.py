@@ -29,6 +29,10 @@ class ServedModel:
     def takes_audio(self) -> bool:
         return self.engine.inputs.audio is not None
 
+    @property
+    def takes_images(self) -> bool:
+        return self.engine.inputs.images is not None
+
 
 class Service:
     """`openers`: how to get the engine of each model, by the name that clients send."""

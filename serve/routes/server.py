@@ -20,6 +20,9 @@ Shared = Annotated[Service, Depends(service_of)]
 
 def _entry(model: ServedModel) -> dict[str, Any]:
     inputs = model.engine.inputs
+    modalities = ["audio"] if model.takes_audio else ["text"]
+    if model.takes_images:
+        modalities.append("image")
     return {
         "id": model.name,
         "object": "model",
@@ -27,7 +30,7 @@ def _entry(model: ServedModel) -> dict[str, Any]:
         "owned_by": "antiphon",
         "root": model.engine.config.model.model,
         "max_model_len": inputs.model.max_decoder_len,
-        "input_modalities": ["audio" if model.takes_audio else "text"],
+        "input_modalities": modalities,
     }
 
 

@@ -14,8 +14,6 @@ from http_server import Running, running_server
 
 from antiphon.serve.settings import Limits
 
-pytestmark = pytest.mark.slow
-
 KEY = {"authorization": "Bearer correct"}
 # The model would end after a few words; this goes on for some thousand steps.
 ENDLESS = {"prompt": "in words: 1", "ignore_eos": True, "max_tokens": 500}
@@ -23,7 +21,7 @@ ENDLESS = {"prompt": "in words: 1", "ignore_eos": True, "max_tokens": 500}
 
 @pytest.fixture(scope="module")
 def server(t5_folder: Path) -> Iterator[Running]:
-    limits = Limits(upload_mib=0.01, open_requests=3, prompts=2, idle_seconds=1)
+    limits = Limits(upload_mib=0.01, open_requests=3, prompts=2, idle_seconds=2)
     with running_server({"numbers": str(t5_folder)}, limits, api_keys=("correct",)) as running:
         yield running
 
