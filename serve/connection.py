@@ -147,10 +147,10 @@ class Exchange:
             self._body_ended, self._left = True, "the client left"
             self._refuse_body(ApiError(CLIENT_LEFT, "the body broke off"))
         self._num_bytes += len(message.get("body", b""))
+        self._body_ended = not message.get("more_body", False)
         if self._num_bytes > self.server.limits.upload_bytes:
             self._refuse_body(self._too_large("the body is"))
-        if not message.get("more_body", False):
-            self._body_ended = True
+        if self._body_ended:
             self._watcher = asyncio.create_task(self._watch())
         return message
 

@@ -80,7 +80,7 @@ class ApiError(Exception):
 
 
 def stopping() -> ApiError:
-    return ApiError(503, "the server is stopping", code="stopping", retry_after=5)
+    return ApiError(503, "the server is stopping", code="stopping", retry_after=1)
 
 
 def refused(param: str, reason: str) -> ApiError:
