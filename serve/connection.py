@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error, stopping
+from antiphon.serve.handshake import run_session
 from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
-from antiphon.serve.keys import ApiKeys
+from antiphon.serve.keys import ApiKeys, no_valid_key
 from antiphon.serve.settings import MEBIBYTE, Limits
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class ConnectionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await Exchange(self, scope, receive, send).run()
+        elif scope["type"] == "websocket":
+            await run_session(self.app, self.keys, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -93,9 +96,7 @@ class Exchange:
         if key is not None:
             self.key = key
         elif self.scope["path"] not in OPEN_PATHS:
-            raise ApiError(
-                401, "no valid API key: send 'Authorization: Bearer KEY'", code="invalid_api_key"
-            )
+            raise no_valid_key()
 
     def _check_length(self) -> None:
         length = self._header(b"content-length")

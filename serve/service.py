@@ -40,6 +40,7 @@ class Service:
     def __init__(self, settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> None:
         self.settings, self.limits = settings, settings.limits
         self.admission = Admission(self.limits.open_requests)
+        self.sessions = Admission(self.limits.open_requests)  # of /v1/realtime
         self.metrics = Metrics(self.admission)
         self.models: dict[str, ServedModel] = {}
         self._openers, self._engines = dict(openers), AsyncExitStack()
@@ -59,8 +60,12 @@ class Service:
             raise
         return self
 
+    def begin_to_drain(self) -> None:
+        """What is open goes on; nothing new begins."""
+        self.admission.draining = self.sessions.draining = True
+
     async def __aexit__(self, *_: object) -> None:
-        self.admission.draining = True
+        self.begin_to_drain()
         self.models.clear()
         await self._engines.aclose()
 
