@@ -105,16 +105,17 @@ class Site:
         self.server.should_exit = True
         await self._serving
 
-    async def mebibytes(self) -> float:
-        """Of this process and of all workers, without what they share."""
-        pids = [os.getpid()]
-        for engine in self.engines.values():
-            pids += [spot.pid for spot in (await engine.workers.processes()).values()]
-        total = 0
-        for pid in set(pids):
+    async def mebibytes(self) -> dict[str, float]:
+        """Of this process and of each worker's, without what they share."""
+        pids = {"server": os.getpid()}
+        for name, engine in self.engines.items():
+            for worker, spot in (await engine.workers.processes()).items():
+                pids[f"{name}, {worker}"] = spot.pid
+        used = {}
+        for name, pid in pids.items():
             with suppress(psutil.NoSuchProcess):  # one was killed just now
-                total += psutil.Process(pid).memory_full_info().uss
-        return total / MEBIBYTE
+                used[name] = psutil.Process(pid).memory_full_info().uss / MEBIBYTE
+        return used
 
     async def counters(self) -> dict[str, dict[str, int]]:
         return {name: await engine.stats() for name, engine in self.engines.items()}
@@ -179,11 +180,13 @@ async def run(arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
     process.join(30)
     await site.stop()
     problems += held
-    if after - before > MEMORY_LIMIT:
-        problems.append(f"memory grew by {after - before:.0f} MiB")
+    if (grown := sum(after.values()) - sum(before.values())) > MEMORY_LIMIT:
+        problems.append(f"memory grew by {grown:.0f} MiB")
     rows = [row(kind, tally, seconds) for kind, tally in tallies.items()]
     rows.append(of_kills(kills))
-    rows.append({"what": "memory, MiB", "before": before, "after": after})
+    for name in {**before, **after}:
+        used = {"before": before.get(name), "after": after.get(name)}
+        rows.append({"what": f"MiB of {name}", **used})
     return rows, problems
 
 
@@ -206,7 +209,9 @@ async def _phase_tallies(pipe: Connection, seconds: float, site: Site) -> Mappin
     answer = asyncio.create_task(asyncio.to_thread(pipe.recv))
     while not answer.done():
         await asyncio.wait([answer], timeout=30)
-        print(f"{await site.mebibytes():.0f} MiB", file=sys.stderr, flush=True)
+        used = (await site.mebibytes()).items()
+        parts = ", ".join(f"{name} {mebibytes:.0f}" for name, mebibytes in used)
+        print(f"{time.strftime('%H:%M:%S')} MiB: {parts}", file=sys.stderr, flush=True)
     return {kind: Tally(**values) for kind, values in answer.result().items()}
 
 
