@@ -9,7 +9,6 @@ import typer
 
 from antiphon.cli import interrupt, preflight
 from antiphon.cli.arguments import Quiet
-from antiphon.cli.console import logs_on_stderr
 from antiphon.cli.exit_codes import engine_errors
 from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
 from antiphon.config.errors import ConfigurationError
@@ -89,6 +88,7 @@ def serve(
     antiphon serve examples/t5_numbers/model --no-ray
     """
     from antiphon.serve.command import run
+    from antiphon.serve.logs import logs_on_stderr
 
     plan = _plan(server, limits, engine, models or [])
     for model in plan.models.values():

@@ -65,6 +65,10 @@ class ChatFormat:
         self._tokenizer, self._template = tokenizer, template
         self._reads_images = reads_images
 
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
+
     def plain(self, prompt: Prompt) -> Prompt:
         """`prompt` with text alone in place of "messages", if it has those.
 

@@ -9,11 +9,11 @@ from antiphon import __version__
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.errors import add_handlers
 from antiphon.serve.keys import ApiKeys
-from antiphon.serve.routes import audio, chat, completions, server
+from antiphon.serve.routes import audio, chat, completions, page, server
 from antiphon.serve.service import OpenEngine, Service
 from antiphon.serve.settings import ServerSettings
 
-ROUTERS = (audio.router, chat.router, completions.router, server.router)
+ROUTERS = (audio.router, chat.router, completions.router, server.router, page.router)
 
 
 def make_app(

@@ -29,6 +29,10 @@ class ServedModel:
     def takes_audio(self) -> bool:
         return self.engine.inputs.audio is not None
 
+    @property
+    def takes_images(self) -> bool:
+        return self.engine.inputs.images is not None
+
 
 class Service:
     """`openers`: how to get the engine of each model, by the name that clients send."""
@@ -63,9 +67,7 @@ class Service:
     def model(self, name: str | None) -> ServedModel:
         """By name; without one, the only model. Raises ApiError."""
         if name is None:
-            if len(self.models) == 1:
-                return next(iter(self.models.values()))
-            raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
+            return self._only(list(self.models.values()))
         if name not in self.models:
             raise ApiError(
                 404,
@@ -75,10 +77,18 @@ class Service:
             )
         return self.models[name]
 
+    def _only(self, models: list[ServedModel]) -> ServedModel:
+        if len(models) != 1:
+            raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
+        return models[0]
+
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.models)
 
     def audio_model(self, name: str | None) -> ServedModel:
+        """By name; without one, the only model that listens. Raises ApiError."""
+        if name is None:
+            return self._only([model for model in self.models.values() if model.takes_audio])
         model = self.model(name)
         if not model.takes_audio:
             raise ApiError(
@@ -89,6 +99,9 @@ class Service:
         return model
 
     def text_model(self, name: str | None) -> ServedModel:
+        """By name; without one, the only model that reads text. Raises ApiError."""
+        if name is None:
+            return self._only([model for model in self.models.values() if not model.takes_audio])
         model = self.model(name)
         if model.takes_audio:
             raise ApiError(

@@ -149,7 +149,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     # A copy: setuptools would put what an earlier build left behind into the wheel.
     source = tmp_path / "source"
     metadata = [ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "py.typed"]
-    for path in [*CODE, *ROOT.glob("*.py"), *metadata]:
+    page = ROOT / "serve" / "page.html"
+    for path in [*CODE, *ROOT.glob("*.py"), page, *metadata]:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -164,7 +165,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         for path in [*CODE, ROOT / "__init__.py", ROOT / "__main__.py"]
     }
     assert modules == expected
-    assert "antiphon/py.typed" in names
+    assert {"antiphon/py.typed", "antiphon/serve/page.html"} <= set(names)
 
 
 def test_the_installed_package_is_this_one() -> None:

@@ -1,4 +1,4 @@
-"""/v1/chat/completions: text to text, or a recording to text."""
+"""/v1/chat/completions: text and images to text, or a recording to text."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from antiphon.engine.outputs import CompletionOutput
 from antiphon.serve.errors import refused
 from antiphon.serve.events import EventStream
 from antiphon.serve.identity import REQUEST_ID
-from antiphon.serve.messages import recording, text_prompt
+from antiphon.serve.messages import chat_prompt, recording
 from antiphon.serve.prompt_tokens import call_options, checked
 from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
 from antiphon.serve.replies import ERRORS, usage
@@ -39,7 +39,7 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    (prompt,) = await checked(model, [text_prompt(model, body)], params, body)
+    (prompt,) = await checked(model, [chat_prompt(model, body)], params, body, "messages")
     options = call_options(body, service.deadline(body.timeout))
     if body.stream:
 

@@ -39,7 +39,7 @@ async def complete(
         )
     check_streaming(body, len(prompts))
     given: list[Prompt] = [p if isinstance(p, str) else {"prompt_token_ids": p} for p in prompts]
-    ready = await checked(model, given, params, body)
+    ready = await checked(model, given, params, body, "prompt")
     options = call_options(body, service.deadline(body.timeout))
     if body.stream:
         events = _events(service, model, ready[0], params, body, options)
