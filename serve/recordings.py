@@ -1,5 +1,6 @@
 """Recordings on their way through the engine: measured before, counted after."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -32,9 +33,10 @@ async def heard(
     service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
 ) -> Transcription:
     """A whole transcription. Raises ApiError or AntiphonError."""
+    began = time.monotonic()
     options = await measured(service, model, upload, options)
     result = await model.engine.transcribe(upload, **options)
-    _count(service, model, result)
+    service.metrics.note_transcription(model.name, result, time.monotonic() - began)
     return result
 
 
@@ -42,11 +44,12 @@ async def heard_in_pieces(
     service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
 ) -> AsyncGenerator[str | Transcription, None]:
     """Pieces of its text, then the whole. Raises as `heard`."""
+    began = time.monotonic()
     options = await measured(service, model, upload, options)
     async with aclosing(model.engine.stream_transcription(upload, **options)) as pieces:
         async for piece in pieces:
             if not isinstance(piece, str):
-                _count(service, model, piece)
+                service.metrics.note_transcription(model.name, piece, time.monotonic() - began)
             yield piece
 
 
@@ -59,8 +62,3 @@ def encoder_tokens(model: ServedModel, result: Transcription) -> int:
     inputs = model.engine.inputs
     assert inputs.audio is not None
     return round(result.duration / inputs.audio.window_seconds * inputs.model.max_encoder_len)
-
-
-def _count(service: Service, model: ServedModel, result: Transcription) -> None:
-    service.metrics.audio_seconds.labels(model.name).inc(result.duration)
-    service.metrics.count(model.name, encoder_tokens(model, result), num_tokens(result), "stop")
