@@ -62,6 +62,11 @@ class Half(ABC):
     any_start: bool = False  # a decoder's prompt begins with any token, where one is given
 
     @property
+    def one_stage(self) -> str:
+        """Why its layers can't be shared by stages; empty where they can."""
+        return ""
+
+    @property
     def position_axes(self) -> int:
         """Positions of a token: one, or frame, row and column."""
         return 1
@@ -232,6 +237,11 @@ class LlamaHalf(Half):
     @property
     def last_norm(self) -> str:
         return "norm"
+
+    @property
+    def one_stage(self) -> str:
+        """Why its layers can't be shared by stages; empty where they can."""
+        return ""
 
     @property
     def position_axes(self) -> int:

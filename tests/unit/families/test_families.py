@@ -24,7 +24,7 @@ PAIRS = ("vision-encoder-decoder",)  # config.json chooses both halves
 def halves(architecture: str) -> tuple[Family, Half | None, Half | None]:
     """The halves of transformers' default configuration."""
     family = families()[architecture]
-    config = CONFIG_MAPPING[family.name]().to_dict()
+    config = CONFIG_MAPPING[family.translated_name or family.name]().to_dict()
     return family, family.encoder(config), family.decoder(config)
 
 
