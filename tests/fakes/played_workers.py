@@ -141,8 +141,10 @@ class DecoderNode(Node):
             incarnation.name, self.scheduler, DecoderLinks(self), self.places, self.handle
         )
         self.asked: list[tuple[str, list[int]]] = []
+        self.is_changed = False  # since its tables were checked
 
     def handle(self, message: Any) -> None:
+        self.is_changed = True
         match message:
             case Submit(requests):
                 for request in requests:
@@ -197,6 +199,7 @@ class DecoderNode(Node):
             self._make_room()
             self.asks.ask(commands)
         plan = scheduler.step()
+        self.is_changed |= plan is not None
         self._make_room()
         self.asks.withdraw(scheduler.encodes.pop_withdrawals())
         if plan is not None:
@@ -218,8 +221,10 @@ class DecoderNode(Node):
             lost = [n for n in numbers if RequestId(frontend, n) not in scheduler.requests]
             if lost:
                 self.send(frontend, NotOpen(lost, self.incarnation))
-        scheduler.pages.check()
-        scheduler.batch.check()
+        if self.is_changed:
+            scheduler.pages.check()
+            scheduler.batch.check()
+        self.is_changed = False
 
     def _make_room(self) -> None:
         """As `IncomingStates`."""
