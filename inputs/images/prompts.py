@@ -9,6 +9,7 @@ from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.inputs.images.forms import ImageInput
+from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
@@ -33,8 +34,8 @@ class ImagePrompts:
     limit: int
 
     @classmethod
-    def of(cls, model: ModelConfig, tokenizer: Any, limit: int | None) -> "ImagePrompts | None":
-        """None for a model that reads no images in prompts. `limit`: images of a prompt.
+    def of(cls, model: ModelConfig, tokenizer: Any, limits: ImageLimits) -> "ImagePrompts | None":
+        """None for a model that reads no images in prompts.
 
         Raises CheckpointError for missing or broken settings.
         """
@@ -47,10 +48,10 @@ class ImagePrompts:
         is_internvl = model.family.name == "internvl"
         wraps = _wraps(tokenizer) if is_internvl else ((), ())
         settings = {"crop_to_patches": True} if is_internvl else {}  # as its processor gives them
-        processor = ImageProcessor(model.path, model.encoder, settings=settings)
+        processor = ImageProcessor(model.path, model.encoder, limits.fetching, settings)
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
-            model.decoder.position_axes > 1, DEFAULT_LIMIT if limit is None else limit,
+            model.decoder.position_axes > 1, limits.per_prompt or DEFAULT_LIMIT,
         )  # fmt: skip
 
     def grid(self, shape: ImageShape) -> tuple[int, int, int] | None:
