@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -69,7 +69,7 @@ class _Launched:
     done: torch.cuda.Event | None
 
 
-class EncoderWorker(Worker[EncoderMessage]):
+class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
     """Queues a batch on the GPU while the previous one runs.
 
     Decoders in this process get hidden states when their computation is queued, other decoders when
@@ -95,7 +95,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._links, self._undelivered, self.news = Links(), Undelivered(), News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
-        self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
+        self._outlets = self._outlets_to(self._links)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
@@ -142,11 +142,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
-        self._outlets = Outlets(self.incarnation, self.device, links, self._answer)
+        self._outlets = self._outlets_to(links)
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
+
+    def _outlets_to(self, links: Links) -> Outlets:
+        return Outlets(self.incarnation, self.device, links, self._answer, self.send)
 
     def _command(self, command: EncodeBatch) -> None:
         assert self._followers is not None
@@ -162,8 +165,10 @@ class EncoderWorker(Worker[EncoderMessage]):
                 self._followers.close()
             self._outlets.close()
 
-    def handle(self, message: EncoderMessage) -> None:
+    def handle(self, message: EncoderMessage | EncoderBatch) -> None:
         match message:
+            case EncoderBatch():
+                self._queue_completed(message)
             case Encode():
                 self.news.note_senders(job.decoder for job in message.jobs)
                 self._jobs.add(self._outlets.admit(message), message.again)
@@ -193,8 +198,8 @@ class EncoderWorker(Worker[EncoderMessage]):
             of_keys = tuple(tickets.get(key, 0) for key in keys)
             self._answer(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
 
-    def refuse(self, message: EncoderMessage, error: Exception) -> None:
-        if isinstance(message, Encode):
+    def refuse(self, message: EncoderMessage | EncoderBatch, error: Exception) -> None:
+        if isinstance(message, Encode | EncoderBatch):
             for job in message.jobs:
                 self._fail(job, f"the encoder could not take its job: {describe(error)}")
 
@@ -243,14 +248,30 @@ class EncoderWorker(Worker[EncoderMessage]):
         began = time.monotonic()
         try:
             encoded = self.runner.encode(inputs)
-            pooled = self.runner.pool(encoded) if any(job.pooled for job in jobs) else None
-            batch = EncoderBatch(jobs, encoded, recorded_event(self.device), pooled)
+            batch = self._pooled(EncoderBatch(jobs, encoded, recorded_event(self.device)))
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
+        self._queue(batch)
+
+    def _pooled(self, batch: EncoderBatch) -> EncoderBatch:
+        """With embeddings, if any job wants one and all of the batch is here."""
+        if batch.encoded.shares or not any(job.pooled for job in batch.jobs):
+            return batch
+        return replace(batch, pooled=self.runner.pool(batch.encoded))
+
+    def _queue(self, batch: EncoderBatch) -> None:
         transports = self._outlets.queue(batch)
         self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
+
+    def _queue_completed(self, batch: EncoderBatch) -> None:
+        """What others than the decoder want of a batch that ranks share; from its stream."""
+        if batch.ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(batch.ready)
+            batch.encoded.hidden.record_stream(stream)
+        self._queue(self._pooled(batch))
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -272,7 +293,9 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
-        self._jobs.end(launched.batch.jobs)
+        batch = launched.batch
+        is_whole = not batch.encoded.shares  # else others have their answer later
+        self._jobs.end(job for job in batch.jobs if is_whole or job.decoder in self._links.here)
 
     def _answer(self, decoder: str, message: EncoderAnswer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
