@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from antiphon.config.errors import PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf
+from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompts import ParsedPrompt
@@ -17,13 +18,13 @@ class AttendedImage:
     processor: ImageProcessor
 
     @classmethod
-    def of(cls, model: ModelConfig) -> "AttendedImage | None":
+    def of(cls, model: ModelConfig, limits: ImageLimits) -> "AttendedImage | None":
         """None for a model whose decoder attends to no images. Raises CheckpointError for a
         checkpoint without an image processor."""
         half = model.encoder
         if not isinstance(half, ImageHalf) or not model.decoder.cross_attention:
             return None
-        return cls(ImageProcessor(model.path, half))
+        return cls(ImageProcessor(model.path, half, limits.fetching))
 
     def read(self, parsed: ParsedPrompt) -> EncoderInput:
         """Raises PromptError for another number of images than one, or other media, and ImageError
