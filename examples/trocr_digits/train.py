@@ -2,8 +2,8 @@
 
     python examples/trocr_digits/train.py --output examples/trocr_digits/model
 
-Takes 20 minutes on one core of a CPU, two with `--device cuda`. Needs Pillow and transformers; the
-pictures are drawn as it goes, no one twice.
+Trains for the seconds that it is given, on one core of a CPU or with `--device cuda`: a step of 16
+pictures takes 0.09 s of one core. Pictures are drawn as it goes. `--start` goes on from a model.
 """
 
 import argparse
