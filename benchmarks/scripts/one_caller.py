@@ -16,9 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from antiphon.benchmarks.machine import host
-from antiphon.benchmarks.report import table
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WHISPER, T5 = EXAMPLES / "whisper_commands", EXAMPLES / "t5_numbers" / "model"
 ONE = "--one"
@@ -92,6 +89,9 @@ def main() -> None:
         }
         for name in pairs[0][0]
     ]
+    from antiphon.benchmarks.machine import host  # not above: an old checkout may lack it
+    from antiphon.benchmarks.report import table
+
     print(f"{host()}, load average {os.getloadavg()[0]:.1f}, {len(pairs)} pairs")
     print(table(rows))
 
