@@ -92,7 +92,7 @@ class EncoderWorker(Worker[EncoderMessage]):
         self._links, self._undelivered, self.news = Links(), Undelivered(), News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
-        self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
+        self._outlets: Outlets  # once it is connected
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
