@@ -77,6 +77,9 @@ class ColocatedActor(DecoderActor):
             [each["decoder"] for each in followers],
         )
 
+    def stats(self) -> dict[str, int]:
+        return {**super().stats(), **self.encoder.stats()}
+
     def load_report(self) -> dict[str, float]:
         """The decoder's; but what both halves have dies together."""
         report, of_encoder = super().load_report(), self.encoder.load_report()

@@ -39,6 +39,7 @@ class AttentionSpec:
     page_size: int | None = None  # tokens in a page, for the paged kinds
     kv_dtype: torch.dtype | None = None  # of the pages, where it is not `dtype`
     ragged: bool = False  # full: sequences have any lengths (text); otherwise equal windows (audio)
+    window_bias: bool = False  # full: an additive bias of windows of one size (`run_windows`)
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,10 @@ class PagedBatch:
         return self.host_tables.take(self.slots, axis=0)
 
     @property
-    def equal_queries(self) -> bool:
-        """Every sequence has `max_query_len` queries."""
-        return self.num_tokens == len(self.query_lens) * self.max_query_len
+    def single_queries(self) -> bool:
+        """Every sequence has one query. So it then is in all steps that replay a graph captured
+        with this batch; longer queries of equal lengths may be others at the next replay."""
+        return self.max_query_len == 1
 
 
 def cumulative(lengths: np.ndarray) -> torch.Tensor:
@@ -144,6 +146,13 @@ class FullAttention(AttentionBackend, Generic[M]):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         """Queries and result [tokens, heads, head_dim]; `k`, `v` [tokens, kv_heads, head_dim]."""
+
+    def run_windows(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, metadata: M, bias: torch.Tensor
+    ) -> torch.Tensor:
+        """As `run`, of sequences that are all equally long. `bias` [1, heads, length, length] is
+        added to the scores of each. Only backends that declare it have it."""
+        raise NotImplementedError(f"{self.name} adds no bias to windows")
 
 
 class PagedAttention(AttentionBackend, Generic[M]):

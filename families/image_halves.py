@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from antiphon.config.errors import CheckpointError
+from antiphon.families.any_resolution import AnyResolution
 from antiphon.families.halves import Half
 from antiphon.families.image_names import NAMES, Naming, image_names
 from antiphon.families.tensor_names import Side
@@ -16,9 +17,10 @@ from antiphon.families.tensor_names import Side
 # What an image's pooled embedding is made of, by our own names:
 # first_normed: the class token, behind a norm (CLIP). first_tanh: it, behind a linear layer and a
 # tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward layer
-# (SigLIP).
-Pooling = Literal["first_normed", "first_tanh", "attention"]
+# (SigLIP). mean: of all tokens (Swin).
+Pooling = Literal["first_normed", "first_tanh", "attention", "mean"]
 
+NEWLINE, NEWLINE_STORED = "mosaics.newline", "image_newline"
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
 
 
@@ -38,7 +40,7 @@ class ImageShape:
 @dataclass(frozen=True)
 class Projector:
     """What turns an encoder's hidden states into rows of a decoder's width: two linear layers with
-    an activation between them.
+    an activation between them, or one (`activation` None).
 
     `merge`: so many by so many neighbouring patches become one row. `inner_size`: between the
     layers; 0: as `output_size`. `norm`: a LayerNorm before the first layer, of merged patches.
@@ -46,7 +48,7 @@ class Projector:
     """
 
     output_size: int
-    activation: str
+    activation: str | None
     stored: tuple[str, str, str]
     merge: int = 1
     inner_size: int = 0
@@ -71,10 +73,16 @@ class ImageHalf(Half):
     naming: Naming
     prefixes: tuple[str, ...] = ("",)  # what may stand before the names of its tensors
     projector: Projector | None = None
+    pooling: Pooling | None = None
 
     @property
     def output_size(self) -> int:
         return self.hidden_size if self.projector is None else self.projector.output_size
+
+    @property
+    def tiled_alone(self) -> bool:
+        """Whether images are cut into tiles only where they are alone in a prompt."""
+        return False
 
     @property
     @abstractmethod
@@ -97,6 +105,8 @@ class ImageHalf(Half):
             _, layer, tensor = path.split(".")
             stored = self.projector.stored[PROJECTOR_LAYERS.index(layer)]
             return tuple(f"{prefix}{stored}.{tensor}" for prefix in self.projector.prefixes)
+        if self.projector is not None and path == NEWLINE:
+            return tuple(f"{prefix}{NEWLINE_STORED}" for prefix in self.projector.prefixes)
         return image_names(NAMES[self.naming], self.prefixes, path)
 
 
@@ -114,15 +124,31 @@ class VitHalf(ImageHalf):
     positions: bool = True  # a learned vector for each token
     embedding_norm: bool = False  # behind positions (CLIP)
     qkv_bias: bool = True
+    packed_qkv: bool = False  # a checkpoint stores the three projections as one tensor
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
     final_norm: bool = True
-    pooling: Pooling | None = None
     pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
     stored_layers: int = (
         0  # of them, the last ones are not run, where an earlier one's states count
     )
     class_rows: bool = True  # class tokens are among the rows that come out
+    # Numbers of layers behind which the projector reads the stream, side by side; empty: the last.
+    feature_layers: tuple[int, ...] = ()
+    tiles: AnyResolution | None = None  # how they are put together, where they are
+
+    @property
+    def one_stage(self) -> str:
+        return "the decoder reads the states of several layers" if self.feature_layers else ""
+
+    @property
+    def features(self) -> int:
+        """Of a patch, for the projector."""
+        return self.hidden_size * max(1, len(self.feature_layers))
+
+    @property
+    def tiled_alone(self) -> bool:
+        return self.tiles is not None and self.tiles.alone
 
     @property
     def feed_forward_matrices(self) -> int:
@@ -176,6 +202,8 @@ class VitHalf(ImageHalf):
 
     def rows(self, image: ImageShape) -> int:
         rows, columns = self.grid(image)
+        if self.tiles is not None:
+            return self.tiles.rows(image.pixels[0], image.size)
         merge = 1 if self.projector is None else self.projector.merge
         if rows % merge or columns % merge:
             raise ValueError(

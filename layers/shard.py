@@ -160,10 +160,20 @@ class Shard:
 def check_parallel(half: Half, parallel: Parallel) -> None:
     """Raises ConfigurationError for more ranks than there is to share."""
     option = f"{half.side}_{{}}_parallel_size={{}}"
+    if parallel.pipeline > 1 and not half.equal_layers:
+        raise ConfigurationError(
+            f"{option.format('pipeline', parallel.pipeline)}: layers of this {half.side} differ in "
+            "width, and are not spread over stages: share them by tensor or data parallelism"
+        )
     if parallel.pipeline > half.num_layers:
         raise ConfigurationError(
             f"{option.format('pipeline', parallel.pipeline)}: the {half.side} has "
             f"{half.num_layers} layers, and each stage needs one"
+        )
+    if parallel.pipeline > 1 and half.one_stage:
+        raise ConfigurationError(
+            f"{option.format('pipeline', parallel.pipeline)}: {half.one_stage}: use tensor or data "
+            "parallel ranks"
         )
     if parallel.layers and sum(parallel.layers) != half.num_layers:
         counts = " + ".join(map(str, parallel.layers))
