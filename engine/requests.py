@@ -36,7 +36,7 @@ from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.encodes import Encodes
 from antiphon.engine.flights import Flights
-from antiphon.engine.open_request import OpenRequest
+from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
@@ -59,7 +59,6 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
-OnEnd = Callable[[OpenRequest, "asyncio.Future[Finished]"], None]
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
