@@ -1,5 +1,6 @@
 """The Ray actor that holds one encoder worker."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,13 @@ class EncoderActor(LeaderActor):
 
     def load_report(self) -> dict[str, float]:
         return self.encoder.load_report()
+
+    def stats(self) -> dict[str, int]:
+        return self.encoder.stats()
+
+    @property
+    def news(self) -> threading.Event:
+        return self.encoder.news.due
 
     def held(self) -> bytes:
         return self.encoder.held()

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from antiphon.actors.address import Address
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.encoder_batch import EncoderBatch
+from antiphon.actors.encoder_counters import EncoderCounters
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -32,6 +33,7 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.news import News
 from antiphon.actors.outlets import Outlets
 from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.undelivered import Undelivered
@@ -57,15 +59,17 @@ BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device th
 
 @dataclass(frozen=True)
 class _Launched:
-    """A batch on the device. `transports`: have queued something behind its forward. `done`:
-    recorded behind that; None on a CPU."""
+    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock.
+    `transports`: have queued something behind its forward. `done`: recorded behind that; None on a
+    CPU."""
 
     batch: EncoderBatch
+    began: float
     transports: list[Transport]
     done: torch.cuda.Event | None
 
 
-class EncoderWorker(Worker[EncoderMessage]):
+class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
     """Queues a batch on the GPU while the previous one runs.
 
     Decoders in this process get hidden states when their computation is queued, other decoders when
@@ -84,14 +88,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         super().__init__()
         self.incarnation = incarnation
         batch_tokens = config.encoder.max_encoder_batch_tokens
-        self._jobs = EncoderJobs(batch_tokens)
+        self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
-        self._links, self._undelivered = Links(), Undelivered()
+        self._links, self._undelivered, self.news = Links(), Undelivered(), News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
-        self._outlets = Outlets(incarnation, self.device, self._links, self._answer)
+        self._outlets = self._outlets_to(self._links)
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
@@ -99,7 +103,24 @@ class EncoderWorker(Worker[EncoderMessage]):
         """As `WorkerActor.load_report`, in tokens."""
         tokens = self._jobs.num_tokens
         tokens += sum(sum(one.batch.encoded.lengths) for one in list(self._in_flight))
-        return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
+        senders = self.senders
+        self.news.told(senders)
+        return {
+            "open": tokens,
+            "capacity": self._capacity,
+            "tokens": tokens,
+            "senders": len(senders),
+            "trial": self._jobs.ready.trials.mark,
+        }
+
+    @property
+    def senders(self) -> set[str]:
+        """Names of decoders and frontends whose work it has. From any thread."""
+        return self._jobs.senders
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and the tokens that are open. From any thread."""
+        return {**self._counters.values, "encoder_open_tokens": int(self.load_report()["open"])}
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the inputs that wait here."""
@@ -121,11 +142,14 @@ class EncoderWorker(Worker[EncoderMessage]):
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
         self._links = links
-        self._outlets = Outlets(self.incarnation, self.device, links, self._answer)
+        self._outlets = self._outlets_to(links)
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
+
+    def _outlets_to(self, links: Links) -> Outlets:
+        return Outlets(self.incarnation, self.device, links, self._answer, self.send)
 
     def _command(self, command: EncodeBatch) -> None:
         assert self._followers is not None
@@ -141,9 +165,12 @@ class EncoderWorker(Worker[EncoderMessage]):
                 self._followers.close()
             self._outlets.close()
 
-    def handle(self, message: EncoderMessage) -> None:
+    def handle(self, message: EncoderMessage | EncoderBatch) -> None:
         match message:
+            case EncoderBatch():
+                self._queue_completed(message)
             case Encode():
+                self.news.note_senders(job.decoder for job in message.jobs)
                 self._jobs.add(self._outlets.admit(message), message.again)
             case Withdraw():
                 self._withdraw(message)
@@ -171,8 +198,8 @@ class EncoderWorker(Worker[EncoderMessage]):
             of_keys = tuple(tickets.get(key, 0) for key in keys)
             self._answer(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
 
-    def refuse(self, message: EncoderMessage, error: Exception) -> None:
-        if isinstance(message, Encode):
+    def refuse(self, message: EncoderMessage | EncoderBatch, error: Exception) -> None:
+        if isinstance(message, Encode | EncoderBatch):
             for job in message.jobs:
                 self._fail(job, f"the encoder could not take its job: {describe(error)}")
 
@@ -182,7 +209,10 @@ class EncoderWorker(Worker[EncoderMessage]):
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
-            self._launch(*self._jobs.next_batch())
+            jobs, inputs = self._jobs.next_batch()
+            self.news.note_trial(self._jobs.ready.trials.mark)
+            if jobs:
+                self._launch(jobs, inputs)
         if self._in_flight and self._wait(self._in_flight[0]):
             self._finish(self._in_flight.popleft())
 
@@ -215,16 +245,33 @@ class EncoderWorker(Worker[EncoderMessage]):
 
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
+        began = time.monotonic()
         try:
             encoded = self.runner.encode(inputs)
-            pooled = self.runner.pool(encoded) if any(job.pooled for job in jobs) else None
-            batch = EncoderBatch(jobs, encoded, recorded_event(self.device), pooled)
+            batch = self._pooled(EncoderBatch(jobs, encoded, recorded_event(self.device)))
         except (RankError, PeerGone):  # other ranks have gone on, or are gone
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
+        self._queue(batch)
+
+    def _pooled(self, batch: EncoderBatch) -> EncoderBatch:
+        """With embeddings, if any job wants one and all of the batch is here."""
+        if batch.encoded.shares or not any(job.pooled for job in batch.jobs):
+            return batch
+        return replace(batch, pooled=self.runner.pool(batch.encoded))
+
+    def _queue(self, batch: EncoderBatch) -> None:
         transports = self._outlets.queue(batch)
-        self._in_flight.append(_Launched(batch, transports, recorded_event(self.device)))
+        self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
+
+    def _queue_completed(self, batch: EncoderBatch) -> None:
+        """What others than the decoder want of a batch that ranks share; from its stream."""
+        if batch.ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(batch.ready)
+            batch.encoded.hidden.record_stream(stream)
+        self._queue(self._pooled(batch))
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -242,9 +289,13 @@ class EncoderWorker(Worker[EncoderMessage]):
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
+        lengths = launched.batch.encoded.lengths
+        self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
-        self._jobs.end(launched.batch.jobs)
+        batch = launched.batch
+        is_whole = not batch.encoded.shares  # else others have their answer later
+        self._jobs.end(job for job in batch.jobs if is_whole or job.decoder in self._links.here)
 
     def _answer(self, decoder: str, message: EncoderAnswer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its

@@ -121,7 +121,7 @@ class ModelConfig:
         )
 
     def fitted(self, config: EngineConfig) -> EngineConfig:
-        """`config` for this checkpoint: no encoder workers if it has no encoder.
+        """`config` for this checkpoint: no workers of a half that it does not have.
 
         Raises ConfigurationError for an option that this checkpoint cannot have.
         """
@@ -131,9 +131,16 @@ class ModelConfig:
                 "encoder's states, on which its own keys and values depend: leave the option out "
                 "(equal inputs are encoded once in any case)"
             )
-        if self.encoder is not None:
+        if self.encoder is None:
+            return replace(config, encoder=replace(config.encoder, replicas=0))
+        if self.decoder_half is not None:
             return config
-        return replace(config, encoder=replace(config.encoder, replicas=0))
+        if config.workers.placement == "colocated":
+            text = (
+                f"placement='colocated': {self.architecture} has no decoder: leave the option out"
+            )
+            raise ConfigurationError(text)
+        return replace(config, decoder=replace(config.decoder, replicas=0))
 
     def token_id(self, name: str) -> int | None:
         """A special token's id from the generation config, else from config.json.

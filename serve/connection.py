@@ -14,7 +14,9 @@ from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error, stopping
 from antiphon.serve.handshake import run_session
 from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
 from antiphon.serve.keys import ApiKeys, no_valid_key
+from antiphon.serve.metrics import Metrics
 from antiphon.serve.settings import MEBIBYTE, Limits
+from antiphon.serve.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,22 @@ class ConnectionMiddleware:
         keys: ApiKeys,
         limits: Limits,
         admission: Admission,
+        metrics: Metrics,
         adds_id: bool = True,
+        traces: Traces | None = None,
     ) -> None:
         """`adds_id`: to answers; else a proxy does so, which also sends the id."""
         self.app, self.keys, self.limits, self.admission = app, keys, limits, admission
-        self.adds_id = adds_id
+        self.metrics, self.adds_id, self.traces = metrics, adds_id, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await Exchange(self, scope, receive, send).run()
+            exchange = Exchange(self, scope, receive, send)
+            if self.traces is None:
+                await exchange.run()
+            else:
+                with self.traces.answering(scope, lambda: exchange.final_status):
+                    await exchange.run()
         elif scope["type"] == "websocket":
             await run_session(self.app, self.keys, scope, receive, send)
         else:
@@ -76,13 +85,19 @@ class Exchange:
             await self._refuse(error)
         finally:
             self._stop_watching()
-            milliseconds = 1000 * (time.monotonic() - began)
+            seconds = time.monotonic() - began
+            path = getattr(self.scope.get("route"), "path", None)
+            self.server.metrics.note_answer(path, self.final_status, seconds)
             logger.info(
                 "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
-                CLIENT_LEFT if self._left else self.status, milliseconds, self.key,
+                self.final_status, 1000 * seconds, self.key,
                 f" ({self._left})" if self._left else "",
             )  # fmt: skip
             REQUEST_ID.reset(token)
+
+    @property
+    def final_status(self) -> int:
+        return CLIENT_LEFT if self._left else self.status
 
     # ------------------------------------------------------------------ before the endpoint
 

@@ -7,6 +7,7 @@ from antiphon.config.errors import AntiphonError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.service import Service
 
+NOTING_SECONDS = 5.0
 STATS_SECONDS = 2.0  # for busy workers to answer
 OF_DECODERS = ("open", "running", "kv_pages", "kv_pages_available")
 
@@ -18,6 +19,15 @@ async def counters_of(engine: AsyncEngine) -> dict[str, int]:
             return await engine.stats()
     except (AntiphonError, TimeoutError):
         return {}
+
+
+async def keep_noting(service: Service) -> None:
+    """For ever: notes the workers' counters, for sinks that nobody asks for them."""
+    while True:
+        await asyncio.sleep(NOTING_SECONDS)
+        models = list(service.models.values())
+        counters = {model.name: await counters_of(model.engine) for model in models}
+        service.metrics.note_workers(counters)
 
 
 async def load_of(service: Service) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
+from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
@@ -34,8 +35,8 @@ class ImagePrompts:
     limit: int
 
     @classmethod
-    def of(cls, model: ModelConfig, tokenizer: Any, limit: int | None) -> "ImagePrompts | None":
-        """None for a model that reads no images in prompts. `limit`: images of a prompt.
+    def of(cls, model: ModelConfig, tokenizer: Any, limits: ImageLimits) -> "ImagePrompts | None":
+        """None for a model that reads no images in prompts.
 
         Raises CheckpointError for missing or broken settings.
         """
@@ -48,13 +49,14 @@ class ImagePrompts:
         processor = ImageProcessor(
             model.path,
             model.encoder,
+            limits.fetching,
             # Whole images are the default of its processor for images, not of that for prompts.
             settings={"crop_to_patches": True} if is_internvl else {},
             processor=internvl.tiling_processor(model.raw),
         )
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
-            model.decoder.position_axes > 1, DEFAULT_LIMIT if limit is None else limit,
+            model.decoder.position_axes > 1, limits.per_prompt or DEFAULT_LIMIT,
         )  # fmt: skip
 
     def grid(self, shape: ImageShape) -> tuple[int, int, int] | None:

@@ -83,4 +83,5 @@ async def ready(service: Shared) -> Response:
 async def metrics(service: Shared) -> Response:
     """Counters in Prometheus' format."""
     counters = {model.name: await counters_of(model.engine) for model in service.models.values()}
-    return Response(service.metrics.text(counters), media_type=CONTENT_TYPE)
+    service.metrics.note_workers(counters)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)

@@ -158,4 +158,5 @@ def test_health_and_metrics(server: Running) -> None:
     assert 'antiphon_request_success_total{finished_reason="stop",model_name="numbers"}' in text
     assert 'antiphon_engine{counter="kv_pages_available",model_name="numbers"}' in text
     assert 'antiphon_time_to_first_token_seconds_count{model_name="numbers"}' in text
-    assert "antiphon_num_requests_running 0.0" in text
+    assert 'antiphon_num_requests_running{model_name="numbers"} 0.0' in text
+    assert 'antiphon_http_requests_total{path="/v1/completions",status="200"}' in text

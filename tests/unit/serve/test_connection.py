@@ -11,6 +11,7 @@ from antiphon.serve.admission import Admission
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.events import EventStream
 from antiphon.serve.keys import ApiKeys
+from antiphon.serve.metrics import Metrics
 from antiphon.serve.settings import Limits
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
@@ -46,7 +47,9 @@ def test_a_client_that_stops_reading_ends_its_request(caplog: pytest.LogCaptureF
             await asyncio.Event().wait()  # its window is full
 
     admission = Admission(1)
-    server = ConnectionMiddleware(app, ApiKeys(()), Limits(idle_seconds=0.05), admission)
+    server = ConnectionMiddleware(
+        app, ApiKeys(()), Limits(idle_seconds=0.05), admission, Metrics(admission)
+    )
     with caplog.at_level(logging.INFO, "antiphon.serve.connection"):
         asyncio.run(asyncio.wait_for(server(SCOPE, receive, send), 10))  # type: ignore[arg-type]
     assert closed == [True]
