@@ -253,7 +253,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             raise
         except Exception as error:  # whatever the model or the device raised
             return self._run_one_by_one(jobs, inputs, error)
-        self._queue(batch)
+        self._queue(batch, began)
 
     def _pooled(self, batch: EncoderBatch) -> EncoderBatch:
         """With embeddings, if any job wants one and all of the batch is here."""
@@ -261,7 +261,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             return batch
         return replace(batch, pooled=self.runner.pool(batch.encoded))
 
-    def _queue(self, batch: EncoderBatch) -> None:
+    def _queue(self, batch: EncoderBatch, began: float) -> None:
         transports = self._outlets.queue(batch)
         self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
 
@@ -271,7 +271,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(batch.ready)
             batch.encoded.hidden.record_stream(stream)
-        self._queue(self._pooled(batch))
+        self._queue(self._pooled(batch), time.monotonic())
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -295,7 +295,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             transport.computed()
         batch = launched.batch
         is_whole = not batch.encoded.shares  # else others have their answer later
-        self._jobs.end(job for job in batch.jobs if is_whole or job.decoder in self._links.here)
+        self._jobs.end([job for job in batch.jobs if is_whole or job.decoder in self._links.here])
 
     def _answer(self, decoder: str, message: EncoderAnswer) -> None:
         """Keeps what is for a decoder that is not known: news of a new one may come later than its
