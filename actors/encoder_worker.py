@@ -59,12 +59,12 @@ BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device th
 
 @dataclass(frozen=True)
 class _Launched:
-    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock.
-    `transports`: have queued something behind its forward. `done`: recorded behind that; None on a
-    CPU."""
+    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock; None
+    if it was counted before. `transports`: have queued something behind its forward. `done`:
+    recorded behind that; None on a CPU."""
 
     batch: EncoderBatch
-    began: float
+    began: float | None
     transports: list[Transport]
     done: torch.cuda.Event | None
 
@@ -261,7 +261,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             return batch
         return replace(batch, pooled=self.runner.pool(batch.encoded))
 
-    def _queue(self, batch: EncoderBatch, began: float) -> None:
+    def _queue(self, batch: EncoderBatch, began: float | None) -> None:
+        """`began`: None for a batch that was counted before."""
         transports = self._outlets.queue(batch)
         self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
 
@@ -271,7 +272,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(batch.ready)
             batch.encoded.hidden.record_stream(stream)
-        self._queue(self._pooled(batch), time.monotonic())
+        self._queue(self._pooled(batch), None)
 
     def _run_one_by_one(
         self, jobs: list[EncodeJob], inputs: list[np.ndarray], error: Exception
@@ -290,7 +291,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         if launched.done is not None:
             launched.done.synchronize()
         lengths = launched.batch.encoded.lengths
-        self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
+        if launched.began is not None:
+            self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
         batch = launched.batch
