@@ -1,7 +1,7 @@
 """A batch of jobs on an encoder's device, and what becomes of it for each decoder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,6 +9,7 @@ from antiphon.actors.messages import EncodeJob
 from antiphon.encoder.runner import Encoded
 from antiphon.kv.batch_share import OwnShare, SharedBatch
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 
 
@@ -43,9 +44,45 @@ class EncoderBatch:
         keys, packed = tuple(self.jobs[row].key for row in rows), self.pooled[list(rows)]
         return HiddenStates(keys, (1,) * len(keys), packed, recorded_event(packed.device))
 
-    def shared(self, number: int) -> SharedBatch:
-        """Where each rank has a share of it: all of it is for the decoder beside this encoder.
-        `number`: of such batches."""
-        keys, encoded = tuple(job.key for job in self.jobs), self.encoded
-        own = OwnShare(number, encoded.hidden, self.ready)
-        return SharedBatch(keys, tuple(encoded.lengths), encoded.shares, own)
+    def shared(
+        self, number: int, decoder: str, completed: Callable[["EncoderBatch"], None]
+    ) -> SharedBatch:
+        """Where each rank has a share of it, for the decoder beside this encoder. `number`: of such
+        batches. `completed`: takes what others want of it, in the decoder's thread."""
+        encoded, is_own = self.encoded, [job.decoder == decoder for job in self.jobs]
+        keys = tuple(job.key if own else "" for job, own in zip(self.jobs, is_own, strict=True))
+        share = OwnShare(number, encoded.hidden, self.ready)
+
+        def complete(packed: torch.Tensor) -> None:
+            completed(self._whole(packed).of([row for row, own in enumerate(is_own) if not own]))
+
+        return SharedBatch(
+            keys,
+            tuple(encoded.lengths),
+            encoded.shares,
+            share,
+            None if all(is_own) else complete,
+        )
+
+    def _whole(self, packed: torch.Tensor) -> "EncoderBatch":
+        """The batch with the shares of all ranks, [sum of lengths, hidden]."""
+        encoded = Encoded(self.encoded.lengths, packed)
+        return replace(self, encoded=encoded, ready=recorded_event(packed.device))
+
+    def of(self, rows: Sequence[int]) -> "EncoderBatch":
+        """Some of its jobs, by their numbers, as a batch."""
+        states = self.states(rows)
+        encoded = Encoded(list(states.lengths), states.packed)
+        return EncoderBatch([self.jobs[row] for row in rows], encoded, states.ready)
+
+
+@dataclass(frozen=True)
+class LaunchedBatch:
+    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock; None
+    if it was counted before. `transports`: have queued something behind its forward. `done`:
+    recorded behind that; None on a CPU."""
+
+    batch: EncoderBatch
+    began: float | None
+    transports: list[Transport]
+    done: torch.cuda.Event | None

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 class Outlets:
-    """For the thread of the worker `incarnation`. `answer` sends to a decoder, and does not
-    block."""
+    """For the thread of the worker `incarnation`. `answer` sends to a decoder, and does not block.
+    `completed` takes a batch whose shares were exchanged, to be queued here; in another thread."""
 
     def __init__(
         self,
@@ -32,9 +32,10 @@ class Outlets:
         device: torch.device,
         links: Links,
         answer: Callable[[str, EncoderAnswer], None],
+        completed: Callable[[EncoderBatch], None],
     ) -> None:
         self._incarnation, self._device = incarnation, device
-        self._links, self._answer = links, answer
+        self._links, self._answer, self._completed = links, answer, completed
         self._plain: dict[str, Transport] = {}  # by decoder
         self._mapped: dict[str, Mapped] = {}  # by decoder
         self._refused: dict[str, str] = {}  # by decoder: an arena that could not be mapped
@@ -99,11 +100,10 @@ class Outlets:
         Returns the transports that have to be told when they, and what this queues behind them, are
         so."""
         told: list[Transport] = []
+        if batch.encoded.shares:
+            self._share(batch)
+            return told
         for decoder in batch.decoders:
-            if batch.encoded.shares and decoder in self._links.here:
-                self._links.here[decoder].send(batch.shared(self._num_shared))
-                self._num_shared += 1
-                continue
             placed, others = self._divided(decoder, batch)
             if placed:
                 places = [job.place for row in placed if (job := batch.jobs[row]).place is not None]
@@ -117,6 +117,14 @@ class Outlets:
                 told.append(self._plain_to(decoder))
                 told[-1].queued(states)
         return told
+
+    def _share(self, batch: EncoderBatch) -> None:
+        """With the decoder beside this encoder, also what is for others only: all ranks exchange
+        their shares when it says so."""
+        (decoder,) = (name for name in self._links.here if name.startswith("decoder"))
+        shared = batch.shared(self._num_shared, decoder, self._completed)
+        self._links.here[decoder].send(shared)
+        self._num_shared += 1
 
     def _divided(self, decoder: str, batch: EncoderBatch) -> tuple[list[int], list[int]]:
         """Numbers of the jobs for one decoder: those whose places are mapped, and all others."""

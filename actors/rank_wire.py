@@ -122,6 +122,7 @@ class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
     tokens: tuple[int, ...]
     wanted: tuple[str, ...]
     rows: bytes
+    whole: bool
 
 
 class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
@@ -174,8 +175,8 @@ def _to_wire(command: RankCommand) -> Any:
             return _PutStates(keys, lengths, longs(rows))
         case AdoptStates(keys, lengths, rows):
             return _AdoptStates(keys, lengths, longs(rows))
-        case CollectStates(batch, keys, lengths, tokens, wanted, rows):
-            return _CollectStates(batch, keys, lengths, tokens, wanted, longs(rows))
+        case CollectStates(batch, keys, lengths, tokens, wanted, rows, whole):
+            return _CollectStates(batch, keys, lengths, tokens, wanted, longs(rows), whole)
         case DropStates(keys):
             return _DropStates(keys)
 
@@ -246,8 +247,8 @@ def _from_wire(wire: _Command) -> RankCommand:
             return AdoptStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
         case _PutStates():
             return PutStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
-        case _CollectStates(batch, keys, lengths, tokens, wanted, rows):
-            return CollectStates(batch, keys, lengths, tokens, wanted, rows_of(rows, 1)[0])
+        case _CollectStates(batch, keys, lengths, tokens, wanted, rows, whole):
+            return CollectStates(batch, keys, lengths, tokens, wanted, rows_of(rows, 1)[0], whole)
         case _DropStates():
             return DropStates(wire.keys)
 

@@ -28,7 +28,7 @@ class Layout:
         one that cannot be."""
         colocated = colocates(config, rooms=None)
         ranks = config.layout(colocated)
-        for half in filter(None, (model.encoder, model.decoder)):
+        for half in filter(None, (model.encoder, model.decoder_half)):
             check_parallel(half, ranks[half.side])
         return cls(ranks, colocated)
 

@@ -66,10 +66,11 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
         assert audio is not None
         checked_window(options.get("chunk_seconds"), audio)
     _check_names(config)
+    from antiphon.inputs.images.limits import ImageLimits
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.window, config.model.limit_images_per_prompt)
+    inputs = InputProcessor(checkpoint, config.encoder.window, ImageLimits.of(config.model))
     checked = inputs.check_transcription(**options)
     _check_length(checked.params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)
@@ -98,10 +99,11 @@ def check_generation(
 ) -> None:
     """Raises AntiphonError if the model of `config`, which `check_text_settings` returned, cannot
     generate from text with these options."""
+    from antiphon.inputs.images.limits import ImageLimits
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.window, config.model.limit_images_per_prompt)
+    inputs = InputProcessor(checkpoint, config.encoder.window, ImageLimits.of(config.model))
     inputs.prepare("any text", params, **languages)  # an error for this text is one for all
     _check_length(params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)

@@ -114,6 +114,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
     for spelling, value in options.items():
         if spelling == "limit_mm_per_prompt" and value is not None:
             value = _limit_of_images(value)
+        if spelling == "allowed_media_domains" and isinstance(value, list | tuple):
+            value = ",".join(map(str, value)) or None
         for name in _own_names(spelling):
             if name in own:
                 raise ConfigurationError(

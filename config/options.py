@@ -37,6 +37,12 @@ class ModelOptions:
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
     limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
+    allowed_media_domains: str | None = option(
+        None,
+        "hosts that images behind addresses are fetched from, as in a.example,b.example; *: any "
+        "host; by default none",
+    )
+    allow_private_media: bool = option(False, "their addresses may be private or of this machine")
     max_encoder_len: int | None = option(
         None, "encoder tokens; by default the model's own, 1024 where it has no limit"
     )

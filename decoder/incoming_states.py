@@ -87,7 +87,7 @@ class IncomingStates:
     def _collect(self, batch: SharedBatch) -> None:
         """Takes in what is wanted of a batch of which each rank has a share."""
         wanted = tuple(filter(self._scheduler.encodes.expects, batch.keys))
-        if wanted:
+        if wanted or batch.completed is not None:
             self._catch_up()
         lengths = dict(zip(batch.keys, batch.lengths, strict=True))
         rows = self._runner.arena.take(wanted, [lengths[key] for key in wanted])

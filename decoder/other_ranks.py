@@ -42,11 +42,16 @@ class OtherRanks:
 
     def collect(self, batch: SharedBatch, wanted: tuple[str, ...], rows: np.ndarray) -> None:
         """Exchanges a batch of which each rank has a share; `wanted` goes into `rows` of all
-        arenas."""
-        number = batch.own.batch
-        command = CollectStates(number, batch.keys, batch.lengths, batch.tokens, wanted, rows)
+        arenas, and all of it to others on the leader who want some."""
+        number, whole = batch.own.batch, batch.completed is not None
+        command = CollectStates(
+            number, batch.keys, batch.lengths, batch.tokens, wanted, rows, whole
+        )
         self.tell(command)
         try:
-            collect_states(command, batch.own, self._runner)
+            packed = collect_states(command, batch.own, self._runner)
+            if batch.completed is not None:
+                assert packed is not None
+                batch.completed(packed)
         except Exception as error:
             raise RankError(f"hidden states were not exchanged: {describe(error)}") from error

@@ -48,8 +48,8 @@ class AdoptStates:
 @dataclass(frozen=True, eq=False)
 class CollectStates:
     """Of a colocated replica: give all ranks this one's share of encoder batch number `batch`, take
-    theirs, and put what is `wanted` of them into `rows` of the arena. If nothing is, only forget
-    the share.
+    theirs, and put what is `wanted` of them into `rows` of the arena. If nothing is, and the leader
+    has no other use for the batch (`whole`), only forget the share.
 
     `keys`, `lengths`, `tokens`: as those of `SharedBatch`.
     """
@@ -60,6 +60,7 @@ class CollectStates:
     tokens: tuple[int, ...]
     wanted: tuple[str, ...]
     rows: np.ndarray
+    whole: bool = False
 
 
 @dataclass(frozen=True)

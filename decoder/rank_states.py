@@ -27,11 +27,14 @@ def receive_states(command: PutStates, runner: DecoderRunner) -> None:
 
 
 @torch.inference_mode()
-def collect_states(command: CollectStates, own: OwnShare, runner: DecoderRunner) -> None:
+def collect_states(
+    command: CollectStates, own: OwnShare, runner: DecoderRunner
+) -> torch.Tensor | None:
     """On every rank of a colocated replica: puts the wanted states of all ranks' shares into its
-    arena. `own`: this rank's."""
-    if not command.wanted:
-        return
+    arena. `own`: this rank's. Returns the whole batch [sum of lengths, hidden], unless nobody has a
+    use for it."""
+    if not command.wanted and not command.whole:
+        return None
     ranks, arena = runner.ranks, runner.arena
     packed = arena.states.new_empty(sum(command.lengths), arena.states.shape[1])
     for number, part in enumerate(packed.split(list(command.tokens))):
@@ -41,7 +44,9 @@ def collect_states(command: CollectStates, own: OwnShare, runner: DecoderRunner)
         if len(part):
             ranks.broadcast(part, source)
     states = HiddenStates(command.keys, command.lengths, packed)
-    arena.put(states.only(set(command.wanted).__contains__), command.rows)
+    if command.wanted:
+        arena.put(states.only(set(command.wanted).__contains__), command.rows)
+    return packed
 
 
 def _copy_own(own: OwnShare, part: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from antiphon.actors.object_refs import check_object_store, put
 from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import Hold
@@ -26,6 +27,7 @@ from antiphon.engine.transcription_stream import StreamingTranscriber
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
     DETECTION_NAMES,
+    ENCODE_NAMES,
     checked_params,
     checked_priority,
     refuse_unknown,
@@ -154,19 +156,31 @@ class AsyncEngine(EngineLife):
         yield StreamDelta(opened.text.take(final=True), opened.text.token_ids[sent:], reason)
 
     async def encode(
-        self, source: Any, *, pooled: bool = False, timeout: float | None = None
-    ) -> np.ndarray:
+        self,
+        source: Any,
+        *,
+        pooled: bool = False,
+        object_refs: bool = False,
+        timeout: float | None = None,
+        **unknown: Any,
+    ) -> Any:
         """What the encoder makes of a text, a recording of one window at most, or an image: hidden
         states, float32 [tokens, hidden]. `pooled`: one embedding [size] of an image.
+        `object_refs`: a `ray.ObjectRef` of the array, which lies in this node's object store.
 
-        `timeout`: seconds until the call expires. Raises InputError or RequestError.
+        `timeout`: seconds until the call expires. Raises InputError, RequestError, or
+        ConfigurationError for an unknown keyword and for `object_refs` without Ray.
         """
         self.check_caller()
+        refuse_unknown("encode()", unknown, ENCODE_NAMES)
+        if object_refs:
+            check_object_store(self.config)
         deadline = Deadline(timeout)
         with one_caller():
             async with deadline.limit():
                 media = await self.run_in_thread(self.encoder_inputs.read, source, pooled)
-                return await self.requests.encodes.encode(media, pooled)
+                states = await self.requests.encodes.encode(media, pooled)
+                return await put(states) if object_refs else states
 
     async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """A recording of any length. Options: language, task, timestamps, chunk_seconds, params,

@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from typing import Any, Never, ParamSpec, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import ConfigurationError, EngineDeadError, describe
+from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.options import EngineConfig, resolve
 from antiphon.decoder.room import check_room_of_ranks
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.encoder_inputs import EncoderInputs
+from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
 from antiphon.layers.shard import check_parallel
 from antiphon.runtime.forks import COPIED, REMEDY
@@ -47,10 +48,6 @@ class EngineLife:
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):
             check_parallel(half, layout[half.side])
-        if model_config.decoder_half is None and config.workers.ray:
-            raise ConfigurationError(
-                f"{model} is an encoder alone, which runs in this process: give ray=False"
-            )
         # Only workers know the free memory of other devices; an encoder alone has no pages.
         if config.model.device == "cpu" and model_config.decoder_half is not None:
             check_room_of_ranks(model_config, config)
@@ -86,9 +83,8 @@ class EngineLife:
     ) -> None:
         """`attached`: makes this engine's share of running workers."""
         self.config, self.model, self._attached = config, model, attached
-        self.inputs = InputProcessor(
-            self.model, self.config.encoder.window, self.config.model.limit_images_per_prompt
-        )
+        images = ImageLimits.of(config.model)
+        self.inputs = InputProcessor(self.model, self.config.encoder.window, images)
         self.encoder_inputs = EncoderInputs(self.inputs)
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas

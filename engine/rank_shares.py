@@ -43,7 +43,7 @@ def rank_shares(
     model: ModelConfig, config: EngineConfig, target: Target, layout: dict[str, Parallel]
 ) -> Iterator[RankShare]:
     """Of every rank of one replica of each half, `layout` by the half's name. No weight is read."""
-    for half in filter(None, (model.encoder, model.decoder)):
+    for half in filter(None, (model.encoder, model.decoder_half)):
         parts = Part.all_of(layout[half.side], half.num_layers)
         for rank, part in enumerate(parts):
             yield _share(model, config, target, half, rank, part)

@@ -1,5 +1,6 @@
 """Families of T5's structure."""
 
+from dataclasses import replace
 from functools import partial
 
 from antiphon.families.family import BFLOAT16_TRAINED, Config, Family
@@ -16,6 +17,15 @@ def t5_like(name: str, *architectures: str, scales_tied_head: bool) -> Family:
         describe=partial(_describe, scales_tied_head),
         ignored=T5_IGNORED,
         too_narrow=BFLOAT16_TRAINED,
+    )
+
+
+def t5_encoder(name: str, *architectures: str) -> Family:
+    """Checkpoints of the encoder alone, as image generators and embeddings of texts have them."""
+    return replace(
+        t5_like(name, *architectures, scales_tied_head=False),
+        has_decoder=False,
+        ignored={},
     )
 
 

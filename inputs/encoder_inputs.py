@@ -21,7 +21,7 @@ class EncoderInputs:
         self._inputs, half = inputs, inputs.model.encoder
         self._images = None if inputs.images is None else inputs.images.processor
         if isinstance(half, ImageHalf) and self._images is None:
-            self._images = ImageProcessor(inputs.model.path, half)
+            self._images = ImageProcessor(inputs.model.path, half, inputs.image_limits.fetching)
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
         """A text, audio or an image in any form, or a prompt that holds it. `pooled`: one embedding

@@ -18,6 +18,7 @@ from antiphon.inputs.calls.transcription import TranscriptionOptions, check_opti
 from antiphon.inputs.chat import ChatFormat, load_template
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompt_ids import check_ids, start_id
@@ -50,30 +51,33 @@ class InputProcessor:
         self,
         model: ModelConfig,
         encoder_window: Literal["full", "auto"] = "full",
-        max_images: int | None = None,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`max_images`: of a prompt. Raises CheckpointError for a checkpoint without a tokenizer,
+        """Raises CheckpointError for a checkpoint without a tokenizer,
         or without the token that decoder prompts begin with behind an encoder."""
         self.model, self.encoder_window = model, encoder_window
+        self.image_limits = image_limits
         self.audio = model.audio
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
         self.whisper: WhisperFormat | None = None
         self.images: ImagePrompts | None = None
+        if model.decoder_half is not None or model.family.input == "text":
+            self.tokenizer = load_tokenizer(model.path)
+            self.translation = TranslationFormat.of(model, self.tokenizer)
         if model.decoder_half is not None:
-            self._read_formats(max_images)
+            self._read_formats()
         self._warn()
 
-    def _read_formats(self, max_images: int | None) -> None:
+    def _read_formats(self) -> None:
         """How prompts and texts of a model that generates look."""
         model = self.model
         self._start_id = start_id(model) if model.decoder.cross_attention else None
-        self.tokenizer = load_tokenizer(model.path)
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
-        self.translation = TranslationFormat.of(model, self.tokenizer)
-        self.images = ImagePrompts.of(model, self.tokenizer, max_images)
+        self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
-        self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
+        placeholder = None if self.images is None else self.images.placeholder
+        self.chat = ChatFormat(self.tokenizer, template, placeholder)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
 
     def _warn(self) -> None:

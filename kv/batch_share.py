@@ -6,6 +6,7 @@ nothing themselves, and collective calls have one order on all ranks.
 """
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,14 +30,17 @@ class OwnShare:
 class SharedBatch:
     """What the leader's encoder tells the leader's decoder of a batch.
 
-    `keys`, `lengths`: of its inputs, in order. `tokens`: how many each rank of the encoder has, in
-    that order. `own`: the leader's.
+    `keys`, `lengths`: of its inputs, in order; an empty key where the decoder wants nothing.
+    `tokens`: how many each rank of the encoder has, in that order. `own`: the leader's.
+    `completed`: takes all of it, [sum of lengths, hidden], in the decoder's thread; None unless
+    others than the decoder want some of it.
     """
 
     keys: tuple[str, ...]
     lengths: tuple[int, ...]
     tokens: tuple[int, ...]
     own: OwnShare
+    completed: Callable[[torch.Tensor], None] | None = None
 
     @property
     def computed(self) -> bool:

@@ -12,12 +12,19 @@ from antiphon.serve.errors import add_handlers
 from antiphon.serve.keys import ApiKeys
 from antiphon.serve.load import keep_noting
 from antiphon.serve.metric_sinks import MetricSink
-from antiphon.serve.routes import audio, chat, completions, page, server
+from antiphon.serve.routes import audio, chat, completions, page, realtime, server
 from antiphon.serve.service import OpenEngine, Service
 from antiphon.serve.settings import ServerSettings
 from antiphon.serve.traces import Traces, otlp_exporter
 
-ROUTERS = (audio.router, chat.router, completions.router, server.router, page.router)
+ROUTERS = (
+    audio.router,
+    chat.router,
+    completions.router,
+    server.router,
+    page.router,
+    realtime.router,
+)
 
 
 def make_app(

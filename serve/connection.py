@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error, stopping
+from antiphon.serve.handshake import run_session
 from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
-from antiphon.serve.keys import ApiKeys
+from antiphon.serve.keys import ApiKeys, no_valid_key
 from antiphon.serve.metrics import Metrics
 from antiphon.serve.settings import MEBIBYTE, Limits
 from antiphon.serve.traces import Traces
@@ -48,6 +49,8 @@ class ConnectionMiddleware:
             else:
                 with self.traces.answering(scope, lambda: exchange.final_status):
                     await exchange.run()
+        elif scope["type"] == "websocket":
+            await run_session(self.app, self.keys, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -108,9 +111,7 @@ class Exchange:
         if key is not None:
             self.key = key
         elif self.scope["path"] not in OPEN_PATHS:
-            raise ApiError(
-                401, "no valid API key: send 'Authorization: Bearer KEY'", code="invalid_api_key"
-            )
+            raise no_valid_key()
 
     def _check_length(self) -> None:
         length = self._header(b"content-length")

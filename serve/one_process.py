@@ -42,6 +42,7 @@ class OneProcessServer(uvicorn.Server):
             lifespan="on",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ws_max_size=settings.limits.upload_bytes,
             timeout_graceful_shutdown=REFUSING_SECONDS,
         )
         super().__init__(config)
@@ -71,12 +72,12 @@ class OneProcessServer(uvicorn.Server):
     async def shutdown(self, sockets: Any = None) -> None:
         """Listens on until open requests have ended: those who ask meanwhile are told to come
         again, and that the server is not ready."""
-        admission, seconds = self.app.state.service.admission, self._drain_seconds
-        admission.draining = True
-        logger.info("stopping: %d open requests have %g s", admission.open, seconds)
+        service, seconds = self.app.state.service, self._drain_seconds
+        service.begin_to_drain()
+        logger.info("stopping: %d open requests have %g s", service.admission.open, seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await admission.ended()
+                await service.admission.ended()
         await super().shutdown(sockets)
 
 

@@ -62,3 +62,15 @@ def encoder_tokens(model: ServedModel, result: Transcription) -> int:
     inputs = model.engine.inputs
     assert inputs.audio is not None
     return round(result.duration / inputs.audio.window_seconds * inputs.model.max_encoder_len)
+
+
+def token_usage(model: ServedModel, result: Transcription) -> dict[str, Any]:
+    """What events of streams and sessions say of it."""
+    num_inputs, num_outputs = encoder_tokens(model, result), num_tokens(result)
+    return {
+        "type": "tokens",
+        "input_tokens": num_inputs,
+        "output_tokens": num_outputs,
+        "total_tokens": num_inputs + num_outputs,
+        "input_token_details": {"audio_tokens": num_inputs, "text_tokens": 0},
+    }

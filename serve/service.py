@@ -53,6 +53,7 @@ class Service:
     ) -> None:
         self.settings, self.limits = settings, settings.limits
         self.admission = Admission(self.limits.open_requests)
+        self.sessions = Admission(self.limits.open_requests)  # of /v1/realtime
         self.metrics = Metrics(self.admission, sinks)
         self.models: dict[str, ServedModel] = {}
         self._openers, self._engines = dict(openers), AsyncExitStack()
@@ -74,6 +75,10 @@ class Service:
             raise
         return self
 
+    def begin_to_drain(self) -> None:
+        """What is open goes on; nothing new begins."""
+        self.admission.draining = self.sessions.draining = True
+
     def _note_request(
         self, model: str, opened: OpenRequest, future: "asyncio.Future[Finished]"
     ) -> None:
@@ -82,7 +87,7 @@ class Service:
             self._traces.note_request(model, opened, future)
 
     async def __aexit__(self, *_: object) -> None:
-        self.admission.draining = True
+        self.begin_to_drain()
         self.models.clear()
         await self._engines.aclose()
 

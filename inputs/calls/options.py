@@ -14,6 +14,7 @@ from antiphon.config.sampling import SamplingParams
 
 NAMES = ["priority", "timeout", "source_language", "target_language"]
 DETECTION_NAMES = ["priority", "timeout"]
+ENCODE_NAMES = ["pooled", "object_refs", "timeout"]
 _SAMPLING = {field.name for field in fields(SamplingParams)}
 
 

@@ -1,21 +1,48 @@
-"""What an image may be, and where it may be fetched from."""
+"""What an image may be, where it may be fetched from, and how many a prompt may have."""
 
 from dataclasses import dataclass
+from typing import Self
+
+from antiphon.config.options import ModelOptions
 
 MAX_PIXELS = 80_000_000  # of one image: 240 MB as 8-bit colors
 MAX_FILE_BYTES = 64 << 20
+ANY = "*"
 
 
 @dataclass(frozen=True)
 class Fetching:
-    """Which addresses of images are fetched. `private`: also those of this machine and of its
-    network. `seconds`: for one image, all redirects included."""
+    """Which addresses of images are fetched. `hosts`: their names in small letters, or `ANY`; none:
+    nothing is fetched. `private`: also addresses of this machine and of its network. `seconds`: for
+    one image, all redirects included."""
 
-    allowed: bool = False
+    hosts: frozenset[str] = frozenset()
     private: bool = False
     max_bytes: int = MAX_FILE_BYTES
     seconds: float = 10.0
     redirects: int = 3
 
+    def allows(self, host: str) -> bool:
+        """Names must be equal: those below a name are others."""
+        return ANY in self.hosts or host.lower().rstrip(".") in self.hosts
+
 
 NOTHING_FETCHED = Fetching()
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """`per_prompt`: images; None: as many as by default."""
+
+    per_prompt: int | None = None
+    fetching: Fetching = NOTHING_FETCHED
+
+    @classmethod
+    def of(cls, options: ModelOptions) -> Self:
+        names = (options.allowed_media_domains or "").split(",")
+        hosts = frozenset(name.strip().lower().rstrip(".") for name in names) - {""}
+        fetching = Fetching(hosts, private=options.allow_private_media)
+        return cls(options.limit_images_per_prompt, fetching)
+
+
+DEFAULT_LIMITS = ImageLimits()

@@ -22,8 +22,11 @@ LONGEST_SHOWN = 200
 def fetch(url: str, fetching: Fetching) -> bytes:
     """The content behind `url`. Raises ImageError, with the limit that it passed."""
     shown = url if len(url) <= LONGEST_SHOWN else f"{url[:LONGEST_SHOWN]}…"
-    if not fetching.allowed:
-        raise ImageError(f"{shown}: addresses are not fetched here; give the bytes behind it")
+    if not fetching.hosts:
+        raise ImageError(
+            f"{shown}: addresses are not fetched here (allowed_media_domains names no host); give "
+            "the bytes behind it"
+        )
     deadline = time.monotonic() + fetching.seconds
     try:
         for _ in range(fetching.redirects + 1):
@@ -45,6 +48,11 @@ def _get(url: str, fetching: Fetching, deadline: float) -> tuple[bytes, str | No
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ImageError(f"{url[:LONGEST_SHOWN]}: only http and https addresses are fetched")
+    if not fetching.allows(parts.hostname):
+        raise ImageError(
+            f"{parts.hostname[:LONGEST_SHOWN]}: not among the hosts that images are fetched from "
+            "(allowed_media_domains)"
+        )
     connection = _connect(parts, fetching, deadline)
     try:
         path = parts.path or "/"
@@ -107,8 +115,8 @@ def check_public(host: str, address: str) -> None:
     ip = mapped or ip
     if not ip.is_global or ip.is_multicast:
         raise ImageError(
-            f"{host} is {address}, which is no public address: such are fetched only where that is "
-            "allowed"
+            f"{host} is {address}, which is no public address: such are fetched only with "
+            "allow_private_media"
         )
 
 

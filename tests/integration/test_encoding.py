@@ -1,9 +1,13 @@
 """Encoders of whole models, alone: hidden states as arrays, beside requests that generate."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from paths import RECORDINGS
 from PIL import Image
@@ -75,5 +79,65 @@ def test_an_encoder_alone_gives_hidden_states_and_embeddings_of_images(tmp_path:
         refused = engine.generate("text", use_tqdm=False)[0].error
         assert isinstance(refused, UnsupportedModelError)
         assert "use encode()" in str(refused)
-    with pytest.raises(ConfigurationError, match="give ray=False"):
-        Engine(str(tmp_path))
+    with pytest.raises(ConfigurationError, match="has no decoder: leave the option out"):
+        Engine(str(tmp_path), placement="colocated")
+
+
+@torch.inference_mode()
+def test_a_text_encoder_alone(t5_folder: Path, tmp_path: Path) -> None:
+    """Also with a prefix for its input, and what it refuses."""
+    model = T5EncoderModel.from_pretrained(t5_folder, dtype=torch.float32).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(t5_folder)
+    tokenizer.save_pretrained(tmp_path)
+    with Engine(str(tmp_path), ray=False) as engine:
+        for text, actual in zip(TEXTS, engine.encode(TEXTS), strict=True):
+            wanted = model(tokenizer(text, return_tensors="pt").input_ids).last_hidden_state[0]
+            assert np.abs(actual - wanted.numpy()).max() <= 1e-4 * np.abs(wanted.numpy()).max()
+        assert isinstance(engine.generate("a", use_tqdm=False)[0].error, UnsupportedModelError)
+        with pytest.raises(ConfigurationError, match="leave out ray=False"):
+            engine.encode(TEXTS, object_refs=True)
+        with pytest.raises(ConfigurationError, match="no option 'pool'"):
+            engine.encode(TEXTS, pool=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_pool_of_encoders_over_ray(tmp_path: Path) -> None:
+    """Its arrays are those of one process; one of the two encoders may die meanwhile."""
+    make("siglip", tmp_path)
+    SiglipImageProcessorPil(size={"height": 24, "width": 24}).save_pretrained(tmp_path)
+    images = [np.random.default_rng(n).integers(0, 255, (20, 30, 3), np.uint8) for n in range(12)]
+    with Engine(str(tmp_path), ray=False) as engine:
+        expected = [engine.encode(images), engine.encode(images, pooled=True)]
+    options: dict[str, Any] = {"device": "cpu", "num_threads": 1, "encoder_replicas": 2}
+    with Engine(str(tmp_path), **options) as engine:
+        for pooled, wanted in enumerate(expected):
+            actual = engine.encode(images, pooled=bool(pooled))
+            np.testing.assert_allclose(np.stack(actual), np.stack(wanted), atol=1e-5)
+        references = engine.encode(images, pooled=True, object_refs=True)
+        assert all(isinstance(one, ray.ObjectRef) for one in references)
+        np.testing.assert_allclose(np.stack(ray.get(references)), np.stack(expected[1]), atol=1e-5)
+        workers = engine._async.workers
+        assert workers is not None
+        spots = engine._loop_thread.run(workers.processes())
+        assert sorted(spots) == ["encoder-0", "encoder-1"]
+        os.kill(spots["encoder-0"].pid, signal.SIGKILL)
+        again = engine.encode([image[:, ::-1] for image in images], timeout=60)
+        assert len(again) == len(images)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_states_of_a_whole_model_over_ray(t5_folder: Path) -> None:
+    """Of colocated ranks, each of which encodes a share, beside requests that generate."""
+    with Engine(str(t5_folder), ray=False) as engine:
+        expected = engine.encode(TEXTS)
+        texts = [output.outputs[0].text for output in engine.generate(TEXTS, use_tqdm=False)]
+    options: dict[str, Any] = {"device": "cpu", "num_threads": 1, "tensor_parallel_size": 2}
+    with Engine(str(t5_folder), placement="colocated", **options) as engine:
+        for _ in range(2):
+            for actual, wanted in zip(engine.encode(TEXTS), expected, strict=True):
+                np.testing.assert_allclose(actual, wanted, atol=1e-4)
+            outputs = engine.generate(TEXTS, use_tqdm=False)
+            assert [output.outputs[0].text for output in outputs] == texts

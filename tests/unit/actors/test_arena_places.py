@@ -157,7 +157,10 @@ class Pair:
         assert export is not None
         self.decoder, self.export = Decoder(arena, export), export
         self.answers: list[Any] = []
-        self.outlets = Outlets(ENCODER, CPU, Links("node"), lambda _, m: self.answers.append(m))
+        completed = list[EncoderBatch]()  # of shares: there are none
+        self.outlets = Outlets(
+            ENCODER, CPU, Links("node"), lambda _, m: self.answers.append(m), completed.append
+        )
 
     def encode(self, *keys: str, epoch: int = 2, **asked: Any) -> torch.Tensor:
         jobs = [

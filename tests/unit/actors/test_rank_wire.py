@@ -98,9 +98,10 @@ def same(one: Any, other: Any) -> bool:
         PutStates(("a", "b"), (3, 4), np.arange(7)),
         AdoptStates(("a", "b"), (3, 4), np.arange(7)),
         CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",), np.arange(4)),
+        CollectStates(5, ("", "b"), (3, 4), (3, 4), (), np.arange(0), whole=True),
         DropStates(("a", "b")),
     ],
-    ids=["everything", "decodes", "put", "adopt", "collect", "drop"],
+    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

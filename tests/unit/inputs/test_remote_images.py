@@ -1,18 +1,25 @@
 """Images behind addresses: what may be fetched, and the limits."""
 
+import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 from antiphon.config.errors import ImageError
-from antiphon.inputs.images.limits import Fetching
+from antiphon.config.options import resolve
+from antiphon.inputs.images.forms import read_image
+from antiphon.inputs.images.limits import Fetching, ImageLimits
 from antiphon.inputs.images.remote import check_public, fetch
 
-HERE = Fetching(allowed=True, private=True, max_bytes=1000, seconds=5.0, redirects=2)
+NAMES = frozenset({"127.0.0.1", "photos.example"})
+HERE = Fetching(NAMES, private=True, max_bytes=1000, seconds=5.0, redirects=2)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,6 +45,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
             self.end_headers()
+        elif name == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "http://other.example/")
+            self.end_headers()
+        elif name == "picture":
+            self.send_response(200)
+            self.end_headers()
+            Image.new("RGB", (3, 2)).save(self.wfile, "PNG")
         else:
             self.send_error(404)
 
@@ -68,6 +83,7 @@ def test_what_is_within_the_limits(address: str) -> None:
         ("hop/3", "more than 2 redirects"),
         ("nothing", "answers 404"),
         ("out", "only http and https"),
+        ("elsewhere", "other.example: not among the hosts"),
     ],
 )
 def test_what_passes_a_limit(address: str, path: str, reason: str) -> None:
@@ -87,6 +103,55 @@ def test_addresses_of_this_machine_are_not_fetched_unless_that_is_allowed(addres
         fetch(f"{address}/bytes/1", replace(HERE, private=False))
     with pytest.raises(ImageError, match="not fetched here"):
         fetch(f"{address}/bytes/1", Fetching())
+
+
+def test_names_that_lead_to_addresses_of_this_machine(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes to the address that was checked: the name is looked up once."""
+    port, looked_up = urlsplit(address).port, list[str]()
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "create_connection", _connect)
+    url = f"http://Photos.example:{port}/bytes/5"
+    with pytest.raises(ImageError, match=r"photos\.example is 127\.0\.0\.1, which is no public"):
+        fetch(url, replace(HERE, private=False))
+    assert looked_up == ["photos.example"]
+    with pytest.raises(ImageError, match=r"x\.photos\.example: not among"):
+        fetch(f"http://x.photos.example:{port}/", HERE)
+    assert looked_up == ["photos.example"]
+    assert fetch(url, HERE) == b"xxxxx"
+    assert fetch(url, replace(HERE, hosts=frozenset("*"))) == b"xxxxx"
+
+
+def _connect(target: tuple[str, int], timeout: float) -> socket.socket:
+    """By number alone: no name is looked up for the second time."""
+    ipaddress.ip_address(target[0])
+    connection = socket.socket()
+    connection.settimeout(timeout)
+    connection.connect(target)
+    return connection
+
+
+def test_options_say_what_is_fetched(address: str) -> None:
+    for hosts, own in (
+        (None, frozenset()),
+        ("A.example, b.example.", {"a.example", "b.example"}),
+        (["a.example", "b.example"], {"a.example", "b.example"}),  # as vLLM has it
+        ("*", {"*"}),
+    ):
+        config = resolve("x", {"allowed_media_domains": hosts})
+        assert ImageLimits.of(config.model).fetching == Fetching(frozenset(own))
+    options = {"allowed_media_domains": "127.0.0.1", "allow_private_media": True}
+    fetching = ImageLimits.of(resolve("x", options).model).fetching
+    image = read_image(f"{address}/picture", fetching)
+    assert image.size == (3, 2)
+    with pytest.raises(ImageError, match="not readable as an image"):
+        read_image(f"{address}/bytes/9", fetching)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,5 @@
+"""mT5 (Xue et al. 2020): its encoder alone."""
+
+from antiphon.families.t5_like import t5_encoder
+
+FAMILY = t5_encoder("mt5", "MT5EncoderModel")
