@@ -14,7 +14,7 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.ray_metrics import RayMetrics
 from antiphon.serve.service import OpenEngine
-from antiphon.serve.settings import ServerSettings
+from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def running(
     http = {
         "host": settings.host,
         "port": settings.port,
+        "keep_alive_timeout_s": KEEP_ALIVE_SECONDS,
         "request_timeout_s": settings.limits.request_seconds + settings.limits.idle_seconds,
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
