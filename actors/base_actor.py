@@ -50,7 +50,7 @@ class WorkerActor(ABC):
         return b""
 
     def stats(self) -> dict[str, int]:
-        """The counters of its decoder; none without one."""
+        """The counters of its workers. From any thread."""
         return {}
 
     def watch(self) -> None:

@@ -75,6 +75,9 @@ class ColocatedActor(DecoderActor):
             [each["decoder"] for each in followers],
         )
 
+    def stats(self) -> dict[str, int]:
+        return {**super().stats(), **self.encoder.stats()}
+
     def receive(self, message: Message) -> None:
         match message:
             case Encode() | Withdraw() | Input() | Inputs() | InputGone():

@@ -98,7 +98,8 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         load = scheduler.load()
         for name in ("tokens", "frontends", "trial"):  # no counters: they have no sum
             del load[name]
-        return {**scheduler.counters, **self.replica.runner.eager_steps, **load}
+        kinds = {f"kv_pages_{kind}": n for kind, n in scheduler.pages.num_by_kind.items()}
+        return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **kinds}
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in requests."""

@@ -37,5 +37,8 @@ class EncoderActor(LeaderActor):
     def load_report(self) -> dict[str, float]:
         return self.encoder.load_report()
 
+    def stats(self) -> dict[str, int]:
+        return self.encoder.stats()
+
     def held(self) -> bytes:
         return self.encoder.held()

@@ -13,6 +13,7 @@ import torch
 from antiphon.actors.address import Address
 from antiphon.actors.channel import PeerGone
 from antiphon.actors.encoder_batch import EncoderBatch
+from antiphon.actors.encoder_counters import EncoderCounters
 from antiphon.actors.encoder_jobs import EncoderJobs
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -57,10 +58,12 @@ BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device th
 
 @dataclass(frozen=True)
 class _Launched:
-    """A batch on the device. `transports`: have queued something behind its forward. `done`:
-    recorded behind that; None on a CPU."""
+    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock.
+    `transports`: have queued something behind its forward. `done`: recorded behind that; None on a
+    CPU."""
 
     batch: EncoderBatch
+    began: float
     transports: list[Transport]
     done: torch.cuda.Event | None
 
@@ -84,7 +87,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         super().__init__()
         self.incarnation = incarnation
         batch_tokens = config.encoder.max_encoder_batch_tokens
-        self._jobs = EncoderJobs(batch_tokens)
+        self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
@@ -100,6 +103,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         tokens = self._jobs.num_tokens
         tokens += sum(sum(one.batch.encoded.lengths) for one in list(self._in_flight))
         return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and the tokens that are open. From any thread."""
+        return {**self._counters.values, "encoder_open_tokens": int(self.load_report()["open"])}
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the inputs that wait here."""
@@ -220,6 +227,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     def _launch(self, jobs: list[EncodeJob], inputs: list[np.ndarray]) -> None:
         """Queues one forward. If it raises, runs the jobs one by one: a bad input fails alone."""
+        began = time.monotonic()
         try:
             encoded = self.runner.encode(inputs)
             batch = self._pooled(EncoderBatch(jobs, encoded, recorded_event(self.device)))
@@ -237,7 +245,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     def _queue(self, batch: EncoderBatch) -> None:
         transports = self._outlets.queue(batch)
-        self._in_flight.append(_Launched(batch, transports, recorded_event(self.device)))
+        self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
 
     def _queue_completed(self, batch: EncoderBatch) -> None:
         """What others than the decoder want of a batch that ranks share; from its stream."""
@@ -263,6 +271,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
+        lengths = launched.batch.encoded.lengths
+        self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
         batch = launched.batch

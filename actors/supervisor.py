@@ -40,7 +40,6 @@ from antiphon.scheduler.request import Incarnation
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-DECODING_ROLES = ("decoder", "colocated")
 
 
 @dataclass(frozen=True)
@@ -139,10 +138,8 @@ class Supervisor:
         self._act()
 
     async def stats(self) -> list[dict[str, int]]:
-        """The counters of each decoder worker that answers."""
-        calls = [
-            handle.stats.remote() for role, handle in self._running() if role in DECODING_ROLES
-        ]
+        """The counters of each worker that answers."""
+        calls = [handle.stats.remote() for _, handle in self._running()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 

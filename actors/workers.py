@@ -47,7 +47,7 @@ class Workers(ABC):
 
     @abstractmethod
     async def stats(self) -> list[dict[str, int]]:
-        """The counters of each decoder worker."""
+        """The counters of each worker."""
 
     @abstractmethod
     def detach(self) -> None:

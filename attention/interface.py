@@ -101,9 +101,10 @@ class PagedBatch:
         return self.host_tables.take(self.slots, axis=0)
 
     @property
-    def equal_queries(self) -> bool:
-        """Every sequence has `max_query_len` queries."""
-        return self.num_tokens == len(self.query_lens) * self.max_query_len
+    def single_queries(self) -> bool:
+        """Every sequence has one query. So it then is in all steps that replay a graph captured
+        with this batch; longer queries of equal lengths may be others at the next replay."""
+        return self.max_query_len == 1
 
 
 def cumulative(lengths: np.ndarray) -> torch.Tensor:

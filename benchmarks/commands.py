@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from antiphon.benchmarks.report import Row, plot, plot_attention, table, write_json
+from antiphon.benchmarks.service.command import serve
 from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
 from antiphon.cli.arguments import Output
 from antiphon.cli.command import PanelledCommand
@@ -30,6 +31,7 @@ BENCH_ENGINE = replace(
     defaults={**ENGINE.defaults, "load_format": "dummy"},
     listed=("load_format", *ENGINE.listed),
 )
+app.command(cls=PanelledCommand)(serve)
 ENCODER_STEPS, DECODER_STEPS = 20, 100  # that are measured of several ranks
 
 

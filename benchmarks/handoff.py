@@ -10,7 +10,7 @@ the host, and NCCL send and receive between the two processes, which is what the
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -29,6 +29,7 @@ from antiphon.scheduler.request import Incarnation
 
 HERE = Host("127.0.0.1", "this node")
 CLIPS, REPEATS = (1, 8, 32), 30
+FRAMES_REPEATS = 5  # 123 MB each, at most
 STORE_PORT = 29677
 
 
@@ -37,8 +38,8 @@ def device_of(rank: int) -> torch.device:
     return torch.device("cuda", rank) if gpus else torch.device("cpu")
 
 
-def measure(width: int, tokens: int) -> dict[str, dict[int, float]]:
-    """Medians by way and number of clips."""
+def measure(width: int, tokens: int) -> Iterator[tuple[str, dict[int, float]]]:
+    """Each way with its medians by number of clips, as they come."""
     context = multiprocessing.get_context("spawn")
     commands, encoder_end = context.Pipe()
     process = context.Process(target=encode, args=(encoder_end, width, tokens), daemon=True)
@@ -56,21 +57,20 @@ def measure(width: int, tokens: int) -> dict[str, dict[int, float]]:
     }
     if device.type == "cuda":
         ways["NCCL"] = _nccl(0, width, tokens)
-    medians: dict[str, dict[int, float]] = {}
     for way, arrive in ways.items():
-        medians[way] = {}
+        medians: dict[int, float] = {}
         for clips in CLIPS:
             took = []
-            for _ in range(REPEATS):
+            for _ in range(REPEATS if way != "frames" else FRAMES_REPEATS):
                 commands.send((way, clips))
                 arrive(clips)
                 arrived = time.monotonic()  # one clock for all processes of a machine
                 took.append(arrived - commands.recv())
-            medians[way][clips] = float(np.median(took)) * 1e6
+            medians[clips] = float(np.median(took)) * 1e6
+        yield way, medians
     commands.send(None)
     process.join()
     inbox.close()
-    return medians
 
 
 def _await(inbox: Inbox, kind: type) -> Any:
@@ -160,9 +160,9 @@ def main() -> None:
     width = int(sys.argv[1]) if len(sys.argv) > 1 else 1280
     tokens = int(sys.argv[2]) if len(sys.argv) > 2 else 1500
     print(f"{device_of(0).type}, clips of {tokens} x {width} in {_dtype()}, microseconds")
-    for way, medians in measure(width, tokens).items():
+    for way, medians in measure(width, tokens):
         cells = ", ".join(f"{clips} clips {took:.0f}" for clips, took in medians.items())
-        print(f"{way}: {cells}")
+        print(f"{way}: {cells}", flush=True)
 
 
 if __name__ == "__main__":

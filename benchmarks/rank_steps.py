@@ -61,7 +61,7 @@ def links(seat: Seat, device: str, rows: list[int], width: int) -> Figures:
         def reduce(x: torch.Tensor = x) -> None:
             ranks.tensor.all_reduce(x)
 
-        reduces[count] = _seconds_of_many(reduce, device)
+        reduces[count] = _seconds_of_many(reduce, ranks, device)
     size = (256 if device == "cuda" else 1) << 20
     block, first = torch.zeros(size, dtype=torch.uint8, device=device), ranks.tensor.rank == 0
 
@@ -77,7 +77,7 @@ def links(seat: Seat, device: str, rows: list[int], width: int) -> Figures:
     return {"reduce_s": reduces, "link_bytes_per_s": rate}
 
 
-def _seconds_of_many(work: Callable[[], None], device: str, count: int = 20) -> float:
+def _seconds_of_many(work: Callable[[], None], ranks: Ranks, device: str, count: int = 20) -> float:
     """Of one of `count` calls, on a GPU captured in one graph."""
     if device == "cpu":
         began = time.perf_counter()
@@ -90,6 +90,7 @@ def _seconds_of_many(work: Callable[[], None], device: str, count: int = 20) -> 
             work()
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
+    ranks.graphs.append(graph)
     with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):  # NCCL's threads
         for _ in range(count):
             work()

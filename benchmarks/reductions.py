@@ -63,12 +63,14 @@ def measure(seat: Seat, device_type: str, hidden: int, dtype: torch.dtype) -> Fi
             figures[rows, f"{name}, eager"] = _seconds(work, device, 1) / CALLS * 1e6
             if device.type == "cuda":
                 graph = torch.cuda.CUDAGraph()
+                ranks.graphs.append(graph)
                 with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                     work()
                 ranks.barrier()
                 seconds = _seconds(graph.replay, device, REPLAYS)
                 figures[rows, f"{name}, graph"] = seconds / CALLS * 1e6
     ranks.barrier()
+    ranks.close()
     return figures
 
 

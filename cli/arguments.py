@@ -9,6 +9,10 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", metavar="MODEL", help="Hub id or checkpoint folder."),
 ]
+ModelOrServers = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Hub id or checkpoint folder."),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="On standard error only warnings and errors."),

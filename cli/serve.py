@@ -9,11 +9,11 @@ import typer
 
 from antiphon.cli import interrupt, preflight
 from antiphon.cli.arguments import Quiet
-from antiphon.cli.console import logs_on_stderr
 from antiphon.cli.exit_codes import engine_errors
 from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
 from antiphon.config.errors import ConfigurationError
 
+OF_SETTINGS = ("host", "port", "insecure", "otlp_traces_endpoint", "log_format")
 CLOSING_SECONDS = 10.0  # for engines and Ray Serve to close, after open requests have ended
 
 
@@ -39,6 +39,10 @@ class ServerFlags:
     replicas: Annotated[
         int | None, typer.Option(help="HTTP frontends over the same workers. [1]")
     ] = None
+    otlp_traces_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenTelemetry collector: traces go there.")
+    ] = None
+    log_format: Annotated[str | None, typer.Option(help="text or json. [text]")] = None
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="These options, and models, in YAML.")
     ] = None
@@ -89,12 +93,13 @@ def serve(
     antiphon serve examples/t5_numbers/model --no-ray
     """
     from antiphon.serve.command import run
+    from antiphon.serve.logs import logs_on_stderr
 
     plan = _plan(server, limits, engine, models or [])
     for model in plan.models.values():
         preflight.check_options(model, plan.engine)
     interrupt.advise(None, plan.settings.limits.drain_seconds + CLOSING_SECONDS)
-    with logs_on_stderr(quiet), engine_errors():
+    with logs_on_stderr(quiet, plan.settings.log_format), engine_errors():
         run(plan)
 
 
@@ -112,7 +117,7 @@ def _plan(
     settings = ServerSettings(
         api_keys=_keys(chosen),
         limits=_made(Limits, "limits", {**file.get("limits", {}), **_set(limits)}),
-        **{name: chosen[name] for name in ("host", "port", "insecure") if name in chosen},
+        **{name: chosen[name] for name in OF_SETTINGS if name in chosen},
     )
     return Plan(
         settings,

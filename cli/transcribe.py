@@ -1,7 +1,7 @@
 """`antiphon transcribe`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from antiphon.cli import preflight
-from antiphon.cli.arguments import Model, Quiet, Timeout
+from antiphon.cli.arguments import ModelOrServers, Quiet, Timeout
 from antiphon.cli.console import Console, logs_on_stderr
 from antiphon.cli.exit_codes import FAILED, engine_errors
 from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, with_flags
 from antiphon.cli.output import Output, OutputFlags, lost
 from antiphon.cli.recordings import Recording, expand
+from antiphon.cli.remote import TARGET, ServerFlags, client_of, transcriptions
 from antiphon.config.errors import AntiphonError
 from antiphon.config.sampling import SamplingParams
 
@@ -55,14 +56,15 @@ SPEECH = DataclassFlags("speech", SpeechFlags)
 OUTPUT = DataclassFlags("output_flags", OutputFlags)
 
 
-@with_flags(SPEECH, OUTPUT, ENGINE, SAMPLING)
+@with_flags(TARGET, SPEECH, OUTPUT, ENGINE, SAMPLING)
 def transcribe(
     files: Files,
-    model: Model,
+    target: ServerFlags,
     speech: SpeechFlags,
     output_flags: OutputFlags,
     engine: dict[str, Any],
     sampling: dict[str, Any],
+    model: ModelOrServers = None,
     recursive: Recursive = False,
     quiet: Quiet = False,
 ) -> None:
@@ -72,27 +74,41 @@ def transcribe(
     antiphon transcribe call.mp3 -m openai/whisper-tiny
     antiphon transcribe calls/ -m openai/whisper-small --output-dir texts -f srt,txt
     ffmpeg ... | antiphon transcribe - -m openai/whisper-base --language de --json
+    antiphon transcribe call.mp3 --server http://asr.example.com:8000
     """
+    target.check(model, engine)
     output = Output.of(output_flags)
     params = SamplingParams.of(sampling) if sampling else None
-    options = {**vars(speech), "params": params}
     preflight.check_timeout(speech.timeout)
-    preflight.check_options(model, engine)
+    if target.server is None:
+        preflight.check_options(_present(model), engine)
     recordings, errors = expand(files, recursive)
-    recordings, unreadable = preflight.probe(output.wanted(recordings))
-    errors += unreadable
+    recordings = output.wanted(recordings)
+    if target.server is None:  # a server has no need of what reads files here
+        recordings, unreadable = preflight.probe(recordings)
+        errors += unreadable
     with logs_on_stderr(quiet), Console(quiet, len(recordings), "file") as console:
         for error in errors:
             console.error(error)
         failed = bool(errors)
-        if recordings:
+        if recordings and target.server is not None:
+            with client_of(target, model) as client:
+                results = transcriptions(client, recordings, **vars(speech), **sampling)
+                failed |= _show_all(console, output, recordings, results)
+        elif recordings:
             logger.info("reading the configuration of %s", model)
-            preflight.check_transcription(model, engine, **options)
-            failed |= _run(console, output, recordings, model, engine, options)
+            options = {**vars(speech), "params": params}
+            preflight.check_transcription(_present(model), engine, **options)
+            failed |= _run(console, output, recordings, _present(model), engine, options)
         elif not errors:
             logger.info("nothing to do: all output files exist")
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _present(model: str | None) -> str:
+    assert model is not None  # or `ServerFlags.check` had refused it
+    return model
 
 
 def _run(
@@ -103,7 +119,7 @@ def _run(
     engine: dict[str, Any],
     options: dict[str, Any],
 ) -> bool:
-    """Transcribes, and shows each result as it is made. True if any recording failed."""
+    """Transcribes here, and shows each result as it is made. True if any recording failed."""
     from antiphon.engine.sync_engine import Engine
     from antiphon.runtime.garbage import frozen_heap
 
@@ -111,19 +127,29 @@ def _run(
         for recording in recordings:
             yield recording.source()
 
-    failed = False
     with engine_errors(), Engine(model, **engine) as running, frozen_heap():
         results = running.transcribe_as_completed(sources(), progress=console.progress, **options)
-        for index, result in results:
-            recording = recordings[index]
-            if isinstance(result, AntiphonError):
-                error: str | None = _named(recording, result)
-            else:
-                error = _show(console, output, recording, result, len(recordings) > 1)
-            if error is not None:
-                failed = True
-                console.error(error)
-            console.advance()
+        return _show_all(console, output, recordings, results)
+
+
+def _show_all(
+    console: Console,
+    output: Output,
+    recordings: list[Recording],
+    results: Iterable[tuple[int, Any]],
+) -> bool:
+    """Shows each result when it comes. True if any recording failed."""
+    failed = False
+    for index, result in results:
+        recording = recordings[index]
+        if isinstance(result, AntiphonError):
+            error: str | None = _named(recording, result)
+        else:
+            error = _show(console, output, recording, result, len(recordings) > 1)
+        if error is not None:
+            failed = True
+            console.error(error)
+        console.advance()
     return failed
 
 

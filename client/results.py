@@ -39,14 +39,15 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Completion:
-    """The text of one prompt. `texts` has all its samples; `finish_reason` is the first one's:
-    'stop' or 'length'."""
+    """The text of one prompt, and why it ends: 'stop' or 'length'. `texts` and `finish_reasons`
+    have all its samples."""
 
     text: str
     finish_reason: str | None
     texts: list[str] = field(repr=False, default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    finish_reasons: list[str | None] = field(repr=False, default_factory=list)
 
     @classmethod
     def of(cls, reply: Mapping[str, Any]) -> Self:
@@ -55,18 +56,20 @@ class Completion:
             choice["text"] if "text" in choice else choice["message"]["content"] or ""
             for choice in choices
         ]
+        reasons = [choice.get("finish_reason") for choice in choices]
         return cls(
             texts[0],
-            choices[0].get("finish_reason"),
+            reasons[0],
             texts,
             usage.get("prompt_tokens", 0),
             usage.get("completion_tokens", 0),
+            reasons,
         )
 
 
 @dataclass(frozen=True)
 class Model:
-    """`modalities`: 'audio' or 'text', if the server says so."""
+    """`modalities`: 'audio', 'text' and 'image', as far as the server says so."""
 
     id: str
     modalities: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Write the tables of docs/ (options, attention, jobs) from the code that they describe.
+"""Write the tables of docs/ (options, attention, jobs, metrics) from the code that they describe.
 
     python docs/make_tables.py
 
@@ -20,6 +20,7 @@ from antiphon.cli.sampling_meanings import SAMPLING_MEANINGS
 from antiphon.config.options import OPTIONS
 from antiphon.config.sampling import SamplingParams
 from antiphon.jobs.entries import KEYS
+from antiphon.serve.metric_names import METRICS
 
 DOCS = Path(__file__).parent
 TYPE_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -183,10 +184,19 @@ def attention_order() -> str:
     return table(("device", "half", "in this order"), rows)
 
 
+def metrics() -> str:
+    rows = [
+        [f"`{metric.name}`", metric.kind, ", ".join(metric.labels), metric.meaning]
+        for metric in METRICS
+    ]
+    return table(("name", "kind", "labels", "meaning"), rows)
+
+
 BLOCKS = {
     ("jobs.md", "manifest keys"): manifest_keys,
     ("options.md", "engine options"): engine_options,
     ("options.md", "sampling parameters"): sampling_parameters,
+    ("metrics.md", "metrics"): metrics,
     ("attention.md", "order"): attention_order,
     ("attention.md", "encoder backends"): lambda: attention("full"),
     ("attention.md", "decoder backends"): lambda: attention("cross"),

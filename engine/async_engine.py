@@ -208,8 +208,8 @@ class AsyncEngine(EngineLife):
         return await Transcriber(self).detect_languages(audio, priority=priority, timeout=timeout)
 
     async def stats(self) -> dict[str, int]:
-        """Sums of the decoder workers' counters: encodes, cross_cache_hits, kept_states_hits,
-        preemptions, steps, tokens, kv_pages, ..."""
+        """Sums of the workers' counters: encodes, cross_cache_hits, kept_states_hits, preemptions,
+        steps, tokens, kv_pages, encoder_batches, ... (docs/metrics.md)"""
         self.check_caller()
         assert self.workers is not None
         total: dict[str, int] = {}

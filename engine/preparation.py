@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -35,8 +36,10 @@ class Preparation:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In the caller's context: what the thread logs belongs to the caller's request."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
+        call = partial(copy_context().run, function, *args, **kwargs)
+        return await loop.run_in_executor(self._threads, call)
 
     @asynccontextmanager
     async def prepared(

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import assert_never
 
 import numpy as np
@@ -58,6 +59,7 @@ ERRORS: dict[RequestState, type[RequestError]] = {
     RequestState.EXPIRED: RequestExpired,
     RequestState.FAILED: RequestFailed,
 }
+OnEnd = Callable[[OpenRequest, "asyncio.Future[Finished]"], None]
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
@@ -75,6 +77,7 @@ class OpenRequests:
         self.dispatcher = Dispatcher(self.frontend, self._not_sent)
         self.flights = Flights(self.frontend, self.router, self.dispatcher, self._give_up)
         self.encodes = Encodes(self.dispatcher, self.router)
+        self.on_end: OnEnd | None = None  # for metrics: is told of each request, once
         self._open: dict[OpenRequest, None] = {}
 
     def __len__(self) -> int:
@@ -141,6 +144,8 @@ class OpenRequests:
             timeout=timeout,
         )
         self._open[opened] = None
+        if self.on_end is not None:  # in the context of this call, whichever task ends it
+            opened.future.add_done_callback(partial(self.on_end, opened))
         if timeout is not None:
             opened.end_time = loop.time() + timeout
             opened.timer = loop.call_later(timeout + GRACE_SECONDS, self._expire, opened)
@@ -279,6 +284,15 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         if self._open.pop(opened, opened) is None:  # once
             self.flights.end(opened, encoded)
+
+
+def failure_of(future: "asyncio.Future[Finished]") -> str | None:
+    """The name of the error that a request, which is done, has ended with."""
+    error = future.exception()
+    if error is None:
+        kind = ERRORS.get(future.result().state)
+        return None if kind is None else kind.__name__
+    return type(error).__name__
 
 
 def _without_payload(media: EncoderInput) -> Media:

@@ -13,6 +13,7 @@ from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.audio_config import AudioConfig
+from antiphon.families.config_errors import config_errors
 from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
@@ -103,6 +104,7 @@ class ModelConfig:
         stated = _read_json(path / "config.json")
         architecture = _architecture(stated, options.model)
         family = families()[architecture]
+        stated = _translated(family, stated, options.model)
         _check_formats(family, stated, options)
         raw = _with_defaults(path, architecture, stated)
         sizes = Sizes.of(_halves(family, raw, options.model), options)
@@ -168,6 +170,7 @@ def stated_sizes(options: ModelOptions) -> Sizes | None:
     """
     stated = _read_json(locate(options.model, options.revision) / "config.json")
     family = families()[_architecture(stated, options.model)]
+    stated = _translated(family, stated, options.model)
     _check_formats(family, stated, options)
     try:
         halves = _halves(family, _without_nulls(stated), options.model)
@@ -214,16 +217,13 @@ def _existing(decoder: Half | None) -> Half:
 
 
 def _halves(family: Family, raw: Mapping[str, Any], model: str) -> tuple[Half | None, Half | None]:
-    try:
+    with config_errors(model):
         return family.encoder(raw), family.decoder(raw)
-    except KeyError as error:
-        raise CheckpointError(f"config.json of {model} lacks {error}") from None
-    except ZeroDivisionError:
-        raise CheckpointError(f"config.json of {model} has 0 attention heads") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"config.json of {model} has a value of the wrong type: {error}"
-        ) from None
+
+
+def _translated(family: Family, stated: Mapping[str, Any], model: str) -> dict[str, Any]:
+    with config_errors(model):
+        return dict(family.translate(stated))
 
 
 def _architecture(raw: Mapping[str, Any], model: str) -> str:
@@ -269,7 +269,8 @@ def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[s
     """Adds what config.json and its PARTS leave out: the defaults of transformers' class."""
     from transformers import CONFIG_MAPPING
 
-    model_type = families()[architecture].name
+    family = families()[architecture]
+    model_type = family.translated_name or family.name
     stated = _without_nulls(raw)
     try:
         full = CONFIG_MAPPING[model_type].from_dict(stated).to_dict()

@@ -23,7 +23,7 @@ class Family:
     are commonly served in it.
     """
 
-    name: str  # transformers' model_type
+    name: str  # model_type in config.json
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
     # What the encoder takes; None: there is none. Images may stand in the decoder's prompt.
     input: Literal["text", "audio", "image"] | None
@@ -38,6 +38,10 @@ class Family:
     # True: a language token before the source text names the target language. False: it names the
     # source language, and the target begins with a token of its own.
     marks_target_in_source: bool = False
+    # config.json of another format, in transformers' for its model_type `translated_name`. Raises
+    # KeyError, TypeError or ValueError as `encoder` does, and UnsupportedModelError.
+    translate: Callable[[Config], Config] = dict
+    translated_name: str = ""
 
     def encoder(self, config: Config) -> Half | None:
         """None for a family of decoders alone.

@@ -58,6 +58,11 @@ class Half(ABC):
     max_positions: int | None  # None: relative positions set no limit
 
     @property
+    def one_stage(self) -> str:
+        """Why its layers can't be shared by stages; empty where they can."""
+        return ""
+
+    @property
     def position_axes(self) -> int:
         """Positions of a token: one, or frame, row and column."""
         return 1
@@ -216,6 +221,11 @@ class LlamaHalf(Half):
     @property
     def last_norm(self) -> str:
         return "norm"
+
+    @property
+    def one_stage(self) -> str:
+        """Why its layers can't be shared by stages; empty where they can."""
+        return ""
 
     @property
     def position_axes(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from antiphon.config.errors import CheckpointError
+from antiphon.families.any_resolution import AnyResolution
 from antiphon.families.halves import Half
 from antiphon.families.image_names import NAMES, Naming, image_names
 from antiphon.families.tensor_names import Side
@@ -19,6 +20,7 @@ from antiphon.families.tensor_names import Side
 # (SigLIP).
 Pooling = Literal["first_normed", "first_tanh", "attention"]
 
+NEWLINE, NEWLINE_STORED = "mosaics.newline", "image_newline"
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
 
 
@@ -77,6 +79,11 @@ class ImageHalf(Half):
         return self.hidden_size if self.projector is None else self.projector.output_size
 
     @property
+    def tiled_alone(self) -> bool:
+        """Whether images are cut into tiles only where they are alone in a prompt."""
+        return False
+
+    @property
     @abstractmethod
     def smallest(self) -> ImageShape:
         """The smallest image that the encoder takes."""
@@ -97,6 +104,8 @@ class ImageHalf(Half):
             _, layer, tensor = path.split(".")
             stored = self.projector.stored[PROJECTOR_LAYERS.index(layer)]
             return tuple(f"{prefix}{stored}.{tensor}" for prefix in self.projector.prefixes)
+        if self.projector is not None and path == NEWLINE:
+            return tuple(f"{prefix}{NEWLINE_STORED}" for prefix in self.projector.prefixes)
         return image_names(NAMES[self.naming], self.prefixes, path)
 
 
@@ -114,6 +123,7 @@ class VitHalf(ImageHalf):
     positions: bool = True  # a learned vector for each token
     embedding_norm: bool = False  # behind positions (CLIP)
     qkv_bias: bool = True
+    packed_qkv: bool = False  # a checkpoint stores the three projections as one tensor
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
     final_norm: bool = True
@@ -123,6 +133,22 @@ class VitHalf(ImageHalf):
         0  # of them, the last ones are not run, where an earlier one's states count
     )
     class_rows: bool = True  # class tokens are among the rows that come out
+    # Numbers of layers behind which the projector reads the stream, side by side; empty: the last.
+    feature_layers: tuple[int, ...] = ()
+    tiles: AnyResolution | None = None  # how they are put together, where they are
+
+    @property
+    def one_stage(self) -> str:
+        return "the decoder reads the states of several layers" if self.feature_layers else ""
+
+    @property
+    def features(self) -> int:
+        """Of a patch, for the projector."""
+        return self.hidden_size * max(1, len(self.feature_layers))
+
+    @property
+    def tiled_alone(self) -> bool:
+        return self.tiles is not None and self.tiles.alone
 
     @property
     def feed_forward_matrices(self) -> int:
@@ -176,6 +202,8 @@ class VitHalf(ImageHalf):
 
     def rows(self, image: ImageShape) -> int:
         rows, columns = self.grid(image)
+        if self.tiles is not None:
+            return self.tiles.rows(image.pixels[0], image.size)
         merge = 1 if self.projector is None else self.projector.merge
         if rows % merge or columns % merge:
             raise ValueError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "qwen2_vl"]
+Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,22 @@ INTERNVL = Names(
     },
     outside={**VIT.outside},
 )
+INTERNVL_CHAT = Names(
+    layers="encoder.layers",
+    in_layer={
+        "attention": "attn",
+        "attention.out": "attn.proj",
+        "attention.out.scale": "ls1",
+        "fc1": "mlp.fc1",
+        "fc2": "mlp.fc2",
+        "fc2.scale": "ls2",
+    },
+    outside={
+        "embeddings.patches": "embeddings.patch_embedding",
+        "embeddings.class_token": "embeddings.class_embedding",
+        "embeddings.positions": "embeddings.position_embedding",
+    },
+)
 QWEN2_VL = Names(
     layers="blocks",
     in_layer={
@@ -116,5 +132,6 @@ NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
     "internvl": INTERNVL,
+    "internvl_chat": INTERNVL_CHAT,
     "qwen2_vl": QWEN2_VL,
 }

@@ -18,11 +18,15 @@ PROJECTOR = (
 MOST_TILES = 13  # of an image: twelve, and a small one of the whole
 
 
-def _encoder(config: Config) -> VitHalf:
+def internvl_encoder(config: Config) -> VitHalf:
+    """With the names of transformers' format."""
     if config.get("vision_feature_select_strategy", "default") != "default":
         raise UnsupportedModelError("vision_feature_select_strategy: a class token can't be merged")
+    layer = config.get("vision_feature_layer", -1)
+    if not isinstance(layer, int):
+        raise UnsupportedModelError(f"vision_feature_layer={layer}: one layer is supported")
     merge = round(1 / config.get("downsample_ratio", 0.5))
-    half = up_to_layer(internvl(config["vision_config"]), config.get("vision_feature_layer", -1))
+    half = up_to_layer(internvl(config["vision_config"]), layer)
     rows, columns = half.trained_grid
     return replace(
         half,
@@ -39,4 +43,4 @@ def _encoder(config: Config) -> VitHalf:
     )
 
 
-FAMILY = vision_language("internvl", "InternVLForConditionalGeneration", _encoder)
+FAMILY = vision_language("internvl", "InternVLForConditionalGeneration", internvl_encoder)

@@ -22,6 +22,7 @@ TOWER_IGNORED = {
 # `llama_like`.
 TEXT_MODELS: dict[str, tuple[bool | None, bool]] = {
     "llama": (None, False),
+    "mistral": (None, False),
     "qwen2": (True, False),
     "qwen3": (None, True),
     "qwen2_vl_text": (True, False),
@@ -55,5 +56,10 @@ def text_half(config: Config) -> LlamaHalf:
     if model_type not in TEXT_MODELS:
         raise UnsupportedModelError(
             f"text_config has model_type {model_type!r}; supported: {', '.join(TEXT_MODELS)}"
+        )
+    if model_type == "mistral" and text.get("sliding_window"):
+        raise UnsupportedModelError(
+            f"sliding_window={text['sliding_window']}: attention to the latest tokens alone is not "
+            "supported"
         )
     return llama_half(text, *TEXT_MODELS[model_type])

@@ -59,11 +59,16 @@ def chat_prompts(messages: Any, options: dict[str, Any]) -> list[Prompt]:
 
 
 class ChatFormat:
-    """Makes prompts of chats. `reads_images`: messages may have images."""
+    """Makes prompts of chats. `placeholder`: what stands for an image in a prompt; None: messages
+    have no images."""
 
-    def __init__(self, tokenizer: Any, template: str | None, reads_images: bool) -> None:
+    def __init__(self, tokenizer: Any, template: str | None, placeholder: str | None) -> None:
         self._tokenizer, self._template = tokenizer, template
-        self._reads_images = reads_images
+        self._placeholder = placeholder
+
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
 
     def plain(self, prompt: Prompt) -> Prompt:
         """`prompt` with text alone in place of "messages", if it has those.
@@ -123,15 +128,20 @@ class ChatFormat:
         content = message.get("content")
         if content is None or isinstance(content, str):
             text = content or ""
-            takes_text = not self._reads_images or "is string" in template
+            takes_text = self._takes_text(template) or "is string" in template
             parts: Any = text if takes_text else [{"type": "text", "text": text}]
             return {**message, "content": parts}
         if not isinstance(content, Sequence):
             raise PromptError(f"'content' must be a text or a list of parts, not {shown(content)}")
         made = [self._part(part, images) for part in content]
-        if not self._reads_images:
-            return {**message, "content": "\n".join(part["text"] for part in made)}
+        if self._takes_text(template):
+            lines = [str(part.get("text", self._placeholder)) for part in made]
+            return {**message, "content": "\n".join(lines)}
         return {**message, "content": made}
+
+    def _takes_text(self, template: str) -> bool:
+        """Whether `template` has no parts of messages, but text alone."""
+        return self._placeholder is None or "image" not in template
 
     def _part(self, part: Any, images: list[Any]) -> dict[str, Any]:
         if isinstance(part, str):
@@ -140,7 +150,7 @@ class ChatFormat:
         if kind in TEXT_TYPES and isinstance(part.get("text"), str):
             return {"type": "text", "text": part["text"]}
         if kind in IMAGE_TYPES:
-            if not self._reads_images:
+            if self._placeholder is None:
                 raise PromptError("this model reads text: it takes no images")
             images.append(_image_of(part))
             return {"type": "image"}

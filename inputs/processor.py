@@ -76,7 +76,8 @@ class InputProcessor:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
-        self.chat = ChatFormat(self.tokenizer, template, reads_images=self.images is not None)
+        placeholder = None if self.images is None else self.images.placeholder
+        self.chat = ChatFormat(self.tokenizer, template, placeholder)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
 
     def _warn(self) -> None:

@@ -56,6 +56,16 @@ class PagePool:
         return len(self._free)
 
     @property
+    def num_by_kind(self) -> dict[str, int]:
+        """All pages: those of self KV and of cross KV that have owners, cached and free ones. From
+        any thread, so that numbers of different moments may be among them."""
+        unused = set(self._unused)
+        cross = sum(len(pages) for key, pages in list(self._by_key.items()) if key not in unused)
+        free, cached = len(self._free), self._num_unused_pages
+        own = max(0, self.num_pages - free - cached - cross)
+        return {"self": own, "cross": cross, "cached": cached, "free": free}
+
+    @property
     def keys(self) -> list[str]:
         """Of all keyed pages, in use or not. From any thread."""
         return list(self._by_key)

@@ -165,6 +165,11 @@ def check_parallel(half: Half, parallel: Parallel) -> None:
             f"{option.format('pipeline', parallel.pipeline)}: the {half.side} has "
             f"{half.num_layers} layers, and each stage needs one"
         )
+    if parallel.pipeline > 1 and half.one_stage:
+        raise ConfigurationError(
+            f"{option.format('pipeline', parallel.pipeline)}: {half.one_stage}: use tensor or data "
+            "parallel ranks"
+        )
     if parallel.layers and sum(parallel.layers) != half.num_layers:
         counts = " + ".join(map(str, parallel.layers))
         raise ConfigurationError(

@@ -90,6 +90,8 @@ class GraphCapture:
             graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
         ):
             work()
+        if not self.ranks.is_alone:
+            self.ranks.graphs.append(graph)
         self.count += 1
         self.seconds += time.perf_counter() - began
         return graph

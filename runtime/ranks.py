@@ -31,6 +31,9 @@ class Ranks:
     stages: Group
     backward: Group
     limit: WaitLimit = field(default_factory=WaitLimit)  # for the host, of work on the device
+    # Those that hold what the ranks exchange. NCCL ends no communicator before the last of its
+    # graphs is destroyed: who captures one puts it here, and `close` begins with them.
+    graphs: list[torch.cuda.CUDAGraph] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         parallel, rank = self.parallel, self.rank
@@ -147,6 +150,9 @@ class Ranks:
                 group.paused = False
 
     def close(self) -> None:
-        """Ends the groups on this rank. Calls of other ranks that wait for it then raise."""
+        """Ends the groups on this rank, and the graphs. Calls of other ranks that wait for it then
+        raise."""
+        while self.graphs:
+            self.graphs.pop().reset()
         for group in self.groups:
             group.close()

@@ -80,7 +80,7 @@ class Intake:
         self._preempted.discard(request.sort_key)
         if request in self._ready:
             self._ready.take(request)
-        request.move(RequestState.RUNNING)
+        self._run(request)
         needed = {media.key for media in self._uncached(request)}
         for key in {media.key for media in request.inputs} - needed:
             self.encodes.let_go(request, key)
@@ -90,7 +90,12 @@ class Intake:
         if request.state is RequestState.WAITING:
             request.move(RequestState.READY)
         self.leave(request)
+        self._run(request)
+
+    def _run(self, request: Request) -> None:
         request.move(RequestState.RUNNING)
+        if request.metrics.admitted_at is None:
+            request.metrics.admitted_at = self._clock()
 
     def leave(self, request: Request) -> None:
         """`request` has ended, wherever it was."""

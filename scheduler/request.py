@@ -116,7 +116,8 @@ class RequestMetrics:
     whose clocks differ: seconds since the request arrived at the worker."""
 
     arrived_at: float
-    encoded_at: float | None = None
+    encoded_at: float | None = None  # None where nothing had to be encoded
+    admitted_at: float | None = None  # it got a slot, for the first time
     first_token_at: float | None = None
     finished_at: float | None = None
     preemptions: int = 0
@@ -130,6 +131,7 @@ class RequestMetrics:
         return RequestMetrics(
             self.arrived_at + seconds,
             later(self.encoded_at),
+            later(self.admitted_at),
             later(self.first_token_at),
             later(self.finished_at),
             self.preemptions,

@@ -1,13 +1,15 @@
 """How many requests are open at a time; more are told when to come again."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from antiphon.serve.errors import ApiError
+from antiphon.serve.errors import ApiError, stopping
 
 WINDOW = 64  # ends of requests that tell how fast they end
+POLL_SECONDS = 0.02
 LONGEST_WAIT = 60  # seconds that a client is told to wait at most
 
 
@@ -23,7 +25,7 @@ class Admission:
     def admitted(self) -> Iterator[None]:
         """One open request. Raises ApiError with status 429 or 503."""
         if self.draining:
-            raise ApiError(503, "the server is stopping", code="stopping", retry_after=5)
+            raise stopping()
         if self.open >= self.limit:
             self.turned_away += 1
             raise ApiError(
@@ -38,6 +40,11 @@ class Admission:
         finally:
             self.open -= 1
             self._ends.append(time.monotonic())
+
+    async def ended(self) -> None:
+        """Waits until no request is open."""
+        while self.open:
+            await asyncio.sleep(POLL_SECONDS)
 
     def seconds_to_wait(self, now: float) -> int:
         """Whole seconds until half of the open requests will have ended, as fast as they ended

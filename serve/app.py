@@ -1,6 +1,7 @@
 """The FastAPI application."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -9,24 +10,48 @@ from antiphon import __version__
 from antiphon.serve.connection import ConnectionMiddleware
 from antiphon.serve.errors import add_handlers
 from antiphon.serve.keys import ApiKeys
-from antiphon.serve.routes import audio, chat, completions, server
+from antiphon.serve.load import keep_noting
+from antiphon.serve.metric_sinks import MetricSink
+from antiphon.serve.routes import audio, chat, completions, page, realtime, server
 from antiphon.serve.service import OpenEngine, Service
 from antiphon.serve.settings import ServerSettings
+from antiphon.serve.traces import Traces, otlp_exporter
 
-ROUTERS = (audio.router, chat.router, completions.router, server.router)
+ROUTERS = (
+    audio.router,
+    chat.router,
+    completions.router,
+    server.router,
+    page.router,
+    realtime.router,
+)
 
 
 def make_app(
-    settings: ServerSettings, openers: Mapping[str, OpenEngine], *, adds_id: bool = True
+    settings: ServerSettings,
+    openers: Mapping[str, OpenEngine],
+    *,
+    adds_id: bool = True,
+    sinks: Sequence[MetricSink] = (),
 ) -> FastAPI:
     """Its engines open when the application starts, and close when it stops. `openers`: how to get
-    each, by the name that clients send as `model`. `adds_id`: see `ConnectionMiddleware`."""
-    service = Service(settings, openers)
+    each, by the name that clients send as `model`. `adds_id`: see `ConnectionMiddleware`. `sinks`:
+    where measurements go beside /metrics. Raises ConfigurationError."""
+    endpoint = settings.otlp_traces_endpoint
+    traces = None if endpoint is None else Traces(otlp_exporter(endpoint))
+    service = Service(settings, openers, sinks, traces)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with service:
-            yield
+        try:
+            async with service:
+                noting = asyncio.create_task(keep_noting(service)) if sinks else None
+                yield
+                if noting is not None:
+                    noting.cancel()
+        finally:
+            if traces is not None:
+                traces.close()
 
     app = FastAPI(
         title="Antiphon",
@@ -42,7 +67,9 @@ def make_app(
         keys=ApiKeys(settings.api_keys),
         limits=settings.limits,
         admission=service.admission,
+        metrics=service.metrics,
         adds_id=adds_id,
+        traces=traces,
     )
     add_handlers(app)
     for router in ROUTERS:

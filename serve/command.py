@@ -10,6 +10,7 @@ from typing import Any
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.serve.settings import ServerSettings
+from antiphon.serve.signals import first_signal
 
 logger = logging.getLogger(__name__)
 
@@ -76,4 +77,7 @@ def _over_ray(plan: Plan) -> None:
 
         address = scope.enter_context(running(plan.settings, engines, plan.replicas))
         logger.info("ready: %s", address)
-        threading.Event().wait()  # a signal ends it
+        stopped = threading.Event()
+        with first_signal(stopped.set):
+            stopped.wait()
+        logger.info("stopping: open requests have %g s", plan.settings.limits.drain_seconds)

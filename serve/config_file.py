@@ -11,7 +11,10 @@ import yaml
 from antiphon.config.errors import ConfigurationError, nearest
 from antiphon.serve.settings import Limits
 
-SERVER = ("host", "port", "api_keys", "api_key_file", "insecure", "replicas")
+SERVER = (
+    "host", "port", "api_keys", "api_key_file", "insecure", "replicas", "otlp_traces_endpoint",
+    "log_format",
+)  # fmt: skip
 SECTIONS = ("models", "limits", "engine")
 LIMITS = tuple(field.name for field in fields(Limits))
 NAMED_MODEL = re.compile(r"([\w.:-]+)=(.+)")

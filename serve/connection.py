@@ -10,10 +10,13 @@ from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
-from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error
+from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error, stopping
+from antiphon.serve.handshake import run_session
 from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
-from antiphon.serve.keys import ApiKeys
+from antiphon.serve.keys import ApiKeys, no_valid_key
+from antiphon.serve.metrics import Metrics
 from antiphon.serve.settings import MEBIBYTE, Limits
+from antiphon.serve.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +33,24 @@ class ConnectionMiddleware:
         keys: ApiKeys,
         limits: Limits,
         admission: Admission,
+        metrics: Metrics,
         adds_id: bool = True,
+        traces: Traces | None = None,
     ) -> None:
         """`adds_id`: to answers; else a proxy does so, which also sends the id."""
         self.app, self.keys, self.limits, self.admission = app, keys, limits, admission
-        self.adds_id = adds_id
+        self.metrics, self.adds_id, self.traces = metrics, adds_id, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await Exchange(self, scope, receive, send).run()
+            exchange = Exchange(self, scope, receive, send)
+            if self.traces is None:
+                await exchange.run()
+            else:
+                with self.traces.answering(scope, lambda: exchange.final_status):
+                    await exchange.run()
+        elif scope["type"] == "websocket":
+            await run_session(self.app, self.keys, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -54,6 +66,7 @@ class Exchange:
         self.id = request_id(scope["headers"])
         self.status, self.key = 0, "-"
         self._num_bytes, self._body_ended = 0, False
+        self._discards = True  # what the client still sends, before it is refused
         self._refusal: ApiError | None = None  # what is wrong with the body
         self._left: str | None = None  # why nobody reads the answer
         self._gone = asyncio.Event()
@@ -72,13 +85,19 @@ class Exchange:
             await self._refuse(error)
         finally:
             self._stop_watching()
-            milliseconds = 1000 * (time.monotonic() - began)
+            seconds = time.monotonic() - began
+            path = getattr(self.scope.get("route"), "path", None)
+            self.server.metrics.note_answer(path, self.final_status, seconds)
             logger.info(
-                "%s %s %s %d %.1f ms %s%s", self.id, self.scope["method"], self.scope["path"],
-                CLIENT_LEFT if self._left else self.status, milliseconds, self.key,
+                "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
+                self.final_status, 1000 * seconds, self.key,
                 f" ({self._left})" if self._left else "",
             )  # fmt: skip
             REQUEST_ID.reset(token)
+
+    @property
+    def final_status(self) -> int:
+        return CLIENT_LEFT if self._left else self.status
 
     # ------------------------------------------------------------------ before the endpoint
 
@@ -92,9 +111,7 @@ class Exchange:
         if key is not None:
             self.key = key
         elif self.scope["path"] not in OPEN_PATHS:
-            raise ApiError(
-                401, "no valid API key: send 'Authorization: Bearer KEY'", code="invalid_api_key"
-            )
+            raise no_valid_key()
 
     def _check_length(self) -> None:
         length = self._header(b"content-length")
@@ -115,7 +132,10 @@ class Exchange:
             await self._task
         except asyncio.CancelledError:
             if self._left is None:
-                raise  # the server itself is stopped
+                if self.server.admission.draining and not self.status:
+                    self._discards = False  # there is no time left
+                    raise stopping() from None
+                raise
         except Exception as error:
             answer = self._refusal or as_api_error(error)
             if not self.status:
@@ -137,15 +157,16 @@ class Exchange:
             async with asyncio.timeout(self.server.limits.idle_seconds):
                 message = await self._receive_raw()
         except TimeoutError:
+            self._discards = False  # it has stopped sending, so it reads
             self._refuse_body(ApiError(408, "the rest of the body did not come", code="timeout"))
         if message["type"] == "http.disconnect":
             self._body_ended, self._left = True, "the client left"
             self._refuse_body(ApiError(CLIENT_LEFT, "the body broke off"))
         self._num_bytes += len(message.get("body", b""))
+        self._body_ended = not message.get("more_body", False)
         if self._num_bytes > self.server.limits.upload_bytes:
             self._refuse_body(self._too_large("the body is"))
-        if not message.get("more_body", False):
-            self._body_ended = True
+        if self._body_ended:
             self._watcher = asyncio.create_task(self._watch())
         return message
 
@@ -196,6 +217,8 @@ class Exchange:
     async def _discard_body(self) -> None:
         """Reads what the client is still sending, within limits: it would not read the answer
         before, but see a broken connection."""
+        if not self._discards:
+            return
         most = self._num_bytes + 4 * self.server.limits.upload_bytes
         try:
             async with asyncio.timeout(LINGER_SECONDS):

@@ -11,6 +11,7 @@ from ray import serve
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
+from antiphon.serve.ray_metrics import RayMetrics
 from antiphon.serve.service import OpenEngine
 from antiphon.serve.settings import ServerSettings
 
@@ -34,7 +35,8 @@ def application(settings: ServerSettings, engines: Mapping[str, str], replicas: 
     def build() -> FastAPI:
         _log_as_serve_does()
         openers = {name: attacher(engine) for name, engine in engines.items()}
-        return make_app(settings, openers, adds_id=False)  # Serve's proxy does
+        # Serve's proxy adds ids.
+        return make_app(settings, openers, adds_id=False, sinks=[RayMetrics()])
 
     frontend = serve.deployment(
         serve.ingress(build)(),
@@ -71,7 +73,11 @@ def running(settings: ServerSettings, engines: Mapping[str, str], replicas: int)
         serve.start(
             proxy_location="HeadOnly",
             http_options=http,
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config={
+                "log_level": "WARNING",
+                "enable_access_log": False,
+                "encoding": settings.log_format.upper(),
+            },
         )
         serve.run(application(settings, engines, replicas), name=APPLICATION, route_prefix="/")
     except (RuntimeError, ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
 
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +22,7 @@ from antiphon.config.errors import (
 
 logger = logging.getLogger(__name__)
 
+UNION_BRANCH = re.compile(r"str|int|float|bool|\w+\[.*\]")  # as pydantic names them in a place
 CLIENT_LEFT = 499  # nginx's number; nobody reads it but the log
 TYPES = {
     401: "authentication_error",
@@ -77,6 +79,10 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
+def stopping() -> ApiError:
+    return ApiError(503, "the server is stopping", code="stopping", retry_after=1)
+
+
 def refused(param: str, reason: str) -> ApiError:
     """For a field that cannot be honored."""
     return ApiError(400, f"'{param}' cannot be honored: {reason}", param=param, code="unsupported")
@@ -101,10 +107,11 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
-    """The first of pydantic's complaints."""
-    problem = error.errors()[0]
-    location = [part for part in problem["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(str(part) for part in location) or None
+    """The first of pydantic's complaints that goes deepest: of a field with several types, it is
+    about the one that the value was meant to be."""
+    problem = max(error.errors(), key=lambda problem: len(problem["loc"]))
+    location = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(part for part in location if not UNION_BRANCH.fullmatch(part)) or None
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is no valid JSON: {message}")

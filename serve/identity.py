@@ -1,6 +1,5 @@
 """The id of the request at work, for answers and log lines."""
 
-import logging
 import re
 import secrets
 from contextvars import ContextVar
@@ -16,11 +15,3 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
         if name == HEADER and VALID.fullmatch(value):
             return value.decode()
     return f"req-{secrets.token_hex(12)}"
-
-
-class WithRequestId(logging.Filter):
-    """Adds `request_id` to every log record."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = REQUEST_ID.get()
-        return True

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.serve.errors import ApiError
 
 
 class ApiKeys:
@@ -24,6 +25,12 @@ class ApiKeys:
         # All are compared, so that the time says nothing about which one is near.
         matches = [hmac.compare_digest(digest, own) for own in self._digests]
         return f"key-{digest.hex()[:8]}" if scheme.lower() == b"bearer" and any(matches) else None
+
+
+def no_valid_key() -> ApiError:
+    return ApiError(
+        401, "no valid API key: send 'Authorization: Bearer KEY'", code="invalid_api_key"
+    )
 
 
 def _digest(key: bytes) -> bytes:

@@ -12,26 +12,20 @@ from antiphon.serve.service import ServedModel
 from antiphon.serve.uploads import Upload
 
 NOT_TAKEN = {
-    "image_url": "no model here sees pictures yet",
     "file": "no model here reads files",
     "refusal": "no model here is told of refusals",
 }
 
 
-def text_prompt(model: ServedModel, body: ChatBody) -> Prompt:
-    """The prompt for a model that reads text: by the tokenizer's chat template, or without one the
-    text of the only message. Raises ApiError."""
-    tokenizer: Any = model.engine.inputs.tokenizer
-    messages = [_text_of(message, number) for number, message in enumerate(body.messages)]
-    if getattr(tokenizer, "chat_template", None):
-        roles = [message.role for message in body.messages]
-        chat = [{"role": role, "content": text} for role, text in zip(roles, messages, strict=True)]
-        ids = tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return {"prompt_token_ids": [int(id_) for id_ in ids]}
+def chat_prompt(model: ServedModel, body: ChatBody) -> Prompt:
+    """The prompt for a model that reads: by the checkpoint's chat template, or without one the text
+    of the only message. Raises ApiError."""
+    messages = [_message(model, message, number) for number, message in enumerate(body.messages)]
+    if model.engine.inputs.chat.has_template:
+        return {"messages": messages}
     _check_single(model, body.messages)
-    return messages[0]
+    content = messages[0]["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _check_single(model: ServedModel, messages: list[Message]) -> None:
@@ -45,19 +39,28 @@ def _check_single(model: ServedModel, messages: list[Message]) -> None:
         )
 
 
-def _text_of(message: Message, number: int) -> str:
+def _message(model: ServedModel, message: Message, number: int) -> dict[str, Any]:
+    """A message as the engine takes it."""
     place = f"messages.{number}.content"
     if message.content is None:
         raise ApiError(400, f"'{place}' is missing", param=place)
     if isinstance(message.content, str):
-        return message.content
-    texts = []
-    for index, part in enumerate(message.content):
-        _check_part(part, f"{place}.{index}")
-        if part.type == "input_audio":
-            raise refused(f"{place}.{index}", "this model reads text and takes no sound")
-        texts.append(part.text or "")
-    return "".join(texts)
+        return {"role": message.role, "content": message.content}
+    parts = [_part(model, part, f"{place}.{index}") for index, part in enumerate(message.content)]
+    return {"role": message.role, "content": parts}
+
+
+def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
+    _check_part(part, place)
+    if part.image_url is not None:
+        if not model.takes_images:
+            raise refused(place, f"{model.name} reads text and takes no images")
+        if not part.image_url.url.startswith("data:"):
+            raise refused(place, "send the image itself, as 'data:image/png;base64,...'")
+        return {"type": "image_url", "image_url": {"url": part.image_url.url}}
+    if part.input_audio is not None:
+        raise refused(place, f"{model.name} takes no sound")
+    return {"type": "text", "text": part.text}
 
 
 def _check_part(part: Part, place: str) -> None:

@@ -1,82 +1,122 @@
-"""Prometheus metrics of one server process, under vLLM's names where the meaning is the same."""
+"""What a server measures: once for each answer and each request, never for a token."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from antiphon.engine.outputs import RequestOutput
+from antiphon.engine.open_request import OpenRequest
+from antiphon.engine.outputs import Transcription
+from antiphon.engine.requests import failure_of
+from antiphon.scheduler.request import Finished, RequestMetrics
+from antiphon.serve import metric_names as names
 from antiphon.serve.admission import Admission
+from antiphon.serve.metric_names import Metric
+from antiphon.serve.metric_sinks import MetricSink, PrometheusPage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LATENCIES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+OTHER_PATH = "other"  # of paths that are no endpoints: anybody may make up any number of them
 
 
 class Metrics:
-    """Counters of requests, by model; the engines' own are added when they are read."""
+    """For one server process. `sinks`: others beside its page."""
 
-    def __init__(self, admission: Admission) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
-        self._admission = admission
-        model, prefix = ["model_name"], "antiphon"
-        self.requests = Counter(
-            f"{prefix}_http_requests", "answers by endpoint and status",
-            ["path", "status"], registry=self.registry,
-        )  # fmt: skip
-        self.success = Counter(
-            f"{prefix}_request_success", "requests that ended well",
-            ["model_name", "finished_reason"], registry=self.registry,
-        )  # fmt: skip
-        self.prompt_tokens = Counter(
-            f"{prefix}_prompt_tokens", "encoder and prompt tokens", model, registry=self.registry
-        )
-        self.generation_tokens = Counter(
-            f"{prefix}_generation_tokens", "generated tokens", model, registry=self.registry
-        )
-        self.audio_seconds = Counter(
-            f"{prefix}_audio_seconds", "sound transcribed", model, registry=self.registry
-        )
-        self.first_token = Histogram(
-            f"{prefix}_time_to_first_token_seconds", "from arrival", model,
-            buckets=LATENCIES, registry=self.registry,
-        )  # fmt: skip
-        self.latency = Histogram(
-            f"{prefix}_e2e_request_latency_seconds", "from arrival to the end", model,
-            buckets=LATENCIES, registry=self.registry,
-        )  # fmt: skip
-        self.open = Gauge(f"{prefix}_num_requests_running", "open", registry=self.registry)
-        self.turned_away = Gauge(
-            f"{prefix}_num_requests_turned_away", "answered 429", registry=self.registry
-        )
-        self.engine = Gauge(
-            f"{prefix}_engine", "counters of the decoders by name",
-            ["model_name", "counter"], registry=self.registry,
-        )  # fmt: skip
+    def __init__(self, admission: Admission, sinks: Iterable[MetricSink] = ()) -> None:
+        self._admission, self._page = admission, PrometheusPage()
+        self._sinks: list[MetricSink] = [self._page, *sinks]
+        self._seen: dict[tuple[str, ...], float] = {}  # sums at their last reading
 
-    def count(self, model: str, prompt_tokens: int, tokens: int, reason: str | None) -> None:
-        """A request that ended well."""
-        self.success.labels(model, reason or "stop").inc()
-        self.tokens(model, prompt_tokens, tokens)
+    def _add(self, metric: Metric, amount: float, *labels: str) -> None:
+        for sink in self._sinks:
+            sink.add(metric, amount, labels)
 
-    def tokens(self, model: str, prompt_tokens: int, tokens: int) -> None:
-        self.prompt_tokens.labels(model).inc(prompt_tokens)
-        self.generation_tokens.labels(model).inc(tokens)
+    def _set(self, metric: Metric, value: float, *labels: str) -> None:
+        for sink in self._sinks:
+            sink.set(metric, value, labels)
 
-    def observe(self, model: str, output: RequestOutput) -> None:
-        """The times of one prompt."""
-        times = output.metrics
-        if times is None:
+    def _observe(self, metric: Metric, value: float, *labels: str) -> None:
+        for sink in self._sinks:
+            sink.observe(metric, value, labels)
+
+    # ------------------------------------------------------------------ answers and requests
+
+    def note_answer(self, path: str | None, status: int, seconds: float) -> None:
+        """Of HTTP. `path`: the endpoint's."""
+        self._add(names.HTTP_REQUESTS, 1, path or OTHER_PATH, str(status))
+        self._observe(names.HTTP_SECONDS, seconds, path or OTHER_PATH)
+
+    def note_transcription(self, model: str, result: Transcription, seconds: float) -> None:
+        """A whole recording, which took so long."""
+        self._add(names.AUDIO_SECONDS, result.duration, model)
+        if seconds > 0:
+            self._observe(names.RTFX, result.duration / seconds, model)
+
+    def note_request(
+        self, model: str, opened: OpenRequest, future: "asyncio.Future[Finished]"
+    ) -> None:
+        """A request of an engine has ended."""
+        if (error := failure_of(future)) is not None:
+            self._add(names.ERRORS, 1, model, error)
             return
-        if times.first_token_at is not None:
-            self.first_token.labels(model).observe(times.first_token_at - times.arrived_at)
-        if times.finished_at is not None:
-            self.latency.labels(model).observe(times.finished_at - times.arrived_at)
+        finished, request = future.result(), opened.request
+        self._add(names.SUCCESS, 1, model, finished.reason or "stop")
+        prompt = len(request.prompt_token_ids) + sum(media.num_tokens for media in request.inputs)
+        self._add(names.PROMPT_TOKENS, prompt, model)
+        self._add(names.GENERATION_TOKENS, len(finished.token_ids), model)
+        self._note_times(model, finished.metrics, len(finished.token_ids))
 
-    def text(self, engines: Mapping[str, Mapping[str, Any]]) -> bytes:
-        """All of them in Prometheus' format. `engines`: counters of each model's decoders."""
-        self.open.set(self._admission.open)
-        self.turned_away.set(self._admission.turned_away)
+    def _note_times(self, model: str, times: RequestMetrics, num_tokens: int) -> None:
+        """What did not happen is not observed."""
+        arrived, encoded, first = times.arrived_at, times.encoded_at, times.first_token_at
+        if encoded is not None:
+            self._observe(names.ENCODE, max(0.0, encoded - arrived), model)
+        if times.admitted_at is not None:
+            queued = times.admitted_at - (arrived if encoded is None else encoded)
+            self._observe(names.QUEUE, max(0.0, queued), model)
+        if first is not None:
+            self._observe(names.FIRST_TOKEN, max(0.0, first - arrived), model)
+        if times.finished_at is not None:
+            self._observe(names.LATENCY, max(0.0, times.finished_at - arrived), model)
+            if first is not None:
+                decoding = max(0.0, times.finished_at - first)
+                self._observe(names.DECODE, decoding, model)
+                if num_tokens > 1:
+                    self._observe(names.PER_TOKEN, decoding / (num_tokens - 1), model)
+
+    # ------------------------------------------------------------------ workers
+
+    def note_workers(self, engines: Mapping[str, Mapping[str, int]]) -> None:
+        """The present counters of the workers of each model; empty where they did not answer."""
+        self._set(names.HTTP_OPEN, self._admission.open)
+        self._add(names.TURNED_AWAY, self._passed(("turned away",), self._admission.turned_away))
         for model, counters in engines.items():
+            if counters:
+                self._note_load(model, counters)
             for name, value in counters.items():
-                self.engine.labels(model, name).set(value)
-        return generate_latest(self.registry)
+                self._set(names.ENGINE, value, model, name)
+                if name in names.FROM_WORKERS:
+                    metric, units = names.FROM_WORKERS[name]
+                    self._add(metric, self._passed((model, name), value) / units, model)
+                elif name.startswith("encoder_batches_of_"):
+                    passed = self._passed((model, name), value)
+                    self._add(names.ENCODER_BATCHES, passed, model, name.rpartition("_")[2])
+
+    def _note_load(self, model: str, counters: Mapping[str, int]) -> None:
+        running, total = counters.get("running", 0), counters.get("kv_pages", 0)
+        self._set(names.RUNNING, running, model)
+        self._set(names.WAITING, max(0, counters.get("open", 0) - running), model)
+        self._set(names.ENCODER_TOKENS, counters.get("encoder_open_tokens", 0), model)
+        if total:
+            used = 1 - counters.get("kv_pages_available", 0) / total
+            self._set(names.PAGES_IN_USE, used, model)
+        for kind in ("self", "cross", "cached", "free"):
+            self._set(names.PAGES, counters.get(f"kv_pages_{kind}", 0), model, kind)
+
+    def _passed(self, key: tuple[str, ...], total: float) -> float:
+        """By how much a sum has grown. One that fell lacks a worker that is gone: what others have
+        added meanwhile is not known."""
+        before = self._seen.get(key, 0.0)
+        self._seen[key] = total
+        return max(0.0, total - before)
+
+    def text(self) -> bytes:
+        """In Prometheus' format."""
+        return self._page.text()

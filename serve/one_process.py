@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -11,8 +12,11 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.service import OpenEngine
 from antiphon.serve.settings import ServerSettings
+from antiphon.serve.signals import first_signal
 
 logger = logging.getLogger(__name__)
+
+REFUSING_SECONDS = 1  # for requests that outlived the drain to be told so
 
 
 def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
@@ -25,7 +29,7 @@ def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
 
 
 class OneProcessServer(uvicorn.Server):
-    """`bound`: set once it listens."""
+    """Engines open before it listens, and close when open requests have ended."""
 
     def __init__(self, settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> None:
         self.app = make_app(settings, openers)
@@ -37,9 +41,11 @@ class OneProcessServer(uvicorn.Server):
             access_log=False,
             lifespan="on",
             server_header=False,
-            timeout_graceful_shutdown=int(settings.limits.drain_seconds),
+            ws_max_size=settings.limits.upload_bytes,
+            timeout_graceful_shutdown=REFUSING_SECONDS,
         )
         super().__init__(config)
+        self._drain_seconds = settings.limits.drain_seconds
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -52,8 +58,25 @@ class OneProcessServer(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The process ends as after any other work: uvicorn would raise the signal once more."""
+
+        def stop() -> None:
+            self.should_exit = True
+
+        with first_signal(stop):
+            yield
+
     async def shutdown(self, sockets: Any = None) -> None:
-        self.app.state.service.admission.draining = True
+        """Listens on until open requests have ended: those who ask meanwhile are told to come
+        again, and that the server is not ready."""
+        service, seconds = self.app.state.service, self._drain_seconds
+        service.begin_to_drain()
+        logger.info("stopping: %d open requests have %g s", service.admission.open, seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await service.admission.ended()
         await super().shutdown(sockets)
 
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.config.errors import ImageError, PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prompts import Prompt
+from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.text import TextBody
 from antiphon.serve.service import ServedModel
 
@@ -18,9 +20,10 @@ class CheckedPrompt:
 
 
 async def checked(
-    model: ServedModel, prompts: list[Prompt], params: SamplingParams, body: TextBody
+    model: ServedModel, prompts: list[Prompt], params: SamplingParams, body: TextBody, param: str
 ) -> list[CheckedPrompt]:
-    """Raises InputError for a prompt that the model can't take."""
+    """`param`: the field that the prompts are of. Raises ApiError and InputError for a prompt that
+    the model can't take."""
     engine = model.engine
 
     def check(prompt: Prompt) -> CheckedPrompt:
@@ -31,7 +34,11 @@ async def checked(
     def check_all() -> list[CheckedPrompt]:
         return [check(prompt) for prompt in prompts]
 
-    return await engine.run_in_thread(check_all)
+    try:
+        return await engine.run_in_thread(check_all)
+    except (ImageError, PromptError) as error:
+        is_of_prompt = body.source_language is None and body.target_language is None
+        raise ApiError(400, str(error), param=param if is_of_prompt else None) from None
 
 
 def call_options(body: TextBody, seconds: float) -> dict[str, Any]:

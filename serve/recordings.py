@@ -1,5 +1,6 @@
 """Recordings on their way through the engine: measured before, counted after."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -18,7 +19,8 @@ async def measured(
     longest = service.limits.audio_seconds
     if not upload.size:
         raise ApiError(400, "'file' is empty", param="file")
-    await model.engine.run_in_thread(upload.check_length, longest)
+    if not upload.is_surely_within(longest):
+        await model.engine.run_in_thread(upload.check_length, longest)
 
     def check(_: float, in_all: float) -> None:
         if in_all > longest:  # its packets did not say so
@@ -31,9 +33,10 @@ async def heard(
     service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
 ) -> Transcription:
     """A whole transcription. Raises ApiError or AntiphonError."""
+    began = time.monotonic()
     options = await measured(service, model, upload, options)
     result = await model.engine.transcribe(upload, **options)
-    _count(service, model, result)
+    service.metrics.note_transcription(model.name, result, time.monotonic() - began)
     return result
 
 
@@ -41,11 +44,12 @@ async def heard_in_pieces(
     service: Service, model: ServedModel, upload: Upload, options: dict[str, Any]
 ) -> AsyncGenerator[str | Transcription, None]:
     """Pieces of its text, then the whole. Raises as `heard`."""
+    began = time.monotonic()
     options = await measured(service, model, upload, options)
     async with aclosing(model.engine.stream_transcription(upload, **options)) as pieces:
         async for piece in pieces:
             if not isinstance(piece, str):
-                _count(service, model, piece)
+                service.metrics.note_transcription(model.name, piece, time.monotonic() - began)
             yield piece
 
 
@@ -60,6 +64,13 @@ def encoder_tokens(model: ServedModel, result: Transcription) -> int:
     return round(result.duration / inputs.audio.window_seconds * inputs.model.max_encoder_len)
 
 
-def _count(service: Service, model: ServedModel, result: Transcription) -> None:
-    service.metrics.audio_seconds.labels(model.name).inc(result.duration)
-    service.metrics.count(model.name, encoder_tokens(model, result), num_tokens(result), "stop")
+def token_usage(model: ServedModel, result: Transcription) -> dict[str, Any]:
+    """What events of streams and sessions say of it."""
+    num_inputs, num_outputs = encoder_tokens(model, result), num_tokens(result)
+    return {
+        "type": "tokens",
+        "input_tokens": num_inputs,
+        "output_tokens": num_outputs,
+        "total_tokens": num_inputs + num_outputs,
+        "input_token_details": {"audio_tokens": num_inputs, "text_tokens": 0},
+    }

@@ -1,18 +1,24 @@
 """What all endpoints share: the models, their engines, limits and counters."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 from fastapi import Request
 
 from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.open_request import OpenRequest
+from antiphon.scheduler.request import Finished
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import ApiError
+from antiphon.serve.metric_sinks import MetricSink
 from antiphon.serve.metrics import Metrics
 from antiphon.serve.settings import ServerSettings
+from antiphon.serve.traces import Traces
 
 OpenEngine = Callable[[], Awaitable[AsyncEngine]]  # starts it, or attaches to a running one
 
@@ -29,16 +35,29 @@ class ServedModel:
     def takes_audio(self) -> bool:
         return self.engine.inputs.audio is not None
 
+    @property
+    def takes_images(self) -> bool:
+        return self.engine.inputs.images is not None
+
 
 class Service:
-    """`openers`: how to get the engine of each model, by the name that clients send."""
+    """`openers`: how to get the engine of each model, by the name that clients send. `sinks`: where
+    measurements go beside the page /metrics."""
 
-    def __init__(self, settings: ServerSettings, openers: Mapping[str, OpenEngine]) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        openers: Mapping[str, OpenEngine],
+        sinks: Iterable[MetricSink] = (),
+        traces: Traces | None = None,
+    ) -> None:
         self.settings, self.limits = settings, settings.limits
         self.admission = Admission(self.limits.open_requests)
-        self.metrics = Metrics(self.admission)
+        self.sessions = Admission(self.limits.open_requests)  # of /v1/realtime
+        self.metrics = Metrics(self.admission, sinks)
         self.models: dict[str, ServedModel] = {}
         self._openers, self._engines = dict(openers), AsyncExitStack()
+        self._traces = traces
 
     @property
     def ready(self) -> bool:
@@ -50,22 +69,32 @@ class Service:
                 engine = await opener()
                 self._engines.push_async_callback(engine.close)
                 self.models[name] = ServedModel(name, engine)
+                engine.requests.on_end = partial(self._note_request, name)
         except BaseException:
             await self._engines.aclose()
             raise
         return self
 
+    def begin_to_drain(self) -> None:
+        """What is open goes on; nothing new begins."""
+        self.admission.draining = self.sessions.draining = True
+
+    def _note_request(
+        self, model: str, opened: OpenRequest, future: "asyncio.Future[Finished]"
+    ) -> None:
+        self.metrics.note_request(model, opened, future)
+        if self._traces is not None:
+            self._traces.note_request(model, opened, future)
+
     async def __aexit__(self, *_: object) -> None:
-        self.admission.draining = True
+        self.begin_to_drain()
         self.models.clear()
         await self._engines.aclose()
 
     def model(self, name: str | None) -> ServedModel:
         """By name; without one, the only model. Raises ApiError."""
         if name is None:
-            if len(self.models) == 1:
-                return next(iter(self.models.values()))
-            raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
+            return self._only(list(self.models.values()))
         if name not in self.models:
             raise ApiError(
                 404,
@@ -75,10 +104,18 @@ class Service:
             )
         return self.models[name]
 
+    def _only(self, models: list[ServedModel]) -> ServedModel:
+        if len(models) != 1:
+            raise ApiError(400, f"give 'model': one of {self._names()}", param="model")
+        return models[0]
+
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.models)
 
     def audio_model(self, name: str | None) -> ServedModel:
+        """By name; without one, the only model that listens. Raises ApiError."""
+        if name is None:
+            return self._only([model for model in self.models.values() if model.takes_audio])
         model = self.model(name)
         if not model.takes_audio:
             raise ApiError(
@@ -89,6 +126,9 @@ class Service:
         return model
 
     def text_model(self, name: str | None) -> ServedModel:
+        """By name; without one, the only model that reads text. Raises ApiError."""
+        if name is None:
+            return self._only([model for model in self.models.values() if not model.takes_audio])
         model = self.model(name)
         if model.takes_audio:
             raise ApiError(

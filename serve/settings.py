@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from antiphon.config.errors import ConfigurationError
 
 MEBIBYTE = 1 << 20
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,17 @@ class ServerSettings:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     insecure: bool = False
     limits: Limits = Limits()
+    otlp_traces_endpoint: str | None = None  # address of an OpenTelemetry collector
+    log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a server that anyone on the network could use."""
         if not 0 <= self.port < 1 << 16:
             raise ConfigurationError(f"port must be between 0 and 65535, not {self.port}")
+        if self.log_format not in LOG_FORMATS:
+            raise ConfigurationError(
+                f"log_format must be one of {', '.join(LOG_FORMATS)}, not '{self.log_format}'"
+            )
         for key in self.api_keys:
             if not key or not key.isascii() or not key.isprintable() or " " in key:
                 raise ConfigurationError("an API key must be printable ASCII without blanks")

@@ -24,7 +24,7 @@ def answer(result: Transcription, body: AudioBody) -> Response:
         case "json":
             reply: dict[str, Any] = {"text": result.text, "usage": usage(result)}
             if isinstance(body, TranscriptionBody) and body.include:
-                reply["logprobs"] = _logprobs(result.segments)
+                reply["logprobs"] = logprobs_of(result.segments)
             return JSONResponse(reply)
 
 
@@ -68,7 +68,8 @@ def compression_ratio(text: str) -> float:
     return len(content) / len(zlib.compress(content))
 
 
-def _logprobs(segments: list[Segment]) -> list[dict[str, Any]]:
+def logprobs_of(segments: list[Segment]) -> list[dict[str, Any]]:
+    """Of all tokens, which were asked for with `logprobs`."""
     entries = []
     for segment in segments:
         for id_, row in zip(segment.token_ids, segment.logprobs or [], strict=True):

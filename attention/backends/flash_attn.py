@@ -37,10 +37,8 @@ class FlashAttentionFull(FullAttention[FullBatch]):
 
 @dataclass(frozen=True)
 class FlashPagedMetadata:
-    """`cu_seqlens_k` is None where all sequences have equally many queries.
-
-    For these there is a kernel that splits the keys.
-    """
+    """`cu_seqlens_k` is None where each sequence has one query: for these there is a kernel that
+    splits the keys."""
 
     batch: PagedBatch
     cu_seqlens_k: torch.Tensor | None  # [sequences + 1] int32
@@ -50,7 +48,7 @@ class FlashAttentionPaged(PagedAttention[FlashPagedMetadata]):
     name = "flash_attn"
 
     def plan(self, batch: PagedBatch) -> FlashPagedMetadata:
-        if batch.equal_queries:
+        if batch.single_queries:
             return FlashPagedMetadata(batch, None)
         metadata = FlashPagedMetadata(batch, torch.zeros_like(batch.cu_seqlens_q))
         self.replan(metadata, batch)
@@ -72,7 +70,7 @@ class FlashAttentionPaged(PagedAttention[FlashPagedMetadata]):
         scale, causal, batch = self.spec.scale, self.spec.kind == "causal", metadata.batch
         if metadata.cu_seqlens_k is None:
             out = flash_attn_with_kvcache(
-                q.unflatten(0, (-1, batch.max_query_len)),
+                q.unsqueeze(1),
                 k,
                 v,
                 cache_seqlens=batch.kv_lens_on_device,
@@ -80,7 +78,7 @@ class FlashAttentionPaged(PagedAttention[FlashPagedMetadata]):
                 softmax_scale=scale,
                 causal=causal,
             )
-            return out.flatten(0, 1)
+            return out.squeeze(1)
         return flash_attn_varlen_func(
             q,
             k,

@@ -67,9 +67,8 @@ class FlashAttention3Paged(PagedAttention[PagedBatch]):
             q = (q / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
             options["q_descale"] = scale.expand(len(metadata.query_lens), self.spec.num_kv_heads)
         out: torch.Tensor
-        if metadata.equal_queries:
-            q = q.unflatten(0, (-1, metadata.max_query_len))
-            out = flash_attn_with_kvcache(q, k, v, **options).flatten(0, 1)
+        if metadata.single_queries:
+            out = flash_attn_with_kvcache(q.unsqueeze(1), k, v, **options).squeeze(1)
         else:
             options["cu_seqlens_q"] = metadata.cu_seqlens_q
             options["max_seqlen_q"] = metadata.max_query_len

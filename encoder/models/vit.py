@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.interface import ImageEncoder, Layout
 from antiphon.encoder.models.length_sets import FULL
+from antiphon.encoder.models.mosaic import Mosaics
 from antiphon.encoder.models.pooling import build_pooler
 from antiphon.encoder.models.projector import Projector
 from antiphon.families.image_halves import ImageShape, VitHalf
@@ -22,7 +23,7 @@ from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput, Norm, RMSNorm
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard
-from antiphon.layers.stored_linear import PatchLinear, ScaledLinear
+from antiphon.layers.stored_linear import PackedLinear, PatchLinear, ScaledLinear
 
 HEADS_NORM_EPS = 1e-6  # whatever the eps of other norms
 
@@ -39,6 +40,7 @@ class Grids:
 @dataclass(frozen=True)
 class VitLayout(Layout):
     grids: tuple[Grids, ...]
+    images: tuple[ImageShape, ...]
 
 
 def make_norm(half: VitHalf) -> Norm:
@@ -107,7 +109,8 @@ class SelfAttention(nn.Module):
         size, heads = half.hidden_size, shard.heads_of(half)
         self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
         parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
-        self.qkv = StackedLinear(size, parts, half.qkv_bias)
+        projections = PackedLinear if half.packed_qkv else StackedLinear
+        self.qkv = projections(size, parts, half.qkv_bias)
         out = ScaledLinear if half.layer_scale else Linear
         self.out = out(inner, size, summed_over=shard.group)
         self.q_norm = self.k_norm = None
@@ -156,11 +159,13 @@ class VisionTransformer(ImageEncoder):
         self.embeddings = Embeddings(half) if part.is_first else None
         self.layers = nn.ModuleList(EncoderLayer(half, part.shard) for _ in part.layers)
         self.norm = make_norm(half) if half.final_norm and part.is_last else None
-        self.projector = self.pooler = None
+        self.projector = self.pooler = self.mosaics = None
         if part.is_last:
             self.pooler = build_pooler(half)
             if half.projector is not None:
-                self.projector = Projector(half.projector, half.hidden_size)
+                self.projector = Projector(half.projector, half.features)
+            if half.tiles is not None:
+                self.mosaics = Mosaics(half.tiles, half.output_size)
         self.is_last = part.is_last
 
     def layout(self, images: Sequence[ImageShape]) -> VitLayout:
@@ -170,7 +175,7 @@ class VisionTransformer(ImageEncoder):
             shape = ImageShape((tiles, *sizes))
             lengths.append(np.full(tiles, self.description.tile_tokens(shape)))
             grids.append(Grids(tiles, *self.description.grid(shape)))
-        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids))
+        return VitLayout({FULL: np.concatenate(lengths)}, tuple(grids), tuple(images))
 
     def embed(self, pixels: Sequence[torch.Tensor], layout: VitLayout) -> torch.Tensor:
         assert self.embeddings is not None
@@ -184,16 +189,23 @@ class VisionTransformer(ImageEncoder):
         plans: Mapping[str, M],
         layout: VitLayout | None = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
+        residual, wanted = Residual(x), self.description.feature_layers
+        states: dict[int, torch.Tensor] = {}
+        for number, layer in enumerate(self.layers):
+            if number in wanted:
+                states[number] = residual.total()
             residual = layer(residual, attention, plans)
         if not self.is_last:
             return residual.total()
         hidden = residual.total() if self.norm is None else self.norm.of_sum(residual)
+        if wanted:
+            states[len(self.layers)] = hidden
+            hidden = torch.cat([states[number] for number in wanted], -1)
         if self.projector is None and self.description.class_rows:
             return hidden
         assert layout is not None
-        return torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
+        rows = torch.cat([self._rows(*group) for group in self._tiles(hidden, layout)])
+        return rows if self.mosaics is None else self.mosaics(rows, layout.images)
 
     def _tiles(self, hidden: torch.Tensor, layout: VitLayout) -> list[tuple[torch.Tensor, Grids]]:
         """Tiles of equal sizes [tiles, tokens, hidden], with their grids."""

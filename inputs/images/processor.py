@@ -29,34 +29,47 @@ class ImageProcessor:
         half: ImageHalf,
         fetching: Fetching = NOTHING_FETCHED,
         settings: Mapping[str, Any] = MappingProxyType({}),
+        processor: Any = None,
     ) -> None:
-        """`settings`: beside those of the checkpoint's own file. Raises CheckpointError for a
-        checkpoint without an image processor."""
-        from transformers import AutoImageProcessor
-
-        if not any(os.path.exists(folder / name) for name in CONFIGS):
-            raise CheckpointError(f"{folder} has no {CONFIGS[0]}: it says how to read images")
-        try:
-            self._processor = AutoImageProcessor.from_pretrained(folder)
-        except Exception as error:  # whatever a broken file makes it raise
-            raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
+        """`settings`: beside those of the checkpoint's own file. `processor`: transformers', in
+        place of the checkpoint's. Raises CheckpointError for a checkpoint without one."""
+        self._processor = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
         self._salt = f"{folder}|{self._processor.to_dict()}".encode()
 
-    def encoder_input(self, source: ImageInput, position: int | None = None) -> EncoderInput:
+    def encoder_input(
+        self, source: ImageInput, position: int | None = None, alone: bool = True
+    ) -> EncoderInput:
         """An image in any form, ready for the encoder. `position`: as `EncoderInput` has it.
+        `alone`: the only one of its prompt.
 
         Raises ImageError for an image that cannot be read, or that the model can't take.
         """
+        from PIL import Image  # not above: commands without images need no Pillow
+
         image = read_image(source, self._fetching)
         with foreign_errors_as(ImageError, f"an image of {image.width} x {image.height} pixels"):
-            made = self._processor(images=[image], return_tensors="np", **self._settings)
+            images: list[Any] = [image]
+            if self._half.tiled_alone and not alone:
+                images = [[image, Image.new("RGB", (1, 1))]]  # it does not look at the second one
+            made = self._processor(images=images, return_tensors="np", **self._settings)
             pixels = Pixels(*_arrays(made, (image.height, image.width)))
             rows = self._half.rows(pixels.shape)
         packed = pixels.packed()
         digest = hashlib.sha256(self._salt)
         digest.update(packed.data)
         return EncoderInput(digest.hexdigest()[:32], "image", rows, packed, position)
+
+
+def _of_checkpoint(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    if not any(os.path.exists(folder / name) for name in CONFIGS):
+        raise CheckpointError(f"{folder} has no {CONFIGS[0]}: it says how to read images")
+    try:
+        return AutoImageProcessor.from_pretrained(folder)
+    except Exception as error:  # whatever a broken file makes it raise
+        raise CheckpointError(f"{folder / CONFIGS[0]} cannot be used: {error}") from error
 
 
 def _arrays(made: Any, size: tuple[int, int]) -> tuple[ImageShape, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
@@ -42,13 +43,17 @@ class ImagePrompts:
         if model.family.input != "image" or model.decoder.cross_attention:
             return None
         assert isinstance(model.encoder, ImageHalf)
-        id_ = model.raw.get("image_token_id", model.raw.get("image_token_index"))
-        if not isinstance(id_, int):
-            raise CheckpointError(f"config.json of {model.path} lacks image_token_id")
-        is_internvl = model.family.name == "internvl"
-        wraps = _wraps(tokenizer) if is_internvl else ((), ())
-        settings = {"crop_to_patches": True} if is_internvl else {}  # as its processor gives them
-        processor = ImageProcessor(model.path, model.encoder, limits.fetching, settings)
+        id_ = _image_id(model, tokenizer)
+        is_internvl = model.family.name in internvl.FAMILIES
+        wraps = internvl.wraps(tokenizer) if is_internvl else ((), ())
+        processor = ImageProcessor(
+            model.path,
+            model.encoder,
+            limits.fetching,
+            # Whole images are the default of its processor for images, not of that for prompts.
+            settings={"crop_to_patches": True} if is_internvl else {},
+            processor=internvl.tiling_processor(model.raw),
+        )
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
             model.decoder.position_axes > 1, limits.per_prompt or DEFAULT_LIMIT,
@@ -88,18 +93,23 @@ class ImagePrompts:
             if id_ != self.placeholder_id:
                 placed.append(id_)
                 continue
-            image = self.processor.encoder_input(images[len(inputs)], len(placed) + len(before))
+            image = self.processor.encoder_input(
+                images[len(inputs)], len(placed) + len(before), alone=len(images) == 1
+            )
             grid = self.grid(Pixels.unpacked(image.payload).shape)
             inputs.append(replace(image, grid=grid))
             placed += [*before, *[self.placeholder_id] * image.num_tokens, *behind]
         return placed, tuple(inputs)
 
 
-def _wraps(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """InternVL's tokens before and behind an image."""
-    names = (
-        getattr(tokenizer, "start_image_token", "<img>"),
-        getattr(tokenizer, "end_image_token", "</img>"),
-    )
-    first, last = (tokenizer.convert_tokens_to_ids(name) for name in names)
-    return (int(first),), (int(last),)
+def _image_id(model: ModelConfig, tokenizer: Any) -> int:
+    """The token that stands for an image. Raises CheckpointError."""
+    if (name := model.raw.get("image_token")) is not None:
+        id_ = tokenizer.get_vocab().get(name)
+        where = f"the tokenizer of {model.path} lacks {name}"
+    else:
+        id_ = model.raw.get("image_token_id", model.raw.get("image_token_index"))
+        where = f"config.json of {model.path} lacks image_token_id"
+    if not isinstance(id_, int):
+        raise CheckpointError(where)
+    return id_

@@ -39,7 +39,9 @@ def _driver() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Calls a function of the driver, in the context of the current device."""
+    """Calls a function of the driver, in the context of the current device. A thread has none
+    before its first call of CUDA's runtime, such as the one here, which does not wait."""
+    torch.cuda.mem_get_info()
     status = getattr(_driver(), name)(*arguments)
     if status:
         text = ctypes.c_char_p()

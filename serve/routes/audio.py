@@ -8,14 +8,12 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from starlette.datastructures import FormData, UploadFile
 
-from antiphon.config.errors import ConfigurationError, PromptError
-from antiphon.engine.outputs import Transcription
-from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.events import EventStream
-from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
+from antiphon.serve.recordings import heard, heard_in_pieces, token_usage
 from antiphon.serve.replies import ERRORS
 from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody, TranslationBody
 from antiphon.serve.service import ServedModel, Service, service_of
+from antiphon.serve.transcription_options import transcription_options
 from antiphon.serve.transcripts import answer
 from antiphon.serve.uploads import Upload, checked_form, form_data
 
@@ -38,7 +36,7 @@ async def transcribe(form: Form, service: Shared) -> Response:
     """Text of a recording, in the language that is spoken."""
     body, file = checked_form(form, TranscriptionBody)
     model = service.audio_model(body.model)
-    options = _options(service, model, body, logprobs=0 if body.include else None)
+    options = transcription_options(service, model, body, logprobs=0 if body.include else None)
     upload = _upload(model, file)
     if body.stream:
         return await EventStream.begun(_events(service, model, upload, options), done=False)
@@ -50,7 +48,7 @@ async def translate(form: Form, service: Shared) -> Response:
     """English text of a recording in another language."""
     body, file = checked_form(form, TranslationBody)
     model = service.audio_model(body.model)
-    options = _options(service, model, body)
+    options = transcription_options(service, model, body)
     return answer(await heard(service, model, _upload(model, file), options), body)
 
 
@@ -58,29 +56,6 @@ def _upload(model: ServedModel, file: UploadFile) -> Upload:
     audio = model.engine.inputs.audio
     assert audio is not None
     return Upload(file.file, file.size or 0, audio.sampling_rate)
-
-
-def _options(
-    service: Service, model: ServedModel, body: AudioBody, logprobs: int | None = None
-) -> dict[str, Any]:
-    """The keywords of the engine's transcribe(), checked before the recording is read."""
-    options: dict[str, Any] = {
-        "language": body.language,
-        "task": body.task,
-        "timestamps": body.timed,
-        "params": body.sampling(logprobs=logprobs),
-        "priority": body.priority or 0,
-        "timeout": service.deadline(body.timeout),
-    }
-    if body.prompt:
-        options["prompt"] = body.prompt
-    try:
-        model.engine.inputs.check_transcription(**options)
-    except ConfigurationError as error:
-        raise refused("prompt", str(error).partition(": ")[2] or str(error)) from None
-    except PromptError as error:
-        raise ApiError(400, str(error), param="language" if body.language else None) from None
-    return options
 
 
 async def _events(
@@ -91,20 +66,5 @@ async def _events(
             if isinstance(piece, str):
                 yield {"type": "transcript.text.delta", "delta": piece}
             else:
-                yield _done(model, piece)
-
-
-def _done(model: ServedModel, result: Transcription) -> dict[str, Any]:
-    """The last event."""
-    num_inputs, num_outputs = encoder_tokens(model, result), num_tokens(result)
-    return {
-        "type": "transcript.text.done",
-        "text": result.text,
-        "usage": {
-            "type": "tokens",
-            "input_tokens": num_inputs,
-            "output_tokens": num_outputs,
-            "total_tokens": num_inputs + num_outputs,
-            "input_token_details": {"audio_tokens": num_inputs, "text_tokens": 0},
-        },
-    }
+                usage = token_usage(model, piece)
+                yield {"type": "transcript.text.done", "text": piece.text, "usage": usage}

@@ -1,4 +1,4 @@
-"""/v1/chat/completions: text to text, or a recording to text."""
+"""/v1/chat/completions: text and images to text, or a recording to text."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from antiphon.engine.outputs import CompletionOutput
 from antiphon.serve.errors import refused
 from antiphon.serve.events import EventStream
 from antiphon.serve.identity import REQUEST_ID
-from antiphon.serve.messages import recording, text_prompt
+from antiphon.serve.messages import chat_prompt, recording
 from antiphon.serve.prompt_tokens import call_options, checked
 from antiphon.serve.recordings import encoder_tokens, heard, heard_in_pieces, num_tokens
 from antiphon.serve.replies import ERRORS, usage
@@ -39,7 +39,7 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    (prompt,) = await checked(model, [text_prompt(model, body)], params, body)
+    (prompt,) = await checked(model, [chat_prompt(model, body)], params, body, "messages")
     options = call_options(body, service.deadline(body.timeout))
     if body.stream:
 
@@ -48,15 +48,11 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
                 async for delta in stream:
                     yield delta.text, 0, len(delta.token_ids), delta.finish_reason
 
-        events = _events(service, model, body, deltas(), prompt.num_tokens)
+        events = _events(model, body, deltas(), prompt.num_tokens)
         return await EventStream.begun(events, done=True)
     output = await model.engine.generate(prompt.prompt, params, **options)
-    service.metrics.observe(model.name, output)
     choices = [_choice(sample, body) for sample in output.outputs]
-    for sample in output.outputs:
-        service.metrics.success.labels(model.name, sample.finish_reason).inc()
     num_outputs = sum(len(sample.token_ids) for sample in output.outputs)
-    service.metrics.tokens(model.name, prompt.num_tokens, num_outputs)
     return JSONResponse(_reply(model, choices, prompt.num_tokens, num_outputs))
 
 
@@ -80,7 +76,7 @@ async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Respo
                     else:
                         yield "", encoder_tokens(model, piece), num_tokens(piece), "stop"
 
-        events = _events(service, model, body, deltas(), 0)
+        events = _events(model, body, deltas(), 0)
         return await EventStream.begun(events, done=True)
     result = await heard(service, model, upload, options)
     message = {"role": "assistant", "content": result.text, "refusal": None}
@@ -135,7 +131,6 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
 
 
 async def _events(
-    service: Service,
     model: ServedModel,
     body: ChatBody,
     deltas: AsyncGenerator[Delta, None],
@@ -151,7 +146,5 @@ async def _events(
             choice = {"index": 0, "delta": message, "finish_reason": reason, "logprobs": None}
             yield {**header, "choices": [choice]}
             message = {}
-    if not model.takes_audio:  # recordings are counted elsewhere
-        service.metrics.count(model.name, num_inputs, num_outputs, reason)
     if body.stream_options is not None and body.stream_options.include_usage:
         yield {**header, "choices": [], "usage": usage(num_inputs, num_outputs)}

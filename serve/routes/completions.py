@@ -39,10 +39,10 @@ async def complete(
         )
     check_streaming(body, len(prompts))
     given: list[Prompt] = [p if isinstance(p, str) else {"prompt_token_ids": p} for p in prompts]
-    ready = await checked(model, given, params, body)
+    ready = await checked(model, given, params, body, "prompt")
     options = call_options(body, service.deadline(body.timeout))
     if body.stream:
-        events = _events(service, model, ready[0], params, body, options)
+        events = _events(model, ready[0], params, body, options)
         return await EventStream.begun(events, done=True)
     try:
         async with asyncio.TaskGroup() as group:  # one that fails cancels the others
@@ -50,7 +50,7 @@ async def complete(
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     outputs = [task.result() for task in tasks]
-    return JSONResponse(_whole(service, model, ready, outputs, body))
+    return JSONResponse(_whole(model, ready, outputs, body))
 
 
 def check_streaming(body: Any, num_prompts: int = 1) -> None:
@@ -83,7 +83,6 @@ def _header(model: ServedModel) -> dict[str, Any]:
 
 
 def _whole(
-    service: Service,
     model: ServedModel,
     prompts: list[CheckedPrompt],
     outputs: list[RequestOutput],
@@ -92,7 +91,6 @@ def _whole(
     choices: list[dict[str, Any]] = []
     num_tokens = 0
     for prompt, output in zip(prompts, outputs, strict=True):
-        service.metrics.observe(model.name, output)
         for sample in output.outputs:
             num_tokens += len(sample.token_ids)
             choices.append(
@@ -104,9 +102,6 @@ def _whole(
                 }
             )
     num_prompt_tokens = sum(prompt.num_tokens for prompt in prompts)
-    for choice in choices:
-        service.metrics.success.labels(model.name, choice["finish_reason"]).inc()
-    service.metrics.tokens(model.name, num_prompt_tokens, num_tokens)
     return {**_header(model), "choices": choices, "usage": usage(num_prompt_tokens, num_tokens)}
 
 
@@ -137,25 +132,22 @@ def _logprobs(sample: CompletionOutput, wanted: int | None) -> dict[str, Any] | 
 
 
 async def _events(
-    service: Service,
     model: ServedModel,
     prompt: CheckedPrompt,
     params: SamplingParams,
     body: CompletionBody,
     options: dict[str, Any],
 ) -> AsyncGenerator[dict[str, Any], None]:
-    header, num_tokens, reason = _header(model), 0, "stop"
+    header, num_tokens = _header(model), 0
     text = _echo(model, prompt, body)
     async with aclosing(model.engine.stream(prompt.prompt, params, **options)) as deltas:
         async for delta in deltas:
             num_tokens += len(delta.token_ids)
-            reason = delta.finish_reason or reason
             choice = {
                 "index": 0, "text": text + delta.text, "finish_reason": delta.finish_reason,
                 "logprobs": None,
             }  # fmt: skip
             text = ""
             yield {**header, "choices": [choice]}
-    service.metrics.count(model.name, prompt.num_tokens, num_tokens, reason)
     if body.stream_options is not None and body.stream_options.include_usage:
         yield {**header, "choices": [], "usage": usage(prompt.num_tokens, num_tokens)}

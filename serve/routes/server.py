@@ -1,25 +1,26 @@
 """What a server says of itself: models, tokens, health, metrics."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from antiphon.config.errors import AntiphonError
 from antiphon.serve.errors import ApiError
+from antiphon.serve.load import counters_of
 from antiphon.serve.metrics import CONTENT_TYPE
 from antiphon.serve.replies import ERRORS
 from antiphon.serve.schemas.text import TokenizeBody
 from antiphon.serve.service import ServedModel, Service, service_of
 
 router = APIRouter(responses=ERRORS)
-STATS_SECONDS = 2.0  # for busy workers to answer
 Shared = Annotated[Service, Depends(service_of)]
 
 
 def _entry(model: ServedModel) -> dict[str, Any]:
     inputs = model.engine.inputs
+    modalities = ["audio"] if model.takes_audio else ["text"]
+    if model.takes_images:
+        modalities.append("image")
     return {
         "id": model.name,
         "object": "model",
@@ -27,7 +28,7 @@ def _entry(model: ServedModel) -> dict[str, Any]:
         "owned_by": "antiphon",
         "root": model.engine.config.model.model,
         "max_model_len": inputs.model.max_decoder_len,
-        "input_modalities": ["audio" if model.takes_audio else "text"],
+        "input_modalities": modalities,
     }
 
 
@@ -81,11 +82,6 @@ async def ready(service: Shared) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Shared) -> Response:
     """Counters in Prometheus' format."""
-    counters: dict[str, dict[str, int]] = {}
-    for model in service.models.values():
-        try:
-            async with asyncio.timeout(STATS_SECONDS):
-                counters[model.name] = await model.engine.stats()
-        except (AntiphonError, TimeoutError):
-            counters[model.name] = {}  # its decoders do not answer; the server's own still count
-    return Response(service.metrics.text(counters), media_type=CONTENT_TYPE)
+    counters = {model.name: await counters_of(model.engine) for model in service.models.values()}
+    service.metrics.note_workers(counters)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)

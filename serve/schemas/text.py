@@ -107,6 +107,12 @@ class InputAudio(BaseModel):
     format: str | None = None
 
 
+class ImageUrl(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str = Field(description="data:image/png;base64,...")
+    detail: Literal["auto"] | None = None  # images have the size that the model gives them
+
+
 class Part(BaseModel):
     """One part of a message."""
 
@@ -114,7 +120,7 @@ class Part(BaseModel):
     type: Literal["text", "input_audio", "image_url", "file", "refusal"]
     text: str | None = None
     input_audio: InputAudio | None = None
-    image_url: Any = None
+    image_url: ImageUrl | None = None
     file: Any = None
     refusal: Any = None
 

@@ -37,8 +37,11 @@ class Running:
             assert time.monotonic() < end
             time.sleep(0.01)
 
-    def stop(self) -> None:
+    def begin_to_stop(self) -> None:
         self.server.should_exit = True
+
+    def stop(self) -> None:
+        self.begin_to_stop()
         self.thread.join(SECONDS)
         assert not self.thread.is_alive()
 

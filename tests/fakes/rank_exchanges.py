@@ -3,6 +3,8 @@
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,10 +20,16 @@ LANES = 2
 _KEPT: list[Any] = []  # a graph that hangs is better not destroyed
 
 
-def joined(seat: Seat, device: str) -> Ranks:
+@contextmanager
+def joined(seat: Seat, device: str) -> Iterator[Ranks]:
+    """Until all of them leave, or this one fails."""
     ranks = join(seat.spec, seat.address, HOST, torch.device(device))
     limit_waiting(ranks, seat.spec)
-    return ranks
+    try:
+        yield ranks
+        ranks.barrier()
+    finally:
+        ranks.close()
 
 
 def base(rows: int, dtype: torch.dtype, device: str) -> torch.Tensor:
@@ -33,107 +41,108 @@ def base(rows: int, dtype: torch.dtype, device: str) -> torch.Tensor:
 @torch.inference_mode()
 def summed(seat: Seat, device: str, dtype: torch.dtype) -> dict[int, float]:
     """The largest error of sums, by rows; each call is eager, and right behind others."""
-    ranks = joined(seat, device)
-    group, errors = ranks.tensor, dict[int, float]()
-    factor = group.size * (group.size + 1) / 2
-    for rows in ROWS:
-        x = base(rows, dtype, device)
-        sums = [group.all_reduce(x * (group.rank + 1) * times) for times in (1, 2, 3)]
-        wanted = [x.float() * factor * times for times in (1, 2, 3)]
-        pairs = zip(sums, wanted, strict=True)
-        errors[rows] = max(float((own.float() - right).abs().max()) for own, right in pairs)
-        assert all(own.dtype == dtype and own.shape == x.shape for own in sums)
-    return errors
+    with joined(seat, device) as ranks:
+        group, errors = ranks.tensor, dict[int, float]()
+        factor = group.size * (group.size + 1) / 2
+        for rows in ROWS:
+            x = base(rows, dtype, device)
+            sums = [group.all_reduce(x * (group.rank + 1) * times) for times in (1, 2, 3)]
+            wanted = [x.float() * factor * times for times in (1, 2, 3)]
+            pairs = zip(sums, wanted, strict=True)
+            errors[rows] = max(float((own.float() - right).abs().max()) for own, right in pairs)
+            assert all(own.dtype == dtype and own.shape == x.shape for own in sums)
+        return errors
 
 
 @torch.inference_mode()
 def same_bits(seat: Seat, device: str, dtype: torch.dtype) -> tuple[bool, float]:
     """Of random numbers: whether all ranks have the same sums, and how far those are from sums in
     float32, in units of the last place of the largest number."""
-    ranks = joined(seat, device)
-    group, is_same, error = ranks.tensor, True, 0.0
-    for rows in ROWS:
-        generator = torch.Generator().manual_seed(rows)
-        every = torch.randn(group.size, rows, HIDDEN, generator=generator).to(device, dtype)
-        own = group.all_reduce(every[group.rank].clone())
-        of_all = group.all_gather(own)
-        is_same &= bool((of_all == own).all())
-        right = every.float().sum(0)
-        unit = torch.finfo(dtype).eps * float(right.abs().max())
-        error = max(error, float((own.float() - right).abs().max()) / unit)
-    return is_same, error
+    with joined(seat, device) as ranks:
+        group, is_same, error = ranks.tensor, True, 0.0
+        for rows in ROWS:
+            generator = torch.Generator().manual_seed(rows)
+            every = torch.randn(group.size, rows, HIDDEN, generator=generator).to(device, dtype)
+            own = group.all_reduce(every[group.rank].clone())
+            of_all = group.all_gather(own)
+            is_same &= bool((of_all == own).all())
+            right = every.float().sum(0)
+            unit = torch.finfo(dtype).eps * float(right.abs().max())
+            error = max(error, float((own.float() - right).abs().max()) / unit)
+        return is_same, error
 
 
 @torch.inference_mode()
 def replayed(seat: Seat, dtype: torch.dtype, replays: int) -> dict[str, Any]:
     """Sums in a CUDA graph, of several shapes one after the other, with new numbers each time."""
-    ranks = joined(seat, "cuda")
-    group = ranks.tensor
-    assert isinstance(group, NcclGroup)
-    factor = group.size * (group.size + 1) / 2
-    bases = [base(rows, dtype, "cuda") for rows in ROWS]
-    inputs = [torch.zeros_like(x) for x in bases]
-    for x in inputs:
-        group.all_reduce(x.clone())
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        sums = [group.all_reduce(x.clone()) for x in inputs]
-    error = torch.zeros((), device="cuda")
-    for number in range(replays):
-        times = number % 3 + 1
-        for x, fixed in zip(inputs, bases, strict=True):
-            torch.mul(fixed, (group.rank + 1) * times, out=x)
-        graph.replay()
-        for own, fixed in zip(sums, bases, strict=True):
-            wrong = (own.float() - fixed.float() * factor * times).abs().max()
-            error = torch.maximum(error, wrong)
-    done = torch.cuda.Event()
-    done.record()
-    ranks.limit.wait(done, "the replays")
-    return {"error": float(error), "small sums": group.small_sum is not None}
+    with joined(seat, "cuda") as ranks:
+        group = ranks.tensor
+        assert isinstance(group, NcclGroup)
+        factor = group.size * (group.size + 1) / 2
+        bases = [base(rows, dtype, "cuda") for rows in ROWS]
+        inputs = [torch.zeros_like(x) for x in bases]
+        for x in inputs:
+            group.all_reduce(x.clone())
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        ranks.graphs.append(graph)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            sums = [group.all_reduce(x.clone()) for x in inputs]
+        error = torch.zeros((), device="cuda")
+        for number in range(replays):
+            times = number % 3 + 1
+            for x, fixed in zip(inputs, bases, strict=True):
+                torch.mul(fixed, (group.rank + 1) * times, out=x)
+            graph.replay()
+            for own, fixed in zip(sums, bases, strict=True):
+                wrong = (own.float() - fixed.float() * factor * times).abs().max()
+                error = torch.maximum(error, wrong)
+        done = torch.cuda.Event()
+        done.record()
+        ranks.limit.wait(done, "the replays")
+        return {"error": float(error), "small sums": group.small_sum is not None}
 
 
 @torch.inference_mode()
 def passed_on(seat: Seat, device: str, steps: int) -> float:
     """A pipeline's traffic: the stream from stage to stage, and tokens back to the first stage,
     which is ahead by a step for each lane. The largest error that this rank sees."""
-    ranks = joined(seat, device)
-    stages, backward = ranks.stages, ranks.backward
-    last, error = stages.size - 1, torch.zeros((), device=device)
-    x, tokens = torch.zeros(512, HIDDEN, device=device), torch.zeros(64, device=device)
+    with joined(seat, device) as ranks:
+        stages, backward = ranks.stages, ranks.backward
+        last, error = stages.size - 1, torch.zeros((), device=device)
+        x, tokens = torch.zeros(512, HIDDEN, device=device), torch.zeros(64, device=device)
 
-    def check(own: torch.Tensor, right: float) -> None:
-        nonlocal error
-        error = torch.maximum(error, (own - right).abs().max())
+        def check(own: torch.Tensor, right: float) -> None:
+            nonlocal error
+            error = torch.maximum(error, (own - right).abs().max())
 
-    for step in range(steps):
-        if stages.rank == 0:
-            if step >= LANES:
+        for step in range(steps):
+            if stages.rank == 0:
+                if step >= LANES:
+                    backward.receive(tokens, last)
+                    check(tokens, step - LANES + 0.5)
+                x.fill_(step)
+            else:
+                stages.receive(x, stages.rank - 1)
+                check(x, step)
+            if stages.rank < last:
+                stages.send(x, stages.rank + 1)
+            else:
+                tokens.fill_(step + 0.5)
+                backward.send(tokens, 0)
+        for step in range(steps - LANES, steps):
+            if stages.rank == 0:
                 backward.receive(tokens, last)
-                check(tokens, step - LANES + 0.5)
-            x.fill_(step)
-        else:
-            stages.receive(x, stages.rank - 1)
-            check(x, step)
-        if stages.rank < last:
-            stages.send(x, stages.rank + 1)
-        else:
-            tokens.fill_(step + 0.5)
-            backward.send(tokens, 0)
-    for step in range(steps - LANES, steps):
-        if stages.rank == 0:
-            backward.receive(tokens, last)
-            check(tokens, step + 0.5)
-    ranks.barrier()
-    return float(error)
+                check(tokens, step + 0.5)
+        return float(error)
 
 
 @torch.inference_mode()
 def left_waiting(seat: Seat, device: str, rows: int) -> tuple[str, float]:
     """The last rank never comes to a sum: what the others hear, and after how many seconds. On a
     GPU it is replayed from a graph, of which torch's watchdog knows nothing."""
-    ranks = joined(seat, device)
+    ranks = join(seat.spec, seat.address, HOST, torch.device(device))
+    limit_waiting(ranks, seat.spec)
     x = torch.zeros(rows, HIDDEN, device=device)
     ranks.tensor.all_reduce(x)
     graph = None

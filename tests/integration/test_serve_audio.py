@@ -8,19 +8,10 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from http_server import Running, running_server
+from http_server import Running
 from paths import RECORDINGS
 
-from antiphon.serve.settings import Limits
-
 CALL, WECKER = RECORDINGS / "call.wav", RECORDINGS / "wecker.wav"
-
-
-@pytest.fixture(scope="module")
-def server(whisper_folder: Path) -> Iterator[Running]:
-    limits = Limits(upload_mib=2, audio_seconds=60)
-    with running_server({"hears": str(whisper_folder)}, limits) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

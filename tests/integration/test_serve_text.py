@@ -1,18 +1,11 @@
 """Text over HTTP, asked by OpenAI's own client."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from http_server import Running, running_server
-
-
-@pytest.fixture(scope="module")
-def server(t5_folder: Path) -> Iterator[Running]:
-    with running_server({"numbers": str(t5_folder)}) as running:
-        yield running
+from http_server import Running
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +15,7 @@ def client(server: Running) -> Iterator[openai.OpenAI]:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["numbers"]
+    assert [model.id for model in client.models.list()] == ["hears", "numbers", "sees"]
     assert client.models.retrieve("numbers").owned_by == "antiphon"
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("another")
@@ -147,7 +140,9 @@ def test_chats_that_cannot_be_had(client: openai.OpenAI, fields: dict, param: st
 
 
 def test_tokens(server: Running) -> None:
-    reply = httpx.post(f"{server.url}/tokenize", json={"prompt": "in words: 42"}).json()
+    reply = httpx.post(
+        f"{server.url}/tokenize", json={"model": "numbers", "prompt": "in words: 42"}
+    ).json()
     assert reply["count"] == len(reply["tokens"]) > 3
     assert reply["token_strs"] is None
 
@@ -155,10 +150,13 @@ def test_tokens(server: Running) -> None:
 def test_health_and_metrics(server: Running) -> None:
     assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
     assert httpx.get(f"{server.url}/ready").json() == {"status": "ready"}
-    client = httpx.post(f"{server.url}/v1/completions", json={"prompt": "in words: 1"})
+    client = httpx.post(
+        f"{server.url}/v1/completions", json={"model": "numbers", "prompt": "in words: 1"}
+    )
     assert client.headers["x-request-id"].startswith("req-")
     text = httpx.get(f"{server.url}/metrics").text
     assert 'antiphon_request_success_total{finished_reason="stop",model_name="numbers"}' in text
     assert 'antiphon_engine{counter="kv_pages_available",model_name="numbers"}' in text
     assert 'antiphon_time_to_first_token_seconds_count{model_name="numbers"}' in text
-    assert "antiphon_num_requests_running 0.0" in text
+    assert 'antiphon_num_requests_running{model_name="numbers"} 0.0' in text
+    assert 'antiphon_http_requests_total{path="/v1/completions",status="200"}' in text

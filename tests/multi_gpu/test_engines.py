@@ -142,12 +142,14 @@ def test_a_replica_comes_back_when_a_rank_is_killed_or_hangs(
                 before = await pids_of(engine)
                 every += before.values()
                 serving = asyncio.create_task(serve(engine, "t5"))
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.15 if device == "cpu" else 0.03)
                 follower = next(name for name in before if name.endswith("/1"))
                 os.kill(before[follower], number)
                 check_ends(await asyncio.wait_for(serving, 90), wanted)
-                after = await pids_of(engine)
-                assert set(before.values()).isdisjoint(after.values())
+                async with asyncio.timeout(60):  # a GPU may have been done before
+                    while not set(before.values()).isdisjoint((await pids_of(engine)).values()):
+                        await asyncio.sleep(0.2)
+                check_ends(await asyncio.wait_for(serve(engine, "t5"), 90), wanted)
             return [*every, *(await pids_of(engine)).values()]
 
     check_gone(asyncio.run(scenario()))

@@ -22,7 +22,7 @@ FILES = [path for path in (ROOT / "families").glob("*.py") if "\nFAMILY = " in p
 def halves(architecture: str) -> tuple[Family, Half | None, Half | None]:
     """The halves of transformers' default configuration."""
     family = families()[architecture]
-    config = CONFIG_MAPPING[family.name]().to_dict()
+    config = CONFIG_MAPPING[family.translated_name or family.name]().to_dict()
     return family, family.encoder(config), family.decoder(config)
 
 

@@ -34,6 +34,19 @@ def test_the_least_recently_used_content_goes_first() -> None:
     assert ["a" in pool, "b" in pool, "c" in pool] == [True, False, True]
 
 
+def test_pages_by_kind() -> None:
+    pool = PagePool(10)
+    own = pool.allocate(3)
+    assert own is not None
+    pool.publish(own[0], b"block")
+    pool.allocate_keyed("clip", 2)
+    pool.allocate_keyed("text", 1)
+    pool.release_keyed("text")
+    assert pool.num_by_kind == {"self": 3, "cross": 2, "cached": 1, "free": 4}
+    pool.release(own)
+    assert pool.num_by_kind == {"self": 0, "cross": 2, "cached": 2, "free": 6}
+
+
 def test_owned_pages_are_never_evicted() -> None:
     pool = PagePool(3)
     pool.allocate_keyed("clip", 2)

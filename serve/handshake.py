@@ -1,0 +1,66 @@
+"""Around WebSockets: ids, keys, and pages of other sites."""
+
+import logging
+import time
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from antiphon.serve.errors import ApiError
+from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
+from antiphon.serve.keys import ApiKeys, no_valid_key
+
+logger = logging.getLogger(__name__)
+
+KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for its key
+REFUSED = 1008  # of WebSockets: against the policy
+
+
+async def run_session(
+    app: ASGIApp, keys: ApiKeys, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """One WebSocket from its handshake to its end."""
+    id_ = request_id(scope["headers"])
+    token, began, key = REQUEST_ID.set(id_), time.monotonic(), "-"
+    websocket = WebSocket(scope, receive, send)
+    try:
+        _check_origin(websocket)
+        if keys:
+            key = _key_name(keys, websocket)
+        await app(scope, receive, send)
+    except ApiError as error:
+        await deny(websocket, error)
+    finally:
+        seconds = time.monotonic() - began
+        logger.info("WebSocket %s %.1f s %s", scope["path"], seconds, key)
+        REQUEST_ID.reset(token)
+
+
+def _check_origin(websocket: WebSocket) -> None:
+    """Browsers let a page of any site open a WebSocket, and say which site it is. Raises ApiError
+    unless it is this server's own."""
+    origin = websocket.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != websocket.headers.get("host"):
+        raise ApiError(403, f"pages of {origin[:100]} may not ask this server", code="origin")
+
+
+def _key_name(keys: ApiKeys, websocket: WebSocket) -> str:
+    sent = websocket.headers.get("authorization", "")
+    for protocol in websocket.scope.get("subprotocols", ()):
+        if protocol.startswith(KEY_PROTOCOL):
+            sent = f"Bearer {protocol.removeprefix(KEY_PROTOCOL)}"
+    name = keys.name(sent.encode())
+    if name is None:
+        raise no_valid_key()
+    return name
+
+
+async def deny(websocket: WebSocket, error: ApiError) -> None:
+    """Refuses a handshake, by an HTTP answer where the server can send one."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        response = error.response()
+        response.headers[HEADER.decode()] = REQUEST_ID.get()
+        await websocket.send_denial_response(response)
+    else:
+        await websocket.close(REFUSED, error.message[:100])

@@ -1,0 +1,56 @@
+"""What the pools of each model have to do, for people to see."""
+
+import asyncio
+from typing import Any
+
+from antiphon.config.errors import AntiphonError
+from antiphon.engine.async_engine import AsyncEngine
+from antiphon.serve.service import Service
+
+NOTING_SECONDS = 5.0
+STATS_SECONDS = 2.0  # for busy workers to answer
+OF_DECODERS = ("open", "running", "kv_pages", "kv_pages_available")
+
+
+async def counters_of(engine: AsyncEngine) -> dict[str, int]:
+    """The counters of its decoders; none if they do not answer in time."""
+    try:
+        async with asyncio.timeout(STATS_SECONDS):
+            return await engine.stats()
+    except (AntiphonError, TimeoutError):
+        return {}
+
+
+async def keep_noting(service: Service) -> None:
+    """For ever: notes the workers' counters, for sinks that nobody asks for them."""
+    while True:
+        await asyncio.sleep(NOTING_SECONDS)
+        models = list(service.models.values())
+        counters = {model.name: await counters_of(model.engine) for model in models}
+        service.metrics.note_workers(counters)
+
+
+async def load_of(service: Service) -> dict[str, Any]:
+    counters = await asyncio.gather(
+        *(counters_of(model.engine) for model in service.models.values())
+    )
+    models = {
+        name: _pools(model.engine, own)
+        for (name, model), own in zip(service.models.items(), counters, strict=True)
+    }
+    admission = service.admission
+    return {"open_requests": admission.open, "limit": admission.limit, "models": models}
+
+
+def _pools(engine: AsyncEngine, counters: dict[str, int]) -> dict[str, dict[str, int]]:
+    router = engine.requests.router
+    taking = [state for state in router.states if state.alive and not state.draining]
+    encoders = [state.name for state in taking if state.role == "encoder"]
+    decoders = [state.name for state in taking if state.role == "decoder"]
+    waiting = sum(router.load_of(name) for name in encoders)
+    return {
+        "encoder": {"workers": len(encoders), "waiting_tokens": round(waiting)},
+        "decoder": {
+            "workers": len(decoders), **{name: counters.get(name, 0) for name in OF_DECODERS}
+        },
+    }  # fmt: skip

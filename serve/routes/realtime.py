@@ -1,0 +1,53 @@
+"""/v1/realtime: transcription over a WebSocket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from antiphon.serve.errors import ApiError
+from antiphon.serve.handshake import deny
+from antiphon.serve.realtime import ClientGone, RealtimeSession
+from antiphon.serve.service import Service
+
+router = APIRouter()
+SUBPROTOCOL = "realtime"  # that browsers name, beside their key
+
+
+@router.websocket("/v1/realtime")
+async def realtime(websocket: WebSocket) -> None:
+    """A transcription session. Query: `model`, and `intent`, which can only be transcription."""
+    service: Service = websocket.app.state.service
+
+    async def send(text: str) -> None:
+        try:
+            async with asyncio.timeout(service.limits.idle_seconds):
+                await websocket.send_text(text)
+        except (TimeoutError, WebSocketDisconnect):
+            raise ClientGone from None
+
+    with ExitStack() as scope:
+        try:
+            if websocket.query_params.get("intent", "transcription") != "transcription":
+                raise ApiError(400, "'intent' must be 'transcription'", param="intent")
+            session = RealtimeSession(service, websocket.query_params.get("model"), send)
+            scope.enter_context(service.sessions.admitted())
+        except ApiError as error:
+            await deny(websocket, error)
+            return
+        offered = websocket.scope.get("subprotocols", ())
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        try:
+            await session.run(_texts(websocket))
+        except* ClientGone:
+            pass
+
+
+async def _texts(websocket: WebSocket) -> AsyncIterator[str]:
+    """Messages until the client leaves."""
+    try:
+        while True:
+            yield await websocket.receive_text()
+    except WebSocketDisconnect:
+        return

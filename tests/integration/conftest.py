@@ -1,0 +1,22 @@
+"""One HTTP server for all tests that need none of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from http_server import Running, running_server
+from tiny_vlms import make_vlm
+
+from antiphon.serve.settings import Limits
+
+
+@pytest.fixture(scope="session")
+def server(
+    whisper_folder: Path, t5_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A model that hears, one that reads, and one with random weights that sees."""
+    vision = tmp_path_factory.mktemp("sees")
+    make_vlm("qwen2_vl", vision)
+    models = {"hears": str(whisper_folder), "numbers": str(t5_folder), "sees": str(vision)}
+    with running_server(models, Limits(upload_mib=2, audio_seconds=60)) as running:
+        yield running

@@ -1,0 +1,126 @@
+"""`--server URL`: commands whose work a running server does, without what engines need."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from http_server import Running, running_server
+from paths import RECORDINGS
+from typer.testing import CliRunner
+
+from antiphon.cli.app import app
+from antiphon.cli.exit_codes import exit_code
+from antiphon.config.errors import AntiphonError
+
+LIGHT = """
+import sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "ray", "transformers", "av", "numba", "fastapi"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Blocked())
+from antiphon.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+
+def antiphon(*arguments: str, stdin: str = "") -> Done:
+    """In this process: importing what a command needs takes a second."""
+    result = CliRunner().invoke(app, arguments, input=stdin)
+    if isinstance(result.exception, AntiphonError):
+        return Done(exit_code(result.exception), result.stdout, str(result.exception))
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+def antiphon_without_engines(*arguments: str) -> Done:
+    command = [sys.executable, "-c", LIGHT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_transcribe(server: Running, tmp_path: Path) -> None:
+    files = [str(RECORDINGS / name) for name in ("call.wav", "wecker.wav")]
+    broken = tmp_path / "broken.wav"
+    broken.write_text("no sound")
+    arguments = ("transcribe", *files, str(broken), "--server", server.url, "--json")
+    done = antiphon_without_engines(*arguments)
+    assert done.code == 1
+    results = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+    assert results.keys() == {"call.wav", "wecker.wav"}
+    german = results["wecker.wav"]
+    assert (german["text"], german["language"]) == ("wecke mich morgen um vier", "de")
+    assert german["segments"][0]["token_ids"]
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("antiphon:"))
+    assert f"{broken}: " in error
+    assert "not readable as audio" in error
+
+
+def test_transcribe_into_files(server: Running, tmp_path: Path) -> None:
+    done = antiphon(
+        "transcribe", str(RECORDINGS / "wecker.wav"), "--server", server.url, "-m", "hears",
+        "--task", "translate", "--output-dir", str(tmp_path), "-f", "txt,srt",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "wecker.txt").read_text() == "wake me up tomorrow at four\n"
+    assert (tmp_path / "wecker.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:0")
+
+
+def test_generate(server: Running) -> None:
+    done = antiphon(
+        "generate", "--server", server.url, "-m", "numbers", "--max-tokens", "20",
+        stdin="in words: 42\nin words: 7\nin words: 8\n",
+    )  # fmt: skip
+    assert (done.code, done.stdout) == (0, "forty two\nseven\neight\n")
+    done = antiphon("generate", "in words: 9", "--server", server.url, "-m", "numbers", "--json")
+    assert json.loads(done.stdout) == {
+        "prompt": "in words: 9",
+        "outputs": [{"index": 0, "text": "nine", "finish_reason": "stop"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("-m", "other"), 2, "has no model 'other': hears, numbers, sees"),
+        (("-m", "numbers", "--dtype", "float32"), 2, "dtype: with --server the engine is"),
+        (("-m", "hears"), 1, "hears listens"),
+    ],
+)
+def test_errors(server: Running, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = antiphon("generate", "in words: 1", "--server", server.url, *arguments)
+    assert done.code == code
+    assert message in done.stderr
+
+
+def test_keys(t5_folder: Path) -> None:
+    models = {"numbers": str(t5_folder)}
+    with running_server(models, api_keys=("secret",)) as server:
+        prompt = ("generate", "in words: 1", "--server", server.url)
+        assert antiphon(*prompt, "--api-key", "secret").stdout == "one\n"
+        done = antiphon(*prompt)
+        assert (done.code, "no valid API key" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--api-key", "secret", "-m", "x"), "--api-key is for a server: give --server"),
+        ((), "Missing option '--model' (or --server"),
+    ],
+)
+def test_flags_without_a_server(arguments: tuple[str, ...], message: str) -> None:
+    done = antiphon("generate", "in words: 1", *arguments)
+    assert done.code == 2
+    assert message in done.stderr

@@ -1,0 +1,95 @@
+"""`antiphon serve` over Ray: two HTTP replicas over the same workers."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from paths import RECORDINGS
+from websockets.sync.client import connect
+
+SECONDS = 120.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_replicas_over_ray(whisper_folder: Path, t5_folder: Path) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    models = (f"hears={whisper_folder}", f"numbers={t5_folder}")
+    options = ("--replicas", "2", "--api-key", "secret", "--port", str(port), "--device", "cpu")
+    command = [sys.executable, "-m", "antiphon", "serve", *models, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(300, process.kill)
+        watchdog.start()
+        try:
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if " ready: http" in line:
+                    break
+            assert f" ready: {url}" in lines[-1], "".join(lines)
+            headers = {"authorization": "Bearer secret", "x-request-id": "mine-1"}
+            with httpx.Client(base_url=url, headers=headers, timeout=SECONDS) as client:
+                ask(client)
+                listen(f"ws://127.0.0.1:{port}/v1/realtime?model=hears")
+                stop(process, client)
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def ask(client: httpx.Client) -> None:
+    assert httpx.get(client.base_url.join("/v1/models")).status_code == 401
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [
+        "hears",
+        "numbers",
+    ]
+    numbers = {"7": "seven", "42": "forty two", "100": "one hundred", "8": "eight"}
+
+    def words(number: str) -> str:
+        body = {"model": "numbers", "prompt": f"in words: {number}"}
+        reply = client.post("/v1/completions", json=body)
+        assert reply.headers["x-request-id"] == "mine-1"
+        return str(reply.json()["choices"][0]["text"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(words, numbers)) == list(numbers.values())
+    with (RECORDINGS / "call.wav").open("rb") as file:
+        reply = client.post("/v1/audio/transcriptions", files={"file": file})
+    assert reply.json()["text"] == "call seven nine zero"
+    load = client.get("/load").json()["models"]["numbers"]
+    assert (load["encoder"]["workers"], load["decoder"]["workers"]) == (1, 1)
+    assert load["decoder"]["kv_pages"] > 0
+    assert "Antiphon" in client.get("/").text
+
+
+def listen(url: str) -> None:
+    headers = {"authorization": "Bearer secret"}
+    with connect(url, additional_headers=headers) as connection:
+        assert json.loads(connection.recv(SECONDS))["type"] == "session.created"
+        connection.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        assert "empty" in json.loads(connection.recv(SECONDS))["error"]["message"]
+
+
+def stop(process: subprocess.Popen[str], client: httpx.Client) -> None:
+    """A stream that is open when SIGTERM comes goes on to its end."""
+    body = {"model": "numbers", "prompt": "in words: 1", "ignore_eos": True, "max_tokens": 400}
+    with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+        events = stream.iter_lines()
+        assert next(events).startswith("data:")
+        process.send_signal(signal.SIGTERM)
+        rest = [line for line in events if line]
+    assert '"finish_reason": "length"' in rest[-2]
+    assert process.wait(SECONDS) == 0

@@ -1,0 +1,220 @@
+"""Realtime transcription over a WebSocket, by OpenAI's own client where it can do it."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import openai
+import pytest
+from http_server import Running, running_server
+from paths import RECORDINGS
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from antiphon.serve.settings import Limits
+
+pytestmark = pytest.mark.filterwarnings(  # openai's own use of websockets
+    "ignore:connect.. must be used as a context manager:DeprecationWarning"
+)
+
+RATE = 24_000
+PREFIX = "conversation.item.input_audio_transcription"
+TRANSCRIPTION = {"intent": "transcription"}
+
+
+def samples(name: str) -> bytes:
+    """16-bit mono samples at 24 kHz."""
+    resampler = av.AudioResampler("s16", "mono", RATE)
+    with av.open(str(RECORDINGS / name)) as container:
+        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    frames += resampler.resample(None)
+    return b"".join(frame.to_ndarray().astype(np.int16).tobytes() for frame in frames)
+
+
+CALL, WECKER = samples("call.wav"), samples("wecker.wav")
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+def send(connection: Any, sound: bytes, size: int = 9999) -> None:
+    """In pieces, not all of whole samples."""
+    for begin in range(0, len(sound), size):
+        piece = base64.b64encode(sound[begin : begin + size]).decode()
+        connection.input_audio_buffer.append(audio=piece)
+
+
+def until(connection: Any, kind: str) -> list[Any]:
+    """The events up to the first of this kind."""
+    events = []
+    while not events or events[-1].type != kind:
+        events.append(connection.recv())
+    return events
+
+
+def settings(**transcription: Any) -> dict[str, Any]:
+    sound = {"format": {"type": "audio/pcm", "rate": RATE}, "turn_detection": None}
+    return {"type": "transcription", "audio": {"input": {**sound, "transcription": transcription}}}
+
+
+def test_a_session(client: openai.OpenAI) -> None:
+    with client.realtime.connect(extra_query=TRANSCRIPTION) as connection:
+        created = connection.recv()
+        assert created.type == "session.created"
+        assert created.session.type == "transcription"
+        connection.session.update(session=settings(model="hears", language="en"))
+        updated = connection.recv()
+        assert updated.type == "session.updated"
+        assert updated.session.audio.input.transcription.language == "en"
+        send(connection, CALL)
+        connection.input_audio_buffer.commit()
+        *events, completed = until(connection, f"{PREFIX}.completed")
+        committed, added, done, *deltas = events
+        assert committed.type == "input_audio_buffer.committed"
+        assert (added.type, done.type) == ("conversation.item.added", "conversation.item.done")
+        assert committed.item_id == added.item.id == completed.item_id
+        assert {event.type for event in deltas} == {f"{PREFIX}.delta"}
+        assert "".join(event.delta for event in deltas) == completed.transcript
+        assert completed.transcript == "call seven nine zero"
+        assert completed.usage.input_tokens > 0
+        connection.session.update(session=settings(language=None))  # detected again
+        assert connection.recv().session.audio.input.transcription.language is None
+        send(connection, WECKER)
+        connection.input_audio_buffer.commit()
+        *events, second = until(connection, f"{PREFIX}.completed")
+        assert events[0].previous_item_id == completed.item_id
+        assert second.transcript == "wecke mich morgen um vier"
+
+
+def test_commits_are_answered_in_their_order(client: openai.OpenAI) -> None:
+    with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
+        for sound in (CALL, WECKER):
+            send(connection, sound)
+            connection.input_audio_buffer.commit()
+        texts = [until(connection, f"{PREFIX}.completed")[-1].transcript for _ in range(2)]
+    assert texts == ["call seven nine zero", "wecke mich morgen um vier"]
+
+
+def test_log_probabilities(client: openai.OpenAI) -> None:
+    include = ["item.input_audio_transcription.logprobs"]
+    with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
+        connection.session.update(session={"type": "transcription", "include": include})
+        send(connection, CALL)
+        connection.input_audio_buffer.commit()
+        completed = until(connection, f"{PREFIX}.completed")[-1]
+    assert "".join(entry.token for entry in completed.logprobs).strip() == completed.transcript
+
+
+@pytest.mark.parametrize(
+    ("event", "param", "message"),
+    [
+        ({"type": "response.create"}, "type", "must be one of"),
+        ({"audio": ""}, "type", "must be one of"),
+        ({"type": "input_audio_buffer.append"}, "audio", "missing"),
+        ({"type": "input_audio_buffer.append", "audio": "?"}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": 7}, "audio", "base64"),
+        ({"type": "input_audio_buffer.append", "audio": "", "x": 1}, "x", "no field"),
+        ({"type": "input_audio_buffer.commit"}, None, "the buffer is empty"),
+        ({"type": "session.update"}, "session", "missing"),
+        ({"type": "session.update", "session": {"type": "realtime"}}, "type", "transcription"),
+        ({"type": "session.update", "session": settings(model="numbers")}, "model", "reads text"),
+        ({"type": "session.update", "session": settings(model="other")}, "model", "no model"),
+        ({"type": "session.update", "session": settings(language="xx")}, "language", "xx"),
+        ({"type": "session.update", "session": settings(delay="low")}, "delay", "committed"),
+        ({"type": "session.update", "session": settings(prompt="Hello")}, "prompt", "honored"),
+        (
+            {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
+                "turn_detection": {"type": "server_vad"}}}}},
+            "turn_detection", "commit the buffer yourself",
+        ),
+        (
+            {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
+                "format": {"type": "audio/pcmu"}}}}},
+            "audio.input.format.type", "audio/pcm",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_and_the_session_goes_on(
+    server: Running, event: dict, param: str | None, message: str
+) -> None:
+    with connect(f"{server.url.replace('http', 'ws')}/v1/realtime") as connection:
+        assert json.loads(connection.recv())["type"] == "session.created"
+        connection.send(json.dumps({**event, "event_id": "mine"}))
+        answer = json.loads(connection.recv())
+        assert answer["type"] == "error"
+        assert message in answer["error"]["message"]
+        assert (answer["error"]["param"], answer["error"]["event_id"]) == (param, "mine")
+        for wrong in ("{", "[]"):
+            connection.send(wrong)
+            assert json.loads(connection.recv())["type"] == "error"
+        connection.send(json.dumps({"type": "input_audio_buffer.clear"}))
+        assert json.loads(connection.recv())["type"] == "input_audio_buffer.cleared"
+
+
+def test_half_a_sample_is_an_error(client: openai.OpenAI) -> None:
+    with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
+        connection.recv()
+        send(connection, b"\0\0\0")
+        connection.input_audio_buffer.commit()
+        assert "half a sample" in connection.recv().error.message
+        send(connection, b"\0")  # the other half
+        connection.input_audio_buffer.commit()
+        assert connection.recv().type == "input_audio_buffer.committed"
+
+
+def test_handshakes(whisper_folder: Path) -> None:
+    models, limits = {"hears": str(whisper_folder)}, Limits(open_requests=1, upload_mib=0.01)
+    with running_server(models, limits, api_keys=("secret",)) as server:
+        url = f"{server.url.replace('http', 'ws')}/v1/realtime"
+        key = {"authorization": "Bearer secret"}
+
+        def status(target: str = url, **options: Any) -> int:
+            with pytest.raises(InvalidStatus) as caught, connect(target, **options):
+                pass
+            response = caught.value.response
+            assert response.headers["x-request-id"].startswith("req-")
+            assert json.loads(response.body)["error"]["message"]
+            return response.status_code
+
+        assert status() == 401
+        assert status(additional_headers={"authorization": "Bearer wrong"}) == 401
+        assert status(additional_headers=key, origin="http://elsewhere") == 403
+        assert status(f"{url}?model=other", additional_headers=key) == 404
+        assert status(f"{url}?intent=conversation", additional_headers=key) == 400
+        protocols = ["realtime", "openai-insecure-api-key.secret"]
+        with connect(url, subprotocols=protocols, origin=server.url) as connection:
+            assert connection.subprotocol == "realtime"
+            connection.recv()
+            assert status(additional_headers=key) == 429
+            size = int(0.01 * (1 << 20))
+            for piece, kind in ((size // 2, None), (size // 2, None), (2, "error")):
+                audio = base64.b64encode(bytes(piece // 2 * 2)).decode()
+                connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+                if kind is not None:
+                    answer = json.loads(connection.recv())
+                    assert answer["error"]["code"] == "buffer_too_large"
+        server.service.begin_to_drain()
+        assert status(additional_headers=key) == 503
+
+
+def test_a_client_that_leaves_cancels_its_item(server: Running, client: openai.OpenAI) -> None:
+    service = server.service
+    with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
+        for _ in range(3):
+            send(connection, WECKER)
+            connection.input_audio_buffer.commit()
+        until(connection, "input_audio_buffer.committed")
+        assert service.sessions.open == 1
+    end = time.monotonic() + 30
+    while service.sessions.open or service.admission.open:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert len(service.models["hears"].engine.requests) == 0

@@ -1,0 +1,57 @@
+"""What surrounds every endpoint, with an application and a client of a few lines."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from antiphon.serve.admission import Admission
+from antiphon.serve.connection import ConnectionMiddleware
+from antiphon.serve.events import EventStream
+from antiphon.serve.keys import ApiKeys
+from antiphon.serve.metrics import Metrics
+from antiphon.serve.settings import Limits
+
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+
+
+def test_a_client_that_stops_reading_ends_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    closed, sent = [], []
+
+    async def events() -> AsyncGenerator[dict[str, Any], None]:
+        try:
+            while True:
+                yield {"text": "more"}
+        finally:
+            closed.append(True)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        stream = await EventStream.begun(events(), done=True)
+        await stream(scope, receive, send)
+
+    bodies = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if bodies:
+            return bodies.pop()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) > 3:
+            await asyncio.Event().wait()  # its window is full
+
+    admission = Admission(1)
+    server = ConnectionMiddleware(
+        app, ApiKeys(()), Limits(idle_seconds=0.05), admission, Metrics(admission)
+    )
+    with caplog.at_level(logging.INFO, "antiphon.serve.connection"):
+        asyncio.run(asyncio.wait_for(server(SCOPE, receive, send), 10))  # type: ignore[arg-type]
+    assert closed == [True]
+    assert (len(sent), admission.open) == (4, 0)
+    assert "the client stopped reading" in caplog.text
