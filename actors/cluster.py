@@ -136,6 +136,8 @@ class RayWorkers(Workers):
         try:
             return str(await self._attached)
         except ray.exceptions.RayError as error:
+            for process in self._started or ():  # those that it started itself go with it
+                process.kill()
             return (
                 f"the engine's supervisor ended, as does one whose starter ends: {why_gone(error)}"
             )

@@ -19,6 +19,7 @@ from antiphon.actors.messages import (
     Message,
     Withdraw,
 )
+from antiphon.actors.news import News
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.room import check_room
@@ -60,6 +61,7 @@ class ColocatedActor(DecoderActor):
         encoder_ranks = None if ranks is None else Ranks.beside(ranks)
         self.encoder = EncoderWorker(own, model, config, encoder_ranks)
         info = self._load_decoder(incarnation, model, config, timestamps, ranks)
+        self.encoder.news = News(self.decoder.news.due)  # one heartbeat for both
         self.loops.append(self.encoder)
         return {"encoder": self.encoder.info, **info}
 
@@ -77,6 +79,14 @@ class ColocatedActor(DecoderActor):
 
     def stats(self) -> dict[str, int]:
         return {**super().stats(), **self.encoder.stats()}
+
+    def load_report(self) -> dict[str, float]:
+        """The decoder's; but what both halves have dies together."""
+        report, of_encoder = super().load_report(), self.encoder.load_report()
+        others = self.encoder.senders - {self.decoder.incarnation.name}
+        report["senders"] += len(others)
+        report["trial"] = report["trial"] or of_encoder["trial"]
+        return report
 
     def receive(self, message: Message) -> None:
         match message:

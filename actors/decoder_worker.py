@@ -96,7 +96,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
         load = scheduler.load()
-        for name in ("tokens", "frontends", "trial"):  # no counters: they have no sum
+        for name in ("tokens", "senders", "trial"):  # no counters: they have no sum
             del load[name]
         kinds = {f"kv_pages_{kind}": n for kind, n in scheduler.pages.num_by_kind.items()}
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **kinds}
@@ -104,7 +104,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in requests."""
         scheduler = self.replica.scheduler
-        self.news.told(list(scheduler.requests))
+        self.news.told(request_id.frontend for request_id in list(scheduler.requests))
         return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
 
     def held(self) -> bytes:
@@ -161,7 +161,7 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             case Submit(requests):
                 for request in requests:
                     self._add(request)
-                self.news.note_requests(requests)
+                self.news.note_senders(request.id.frontend for request in requests)
             case Cancel(request_id):
                 scheduler.cancel(request_id)
             case Stop(request_id):

@@ -48,7 +48,8 @@ class EncodeAsks:
         return Incarnation(encoder, epochs[encoder]) if encoder in epochs else None
 
     def _job(self, media: Media, encoder: str, writer: Incarnation | None) -> EncodeJob:
-        requests = self._scheduler.encodes.waiting([media.key])
+        encodes = self._scheduler.encodes
+        requests = encodes.waiting([media.key])
         return EncodeJob(
             media.key,
             media.num_tokens,
@@ -56,6 +57,7 @@ class EncodeAsks:
             frontends=tuple({request.id.frontend: None for request in requests}),
             sent_ahead=any(request.encoder == encoder for request in requests),
             place=None if writer is None else self._places.place(media, writer),
+            trial=encodes.pool.suspects.is_suspect(media.key),
         )
 
     def _forget(self, message: Encode, life: Incarnation | None) -> None:

@@ -1,5 +1,6 @@
 """The Ray actor that holds one encoder worker."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,10 @@ class EncoderActor(LeaderActor):
 
     def stats(self) -> dict[str, int]:
         return self.encoder.stats()
+
+    @property
+    def news(self) -> threading.Event:
+        return self.encoder.news.due
 
     def held(self) -> bytes:
         return self.encoder.held()

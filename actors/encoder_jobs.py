@@ -8,80 +8,20 @@ else goes on with the one that it has.
 
 import math
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
+from antiphon.actors.job_queue import JobId, JobQueue, job_id
 from antiphon.actors.messages import EncodeJob, Input, InputGone
 
 STORE_BYTES = 1 << 30  # of inputs that came before their jobs; those with a job are always kept
 ASK_SECONDS = 0.03  # an input is mostly on its way when its job comes
 ANSWERED_SECONDS = 2.0  # an answer may cross a message that asks for it again
 ASK_AGAIN_SECONDS = 0.5  # a frontend may have attached meanwhile, or a message was lost
-
-
-JobId = tuple[str, str]  # decoder and key: content is encoded for a decoder once at a time
-
-
-def job_id(job: EncodeJob) -> JobId:
-    return job.decoder, job.key
-
-
-class JobQueue:
-    """Jobs that have not begun and whose inputs are here, the oldest first."""
-
-    def __init__(self, batch_tokens: int) -> None:
-        """`batch_tokens`: at most so many encoder tokens make one batch."""
-        self._batch_tokens = batch_tokens
-        self._jobs: OrderedDict[JobId, EncodeJob] = OrderedDict()
-        self._keys: Counter[str] = Counter()  # of the jobs
-
-    def extend(self, jobs: Iterable[EncodeJob]) -> None:
-        """Adds those that it does not hold yet. Another place of one that it holds counts."""
-        for job in jobs:
-            if (name := job_id(job)) not in self._jobs:
-                self._keys[job.key] += 1
-            elif job.place is None:
-                continue
-            self._jobs[name] = job
-
-    def next_batch(self) -> list[EncodeJob]:
-        """Removes the oldest jobs that fit one forward: at least one, unless the queue is empty."""
-        jobs: list[EncodeJob] = []
-        tokens = 0
-        while self._jobs:
-            job = next(iter(self._jobs.values()))
-            if jobs and tokens + job.num_tokens > self._batch_tokens:
-                break
-            jobs.append(self._remove(job_id(job)))
-            tokens += job.num_tokens
-        return jobs
-
-    def withdraw(self, decoder: str, keys: Collection[str]) -> tuple[str, ...]:
-        """Removes a decoder's jobs from the queue. Returns the keys that were still in it."""
-        names = [(decoder, key) for key in dict.fromkeys(keys)]
-        return tuple(self._remove(name).key for name in names if name in self._jobs)
-
-    def _remove(self, name: JobId) -> EncodeJob:
-        job = self._jobs.pop(name)
-        self._keys[job.key] -= 1
-        if not self._keys[job.key]:
-            del self._keys[job.key]
-        return job
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    @property
-    def num_tokens(self) -> int:
-        """Of all its jobs. From any thread."""
-        return sum(job.num_tokens for job in list(self._jobs.values()))
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
 
 
 @dataclass
@@ -122,7 +62,7 @@ class EncoderJobs:
         store_bytes: int = STORE_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.ready = JobQueue(batch_tokens)
+        self.ready = JobQueue(batch_tokens, clock)
         self.bytes_held = 0
         self._store_bytes, self._clock = store_bytes, clock
         self._held: dict[str, _Held] = {}
@@ -175,10 +115,12 @@ class EncoderJobs:
                 self._drop(key)
         return jobs, inputs
 
-    def end(self, jobs: Iterable[EncodeJob]) -> None:
+    def end(self, jobs: Sequence[EncodeJob]) -> None:
         """These, which have begun, were answered."""
         now = self._clock()
         self._begun.difference_update(map(job_id, jobs))
+        for job in jobs:
+            self.ready.trials.leave(job.key)
         self._answered.update((job_id(job), now) for job in jobs)
         while self._answered and next(iter(self._answered.values())) < now - ANSWERED_SECONDS:
             self._answered.popitem(last=False)
@@ -198,6 +140,9 @@ class EncoderJobs:
                 lacking.jobs = kept
                 if not kept:
                     del self._lacking[key]
+        for key in withdrawn - self._begun_keys:
+            if key not in self.ready:
+                self.ready.trials.leave(key)
         for key in withdrawn:
             if key in self._held and key not in self.ready:
                 self._drop(key)
@@ -209,6 +154,16 @@ class EncoderJobs:
         thread."""
         lacking = [job for lacking in list(self._lacking.values()) for job in lacking.jobs]
         return self.ready.num_tokens + sum(job.num_tokens for job in lacking)
+
+    @property
+    def _begun_keys(self) -> set[str]:
+        return {key for _, key in self._begun}
+
+    @property
+    def senders(self) -> set[str]:
+        """Names of decoders and frontends that want something. From any thread."""
+        lacking = {job.decoder for each in list(self._lacking.values()) for job in each.jobs}
+        return self.ready.senders | lacking | {decoder for decoder, _ in list(self._begun)}
 
     @property
     def keys(self) -> list[str]:

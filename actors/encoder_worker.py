@@ -33,6 +33,7 @@ from antiphon.actors.messages import (
     Withdraw,
     Withdrawn,
 )
+from antiphon.actors.news import News
 from antiphon.actors.outlets import Outlets
 from antiphon.actors.rank_channel import EncoderWire, RankSenders
 from antiphon.actors.undelivered import Undelivered
@@ -91,7 +92,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[_Launched] = deque()
-        self._links, self._undelivered = Links(), Undelivered()
+        self._links, self._undelivered, self.news = Links(), Undelivered(), News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
         self._outlets = self._outlets_to(self._links)
@@ -102,7 +103,20 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         """As `WorkerActor.load_report`, in tokens."""
         tokens = self._jobs.num_tokens
         tokens += sum(sum(one.batch.encoded.lengths) for one in list(self._in_flight))
-        return {"open": tokens, "capacity": self._capacity, "tokens": tokens}
+        senders = self.senders
+        self.news.told(senders)
+        return {
+            "open": tokens,
+            "capacity": self._capacity,
+            "tokens": tokens,
+            "senders": len(senders),
+            "trial": self._jobs.ready.trials.mark,
+        }
+
+    @property
+    def senders(self) -> set[str]:
+        """Names of decoders and frontends whose work it has. From any thread."""
+        return self._jobs.senders
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the tokens that are open. From any thread."""
@@ -156,6 +170,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             case EncoderBatch():
                 self._queue_completed(message)
             case Encode():
+                self.news.note_senders(job.decoder for job in message.jobs)
                 self._jobs.add(self._outlets.admit(message), message.again)
             case Withdraw():
                 self._withdraw(message)
@@ -194,7 +209,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
-            self._launch(*self._jobs.next_batch())
+            jobs, inputs = self._jobs.next_batch()
+            self.news.note_trial(self._jobs.ready.trials.mark)
+            if jobs:
+                self._launch(jobs, inputs)
         if self._in_flight and self._wait(self._in_flight[0]):
             self._finish(self._in_flight.popleft())
 

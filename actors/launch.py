@@ -15,7 +15,7 @@ from antiphon.actors.blueprint import NAMESPACE, Blueprint, Started, supervisor_
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.membership import REMEDY, first_incarnations
 from antiphon.actors.placement import place
-from antiphon.actors.processes import own_error
+from antiphon.actors.processes import own_error, why_gone
 from antiphon.actors.session import session
 from antiphon.actors.supervisor import Attachment, Supervisor
 from antiphon.config.decoding_rules import TimestampRules
@@ -108,6 +108,8 @@ def result(call: Any, timeout: float, given_up: threading.Event) -> Any:
         return ray.get(call)
     except AntiphonError as error:
         raise own_error(error) from None
+    except ray.exceptions.RayActorError as error:
+        raise EngineDeadError(f"the engine's supervisor ended: {why_gone(error)}") from None
     except ray.exceptions.RayError as error:
         raise EngineDeadError(f"the engine's supervisor failed: {error}") from error
 

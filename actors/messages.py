@@ -123,7 +123,8 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     states. `frontends`: names of those that hold the input; at least one. `sent_ahead`: one of them
     has sent it to this encoder, where it may not have arrived yet. `place`: where the states belong
     in the decoder's arena; they go another way without it, and where that is not mapped. `pooled`:
-    an embedding is wanted in place of hidden states.
+    an embedding is wanted in place of hidden states. `trial`: encoders may have died of the input;
+    it is encoded when no other such one is.
 
     A frontend may want hidden states, too: then `decoder` is its name.
     """
@@ -135,6 +136,7 @@ class EncodeJob(msgspec.Struct, frozen=True, array_like=True):
     sent_ahead: bool = True
     place: Place | None = None
     pooled: bool = False
+    trial: bool = False
 
 
 class Encode(msgspec.Struct, frozen=True, array_like=True, tag=True):

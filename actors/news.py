@@ -1,33 +1,30 @@
-"""What frontends must know of a decoder should it die, and when a heartbeat must say it at once."""
+"""What those who use a worker must know should it die, and when a heartbeat must say it at once."""
 
 import threading
 from collections.abc import Iterable
-
-from antiphon.scheduler.request import Request, RequestId
 
 
 class News:
     """`due`: set when a heartbeat should go out at once. The worker notes what comes; heartbeats,
     in a thread of their own, note what they have told."""
 
-    def __init__(self) -> None:
-        self.due = threading.Event()
-        self._frontends: set[str] = set()  # as the last heartbeat, or the next one, tells
+    def __init__(self, due: threading.Event | None = None) -> None:
+        self.due = due or threading.Event()
+        self._senders: set[str] = set()  # as the last heartbeat, or the next one, tells
         self._trial = 0
 
-    def told(self, requests: Iterable[RequestId]) -> None:
-        """A heartbeat tells of these open requests."""
-        self._frontends = {name.frontend for name in requests}
+    def told(self, senders: Iterable[str]) -> None:
+        """A heartbeat tells of the open work of these."""
+        self._senders = set(senders)
 
-    def note_requests(self, requests: Iterable[Request]) -> None:
-        """These have come: they may be of another frontend than all that are open."""
-        new = {request.id.frontend for request in requests} - self._frontends
-        if new:
-            self._frontends = self._frontends | new
+    def note_senders(self, senders: Iterable[str]) -> None:
+        """Work of these has come: they may be others than those of all open work."""
+        if new := set(senders) - self._senders:
+            self._senders = self._senders | new
             self.due.set()
 
     def note_trial(self, mark: int) -> None:
-        """Which request is on trial (see `Trials`)."""
+        """What is on trial (see `Trials`)."""
         if mark != self._trial:
             self._trial = mark
             self.due.set()

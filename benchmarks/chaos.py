@@ -1,4 +1,4 @@
-"""Requests while workers are killed and stopped: each must end once, with the undisturbed tokens.
+"""Requests while workers are killed, stopped or crash: each must end once, with the right tokens.
 
 `benchmarks/scripts/chaos.py` runs it for as long as you like, tests for some seconds.
 """
@@ -18,7 +18,7 @@ from antiphon.config.errors import EngineDeadError, describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 
-SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
+SIGNALS = {name: signal.Signals[name] for name in ("SIGKILL", "SIGSTOP", "SIGSEGV")}
 NOTICE_SECONDS = 60.0  # a disturbance that nobody noticed for so long has failed
 BACK_SECONDS = 240.0  # a worker that ends often starts again after up to 30 s, and must then load
 POLL_SECONDS = 0.01

@@ -2,7 +2,8 @@
 
 Inputs of one turn of the event loop go in one message to each encoder, which batches them with what
 decoders ask for. An encoder that is not heard of is asked again; one that is gone, another is asked
-in its place.
+in its place. An input that has seen two of them die is from then on encoded by itself, on trial
+(see `Suspects`); it is given up when two have died during its trials.
 """
 
 import asyncio
@@ -18,7 +19,11 @@ from antiphon.config.errors import EngineDeadError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.router import Router
+from antiphon.scheduler.suspects import KILLS, SUSPECT_DEATHS
+from antiphon.scheduler.trials import trial_mark
+from antiphon.scheduler.worker_load import UNKNOWN_EPOCH
 
 AGAIN_SECONDS = 3.0  # after which an encoder is asked again
 
@@ -32,6 +37,14 @@ class _Wanted:
     answer: asyncio.Future[torch.Tensor]
     users: set[int] = field(default_factory=set)
     encoder: str = ""
+    asked: Incarnation | None = None  # the life of the encoder that was asked
+    deaths: int = 0  # of encoders that had it
+    kills: int = 0  # of them, during its trials
+
+    @property
+    def key(self) -> str:
+        """Of the job: states and embedding of one input are two."""
+        return job_key(self.media, self.pooled)
 
 
 class Encodes:
@@ -51,7 +64,7 @@ class Encodes:
 
         Raises RequestFailed, and EngineDeadError if the engine ends.
         """
-        user, key = next(self._users), _key(media, pooled)
+        user, key = next(self._users), job_key(media, pooled)
         if (wanted := self._wanted.get(key)) is None:
             answer: asyncio.Future[torch.Tensor] = asyncio.get_running_loop().create_future()
             self._wanted[key] = wanted = _Wanted(media, pooled, answer)
@@ -95,10 +108,17 @@ class Encodes:
             if wanted.encoder not in encoders:
                 wanted.encoder = min(encoders, key=lambda name: loads[name])
                 loads[wanted.encoder] += 1
-            key, media = _key(wanted.media, wanted.pooled), wanted.media
+            wanted.asked = self._router.incarnation(wanted.encoder)
+            key, media = wanted.key, wanted.media
             is_sent = self._dispatcher.send_input(wanted.encoder, key, media.payload)
             job = EncodeJob(
-                key, media.num_tokens, frontend, (frontend,), is_sent, None, wanted.pooled
+                key,
+                media.num_tokens,
+                frontend,
+                (frontend,),
+                is_sent,
+                pooled=wanted.pooled,
+                trial=wanted.deaths >= SUSPECT_DEATHS,
             )
             jobs.setdefault(wanted.encoder, []).append(job)
         for encoder, of_encoder in jobs.items():
@@ -125,6 +145,22 @@ class Encodes:
         else:
             wanted.answer.set_exception(RequestFailed(message.error))
 
+    def note_deaths(self) -> None:
+        """Encoders may have died: the router knows."""
+        states = {state.name: state for state in self._router.states}
+        for wanted in list(self._wanted.values()):
+            asked, state = wanted.asked, states.get(wanted.encoder)
+            if asked is None or asked == self._router.incarnation(asked.name):
+                continue
+            wanted.asked = None
+            if asked.epoch == UNKNOWN_EPOCH or state is None or wanted.answer.done():
+                continue
+            wanted.deaths += 1
+            wanted.kills += state.last_load.get("trial") == trial_mark(wanted.key)
+            if wanted.kills >= KILLS:
+                error = f"given up: {wanted.deaths} encoders died while they had it, {KILLS} alone"
+                wanted.answer.set_exception(RequestFailed(error))
+
     def end_all(self, reason: str) -> None:
         """Ends every open encode with EngineDeadError."""
         for wanted in self._wanted.values():
@@ -132,8 +168,7 @@ class Encodes:
                 wanted.answer.set_exception(EngineDeadError(reason))
 
 
-def _key(media: EncoderInput, pooled: bool) -> str:
-    """Of the job: states and embedding of one input are two."""
+def job_key(media: EncoderInput, pooled: bool) -> str:
     return f"{media.key}-pooled" if pooled else media.key
 
 

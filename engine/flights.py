@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from antiphon.config.errors import RequestError, RequestFailed
 from antiphon.engine.dispatch import Dispatcher
@@ -44,7 +44,7 @@ class Flights:
         self._in_flight: dict[int, OpenRequest] = {}  # by number
         self._waiting: dict[OpenRequest, None] = {}  # for a worker
         self._on_trial: dict[OpenRequest, None] = {}  # suspects that wait for their trial
-        self._suspects: Suspects[OpenRequest] = Suspects()
+        self._suspects: Suspects[OpenRequest] = Suspects(lambda o: trial_mark(o.request.id))
         self._numbers = itertools.count()
 
     def new_id(self) -> RequestId:
@@ -194,7 +194,9 @@ class Flights:
     def _lost(self, state: WorkerState) -> None:
         """A decoder has died, or was ended after it was drained, for which nobody is to blame."""
         lost = [opened for opened in self._in_flight.values() if opened.worker == state.incarnation]
-        culprit = None if state.draining else self._culprit(lost, self.router.last_load(state))
+        culprit: OpenRequest | None = None
+        if not state.draining:
+            culprit = self._suspects.died(lost, self.router.last_load(state))
         if lost:
             logger.warning("%s is gone: %d requests go on", state.incarnation, len(lost))
         if culprit is not None:
@@ -208,10 +210,3 @@ class Flights:
             if opened is not culprit:
                 self.send_again(opened)
         self._next_trial()
-
-    def _culprit(self, lost: list[OpenRequest], load: Mapping[str, float]) -> OpenRequest | None:
-        """Whose second kill a death is. `load`: of the dead worker, as it said last."""
-        shared = load.get("frontends", 0) > bool(lost)
-        suspect = self._suspects.on_trial
-        mark = None if suspect is None else trial_mark(suspect.request.id)
-        return self._suspects.died(lost, shared, tried=load.get("trial", mark) == mark)

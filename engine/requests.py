@@ -93,6 +93,7 @@ class OpenRequests:
     def set_members(self, members: Iterable[Member]) -> None:
         """All workers of the engine, as its supervisor says."""
         self.flights.set_workers(member.worker for member in members)
+        self.encodes.note_deaths()
 
     # ------------------------------------------------------------------ to a worker
 

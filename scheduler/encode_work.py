@@ -1,5 +1,6 @@
 """What the ledger of encoder work is made of: `EncodeLedger` tells its life."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,11 +35,29 @@ class Work:
     arrived: bool = False
     withdrawn: bool = False  # a withdrawal was sent and is not confirmed
 
+    def overdue_error(self, timeout: float) -> str:
+        sent = f"{self.encoder} sent no hidden states within {timeout:g} s (encode_timeout)"
+        return f"{sent}: its worker hangs, or all messages are lost"
+
     def is_asked_of(self, sender: Incarnation | None) -> bool:
         """True also where the sender, or the life of the encoder, is not known."""
         if sender is None or self.epoch is None:
             return True
         return sender == (self.encoder, self.epoch)
+
+
+def by_lost_life(
+    works: Mapping[str, Work], before: Mapping[str, int], epochs: Mapping[str, int]
+) -> dict[tuple[str, int | None], list[str]]:
+    """The keys of `works` that are lost with lives of encoders, by name and epoch: those of
+    `before` that are not among `epochs`, and those that were not known and may have been others."""
+    lost: dict[tuple[str, int | None], list[str]] = {
+        (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
+    }
+    for key, work in works.items():
+        if not work.arrived and (work.epoch is None or epochs.get(work.encoder) != work.epoch):
+            lost.setdefault((work.encoder, work.epoch), []).append(key)
+    return lost
 
 
 class _Answer(NamedTuple):

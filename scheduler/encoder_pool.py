@@ -1,10 +1,12 @@
 """Chooses the encoder of each piece of work, when a decoder replica asks for it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from antiphon.scheduler.request import Media
 from antiphon.scheduler.sketch import fingerprint
+from antiphon.scheduler.suspects import Suspects
+from antiphon.scheduler.trials import trial_mark
 from antiphon.scheduler.worker_load import WorkerLoad, WorkerState
 
 
@@ -18,6 +20,7 @@ class EncoderPool:
 
     def __init__(self) -> None:
         self.epochs: dict[str, int] | None = None
+        self.suspects: Suspects[str] = Suspects(trial_mark)  # keys of inputs
         self._told: dict[str, int] | None = None  # epochs, as the supervisor said last
         self._workers: dict[str, WorkerLoad] = {}
         self._asked: Counter[str] = Counter()  # tokens asked for and not answered, by encoder
@@ -48,10 +51,10 @@ class EncoderPool:
         before, self._told = self._told, told
         return None if told == before and self.epochs else told
 
-    @property
-    def is_empty(self) -> bool:
-        """True if no encoder can be asked."""
-        return self.epochs is not None and not self.epochs
+    def takes(self, keys: Iterable[str]) -> bool:
+        """False while no encoder can be asked, or a suspect among `keys` waits for its trial."""
+        is_empty = self.epochs is not None and not self.epochs
+        return not is_empty and all(map(self.suspects.may_start, keys))
 
     def pick(self, media: Media, holder: str) -> str:
         """The encoder to ask for `media`, of which there is one at least.
@@ -90,6 +93,14 @@ class EncoderPool:
         self._asked[name] -= num_tokens
         if (worker := self._workers.get(name)) is not None:
             worker.remove(num_tokens)
+
+    def culprit(self, name: str, keys: Sequence[str]) -> str | None:
+        """Which of `keys`, that it was asked for, is to be given up because of the death of an
+        encoder (see `Suspects`). Before `set_epochs` without it."""
+        if self._is_draining(name):  # its end was wanted
+            return None
+        load = self._workers[name].state.last_load if name in self._workers else {}
+        return self.suspects.died(keys, load)
 
     def _is_draining(self, name: str) -> bool:
         return name in self._workers and self._workers[name].state.draining

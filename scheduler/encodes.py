@@ -18,15 +18,15 @@ Hidden states stay in the arena when their work is done, until other work needs 
 for them meanwhile has them at once. Each method says what messages that come twice or late do.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from antiphon.scheduler.encode_work import Answers, EncodeCommand, Withdrawal, Work
+from antiphon.scheduler.encode_work import Answers, EncodeCommand, Withdrawal, Work, by_lost_life
 from antiphon.scheduler.encoder_pool import EncoderPool
 from antiphon.scheduler.kept_states import KeptStates
 from antiphon.scheduler.request import Incarnation, Media, Request
-from antiphon.scheduler.suspects import Suspects
 
 CHECK_SECONDS = 1.0  # between two checks for overdue work
 ASK_AGAIN_SECONDS = 5.0  # without a sign of work: a message may have been lost
@@ -52,7 +52,6 @@ class EncodeLedger:
         self._answers = Answers()
         self._next_check = self._next_asking = -math.inf
         self.pool = EncoderPool()
-        self._suspects: Suspects[str] = Suspects()
         self._unwanted: list[str] = []  # keys whose hidden states are here for nobody
         self._abandoned: list[str] = []  # keys whose last waiting request ended before they came
 
@@ -81,7 +80,7 @@ class EncodeLedger:
         if not new:
             return True
         not_here = [key for key in new if key not in self.kept]
-        if (not_here and self.pool.is_empty) or not all(map(self._suspects.may_start, not_here)):
+        if not_here and not self.pool.takes(not_here):
             return False
         taken = self.tokens + self.blocked
         return not taken or taken + sum(new.values()) <= self.kept.room
@@ -104,7 +103,7 @@ class EncodeLedger:
         self._counters["encodes"] += 1
         epoch = None if self.epochs is None else self.epochs[chosen]
         self._work[media.key] = Work(media, chosen, epoch, self._opened, now, now)
-        self._suspects.start(media.key)
+        self.pool.suspects.start(media.key)
         self.pool.ask(chosen, media.num_tokens)
         return EncodeCommand(media, chosen)
 
@@ -127,7 +126,7 @@ class EncodeLedger:
         """`request` needs the hidden states of `key` no longer, if it waited for them."""
         work = self._work.get(key)
         if work is None:
-            self._suspects.end(key)
+            self.pool.suspects.end(key)
         elif work.waiters.pop(request.id, None) is not None and not work.waiters:
             if work.arrived:
                 self._close(key)
@@ -162,7 +161,7 @@ class EncodeLedger:
         self._answers.note(work, self._clock())
         self.pool.answer(work.encoder, work.media.num_tokens)
         work.arrived = True
-        self._suspects.end(key)
+        self.pool.suspects.end(key)
         if not work.waiters:
             self._close(key)
         return list(work.waiters.values())
@@ -192,7 +191,7 @@ class EncodeLedger:
     def _close(self, key: str, is_over: bool = True) -> list[Request]:
         """`is_over`: what is known of its deaths may go."""
         if is_over:
-            self._suspects.end(key)
+            self.pool.suspects.end(key)
         work = self._work.pop(key)
         self.tokens -= work.media.num_tokens
         if work.arrived:
@@ -209,24 +208,31 @@ class EncodeLedger:
         over, or that were not known when they were asked, and may have been others. Returns the
         requests that waited, and those that are given up: their input killed an encoder twice (see
         `Suspects`)."""
-        before = self.epochs or {}
-        self.pool.set_epochs(epochs)
-        lost: dict[tuple[str, int | None], list[str]] = {
-            (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
-        }
-        for key, work in self._work.items():
-            if not work.arrived and (work.epoch is None or epochs.get(work.encoder) != work.epoch):
-                lost.setdefault((work.encoder, work.epoch), []).append(key)
         waiting: list[Request] = []
         given_up: list[Request] = []
+        lost = by_lost_life(self._work, self.epochs or {}, epochs)
         for (encoder, epoch), keys in lost.items():
-            self._answers.forget(encoder)
-            culprit = None if epoch is None else self._suspects.died(keys)
-            self._counters["lost_encodes"] += len(keys)
-            for key in keys:
-                is_over = key == culprit or not self._work[key].waiters
-                (given_up if key == culprit else waiting).extend(self._close(key, is_over))
+            culprit = None if epoch is None else self.pool.culprit(encoder, keys)
+            if culprit is not None:
+                self._counters["lost_encodes"] += 1
+                given_up += self._close(culprit)
+            waiting += self._lose(encoder, [key for key in keys if key != culprit])
+        self.pool.set_epochs(epochs)
         return waiting, given_up
+
+    def leave_encoder(self, encoder: str) -> list[Request]:
+        """It takes no messages, which does not tell that it is dead: its work is closed, and it is
+        asked no more until there is news of it. Returns the requests that waited."""
+        epochs = {name: epoch for name, epoch in (self.epochs or {}).items() if name != encoder}
+        lost = by_lost_life(self._work, {}, epochs)
+        self.pool.set_epochs(epochs)
+        return self._lose(encoder, [*itertools.chain(*lost.values())])
+
+    def _lose(self, encoder: str, keys: Sequence[str]) -> list[Request]:
+        """Closes work that is lost with its encoder, and returns the requests that waited."""
+        self._answers.forget(encoder)
+        self._counters["lost_encodes"] += len(keys)
+        return [*itertools.chain(*(self._close(key, not self._work[key].waiters) for key in keys))]
 
     def drop_overdue(self) -> list[tuple[str, list[Request]]]:
         """Closes work whose hidden states will not come: a message was lost, or its worker hangs.
@@ -242,7 +248,7 @@ class EncodeLedger:
         for key, work in list(self._work.items()):
             if not work.arrived and now - self._answers.silent_since(work) > self.timeout:
                 self._counters["lost_encodes"] += 1
-                lost.append((self._overdue_error(work), self._close(key)))
+                lost.append((work.overdue_error(self.timeout), self._close(key)))
         return lost
 
     def overdue(self) -> list[EncodeCommand]:
@@ -265,10 +271,6 @@ class EncodeLedger:
                 work.withdrawn = False
                 self._abandoned.append(key)
         return commands
-
-    def _overdue_error(self, work: Work) -> str:
-        sent = f"{work.encoder} sent no hidden states within {self.timeout:g} s (encode_timeout)"
-        return f"{sent}: its worker hangs, or all messages are lost"
 
     def add_unwanted(self, keys: set[str]) -> None:
         """Hidden states of `keys` may be unusable, and no step will take them."""

@@ -14,7 +14,7 @@ from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
-from antiphon.scheduler.trials import Trials
+from antiphon.scheduler.trials import RequestTrials
 
 
 class Intake:
@@ -35,14 +35,14 @@ class Intake:
         self._waiting = FairQueue(limits.aging_seconds, clock)
         self._ready = FairQueue(limits.aging_seconds, clock)
         self._preempted: OpenQueue[tuple[int, int], Request] = OpenQueue()
-        self.trials = Trials(clock)
+        self.trials = RequestTrials(clock)
 
     # ------------------------------------------------------------------ coming and going
 
     def add(self, request: Request) -> None:
         """A new request, in WAITING."""
         if request.trial:
-            self.trials.add(request)
+            self.trials.add(request.id, request)
         else:
             self._begin(request)
 
@@ -102,7 +102,7 @@ class Intake:
         self._waiting.discard(request)
         self._ready.discard(request)
         self._preempted.discard(request.sort_key)
-        self.trials.leave(request)
+        self.trials.leave(request.id)
         self.encodes.leave(request)
 
     @property

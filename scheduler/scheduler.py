@@ -145,7 +145,7 @@ class Scheduler:
         return {
             "tokens": self._open_tokens,
             "open": len(self.requests),
-            "frontends": len({name.frontend for name in list(self.requests)}),
+            "senders": len({name.frontend for name in list(self.requests)}),
             "trial": self.intake.trials.mark,
             "running": len(self.batch),
             "kv_pages": self.pages.num_pages,
@@ -197,9 +197,8 @@ class Scheduler:
             self.finish(request, RequestState.FAILED, error=error)
 
     def encoder_lost(self, encoder: str) -> None:
-        """Its work will not come: as `set_encoders` without it."""
-        epochs = self.encodes.epochs or {}
-        self.set_encoders({name: epochs[name] for name in epochs if name != encoder})
+        """It takes no messages: who waits for its work asks others, or waits for news of it."""
+        self.intake.ask_again(self.encodes.leave_encoder(encoder))
 
     # ------------------------------------------------------------------ planning a step
 

@@ -17,14 +17,15 @@ so nobody is blamed for it. The rule:
 
 Workers are shared: what others have in flight there is in no table of ours. So an entry is the only
 one only if the worker's last heartbeat agrees, and on trial only if that names it: suspects of all
-frontends take turns on a decoder (`Trials`). Other deaths are no kills.
+who use a worker take turns there (`Trials`). Other deaths are no kills. Frontends judge requests
+so, by the deaths of decoders; decoders judge inputs, by those of encoders.
 
 So a poisonous request that is alone costs two deaths, and one in a crowd four, whatever else was in
 flight, as long as no other worker dies.
 """
 
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -32,12 +33,17 @@ K = TypeVar("K", bound=Hashable)
 SUSPECT_DEATHS = 2
 STRICT_DEATHS = 4  # from here on, a trial lasts to the end
 KILLS = 2
+NOTHING_SAID: Mapping[str, float] = {}
 
 
 class Suspects(Generic[K]):
-    """What deaths say about entries, until these end. Methods cost O(entries that they name)."""
+    """What deaths say about entries, until these end. Methods cost O(entries that they name).
 
-    def __init__(self) -> None:
+    `mark`: what a worker's heartbeats call an entry on trial.
+    """
+
+    def __init__(self, mark: Callable[[K], int]) -> None:
+        self._mark = mark
         self._total = 0  # deaths of workers
         self._before: dict[K, int] = {}  # deaths before the first one at which it was in flight
         self._deaths: Counter[K] = Counter()  # at which it was in flight
@@ -51,25 +57,34 @@ class Suspects(Generic[K]):
     def on_trial(self) -> K | None:
         return self._on_trial
 
-    def died(self, in_flight: Collection[K], shared: bool = False, tried: bool = True) -> K | None:
+    def died(self, in_flight: Collection[K], load: Mapping[str, float] = NOTHING_SAID) -> K | None:
         """A worker died. Returns the entry that is to be ended for it, if there is one.
 
-        `shared`: it had work of others too. `tried`: the entry on trial had begun, if it was there.
+        `load`: what its last heartbeat said. "senders": whose work it had, how many they were.
+        "trial": the mark of the entry on trial that had begun; 0: none had.
         """
         for key in in_flight:
             self._before.setdefault(key, self._total)
         self._total += 1
         self._deaths.update(in_flight)
-        culprit: K | None = None
-        if self._on_trial is not None and self._on_trial in in_flight:
-            culprit, self._on_trial = self._on_trial if tried else None, None
-        elif len(in_flight) == 1 and not shared:
+        culprit = self._tried(in_flight, load)
+        was_there = self._on_trial is not None and self._on_trial in in_flight
+        if was_there:
+            self._on_trial = None
+        elif culprit is None and len(in_flight) == 1 and load.get("senders", 0) <= 1:
             (culprit,) = in_flight
         if culprit is None:
             return None
         self._kills[culprit] += 1
         others = self._total - self._before[culprit] - self._deaths[culprit]
         return culprit if self._kills[culprit] >= KILLS + others else None
+
+    def _tried(self, in_flight: Collection[K], load: Mapping[str, float]) -> K | None:
+        """The entry in flight that was on trial, for us or for others that have it too."""
+        if "trial" not in load:
+            return next((key for key in in_flight if key == self._on_trial), None)
+        marked = (key for key in in_flight if self._mark(key) == load["trial"])
+        return next(marked, None) if load["trial"] else None
 
     def is_suspect(self, key: K) -> bool:
         return self._deaths[key] >= SUSPECT_DEATHS or self._kills[key] > 0

@@ -4,7 +4,8 @@
         [--concurrency 32] [--every 5] [--encoders 2] [--decoders 2] [--placement disaggregated]
         [--max-tokens 120] [--seed 1] [--output FILE]
 
-A random worker gets SIGKILL or SIGSTOP, comes back, and `--every` seconds later the next one does.
+A random worker gets SIGKILL, SIGSTOP or SIGSEGV, comes back, and `--every` seconds later the next
+one does.
 Every request must end once, with the tokens that its prompt gives undisturbed; every third one is a
 stream, whose deltas must have no gap and no repetition. Exits with 1 if one did not.
 """

@@ -5,10 +5,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from played_workers import EncoderNode
-from unreliable_engine import ROUND_SECONDS, Cluster, Frontend
+from unreliable_engine import QUIET_SECONDS, ROUND_SECONDS, Cluster, Frontend
 
 from antiphon.config.errors import RequestCancelled
 from antiphon.scheduler.request import RequestState
+
+IDLE_SECONDS = 20.0  # in which all that was lost is asked for again, or ends
 
 Scenario = Callable[[Cluster], Coroutine[Any, Any, None]]
 
@@ -49,12 +51,15 @@ def idle(cluster: Cluster) -> None:
     """Workers have nothing left once all that is on its way has come."""
     cluster.restart()
     cluster.announce()
-    for _ in range(400):
-        cluster.pass_time(ROUND_SECONDS)
+    end, delivered = cluster.now + IDLE_SECONDS, True
+    while cluster.now < end:
+        cluster.pass_time(ROUND_SECONDS if delivered else QUIET_SECONDS)
         for node in cluster.nodes.values():
             node.step()
+        delivered = False
         while any(wire.messages for wire in cluster.wires.values()):
             cluster.deliver(0)
+            delivered = True
     for node in cluster.nodes.values():
         if isinstance(node, EncoderNode):
             assert not len(node.jobs)

@@ -60,6 +60,10 @@ class EncoderNode(Node):
         super().__init__(cluster, incarnation)
         self.jobs = EncoderJobs(batch_tokens=16, clock=cluster.clock)
         self.in_flight: list[EncodeJob] = []
+        self.told: dict[str, float] = {}
+
+    def load(self) -> dict[str, float]:
+        return self.told
 
     def handle(self, message: Any) -> None:
         match message:
@@ -92,6 +96,7 @@ class EncoderNode(Node):
         for frontend, keys in self.jobs.to_ask().items():
             self.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         self.in_flight, _ = self.jobs.next_batch()
+        self.told = {"senders": len(self.jobs.senders), "trial": self.jobs.ready.trials.mark}
         if self.cluster.poison.intersection(job.key for job in self.in_flight):
             self.cluster.kill(self.incarnation.name)
 
@@ -114,10 +119,8 @@ class DecoderLinks:
         return True
 
     def send(self, name: str, message: Any) -> bool:
-        if name not in self._node.cluster.nodes:
-            return False
         self._node.send(name, message)
-        return True
+        return True  # nobody knows whether it arrives
 
 
 class DecoderNode(Node):
@@ -138,8 +141,10 @@ class DecoderNode(Node):
             incarnation.name, self.scheduler, DecoderLinks(self), self.places, self.handle
         )
         self.asked: list[tuple[str, list[int]]] = []
+        self.is_changed = False  # since its tables were checked
 
     def handle(self, message: Any) -> None:
+        self.is_changed = True
         match message:
             case Submit(requests):
                 for request in requests:
@@ -152,8 +157,9 @@ class DecoderNode(Node):
                 self.asked.append((frontend, numbers))
             case Members(members):
                 self.places.note(members)
-                encoders = {m.name: m.epoch for m in members if m.role == "encoder" and m.alive}
-                self.scheduler.set_encoders(encoders)
+                encoders = [member.worker for member in members if member.role == "encoder"]
+                if (epochs := self.scheduler.encodes.pool.report(encoders)) is not None:
+                    self.scheduler.set_encoders(epochs)
             case ("encoded", key, _):
                 if self.scheduler.encodes.expects(key):
                     self.content[self.space.take(key, TOKENS)] = key
@@ -193,6 +199,7 @@ class DecoderNode(Node):
             self._make_room()
             self.asks.ask(commands)
         plan = scheduler.step()
+        self.is_changed |= plan is not None
         self._make_room()
         self.asks.withdraw(scheduler.encodes.pop_withdrawals())
         if plan is not None:
@@ -214,8 +221,10 @@ class DecoderNode(Node):
             lost = [n for n in numbers if RequestId(frontend, n) not in scheduler.requests]
             if lost:
                 self.send(frontend, NotOpen(lost, self.incarnation))
-        scheduler.pages.check()
-        scheduler.batch.check()
+        if self.is_changed:
+            scheduler.pages.check()
+            scheduler.batch.check()
+        self.is_changed = False
 
     def _make_room(self) -> None:
         """As `IncomingStates`."""

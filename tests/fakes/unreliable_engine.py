@@ -34,6 +34,7 @@ from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.scheduler.request import Incarnation
 
 ROUND_SECONDS = 0.05  # in which everybody acts once
+QUIET_SECONDS = 0.5  # the same, where no message was under way: all wait for some time to pass
 
 
 @dataclass
@@ -226,12 +227,13 @@ class Cluster:
         """Until all requests have ended; what dies is restarted. `lose`: whether the message that
         is delivered next, of this number, is lost."""
         self.announce()
-        end, number = self.now + seconds, 0
+        end, number, before = self.now + seconds, 0, -1
         while self.now < end:
             if all(not opened.is_open for f in self.frontends.values() for opened, _ in f.opened):
                 return
             self.restart()
-            self.pass_time(ROUND_SECONDS)
+            self.pass_time(QUIET_SECONDS if number == before else ROUND_SECONDS)
+            before = number
             for node in list(self.nodes.values()):
                 if self.nodes.get(node.incarnation.name) is node:
                     node.step()

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from antiphon import AsyncEngine, SamplingParams
+from antiphon.actors.processes import birth
 from antiphon.benchmarks.chaos import Load, disturb, followed, signalled
-from antiphon.config.errors import EngineDeadError
+from antiphon.config.errors import ConfigurationError, EngineDeadError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -115,16 +116,24 @@ def test_an_engine_whose_worker_may_not_restart_ends_at_once_for_all(t5_folder: 
 
 def test_the_death_of_the_supervisor_ends_the_engine_at_once_for_all(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
+        """Its workers end too, and nobody can attach any more."""
         calls = [asyncio.create_task(engine.generate(prompt, LONGEST)) for prompt in PROMPTS]
         await served(engine, 4)
+        spots = (await engine.workers.processes()).values()
         began = time.monotonic()
         engine.workers._supervisor.__ray_call__.remote(lambda _: os.kill(os.getpid(), 9))
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, EngineDeadError) for end in ends), ends
         assert "the engine's supervisor" in str(ends[0])
         assert time.monotonic() - began < NOTICE_SECONDS
+        async with asyncio.timeout(10):
+            while any(birth(spot.pid) == spot.born for spot in spots):
+                await asyncio.sleep(0.05)
+        refused = r"no engine named 'orphan'|the engine's supervisor ended"
+        with pytest.raises((ConfigurationError, EngineDeadError), match=refused):
+            await AsyncEngine.attach("orphan")
 
-    run(t5_folder, scenario)
+    run(t5_folder, scenario, name="orphan")
 
 
 @pytest.mark.slow

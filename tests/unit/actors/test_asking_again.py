@@ -57,7 +57,7 @@ def test_a_heartbeat_is_asked_for_when_another_frontend_or_a_trial_comes(system:
     first, second = system.request(5, 6), system.request(7)
     decoder.handle(Submit([first]))
     assert decoder.news.due.is_set()
-    assert decoder.load_report()["frontends"] == 1
+    assert decoder.load_report()["senders"] == 1
     decoder.news.due.clear()
     decoder.handle(Submit([second]))
     assert not decoder.news.due.is_set(), "the same frontend"
@@ -69,5 +69,5 @@ def test_a_heartbeat_is_asked_for_when_another_frontend_or_a_trial_comes(system:
     decoder.run_once()
     assert decoder.news.due.is_set()
     load = decoder.load_report()
-    assert (load["frontends"], load["trial"]) == (2, trial_mark(third.id))
+    assert (load["senders"], load["trial"]) == (2, trial_mark(third.id))
     assert "trial" not in decoder.stats()

@@ -13,6 +13,7 @@ from antiphon.actors.encoder_jobs import (
     job_id,
 )
 from antiphon.actors.messages import EncodeJob, Input, InputGone
+from antiphon.scheduler.trials import ANNOUNCED_SECONDS, trial_mark
 
 ARRAY = np.zeros(25, np.float32)  # 100 bytes
 
@@ -238,3 +239,56 @@ def test_an_input_that_was_sent_elsewhere_is_asked_for_at_once(jobs: EncoderJobs
     assert jobs.num_tokens == 20
     jobs.receive(sent("k"))
     assert begun(jobs) == ["k"]
+
+
+def on_trial(key: str, decoder: str = "decoder-0") -> EncodeJob:
+    return EncodeJob(key, 10, decoder, ("f",), trial=True)
+
+
+def test_suspects_are_encoded_one_by_one_for_all_who_want_them(
+    jobs: EncoderJobs, clock: Clock
+) -> None:
+    """Each is named before it begins. Others do not wait."""
+    jobs.add([on_trial("a"), on_trial("b"), job("c")])
+    jobs.add([job("a", decoder="decoder-1")])  # which knows of no deaths
+    for key in "abc":
+        jobs.receive(sent(key, "f"))
+    assert jobs.senders == {"decoder-0", "decoder-1"}
+    assert begun(jobs) == ["c"]
+    assert jobs.ready.trials.mark == trial_mark("a")
+    clock.now += ANNOUNCED_SECONDS
+    batch, _ = jobs.next_batch()
+    assert [(job.key, job.decoder) for job in batch] == [("a", "decoder-0"), ("a", "decoder-1")]
+    clock.now += ANNOUNCED_SECONDS
+    assert begun(jobs) == []
+    jobs.end(batch)
+    assert begun(jobs) == []
+    assert jobs.ready.trials.mark == trial_mark("b")
+    clock.now += ANNOUNCED_SECONDS
+    assert begun(jobs) == ["b"]
+
+
+def test_a_suspect_that_is_withdrawn_makes_room_for_the_next(
+    jobs: EncoderJobs, clock: Clock
+) -> None:
+    for key in "ab":
+        jobs.receive(sent(key, "f"))
+    jobs.add([on_trial("a"), on_trial("b")])
+    assert begun(jobs) == []
+    assert jobs.withdraw("decoder-0", ["a"]) == ("a",)
+    assert begun(jobs) == []
+    clock.now += ANNOUNCED_SECONDS
+    assert begun(jobs) == ["b"]
+
+
+def test_a_trial_that_runs_goes_on_if_another_decoder_withdraws(
+    jobs: EncoderJobs, clock: Clock
+) -> None:
+    jobs.receive(sent("a", "f"))
+    jobs.add([on_trial("a")])
+    assert begun(jobs) == []
+    clock.now += ANNOUNCED_SECONDS
+    assert begun(jobs) == ["a"]
+    jobs.add([on_trial("a", "decoder-1")])
+    jobs.withdraw("decoder-1", ["a"])
+    assert jobs.ready.trials.mark == trial_mark("a")

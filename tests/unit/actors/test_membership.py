@@ -279,7 +279,7 @@ def test_the_delay_grows_and_is_bounded(deaths: int) -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_what_a_worker_said_last_is_known_after_its_restart(silent: bool) -> None:
     membership = running()
-    beat(membership, 1.0, open=3, frontends=2)
+    beat(membership, 1.0, open=3, senders=2)
     if silent:
         membership.tick(4.0)
         membership.gone(FIRST, "killed", 4.1)
@@ -287,4 +287,4 @@ def test_what_a_worker_said_last_is_known_after_its_restart(silent: bool) -> Non
         membership.gone(FIRST, "killed", 1.1)
     member = membership.members["decoder-0"]
     assert (member.incarnation, member.load) == (SECOND, {})
-    assert member.last_load == {"open": 3, "frontends": 2}
+    assert member.last_load == {"open": 3, "senders": 2}

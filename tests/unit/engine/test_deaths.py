@@ -3,6 +3,7 @@ and a request that kills workers is given up alone."""
 
 import asyncio
 import gc
+import itertools
 import time
 import weakref
 
@@ -13,6 +14,7 @@ from unreliable_engine import Cluster
 
 from antiphon.config.errors import RequestCancelled, RequestExpired, RequestFailed
 from antiphon.scheduler.request import RequestState
+from antiphon.scheduler.router import Route
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -156,6 +158,59 @@ def test_a_poisonous_input_is_given_up_alone(crowd: int) -> None:
         assert cluster.deaths <= (2 if crowd == 0 else 4)
 
     check(play(scenario))
+
+
+def send_to(cluster: Cluster, decoders: list[str]) -> None:
+    """Requests go to these decoders in turn, as long as they live."""
+    router, turns = first(cluster).requests.router, itertools.cycle(decoders)
+    route = router.route
+
+    def chosen(key: str | None, num_tokens: int) -> Route | None:
+        of_router, decoder = route(key, num_tokens), next(turns)
+        if of_router is None or router.incarnation(decoder) is None:
+            return of_router
+        return of_router._replace(decoder=decoder)
+
+    router.route = chosen  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("decoders", "keys"),
+    [
+        ("01", ["bad", "a"]),  # each decoder has one input at the encoder, the other's is poison
+        ("10", ["a", "bad"]),
+        ("01", ["bad", "bad"]),
+        ("010", ["bad", "bad", "a"]),
+        ("0111", ["bad", "a", "b", "c"]),
+        ("01", ["bad", "bad", *"abcdefghijklmn"]),
+    ],
+)
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_a_poisonous_input_harms_no_other_one_of_any_decoder(
+    decoders: str, keys: list[str], encoders: int
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        if encoders == 1:
+            cluster.kill("encoder-1")
+            del cluster.epochs["encoder-1"]
+        cluster.announce()
+        while any(wire.messages for wire in cluster.wires.values()):
+            cluster.deliver(0)
+        cluster.poison, cluster.deaths = {"bad"}, 0
+        send_to(cluster, [f"decoder-{number}" for number in decoders])
+        for key in keys:
+            first(cluster).submit(key, 3, 6, False)
+        await cluster.run(seconds=400.0)
+        assert cluster.deaths <= 8
+        for number in reversed(range(keys.count("bad"))):
+            position = [i for i, key in enumerate(keys) if key == "bad"][number]
+            poison, _ = first(cluster).opened.pop(position)
+            del first(cluster).shown[position]
+            assert "encoders that worked on its input" in poison.future.result().error
+
+    cluster = play(scenario)
+    check(cluster)
+    idle(cluster)
 
 
 def test_a_cancelled_request_and_its_input_are_let_go_at_once() -> None:

@@ -15,6 +15,7 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.encodes import Encodes
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.router import Router
+from antiphon.scheduler.trials import trial_mark
 from antiphon.scheduler.worker_load import WorkerState
 
 
@@ -118,3 +119,42 @@ async def test_a_caller_that_leaves_takes_only_its_own_encode_with_it() -> None:
     await asyncio.gather(third, return_exceptions=True)
     assert len(work) == 0
     work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))  # for nobody
+
+
+@in_loop
+async def test_an_input_that_kills_encoders_is_given_up_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After two deaths each of the two is encoded on trial, and the encoder tells which it is."""
+    monkeypatch.setattr(encodes, "AGAIN_SECONDS", 0.02)
+    work, sent, router = made("encoder-0")
+    router.update([WorkerState("encoder-0", "encoder", 1)])
+    poison, innocent = await begun(work, (sound("bad"), False), (sound("good"), False))
+    for epoch in range(2, 6):
+        assert not poison.done()
+        await asyncio.sleep(0.03)
+        jobs = [
+            job for _, message in sent.take() if isinstance(message, Encode) for job in message.jobs
+        ]
+        assert {job.key: job.trial for job in jobs} == {"bad": epoch > 3, "good": epoch > 3}
+        load = {"trial": trial_mark("bad") if epoch > 3 else 0}
+        router.update([WorkerState("encoder-0", "encoder", epoch, last_load=load)])
+        work.note_deaths()
+        work.note_deaths()  # news of the same death
+    with pytest.raises(RequestFailed, match="4 encoders died while they had it, 2 alone"):
+        await poison
+    work.receive(HiddenStates(("good",), (1,), torch.zeros(1, 2)))
+    assert (await innocent).shape == (1, 2)
+
+
+@in_loop
+async def test_an_encoder_whose_end_was_wanted_blames_nobody() -> None:
+    work, _, router = made("encoder-0", "encoder-1")
+    router.update([WorkerState(f"encoder-{i}", "encoder", 1) for i in range(2)])
+    (task,) = await begun(work, (sound(), False))
+    (wanted,) = work._wanted.values()
+    router.update([WorkerState("encoder-1", "encoder", 1)])
+    work.note_deaths()
+    assert (wanted.deaths, wanted.asked) == (0, None)
+    work.receive(HiddenStates(("k",), (1,), torch.zeros(1, 2)))
+    await task

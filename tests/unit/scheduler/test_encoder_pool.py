@@ -32,9 +32,9 @@ def pool_of(*reports: WorkerState) -> EncoderPool:
 def test_before_anybody_has_told_of_encoders_the_one_with_the_input_is_asked() -> None:
     pool = EncoderPool()
     assert pool.pick(media(), "e7") == "e7"
-    assert not pool.is_empty
+    assert pool.takes(["k"])
     pool.set_epochs({})
-    assert pool.is_empty
+    assert not pool.takes(["k"])
 
 
 def test_the_one_with_the_input_is_asked_until_its_queue_is_longer_by_more_than_the_input() -> None:

@@ -134,6 +134,8 @@ def test_work_of_a_lost_encoder_is_asked_for_elsewhere() -> None:
     assert scheduler.next_encodes() == []
     assert not scheduler.idle  # one can run
     scheduler.set_encoders({"e0": 2})
+    assert len(scheduler.next_encodes()) == 2, "one death, and no word of another"
+    scheduler.set_encoders({"e0": 3})
     assert [encoder for _, encoder in scheduler.next_encodes()] == ["e0"]  # suspects, on trial
     scheduler.encoded("key1")
     assert [encoder for _, encoder in scheduler.next_encodes()] == ["e0"]

@@ -5,13 +5,14 @@ import random
 import pytest
 
 from antiphon.scheduler.suspects import Suspects
+from antiphon.scheduler.trials import trial_mark
 
 
 class Pool:
     """Entries on workers, as frontends run them: suspects one at a time, others at once."""
 
     def __init__(self, count: int, poison: int | None, workers: int) -> None:
-        self.suspects: Suspects[int] = Suspects()
+        self.suspects: Suspects[int] = Suspects(trial_mark)
         self.left = set(range(count))
         self.poison, self.workers = poison, workers
         self.given_up: list[int] = []
@@ -71,7 +72,7 @@ def test_workers_that_die_from_outside_blame_hardly_anybody() -> None:
 
 
 def test_a_suspect_that_got_on_makes_room_for_the_next() -> None:
-    suspects: Suspects[str] = Suspects()
+    suspects: Suspects[str] = Suspects(trial_mark)
     assert suspects.died("abc") is None
     assert all(map(suspects.may_start, "abc"))
     assert suspects.died("ab") is None
@@ -84,7 +85,7 @@ def test_a_suspect_that_got_on_makes_room_for_the_next() -> None:
 
 
 def test_after_many_deaths_a_trial_lasts_to_the_end() -> None:
-    suspects: Suspects[str] = Suspects()
+    suspects: Suspects[str] = Suspects(trial_mark)
     for _ in range(4):
         suspects.died("ab")
     suspects.start("a")
@@ -95,7 +96,7 @@ def test_after_many_deaths_a_trial_lasts_to_the_end() -> None:
 
 
 def test_who_ended_is_forgotten() -> None:
-    suspects: Suspects[str] = Suspects()
+    suspects: Suspects[str] = Suspects(trial_mark)
     for _ in range(3):
         suspects.died("ab")
     for key in "ab":
@@ -106,14 +107,25 @@ def test_who_ended_is_forgotten() -> None:
 
 
 def test_the_only_one_of_ours_is_not_blamed_where_others_had_work() -> None:
-    suspects: Suspects[str] = Suspects()
+    suspects: Suspects[str] = Suspects(trial_mark)
     for _ in range(2):
-        assert suspects.died("a", shared=True) is None
+        assert suspects.died("a", {"senders": 2, "trial": 0}) is None
     assert suspects.is_suspect("a")
     suspects.start("a")
-    assert suspects.died("a", shared=True, tried=False) is None, "another one was on trial"
+    of_others = {"senders": 2, "trial": trial_mark("z")}
+    assert suspects.died("a", of_others) is None, "another one was on trial"
     assert suspects.on_trial is None
+    on_trial = {"senders": 2, "trial": trial_mark("a")}
     suspects.start("a")
-    assert suspects.died("a", shared=True) is None, "its first kill"
+    assert suspects.died("a", on_trial) is None, "its first kill"
     suspects.start("a")
-    assert suspects.died("a", shared=True) == "a"
+    assert suspects.died("a", on_trial) == "a"
+
+
+def test_what_is_on_trial_for_others_is_so_for_us() -> None:
+    """Content that several have asked for; nobody else in flight is blamed."""
+    suspects: Suspects[str] = Suspects(trial_mark)
+    load = {"senders": 2, "trial": trial_mark("b")}
+    assert suspects.died("abc", load) is None, "its first kill"
+    assert [key for key in "abc" if suspects.is_suspect(key)] == ["b"]
+    assert suspects.died("abc", load) == "b"

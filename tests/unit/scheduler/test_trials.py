@@ -6,7 +6,7 @@ import pytest
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Request, RequestId, Trial
-from antiphon.scheduler.trials import ANNOUNCED_SECONDS, Trials, trial_mark
+from antiphon.scheduler.trials import ANNOUNCED_SECONDS, RequestTrials, trial_mark
 
 
 class Clock:
@@ -22,8 +22,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def trials(clock: Clock) -> Trials:
-    return Trials(clock)
+def trials(clock: Clock) -> RequestTrials:
+    return RequestTrials(clock)
 
 
 def suspect(frontend: str, trial: Trial = Trial.FIRST_TOKEN, known: int = 0) -> Request:
@@ -34,16 +34,20 @@ def suspect(frontend: str, trial: Trial = Trial.FIRST_TOKEN, known: int = 0) -> 
     return request
 
 
-def begins(trials: Trials, clock: Clock) -> Request | None:
+def add(trials: RequestTrials, request: Request) -> None:
+    trials.add(request.id, request)
+
+
+def begins(trials: RequestTrials, clock: Clock) -> Request | None:
     assert trials.due() is None
     clock.now += ANNOUNCED_SECONDS
     return trials.due()
 
 
-def test_one_is_named_before_it_begins(trials: Trials, clock: Clock) -> None:
+def test_one_is_named_before_it_begins(trials: RequestTrials, clock: Clock) -> None:
     assert not trials
     assert trials.mark == 0
-    trials.add(first := suspect("f"))
+    add(trials, first := suspect("f"))
     assert trials
     assert trials.due() is None
     assert trials.mark == trial_mark(first.id)
@@ -55,11 +59,11 @@ def test_one_is_named_before_it_begins(trials: Trials, clock: Clock) -> None:
 
 
 def test_the_next_one_begins_after_the_first_token_of_the_one_before(
-    trials: Trials, clock: Clock
+    trials: RequestTrials, clock: Clock
 ) -> None:
     first, second = suspect("f", known=2), suspect("g")
-    trials.add(first)
-    trials.add(second)
+    add(trials, first)
+    add(trials, second)
     assert begins(trials, clock) is first
     assert begins(trials, clock) is None
     assert trials.mark == trial_mark(first.id)
@@ -71,23 +75,23 @@ def test_the_next_one_begins_after_the_first_token_of_the_one_before(
     assert not trials
 
 
-def test_a_strict_trial_lasts_to_the_end(trials: Trials, clock: Clock) -> None:
+def test_a_strict_trial_lasts_to_the_end(trials: RequestTrials, clock: Clock) -> None:
     first, second = suspect("f", Trial.END), suspect("g")
-    trials.add(first)
-    trials.add(second)
+    add(trials, first)
+    add(trials, second)
     assert begins(trials, clock) is first
     first.generated.append(8)
     assert begins(trials, clock) is None
-    trials.leave(first)
+    trials.leave(first.id)
     assert begins(trials, clock) is second
 
 
-def test_who_ends_before_its_turn_is_forgotten(trials: Trials, clock: Clock) -> None:
+def test_who_ends_before_its_turn_is_forgotten(trials: RequestTrials, clock: Clock) -> None:
     first, second = suspect("f"), suspect("g")
-    trials.add(first)
-    trials.add(second)
+    add(trials, first)
+    add(trials, second)
     assert trials.due() is None
-    trials.leave(second)
-    trials.leave(first)
+    trials.leave(second.id)
+    trials.leave(first.id)
     assert begins(trials, clock) is None
     assert not trials

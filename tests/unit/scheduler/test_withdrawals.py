@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from antiphon.actors.encoder_jobs import JobQueue
+from antiphon.actors.job_queue import JobQueue
 from antiphon.actors.messages import EncodeJob
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -80,7 +80,11 @@ class Encoder:
     """An encoder worker without its model: batches begin, and end later."""
 
     def __init__(self, batch_tokens: int, answers: Wire, system: "System") -> None:
-        self.jobs, self.answers, self.system = JobQueue(batch_tokens), answers, system
+        self.jobs, self.answers, self.system = (
+            JobQueue(batch_tokens),
+            answers,
+            system,
+        )
         self.in_flight: deque[list[EncodeJob]] = deque()
         self.begun: list[str] = []
 
