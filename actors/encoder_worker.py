@@ -75,11 +75,10 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
         self._in_flight: deque[LaunchedBatch] = deque()
-        self._links, self.news = Links(), News()
-        self._answers = EncoderAnswers(incarnation, self._links)
+        self.news = News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
-        self._outlets = self._outlets_to(self._links)
+        self._set_links(Links())
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
@@ -128,15 +127,15 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         """Starts the loop. `links`: decoders by the names that jobs carry, and frontends.
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
-        self._links = self._answers.links = links
-        self._outlets = self._outlets_to(links)
+        self._set_links(links)
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
-    def _outlets_to(self, links: Links) -> Outlets:
-        return Outlets(self.incarnation, self.device, links, self._answers.send, self.send)
+    def _set_links(self, links: Links) -> None:
+        self._links, self._answers = links, EncoderAnswers(self.incarnation, links)
+        self._outlets = Outlets(self.incarnation, self.device, links, self._answers.send, self.send)
 
     def _command(self, command: EncodeBatch) -> None:
         assert self._followers is not None
@@ -191,7 +190,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
                 self._answers.fail(job, f"the encoder could not take its job: {describe(error)}")
 
     def run_once(self) -> None:
-        self._answers.send_due()
+        self._answers.send_kept()
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
@@ -248,7 +247,6 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         return replace(batch, pooled=self.runner.pool(batch.encoded))
 
     def _queue(self, batch: EncoderBatch, began: float | None) -> None:
-        """`began`: None for a batch that was counted before."""
         transports = self._outlets.queue(batch)
         self._in_flight.append(LaunchedBatch(batch, began, transports, recorded_event(self.device)))
 
@@ -276,11 +274,12 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        lengths = launched.batch.encoded.lengths
+        batch, here = launched.batch, self._links.here
+        lengths = batch.encoded.lengths
         if launched.began is not None:
             self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
-        batch = launched.batch
-        is_whole = not batch.encoded.shares  # else others have their answer later
-        self._jobs.end([job for job in batch.jobs if is_whole or job.decoder in self._links.here])
+        batch, here = launched.batch, self._links.here
+        of_share = [job for job in batch.jobs if job.decoder in here]  # others are answered later
+        self._jobs.end(of_share if batch.encoded.shares else batch.jobs)

@@ -137,10 +137,9 @@ class ModelConfig:
         if self.decoder_half is not None:
             return config
         if config.workers.placement == "colocated":
-            text = (
+            raise ConfigurationError(
                 f"placement='colocated': {self.architecture} has no decoder: leave the option out"
             )
-            raise ConfigurationError(text)
         return replace(config, decoder=replace(config.decoder, replicas=0))
 
     def token_id(self, name: str) -> int | None:

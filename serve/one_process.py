@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.service import OpenEngine
@@ -20,10 +21,16 @@ REFUSING_SECONDS = 1  # for requests that outlived the drain to be told so
 
 
 def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
-    """Starts an engine of the server's own."""
+    """Starts an engine of the server's own. It raises UnsupportedModelError, before it starts, for
+    a model that generates nothing."""
 
     async def start() -> AsyncEngine:
-        return await AsyncEngine(model, **options).start()
+        engine = AsyncEngine(model, **options)
+        if engine.model.decoder_half is None:
+            raise UnsupportedModelError(
+                f"{model} is an encoder alone, which has no route over HTTP: use Engine.encode()"
+            )
+        return await engine.start()
 
     return start
 
