@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import assert_never
 
@@ -36,7 +36,7 @@ from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.encodes import Encodes
 from antiphon.engine.ends import ERRORS
 from antiphon.engine.flights import Flights
-from antiphon.engine.open_request import OpenRequest
+from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
@@ -53,7 +53,6 @@ from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
-OnEnd = Callable[[OpenRequest, "asyncio.Future[Finished]"], None]
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
