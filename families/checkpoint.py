@@ -18,8 +18,7 @@ from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 
-# Of config.json, that describe a half each.
-PARTS = ("text_config", "vision_config", "encoder", "decoder")
+PARTS = ("text_config", "vision_config", "encoder", "decoder")  # of config.json: a half each
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
