@@ -39,6 +39,7 @@ class AttentionSpec:
     page_size: int | None = None  # tokens in a page, for the paged kinds
     kv_dtype: torch.dtype | None = None  # of the pages, where it is not `dtype`
     ragged: bool = False  # full: sequences have any lengths (text); otherwise equal windows (audio)
+    window_bias: bool = False  # full: an additive bias of windows of one size (`run_windows`)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,13 @@ class FullAttention(AttentionBackend, Generic[M]):
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
         """Queries and result [tokens, heads, head_dim]; `k`, `v` [tokens, kv_heads, head_dim]."""
+
+    def run_windows(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, metadata: M, bias: torch.Tensor
+    ) -> torch.Tensor:
+        """As `run`, of sequences that are all equally long. `bias` [1, heads, length, length] is
+        added to the scores of each. Only backends that declare it have it."""
+        raise NotImplementedError(f"{self.name} adds no bias to windows")
 
 
 class PagedAttention(AttentionBackend, Generic[M]):

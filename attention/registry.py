@@ -31,6 +31,7 @@ class Support:
     dtypes: frozenset[str]  # names in torch
     devices: frozenset[str] = CUDA
     bias: bool = False
+    window_bias: bool = False
     grouped_heads: bool = False  # fewer heads of keys and values than of queries
     head_dims: frozenset[int] | None = None
     head_dim_multiple: int = 1
@@ -108,7 +109,13 @@ BACKENDS = {
     "torch_sdpa": Row(
         "torch_sdpa",
         full=Support(
-            "SdpaFull", ANY_FLOAT, CPU | CUDA, bias=True, grouped_heads=True, graphs="same"
+            "SdpaFull",
+            ANY_FLOAT,
+            CPU | CUDA,
+            bias=True,
+            window_bias=True,
+            grouped_heads=True,
+            graphs="same",
         ),
         paged=Support(
             "SdpaPaged",

@@ -85,6 +85,7 @@ def unsupported(
             f"head size {spec.head_dim} is over {support.max_head_dim}",
         ),
         (support.bias or not spec.bias, "takes no additive position bias"),
+        (support.window_bias or not spec.window_bias, "adds no bias to windows of an image"),
         (
             support.grouped_heads or spec.num_kv_heads == spec.num_heads,
             f"takes no {spec.num_kv_heads} heads of keys and values for {spec.num_heads} of "

@@ -42,6 +42,7 @@ def _spec(
         dtype=target.dtype,
         device=target.device,
         bias=half.relative_bias and kind != "cross",
+        window_bias=half.window_bias and kind == "full",
         page_size=page_size,
         kv_dtype=kv_dtype,
         ragged=kind == "full" and not half.equal_windows,

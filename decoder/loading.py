@@ -10,7 +10,7 @@ from antiphon.decoder.models import build
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import HeadTensors
-from antiphon.families.tensor_names import EMBEDDING, HEAD, HEADS
+from antiphon.families.tensor_names import EMBEDDING, HEAD
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.prepare import prepare_decoder
 from antiphon.layers.quantization.kv_scales import ProjectionInput
@@ -74,8 +74,8 @@ def _head_tensors(model: ModelConfig, checkpoint: Checkpoint) -> HeadTensors:
     half = model.decoder
     head = half.head_tensors(checkpoint, model.raw.get("tie_word_embeddings", True))
     stored = [name for name in half.checkpoint_names(EMBEDDING) if name in checkpoint]
-    own = [name for name in HEADS if name in checkpoint]
-    if not head.tied or not own or stored[0] in HEADS:
+    own = [name for name in half.head_names if name in checkpoint]
+    if not head.tied or not own or stored[0] in half.head_names:
         return head
     if torch.equal(checkpoint.tensor(own[0]), checkpoint.tensor(stored[0])):
         return head

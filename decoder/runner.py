@@ -117,8 +117,7 @@ class DecoderRunner:
             model.max_decoder_len,
             has_cross=self.cross is not None,
         )
-        size = model.decoder.hidden_size
-        states = torch.zeros(1, size, dtype=self.target.dtype, device=self.device)
+        states = torch.zeros_like(self.arena.states[:1])
         for plan in sequence.plans(self.sampler.timestamps):
             if plan.cross_writes:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
@@ -195,7 +194,7 @@ class DecoderRunner:
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
-            cross_kv.capture(sizes, model.encoder.hidden_size, self.target.dtype)
+            cross_kv.capture(sizes, model.encoder.output_size, self.target.dtype)
         return cross_kv
 
     # ------------------------------------------------------------------ one step

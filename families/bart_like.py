@@ -27,7 +27,7 @@ def bart_like(
         name=name,
         architectures=architectures,
         input="text",
-        describe=partial(_describe, pre_norm, embedding_norm, positions, position_offset),
+        describe=partial(bart_half, pre_norm, embedding_norm, positions, position_offset),
         ignored=BART_IGNORED,
         too_narrow=too_narrow,
         language_tokens=language_tokens,
@@ -35,7 +35,7 @@ def bart_like(
     )
 
 
-def _describe(
+def bart_half(
     pre_norm: bool,
     embedding_norm: bool,
     positions: Positions,
@@ -43,6 +43,7 @@ def _describe(
     config: Config,
     side: Side,
 ) -> BartHalf:
+    """The half that `config` describes, of a family with these constants; see `BartHalf`."""
     size, heads = config["d_model"], config[f"{side}_attention_heads"]
     vocab_size = config["vocab_size"]
     if side == "decoder":

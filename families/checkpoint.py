@@ -18,7 +18,8 @@ from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 
-PARTS = ("text_config", "vision_config")  # of config.json, that describe a half each
+# Of config.json, that describe a half each.
+PARTS = ("text_config", "vision_config", "encoder", "decoder")
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
@@ -204,7 +205,7 @@ def _defaults(
 ) -> GenerationDefaults:
     if decoder is None:
         return GenerationDefaults.of({}, {}, 0)
-    special = {**raw.get("text_config", {}), **raw}
+    special = {**raw.get("text_config", {}), **raw.get("decoder", {}), **raw}
     return GenerationDefaults.of(generation, special, decoder.vocab_size)
 
 

@@ -38,6 +38,9 @@ class Half(ABC):
 
     structure: ClassVar[str]  # key of the registries of model classes
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
+    window_bias: ClassVar[bool] = False  # self-attention adds one within windows of an image
+    # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
+    equal_layers: ClassVar[bool] = True
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
     cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
 
@@ -56,6 +59,7 @@ class Half(ABC):
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+    any_start: bool = False  # a decoder's prompt begins with any token, where one is given
 
     @property
     def one_stage(self) -> str:
@@ -86,6 +90,11 @@ class Half(ABC):
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
         """Names under which checkpoints hold the tensor at `path`, in order of preference."""
 
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names under which checkpoints hold a matrix of the head's own, in order of preference."""
+        return HEADS
+
     def skips(self, name: str) -> bool:
         """Whether a checkpoint's tensor of this name is of a part of the half that is not run."""
         return False
@@ -99,7 +108,7 @@ class Half(ABC):
 
     def head_tensors(self, tensors: Container[str], configured: bool) -> HeadTensors:
         """`tensors`: names in the checkpoint. `configured`: config.json ties head and embedding."""
-        stored = any(name in tensors for name in HEADS)
+        stored = any(name in tensors for name in self.head_names)
         return HeadTensors(self.ties_head(stored, configured), HEAD_BIAS in tensors)
 
     def audio_config(self, folder: Path) -> AudioConfig | None:
@@ -130,6 +139,9 @@ class BartHalf(Half):
     position_offset: int  # row of the table that holds position 0
     embedding_scale: float
     key_bias: bool = True  # Whisper's key projections have no bias
+    # Width of the hidden states that a decoder attends to; None: as its own.
+    cross_size: int | None = None
+    prefix: str = ""  # before the names of its tensors, where it is a part of a larger model
 
     @property
     def feed_forward_matrices(self) -> int:
@@ -139,8 +151,12 @@ class BartHalf(Half):
     def last_norm(self) -> str:
         return "layer_norm" if self.pre_norm else f"layers.{self.num_layers - 1}.final_layer_norm"
 
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.prefix}{name}" for name in HEADS)
+
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
-        return bart_names(self.side, path)
+        return tuple(f"{self.prefix}{name}" for name in bart_names(self.side, path))
 
     def check(self, model: str) -> None:
         super().check(model)

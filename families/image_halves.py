@@ -17,8 +17,8 @@ from antiphon.families.tensor_names import Side
 # What an image's pooled embedding is made of, by our own names:
 # first_normed: the class token, behind a norm (CLIP). first_tanh: it, behind a linear layer and a
 # tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward layer
-# (SigLIP).
-Pooling = Literal["first_normed", "first_tanh", "attention"]
+# (SigLIP). mean: of all tokens (Swin).
+Pooling = Literal["first_normed", "first_tanh", "attention", "mean"]
 
 NEWLINE, NEWLINE_STORED = "mosaics.newline", "image_newline"
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
@@ -40,7 +40,7 @@ class ImageShape:
 @dataclass(frozen=True)
 class Projector:
     """What turns an encoder's hidden states into rows of a decoder's width: two linear layers with
-    an activation between them.
+    an activation between them, or one (`activation` None).
 
     `merge`: so many by so many neighbouring patches become one row. `inner_size`: between the
     layers; 0: as `output_size`. `norm`: a LayerNorm before the first layer, of merged patches.
@@ -48,7 +48,7 @@ class Projector:
     """
 
     output_size: int
-    activation: str
+    activation: str | None
     stored: tuple[str, str, str]
     merge: int = 1
     inner_size: int = 0
@@ -73,6 +73,7 @@ class ImageHalf(Half):
     naming: Naming
     prefixes: tuple[str, ...] = ("",)  # what may stand before the names of its tensors
     projector: Projector | None = None
+    pooling: Pooling | None = None
 
     @property
     def output_size(self) -> int:
@@ -127,7 +128,6 @@ class VitHalf(ImageHalf):
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
     final_norm: bool = True
-    pooling: Pooling | None = None
     pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
     stored_layers: int = (
         0  # of them, the last ones are not run, where an earlier one's states count

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl"]
+Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin"]
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,27 @@ QWEN2_VL = Names(
     },
     outside={"patches": "patch_embed.proj", "norm": "merger.ln_q"},
 )
+SWIN = Names(  # layers of all stages are numbered together: see `SwinHalf`
+    layers="encoder.layers",
+    in_layer={
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attention.q_proj": "attention.self.query",
+        "attention.k_proj": "attention.self.key",
+        "attention.v_proj": "attention.self.value",
+        "attention.bias.weight": "attention.self.relative_position_bias_table",
+        "attention.out": "attention.output.dense",
+        "fc1": "intermediate.dense",
+        "fc2": "output.dense",
+        "merge": "downsample",
+    },
+    outside={"embeddings.patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"},
+)
 NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
     "internvl": INTERNVL,
     "internvl_chat": INTERNVL_CHAT,
     "qwen2_vl": QWEN2_VL,
+    "swin": SWIN,
 }

@@ -14,12 +14,14 @@ Side = Literal["encoder", "decoder"]
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
-HEADS = (HEAD, "proj_out.weight", "language_model.lm_head.weight")
+HEADS = (
+    HEAD, "proj_out.weight", "output_projection.weight", "language_model.lm_head.weight"
+)  # fmt: skip
 HEAD_BIAS = "final_logits_bias"
 
 # Patterns of tensor names that no half loads, and why they are not needed.
 TIED_HEAD = {
-    r"(language_model\.)?(lm_head|proj_out)\.weight": (
+    r"(language_model\.)?(lm_head|proj_out|output_projection)\.weight": (
         "the head is the embedding where config.json ties them"
     )
 }

@@ -9,11 +9,14 @@ from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.family import Config, Family
 from antiphon.families.image_halves import ImageHalf, VitHalf
 from antiphon.families.qwen_vision import qwen2_5_vl, qwen2_vl
+from antiphon.families.sizes import pair, square
+from antiphon.families.swin_half import swin
 from antiphon.families.tensor_names import Side
 
 # Tensors of published checkpoints that no encoder needs, and why.
 VISION_IGNORED = {
     r"(.*\.)?embeddings\.position_ids": "computed: positions are numbered from 0",
+    r"(.*\.)?relative_position_index": "computed from the size of windows",
     r"(.*\.)?embeddings\.mask_token": "it stands for patches that training hides",
     r"text_model\..*": "the text encoder beside the vision encoder is not run",
     r"text_projection\..*": "it is behind the text encoder",
@@ -79,6 +82,8 @@ KINDS: Mapping[str, Callable[[Config], ImageHalf]] = {  # by model_type
     "internvl_vision": internvl,
     "qwen2_vl_vision": qwen2_vl,
     "qwen2_5_vl_vision": qwen2_5_vl,
+    "swin": swin,
+    "donut-swin": partial(swin, final_norm=False),
 }
 
 
@@ -120,14 +125,10 @@ def _encoder(describe: Callable[[Config], ImageHalf], config: Config, side: Side
 def _sizes(config: Config) -> dict[str, Any]:
     """What all of them have."""
     size, heads = config["hidden_size"], config["num_attention_heads"]
-    height, width = _pair(config["image_size"])
-    patch_height, patch_width = _pair(config["patch_size"])
-    if patch_height != patch_width:
-        raise UnsupportedModelError(
-            f"patches of {patch_height} x {patch_width} pixels are not supported, only square ones"
-        )
+    height, width = pair(config["image_size"])
+    patch_size = square(config["patch_size"])
     head_dim = config.get("head_dim") or size // heads
-    tokens = (height // patch_height) * (width // patch_width) + 2
+    tokens = (height // patch_size) * (width // patch_size) + 2
     return {
         "hidden_size": size,
         "num_layers": config["num_hidden_layers"],
@@ -139,13 +140,7 @@ def _sizes(config: Config) -> dict[str, Any]:
         "activation": config.get("hidden_act", "gelu"),
         "norm_eps": config.get("layer_norm_eps", 1e-6),
         "channels": config.get("num_channels", 3),
-        "patch_size": patch_height,
+        "patch_size": patch_size,
         "image_size": (height, width),
         "max_positions": tokens,
     }
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    """Height and width, which are one number where they are equal."""
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    return int(height), int(width)

@@ -19,7 +19,8 @@ class EncoderInputs:
     def __init__(self, inputs: InputProcessor) -> None:
         """Raises CheckpointError for an encoder of images that has no image processor."""
         self._inputs, half = inputs, inputs.model.encoder
-        self._images = None if inputs.images is None else inputs.images.processor
+        readers = (inputs.images, inputs.attended_image)
+        self._images = next((reader.processor for reader in readers if reader is not None), None)
         if isinstance(half, ImageHalf) and self._images is None:
             self._images = ImageProcessor(inputs.model.path, half, inputs.image_limits.fetching)
 

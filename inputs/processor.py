@@ -18,10 +18,11 @@ from antiphon.inputs.calls.transcription import TranscriptionOptions, check_opti
 from antiphon.inputs.chat import ChatFormat, load_template
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.inputs.prompt_ids import check_ids, start_id
+from antiphon.inputs.prompt_ids import check_ids, start_id, with_room
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
@@ -61,6 +62,7 @@ class InputProcessor:
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
         self.whisper: WhisperFormat | None = None
         self.images: ImagePrompts | None = None
+        self.attended_image: AttendedImage | None = None
         if model.decoder_half is not None or model.family.input == "text":
             self.tokenizer = load_tokenizer(model.path)
             self.translation = TranslationFormat.of(model, self.tokenizer)
@@ -75,6 +77,7 @@ class InputProcessor:
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
+        self.attended_image = AttendedImage.of(model, self.image_limits)
         template = load_template(model.path, self.tokenizer)
         placeholder = None if self.images is None else self.images.placeholder
         self.chat = ChatFormat(self.tokenizer, template, placeholder)
@@ -114,11 +117,10 @@ class InputProcessor:
             self._check_languages(parsed)
             if self.images is not None:
                 ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder.images)
-                return Prepared(inputs, self._with_room(ids), params)
+                return Prepared(inputs, with_room(ids, self.model), params)
             if self.model.encoder is None:
                 return Prepared((), self._text_prompt(parsed), params)
-            read = self.text_media if self.audio is None else self.audio_media
-            return Prepared((read(parsed),), self._decoder_prompt(parsed), params)
+            return Prepared((self._media(parsed),), self._decoder_prompt(parsed), params)
 
     def _check_languages(self, parsed: ParsedPrompt) -> None:
         names = parsed.named_languages
@@ -128,6 +130,12 @@ class InputProcessor:
                 f"not {names[0]}"
             )
         check_languages(parsed, self.translation, self.model.architecture)
+
+    def _media(self, parsed: ParsedPrompt) -> EncoderInput:
+        """What the decoder attends to."""
+        if self.attended_image is not None:
+            return self.attended_image.read(parsed)
+        return self.text_media(parsed) if self.audio is None else self.audio_media(parsed)
 
     def audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         """The clip of a prompt for an audio encoder. Raises PromptError or AudioError."""
@@ -188,9 +196,9 @@ class InputProcessor:
             else list(part.token_ids)
         )
         earlier_text = None if self.whisper is None else self.whisper.previous_id
-        if not ids or ids[0] not in (start, earlier_text):
+        if not ids or not (self.model.decoder.any_start or ids[0] in (start, earlier_text)):
             ids = [start, *ids]
-        return self._with_room(ids)
+        return with_room(ids, self.model)
 
     def _text_prompt(self, parsed: ParsedPrompt) -> list[int]:
         """The prompt of a decoder without an encoder, with the tokenizer's special tokens; ids as
@@ -199,18 +207,8 @@ class InputProcessor:
         if not part.has_tokens:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         if part.token_ids is not None:
-            return self._with_room(list(part.token_ids))
-        return self._with_room(list(self.tokenizer(part.text).input_ids))
-
-    def _with_room(self, ids: list[int]) -> list[int]:
-        """`ids`, a decoder prompt that is within the vocabulary and leaves room for a token."""
-        limit = self.model.max_decoder_len
-        check_ids(ids, "the decoder prompt", self.model.decoder.vocab_size)
-        if len(ids) >= limit:
-            raise PromptError(
-                f"a decoder prompt of {len(ids)} tokens leaves no room within {limit} positions"
-            )
-        return ids
+            return with_room(list(part.token_ids), self.model)
+        return with_room(list(self.tokenizer(part.text).input_ids), self.model)
 
     def key(self, kind: str, content: np.ndarray) -> str:
         # Processors have instructions for SHA-256: it takes half the time of other digests.

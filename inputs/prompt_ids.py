@@ -23,3 +23,14 @@ def check_ids(ids: list[int], name: str, vocab_size: int) -> None:
         raise PromptError(
             f"{name} has token id {outside[0]}; the vocabulary has 0 to {vocab_size - 1}"
         )
+
+
+def with_room(ids: list[int], model: ModelConfig) -> list[int]:
+    """`ids`, a decoder prompt that is within the vocabulary and leaves room for a token."""
+    limit = model.max_decoder_len
+    check_ids(ids, "the decoder prompt", model.decoder.vocab_size)
+    if len(ids) >= limit:
+        raise PromptError(
+            f"a decoder prompt of {len(ids)} tokens leaves no room within {limit} positions"
+        )
+    return ids

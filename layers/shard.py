@@ -160,6 +160,11 @@ class Shard:
 def check_parallel(half: Half, parallel: Parallel) -> None:
     """Raises ConfigurationError for more ranks than there is to share."""
     option = f"{half.side}_{{}}_parallel_size={{}}"
+    if parallel.pipeline > 1 and not half.equal_layers:
+        raise ConfigurationError(
+            f"{option.format('pipeline', parallel.pipeline)}: layers of this {half.side} differ in "
+            "width, and are not spread over stages: share them by tensor or data parallelism"
+        )
     if parallel.pipeline > half.num_layers:
         raise ConfigurationError(
             f"{option.format('pipeline', parallel.pipeline)}: the {half.side} has "

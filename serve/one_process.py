@@ -11,7 +11,7 @@ import uvicorn
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.service import OpenEngine
-from antiphon.serve.settings import ServerSettings
+from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 from antiphon.serve.signals import first_signal
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class OneProcessServer(uvicorn.Server):
             access_log=False,
             lifespan="on",
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ws_max_size=settings.limits.upload_bytes,
             timeout_graceful_shutdown=REFUSING_SECONDS,
         )

@@ -141,6 +141,19 @@ class SdpaFull(FullAttention[list[PaddedGroup] | EqualLengths]):
             return _attend(q, k, v, None, self.spec.scale).transpose(1, 2).flatten(0, 1)
         return _attend_groups(metadata, q, k, v, bias, self.spec.scale)
 
+    def run_windows(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        metadata: list[PaddedGroup] | EqualLengths,
+        bias: torch.Tensor,
+    ) -> torch.Tensor:
+        assert isinstance(metadata, EqualLengths)
+        shape = (metadata.sequences, -1)
+        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
+        return _attend(q, k, v, bias, self.spec.scale).transpose(1, 2).flatten(0, 1)
+
 
 class SdpaPaged(PagedAttention[list[PaddedGroup]]):
     name = "torch_sdpa"

@@ -1,4 +1,5 @@
-"""The decoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian, M2M-100/NLLB and Whisper."""
+"""The decoder of BART (Lewis et al. 2019), mBART, Pegasus, Marian, M2M-100/NLLB, Whisper and
+TrOCR."""
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ class CrossAttention(CrossWriter):
         self.q_proj = Linear(size, inner)
         parts = dict.fromkeys(("k_proj", "v_proj"), inner)
         unbiased = () if half.key_bias else ("k_proj",)
-        self.kv = StackedLinear(size, parts, bias=True, unbiased=unbiased)
+        self.kv = StackedLinear(half.cross_size or size, parts, bias=True, unbiased=unbiased)
         self.out_proj = Linear(inner, size, summed_over=shard.group)
 
     def projections(self) -> CachedProjections:

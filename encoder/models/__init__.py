@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
+from antiphon.encoder.models.swin import SwinEncoder
 from antiphon.encoder.models.t5 import T5Encoder
 from antiphon.encoder.models.vit import VisionTransformer
 from antiphon.encoder.models.whisper import WhisperEncoder
@@ -16,6 +17,7 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
     "qwen_vision": QwenVisionEncoder,
+    "swin": SwinEncoder,
     "t5": T5Encoder,
     "vit": VisionTransformer,
     "whisper": WhisperEncoder,

@@ -10,8 +10,8 @@ from antiphon.layers.norms import LayerNorm
 
 
 class Projector(nn.Module):
-    """Two linear layers, behind a norm of merged patches in some families (InternVL). Each rank
-    has all of it: it is a small part of an encoder's work."""
+    """One or two linear layers, behind a norm of merged patches in some families (InternVL). Each
+    rank has all of it: it is a small part of an encoder's work."""
 
     def __init__(self, half: ProjectorDescription, hidden_size: int) -> None:
         super().__init__()
@@ -20,8 +20,10 @@ class Projector(nn.Module):
         self.norm = LayerNorm(merged, half.norm_eps) if half.norm else None
         inner = half.inner_size or half.output_size
         self.linear_1 = Linear(merged, inner, half.bias)
-        self.activation = Activation(half.activation)
-        self.linear_2 = Linear(inner, half.output_size, half.bias)
+        self.activation = self.linear_2 = None
+        if half.activation is not None:
+            self.activation = Activation(half.activation)
+            self.linear_2 = Linear(inner, half.output_size, half.bias)
 
     def of_grids(self, x: torch.Tensor) -> torch.Tensor:
         """Grids of patches [tiles, rows, columns, hidden] -> [rows that come out, output size]."""
@@ -36,5 +38,8 @@ class Projector(nn.Module):
         """Patches side by side [rows, merge * merge * hidden] -> [rows, output size]."""
         if self.norm is not None:
             merged = self.norm.in_torch(merged)
-        projected: torch.Tensor = self.linear_2(self.linear_1.activated(merged, self.activation))
+        if self.activation is None or self.linear_2 is None:
+            projected: torch.Tensor = self.linear_1(merged)
+        else:
+            projected = self.linear_2(self.linear_1.activated(merged, self.activation))
         return projected

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from antiphon.config.errors import ConfigurationError
 from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
 from antiphon.layers.embeddings import TokenEmbedding
@@ -69,21 +70,42 @@ class ProjectionInput:
     def of_encoder(
         cls, half: Half, checkpoint: Checkpoint | None, device: torch.device
     ) -> "ProjectionInput":
-        """An encoder's states, as its last norm leaves them.
+        """An encoder's states, as its last norm leaves them, and the layer behind it where the
+        decoder has another width.
 
-        Without a checkpoint weights are random, and that norm's gains are 1.
+        Without a checkpoint weights are random, and that norm's gains are 1. Raises
+        ConfigurationError for an encoder without such a norm.
         """
-        size = torch.Size([half.hidden_size])
+        if not half.last_norm:
+            raise ConfigurationError(
+                "kv_cache_dtype='fp8': no norm bounds what this encoder gives (Donut's ends "
+                "without one), so its keys and values could leave float8's range: leave it out"
+            )
         if checkpoint is None:
-            return cls.of_norm(torch.ones(size, device=device), None)
-        tensors = {}
-        for part in ("weight", "bias"):
-            names = half.checkpoint_names(f"{half.last_norm}.{part}")
-            stored = [name for name in names if name in checkpoint]
-            tensors[part] = checkpoint.read(stored[0], whole(*size)).to(device) if stored else None
-        gain = tensors["weight"]
+            return cls.of_norm(torch.ones(half.output_size, device=device), None)
+
+        def read(path: str, *sizes: int) -> torch.Tensor | None:
+            stored = [name for name in half.checkpoint_names(path) if name in checkpoint]
+            return checkpoint.read(stored[0], whole(*sizes)).to(device) if stored else None
+
+        norm, size = half.last_norm, half.hidden_size
+        gain, shift = read(f"{norm}.weight", size), read(f"{norm}.bias", size)
         assert gain is not None, "an encoder that was loaded has a last norm"
-        return cls.of_norm(gain, tensors["bias"])
+        rows = cls.of_norm(gain, shift)
+        weight = None
+        if half.output_size != size:
+            weight = read("projector.linear_1.weight", half.output_size, size)
+        if weight is None:
+            return rows
+        return rows.behind(weight.float(), read("projector.linear_1.bias", half.output_size))
+
+    def behind(self, weight: torch.Tensor, bias: torch.Tensor | None) -> "ProjectionInput":
+        """What a linear layer [out, features] makes of these rows."""
+        shift = weight @ self.shift
+        if bias is not None:
+            shift = shift + bias.float()
+        stretch = torch.linalg.matrix_norm(weight * self.gain, ord=2)
+        return ProjectionInput(torch.ones_like(shift), shift, self.length * float(stretch))
 
     def largest(self, weight: torch.Tensor, bias: torch.Tensor | None) -> float:
         """Bound of the elements of `weight @ row + bias`, by Cauchy and Schwarz."""

@@ -180,14 +180,14 @@ def make(name: str, folder: Path, **save_options: object) -> PreTrainedModel:
     """
     torch.manual_seed(sum(map(ord, name)))
     model = FAMILIES[name]().eval()
-    _liven(model)
+    liven_text_model(model)
     model.save_pretrained(folder, **save_options)
     if name == "whisper":
         WhisperFeatureExtractor(feature_size=80, chunk_length=1).save_pretrained(folder)
     return model
 
 
-def _liven(model: PreTrainedModel) -> None:
+def liven_text_model(model: PreTrainedModel) -> None:
     """Gives the model weights that make every layer matter.
 
     Fresh ones leave norms at one and biases at zero, which hides mistakes. They also let a tied

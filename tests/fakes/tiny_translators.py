@@ -123,7 +123,7 @@ def make(name: str, folder: Path) -> tuple[PreTrainedModel, Any]:
         forced_eos_token_id=None,
     )
     model = model_class(config).eval()
-    tiny_models._liven(model)
+    tiny_models.liven_text_model(model)
     model.generation_config = GenerationConfig(
         decoder_start_token_id=config.decoder_start_token_id,
         eos_token_id=end,

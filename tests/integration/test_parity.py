@@ -162,7 +162,7 @@ def test_t5_with_different_depths_equals_the_plain_forward(tmp_path) -> None:
     model = T5ForConditionalGeneration(
         T5Config(**{**tiny_models.T5_SHAPE, "num_decoder_layers": 4}, decoder_start_token_id=0)
     ).eval()
-    tiny_models._liven(model)
+    tiny_models.liven_text_model(model)
     model.save_pretrained(tmp_path)
     engine = PlainEngine(tmp_path, max_model_len=64)
     inputs = mixed_inputs(12, tiny_models.VOCAB, seed=5)

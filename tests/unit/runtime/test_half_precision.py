@@ -72,7 +72,7 @@ def loud_t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedM
     model = T5ForConditionalGeneration(
         T5Config(**tiny_models.T5_SHAPE, decoder_start_token_id=0)
     ).eval()
-    tiny_models._liven(model)
+    tiny_models.liven_text_model(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".wi." in name or ".wo." in name:
