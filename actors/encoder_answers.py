@@ -1,7 +1,6 @@
-"""What an encoder worker answers to those who asked it."""
+"""What an encoder worker answers to those that want hidden states."""
 
 import time
-from collections.abc import Iterable
 
 from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
@@ -12,19 +11,18 @@ from antiphon.scheduler.request import Incarnation
 
 
 class EncoderAnswers:
-    """For the thread of the worker `incarnation`. `links`: decoders by the names that jobs
-    carry, and frontends."""
+    """For the thread of the worker `incarnation`. No call blocks."""
 
     def __init__(self, incarnation: Incarnation, links: Links) -> None:
         self._incarnation, self._links = incarnation, links
-        self.undelivered = Undelivered()
+        self._undelivered = Undelivered()
 
     def send(self, decoder: str, message: EncoderAnswer) -> None:
-        """Keeps what is for a decoder that is not known: news of a new one may come later
-        than its first jobs."""
+        """Keeps what is for a decoder that is not known: news of a new one may come later than its
+        first jobs."""
         try:
             if not self._links.send(decoder, message):
-                self.undelivered.add(decoder, message, time.monotonic())
+                self._undelivered.add(decoder, message, time.monotonic())
         except MessageError as error:
             if not isinstance(message, HiddenStates):
                 raise
@@ -33,8 +31,8 @@ class EncoderAnswers:
                 self.send(decoder, EncodeFailed(key, text, False, self._incarnation))
 
     def send_kept(self) -> None:
-        """Sends what was kept, to decoders that are known by now."""
-        for decoder, message in self.undelivered.due(self._links, time.monotonic()):
+        """What was kept for decoders that are known by now."""
+        for decoder, message in self._undelivered.due(self._links, time.monotonic()):
             self.send(decoder, message)
 
     def fail(self, job: EncodeJob, error: str, input_gone: bool = False) -> None:
@@ -42,7 +40,7 @@ class EncoderAnswers:
         failed = EncodeFailed(job.key, error, input_gone, self._incarnation, ticket)
         self.send(job.decoder, failed)
 
-    def fail_gone(self, jobs: Iterable[EncodeJob]) -> None:
+    def fail_gone(self, jobs: list[EncodeJob]) -> None:
         for job in jobs:
             self.fail(
                 job, "its input is gone: no frontend that asked for it holds it any more", True

@@ -18,8 +18,7 @@ from antiphon.families.family import Family
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
 
-# Of config.json, that describe a half each.
-PARTS = ("text_config", "vision_config", "encoder", "decoder")
+PARTS = ("text_config", "vision_config", "encoder", "decoder")  # of config.json: a half each
 UNLIMITED_DECODER_LEN, UNLIMITED_ENCODER_LEN = 512, 1024  # where relative positions set no limit
 
 
@@ -128,19 +127,17 @@ class ModelConfig:
         """
         if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
             raise ConfigurationError(
-                f"enable_prefix_caching=True: the decoder of {self.architecture} attends to an "
-                "encoder's states, on which its own keys and values depend: leave the option out "
-                "(equal inputs are encoded once in any case)"
+                f"enable_prefix_caching=True: keys and values in the decoder of {self.architecture}"
+                " depend on an encoder's states: leave it out (equal inputs are encoded once)"
             )
         if self.encoder is None:
             return replace(config, encoder=replace(config.encoder, replicas=0))
         if self.decoder_half is not None:
             return config
         if config.workers.placement == "colocated":
-            text = (
+            raise ConfigurationError(
                 f"placement='colocated': {self.architecture} has no decoder: leave the option out"
             )
-            raise ConfigurationError(text)
         return replace(config, decoder=replace(config.decoder, replicas=0))
 
     def token_id(self, name: str) -> int | None:

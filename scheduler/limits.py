@@ -131,3 +131,9 @@ def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int)
     if len(stop_ids) > MAX_STOP_IDS:
         return f"{len(stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
     return None
+
+
+def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
+    """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
+    need, if that is less: decoders wait for an encoder that has more than this."""
+    return max(1, min(2 * batch_tokens, budget_tokens // 2))

@@ -13,12 +13,14 @@ import pytest
 import torch
 from oracle import LOGPROB_TOLERANCE, TOLERANCE, oracle
 from plain_engine import PlainEngine
+from ranked_engine import RankedEngine
 from tiny_readers import END, READERS, START, make_reader
 from tiny_vlms import picture
 from transformers import PreTrainedModel
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import ConfigurationError, UnsupportedModelError
+from antiphon.config.parallel import Parallel
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.sync_engine import Engine
 from antiphon.inputs.images.pixels import Pixels
@@ -30,6 +32,9 @@ from antiphon.scheduler.request import Media
 
 SIZES = [(40, 24), (24, 24), (30, 66), (100, 20), (7, 9)]
 LENGTH = 16
+OPTIONS = {"max_num_seqs": 4, "kv_page_size": 4}
+FAST = ("trocr_sinusoidal", "donut")
+NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in READERS]
 RULES = DecodingRules(stop_ids=(END,))
 Made = Callable[[str], tuple[Path, PreTrainedModel]]
 
@@ -50,17 +55,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 class Reader(PlainEngine):
     def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, **{"max_num_seqs": 4, "kv_page_size": 4, **options})
+        super().__init__(folder, **{**OPTIONS, **options})
         self.inputs = InputProcessor(self.model)
 
     def ask(self, prompt: dict[str, Any]) -> Prepared:
-        prepared = self.inputs.prepare(prompt, SamplingParams())
-        assert prepared.prompt_token_ids is not None
-        request = self.request(None, prepared.prompt_token_ids, LENGTH, RULES)
-        media = prepared.media
-        request.inputs = (Media(media.key, media.kind, media.num_tokens, media.payload),)
-        self.submit(request)
-        return prepared
+        return ask(self, self.inputs, prompt)
+
+
+def ask(engine: PlainEngine, inputs: InputProcessor, prompt: dict[str, Any]) -> Prepared:
+    """Submits `prompt` to `engine`."""
+    prepared = inputs.prepare(prompt, SamplingParams())
+    assert prepared.prompt_token_ids is not None
+    request = engine.request(None, prepared.prompt_token_ids, LENGTH, RULES)
+    media = prepared.media
+    request.inputs = (Media(media.key, media.kind, media.num_tokens, media.payload),)
+    engine.submit(request)
+    return prepared
 
 
 def prompts() -> list[dict[str, Any]]:
@@ -80,7 +90,7 @@ def pixels(prepared: Prepared) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("staggered", [False, True])
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, made: Made) -> None:
     """`staggered`: requests come while others run, in rounds of three steps."""
     folder, model = made(name)
@@ -106,7 +116,7 @@ def test_tokens_and_logprobs_equal_transformers(name: str, staggered: bool, made
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_encoder_output_equals_transformers(name: str, made: Made) -> None:
     """What the decoder attends to: with the layer between both halves, where there is one."""
     folder, model = made(name)
@@ -155,6 +165,33 @@ def test_engine_reads_images_of_every_form(made: Made, tmp_path: Path) -> None:
     assert started.prompt_token_ids == [START, 8, 9]
     assert len(whole.token_ids) <= 19  # max_length of the generation config, with the first token
     assert hidden.shape == (prepared.media.num_tokens, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [
+        ("trocr", Parallel(2)),  # cross-attention reads another width
+        pytest.param("trocr_sinusoidal", Parallel(2, 2), marks=pytest.mark.slow),
+        pytest.param("donut", Parallel(3), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_several_ranks_give_what_one_gives(name: str, parallel: Parallel, made: Made) -> None:
+    alone = Reader(made(name)[0])
+    for prompt in prompts():
+        alone.ask(prompt)
+    expected = alone.run()
+    with RankedEngine(made(name)[0], parallel, **OPTIONS) as engine:
+        for prompt in prompts():
+            ask(engine, alone.inputs, prompt)
+        finished = engine.run()
+    for number, end in expected.items():
+        assert finished[number].token_ids == end.token_ids
+        np.testing.assert_allclose(
+            [token.logprobs[0] for token in finished[number].logprobs],
+            [token.logprobs[0] for token in end.logprobs],
+            atol=LOGPROB_TOLERANCE,
+        )
 
 
 @torch.inference_mode()

@@ -75,7 +75,15 @@ def test_images_of_mixed_sizes_in_one_batch(made: Made, caplog: pytest.LogCaptur
     check(model, images, encoded, runner.pool(encoded))
 
 
-@pytest.mark.parametrize("parallel", [Parallel(2), Parallel(3), Parallel(2, mode="data")], ids=str)
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        Parallel(2),
+        pytest.param(Parallel(3), marks=pytest.mark.slow),
+        pytest.param(Parallel(2, mode="data"), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_several_ranks_give_the_same(made: Made, parallel: Parallel) -> None:
     folder, model = made
     images = [pixels(seed, 1, 3, *shape) for seed, shape in enumerate(SHAPES[:3])]

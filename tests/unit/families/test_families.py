@@ -61,7 +61,6 @@ def test_facts_of_encoders_alone(architecture: str) -> None:
     assert decoder is None
     if family.input == "text":
         assert isinstance(encoder, T5Half)
-        assert not encoder.cross_attention
         return
     assert isinstance(encoder, ImageHalf)
     assert encoder.rows(encoder.smallest) >= 1
