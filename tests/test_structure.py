@@ -29,7 +29,7 @@ CODE = sorted(
 )
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
-# What is still longer. These lists only shrink: a name that is no longer over must go.
+# What is still longer. This list only shrinks: a name that is no longer over must go.
 LONG_FILES = {
     "tests/integration/test_engine.py",
     "tests/integration/test_local_engine.py",
