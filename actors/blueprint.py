@@ -10,6 +10,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from antiphon.actors.membership import first_incarnations
 from antiphon.actors.placement import Placement, has_several_ranks
 from antiphon.actors.scaling import Bounds
 from antiphon.actors.worker_process import WorkerProcess
@@ -76,6 +77,13 @@ class Blueprint:
         if self.placement.colocated:
             return {"colocated": decoders}
         return {"encoder": self.config.encoder.replicas, "decoder": decoders}
+
+    @property
+    def first_starts(self) -> list[tuple[Incarnation, str]]:
+        """The workers to start first, with their roles. Those of large stages come before others:
+        single ranks fit anywhere, and could take the last room that a stage finds on one node."""
+        workers = first_incarnations(self.roles)
+        return sorted(workers, key=lambda worker: -self.parallel(worker[1]).tensor)
 
     @property
     def bounds(self) -> dict[str, Bounds]:

@@ -9,6 +9,7 @@ from antiphon.actors.messages import EncodeJob
 from antiphon.encoder.runner import Encoded
 from antiphon.kv.batch_share import OwnShare, SharedBatch
 from antiphon.kv.handoff import HiddenStates
+from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 
 
@@ -73,3 +74,15 @@ class EncoderBatch:
         states = self.states(rows)
         encoded = Encoded(list(states.lengths), states.packed)
         return EncoderBatch([self.jobs[row] for row in rows], encoded, states.ready)
+
+
+@dataclass(frozen=True)
+class LaunchedBatch:
+    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock; None
+    if it was counted before. `transports`: have queued something behind its forward. `done`:
+    recorded behind that; None on a CPU."""
+
+    batch: EncoderBatch
+    began: float | None
+    transports: list[Transport]
+    done: torch.cuda.Event | None

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
 
 import numpy as np
@@ -12,18 +12,16 @@ import torch
 
 from antiphon.actors.address import Address
 from antiphon.actors.channel import PeerGone
-from antiphon.actors.encoder_batch import EncoderBatch
+from antiphon.actors.encoder_answers import EncoderAnswers
+from antiphon.actors.encoder_batch import EncoderBatch, LaunchedBatch
 from antiphon.actors.encoder_counters import EncoderCounters
 from antiphon.actors.encoder_jobs import EncoderJobs
-from antiphon.actors.frames import MessageError
 from antiphon.actors.links import Links
 from antiphon.actors.messages import (
     Attach,
     Detach,
     Encode,
-    EncodeFailed,
     EncodeJob,
-    EncoderAnswer,
     EncoderMessage,
     Input,
     InputGone,
@@ -36,7 +34,6 @@ from antiphon.actors.messages import (
 from antiphon.actors.news import News
 from antiphon.actors.outlets import Outlets
 from antiphon.actors.rank_channel import EncoderWire, RankSenders
-from antiphon.actors.undelivered import Undelivered
 from antiphon.actors.worker import IDLE_SECONDS, POLL_SECONDS, Worker
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
@@ -44,29 +41,15 @@ from antiphon.encoder.graphs import NoGraph
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kv.handoff import HiddenStates
-from antiphon.kv.transports.interface import Transport
 from antiphon.runtime.device import recorded_event
 from antiphon.runtime.ranks import RankError, Ranks
-from antiphon.scheduler.limits import encode_budget
+from antiphon.scheduler.limits import encode_budget, encoder_capacity
 from antiphon.scheduler.request import Incarnation
 from antiphon.scheduler.sketch import sketch
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 30.0  # a batch that takes longer on a GPU counts as a device that hangs
-
-
-@dataclass(frozen=True)
-class _Launched:
-    """A batch on the device. `began`: when it was queued, in seconds of the monotonic clock; None
-    if it was counted before. `transports`: have queued something behind its forward. `done`:
-    recorded behind that; None on a CPU."""
-
-    batch: EncoderBatch
-    began: float | None
-    transports: list[Transport]
-    done: torch.cuda.Event | None
 
 
 class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
@@ -91,19 +74,17 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         self._jobs, self._counters = EncoderJobs(batch_tokens), EncoderCounters()
         budget = encode_budget(config.scheduler, model.longest_input)
         self._capacity = encoder_capacity(batch_tokens, budget)
-        self._in_flight: deque[_Launched] = deque()
-        self._links, self._undelivered, self.news = Links(), Undelivered(), News()
+        self._in_flight: deque[LaunchedBatch] = deque()
+        self.news = News()
         self._followers: RankSenders | None = None
         self.runner = EncoderRunner(model, config, ranks, self._command)
-        self._outlets = self._outlets_to(self._links)
+        self._set_links(Links())
         # One batch for each stage, and one that is queued.
         self._max_in_flight = self.runner.ranks.parallel.pipeline + 1
 
     def load_report(self) -> dict[str, float]:
         """As `WorkerActor.load_report`, in tokens."""
-        tokens = self._jobs.num_tokens
-        tokens += sum(sum(one.batch.encoded.lengths) for one in list(self._in_flight))
-        senders = self.senders
+        tokens, senders = self._open_tokens, self.senders
         self.news.told(senders)
         return {
             "open": tokens,
@@ -120,7 +101,12 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the tokens that are open. From any thread."""
-        return {**self._counters.values, "encoder_open_tokens": int(self.load_report()["open"])}
+        return {**self._counters.values, "encoder_open_tokens": self._open_tokens}
+
+    @property
+    def _open_tokens(self) -> int:
+        batches = [one.batch for one in list(self._in_flight)]
+        return self._jobs.num_tokens + sum(sum(batch.encoded.lengths) for batch in batches)
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the inputs that wait here."""
@@ -141,15 +127,15 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         """Starts the loop. `links`: decoders by the names that jobs carry, and frontends.
         `followers`: where the other ranks of the replica receive."""
         assert len(followers) == self.runner.ranks.parallel.num_ranks - 1
-        self._links = links
-        self._outlets = self._outlets_to(links)
+        self._set_links(links)
         if followers:
             epoch = self.incarnation.epoch
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
-    def _outlets_to(self, links: Links) -> Outlets:
-        return Outlets(self.incarnation, self.device, links, self._answer, self.send)
+    def _set_links(self, links: Links) -> None:
+        self._links, self._answers = links, EncoderAnswers(self.incarnation, links)
+        self._outlets = Outlets(self.incarnation, self.device, links, self._answers.send, self.send)
 
     def _command(self, command: EncodeBatch) -> None:
         assert self._followers is not None
@@ -180,9 +166,9 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
                 for each in message.unpacked():
                     self._jobs.receive(each)
             case InputGone():
-                self._fail_gone(self._jobs.gone(message))
+                self._answers.fail_gone(self._jobs.gone(message))
             case Detach(frontend):
-                self._fail_gone(self._jobs.detach(frontend))
+                self._answers.fail_gone(self._jobs.detach(frontend))
                 self._links.handle(message)
             case Members(members):
                 self._links.handle(message)
@@ -196,16 +182,15 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         tickets = dict(zip(message.keys, message.tickets, strict=False))
         if keys := self._jobs.withdraw(message.decoder, message.keys):
             of_keys = tuple(tickets.get(key, 0) for key in keys)
-            self._answer(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
+            self._answers.send(message.decoder, Withdrawn(keys, self.incarnation, of_keys))
 
     def refuse(self, message: EncoderMessage | EncoderBatch, error: Exception) -> None:
         if isinstance(message, Encode | EncoderBatch):
             for job in message.jobs:
-                self._fail(job, f"the encoder could not take its job: {describe(error)}")
+                self._answers.fail(job, f"the encoder could not take its job: {describe(error)}")
 
     def run_once(self) -> None:
-        for decoder, message in self._undelivered.due(self._links, time.monotonic()):
-            self._answer(decoder, message)
+        self._answers.send_kept()
         for frontend, keys in self._jobs.to_ask().items():
             self._links.send(frontend, NeedInput(self.incarnation.name, tuple(keys)))
         if self._has_room and self._jobs:
@@ -229,7 +214,7 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         """True if another batch can be queued on the device."""
         return len(self._in_flight) < self._max_in_flight
 
-    def _wait(self, launched: _Launched) -> bool:
+    def _wait(self, launched: LaunchedBatch) -> bool:
         """True once the batch is done; False as soon as another batch could be queued behind it."""
         began = time.monotonic()
         while launched.done is not None and not launched.done.query():
@@ -262,9 +247,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         return replace(batch, pooled=self.runner.pool(batch.encoded))
 
     def _queue(self, batch: EncoderBatch, began: float | None) -> None:
-        """`began`: None for a batch that was counted before."""
         transports = self._outlets.queue(batch)
-        self._in_flight.append(_Launched(batch, began, transports, recorded_event(self.device)))
+        self._in_flight.append(LaunchedBatch(batch, began, transports, recorded_event(self.device)))
 
     def _queue_completed(self, batch: EncoderBatch) -> None:
         """What others than the decoder want of a batch that ranks share; from its stream."""
@@ -281,50 +265,21 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         self._probe()
         if len(jobs) == 1:
             self._jobs.end(jobs)
-            return self._fail(jobs[0], f"the encoder failed: {describe(error)}")
+            return self._answers.fail(jobs[0], f"the encoder failed: {describe(error)}")
         for job, array in zip(jobs, inputs, strict=True):
             self._launch([job], [array])
 
-    def _finish(self, launched: _Launched) -> None:
+    def _finish(self, launched: LaunchedBatch) -> None:
         """Waits for a batch, and sends what could not be sent before. Raises the device's error,
         which ends the worker."""
         if launched.done is not None:
             launched.done.synchronize()
-        lengths = launched.batch.encoded.lengths
+        batch, here = launched.batch, self._links.here
+        lengths = batch.encoded.lengths
         if launched.began is not None:
             self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
-        batch = launched.batch
-        is_whole = not batch.encoded.shares  # else others have their answer later
-        self._jobs.end([job for job in batch.jobs if is_whole or job.decoder in self._links.here])
-
-    def _answer(self, decoder: str, message: EncoderAnswer) -> None:
-        """Keeps what is for a decoder that is not known: news of a new one may come later than its
-        first jobs."""
-        try:
-            if not self._links.send(decoder, message):
-                self._undelivered.add(decoder, message, time.monotonic())
-        except MessageError as error:
-            if not isinstance(message, HiddenStates):
-                raise
-            for key in message.keys:
-                text = f"its hidden states cannot travel: {error}"
-                self._answer(decoder, EncodeFailed(key, text, False, self.incarnation))
-
-    def _fail_gone(self, jobs: list[EncodeJob]) -> None:
-        for job in jobs:
-            self._fail(
-                job, "its input is gone: no frontend that asked for it holds it any more", True
-            )
-
-    def _fail(self, job: EncodeJob, error: str, input_gone: bool = False) -> None:
-        ticket = 0 if job.place is None else job.place.ticket
-        failed = EncodeFailed(job.key, error, input_gone, self.incarnation, ticket)
-        self._answer(job.decoder, failed)
-
-
-def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
-    """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
-    need, if that is less: decoders wait for an encoder that has more than this."""
-    return max(1, min(2 * batch_tokens, budget_tokens // 2))
+        batch, here = launched.batch, self._links.here
+        of_share = [job for job in batch.jobs if job.decoder in here]  # others are answered later
+        self._jobs.end(of_share if batch.encoded.shares else batch.jobs)

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from antiphon.actors.blueprint import NAMESPACE, Blueprint, Started, supervisor_name
 from antiphon.actors.cluster import RayWorkers
-from antiphon.actors.membership import REMEDY, first_incarnations
+from antiphon.actors.membership import REMEDY
 from antiphon.actors.placement import place
 from antiphon.actors.processes import own_error, why_gone
 from antiphon.actors.session import session
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.2  # how often a start checks whether it was given up
 FIND_SECONDS = 30.0  # for a running supervisor to answer, which loads first
+RESERVE_SECONDS = 10.0  # for Ray to find room for a stage; without, the start ends in time
 SLACK_SECONDS = 5.0  # the supervisor keeps the time of a start; this is for its own
 
 # One start at a time: each engine asks for the CPUs and GPUs that the ones before have left.
@@ -61,8 +62,10 @@ def launch(
             undo.callback(ray.kill, supervisor)
             started: dict[str, Started] = {}
             undo.callback(_kill_all, started)
-            for incarnation, role in first_incarnations(blueprint.roles):
-                started[incarnation.name] = blueprint.start(incarnation, role)
+            for incarnation, role in blueprint.first_starts:
+                started[incarnation.name] = process = blueprint.start(incarnation, role)
+                for group in process.reserved:  # before smaller ones take what it needs
+                    group.wait(RESERVE_SECONDS)
             call = supervisor.start.remote(started)
             attachment = result(call, config.workers.startup_timeout + SLACK_SECONDS, given_up)
         undo.pop_all()

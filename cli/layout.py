@@ -42,9 +42,21 @@ class Layout:
     def lines(self, model: ModelConfig, config: EngineConfig, target: Target) -> list[str]:
         """The layout, and of several ranks each one's share."""
         lines = [f"  layout: {self._sentence(config)}"]
+        if len(self.ranks) > 1:
+            lines.append(f"  hidden states: {self._handoff(target)}")
         if has_several_ranks(config):
             lines += map(_share_line, rank_shares(model, config, target, self.ranks))
         return lines
+
+    def _handoff(self, target: Target) -> str:
+        """How they come to the decoder: see `kv/transports`."""
+        if self.colocated:
+            return "stay in the decoder's process"
+        memory = "shared memory" if target.device.type == "cpu" else "CUDA IPC"
+        return (
+            f"into the decoder's memory ({memory}); from another node by way of the host; "
+            "with --no-ray they stay in one process"
+        )
 
     def _sentence(self, config: EngineConfig) -> str:
         halves = [

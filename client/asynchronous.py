@@ -99,14 +99,15 @@ class AsyncClient:
         task: str = "transcribe",
         concurrency: int = 8,
         output: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> AsyncGenerator[BatchItem, None]:
         """Each input's result as it ends, at most `concurrency` at a time.
 
         `task`: transcribe, translate, generate or chat. `output`: a file that gets one line of JSON
-        for each result; inputs that have theirs in it are not sent again. `progress`: called with
-        the numbers of inputs that are done and in all (None for an iterator). An input that fails
+        for each result; inputs that have theirs in it are not sent again. `progress`: True draws a
+        bar; a function is called with the numbers of inputs that are done and in all (None for an
+        iterator). An input that fails
         has its error in its item, and the others go on.
         """
         calls: dict[str, Callable[..., Awaitable[Transcript | Completion]]] = {

@@ -18,6 +18,22 @@ Call = Callable[[Any], Awaitable[Result]]
 Progress = Callable[[int, int | None], object]
 
 
+def drawn(total: int | None) -> Progress:
+    """A bar on standard error, where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return lambda done, in_all: None
+    bar = tqdm(total=total)
+
+    def show(done: int, in_all: int | None) -> None:
+        bar.update(done - bar.n)
+        if done == in_all:
+            bar.close()
+
+    return show
+
+
 @dataclass(frozen=True)
 class BatchItem:
     """One input of a batch, by its number. Either `result` or `error`. `resumed`: the result was
@@ -37,7 +53,7 @@ class Batch:
         inputs: Iterable[Any],
         concurrency: int,
         output: str | os.PathLike[str] | None,
-        progress: Progress | None,
+        progress: Progress | bool | None,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
@@ -45,8 +61,11 @@ class Batch:
             raise ValueError("give a list of inputs, not a single one")
         self._inputs, self._concurrency = inputs, concurrency
         self._path = None if output is None else Path(output)
-        self._progress, self._num_done = progress, 0
+        self._num_done = 0
         self._total = len(inputs) if isinstance(inputs, Sized) else None
+        if isinstance(progress, bool):
+            progress = drawn(self._total) if progress else None
+        self._progress = progress
 
     async def run(self, task: str, call: Call) -> AsyncGenerator[BatchItem, None]:
         """Items as they end. Leaving the loop early cancels what is open."""

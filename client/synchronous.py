@@ -58,7 +58,7 @@ class Client:
         task: str = "transcribe",
         concurrency: int = 8,
         output: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> Iterator[BatchItem]:
         """As `AsyncClient.batch`. `progress` is called in the client's thread."""

@@ -108,3 +108,6 @@ class OpenRequest:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+OnEnd = Callable[[OpenRequest, asyncio.Future[Finished]], None]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import assert_never
 
@@ -28,15 +28,15 @@ from antiphon.config.errors import (
     RequestError,
     RequestExpired,
     RequestFailed,
-    RequestRefused,
     describe,
 )
 from antiphon.engine.callers import caller_number
 from antiphon.engine.deadline import GRACE_SECONDS
 from antiphon.engine.dispatch import Dispatcher
 from antiphon.engine.encodes import Encodes
+from antiphon.engine.ends import ERRORS
 from antiphon.engine.flights import Flights
-from antiphon.engine.open_request import OpenRequest
+from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
@@ -53,13 +53,6 @@ from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
 logger = logging.getLogger(__name__)
 
-ERRORS: dict[RequestState, type[RequestError]] = {
-    RequestState.REFUSED: RequestRefused,
-    RequestState.CANCELLED: RequestCancelled,
-    RequestState.EXPIRED: RequestExpired,
-    RequestState.FAILED: RequestFailed,
-}
-OnEnd = Callable[[OpenRequest, "asyncio.Future[Finished]"], None]
 RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its death comes first
 
 
@@ -285,15 +278,6 @@ class OpenRequests:
     def _close(self, opened: OpenRequest, encoded: bool = False) -> None:
         if self._open.pop(opened, opened) is None:  # once
             self.flights.end(opened, encoded)
-
-
-def failure_of(future: "asyncio.Future[Finished]") -> str | None:
-    """The name of the error that a request, which is done, has ended with."""
-    error = future.exception()
-    if error is None:
-        kind = ERRORS.get(future.result().state)
-        return None if kind is None else kind.__name__
-    return type(error).__name__
 
 
 def _without_payload(media: EncoderInput) -> Media:

@@ -1,4 +1,5 @@
-"""`make demo`: shipped recordings through the shipped Whisper, then numbers through the shipped T5.
+"""`make demo`: shipped recordings through the shipped Whisper, numbers through the shipped T5, and
+a drawn picture through the shipped Qwen2.5-VL.
 
 Starts Ray on this machine, or joins a running cluster, and prints each result above the expected
 text.
@@ -6,14 +7,18 @@ text.
 
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 
 print("importing torch and Ray ...", flush=True)
 
 from antiphon import AntiphonError, Engine  # noqa: E402
+from antiphon.examples.pictures.terminal import as_text  # noqa: E402
+from antiphon.examples.qwen_shapes.evaluate import held_out  # noqa: E402
 
 HERE = Path(__file__).parent
+PICTURE = 1  # number of the held-out one that is shown
 
 
 def transcribe_recordings() -> None:
@@ -60,8 +65,28 @@ def write_numbers() -> None:
     )
 
 
+def answer_questions() -> None:
+    """In this process alone: so small a model needs no workers."""
+    print("\nQwen2.5-VL: a picture and questions about it, without Ray ...", flush=True)
+    asked = held_out(PICTURE + 1)[PICTURE]
+    questions = ["How many shapes are there?", asked.question, "What is in the picture?"]
+    began = time.perf_counter()
+    with Engine(str(HERE / "qwen_shapes" / "model"), ray=False) as engine:
+        ready = time.perf_counter()
+        outputs = engine.chat([asked.chat(text) for text in questions], use_tqdm=False)
+        done = time.perf_counter()
+    print(f"\n{as_text(asked.picture)}\n" if sys.stdout.isatty() else "")
+    for question, output in zip(questions, outputs, strict=True):
+        print(f"{question:>28}  {output.outputs[0].text}")
+    print(
+        f"\nQwen2.5-VL: {len(questions)} answers in {done - ready:.2f} s "
+        f"(engine ready after {ready - began:.1f} s)"
+    )
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="  %(message)s")
     logging.getLogger("antiphon").setLevel(logging.INFO)
     transcribe_recordings()
     write_numbers()
+    answer_questions()

@@ -127,9 +127,8 @@ class ModelConfig:
         """
         if config.scheduler.enable_prefix_caching and self.decoder.cross_attention:
             raise ConfigurationError(
-                f"enable_prefix_caching=True: the decoder of {self.architecture} attends to an "
-                "encoder's states, on which its own keys and values depend: leave the option out "
-                "(equal inputs are encoded once in any case)"
+                f"enable_prefix_caching=True: keys and values in the decoder of {self.architecture}"
+                " depend on an encoder's states: leave it out (equal inputs are encoded once)"
             )
         if self.encoder is None:
             return replace(config, encoder=replace(config.encoder, replicas=0))

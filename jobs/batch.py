@@ -22,8 +22,8 @@ class TooManyFailed(AntiphonError):
 
 
 class Batch:
-    """`perform` gives the record of an entry, or raises what is wrong with it. At most `in_flight`
-    lines are open at a time. `max_failed`: None for any number."""
+    """`perform` gives the record of an entry, or raises what is wrong with it. At most
+    `in_flight` lines are open at a time. `max_failed`: None for any number."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Batch:
         self._reading = asyncio.Lock()
 
     async def run(self) -> None:
-        """To the end of the manifest. Raises EngineDeadError when the engine can't go on,
-        TooManyFailed, or OSError when the output can't be written; what has been written before
-        stays valid."""
+        """To the end of the manifest. Raises EngineDeadError when the engine can't go
+        on, TooManyFailed, or OSError when the output can't be written; what has been
+        written before stays valid."""
         try:
             async with asyncio.TaskGroup() as group:
                 checkpoints = group.create_task(self._checkpoints())

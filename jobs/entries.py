@@ -61,8 +61,8 @@ SAME_WORD = 0.85  # difflib's ratio above which an unknown key is taken for a mi
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds for all lines that do not say otherwise. `speech`: the model hears; else it reads
-    text. Raises SamplingError."""
+    """What holds for all lines that do not say otherwise. `speech`: the model hears;
+    else it reads text. Raises SamplingError."""
 
     speech: bool
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -75,9 +75,9 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Entry:
-    """`audio`: in any form that the engine takes, or an address. `span`: the offset, and the
-    duration or None. `options`: keywords of the engine's call. `fields`: what else the line has,
-    for the output."""
+    """`audio`: in any form that the engine takes, or an address. `span`: the offset,
+    and the duration or None. `options`: keywords of the engine's call. `fields`: what
+    else the line has, for the output."""
 
     number: int
     id: str | int | float | None = None

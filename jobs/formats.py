@@ -77,8 +77,8 @@ class Parquet:
 
 
 def columns(arrow: Any) -> dict[str, Any]:
-    """The types of the columns that `records.py` has. What has no fixed form (log-probabilities,
-    fields) is JSON text. `arrow`: the module pyarrow."""
+    """The types of the columns that `records.py` has. What has no fixed form
+    (log-probabilities, fields) is JSON text. `arrow`: the module pyarrow."""
     text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
     tokens = [("token_ids", arrow.list_(whole)), ("logprobs", text)]
     segment = arrow.struct([("start", number), ("end", number), ("text", text), *tokens])

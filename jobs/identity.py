@@ -63,8 +63,9 @@ def open_output(
 def check_same_job(
     storage: Storage, form: Format, new: Mapping[str, Any], allow_changes: bool
 ) -> None:
-    """Notes in the folder which job it holds. Raises ConfigurationError if it holds another one and
-    `allow_changes` is false, if its shards are of another format, or if they are of no job."""
+    """Notes in the folder which job it holds. Raises ConfigurationError if it holds
+    another one and `allow_changes` is false, if its shards are of another format, or if
+    they are of no job."""
     old = _read(storage)
     shards = [name for name in storage.names("") if name.startswith("part-")]
     if old is None:

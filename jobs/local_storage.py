@@ -107,8 +107,8 @@ class LocalLog:
 
 
 def _whole_lines(path: Path) -> int:
-    """The bytes of the lines that were written in whole: a kill can cut the last one, and a crash
-    of the machine can leave zeros behind it."""
+    """The bytes of the lines that were written in whole: a kill can cut the last one,
+    and a crash of the machine can leave zeros behind it."""
     size = 0
     with path.open("rb") as file:
         for line in file:

@@ -21,8 +21,8 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Line:
-    """`number` counts from 1, blank lines included, as editors do. `content` is None for a line of
-    more than MAX_LINE_BYTES."""
+    """`number` counts from 1, blank lines included, as editors do. `content` is None
+    for a line of more than MAX_LINE_BYTES."""
 
     number: int
     content: bytes | None
@@ -38,8 +38,8 @@ class Survey:
 
 
 class Manifest:
-    """`name` is a path, an address that fsspec knows (`s3://...`), or `-`. A name that ends with
-    .gz, .bz2, .xz or .zst is unpacked.
+    """`name` is a path, an address that fsspec knows (`s3://...`), or `-`. A name that
+    ends with .gz, .bz2, .xz or .zst is unpacked.
 
     Standard input is copied to a temporary file first: it must be known in whole, and read twice.
     """

@@ -30,8 +30,8 @@ class Meter:
         return self._clock() - self._began
 
     def rates(self) -> tuple[float, float]:
-        """Lines in a second, and seconds of audio in a second, of the last minute. Call it every
-        few seconds."""
+        """Lines in a second, and seconds of audio in a second, of the last minute. Call
+        it every few seconds."""
         now = self._clock()
         self._samples.append((now, self.done, self.audio_seconds))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RECENT_SECONDS:

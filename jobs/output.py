@@ -6,9 +6,9 @@
     _antiphon/job.json   the manifest and the settings that these results belong to
     _antiphon/part-...   the log of a shard that is not finished
 
-Every line of the manifest is in one shard, in one shard's log, or among the errors, or it is still
-to do. Lines become done by one write to a log. A finished log becomes a shard in whole; if a kill
-comes between the two, the log is still there and decides.
+Every line of the manifest is in one shard, in one shard's log, or among the errors, or
+it is still to do. Lines become done by one write to a log. A finished log becomes a
+shard in whole; if a kill comes between the two, the log is still there and decides.
 """
 
 import json
@@ -51,8 +51,8 @@ class Shard:
 
 
 class Output:
-    """A folder that this process has locked. `add` and `fail` are quick and belong to one thread;
-    `publish` and `checkpoint` may take long, and run in any."""
+    """A folder that this process has locked. `add` and `fail` are quick and belong to
+    one thread; `publish` and `checkpoint` may take long, and run in any."""
 
     def __init__(self, storage: Storage, form: Format, shard_lines: int) -> None:
         self.storage, self._format, self._shard_lines = storage, form, shard_lines
@@ -119,8 +119,8 @@ class Output:
     # ------------------------------------------------------------------ lines that become done
 
     def add(self, record: Record) -> Shard | None:
-        """Returns the shard that this record has filled, for `publish`. Raises AntiphonError for a
-        record that cannot be written, and OSError."""
+        """Returns the shard that this record has filled, for `publish`. Raises
+        AntiphonError for a record that cannot be written, and OSError."""
         line = encoded(record)
         shard = self._shard or self._new_shard()
         shard.log.append(line)

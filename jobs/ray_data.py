@@ -2,9 +2,9 @@
 
 from antiphon.jobs.ray_data import AntiphonEngineProcessorConfig, build_processor
 
-config = AntiphonEngineProcessorConfig(model_source="openai/whisper-small", concurrency=4)
-processor = build_processor(config, preprocess=lambda row: {"audio": row["path"]})
-dataset = processor(ray.data.read_parquet("s3://bucket/calls"))
+config = AntiphonEngineProcessorConfig(model_source="openai/whisper-small",
+concurrency=4) processor = build_processor(config, preprocess=lambda row: {"audio":
+row["path"]}) dataset = processor(ray.data.read_parquet("s3://bucket/calls"))
 """
 
 import asyncio
@@ -47,17 +47,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AntiphonEngineProcessorConfig:
-    """`model_source`, `engine_kwargs`: as `AsyncEngine` takes them; each actor has its own engine,
-    without further processes. Or `attach`: the name of a running engine that all actors share, as
-    `AsyncEngine.attach` takes it. `call_kwargs`: keywords of transcribe() or generate() for all
-    rows; `sampling_params`: likewise. A row's own columns of these names go first.
+    """`model_source`, `engine_kwargs`: as `AsyncEngine` takes them; each actor has its
+    own engine, without further processes. Or `attach`: the name of a running engine
+    that all actors share, as `AsyncEngine.attach` takes it. `call_kwargs`: keywords of
+    transcribe() or generate() for all rows; `sampling_params`: likewise. A row's own
+    columns of these names go first.
 
-    `concurrency`: actors, or their least and largest number. `batch_size`: rows in one call;
-    `max_concurrent_batches`: calls that an actor works on at a time. `should_continue_on_error`: a
-    row that fails has its message in the column `error`, and does not end the dataset.
+    `concurrency`: actors, or their least and largest number. `batch_size`: rows in one
+    call; `max_concurrent_batches`: calls that an actor works on at a time.
+    `should_continue_on_error`: a row that fails has its message in the column `error`,
+    and does not end the dataset.
 
-    `num_gpus`, `num_cpus`, `accelerator_type`, `runtime_env`: of each actor; by default one GPU in
-    a cluster that has GPUs, and none for actors that share an engine.
+    `num_gpus`, `num_cpus`, `accelerator_type`, `runtime_env`: of each actor; by default
+    one GPU in a cluster that has GPUs, and none for actors that share an engine.
 
     Raises ConfigurationError or SamplingError.
     """
@@ -164,10 +166,11 @@ def build_processor(
 ) -> Processor:
     """As `ray.data.llm.build_processor`.
 
-    What `preprocess` returns is added to its row: `audio` (a path, an address, bytes, samples, or a
-    mapping with samples and their rate), or `bytes`, or `amplitude` with `sample_rate`; or `text`
-    or `prompt`; and any settings of a manifest's line. `postprocess` gets the row with the results
-    and returns what becomes of it; rows with an error pass it by.
+    What `preprocess` returns is added to its row: `audio` (a path, an address, bytes,
+    samples, or a mapping with samples and their rate), or `bytes`, or `amplitude` with
+    `sample_rate`; or `text` or `prompt`; and any settings of a manifest's line.
+    `postprocess` gets the row with the results and returns what becomes of it; rows
+    with an error pass it by.
     """
     if not isinstance(config, AntiphonEngineProcessorConfig):
         raise ConfigurationError(
@@ -241,8 +244,9 @@ class EngineStage:
 
 
 def _end_process() -> None:
-    """Ends an actor's first process: Ray starts another one, and gives it the batches that this one
-    had. Later ones go on: a row that kills each engine would else be tried for ever."""
+    """Ends an actor's first process: Ray starts another one, and gives it the batches
+    that this one had. Later ones go on: a row that kills each engine would else be
+    tried for ever."""
     if not ray.is_initialized():
         return
     context = ray.get_runtime_context()
@@ -252,8 +256,8 @@ def _end_process() -> None:
 
 
 def _content(row: Row) -> Row:
-    """A row as a line of a manifest. Columns that readers of Ray Data make for sound become
-    `audio`: `bytes` of files, `amplitude` or `array` with a rate."""
+    """A row as a line of a manifest. Columns that readers of Ray Data make for sound
+    become `audio`: `bytes` of files, `amplitude` or `array` with a rate."""
     content = {name: value for name, value in row.items() if value is not None}
     if "audio" in content:
         return content

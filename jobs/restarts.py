@@ -18,13 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class EngineNotRestartedError(EngineDeadError):
-    """The engine has died and cannot be started again: whatever this process is asked would fail
-    too."""
+    """The engine has died and cannot be started again: whatever this process is asked
+    would fail too."""
 
 
 class RestartingEngine:
-    """`started` gives a new engine. `on_failure` is called when it does so no more; it may end the
-    process. `perform` belongs to one event loop; the engine has its own, in a thread."""
+    """`started` gives a new engine. `on_failure` is called when it does so no more; it
+    may end the process. `perform` belongs to one event loop; the engine has its own, in
+    a thread."""
 
     def __init__(
         self,
@@ -47,9 +48,9 @@ class RestartingEngine:
         self._starts += 1
 
     async def perform(self, entry: Entry) -> Record:
-        """The record of an entry. An engine that dies is started again; its rows then go one at a
-        time, and others wait, so that the row that kills it is found. Raises the error that this
-        entry ends with, or EngineNotRestartedError."""
+        """The record of an entry. An engine that dies is started again; its rows then
+        go one at a time, and others wait, so that the row that kills it is found.
+        Raises the error that this entry ends with, or EngineNotRestartedError."""
         while self._suspects:
             await self._calm.wait()
         try:

@@ -1,7 +1,7 @@
 """The output folder: whole files that appear at once, and logs that survive a kill.
 
-On a local disk a log is one file that grows by a line at a time. Object stores cannot append: there
-a log is a row of segments, each written whole at a checkpoint.
+On a local disk a log is one file that grows by a line at a time. Object stores cannot
+append: there a log is a row of segments, each written whole at a checkpoint.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,12 +57,12 @@ class Storage(Protocol):
     def log(self, name: str) -> Log: ...
 
     def visible_log(self, name: str) -> Log:
-        """A log that readers see as the file `name`: as it grows on a local disk, after `show`
-        elsewhere."""
+        """A log that readers see as the file `name`: as it grows on a local disk, after
+        `show` elsewhere."""
 
     def lock(self, name: str) -> None:
-        """Held until `close`, or the end of this process. Raises ConfigurationError if another
-        process holds it."""
+        """Held until `close`, or the end of this process. Raises ConfigurationError if
+        another process holds it."""
 
     def close(self) -> None: ...
 

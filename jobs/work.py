@@ -36,8 +36,8 @@ class Generating(Protocol):
 
 
 class Work:
-    """`rate`: Hz of the samples that the model takes; None for a model that reads text. `folder`:
-    what relative paths begin at."""
+    """`rate`: Hz of the samples that the model takes; None for a model that reads text.
+    `folder`: what relative paths begin at."""
 
     def __init__(self, engine: Generating, rate: int | None, folder: str = ".") -> None:
         self._engine, self._rate = engine, rate
@@ -66,9 +66,9 @@ class Work:
             return of_output(entry, output)
 
     async def _audio(self, entry: Entry, scope: AsyncExitStack) -> Any:
-        """The recording, or its part. What is fetched or cut is held against the budget until
-        `scope` ends: by one hold, as lines that wait for a second one while they keep their first
-        can wait for each other without end."""
+        """The recording, or its part. What is fetched or cut is held against the budget
+        until `scope` ends: by one hold, as lines that wait for a second one while they
+        keep their first can wait for each other without end."""
         audio, span, rate = entry.audio, entry.span, self._rate
         assert rate is not None
         if isinstance(audio, str):
@@ -129,8 +129,8 @@ def _fetch(address: str) -> bytes:
 
 
 def _part(audio: Any, rate: int, offset: float, duration: float | None) -> np.ndarray:
-    """The samples [n] from `offset` on, a copy: the whole recording is let go. Raises AudioError if
-    the recording ends before it begins."""
+    """The samples [n] from `offset` on, a copy: the whole recording is let go. Raises
+    AudioError if the recording ends before it begins."""
     samples = load_audio(audio, rate)
     first = round(offset * rate)
     last = len(samples) if duration is None else min(len(samples), first + round(duration * rate))

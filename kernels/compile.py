@@ -1,8 +1,9 @@
 """Compiles many Triton kernels at once, before a model's first step.
 
-Triton compiles a kernel where it is first launched. One after the other, as a model meets them,
-they would be most of a start that finds no compiled kernels on disk. Triton's own asynchronous
-compilation is used; how launches become compilations is private to Triton, so it is checked here.
+Triton compiles a kernel where it is first launched. One after the other, as a model
+meets them, they would be most of a start that finds no compiled kernels on disk.
+Triton's own asynchronous compilation is used; how launches become compilations is
+private to Triton, so it is checked here.
 """
 
 import inspect
@@ -24,8 +25,9 @@ _replacing_run = threading.Lock()  # Triton's kernels are shared by all threads
 def compiling_together() -> Iterator[None]:
     """Inside, kernels that this thread launches are compiled, several at a time, and not run.
 
-    At the end all are compiled; an error of a compilation is raised there. With a Triton whose
-    insides are not those known here, launches run, and each kernel is compiled when it is met.
+    At the end all are compiled; an error of a compilation is raised there. With a
+    Triton whose insides are not those known here, launches run, and each kernel is
+    compiled when it is met.
     """
     asynchronous = _asynchronous_compilation()
     if asynchronous is None:

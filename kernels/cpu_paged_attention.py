@@ -10,9 +10,9 @@ from antiphon.kernels.numba_cache import compiled
 def attend(q, keys, values, pages, sequence, visible, scale, bias, out):
     """Attention of each query to the first `visible` keys of its sequence.
 
-    q, out [queries, heads, head_dim]; keys, values [pages, page_size, kv_heads, head_dim], where
-    head h of the queries reads head h // (heads / kv_heads);
-    pages [sequences, pages]; sequence, visible [queries]; bias [heads, distances], or empty.
+    q, out [queries, heads, head_dim]; keys, values [pages, page_size, kv_heads,
+    head_dim], where head h of the queries reads head h // (heads / kv_heads); pages
+    [sequences, pages]; sequence, visible [queries]; bias [heads, distances], or empty.
     """
     num_queries, heads, size = q.shape
     page_size, kv_heads = keys.shape[1], keys.shape[2]

@@ -1,11 +1,11 @@
 """Triton kernel for an encoder's attention: packed sequences of any lengths, in one launch.
 
-FlashAttention (Dao et al. 2022) over tiles, with T5's bias or without. The tensor cores want powers
-of two; a head size that is the sum of two (80 = 64 + 16) is taken apart, because padding it to 128
-would waste a third of the work.
+FlashAttention (Dao et al. 2022) over tiles, with T5's bias or without. The tensor cores
+want powers of two; a head size that is the sum of two (80 = 64 + 16) is taken apart,
+because padding it to 128 would waste a third of the work.
 
-A launch is a grid of programs (block, head, sequence): 64 queries of one sequence and head, which
-read all the sequence's keys, one tile after the other.
+A launch is a grid of programs (block, head, sequence): 64 queries of one sequence and
+head, which read all the sequence's keys, one tile after the other.
 """
 
 from collections.abc import Callable
@@ -112,8 +112,8 @@ def _full_kernel(
 def head_parts(head_dim: int) -> tuple[int, int]:
     """A head size as a power of two and a smaller one, or padded to one power of two and 0.
 
-    All are at least 16, the tensor cores' least. Only an exact sum is taken apart: with a masked
-    rest (72 = 64 + 8 of 16), Triton 3.6 compiles wrong code on Hopper.
+    All are at least 16, the tensor cores' least. Only an exact sum is taken apart: with
+    a masked rest (72 = 64 + 8 of 16), Triton 3.6 compiles wrong code on Hopper.
     """
     whole = 1 << (head_dim.bit_length() - 1)
     rest = head_dim - whole
@@ -133,11 +133,12 @@ def full_attention(
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed `q` of that shape.
 
-    `k`, `v` [tokens, kv_heads, head_dim], each head read by equally many of `q`. Tokens and heads
-    may have any strides. `cu_seqlens` [sequences + 1] int32; `max_len` is at least the longest
-    length. `bias_tiles(queries, keys)` gives the additive bias of a tile of that size
-    at any distance, [heads, queries, 2 * reach + keys], and `reach`: the tile whose first key is s
-    positions behind its first query begins at column `reach + s`, with s clamped to +-reach.
+    `k`, `v` [tokens, kv_heads, head_dim], each head read by equally many of `q`. Tokens
+    and heads may have any strides. `cu_seqlens` [sequences + 1] int32; `max_len` is at
+    least the longest length. `bias_tiles(queries, keys)` gives the additive bias of a
+    tile of that size at any distance, [heads, queries, 2 * reach + keys], and `reach`:
+    the tile whose first key is s positions behind its first query begins at column
+    `reach + s`, with s clamped to +-reach.
     """
     tokens, heads, head_dim = q.shape
     out = torch.empty((tokens, heads, head_dim), dtype=q.dtype, device=q.device)

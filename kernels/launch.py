@@ -1,9 +1,10 @@
 """Programmatic dependent launch (CUDA programming guide; Hopper and later).
 
-A kernel starts while the kernel before it on the stream ends. It fetches what does not depend on
-that kernel, then waits for it: this hides most of what a launch costs. Such a kernel must call
-`wait_for_previous` before it reads or writes anything that other kernels write. From then on all
-kernels before it are complete, and the next one may start.
+A kernel starts while the kernel before it on the stream ends. It fetches what does not
+depend on that kernel, then waits for it: this hides most of what a launch costs. Such a
+kernel must call `wait_for_previous` before it reads or writes anything that other
+kernels write. From then on all kernels before it are complete, and the next one may
+start.
 """
 
 from functools import cache

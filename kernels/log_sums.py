@@ -14,8 +14,8 @@ def sum_exp(x, top):
 
 @triton.jit
 def likeliest(scores, ids, vocabulary):
-    """The largest of `scores`, and the lowest of its `ids`: `vocabulary` where no score is a
-    number."""
+    """The largest of `scores`, and the lowest of its `ids`: `vocabulary` where no score
+    is a number."""
     score = tl.max(scores, 0)
     return score, tl.min(tl.where(scores == score, ids, vocabulary), 0)
 

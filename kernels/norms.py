@@ -1,8 +1,8 @@
 """Triton kernels between matrix products: residual sum with the next norm, and activations.
 
-Between products a transformer block is bound by memory: every kernel reads its inputs once.
-Norms and float8 rows take a row as two parts, powers of two both (1280 = 1024 + 256): padding the
-row to one power of two would leave lanes idle.
+Between products a transformer block is bound by memory: every kernel reads its inputs
+once. Norms and float8 rows take a row as two parts, powers of two both (1280 = 1024 +
+256): padding the row to one power of two would leave lanes idle.
 """
 
 import torch
@@ -94,8 +94,8 @@ def _add_norm_kernel(
 def row_parts(width: int, reductions: int = 1) -> dict[str, int]:
     """The parts of a row as a kernel's constants, and its warps, for a number of sums over a row.
 
-    No more warps than the row's registers need: then a multiprocessor has many rows in flight.
-    Warps wait for each other at every sum.
+    No more warps than the row's registers need: then a multiprocessor has many rows in
+    flight. Warps wait for each other at every sum.
     """
     first = triton.next_power_of_2(width) // 2
     warps = 1 if reductions > 2 and width <= 2048 else 4 if width <= 8192 else 8
@@ -112,8 +112,8 @@ def add_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`x + terms.sum(0) + terms_bias` and its norm, both [tokens, hidden].
 
-    `terms` [terms, tokens, hidden], or None to add nothing; `terms_bias` [hidden]. `weight` and
-    `bias` [hidden] are the norm's: LayerNorm with a bias, RMSNorm without.
+    `terms` [terms, tokens, hidden], or None to add nothing; `terms_bias` [hidden].
+    `weight` and `bias` [hidden] are the norm's: LayerNorm with a bias, RMSNorm without.
     """
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     return _add_norm(x, terms, terms_bias, weight, bias, eps, out, None), out

@@ -1,8 +1,9 @@
 """Numba kernels: compiled once for a machine, kept on disk, ready before the first request.
 
-Folders, in order of preference: `NUMBA_CACHE_DIR` where that is set, the folder of their source,
-the user's cache folder. The first that can be written to is used. Numba replaces whole files, so
-several processes may compile at once; the last one's file stays.
+Folders, in order of preference: `NUMBA_CACHE_DIR` where that is set, the folder of
+their source, the user's cache folder. The first that can be written to is used. Numba
+replaces whole files, so several processes may compile at once; the last one's file
+stays.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Attention to paged keys and values: its launch, and the Triton kernel for any number of queries.
 
-See `paged_splits.py` for the grid of programs, and `paged_decode.py` for the kernel that takes
-sequences of one query in float8 pages. Both are bound by reading keys and values.
+See `paged_splits.py` for the grid of programs, and `paged_decode.py` for the kernel
+that takes sequences of one query in float8 pages. Both are bound by reading keys and
+values.
 
 Lengths and page tables are read on the device, so a captured graph stays valid while they change.
 """
@@ -44,9 +45,9 @@ def _paged_kernel(
 ):  # fmt: skip
     """Program (kv_head, split, sequence * q_blocks + block) takes one block of a sequence's rows.
 
-    A row is one of the GROUP heads that share the keys, of one query: the heads of the first query,
-    then those of the next. D is HEAD_DIM padded to a power of two; what lies beyond HEAD_DIM is
-    never read.
+    A row is one of the GROUP heads that share the keys, of one query: the heads of the
+    first query, then those of the next. D is HEAD_DIM padded to a power of two; what
+    lies beyond HEAD_DIM is never read.
     """
     kv_head, split = tl.program_id(0), tl.program_id(1)
     sequence, block = tl.program_id(2) // q_blocks, tl.program_id(2) % q_blocks
@@ -143,11 +144,11 @@ def paged_attention(
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed queries `q` of that shape.
 
-    `k`, `v` [pages, page_size, kv_heads, head_dim] with equal strides, where each head is read by
-    equally many of `q`; `cu_seqlens_q` [sequences + 1],
-    `kv_lens` [sequences] and `page_table` [sequences, pages] int32. `bias` [heads, distances]
-    float32 is added at query position - key position; its last one stands for all distances beyond.
-    `max_query_len` 1 means that every sequence has one query.
+    `k`, `v` [pages, page_size, kv_heads, head_dim] with equal strides, where each head
+    is read by equally many of `q`; `cu_seqlens_q` [sequences + 1], `kv_lens`
+    [sequences] and `page_table` [sequences, pages] int32. `bias` [heads, distances]
+    float32 is added at query position - key position; its last one stands for all
+    distances beyond. `max_query_len` 1 means that every sequence has one query.
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     num_tokens, heads, _ = q.shape

@@ -1,7 +1,7 @@
 """Triton kernel for attention of one query per sequence to float8 pages, without tensor cores.
 
-With tensor cores one row of sixteen would be used, and moving tiles into their layout would cost
-more than the products.
+With tensor cores one row of sixteen would be used, and moving tiles into their layout
+would cost more than the products.
 """
 
 import triton

@@ -1,8 +1,9 @@
 """How a launch of paged attention is cut up: the number of splits, and the tile of a program.
 
-All programs of a launch take about equally long, and a multiprocessor holds a fixed number of them.
-Those that find no room run when the first ones end, and a round of one program takes as long as a
-full round: full rounds count. The numbers were measured on an H200.
+All programs of a launch take about equally long, and a multiprocessor holds a fixed
+number of them. Those that find no room run when the first ones end, and a round of one
+program takes as long as a full round: full rounds count. The numbers were measured on
+an H200.
 """
 
 import math
@@ -37,8 +38,8 @@ DECODE_TOGETHER = 26
 class PagedLaunch:
     """The sizes of one launch.
 
-    `tile` is the general kernel's. `decode_tile` is the float8 kernel's, of which a program takes
-    `sequences`, one by one.
+    `tile` is the general kernel's. `decode_tile` is the float8 kernel's, of which a
+    program takes `sequences`, one by one.
     """
 
     splits: int
@@ -60,8 +61,8 @@ class PagedLaunch:
     ) -> "PagedLaunch":
         """Enough splits for some programs on every multiprocessor, but no more than it can hold.
 
-        `kind` is causal or cross; `q_blocks` are a sequence's blocks of queries. The right tile
-        makes the kernel a tenth faster.
+        `kind` is causal or cross; `q_blocks` are a sequence's blocks of queries. The
+        right tile makes the kernel a tenth faster.
         """
         programs = sequences * q_blocks * heads
         wanted = max(1, (10 if float8 else 5) * multiprocessors // programs)

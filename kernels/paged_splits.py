@@ -13,9 +13,10 @@ A launch is a grid of programs, one for each head, split and block of queries:
                                   |
                                  out
 
-A program reads the keys of its split one tile at a time, with a running softmax (Milakov and
-Gimelshein 2018). With one split it writes `out` itself. Splits are there to keep the whole device
-reading (Flash-Decoding, Dao et al. 2023); joining them takes no second launch.
+A program reads the keys of its split one tile at a time, with a running softmax
+(Milakov and Gimelshein 2018). With one split it writes `out` itself. Splits are there
+to keep the whole device reading (Flash-Decoding, Dao et al. 2023); joining them takes
+no second launch.
 """
 
 from dataclasses import dataclass

@@ -19,8 +19,9 @@ def _readout_kernel(
 ):  # fmt: skip
     """A program reads one row of logits, once, with a running sum (Milakov and Gimelshein 2018).
 
-    The logits are those of `words` tokens from number FIRST. If SHARED, other ranks have others,
-    and `numbers` get what they must know of the row; else its results go to where they belong.
+    The logits are those of `words` tokens from number FIRST. If SHARED, other ranks
+    have others, and `numbers` get what they must know of the row; else its results go
+    to where they belong.
     """
     row = tl.program_id(0)
     own = logits + row.to(tl.int64) * LOGITS_ROW
@@ -78,12 +79,13 @@ def read_out(
     vocabulary: int | None = None,
     all_gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
-    """Natural logarithms of the probabilities of `token_ids` [rows] int32 under `logits` [rows,
-    words], into `logprobs` [rows] float32; minus infinity for what is no token. The likeliest
-    tokens, into `likeliest` [rows] int64.
+    """Natural logarithms of the probabilities of `token_ids` [rows] int32 under
+    `logits` [rows, words], into `logprobs` [rows] float32; minus infinity for what is
+    no token. The likeliest tokens, into `likeliest` [rows] int64.
 
-    Where ranks share the `vocabulary`, `logits` are those of the tokens from `first_id`, and
-    `all_gather` makes [ranks, rows, READOUT_NUMBERS] of every rank's numbers.
+    Where ranks share the `vocabulary`, `logits` are those of the tokens from
+    `first_id`, and `all_gather` makes [ranks, rows, READOUT_NUMBERS] of every rank's
+    numbers.
     """
     rows, words = logits.shape
     is_shared = all_gather is not None

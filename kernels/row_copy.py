@@ -1,7 +1,8 @@
 """Triton kernel that copies rows to given rows of tensors which may be another GPU's memory.
 
-torch copies between devices by the copy engines, which takes milliseconds to set up whatever the
-size; and what is mapped from a GPU that this process cannot see is no tensor for it.
+torch copies between devices by the copy engines, which takes milliseconds to set up
+whatever the size; and what is mapped from a GPU that this process cannot see is no
+tensor for it.
 """
 
 import torch
@@ -30,8 +31,8 @@ def _copy_rows_kernel(
 def copy_rows(
     source: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype
 ) -> None:
-    """Copies `source` [tokens, width], whose rows are contiguous, to rows `rows` [tokens] of
-    matrices [.., width] of `dtype`.
+    """Copies `source` [tokens, width], whose rows are contiguous, to rows `rows`
+    [tokens] of matrices [.., width] of `dtype`.
 
     `targets` [copies] int64: the addresses of the matrices, each of which gets all rows.
     """

@@ -10,9 +10,10 @@ Ranks that share the vocabulary scan their own words each. In place of the secon
     describe_kernel  folds a row's blocks into the few numbers that the ranks exchange
     choose_kernel    chooses the same token on every rank, and writes it
 
-A block keeps a maximum and the sum of exp(x - maximum), three times: of the raw logits, and of the
-restricted scores of text and of timestamps apart. `decoder/sampling/restrictions.py` has the same
-rules in torch, which are the reference: some sixty launches.
+A block keeps a maximum and the sum of exp(x - maximum), three times: of the raw logits,
+and of the restricted scores of text and of timestamps apart.
+`decoder/sampling/restrictions.py` has the same rules in torch, which are the reference:
+some sixty launches.
 """
 
 from collections.abc import Callable, Mapping
@@ -102,16 +103,17 @@ def greedy(
 ) -> None:
     """Chooses every row's next token, and writes it behind its sequence in `state.tokens`.
 
-    `out` [rows, 3] int64 gets the token; the natural logarithms of its probability under the raw
-    logits and under the restricted ones, as two float32; and its rank from 1 among the raw logits,
-    for the slots whose setting "ranked" is not 0 (else 0). A forced token has the restricted
-    log-probability 0.
+    `out` [rows, 3] int64 gets the token; the natural logarithms of its probability
+    under the raw logits and under the restricted ones, as two float32; and its rank
+    from 1 among the raw logits, for the slots whose setting "ranked" is not 0 (else 0).
+    A forced token has the restricted log-probability 0.
 
     `logits` [rows, words] of any float type; `slots`, `lengths` [rows] int32; `room` of
     `workspace`.
 
-    `all_gather`: where ranks share the vocabulary, what makes [ranks, rows, ROW_NUMBERS] of every
-    rank's numbers. All of them come to the same tokens, and rank none (0).
+    `all_gather`: where ranks share the vocabulary, what makes [ranks, rows,
+    ROW_NUMBERS] of every rank's numbers. All of them come to the same tokens, and rank
+    none (0).
     """
     step = _Step(logits, slots, lengths, room, state)
     step.scan()

@@ -1,5 +1,6 @@
-"""The kernels of sampling that choose tokens: from the blocks of `sampling_scan.py`, or, where
-ranks share the vocabulary, from what every rank says of its own blocks. A program has one row.
+"""The kernels of sampling that choose tokens: from the blocks of `sampling_scan.py`,
+or, where ranks share the vocabulary, from what every rank says of its own blocks. A
+program has one row.
 
 `decoder/sampling/partial_choice.py` has the second choice in torch, which is the reference.
 """
@@ -29,8 +30,9 @@ def _prescribed(slot, length, prompt_len, max_len, forced_first, forced_last):
 
 @triton.jit
 def _text_or_time(score, token, together, top_time, time_token, times):
-    """Whether a timestamp comes next, and the log-sum-exp of what is then allowed: timestamps are
-    taken where they are together likelier than any text, and no text is left there.
+    """Whether a timestamp comes next, and the log-sum-exp of what is then allowed:
+    timestamps are taken where they are together likelier than any text, and no text is
+    left there.
 
     Of text and of timestamps: the largest score, its lowest token, and log-sum-exp.
     """
@@ -51,8 +53,8 @@ def _of_blocks(
     BLOCKS: tl.constexpr,
     ROOM: tl.constexpr,
 ):
-    """Of a row's text (KIND 1) or timestamps (2): the largest score, its lowest token, and
-    log-sum-exp."""
+    """Of a row's text (KIND 1) or timestamps (2): the largest score, its lowest token,
+    and log-sum-exp."""
     block = tl.arange(0, ROOM)
     exists = block < BLOCKS
     kept = row * BLOCKS + block
@@ -175,8 +177,8 @@ def describe_kernel(
 
 @triton.jit
 def _of_ranks(best, exists, vocabulary):
-    """Of every rank's best text or timestamp, at `best` [ranks]: the largest score, its lowest
-    token, the raw logit of that token, and log-sum-exp."""
+    """Of every rank's best text or timestamp, at `best` [ranks]: the largest score, its
+    lowest token, the raw logit of that token, and log-sum-exp."""
     scores = tl.load(best, mask=exists, other=MINUS_INF)
     ids = tl.load(best + 1, mask=exists, other=vocabulary).to(tl.int32)
     score, token = likeliest(scores, ids, vocabulary)

@@ -1,5 +1,6 @@
-"""The kernel of sampling that reads the logits, once, under the rules that concern each token by
-itself. `decoder/sampling/restrictions.py` has the same rules in torch, which are the reference.
+"""The kernel of sampling that reads the logits, once, under the rules that concern each
+token by itself. `decoder/sampling/restrictions.py` has the same rules in torch, which
+are the reference.
 """
 
 import triton
@@ -22,8 +23,9 @@ def scan_kernel(
     LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr,
     LAST_INITIAL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """The logits have `words` columns, for the tokens from number FIRST of the `vocabulary`. All
-    rules speak of these numbers; only logits and masks are read by their place among the words."""
+    """The logits have `words` columns, for the tokens from number FIRST of the
+    `vocabulary`. All rules speak of these numbers; only logits and masks are read by
+    their place among the words."""
     wait_for_previous(OVERLAP)
     block, row = tl.program_id(0), tl.program_id(1)
     place = block * BLOCK + tl.arange(0, BLOCK)

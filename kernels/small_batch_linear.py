@@ -1,9 +1,9 @@
 """Triton kernel for a linear layer over few rows: a decoder step of a small batch.
 
-Such a layer is bound by reading its weights, and such a step by the number of its kernels. So this
-kernel also computes what lies around the product: the norm of the input before it; bias, activation
-and residual sum behind. While the kernel before it still runs, every program fetches its weights
-into registers: they depend on nothing.
+Such a layer is bound by reading its weights, and such a step by the number of its
+kernels. So this kernel also computes what lies around the product: the norm of the
+input before it; bias, activation and residual sum behind. While the kernel before it
+still runs, every program fetches its weights into registers: they depend on nothing.
 """
 
 import torch
@@ -57,8 +57,8 @@ def _store_paged(
 ):
     """Stores queries in `out`, keys and values at their token's `position` in the pages.
 
-    Of N outputs the last WIDTH are values, those before keys, and the others queries. All outputs
-    of a program belong to one of the three.
+    Of N outputs the last WIDTH are values, those before keys, and the others queries.
+    All outputs of a program belong to one of the three.
     """
     first = tl.min(outputs, 0)
     if first < N - 2 * WIDTH:
@@ -170,11 +170,11 @@ def linear(
 ) -> torch.Tensor:
     """`residual + activation(norm(x) @ weight.T + bias)` [rows, outputs], for sizes that `fits`.
 
-    `x` [rows, inputs], `weight` [outputs, inputs], `bias` [outputs]. `scales` [outputs, 1] of an
-    int8 weight. `norm`: weight [inputs], bias [inputs] (None: RMSNorm) and epsilon. `residual`
-    [rows, outputs], contiguous. With `pages`, outputs are queries, keys and values, each a multiple
-    of OUTPUTS_TOGETHER: keys and values are written to the pages, and the queries [rows, outputs of
-    them] returned.
+    `x` [rows, inputs], `weight` [outputs, inputs], `bias` [outputs]. `scales` [outputs,
+    1] of an int8 weight. `norm`: weight [inputs], bias [inputs] (None: RMSNorm) and
+    epsilon. `residual` [rows, outputs], contiguous. With `pages`, outputs are queries,
+    keys and values, each a multiple of OUTPUTS_TOGETHER: keys and values are written to
+    the pages, and the queries [rows, outputs of them] returned.
     """
     rows, inputs = x.shape
     outputs = len(weight)

@@ -1,5 +1,6 @@
-"""Triton kernel that makes of slots and lengths what a step's other kernels read: where each row's
-tokens begin, which tokens they are, and the page tables in the order of the rows.
+"""Triton kernel that makes of slots and lengths what a step's other kernels read: where
+each row's tokens begin, which tokens they are, and the page tables in the order of the
+rows.
 
 The host then computes and copies nothing whose size grows with the sequences' length.
 `decoder/step_inputs.py` has the same in numpy.
@@ -86,12 +87,12 @@ def lay_out(
 ) -> None:
     """Fills the outputs, from `cu_seqlens_q` on, and writes the rows' new pages into `tables`.
 
-    Row i computes the last `query_lens[i]` of the `kv_lens[i]` tokens in `slots[i]`. `new_pages[i]`
-    belongs into column `new_columns[i]` of its table, unless that is -1. By slot: `tables`
-    [slots, width] int32, `tokens` [slots, columns] int64. Outputs, int32 but `token_ids`:
-    `cu_seqlens_q` [rows + 1], `last_tokens` [rows], `table_rows` [rows, width], and [tokens] each
-    of the others, padded with the scratch slot and `scratch_position` of the pool. `max_rows`: of
-    any call.
+    Row i computes the last `query_lens[i]` of the `kv_lens[i]` tokens in `slots[i]`.
+    `new_pages[i]` belongs into column `new_columns[i]` of its table, unless that is -1.
+    By slot: `tables` [slots, width] int32, `tokens` [slots, columns] int64. Outputs,
+    int32 but `token_ids`: `cu_seqlens_q` [rows + 1], `last_tokens` [rows], `table_rows`
+    [rows, width], and [tokens] each of the others, padded with the scratch slot and
+    `scratch_position` of the pool. `max_rows`: of any call.
     """
     rows, width = table_rows.shape
     _layout_kernel[(rows + 1,)](

@@ -3,9 +3,10 @@
     encoder --put--> rows of one tensor --gather--> cross KV
             --adopt->                   --get-----> tokens of a prompt
 
-The scheduler sees only keys, and counts rows by them (`EncodeLedger`): it asks for no more work
-than there is room for, and decides what is dropped. So the arena is back-pressure, cache and target
-of the handoff in one, and holds the same keys, in the same rows, on every rank of a replica.
+The scheduler sees only keys, and counts rows by them (`EncodeLedger`): it asks for no
+more work than there is room for, and decides what is dropped. So the arena is
+back-pressure, cache and target of the handoff in one, and holds the same keys, in the
+same rows, on every rank of a replica.
 """
 
 import secrets
@@ -22,11 +23,12 @@ from antiphon.runtime.device import to_device
 
 
 class StateArena:
-    """`states` [num_tokens, hidden]: each key owns rows of it, in any place, from `put` or `adopt`
-    to `drop`.
+    """`states` [num_tokens, hidden]: each key owns rows of it, in any place, from `put`
+    or `adopt` to `drop`.
 
-    What this process queues on the device is so on the current stream, in the order of the calls.
-    `space`: on the rank that leads, which rows are whose; it tells the other ranks.
+    What this process queues on the device is so on the current stream, in the order of
+    the calls. `space`: on the rank that leads, which rows are whose; it tells the other
+    ranks.
     """
 
     def __init__(
@@ -51,8 +53,8 @@ class StateArena:
         return self.space.num_free
 
     def export(self) -> SharedHandle | CudaHandle:
-        """What other processes of the node map. Before anything is in the arena: on a CPU it gets
-        other memory. Raises MappingError."""
+        """What other processes of the node map. Before anything is in the arena: on a
+        CPU it gets other memory. Raises MappingError."""
         assert not self._rows
         if self.states.is_cuda:
             return export_memory(self.states)
@@ -64,9 +66,9 @@ class StateArena:
     # ------------------------------------------------------------------ states
 
     def put(self, states: HiddenStates, rows: np.ndarray | None = None) -> np.ndarray:
-        """Copies hidden states here, behind their computation, and returns their rows [tokens].
-        States of a key that is here already replace the old ones. `rows`: on ranks that do not
-        lead, where the leader has them.
+        """Copies hidden states here, behind their computation, and returns their rows
+        [tokens]. States of a key that is here already replace the old ones. `rows`: on
+        ranks that do not lead, where the leader has them.
 
         Raises ValueError for states that do not fit the arena. Then none of their keys is here.
         """
@@ -93,8 +95,8 @@ class StateArena:
         return rows
 
     def take(self, keys: Sequence[str], lengths: Sequence[int]) -> np.ndarray:
-        """Rows [sum of lengths] for states that are about to be put here, on the rank that leads.
-        Raises ValueError if there are too few."""
+        """Rows [sum of lengths] for states that are about to be put here, on the rank
+        that leads. Raises ValueError if there are too few."""
         taken = [self.space.take(*pair) for pair in zip(keys, lengths, strict=True)]
         return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
@@ -109,15 +111,15 @@ class StateArena:
         self._rows.update(zip(keys, rows, strict=True))
 
     def rows(self, keys: Sequence[str]) -> np.ndarray:
-        """The rows [tokens] int64 of the states of `keys`, packed in that order, for the step that
-        is launched now."""
+        """The rows [tokens] int64 of the states of `keys`, packed in that order, for
+        the step that is launched now."""
         for key in keys:
             self.space.use(key)
         return np.concatenate([self._rows[key] for key in keys])
 
     def get(self, key: str, first: int, count: int) -> torch.Tensor:
-        """`count` of the states of `key` from number `first`, [count, hidden], for the step that is
-        launched now."""
+        """`count` of the states of `key` from number `first`, [count, hidden], for the
+        step that is launched now."""
         self.space.use(key)
         return self.states[to_device(self._rows[key][first : first + count], self.device)]
 

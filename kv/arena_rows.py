@@ -85,8 +85,8 @@ class ArenaRows:
     # ------------------------------------------------------------------ giving rows
 
     def take(self, key: str, count: int) -> np.ndarray:
-        """`count` rows for `key`, which this device is about to fill; those that it has, if they
-        are as many. Raises ValueError if there are too few."""
+        """`count` rows for `key`, which this device is about to fill; those that it
+        has, if they are as many. Raises ValueError if there are too few."""
         owned = self._owned.get(key)
         if owned is None or len(owned.rows) != count:
             if count > self.num_free:
@@ -97,8 +97,8 @@ class ArenaRows:
         return owned.rows
 
     def reserve(self, key: str, count: int, writer: Writer) -> Reservation | None:
-        """`count` rows for `key`, which `writer` may write once for this. None if there are too few
-        that no queued step uses."""
+        """`count` rows for `key`, which `writer` may write once for this. None if there
+        are too few that no queued step uses."""
         owned = self._owned.get(key)
         if owned is None:
             self._cool()
@@ -149,8 +149,8 @@ class ArenaRows:
     # ------------------------------------------------------------------ writers
 
     def answered(self, key: str, writer: Writer, ticket: int) -> bool:
-        """What `writer` was asked for by `ticket`, and before, is over. True if it may have written
-        the rows of `key`: it was asked for them."""
+        """What `writer` was asked for by `ticket`, and before, is over. True if it may
+        have written the rows of `key`: it was asked for them."""
         owned = self._owned.get(key)
         if owned is None or writer not in owned.writers:
             return False
@@ -165,8 +165,8 @@ class ArenaRows:
         return 0 if owned is None else owned.writers.get(writer, 0)
 
     def end_writers(self, name: str, epoch: int) -> None:
-        """The lives of an encoder up to `epoch` write nothing more: their processes are gone, or
-        have said so."""
+        """The lives of an encoder up to `epoch` write nothing more: their processes are
+        gone, or have said so."""
         for key, owned in list(self._owned.items()):
             for writer in [writer for writer in owned.writers if writer[0] == name]:
                 if writer[1] <= epoch:

@@ -1,9 +1,10 @@
 """Hidden states on their way from an encoder to a decoder.
 
-`HiddenStates` carries them: one packed tensor for a whole encoder batch. Within a process it stays
-on the device. Between processes it is a message like others, whose tensor travels as it lies in the
-host's memory. At the decoder they are copied into its arena (`kv/arena.py`); or an encoder that has
-mapped the arena writes them there itself, at the `Place` that it was asked for.
+`HiddenStates` carries them: one packed tensor for a whole encoder batch. Within a
+process it stays on the device. Between processes it is a message like others, whose
+tensor travels as it lies in the host's memory. At the decoder they are copied into its
+arena (`kv/arena.py`); or an encoder that has mapped the arena writes them there itself,
+at the `Place` that it was asked for.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import torch
 
 
 class Place(msgspec.Struct, frozen=True, eq=False, array_like=True):
-    """Where in the arena of this name the states of one key belong. `rows` [tokens] int64.
-    `ticket`: of the reservation (`kv/arena_rows.py`)."""
+    """Where in the arena of this name the states of one key belong. `rows` [tokens]
+    int64. `ticket`: of the reservation (`kv/arena_rows.py`)."""
 
     arena: str
     ticket: int
@@ -25,8 +26,8 @@ class Place(msgspec.Struct, frozen=True, eq=False, array_like=True):
 class HiddenStates(msgspec.Struct, frozen=True, eq=False, array_like=True, tag=True):
     """`packed` [sum of lengths, hidden] holds the states of `keys`, one after the other.
 
-    `ready`: recorded behind their computation, where that may not be done yet. Only states that are
-    computed may leave the process.
+    `ready`: recorded behind their computation, where that may not be done yet. Only
+    states that are computed may leave the process.
     """
 
     keys: tuple[str, ...]

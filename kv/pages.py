@@ -12,11 +12,12 @@ One pool serves self and cross attention. Every page is in one of three places:
                               share_blocks,     evicted
                               release
 
-Owners are counted: requests with the same media share its cross pages, and sequences that begin
-alike, forks among them, share the self pages that are full. A key is the content hash of the media,
-so every request for the same clip or text finds the pages that the first one filled. The hash of a
-block names its tokens and all before them: so a sequence finds the pages of its beginning. A cached
-page has a key or a hash and no owner; it may be evicted, least recently used first.
+Owners are counted: requests with the same media share its cross pages, and sequences
+that begin alike, forks among them, share the self pages that are full. A key is the
+content hash of the media, so every request for the same clip or text finds the pages
+that the first one filled. The hash of a block names its tokens and all before them: so
+a sequence finds the pages of its beginning. A cached page has a key or a hash and no
+owner; it may be evicted, least recently used first.
 """
 
 from collections import OrderedDict
@@ -78,8 +79,8 @@ class PagePool:
         return self.num_available - (len(self._by_key[key]) if key in self._unused else 0)
 
     def allocate(self, count: int) -> np.ndarray | None:
-        """`count` pages with one owner each, or None if fewer are available. Evicts cached
-        pages as needed."""
+        """`count` pages with one owner each, or None if fewer are available. Evicts
+        cached pages as needed."""
         if count > self.num_available:
             return None
         while len(self._free) < count:
@@ -107,14 +108,14 @@ class PagePool:
         return pages
 
     def retain(self, pages: np.ndarray) -> None:
-        """Adds an owner to `pages` [pages] without a key, which have some: a forked sequence reads
-        them too, and none of them is written again."""
+        """Adds an owner to `pages` [pages] without a key, which have some: a forked
+        sequence reads them too, and none of them is written again."""
         assert (self._owners[pages] >= 1).all()
         self._owners[pages] += 1
 
     def release(self, pages: np.ndarray) -> None:
-        """Takes an owner from `pages` [pages] without a key, in their order in a sequence. Those
-        without others are free, or stay cached if they are blocks."""
+        """Takes an owner from `pages` [pages] without a key, in their order in a
+        sequence. Those without others are free, or stay cached if they are blocks."""
         assert (self._owners[pages] >= 1).all()
         self._owners[pages] -= 1
         unowned = pages[self._owners[pages] == 0].tolist()
@@ -138,9 +139,9 @@ class PagePool:
             self._num_unused_pages += len(pages)
 
     def publish(self, page: int, block: bytes) -> None:
-        """`page`, which has an owner, is full and not written again: `block` is the hash of its
-        tokens and all before them. Does nothing where another page holds the same, or this one is
-        published already."""
+        """`page`, which has an owner, is full and not written again: `block` is the
+        hash of its tokens and all before them. Does nothing where another page holds
+        the same, or this one is published already."""
         assert self._owners[page]
         if block not in self._blocks and page not in self._hashes:
             self._blocks[block], self._hashes[page] = page, block
@@ -166,8 +167,8 @@ class PagePool:
         return len(pages) - int(np.count_nonzero(self._owners[pages]))
 
     def discard(self, key: str) -> None:
-        """Frees the cached pages of `key`, whose content is unusable because its write failed. Does
-        nothing while they have owners."""
+        """Frees the cached pages of `key`, whose content is unusable because its write
+        failed. Does nothing while they have owners."""
         if key in self._unused:
             self._forget(key)
 

@@ -55,8 +55,8 @@ class KVPool:
         self.destination(layer, slot_mapping).write(k, v)
 
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
-        """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is what was
-        there before, also where a page is among both."""
+        """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is
+        what was there before, also where a page is among both."""
         source, target = together_to_device(
             [sources.astype(np.int64), targets.astype(np.int64)], self.layers[0].device
         )
@@ -66,9 +66,9 @@ class KVPool:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because a masked key's weight of zero still multiplies its value, which must not be
-    NaN. On a CPU they come from calloc: a page costs memory once it is written, so a roomy pool is
-    cheap.
+    """Zeros, because a masked key's weight of zero still multiplies its value, which
+    must not be NaN. On a CPU they come from calloc: a page costs memory once it is
+    written, so a roomy pool is cheap.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)

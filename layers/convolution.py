@@ -14,8 +14,8 @@ TAPS = 3  # frames that one output sees
 class Convolution(nn.Module):
     """Over three frames of `inputs` features, with an activation behind.
 
-    Frames lie one after the other with their features side by side, so three frames in a row are
-    one row of a linear layer's input.
+    Frames lie one after the other with their features side by side, so three frames in
+    a row are one row of a linear layer's input.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:

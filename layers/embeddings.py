@@ -87,9 +87,10 @@ class TokenEmbedding(nn.Module):
 class OutputHead(nn.Module):
     """Hidden states [rows, hidden] to logits [rows, own words].
 
-    `weight` [own words, hidden] is shared with the embedding `tied`, where one is given. It is the
-    first rows of a matrix whose number of rows is a multiple of eight: for Whisper's 51866 cuBLAS
-    has no fast product (63 to 88 us on an H200 for 8 to 128 rows, against 38 us for 51872).
+    `weight` [own words, hidden] is shared with the embedding `tied`, where one is
+    given. It is the first rows of a matrix whose number of rows is a multiple of eight:
+    for Whisper's 51866 cuBLAS has no fast product (63 to 88 us on an H200 for 8 to 128
+    rows, against 38 us for 51872).
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Whether weights and what a half computes from them are finite: NaN would pass through every layer
-and end every request with an empty text."""
+"""Whether weights and what a half computes from them are finite: NaN would pass through
+every layer and end every request with an empty text."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from antiphon.config.errors import CheckpointError
 
 
 def not_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether any of `tensors`, all on one device, holds NaN or an infinity. Reads each of them
-    once, and waits for the device once.
+    """Whether any of `tensors`, all on one device, holds NaN or an infinity. Reads each
+    of them once, and waits for the device once.
 
-    A vector may hold -inf: biases of logits forbid tokens so. Tensors without data (on the meta
-    device) hold nothing.
+    A vector may hold -inf: biases of logits forbid tokens so. Tensors without data (on
+    the meta device) hold nothing.
     """
     floats = [
         tensor.detach()
@@ -30,8 +30,9 @@ def not_finite(tensors: Sequence[torch.Tensor]) -> bool:
 
 
 def _total(tensor: torch.Tensor) -> torch.Tensor:
-    """A float32 number that is finite only if all of `tensor` is: the sum, or the smallest and
-    the largest together, which a CPU finds ten times as fast in half precision."""
+    """A float32 number that is finite only if all of `tensor` is: the sum, or the
+    smallest and the largest together, which a CPU finds ten times as fast in half
+    precision."""
     if tensor.dtype is torch.float32:
         return tensor.sum()
     low, high = torch.aminmax(tensor)
@@ -44,8 +45,8 @@ def _is_bad(total: float, tensor: torch.Tensor) -> bool:
 
 
 def check_output(output: torch.Tensor, half: Literal["encoder", "decoder"], folder: Path) -> None:
-    """Raises CheckpointError if what `half` computed at warm-up from finite weights holds NaN or
-    inf. -inf is allowed: the logits of forbidden tokens."""
+    """Raises CheckpointError if what `half` computed at warm-up from finite weights
+    holds NaN or inf. -inf is allowed: the logits of forbidden tokens."""
     if not bool((torch.isnan(output) | (output == math.inf)).any()):
         return
     raise CheckpointError(

@@ -34,9 +34,9 @@ class Linear(nn.Module):
 
     The method is chosen once, after loading (`prepare.py`). A fresh layer is one plain product.
 
-    Several ranks may share a layer. Each has some of its outputs, or some of its inputs: then the
-    ranks of the group `summed_over` each compute a term of the sum, and the first one adds the
-    bias.
+    Several ranks may share a layer. Each has some of its outputs, or some of its
+    inputs: then the ranks of the group `summed_over` each compute a term of the sum,
+    and the first one adds the bias.
     """
 
     def __init__(
@@ -118,8 +118,9 @@ class Linear(nn.Module):
 class StackedLinear(Linear):
     """Several projections of the same input as one matrix product: q, k and v, or gate and up.
 
-    A checkpoint stores them apart as `<parent>.<part>.weight`; here they are stacked row by row, in
-    the order of `parts`. `unbiased` parts have no bias there and get zeros (Whisper's keys).
+    A checkpoint stores them apart as `<parent>.<part>.weight`; here they are stacked
+    row by row, in the order of `parts`. `unbiased` parts have no bias there and get
+    zeros (Whisper's keys).
     """
 
     def __init__(
@@ -147,8 +148,8 @@ class StackedLinear(Linear):
     ) -> torch.Tensor:
         """Of queries, keys and values: the queries [tokens, heads, head_dim].
 
-        Keys and values are written to `destination`. Before, queries and keys go through `norms`,
-        and are turned by `rotation`; the former only with the latter.
+        Keys and values are written to `destination`. Before, queries and keys go
+        through `norms`, and are turned by `rotation`; the former only with the latter.
         """
         return self.method.queries(self, x, destination, rotation, norms)
 
@@ -187,8 +188,8 @@ class StackedLinear(Linear):
 class LinearMethod(ABC):
     """How linear layers are computed. Holds no weights: several layers may share one.
 
-    A method must define `product`. The others are what some methods fuse with it; here they are
-    separate operations.
+    A method must define `product`. The others are what some methods fuse with it; here
+    they are separate operations.
     """
 
     @abstractmethod

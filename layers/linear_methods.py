@@ -1,7 +1,8 @@
 """Ways to compute linear layers of half precision on a GPU, in the order in which they are nested.
 
-`SmallBatch` fuses everything around the product of a few rows. Larger batches go through cuBLAS,
-with the activation in its epilogue, or with the sum over many inputs split.
+`SmallBatch` fuses everything around the product of a few rows. Larger batches go
+through cuBLAS, with the activation in its epilogue, or with the sum over many inputs
+split.
 """
 
 import torch
@@ -24,8 +25,8 @@ SPLIT_ROWS = 256  # up to which it is split: there are too few tiles of outputs 
 class CublasProduct(PlainProduct):
     """Applies the activation where cuBLAS has the product in registers.
 
-    cuBLAS's GELU is the tanh form, within 5e-4 of the exact one: less than the error of rounding
-    the product to half precision first.
+    cuBLAS's GELU is the tanh form, within 5e-4 of the exact one: less than the error of
+    rounding the product to half precision first.
     """
 
     def activated(
@@ -40,8 +41,8 @@ class CublasProduct(PlainProduct):
 class SplitKProduct(CublasProduct):
     """Leaves the sum over the parts of the inputs to the norm that reads the stream next.
 
-    cuBLAS would split the sum too, but needs one more kernel to add the parts up (1280 of 5120
-    features, 32 rows: 9.2 us for both, 6.4 us here, on an H200).
+    cuBLAS would split the sum too, but needs one more kernel to add the parts up (1280
+    of 5120 features, 32 rows: 9.2 us for both, 6.4 us here, on an H200).
     """
 
     @staticmethod

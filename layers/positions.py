@@ -12,8 +12,8 @@ from antiphon.layers.shard import Span, Spans, as_span
 def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Tensor:
     """A [positions, size] float32 table: sines in the first half, cosines in the second.
 
-    'sinusoidal': frequencies 10000^(-2i/size) (Vaswani et al. 2017), as in Pegasus and Marian.
-    'fairseq': frequencies 10000^(-i/(size/2 - 1)), as in M2M-100 and NLLB.
+    'sinusoidal': frequencies 10000^(-2i/size) (Vaswani et al. 2017), as in Pegasus and
+    Marian. 'fairseq': frequencies 10000^(-i/(size/2 - 1)), as in M2M-100 and NLLB.
     `offset` is the position of the first row.
     """
     half = size // 2
@@ -32,9 +32,9 @@ def sinusoids(kind: str, positions: int, size: int, offset: int = 0) -> torch.Te
 class SinusoidTable(nn.Module):
     """Takes the place of a learned `nn.Embedding` of positions: [positions, size].
 
-    The table is computed, since most checkpoints leave it out. A table that a checkpoint stores
-    (Pegasus, Marian) is loaded over it, as transformers does. `with_zeros` adds a row of zeros, for
-    tokens that have no position.
+    The table is computed, since most checkpoints leave it out. A table that a
+    checkpoint stores (Pegasus, Marian) is loaded over it, as transformers does.
+    `with_zeros` adds a row of zeros, for tokens that have no position.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class SinusoidTable(nn.Module):
 class RelativeBias(nn.Module):
     """T5's relative position bias: a learned number per head and bucket of distances.
 
-    See Raffel et al. 2020, section 2.1. Distances are key position - query position. Attention
-    backends either `materialize` the bias and add it to the scores, or read `table` or `tiles`
-    inside their own kernel.
+    See Raffel et al. 2020, section 2.1. Distances are key position - query position.
+    Attention backends either `materialize` the bias and add it to the scores, or read
+    `table` or `tiles` inside their own kernel.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class RelativeBias(nn.Module):
     def tiles(self, rows: int, columns: int) -> tuple[torch.Tensor, int]:
         """The bias of any tile of `rows` queries by `columns` keys, as aligned rows of a kernel.
 
-        Returns [heads, rows, 2 * reach + columns], and `reach`. The tile whose first key is s
-        positions behind its first query begins at column `reach + s`, with s clamped to +-reach:
-        from there on all distances are beyond max_distance. Bidirectional only; made once for each
-        size of tile.
+        Returns [heads, rows, 2 * reach + columns], and `reach`. The tile whose first
+        key is s positions behind its first query begins at column `reach + s`, with s
+        clamped to +-reach: from there on all distances are beyond max_distance.
+        Bidirectional only; made once for each size of tile.
         """
         if (rows, columns) not in self._tiles:
             step = max(rows, columns)

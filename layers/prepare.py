@@ -1,7 +1,7 @@
 """What happens to a loaded model before it runs: every pass, in order.
 
-A fresh model computes in plain torch. These passes change its weights and choose, for each layer,
-the method that computes it; nothing chooses again later.
+A fresh model computes in plain torch. These passes change its weights and choose, for
+each layer, the method that computes it; nothing chooses again later.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,8 +59,8 @@ def prepare_decoder(
     kv_dtype: torch.dtype | None,
     encoder_states: ProjectionInput | None,
 ) -> None:
-    """`kv_dtype`: of cached keys and values, where it is not the target's. `encoder_states`: what
-    their float8 cross part is made of; None where there is none.
+    """`kv_dtype`: of cached keys and values, where it is not the target's.
+    `encoder_states`: what their float8 cross part is made of; None where there is none.
 
     Raises ConfigurationError for layers whose size `quantization` can't have.
     """
@@ -91,8 +91,8 @@ def choose_kernels(model: Model, target: Target) -> None:
 def fuse_small_batches(layers: nn.Module, target: Target) -> None:
     """On a GPU, in half precision: a linear layer takes few rows through one kernel.
 
-    The norm before it and the residual sum behind it are computed in the same kernel. Layers of
-    which that kernel can't have the size, and float8 ones, keep their method.
+    The norm before it and the residual sum behind it are computed in the same kernel.
+    Layers of which that kernel can't have the size, and float8 ones, keep their method.
     """
     if target.device.type != "cuda" or target.dtype not in HALF_PRECISION:
         return

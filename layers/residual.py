@@ -1,7 +1,8 @@
 """The residual stream of a transformer as a value that blocks pass on.
 
-A sublayer reads a norm of the stream and adds its output to it. The sum is left to the next norm,
-which adds and norms in one pass over memory: until then the output is `pending`.
+A sublayer reads a norm of the stream and adds its output to it. The sum is left to the
+next norm, which adds and norms in one pass over memory: until then the output is
+`pending`.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
-"""What happens to queries and keys between their projection and the cache: a norm of each head
-(Qwen3), and rotary positions (Su et al. 2021), which turn them by the angles of their position."""
+"""What happens to queries and keys between their projection and the cache: a norm of
+each head (Qwen3), and rotary positions (Su et al. 2021), which turn them by the angles
+of their position."""
 
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ class Rotation:
     sin: torch.Tensor  # the same
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Turns queries or keys [tokens, heads, head_dim]: the first `size` features of each head,
-        whose two halves are the two coordinates of the planes. Computed in float32."""
+        """Turns queries or keys [tokens, heads, head_dim]: the first `size` features of
+        each head, whose two halves are the two coordinates of the planes. Computed in
+        float32."""
         half = self.cos.shape[1]
         cos, sin = self.cos[:, None], self.sin[:, None]
         first, second = x[..., :half].float(), x[..., half : 2 * half].float()
@@ -50,8 +52,9 @@ def _norm_heads(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
 class RotaryTable(nn.Module):
     """Cosines and sines of every position up to `positions`: [positions, size / 2] float32 each.
 
-    Computed, since checkpoints do not store them; float32 whatever the model's dtype, because
-    angles grow with the position. The angles are rounded as transformers rounds them.
+    Computed, since checkpoints do not store them; float32 whatever the model's dtype,
+    because angles grow with the position. The angles are rounded as transformers rounds
+    them.
     """
 
     cos: torch.Tensor

@@ -7,8 +7,8 @@ from antiphon.layers.shard import Span, whole
 
 
 class PackedLinear(StackedLinear):
-    """Stacked projections that are stored as one tensor, in the order of `parts`: its rows are
-    those of the first part, of all ranks, then those of the second."""
+    """Stacked projections that are stored as one tensor, in the order of `parts`: its
+    rows are those of the first part, of all ranks, then those of the second."""
 
     def load(self, path: str, read: Read) -> None:
         total, first = sum(span.total for span in self.spans.values()), 0
@@ -22,8 +22,9 @@ class PackedLinear(StackedLinear):
 
 
 class ScaledLinear(Linear):
-    """A projection with a learned factor for each of its outputs, `scale` [out] (layer scale,
-    Touvron et al. 2021): the weight and the bias are multiplied by it once, as they are loaded."""
+    """A projection with a learned factor for each of its outputs, `scale` [out] (layer
+    scale, Touvron et al. 2021): the weight and the bias are multiplied by it once, as
+    they are loaded."""
 
     def load(self, path: str, read: Read) -> None:
         scale = read(f"{path}.scale", (self.outputs,)).float()

@@ -51,11 +51,11 @@ class Checkpoint:
         return name in self.files
 
     def read(self, name: str, spans: Spans) -> torch.Tensor:
-        """What `spans` say of the tensor called `name`, one span for each of its dimensions. Only
-        that is read.
+        """What `spans` say of the tensor called `name`, one span for each of its
+        dimensions. Only that is read.
 
-        Raises CheckpointError for a file that can't be read, or where the shape is not that of
-        `spans`; UnsupportedModelError for a format that is not plain numbers.
+        Raises CheckpointError for a file that can't be read, or where the shape is not
+        that of `spans`; UnsupportedModelError for a format that is not plain numbers.
         """
         stored, file = self._stored(name), self.files[name]
         shape, asked = stored.get_shape(), [span.total for span in spans]
@@ -107,10 +107,11 @@ def check_unused(
 ) -> None:
     """Accounts for the checkpoint's tensors that `half` did not read, once it is loaded.
 
-    A tensor whose name belongs to neither half is accounted to the decoder. `family` says which
-    names are the encoder's, and which tensors are not needed. All others are named in a warning.
-    Raises CheckpointError where the weights can't be right without a tensor, because config.json
-    has fewer layers or the tensor is an adapter's; UnsupportedModelError for quantized weights.
+    A tensor whose name belongs to neither half is accounted to the decoder. `family`
+    says which names are the encoder's, and which tensors are not needed. All others are
+    named in a warning. Raises CheckpointError where the weights can't be right without
+    a tensor, because config.json has fewer layers or the tensor is an adapter's;
+    UnsupportedModelError for quantized weights.
     """
     left = [
         name
@@ -153,8 +154,8 @@ def load_part(
     part: Part,
     build_whole: Callable[[], nn.Module],
 ) -> None:
-    """As `load_weights`, of a module that is `part` of a half. What other parts load is accounted
-    for; `build_whole` tells what that is."""
+    """As `load_weights`, of a module that is `part` of a half. What other parts load is
+    accounted for; `build_whole` tells what that is."""
     load_weights(module, checkpoint, lambda path: names(part.whole_path(path)))
     if not (part.is_first and part.is_last):
         with torch.device("meta"):
@@ -164,9 +165,10 @@ def load_part(
 def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
     """Fills every parameter and persistent buffer of `module`, each with the share that is held.
 
-    `names(path)` gives the checkpoint's names for the tensor at `path`, in order of preference.
-    Raises CheckpointError for a missing tensor or a wrong shape, with the name and both shapes, and
-    for one that holds NaN or infinite values, here or in the dtype of `module`.
+    `names(path)` gives the checkpoint's names for the tensor at `path`, in order of
+    preference. Raises CheckpointError for a missing tensor or a wrong shape, with the
+    name and both shapes, and for one that holds NaN or infinite values, here or in the
+    dtype of `module`.
     """
 
     def read(path: str, spans: Spans) -> torch.Tensor:
@@ -242,8 +244,8 @@ def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: Sinusoid
 def fill_randomly(module: nn.Module) -> None:
     """Weights like a fresh model's, for measuring.
 
-    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0. The same numbers at the
-    same path, so that ranks agree on what each of them holds in whole.
+    Matrices are normal with deviation 0.02, gains of norms are 1, biases 0. The same
+    numbers at the same path, so that ranks agree on what each of them holds in whole.
     """
     for path, target in _tensors(module):
         if target.ndim > 1:

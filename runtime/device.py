@@ -32,9 +32,10 @@ class Target:
     ) -> "Target":
         """Decides what "auto" means here.
 
-        device: a GPU if torch sees one. dtype: float32 on a CPU; on a GPU the checkpoint's dtype,
-        bfloat16 for a float32 checkpoint. If the GPU lacks that dtype, or if it cannot hold the
-        family's activations: bfloat16, else float16, else float32.
+        device: a GPU if torch sees one. dtype: float32 on a CPU; on a GPU the
+        checkpoint's dtype, bfloat16 for a float32 checkpoint. If the GPU lacks that
+        dtype, or if it cannot hold the family's activations: bfloat16, else float16,
+        else float32.
 
         Raises ConfigurationError for an explicit device or dtype that is impossible here.
         """
@@ -55,8 +56,8 @@ class Target:
         return cls(device, getattr(torch, chosen))
 
     def build(self, make: Callable[[], M]) -> M:
-        """The module that `make` builds, on this device and in this dtype. Its weights are
-        uninitialized: the loader fills every one of them."""
+        """The module that `make` builds, on this device and in this dtype. Its weights
+        are uninitialized: the loader fills every one of them."""
         previous = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:
@@ -67,29 +68,31 @@ class Target:
 
 
 def probe(device: torch.device) -> None:
-    """Raises the device's error if it cannot go on. Some errors end only the work that caused them
-    (out of memory, a wrong shape). Others (an illegal address) end all later work of this process
-    on the device; whatever waits for the device next raises them again."""
+    """Raises the device's error if it cannot go on. Some errors end only the work that
+    caused them (out of memory, a wrong shape). Others (an illegal address) end all
+    later work of this process on the device; whatever waits for the device next raises
+    them again."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy of `array` on `device`, queued on its current stream. On a GPU it goes through pinned
-    memory, so that the host need not wait.
+    """A copy of `array` on `device`, queued on its current stream. On a GPU it goes
+    through pinned memory, so that the host need not wait.
 
-    The pinned memory is freed here, perhaps before the copy has begun. That is safe: torch's
-    allocator of pinned memory records each such copy, and reuses the block only when it is done.
-    `together_to_device`, an encoder's windows and a step's tokens on their way back rely on this
-    too. Pinned memory that is kept and filled again needs an event of its own, as in `InputBuffer`.
+    The pinned memory is freed here, perhaps before the copy has begun. That is safe:
+    torch's allocator of pinned memory records each such copy, and reuses the block only
+    when it is done. `together_to_device`, an encoder's windows and a step's tokens on
+    their way back rely on this too. Pinned memory that is kept and filled again needs
+    an event of its own, as in `InputBuffer`.
     """
     host = torch.from_numpy(np.ascontiguousarray(array))
     return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """As `to_device` for several arrays, in one copy: starting a copy costs more than moving a few
-    bytes. The results are views of it."""
+    """As `to_device` for several arrays, in one copy: starting a copy costs more than
+    moving a few bytes. The results are views of it."""
     ends = np.cumsum([round_up(array.nbytes, ALIGNMENT) for array in arrays]).tolist()
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     offsets = [0, *ends[:-1]]
@@ -105,8 +108,8 @@ def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> li
 
 
 class SkipInit(torch.overrides.TorchFunctionMode):
-    """Inside, `torch.nn.init` leaves tensors as they are. Random values that the loader overwrites
-    would cost seconds in big models."""
+    """Inside, `torch.nn.init` leaves tensors as they are. Random values that the loader
+    overwrites would cost seconds in big models."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -16,8 +16,8 @@ NO_CUDA = (
 
 
 def gpu_is_possible() -> bool:
-    """False if torch cannot see a GPU: it was built for CPUs, or there is no driver. Where this is
-    True, torch alone knows."""
+    """False if torch cannot see a GPU: it was built for CPUs, or there is no driver.
+    Where this is True, torch alone knows."""
     try:
         if version("torch").endswith("+cpu"):
             return False

@@ -1,5 +1,5 @@
-"""Refusals in forked processes, which have a copy of their parent's memory and none of its
-threads."""
+"""Refusals in forked processes, which have a copy of their parent's memory and none of
+its threads."""
 
 import os
 
@@ -14,8 +14,9 @@ COPIED = (
 
 
 def refuse_in_fork(pid: int, done: str) -> None:
-    """Raises ConfigurationError in any process but `pid`. `done`: what that process had done that
-    no forked child survives, as a phrase for the message ("a running engine")."""
+    """Raises ConfigurationError in any process but `pid`. `done`: what that process had
+    done that no forked child survives, as a phrase for the message ("a running
+    engine")."""
     if os.getpid() != pid:
         raise ConfigurationError(
             f"this process was forked off process {pid}, which had {done}: "

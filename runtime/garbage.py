@@ -1,9 +1,10 @@
 """Python's garbage collector in processes of our own: workers and commands.
 
-A full collection visits every object and stops all threads meanwhile. What is imported makes a
-quarter of a million objects: over 0.1 s on an idle core. Requests in flight bring full collections
-about, so a burst of some hundred requests often met one in its worker, one in its caller, or both.
-The engine leaves the collector of a user's process alone.
+A full collection visits every object and stops all threads meanwhile. What is imported
+makes a quarter of a million objects: over 0.1 s on an idle core. Requests in flight
+bring full collections about, so a burst of some hundred requests often met one in its
+worker, one in its caller, or both. The engine leaves the collector of a user's process
+alone.
 """
 
 import gc

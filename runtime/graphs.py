@@ -28,8 +28,9 @@ class Captured(Generic[Metadata]):
 
 
 class GraphCapture:
-    """Captures graphs of `model` that are replayed one after the other on one stream, so that they
-    may use the same memory. All `ranks` (see `Ranks.pausable`) capture the same shapes."""
+    """Captures graphs of `model` that are replayed one after the other on one stream,
+    so that they may use the same memory. All `ranks` (see `Ranks.pausable`) capture the
+    same shapes."""
 
     def __init__(self, device: torch.device, model: nn.Module, ranks: Ranks | None = None) -> None:
         self.device, self.model = device, model
@@ -42,13 +43,13 @@ class GraphCapture:
     def capture_all(
         self, shapes: Sequence[Shape], prepare: Callable[[Shape], tuple[Metadata, Work]]
     ) -> dict[Shape, Captured[Metadata]]:
-        """Captures a graph for each of `shapes`; largest first is best, because the memory of the
-        first graph then serves the others. Raises RankError if other ranks have other `shapes`:
-        their sums would meet the wrong ones.
+        """Captures a graph for each of `shapes`; largest first is best, because the
+        memory of the first graph then serves the others. Raises RankError if other
+        ranks have other `shapes`: their sums would meet the wrong ones.
 
-        `prepare` returns a shape's metadata and its work, which reads and writes tensors that
-        outlive the graph. It is called twice for a shape: it may put what the work reads where the
-        work of the next shape reads.
+        `prepare` returns a shape's metadata and its work, which reads and writes
+        tensors that outlive the graph. It is called twice for a shape: it may put what
+        the work reads where the work of the next shape reads.
         """
         self.ranks.check_same("the CUDA graphs that they capture", list(shapes), self.device)
         self._compile(prepare(shape)[1] for shape in shapes)
@@ -60,9 +61,10 @@ class GraphCapture:
         return captured
 
     def _compile(self, works: Iterable[Work]) -> None:
-        """Compiles the kernels that `works` launch, several at a time. Compiled one after the
-        other, when first launched, they would take most of a start that finds none of them on
-        disk. Ranks exchange nothing: some may find more on disk than others."""
+        """Compiles the kernels that `works` launch, several at a time. Compiled one
+        after the other, when first launched, they would take most of a start that finds
+        none of them on disk. Ranks exchange nothing: some may find more on disk than
+        others."""
         from antiphon.kernels.compile import compiling_together  # Triton exists where CUDA does
 
         began = time.perf_counter()
@@ -108,8 +110,9 @@ class GraphCapture:
 
 @contextmanager
 def only_typical_layers(model: nn.Module) -> Iterator[None]:
-    """Inside, `model.layers` holds its first two layers only. These launch every distinct kernel:
-    the first layer's norm has no residual to add, the norms of later layers do."""
+    """Inside, `model.layers` holds its first two layers only. These launch every
+    distinct kernel: the first layer's norm has no residual to add, the norms of later
+    layers do."""
     layers = model.layers
     assert isinstance(layers, nn.ModuleList)
     model.layers = layers[:TYPICAL_LAYERS]
@@ -120,8 +123,8 @@ def only_typical_layers(model: nn.Module) -> Iterator[None]:
 
 
 class GraphSet(Generic[Shape, Metadata]):
-    """One captured graph for each shape that the inputs of some work are padded to. What the
-    capture cost is in `report`, and logged under `name`."""
+    """One captured graph for each shape that the inputs of some work are padded to.
+    What the capture cost is in `report`, and logged under `name`."""
 
     def __init__(
         self,

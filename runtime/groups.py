@@ -1,7 +1,7 @@
 """Ranks that compute one thing together: what they exchange, as an interface.
 
-All ranks of a group make the same calls in the same order. On a GPU every call queues work on the
-current stream and does not wait for it.
+All ranks of a group make the same calls in the same order. On a GPU every call queues
+work on the current stream and does not wait for it.
 """
 
 from abc import ABC, abstractmethod
@@ -29,8 +29,9 @@ class Group(ABC):
 
     @abstractmethod
     def send(self, x: torch.Tensor, target: int) -> None:
-        """To `receive` on rank `target`. Neither the host nor the current stream waits for that:
-        two ranks may send to each other before either receives. `x` may be overwritten then."""
+        """To `receive` on rank `target`. Neither the host nor the current stream waits
+        for that: two ranks may send to each other before either receives. `x` may be
+        overwritten then."""
 
     @abstractmethod
     def receive(self, into: torch.Tensor, source: int) -> None:

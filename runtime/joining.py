@@ -1,5 +1,5 @@
-"""How the ranks of a replica meet: their groups of processes, over torch's gloo on CPUs and NCCL on
-GPUs."""
+"""How the ranks of a replica meet: their groups of processes, over torch's gloo on CPUs
+and NCCL on GPUs."""
 
 from datetime import timedelta
 from typing import NamedTuple
@@ -23,15 +23,15 @@ class StoreAddress(NamedTuple):
 
 
 def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
-    """The store of one life of a replica, in this process, which must keep it. `host`: the address
-    by which other nodes reach this one."""
+    """The store of one life of a replica, in this process, which must keep it. `host`:
+    the address by which other nodes reach this one."""
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     return store, StoreAddress(host, store.port)
 
 
 def join(spec: RankSpec, address: StoreAddress, host: str, device: torch.device) -> Ranks:
-    """Meets the other ranks of the replica, which all call this. `host`: this node's address.
-    `device`: of the tensors that they will exchange.
+    """Meets the other ranks of the replica, which all call this. `host`: this node's
+    address. `device`: of the tensors that they will exchange.
 
     Raises RankError if they don't come in time.
     """

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class NcclGroup(TorchGroup):
     """Nothing makes the host wait, but the first use of a kind of call, which connects the ranks.
 
-    Sums and the like run on the current stream. Sends and receives run on a stream that torch has
-    for each pair of ranks, one after the other. Behind a receive the current stream waits for it;
-    for a send only where too many are on their way.
+    Sums and the like run on the current stream. Sends and receives run on a stream that
+    torch has for each pair of ranks, one after the other. Behind a receive the current
+    stream waits for it; for a send only where too many are on their way.
     """
 
     def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
@@ -41,8 +41,8 @@ class NcclGroup(TorchGroup):
         return cls(dist.ProcessGroupNCCL(store, rank, size, options), rank, size, device)
 
     def share_memory(self, store: Store, name: str) -> None:
-        """From now on small sums go by symmetric memory, if all ranks can; all call this at once.
-        `store`, `name`: as of `TorchBuffer`."""
+        """From now on small sums go by symmetric memory, if all ranks can; all call
+        this at once. `store`, `name`: as of `TorchBuffer`."""
 
         def take() -> TorchBuffer:
             return TorchBuffer(store, self._group, name, self._device)

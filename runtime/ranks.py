@@ -19,10 +19,10 @@ from antiphon.runtime.waiting import WaitLimit
 class Ranks:
     """This rank of a replica, and its groups.
 
-    `tensor`: the ranks of its stage, which share each layer. `stages`: one rank of each stage,
-    those of the same tensor rank. `backward`: the same ranks once more, for what the last stage
-    sends to the first: on a GPU, what one group sends waits for all that it was given before, so
-    that the two directions would wait for each other.
+    `tensor`: the ranks of its stage, which share each layer. `stages`: one rank of each
+    stage, those of the same tensor rank. `backward`: the same ranks once more, for what
+    the last stage sends to the first: on a GPU, what one group sends waits for all that
+    it was given before, so that the two directions would wait for each other.
     """
 
     parallel: Parallel
@@ -50,8 +50,9 @@ class Ranks:
 
     @classmethod
     def beside(cls, decoder: "Ranks") -> Self:
-        """Of the encoder in the process of a decoder's rank: it has all of the weights and takes a
-        share of each batch's inputs. It exchanges nothing, and is led where the decoder is."""
+        """Of the encoder in the process of a decoder's rank: it has all of the weights
+        and takes a share of each batch's inputs. It exchanges nothing, and is led where
+        the decoder is."""
         size = decoder.parallel.num_ranks
         rank = (decoder.rank - decoder.leader) % size
         tensor = Apart(rank, size)
@@ -98,23 +99,23 @@ class Ranks:
         self.stages.barrier()  # whoever is here has met all of its own stage
 
     def minimum(self, value: int, device: torch.device) -> int:
-        """The smallest `value` of all ranks. `device`: where their groups exchange tensors. Of
-        ranks that exchange nothing, each has its own."""
+        """The smallest `value` of all ranks. `device`: where their groups exchange
+        tensors. Of ranks that exchange nothing, each has its own."""
         if self.is_alone or not self.exchanges:
             return value
         of_stage = self.tensor.all_gather(torch.tensor([value], device=device)).amin(0)
         return int(self.stages.all_gather(of_stage).min())
 
     def check_same(self, what: str, value: object, device: torch.device) -> None:
-        """Raises RankError on all ranks if `value`, which stands for `what`, is another on any of
-        them. Compared by `repr`. `device`: as in `minimum`."""
+        """Raises RankError on all ranks if `value`, which stands for `what`, is another
+        on any of them. Compared by `repr`. `device`: as in `minimum`."""
         digest = zlib.crc32(repr(value).encode())
         if self.exchanges and self.minimum(digest, device) != -self.minimum(-digest, device):
             raise RankError(f"the ranks differ in {what}; here: {value}")
 
     def reason_of_any(self, reason: str | None, device: torch.device) -> str | None:
-        """Why this rank, or another, cannot do something that all do or none: `reason` is this
-        one's, None if it can. `device`: as in `minimum`."""
+        """Why this rank, or another, cannot do something that all do or none: `reason`
+        is this one's, None if it can. `device`: as in `minimum`."""
         if not self.exchanges or self.minimum(int(reason is None), device):
             return reason
         return reason or "another rank cannot"
@@ -137,8 +138,8 @@ class Ranks:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, nothing is exchanged and nobody waits: each rank computes at its own pace, with
-        numbers that mean nothing. Of what `pausable` returned."""
+        """Inside, nothing is exchanged and nobody waits: each rank computes at its own
+        pace, with numbers that mean nothing. Of what `pausable` returned."""
         groups = [group for group in self.groups if isinstance(group, Pausable)]
         assert groups or self.is_alone or not self.exchanges
         for group in groups:
@@ -150,8 +151,8 @@ class Ranks:
                 group.paused = False
 
     def close(self) -> None:
-        """Ends the groups on this rank, and the graphs. Calls of other ranks that wait for it then
-        raise."""
+        """Ends the groups on this rank, and the graphs. Calls of other ranks that wait
+        for it then raise."""
         while self.graphs:
             self.graphs.pop().reset()
         for group in self.groups:

@@ -1,13 +1,15 @@
-"""Sums of small tensors by memory that every rank of a group maps: the kernels read and write the
-other ranks' GPUs over NVLink, which takes half the time that NCCL's all-reduce takes.
+"""Sums of small tensors by memory that every rank of a group maps: the kernels read and
+write the other ranks' GPUs over NVLink, which takes half the time that NCCL's
+all-reduce takes.
 
-The kernels are torch's (`torch/csrc/distributed/c10d/symm_mem/CUDASymmetricMemoryOps.cu`). Each
-waits at its begin until all ranks have come, and at its end until all ranks have read: behind it
-on the stream, a rank may overwrite its buffer, so that one buffer serves all calls, in and out of
-CUDA graphs. A kernel waits on the device and for ever: see `runtime/waiting.py`.
+The kernels are torch's
+(`torch/csrc/distributed/c10d/symm_mem/CUDASymmetricMemoryOps.cu`). Each waits at its
+begin until all ranks have come, and at its end until all ranks have read: behind it on
+the stream, a rank may overwrite its buffer, so that one buffer serves all calls, in and
+out of CUDA graphs. A kernel waits on the device and for ever: see `runtime/waiting.py`.
 
-Not used is `one_shot_all_reduce_copy`, which would copy the input too: its threads tell other ranks
-that a block is copied without waiting for the rest of the block.
+Not used is `one_shot_all_reduce_copy`, which would copy the input too: its threads tell
+other ranks that a block is copied without waiting for the rest of the block.
 """
 
 import os
@@ -58,8 +60,8 @@ class Way(StrEnum):
 
 
 def choose_way(shape: torch.Size, dtype: torch.dtype, size: int) -> Way:
-    """The fastest for a tensor of `shape` on `size` ranks. Depends on nothing else, so that all
-    ranks choose alike."""
+    """The fastest for a tensor of `shape` on `size` ranks. Depends on nothing else, so
+    that all ranks choose alike."""
     wire = WIRE_DTYPES.get(dtype)
     if wire is None:
         return Way.NCCL
@@ -159,16 +161,16 @@ class TorchBuffer(SharedBuffer):
 
     torch finds the ranks of a group by its name in a registry of the process, which
     `init_process_group` fills for groups of its own. Ours are made without it (see
-    `runtime/torch_groups.py`), so that a `ProcessGroup` around one is put there, with the store
-    over which ranks exchange handles. It is registered as long as this lives.
+    `runtime/torch_groups.py`), so that a `ProcessGroup` around one is put there, with
+    the store over which ranks exchange handles. It is registered as long as this lives.
     """
 
     meetings = 0  # that this process came to. torch's store keys contain their number.
 
     def __init__(self, store: Store, group: Any, name: str, device: torch.device) -> None:
-        """Takes the memory. `store`: of these ranks alone. `group`: torch's, of a kind for GPUs.
-        `name`: its own in this process. Raises RuntimeError, AttributeError or ImportError where
-        this torch or this device has no such memory."""
+        """Takes the memory. `store`: of these ranks alone. `group`: torch's, of a kind
+        for GPUs. `name`: its own in this process. Raises RuntimeError, AttributeError
+        or ImportError where this torch or this device has no such memory."""
         import torch.distributed._symmetric_memory  # defines operators
         from torch._C._distributed_c10d import _register_process_group, _SymmetricMemory
 
@@ -201,8 +203,8 @@ class TorchBuffer(SharedBuffer):
                 self._handle = self._torch.rendezvous(self._bytes, self._name)
 
     def _check_meetings(self) -> None:
-        """Raises SymmetricMemoryError if torch would wait in vain: the processes came to different
-        numbers of meetings. (Those of an engine come to one.)"""
+        """Raises SymmetricMemoryError if torch would wait in vain: the processes came
+        to different numbers of meetings. (Those of an engine come to one.)"""
         self._store.set(f"meetings-{self._rank}", str(TorchBuffer.meetings))
         counts = {int(self._store.get(f"meetings-{rank}")) for rank in range(self._size)}
         if len(counts) > 1:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class DaemonThreads(Executor):
     """As `ThreadPoolExecutor`, but the interpreter does not wait for its threads when it ends.
 
-    Otherwise long work (decoding a recording of six hours, starting Ray) would keep an interrupted
-    program alive.
+    Otherwise long work (decoding a recording of six hours, starting Ray) would keep an
+    interrupted program alive.
     """
 
     def __init__(self, count: int, name: str) -> None:

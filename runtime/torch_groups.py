@@ -1,7 +1,7 @@
 """Groups of processes, over torch's gloo on CPUs and NCCL on GPUs.
 
-They are made straight from a store, without torch's global default group: an engine of several
-replicas, several engines, and both halves of one can so share a process.
+They are made straight from a store, without torch's global default group: an engine of
+several replicas, several engines, and both halves of one can so share a process.
 """
 
 from abc import abstractmethod
@@ -20,8 +20,8 @@ MAX_SENDS = 16  # on their way at once
 
 
 class TorchGroup(Group):
-    """`group`: one of torch's. Raises RankError where another rank is gone, or does not come within
-    the timeout, if the host waits."""
+    """`group`: one of torch's. Raises RankError where another rank is gone, or does not
+    come within the timeout, if the host waits."""
 
     def __init__(self, group: Any, rank: int, size: int, device: torch.device) -> None:
         self.rank, self.size, self._device = rank, size, device
@@ -77,8 +77,8 @@ class TorchGroup(Group):
 
 
 def _on_this_stream(options: Any) -> Any:
-    """NCCL then queues a call on the current stream. Otherwise it takes a stream of its own, and
-    makes both streams wait for each other: more nodes in a CUDA graph."""
+    """NCCL then queues a call on the current stream. Otherwise it takes a stream of its
+    own, and makes both streams wait for each other: more nodes in a CUDA graph."""
     options.asyncOp = False
     return options
 

@@ -1,12 +1,13 @@
 """How long a rank waits for the others, and what it raises then.
 
-On a GPU the host queues work and does not wait. A rank that never comes leaves the others' kernels
-waiting on their devices for ever, and nobody but the host can end that. What torch offers is not
-enough: the watchdog of its NCCL groups sees collectives that are launched one by one, and none that
-a CUDA graph replays; kernels over symmetric memory it does not know at all; and it ends the process
-by a signal, a minute after the timeout. So the leader looks at the event behind each step until a
-deadline, and raises. The error leaves its loop, and the supervisor ends all processes of the
-replica, which frees the devices.
+On a GPU the host queues work and does not wait. A rank that never comes leaves the
+others' kernels waiting on their devices for ever, and nobody but the host can end that.
+What torch offers is not enough: the watchdog of its NCCL groups sees collectives that
+are launched one by one, and none that a CUDA graph replays; kernels over symmetric
+memory it does not know at all; and it ends the process by a signal, a minute after the
+timeout. So the leader looks at the event behind each step until a deadline, and raises.
+The error leaves its loop, and the supervisor ends all processes of the replica, which
+frees the devices.
 """
 
 import math

@@ -1,2 +1,2 @@
-"""Requests, their states, batching, admission, preemption, encoder work and routing. Plain Python
-and numpy: no torch, no Ray."""
+"""Requests, their states, batching, admission, preemption, encoder work and routing.
+Plain Python and numpy: no torch, no Ray."""

@@ -19,9 +19,9 @@ class AdmissionControl:
     outputs: Outputs
 
     def admit(self, lane: int = 0) -> tuple[list[Admission], list[CrossWrite]]:
-        """Admits ready requests to `lane` in order, while slots and pages last, its step has a
-        token left for each, and it has no more than its share of all sequences. No request
-        overtakes the first that does not fit."""
+        """Admits ready requests to `lane` in order, while slots and pages last, its
+        step has a token left for each, and it has no more than its share of all
+        sequences. No request overtakes the first that does not fit."""
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         batch, request = self.residency.batch, self.intake.first_ready()

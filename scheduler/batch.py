@@ -1,9 +1,9 @@
-"""The running sequences as numpy arrays with one row (slot) each, so that a step needs no loop over
-them.
+"""The running sequences as numpy arrays with one row (slot) each, so that a step needs
+no loop over them.
 
-The device's mirror is `decoder/state.py`, which has the same slots: it holds the tokens that a step
-reads, page tables, stop ids and sampling settings. Lengths and new pages travel there with each
-`StepPlan`. `planning.py` says what the next step computes.
+The device's mirror is `decoder/state.py`, which has the same slots: it holds the tokens
+that a step reads, page tables, stop ids and sampling settings. Lengths and new pages
+travel there with each `StepPlan`. `planning.py` says what the next step computes.
 """
 
 from collections.abc import Sequence
@@ -41,13 +41,14 @@ class Batch:
         |  prompt  |  generated  |  pending  |
         0      prompt_len                 length
 
-    `computed` of them have their self KV written, or will have by a step in flight; the next steps
-    compute the others. `pending` tokens are sampled by steps in flight: the device has them, the
-    host does not yet. A row of `waits_for_host` runs only while it has none.
+    `computed` of them have their self KV written, or will have by a step in flight; the
+    next steps compute the others. `pending` tokens are sampled by steps in flight: the
+    device has them, the host does not yet. A row of `waits_for_host` runs only while it
+    has none.
 
-    With several lanes, each sequence belongs to one of them from its admission on, and a step runs
-    sequences of one lane. So steps of different lanes can be under way without waiting for each
-    other's tokens.
+    With several lanes, each sequence belongs to one of them from its admission on, and
+    a step runs sequences of one lane. So steps of different lanes can be under way
+    without waiting for each other's tokens.
     """
 
     def __init__(self, max_seqs: int, max_len: int, page_size: int, num_lanes: int = 1) -> None:
@@ -97,8 +98,9 @@ class Batch:
     def admit(
         self, request: Request, self_pages: np.ndarray, lane: int = 0, computed: int = 0
     ) -> np.ndarray:
-        """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its prompt, and
-        what it generated before a preemption. `computed`: of them, whose KV is in its pages."""
+        """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its
+        prompt, and what it generated before a preemption. `computed`: of them, whose KV
+        is in its pages."""
         slot = self._free_slots.pop()
         self.lane[slot] = lane
         self.lane_sizes[lane] += 1
@@ -137,8 +139,8 @@ class Batch:
         request.restricted_logprob = float(self.restricted_logprob[slot])
 
     def remove(self, request: Request) -> np.ndarray:
-        """Frees the slot of `request`, which keeps the tokens generated so far. Returns its self
-        pages [pages]."""
+        """Frees the slot of `request`, which keeps the tokens generated so far. Returns
+        its self pages [pages]."""
         slot = request.slot
         self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
@@ -149,9 +151,9 @@ class Batch:
         return pages
 
     def _clear(self, slot: int) -> None:
-        """Resets `slot` to what it was before its first owner, so that sums and tests over all
-        slots need no mask. `tokens` and page tables stay: they are only read up to lengths, now
-        zero."""
+        """Resets `slot` to what it was before its first owner, so that sums and tests
+        over all slots need no mask. `tokens` and page tables stay: they are only read
+        up to lengths, now zero."""
         for values in self._per_slot:
             values[slot] = 0
         self.stop_ids[:, slot] = _NO_TOKEN
@@ -194,16 +196,17 @@ class Batch:
         return self.active if self.num_lanes == 1 else self.active & (self.lane == lane)
 
     def fair_size(self, lane: int, num_ready: int) -> int:
-        """How many sequences `lane` may have if `num_ready` more are admitted to all lanes, as far
-        as there are slots."""
+        """How many sequences `lane` may have if `num_ready` more are admitted to all
+        lanes, as far as there are slots."""
         total = min(len(self) + num_ready, len(self.requests))
         small, more = divmod(total, self.num_lanes)
         larger = sum(size > small for size in self.lane_sizes) - (self.lane_sizes[lane] > small)
         return small + (larger < more)
 
     def runnable(self, lane: int = 0) -> np.ndarray:
-        """Slots [n] that a step of `lane` can run: not those whose last allowed token is pending,
-        nor those that wait for the host to see their pending token, or are to be preempted."""
+        """Slots [n] that a step of `lane` can run: not those whose last allowed token
+        is pending, nor those that wait for the host to see their pending token, or are
+        to be preempted."""
         waits = self.waits_for_host & (self.pending > 0)
         runs = self.in_lane(lane) & (self.length < self.max_len) & ~waits
         if self.num_lanes > 1:
@@ -218,8 +221,8 @@ class Batch:
         return short
 
     def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> np.ndarray:
-        """Gives `pages[i]` to the sequence in `slots[i]`. Returns the columns [n] of its table that
-        they are in."""
+        """Gives `pages[i]` to the sequence in `slots[i]`. Returns the columns [n] of
+        its table that they are in."""
         columns = self.num_self_pages[slots]
         self.self_table[slots, columns] = pages
         self.num_self_pages[slots] += 1
@@ -238,8 +241,8 @@ class Batch:
         return changes
 
     def dependents(self, plan: StepPlan) -> list[Request]:
-        """The requests that cannot go on if `plan` fails: those that it computes or forks, and
-        those forked since, which may share what it should have computed."""
+        """The requests that cannot go on if `plan` fails: those that it computes or
+        forks, and those forked since, which may share what it should have computed."""
         needs = self.forked_after >= plan.number
         needs[plan.slots[self.live_rows(plan)]] = True
         needs[[fork.slot for fork in plan.forks if self.ids[fork.slot] == fork.id]] = True
@@ -261,8 +264,9 @@ class Batch:
             self.restricted_logprob[slots] += result.restricted_logprobs[rows]
 
     def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at `positions` [n]
-        of their sequences. Returns why each stops there: `StopReason` [n] int8."""
+        """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at
+        `positions` [n] of their sequences. Returns why each stops there: `StopReason`
+        [n] int8."""
         self.tokens[slots, positions] = tokens
         self.pending[slots] -= 1
         reasons = np.full(len(slots), StopReason.NONE.value, np.int8)

@@ -1,5 +1,5 @@
-"""Hidden states that stand in prompts: which of a step's tokens they replace, and when the last of
-those is computed."""
+"""Hidden states that stand in prompts: which of a step's tokens they replace, and when
+the last of those is computed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +13,8 @@ from antiphon.scheduler.request import Request
 
 
 def with_embeddings(plan: StepPlan, batch: Batch, encodes: EncodeLedger) -> StepPlan:
-    """`plan` with the hidden states that it must put into its prompts. Costs nothing for rows
-    whose prompts have none left to come."""
+    """`plan` with the hidden states that it must put into its prompts. Costs nothing
+    for rows whose prompts have none left to come."""
     starts = plan.kv_lens - plan.query_lens
     rows = np.flatnonzero(starts < batch.inputs_end[plan.slots])
     if not len(rows):
@@ -42,8 +42,8 @@ def _of_row(request: Request, start: int, end: int, first_token: int) -> Iterato
 
 
 def _ended(request: Request, start: int, end: int) -> Iterator[str]:
-    """Keys of inputs whose last token lies within `start` and `end`. (A prompt may hold an input
-    more than once.)"""
+    """Keys of inputs whose last token lies within `start` and `end`. (A prompt may hold
+    an input more than once.)"""
     last_ends: dict[str, int] = {}
     for media in request.inputs:
         if media.position is not None:

@@ -49,8 +49,9 @@ class Work:
 def by_lost_life(
     works: Mapping[str, Work], before: Mapping[str, int], epochs: Mapping[str, int]
 ) -> dict[tuple[str, int | None], list[str]]:
-    """The keys of `works` that are lost with lives of encoders, by name and epoch: those of
-    `before` that are not among `epochs`, and those that were not known and may have been others."""
+    """The keys of `works` that are lost with lives of encoders, by name and epoch:
+    those of `before` that are not among `epochs`, and those that were not known and may
+    have been others."""
     lost: dict[tuple[str, int | None], list[str]] = {
         (name, epoch): [] for name, epoch in before.items() if epochs.get(name) != epoch
     }
@@ -70,9 +71,10 @@ class _Answer(NamedTuple):
 class Answers:
     """The signs of life of encoders, by which work that is in line there tells from lost work.
 
-    An encoder answers in the order in which it was asked, and may rightly have minutes of work
-    queued. So the time of queued work starts anew whenever its encoder answers something that was
-    asked for earlier; that of work which it has passed over does not.
+    An encoder answers in the order in which it was asked, and may rightly have minutes
+    of work queued. So the time of queued work starts anew whenever its encoder answers
+    something that was asked for earlier; that of work which it has passed over does
+    not.
     """
 
     def __init__(self) -> None:

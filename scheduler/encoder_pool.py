@@ -13,9 +13,10 @@ from antiphon.scheduler.worker_load import WorkerLoad, WorkerState
 class EncoderPool:
     """The encoders that one decoder replica may ask, and how long their queues are.
 
-    A queue, in encoder tokens, is what its encoder reported last, with what this replica has asked
-    it for and got from it since; and never less than what this replica still waits for. `epochs`:
-    of the encoders that take work; None: nobody has told of them, and any name will do.
+    A queue, in encoder tokens, is what its encoder reported last, with what this
+    replica has asked it for and got from it since; and never less than what this
+    replica still waits for. `epochs`: of the encoders that take work; None: nobody has
+    told of them, and any name will do.
     """
 
     def __init__(self) -> None:
@@ -32,12 +33,12 @@ class EncoderPool:
                 del self._workers[name]
 
     def report(self, states: Iterable[WorkerState]) -> dict[str, int] | None:
-        """What the supervisor says of all encoders. One that is draining is asked only where there
-        is no other.
+        """What the supervisor says of all encoders. One that is draining is asked only
+        where there is no other.
 
-        Returns the epochs of those that live, if they have changed since it last said so or if none
-        is left here. News of loads alone must not bring back an encoder that could not be reached
-        meanwhile, as long as there are others.
+        Returns the epochs of those that live, if they have changed since it last said
+        so or if none is left here. News of loads alone must not bring back an encoder
+        that could not be reached meanwhile, as long as there are others.
         """
         told: dict[str, int] = {}
         for state in states:
@@ -59,9 +60,10 @@ class EncoderPool:
     def pick(self, media: Media, holder: str) -> str:
         """The encoder to ask for `media`, of which there is one at least.
 
-        That is `holder`, which its input was sent to, or one that has reported that it has it,
-        unless its queue is longer than the shortest one by more than the input itself. To move the
-        input costs one more message, to wait behind an equal one as long as encoding it.
+        That is `holder`, which its input was sent to, or one that has reported that it
+        has it, unless its queue is longer than the shortest one by more than the input
+        itself. To move the input costs one more message, to wait behind an equal one as
+        long as encoding it.
         """
         if self.epochs is None:
             return holder
@@ -95,8 +97,8 @@ class EncoderPool:
             worker.remove(num_tokens)
 
     def culprit(self, name: str, keys: Sequence[str]) -> str | None:
-        """Which of `keys`, that it was asked for, is to be given up because of the death of an
-        encoder (see `Suspects`). Before `set_epochs` without it."""
+        """Which of `keys`, that it was asked for, is to be given up because of the
+        death of an encoder (see `Suspects`). Before `set_epochs` without it."""
         if self._is_draining(name):  # its end was wanted
             return None
         load = self._workers[name].state.last_load if name in self._workers else {}

@@ -1,18 +1,20 @@
 """The order in which waiting requests get on: by priority, and fairly among callers.
 
-**Priorities.** Requests of one priority number form a level; a lower number goes first. A level in
-which requests wait, and from which none was taken, rises by one number every `aging_seconds`. So
-under a load of urgent requests, at least one of a level that lies n numbers lower gets on every
-n * aging_seconds: none waits for ever, and urgent ones hardly notice.
+**Priorities.** Requests of one priority number form a level; a lower number goes first.
+A level in which requests wait, and from which none was taken, rises by one number every
+`aging_seconds`. So under a load of urgent requests, at least one of a level that lies n
+numbers lower gets on every n * aging_seconds: none waits for ever, and urgent ones
+hardly notice.
 
-**Callers.** A caller is one call of a program: the windows of a recording, or the prompts of a
-list, have one in common. Callers of a level share it by tokens, as flows share a line in fair
-queueing (Demers, Keshav and Shenker, 1989). Each take advances its caller's clock by the tokens of
-the request; next is the caller whose clock is least. The level's clock advances as if all waiting
-callers were served at once, each at its share. A caller that comes, or comes back, starts at the
-level's clock, or at its own if that is ahead. So a short request waits behind one request of each
-other caller, not behind hours of a recording; and who waits with much gets on even where new
-callers come without end. The requests of one caller keep their order.
+**Callers.** A caller is one call of a program: the windows of a recording, or the
+prompts of a list, have one in common. Callers of a level share it by tokens, as flows
+share a line in fair queueing (Demers, Keshav and Shenker, 1989). Each take advances its
+caller's clock by the tokens of the request; next is the caller whose clock is least.
+The level's clock advances as if all waiting callers were served at once, each at its
+share. A caller that comes, or comes back, starts at the level's clock, or at its own if
+that is ahead. So a short request waits behind one request of each other caller, not
+behind hours of a recording; and who waits with much gets on even where new callers come
+without end. The requests of one caller keep their order.
 
 Every operation costs O(log n) for n waiting requests, and O(number of levels).
 """
@@ -149,8 +151,8 @@ class FairQueue:
             self._remove(request, is_taken=False)
 
     def _rank(self, priority: int) -> tuple[float, int]:
-        """The level with the least rank is next. Waiting does not change the order of two ranks, as
-        all levels age alike."""
+        """The level with the least rank is next. Waiting does not change the order of
+        two ranks, as all levels age alike."""
         if math.isinf(self._aging_seconds):
             return float(priority), priority
         return self._levels[priority].since + priority * self._aging_seconds, priority

@@ -6,8 +6,8 @@ from antiphon.scheduler.request import Request
 
 
 class PlacedGrid(NamedTuple):
-    """An input in a prompt: its first token there, and the frames, rows and columns that its hidden
-    states are of."""
+    """An input in a prompt: its first token there, and the frames, rows and columns
+    that its hidden states are of."""
 
     position: int
     frames: int

@@ -13,8 +13,8 @@ from antiphon.scheduler.residency import Residency
 class Growth:
     """Lets the running sequences grow, and preempts the last in line where it must.
 
-    Last in line is the same for all lanes, so that none makes those of another wait that came
-    before its own, and the first in line is never preempted.
+    Last in line is the same for all lanes, so that none makes those of another wait
+    that came before its own, and the first in line is never preempted.
     """
 
     intake: Intake
@@ -22,11 +22,11 @@ class Growth:
     counters: Counter[str]
 
     def grow(self, lane: int) -> tuple[NewPages | None, bool]:
-        """Gives every sequence of `lane` a page that needs one for its next token. Returns also
-        whether sequences were preempted for it.
+        """Gives every sequence of `lane` a page that needs one for its next token.
+        Returns also whether sequences were preempted for it.
 
-        None when results must come first: a preempted sequence must know its tokens, and one that
-        ends may leave its pages. Other lanes go on meanwhile.
+        None when results must come first: a preempted sequence must know its tokens,
+        and one that ends may leave its pages. Other lanes go on meanwhile.
         """
         batch, preempted = self.residency.batch, False
         if batch.num_lanes > 1:
@@ -43,8 +43,8 @@ class Growth:
         return new_pages, preempted
 
     def _preempt(self, request: Request) -> None:
-        """Puts `request` back into the queue with its tokens. Its self KV is computed anew when it
-        returns; its cross KV may survive in the cache."""
+        """Puts `request` back into the queue with its tokens. Its self KV is computed
+        anew when it returns; its cross KV may survive in the cache."""
         self.residency.leave(request)
         request.metrics.preemptions += 1
         self.counters["preemptions"] += 1

@@ -1,7 +1,8 @@
 """Requests of one decoder replica from their arrival until a step takes them.
 
-They wait for encoder work to be asked for (WAITING), for its result (ENCODING), and for a slot of
-the batch (READY). Those that were preempted come before all others: they have been in the batch.
+They wait for encoder work to be asked for (WAITING), for its result (ENCODING), and for
+a slot of the batch (READY). Those that were preempted come before all others: they have
+been in the batch.
 """
 
 from collections import Counter
@@ -53,8 +54,8 @@ class Intake:
             self._enqueue(request, RequestState.READY)
 
     def put_back(self, request: Request) -> None:
-        """A running request was preempted. Of inputs that stand in its prompt it needs the hidden
-        states again: it waits for those that are still here."""
+        """A running request was preempted. Of inputs that stand in its prompt it needs
+        the hidden states again: it waits for those that are still here."""
         for media in request.inputs:
             if media.position is not None and media.key in self.encodes:
                 self.encodes.join(request, media)
@@ -62,8 +63,8 @@ class Intake:
         self._preempted.push(request.sort_key, request)
 
     def first_ready(self) -> Request | None:
-        """The request that runs next, which stays until `take`. Ready ones whose cross KV, or
-        beginning with hidden states in it, was evicted go back to WAITING."""
+        """The request that runs next, which stays until `take`. Ready ones whose cross
+        KV, or beginning with hidden states in it, was evicted go back to WAITING."""
         while (request := self._first()) is not None and not self._has_inputs(request):
             self._preempted.discard(request.sort_key)
             self._ready.discard(request)
@@ -75,8 +76,8 @@ class Intake:
         return self._ready.first() if request is None else request
 
     def take(self, request: Request) -> None:
-        """`request`, the first one that is ready, gets a slot. Hidden states that stand where its
-        self KV is cached by now it needs no longer."""
+        """`request`, the first one that is ready, gets a slot. Hidden states that stand
+        where its self KV is cached by now it needs no longer."""
         self._preempted.discard(request.sort_key)
         if request in self._ready:
             self._ready.take(request)

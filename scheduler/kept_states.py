@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 
 class KeptStates:
-    """Their keys, the one that was used longest ago first. `room`: tokens in the arena, of these
-    and of open work."""
+    """Their keys, the one that was used longest ago first. `room`: tokens in the arena,
+    of these and of open work."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -24,8 +24,8 @@ class KeptStates:
         self.tokens += num_tokens
 
     def pop(self, key: str) -> int:
-        """Those of `key` are needed again, or are unusable. Their tokens; 0 if they are not
-        here."""
+        """Those of `key` are needed again, or are unusable. Their tokens; 0 if they are
+        not here."""
         num_tokens = self._tokens_of.pop(key, 0)
         self.tokens -= num_tokens
         return num_tokens

@@ -15,8 +15,8 @@ from antiphon.scheduler.request import Request
 
 @dataclass(frozen=True)
 class Limits:
-    """Lengths in tokens. A sequence must fit `max_len`, its media `max_cross_len`, and both
-    together the pool."""
+    """Lengths in tokens. A sequence must fit `max_len`, its media `max_cross_len`, and
+    both together the pool."""
 
     max_num_seqs: int
     max_batched_tokens: int  # of one step
@@ -50,10 +50,10 @@ def encode_budget(options: SchedulerOptions, longest_input: int) -> int:
 def refusal(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
     """Why `request` cannot be served here, or None when it can.
 
-    `num_open`: requests that have not ended, this one included; `num_pages`: pages of the pool.
-    Raises TypeError or ValueError for a field of the wrong type. Callers' values were checked where
-    they came in; here is the last place where one that slipped through ends its own request instead
-    of a step of all requests.
+    `num_open`: requests that have not ended, this one included; `num_pages`: pages of
+    the pool. Raises TypeError or ValueError for a field of the wrong type. Callers'
+    values were checked where they came in; here is the last place where one that
+    slipped through ends its own request instead of a step of all requests.
     """
     return _bad_value(request) or _over_limit(request, limits, num_open, num_pages)
 
@@ -131,3 +131,9 @@ def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int)
     if len(stop_ids) > MAX_STOP_IDS:
         return f"{len(stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
     return None
+
+
+def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:
+    """Tokens that keep an encoder busy: two batches. Or half of what one decoder asks for ahead of
+    need, if that is less: decoders wait for an encoder that has more than this."""
+    return max(1, min(2 * batch_tokens, budget_tokens // 2))

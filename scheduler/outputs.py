@@ -30,8 +30,8 @@ class Outputs:
         self._frontends[request.slot] = self._names.index(frontend)
 
     def add_tokens(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> None:
-        """`tokens` [n] of streaming requests in `slots` [n], at `positions` [n] among the tokens
-        that each generated."""
+        """`tokens` [n] of streaming requests in `slots` [n], at `positions` [n] among
+        the tokens that each generated."""
         owners = self._frontends[slots]
         for index in set(owners.tolist()):
             rows = owners == index

@@ -1,5 +1,5 @@
-"""What the scheduler hands to a decoder for one step, and what it gets back. Plain arrays, which
-can cross processes as they are."""
+"""What the scheduler hands to a decoder for one step, and what it gets back. Plain
+arrays, which can cross processes as they are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,9 +59,9 @@ class CrossWrite:
 
 @dataclass(frozen=True)
 class Fork:
-    """A sequence that takes a slot and goes on as the one in slot `source` does, with the same
-    settings but for its seed and length. It shares the other's full pages; what the last one holds
-    is among the plan's `page_copies`."""
+    """A sequence that takes a slot and goes on as the one in slot `source` does, with
+    the same settings but for its seed and length. It shares the other's full pages;
+    what the last one holds is among the plan's `page_copies`."""
 
     source: int
     slot: int
@@ -77,8 +77,9 @@ class Fork:
 
 @dataclass(frozen=True)
 class NewPages:
-    """Pages that running sequences grow by: `pages[i]` belongs into column `columns[i]` of the self
-    pages of `slots[i]`. One at most for each row of a step, and for no other slot."""
+    """Pages that running sequences grow by: `pages[i]` belongs into column `columns[i]`
+    of the self pages of `slots[i]`. One at most for each row of a step, and for no
+    other slot."""
 
     slots: np.ndarray = field(default_factory=_none)  # [n]
     columns: np.ndarray = field(default_factory=_none)  # [n]
@@ -90,8 +91,9 @@ NO_NEW_PAGES = NewPages()
 
 @dataclass(frozen=True)
 class Embedding:
-    """Hidden states that take the place of a step's tokens before the first layer: `count` rows of
-    the states of `key`, from row `first`, in place of tokens from number `token` of the step."""
+    """Hidden states that take the place of a step's tokens before the first layer:
+    `count` rows of the states of `key`, from row `first`, in place of tokens from
+    number `token` of the step."""
 
     key: str
     first: int
@@ -117,10 +119,11 @@ NO_READOUTS = Readouts()
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step: a forward of the decoder, in which every row computes `query_lens` of its tokens,
-    which then has `kv_lens`. Rows that have computed all that they know sample the next one. Page
-    tables stay on the device: a plan says only what changes in them. Its parts are carried out in
-    this order, before any row is computed: `page_copies`, `forks`, `admissions`, `cross_writes`.
+    """One step: a forward of the decoder, in which every row computes `query_lens` of
+    its tokens, which then has `kv_lens`. Rows that have computed all that they know
+    sample the next one. Page tables stay on the device: a plan says only what changes
+    in them. Its parts are carried out in this order, before any row is computed:
+    `page_copies`, `forks`, `admissions`, `cross_writes`.
 
     Rows are ordered: those with one query first.
     """
@@ -150,8 +153,8 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class TopLogprobs:
-    """The likeliest or the named tokens, for the rows of a step that ask: natural logarithms of
-    probabilities under the raw logits."""
+    """The likeliest or the named tokens, for the rows of a step that ask: natural
+    logarithms of probabilities under the raw logits."""
 
     rows: np.ndarray  # [asking] indices into the step's sequences, ascending
     ids: np.ndarray  # [asking, k]
@@ -169,8 +172,9 @@ class TopLogprobs:
 class StepResult:
     """What a step sampled, in the order of the plan's rows.
 
-    `logprobs` and `restricted_logprobs`: natural logarithms of the probability of each token, under
-    the raw logits and under those that the rules have changed. None: nobody asked the model.
+    `logprobs` and `restricted_logprobs`: natural logarithms of the probability of each
+    token, under the raw logits and under those that the rules have changed. None:
+    nobody asked the model.
     """
 
     tokens: np.ndarray  # [rows] int64, as the plan's; of a row that does not sample, any number

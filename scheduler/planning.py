@@ -74,8 +74,8 @@ class StepPlanner:
     ) -> StepPlan | None:
         """The next step of `lane`, with what it must know. None when nothing can run.
 
-        A row computes as many of its tokens as the budget allows; if that is all of them, it also
-        samples the next one, which is pending from now on.
+        A row computes as many of its tokens as the budget allows; if that is all of
+        them, it also samples the next one, which is pending from now on.
         """
         batch, slots = self.batch, self.batch.runnable(lane)
         if not len(slots):
@@ -105,8 +105,9 @@ class StepPlanner:
         )
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The slots [rows] that run, of the runnable `slots` [n] with `remaining` [n] tokens to
-        compute, and how many each computes [rows]. Rows with one token come first."""
+        """The slots [rows] that run, of the runnable `slots` [n] with `remaining` [n]
+        tokens to compute, and how many each computes [rows]. Rows with one token come
+        first."""
         is_prompt = remaining > 1
         if not is_prompt.any():
             return slots, remaining

@@ -1,8 +1,8 @@
 """Which pages of self KV hold the beginning of a sequence already.
 
-Only full pages are shared (a block: its tokens, and the inputs that stand in place of some of
-them), and only once the step that filled them has succeeded: nothing is ever written to a shared
-page, and a step that fails leaves no bad page behind.
+Only full pages are shared (a block: its tokens, and the inputs that stand in place of
+some of them), and only once the step that filled them has succeeded: nothing is ever
+written to a shared page, and a step that fails leaves no bad page behind.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ HASH_BYTES = 16
 class PrefixCache:
     """Finds the beginnings of sequences in `pages`, and publishes what running ones have filled.
 
-    Not for sequences with cross-attention, whose self KV depends on what they attend to.
-    `counters` gets "prefix_cache_queries" and "prefix_cache_hits", both in tokens.
+    Not for sequences with cross-attention, whose self KV depends on what they attend
+    to. `counters` gets "prefix_cache_queries" and "prefix_cache_hits", both in tokens.
     """
 
     def __init__(
@@ -39,8 +39,9 @@ class PrefixCache:
         return self.enabled and request.cross is None
 
     def find(self, request: Request) -> np.ndarray:
-        """The pages [n] that hold the first tokens of `request`, which does not run. What it must
-        compute in any case is not among them: its last token, and what it reads out."""
+        """The pages [n] that hold the first tokens of `request`, which does not run.
+        What it must compute in any case is not among them: its last token, and what it
+        reads out."""
         if not self._serves(request):
             return NO_PAGES
         positions = (readout.position for readout in request.readouts)
@@ -50,8 +51,8 @@ class PrefixCache:
         return self.pages.find_blocks(self._hashes.get(request, [])[:count])
 
     def needs(self, request: Request) -> list[Media]:
-        """The inputs in the prompt of `request` whose hidden states it needs: those that do not lie
-        within what is cached."""
+        """The inputs in the prompt of `request` whose hidden states it needs: those
+        that do not lie within what is cached."""
         placed = [media for media in request.inputs if media.position is not None]
         cached = len(self.find(request)) * self.page_size if placed else 0
         return [media for media in placed if _end(media) > cached]
@@ -78,8 +79,8 @@ class PrefixCache:
             batch.num_published[slot] = count
 
     def _hash(self, request: Request, token_ids: np.ndarray, count: int) -> list[bytes]:
-        """The hashes of at least the first `count` blocks of `token_ids` [tokens], which begin as
-        those of `request` when it was last here."""
+        """The hashes of at least the first `count` blocks of `token_ids` [tokens],
+        which begin as those of `request` when it was last here."""
         hashes = self._hashes.setdefault(request, [])
         for block in range(len(hashes), count):
             start, end = block * self.page_size, (block + 1) * self.page_size

@@ -12,9 +12,9 @@ SLACK = 16  # stale keys that the heap may hold beyond one for each entry
 class OpenQueue(Generic[K, V]):
     """Values by key, smallest key first.
 
-    A value that leaves is let go at once. Its key stays in the heap until it comes to the front, or
-    until half of the keys are stale. So every operation costs O(log n) on average, and memory
-    follows what is in the queue, not what once was.
+    A value that leaves is let go at once. Its key stays in the heap until it comes to
+    the front, or until half of the keys are stale. So every operation costs O(log n) on
+    average, and memory follows what is in the queue, not what once was.
     """
 
     def __init__(self) -> None:

@@ -86,8 +86,8 @@ class Media:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Of one generated token: natural logarithms of the model's raw distribution, and ranks from
-    1."""
+    """Of one generated token: natural logarithms of the model's raw distribution, and
+    ranks from 1."""
 
     ids: list[int]  # the chosen token first, then the likeliest ones
     logprobs: list[float]
@@ -95,16 +95,17 @@ class TokenLogprobs:
 
 
 class Readout(NamedTuple):
-    """A request's question: how likely the model finds `token_id` behind the token at `position`
-    (of those that it knows from the start: its prompt, and what a resumed one generated)."""
+    """A request's question: how likely the model finds `token_id` behind the token at
+    `position` (of those that it knows from the start: its prompt, and what a resumed
+    one generated)."""
 
     position: int
     token_id: int
 
 
 class ReadoutValue(NamedTuple):
-    """The answer, under the raw logits: that probability's natural logarithm, and the likeliest
-    token."""
+    """The answer, under the raw logits: that probability's natural logarithm, and the
+    likeliest token."""
 
     logprob: float
     likeliest: int
@@ -112,8 +113,8 @@ class ReadoutValue(NamedTuple):
 
 @dataclass
 class RequestMetrics:
-    """Unix times in seconds; None until it happened. On their way from a worker to a frontend,
-    whose clocks differ: seconds since the request arrived at the worker."""
+    """Unix times in seconds; None until it happened. On their way from a worker to a
+    frontend, whose clocks differ: seconds since the request arrived at the worker."""
 
     arrived_at: float
     encoded_at: float | None = None  # None where nothing had to be encoded
@@ -243,12 +244,14 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `number`: of the request, among those of its
-    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival.
+    """The end of a request; sent exactly once. `number`: of the request, among those of
+    its frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since
+    its arrival.
 
-    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
-    `restricted_logprob`: their sum under the logits that the rules have changed.
-    `readout_values`: by index in the request's readouts, of those that it came to.
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
+    logits. `restricted_logprob`: their sum under the logits that the rules have
+    changed. `readout_values`: by index in the request's readouts, of those that it came
+    to.
     """
 
     number: int
@@ -277,8 +280,8 @@ class Finished:
 class StepOutput:
     """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
 
-    A token comes with its place among the tokens that its request generated, so that one that comes
-    twice does no harm, and one that is missing is noticed.
+    A token comes with its place among the tokens that its request generated, so that
+    one that comes twice does no harm, and one that is missing is noticed.
     """
 
     frontend: str

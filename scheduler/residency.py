@@ -1,5 +1,5 @@
-"""What a request has while it runs: a slot of the batch, pages of its own, and a share in cross
-pages."""
+"""What a request has while it runs: a slot of the batch, pages of its own, and a share
+in cross pages."""
 
 import numpy as np
 
@@ -20,8 +20,8 @@ class Residency:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
-        """True if enough pages are free beside those of its `prefix` [pages], and a reserve that
-        the running sequences will soon ask for."""
+        """True if enough pages are free beside those of its `prefix` [pages], and a
+        reserve that the running sequences will soon ask for."""
         cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
         need = pages_for(request.length, page_size) + reserve
@@ -33,9 +33,9 @@ class Residency:
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
     ) -> tuple[Admission, CrossWrite | None]:
-        """Admits `request`, which fits, to `lane`, with the cached pages of its `prefix` [pages].
-        Returns also its cross KV if it has any that is not cached: the step that runs the request
-        must write it."""
+        """Admits `request`, which fits, to `lane`, with the cached pages of its
+        `prefix` [pages]. Returns also its cross KV if it has any that is not cached:
+        the step that runs the request must write it."""
         self.pages.share_blocks(prefix)
         cross_pages, write = self._cross_pages(request.cross)
         page_size = self.batch.page_size
@@ -59,9 +59,9 @@ class Residency:
         return pages, CrossWrite(media.key, media.num_tokens, pages)
 
     def fork(self, parent: Request, child: Request) -> bool:
-        """Gives `child` a slot in the lane of `parent`, which runs, and the pages that `parent` has
-        filled with the same tokens; the last one, if it is not full, as a copy. False, and nothing
-        done, if there is nothing to share or no room."""
+        """Gives `child` a slot in the lane of `parent`, which runs, and the pages that
+        `parent` has filled with the same tokens; the last one, if it is not full, as a
+        copy. False, and nothing done, if there is nothing to share or no room."""
         token_ids, cross = child.token_ids, child.cross
         if self.batch.full or child.inputs != parent.inputs:
             return False
@@ -95,15 +95,15 @@ class Residency:
         return True
 
     def leave(self, request: Request) -> None:
-        """Frees the slot and the pages; the request keeps its tokens. Its cross KV stays cached
-        until its pages are needed."""
+        """Frees the slot and the pages; the request keeps its tokens. Its cross KV
+        stays cached until its pages are needed."""
         self.pages.release(self.batch.remove(request))
         if request.cross is not None:
             self.pages.release_keyed(request.cross.key)
 
     def grow(self, lane: int = 0) -> NewPages | None:
-        """Gives a page to every running sequence of `lane` that needs one for its next token. None,
-        and nothing done, if there are too few."""
+        """Gives a page to every running sequence of `lane` that needs one for its next
+        token. None, and nothing done, if there are too few."""
         short = self.batch.slots_short_of_pages(lane)
         if not len(short):
             return NO_NEW_PAGES

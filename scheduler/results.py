@@ -1,5 +1,5 @@
-"""Takes the results of a step in: tokens and log-probabilities go to the requests that they are
-of."""
+"""Takes the results of a step in: tokens and log-probabilities go to the requests that
+they are of."""
 
 import numpy as np
 
@@ -16,8 +16,8 @@ def settle(
 ) -> list[Ending]:
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
-    Returns the sequences that are done, and why. Rows whose request has ended since the plan was
-    made are dropped. `now`: of the scheduler's clock.
+    Returns the sequences that are done, and why. Rows whose request has ended since the
+    plan was made are dropped. `now`: of the scheduler's clock.
     """
     live = batch.live_rows(plan)
     rows = live[plan.samples[live]]

@@ -1,8 +1,8 @@
 """Chooses a decoder replica for each request, and the encoder that its inputs are sent to ahead.
 
-Which encoder does the work is the decoder's choice, when it asks for it (`EncoderPool`): it mostly
-falls on the one that has the input. Several frontends share workers without talking to each other,
-by the loads that workers report.
+Which encoder does the work is the decoder's choice, when it asks for it
+(`EncoderPool`): it mostly falls on the one that has the input. Several frontends share
+workers without talking to each other, by the loads that workers report.
 """
 
 from collections import OrderedDict
@@ -24,13 +24,14 @@ class Route(NamedTuple):
 
 
 class Router:
-    """The least loaded pair of workers, unless a decoder already has the request's media, or was
-    sent it last. That one is chosen while it has at most `imbalance_tokens` more load than the
-    least loaded one, and the request need not queue there for longer: encoding once more is cheaper
-    than a turn in line. So a decoder that joins a full pool gets requests, whatever they are for.
+    """The least loaded pair of workers, unless a decoder already has the request's
+    media, or was sent it last. That one is chosen while it has at most
+    `imbalance_tokens` more load than the least loaded one, and the request need not
+    queue there for longer: encoding once more is cheaper than a turn in line. So a
+    decoder that joins a full pool gets requests, whatever they are for.
 
-    `paired`: both halves share processes, so that a request's encoder is the one with its decoder's
-    number.
+    `paired`: both halves share processes, so that a request's encoder is the one with
+    its decoder's number.
     """
 
     def __init__(
@@ -78,16 +79,16 @@ class Router:
         return [worker.state.name for worker in self._takers("encoder", None)]
 
     def may_come(self, needs_encoder: bool) -> bool:
-        """True if each half that a request needs has a worker that takes requests, or will once it
-        has started."""
+        """True if each half that a request needs has a worker that takes requests, or
+        will once it has started."""
         roles = {state.role for state in self.states if not state.draining}
         return "decoder" in roles and ("encoder" in roles or not needs_encoder)
 
     def route(self, key: str | None, num_tokens: int) -> Route | None:
         """Adds a request's load to its route. `release` removes it when the request ends.
 
-        `key`: of its media; without any (None) it needs no encoder, and its route names none. None
-        while no worker takes it.
+        `key`: of its media; without any (None) it needs no encoder, and its route names
+        none. None while no worker takes it.
         """
         decoders = self._takers("decoder", None)
         if not decoders:

@@ -46,13 +46,14 @@ class Scheduler:
                                  Preempted when pages run short, it is READY once more
         finish         DONE, or FAILED, CANCELLED, EXPIRED, REFUSED: the only exit, from any state
 
-    A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with the step's
-    result (or `fail_step`), and `outputs.pop`. Results may come one or more steps late: the plans
-    in between count the missing tokens as pending. `encodes` holds all encoder work.
+    A replica calls, again and again: `next_encodes`, `step`, then `postprocess` with
+    the step's result (or `fail_step`), and `outputs.pop`. Results may come one or more
+    steps late: the plans in between count the missing tokens as pending. `encodes`
+    holds all encoder work.
 
-    The scheduler sees page ids and content keys; never a tensor, an actor or a text. It belongs to
-    one thread. `clock`: seconds, never set back. Deadlines are of this clock; a request brings
-    seconds with it, because clocks of other machines differ.
+    The scheduler sees page ids and content keys; never a tensor, an actor or a text. It
+    belongs to one thread. `clock`: seconds, never set back. Deadlines are of this
+    clock; a request brings seconds with it, because clocks of other machines differ.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queues `request`, or ends it at once as REFUSED when it can never run here.
 
-        With `generated` tokens it goes on behind these. A request that is here already (a message
-        that came twice) is left as it is.
+        With `generated` tokens it goes on behind these. A request that is here already
+        (a message that came twice) is left as it is.
         """
         if request.id in self.requests:
             return
@@ -106,12 +107,12 @@ class Scheduler:
             self._deadlines.push((request.deadline, request.order), request)
 
     def fork(self, parent: Request, child: Request) -> None:
-        """Adds `child`, which goes on behind its `generated` tokens; without any, behind those that
-        `parent`, with the same prompt, has generated if it runs.
+        """Adds `child`, which goes on behind its `generated` tokens; without any,
+        behind those that `parent`, with the same prompt, has generated if it runs.
 
-        If `parent` runs, with the same inputs and settings (seed and length apart), and there is a
-        slot, `child` runs at once and shares what is computed of their common tokens. Otherwise it
-        waits in line, and computes all of them.
+        If `parent` runs, with the same inputs and settings (seed and length apart), and
+        there is a slot, `child` runs at once and shares what is computed of their
+        common tokens. Otherwise it waits in line, and computes all of them.
         """
         runs = parent.state is RequestState.RUNNING
         if runs and not child.generated:
@@ -166,15 +167,16 @@ class Scheduler:
     def encode_failed(self, key: str, error: str, sender: Incarnation | None = None) -> None:
         """The encoder could not do `key`: the requests that wait for it fail, and no others.
 
-        `sender`: says nothing about work that another life of the encoder, or another encoder, was
-        asked for since.
+        `sender`: says nothing about work that another life of the encoder, or another
+        encoder, was asked for since.
         """
         for request in self.encodes.fail(key, sender):
             self.finish(request, RequestState.FAILED, error=error)
 
     def input_gone(self, key: str, error: str, sender: Incarnation | None = None) -> None:
-        """The encoder could not get the input of `key`: requests of other frontends, or that came
-        meanwhile, have it asked for again. One that has waited so a few times fails."""
+        """The encoder could not get the input of `key`: requests of other frontends, or
+        that came meanwhile, have it asked for again. One that has waited so a few times
+        fails."""
         for request in self.encodes.fail(key, sender):
             request.inputs_gone += 1
             if request.inputs_gone > MAX_INPUTS_GONE:
@@ -189,8 +191,8 @@ class Scheduler:
     def set_encoders(self, epochs: Mapping[str, int]) -> None:
         """The encoders that take work now, and the epoch of each; any without this call.
 
-        Work of those that are gone or were restarted is lost: who waits for it asks again.
-        Requests wait while there is none.
+        Work of those that are gone or were restarted is lost: who waits for it asks
+        again. Requests wait while there is none.
         """
         for request in self.intake.set_encoders(epochs):
             error = "given up: the encoders that worked on its input alone died, twice"
@@ -206,8 +208,8 @@ class Scheduler:
         """Plans the next step of `lane`; who samples has one more pending token until
         `postprocess`.
 
-        None when nothing of this lane can run before a result or hidden states that are still to
-        come.
+        None when nothing of this lane can run before a result or hidden states that are
+        still to come.
         """
         self.expire()
         new_pages, preempted = self.growth.grow(lane)
@@ -239,9 +241,10 @@ class Scheduler:
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """Fails the sequences of a step that could not be run, and those that came later to share
-        cross KV that it should have written. That KV is forgotten; hidden states that may not have
-        been taken for it, or for prompts, are unwanted."""
+        """Fails the sequences of a step that could not be run, and those that came
+        later to share cross KV that it should have written. That KV is forgotten;
+        hidden states that may not have been taken for it, or for prompts, are
+        unwanted."""
         for request in self.batch.dependents(plan):
             self.finish(request, RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}

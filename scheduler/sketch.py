@@ -1,7 +1,7 @@
 """Which content a worker holds, in four bytes a key, for its heartbeats.
 
-Two keys may share a fingerprint (one in four billion pairs): a request then goes to a worker that
-has to encode its input after all. Nothing else depends on a sketch.
+Two keys may share a fingerprint (one in four billion pairs): a request then goes to a
+worker that has to encode its input after all. Nothing else depends on a sketch.
 """
 
 import zlib

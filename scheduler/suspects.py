@@ -1,9 +1,9 @@
 """Which of those that were in flight when a worker died is the cause, if one is.
 
-Workers die for many reasons: a node goes, memory runs out, somebody stops a process. Then what was
-in flight is innocent, and goes on elsewhere, however often that happens. But an input that makes
-every worker crash must not be tried for ever. A death alone tells nothing when many were in flight,
-so nobody is blamed for it. The rule:
+Workers die for many reasons: a node goes, memory runs out, somebody stops a process.
+Then what was in flight is innocent, and goes on elsewhere, however often that happens.
+But an input that makes every worker crash must not be tried for ever. A death alone
+tells nothing when many were in flight, so nobody is blamed for it. The rule:
 
 - After its first death in flight, an entry goes on with all others.
 - One that was in flight at two deaths, or that was the only one in flight at a death, is a
@@ -15,13 +15,14 @@ so nobody is blamed for it. The rule:
 - But workers that die from outside may do so twice during trials. Each death that an entry cannot
   have caused, after the first one at which it was in flight, speaks for it: it takes one kill more.
 
-Workers are shared: what others have in flight there is in no table of ours. So an entry is the only
-one only if the worker's last heartbeat agrees, and on trial only if that names it: suspects of all
-who use a worker take turns there (`Trials`). Other deaths are no kills. Frontends judge requests
-so, by the deaths of decoders; decoders judge inputs, by those of encoders.
+Workers are shared: what others have in flight there is in no table of ours. So an entry
+is the only one only if the worker's last heartbeat agrees, and on trial only if that
+names it: suspects of all who use a worker take turns there (`Trials`). Other deaths are
+no kills. Frontends judge requests so, by the deaths of decoders; decoders judge inputs,
+by those of encoders.
 
-So a poisonous request that is alone costs two deaths, and one in a crowd four, whatever else was in
-flight, as long as no other worker dies.
+So a poisonous request that is alone costs two deaths, and one in a crowd four, whatever
+else was in flight, as long as no other worker dies.
 """
 
 from collections import Counter
@@ -60,8 +61,8 @@ class Suspects(Generic[K]):
     def died(self, in_flight: Collection[K], load: Mapping[str, float] = NOTHING_SAID) -> K | None:
         """A worker died. Returns the entry that is to be ended for it, if there is one.
 
-        `load`: what its last heartbeat said. "senders": whose work it had, how many they were.
-        "trial": the mark of the entry on trial that had begun; 0: none had.
+        `load`: what its last heartbeat said. "senders": whose work it had, how many
+        they were. "trial": the mark of the entry on trial that had begun; 0: none had.
         """
         for key in in_flight:
             self._before.setdefault(key, self._total)

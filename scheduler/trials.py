@@ -1,9 +1,9 @@
 """What may be the cause of deaths runs on a worker one by one, whoever sent it.
 
-Each of those who use a worker has one of its suspects on trial at a time (see `Suspects`), and
-knows nothing of those of others. If two ran beside each other, a death would speak against both. So
-here they take turns. Which one it is goes out with a heartbeat before it begins: if the worker
-dies, that is known.
+Each of those who use a worker has one of its suspects on trial at a time (see
+`Suspects`), and knows nothing of those of others. If two ran beside each other, a death
+would speak against both. So here they take turns. Which one it is goes out with a
+heartbeat before it begins: if the worker dies, that is known.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""A worker's load, as those see it that send to it: what it reported last, with what they have sent
-to it and seen end since.
+"""A worker's load, as those see it that send to it: what it reported last, with what
+they have sent to it and seen end since.
 
-Between two reports the estimate misses what others send, and what was on its way when a report was
-made.
+Between two reports the estimate misses what others send, and what was on its way when a
+report was made.
 """
 
 import math
@@ -23,11 +23,12 @@ Role = Literal["encoder", "decoder"]
 class WorkerState:
     """A worker as its last report and the supervisor say.
 
-    `alive`: it takes messages; one that is not is being restarted. `draining`: it gets no new
-    requests. `load`: its counters, of which these are read here: "tokens", the encoder tokens of
-    its open requests or of its queue; of a decoder "open", its open requests, and "capacity", how
-    many of them can run; and "heartbeats", whose number tells a new report from an old one.
-    `held`: a sketch of the content keys that it holds. `last_load`: of its last life that died.
+    `alive`: it takes messages; one that is not is being restarted. `draining`: it gets
+    no new requests. `load`: its counters, of which these are read here: "tokens", the
+    encoder tokens of its open requests or of its queue; of a decoder "open", its open
+    requests, and "capacity", how many of them can run; and "heartbeats", whose number
+    tells a new report from an old one. `held`: a sketch of the content keys that it
+    holds. `last_load`: of its last life that died.
     """
 
     name: str

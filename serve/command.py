@@ -68,14 +68,18 @@ def _over_ray(plan: Plan) -> None:
     from antiphon.engine.sync_engine import Engine
 
     with ExitStack() as scope:
-        engines = {}
+        names, engines = {}, []
         for name, model in plan.models.items():
             options = {**plan.engine}
-            engines[name] = options["name"] = options.get("name") or f"serve-{secrets.token_hex(4)}"
-            scope.enter_context(Engine(model, **options))
+            names[name] = options["name"] = options.get("name") or f"serve-{secrets.token_hex(4)}"
+            engines.append(scope.enter_context(Engine(model, **options)))
         from antiphon.serve.deployment import running  # not above: an engine joins Ray first
 
-        address = scope.enter_context(running(plan.settings, engines, plan.replicas))
+        def num_open() -> int:
+            return sum(engine.stats()["open"] for engine in engines)
+
+        serving = running(plan.settings, names, plan.replicas, num_open)
+        address = scope.enter_context(serving)
         logger.info("ready: %s", address)
         stopped = threading.Event()
         with first_signal(stopped.set):

@@ -1,7 +1,8 @@
 """A server on Ray Serve: HTTP replicas are frontends of the engines' pools."""
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +14,12 @@ from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.ray_metrics import RayMetrics
 from antiphon.serve.service import OpenEngine
-from antiphon.serve.settings import ServerSettings
+from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "antiphon"
+POLL_SECONDS = 0.1
 
 
 def attacher(engine: str) -> OpenEngine:
@@ -29,8 +31,11 @@ def attacher(engine: str) -> OpenEngine:
     return attach
 
 
-def application(settings: ServerSettings, engines: Mapping[str, str], replicas: int) -> Any:
-    """For `serve.run`. `engines`: names of running engines, by the name that clients send."""
+def application(
+    settings: ServerSettings, engines: Mapping[str, str], replicas: int, draining: bool = False
+) -> Any:
+    """For `serve.run`. `engines`: names of running engines, by the name that clients send.
+    `draining`: takes no new requests; a running application is told so, and goes on."""
 
     def build() -> FastAPI:
         _log_as_serve_does()
@@ -38,9 +43,15 @@ def application(settings: ServerSettings, engines: Mapping[str, str], replicas: 
         # Serve's proxy adds ids.
         return make_app(settings, openers, adds_id=False, sinks=[RayMetrics()])
 
+    class Frontend(serve.ingress(build)()):  # type: ignore[misc]
+        def reconfigure(self, state: Mapping[str, bool]) -> None:
+            if state["draining"]:
+                self.app.state.service.begin_to_drain()
+
     frontend = serve.deployment(
-        serve.ingress(build)(),
+        Frontend,
         name="frontend",
+        user_config={"draining": draining},
         num_replicas=replicas,
         # Beyond its own limit a replica answers 429 itself, at once.
         max_ongoing_requests=settings.limits.open_requests + 64,
@@ -60,12 +71,19 @@ def _log_as_serve_does() -> None:
 
 
 @contextmanager
-def running(settings: ServerSettings, engines: Mapping[str, str], replicas: int) -> Iterator[str]:
-    """Serves inside, and gives the address. Ray must run, and the engines. At the end, open
-    requests have `drain_seconds`. Raises ConfigurationError if Serve cannot start."""
+def running(
+    settings: ServerSettings,
+    engines: Mapping[str, str],
+    replicas: int,
+    num_open: Callable[[], int],
+) -> Iterator[str]:
+    """Serves inside, and gives the address. Ray must run, and the engines, which have `num_open`
+    requests. At the end, open requests have `drain_seconds`, and new ones are turned away. Raises
+    ConfigurationError if Serve cannot start."""
     http = {
         "host": settings.host,
         "port": settings.port,
+        "keep_alive_timeout_s": KEEP_ALIVE_SECONDS,
         "request_timeout_s": settings.limits.request_seconds + settings.limits.idle_seconds,
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -85,6 +103,14 @@ def running(settings: ServerSettings, engines: Mapping[str, str], replicas: int)
         raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
     try:
         yield settings.url
+        serve.run(
+            application(settings, engines, replicas, draining=True),
+            name=APPLICATION,
+            route_prefix="/",
+        )
+        end = time.monotonic() + settings.limits.drain_seconds
+        while num_open() and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
     finally:
         serve.delete(APPLICATION)
         serve.shutdown()

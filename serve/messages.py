@@ -15,6 +15,7 @@ NOT_TAKEN = {
     "file": "no model here reads files",
     "refusal": "no model here is told of refusals",
 }
+URLS = ("data:", "https://", "http://")  # of an image; the engine fetches from hosts it may
 
 
 def chat_prompt(model: ServedModel, body: ChatBody) -> Prompt:
@@ -55,7 +56,7 @@ def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
     if part.image_url is not None:
         if not model.takes_images:
             raise refused(place, f"{model.name} reads text and takes no images")
-        if not part.image_url.url.startswith("data:"):
+        if not part.image_url.url.startswith(URLS):  # never a path: it would be this machine's
             raise refused(place, "send the image itself, as 'data:image/png;base64,...'")
         return {"type": "image_url", "image_url": {"url": part.image_url.url}}
     if part.input_audio is not None:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from antiphon.engine.ends import failure_of
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Transcription
-from antiphon.engine.requests import failure_of
 from antiphon.scheduler.request import Finished, RequestMetrics
 from antiphon.serve import metric_names as names
 from antiphon.serve.admission import Admission

@@ -8,10 +8,11 @@ from typing import Any
 
 import uvicorn
 
+from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.service import OpenEngine
-from antiphon.serve.settings import ServerSettings
+from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 from antiphon.serve.signals import first_signal
 
 logger = logging.getLogger(__name__)
@@ -20,10 +21,16 @@ REFUSING_SECONDS = 1  # for requests that outlived the drain to be told so
 
 
 def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
-    """Starts an engine of the server's own."""
+    """Starts an engine of the server's own. It raises UnsupportedModelError, before it starts, for
+    a model that generates nothing."""
 
     async def start() -> AsyncEngine:
-        return await AsyncEngine(model, **options).start()
+        engine = AsyncEngine(model, **options)
+        if engine.model.decoder_half is None:
+            raise UnsupportedModelError(
+                f"{model} is an encoder alone, which has no route over HTTP: use Engine.encode()"
+            )
+        return await engine.start()
 
     return start
 
@@ -41,6 +48,7 @@ class OneProcessServer(uvicorn.Server):
             access_log=False,
             lifespan="on",
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ws_max_size=settings.limits.upload_bytes,
             timeout_graceful_shutdown=REFUSING_SECONDS,
         )

@@ -6,6 +6,9 @@ from ipaddress import ip_address
 from antiphon.config.errors import ConfigurationError
 
 MEBIBYTE = 1 << 20
+# An idle connection stays open for longer than clients keep theirs (OpenAI's: 5 s). One that is
+# closed while a client begins its next request in it loses that request.
+KEEP_ALIVE_SECONDS = 75
 LOG_FORMATS = ("text", "json")
 
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.engine.ends import failure_of
 from antiphon.engine.open_request import OpenRequest
-from antiphon.engine.requests import failure_of
 from antiphon.scheduler.request import Finished
 
 if TYPE_CHECKING:

@@ -20,6 +20,13 @@ from antiphon.cli.app import app
 README = (ROOT / "README.md").read_text()
 PAGES = tracked("*.md")
 OF_USERS = [page for page in PAGES if "results" not in page.parts]  # results are history
+MODULES_OF_EXAMPLES = (
+    "antiphon",
+    "antiphon.client",
+    "antiphon.client.policy",
+    "antiphon.jobs.ray_data",
+    "openai",
+)
 NAMED = re.compile(r"`([\w/]+\.py) : ([\w.]+)`")
 
 
@@ -138,7 +145,7 @@ def test_examples_in_python_import_what_exists(page: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
-                assert node.module in ("antiphon", "antiphon.jobs.ray_data")
+                assert node.module in MODULES_OF_EXAMPLES
                 module = import_module(node.module)
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 

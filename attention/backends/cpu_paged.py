@@ -1,9 +1,9 @@
 """Paged attention on CPUs that reads pages in place, compiled with Numba; float32.
 
-The reference backend gathers a sequence's pages before each product, which moves three times the
-bytes that a decode step needs. Here one pass with a running softmax (Milakov and Gimelshein 2018)
-reads every key and value once. All heads of a token are read together, because they are stored
-side by side.
+The reference backend gathers a sequence's pages before each product, which moves three
+times the bytes that a decode step needs. Here one pass with a running softmax (Milakov
+and Gimelshein 2018) reads every key and value once. All heads of a token are read
+together, because they are stored side by side.
 """
 
 from dataclasses import dataclass

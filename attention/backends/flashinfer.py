@@ -1,7 +1,8 @@
 """FlashInfer (Ye et al. 2025): ragged attention for encoders, paged attention for decoders.
 
-Head sizes of 64, 128 and 256 use FlashInfer's own kernels (in encoders FlashAttention 3 on
-Hopper, 2 elsewhere); an encoder's other sizes go through cuDNN, which takes any multiple of 8.
+Head sizes of 64, 128 and 256 use FlashInfer's own kernels (in encoders FlashAttention 3
+on Hopper, 2 elsewhere); an encoder's other sizes go through cuDNN, which takes any
+multiple of 8.
 """
 
 from dataclasses import dataclass, field

@@ -1,9 +1,9 @@
 """FlexAttention (Dong et al. 2024): packed sequences' mask and T5's bias, compiled into one kernel.
 
-The compiled kernel has a fixed shape: batches are padded to a power of two, and each such size is
-compiled once. (Compiled for any length, the kernel's bias can't be lowered by some versions of
-torch, and compiled for each length, torch gives up after a few.) Padding is masked out in whole
-blocks, so it costs no products.
+The compiled kernel has a fixed shape: batches are padded to a power of two, and each
+such size is compiled once. (Compiled for any length, the kernel's bias can't be lowered
+by some versions of torch, and compiled for each length, torch gives up after a few.)
+Padding is masked out in whole blocks, so it costs no products.
 """
 
 from dataclasses import dataclass
@@ -79,8 +79,8 @@ def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
 def _compiled() -> Any:
     """A function of its own for each backend.
 
-    torch counts compilations by code object: the sizes of another engine in this process don't
-    count here.
+    torch counts compilations by code object: the sizes of another engine in this
+    process don't count here.
     """
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> Any:

@@ -19,8 +19,8 @@ ALIGNMENT = 8  # of a bias row, in elements
 
 @dataclass
 class XformersMetadata:
-    """`rows` [sequences, longest] picks packed tokens (padding repeats row 0); `valid` [sequences,
-    longest] bool is false where `rows` is padding."""
+    """`rows` [sequences, longest] picks packed tokens (padding repeats row 0); `valid`
+    [sequences, longest] bool is false where `rows` is padding."""
 
     mask: BlockDiagonalMask
     rows: torch.Tensor

@@ -23,6 +23,6 @@ from antiphon.kv.transports.same_process import SameProcess
 def transport_to(
     in_this_process: bool, send: Callable[[HiddenStates], None], device: torch.device
 ) -> Transport:
-    """The best way from `device` to a decoder for states without a place, by `send`, which must not
-    block."""
+    """The best way from `device` to a decoder for states without a place, by `send`,
+    which must not block."""
     return SameProcess(send) if in_this_process else Frames(send, device)

@@ -1,9 +1,10 @@
 """Memory of a GPU that other processes of the node map: CUDA IPC, through CUDA's driver API.
 
-A process needs to see only its own GPU. What it maps of another one gets an address in its own
-memory, and its kernels write there over the link between the two (`cuIpcOpenMemHandle`, CUDA driver
-API reference, memory management). torch's own way (`torch.multiprocessing`) also exports an event
-and a counter in shared memory, whose lives depend on both processes: neither is needed here.
+A process needs to see only its own GPU. What it maps of another one gets an address in
+its own memory, and its kernels write there over the link between the two
+(`cuIpcOpenMemHandle`, CUDA driver API reference, memory management). torch's own way
+(`torch.multiprocessing`) also exports an event and a counter in shared memory, whose
+lives depend on both processes: neither is needed here.
 """
 
 import ctypes
@@ -39,8 +40,9 @@ def _driver() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Calls a function of the driver, in the context of the current device. A thread has none
-    before its first call of CUDA's runtime, such as the one here, which does not wait."""
+    """Calls a function of the driver, in the context of the current device. A thread
+    has none before its first call of CUDA's runtime, such as the one here, which does
+    not wait."""
     torch.cuda.mem_get_info()
     status = getattr(_driver(), name)(*arguments)
     if status:
@@ -51,9 +53,9 @@ def _call(name: str, *arguments: Any) -> None:
 
 
 def export_memory(tensor: torch.Tensor) -> CudaHandle:
-    """For other processes. All work on `tensor` that was queued until now is done when this
-    returns. It must not be freed while its process lives. Raises MappingError, for one if it lies
-    in expandable segments of torch's allocator."""
+    """For other processes. All work on `tensor` that was queued until now is done when
+    this returns. It must not be freed while its process lives. Raises MappingError, for
+    one if it lies in expandable segments of torch's allocator."""
     with torch.cuda.device(tensor.device):
         torch.cuda.synchronize()
         base, size = ctypes.c_uint64(), ctypes.c_size_t()

@@ -1,8 +1,8 @@
 """To a decoder in another process: bytes over the channel that all messages take.
 
-From a GPU they are copied to the host on a stream of their own, right behind their computation and
-beside that of the next batch. Copied when they are sent, from pageable memory, they would hold up
-the encoder's loop.
+From a GPU they are copied to the host on a stream of their own, right behind their
+computation and beside that of the next batch. Copied when they are sent, from pageable
+memory, they would hold up the encoder's loop.
 """
 
 from collections import deque
@@ -49,8 +49,9 @@ class Frames(Transport):
 class Arrivals:
     """Takes hidden states that came in frames to the decoder's device.
 
-    For the thread that receives them: the copy into pinned memory would hold up the decoder's loop,
-    as one from pageable memory would. The loop takes them when they are there.
+    For the thread that receives them: the copy into pinned memory would hold up the
+    decoder's loop, as one from pageable memory would. The loop takes them when they are
+    there.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -7,15 +7,15 @@ from antiphon.kv.handoff import HiddenStates, Place
 
 
 class Transport(ABC):
-    """To one decoder worker, which neither method waits for. `queued` does not wait for the device
-    either."""
+    """To one decoder worker, which neither method waits for. `queued` does not wait for
+    the device either."""
 
     @abstractmethod
     def queued(self, states: HiddenStates, places: Sequence[Place] = ()) -> None:
-        """The computation of `states` is queued on the current stream. `places`: of each key, in a
-        decoder's arena that is mapped here."""
+        """The computation of `states` is queued on the current stream. `places`: of
+        each key, in a decoder's arena that is mapped here."""
 
     @abstractmethod
     def computed(self) -> None:
-        """The states that were queued first, of those not computed yet, are so now; and what
-        `queued` queued behind them."""
+        """The states that were queued first, of those not computed yet, are so now; and
+        what `queued` queued behind them."""

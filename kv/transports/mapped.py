@@ -5,8 +5,9 @@
                                      encodes; writes the rows behind that, on the same stream
     takes the rows as they are    <- once they are written: keys and tickets, a few bytes
 
-Nothing of CUDA but the memory is shared. An event of the encoder, which the decoder's stream could
-wait for, may not be used once its maker has ended: a killed encoder would take decoders with it.
+Nothing of CUDA but the memory is shared. An event of the encoder, which the decoder's
+stream could wait for, may not be used once its maker has ended: a killed encoder would
+take decoders with it.
 """
 
 from collections import deque
@@ -29,8 +30,9 @@ Announce = Callable[[tuple[str, ...], tuple[int, ...]], None]  # keys, and their
 
 
 class ArenaExport(msgspec.Struct, frozen=True, array_like=True):
-    """An arena that other processes may map. `name`: no other arena has it. `ranks`: of each rank's
-    arena; all are [num_rows, width] of `dtype`, and hold the same states in the same rows."""
+    """An arena that other processes may map. `name`: no other arena has it. `ranks`: of
+    each rank's arena; all are [num_rows, width] of `dtype`, and hold the same states in
+    the same rows."""
 
     name: str
     ranks: tuple[Handle, ...]
@@ -95,8 +97,8 @@ class MappedArena:
 
 
 def write_runs(arena: torch.Tensor, rows: np.ndarray, packed: torch.Tensor) -> None:
-    """Copies `packed` to `rows` of `arena` in the host's memory: neighboring rows, which most are,
-    in one copy."""
+    """Copies `packed` to `rows` of `arena` in the host's memory: neighboring rows,
+    which most are, in one copy."""
     starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
     for start, end in zip(starts, [*starts, len(rows)][1:], strict=True):
         first = rows[start]

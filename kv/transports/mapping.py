@@ -4,5 +4,5 @@ from antiphon.config.errors import AntiphonError
 
 
 class MappingError(AntiphonError):
-    """Memory cannot be shared, or that of another process cannot be mapped. Hidden states then go
-    another way."""
+    """Memory cannot be shared, or that of another process cannot be mapped. Hidden
+    states then go another way."""

@@ -1,7 +1,7 @@
 """Memory that processes of one node share, without a name in any file system.
 
-Linux keeps it as long as a process has it open or mapped: nothing is left of processes that are
-killed.
+Linux keeps it as long as a process has it open or mapped: nothing is left of processes
+that are killed.
 """
 
 import mmap
@@ -15,8 +15,8 @@ from antiphon.kv.transports.mapping import MappingError
 
 
 class SharedHandle(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """How other processes of the node find it: the open file `descriptor` of process `pid`, whose
-    name no other has."""
+    """How other processes of the node find it: the open file `descriptor` of process
+    `pid`, whose name no other has."""
 
     pid: int
     descriptor: int
@@ -26,8 +26,8 @@ class SharedHandle(msgspec.Struct, frozen=True, array_like=True, tag=True):
 def allocate(
     shape: tuple[int, int], dtype: torch.dtype, name: str
 ) -> tuple[torch.Tensor, SharedHandle]:
-    """A tensor that other processes can map. It takes memory where it is written. Raises
-    MappingError."""
+    """A tensor that other processes can map. It takes memory where it is written.
+    Raises MappingError."""
     num_bytes = shape[0] * shape[1] * dtype.itemsize
     try:
         descriptor = os.memfd_create(name)
@@ -39,8 +39,8 @@ def allocate(
 
 
 def map_shared(handle: SharedHandle, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-    """The memory of another process. Raises MappingError where it cannot be reached: its process is
-    gone, or belongs to another user or another container."""
+    """The memory of another process. Raises MappingError where it cannot be reached:
+    its process is gone, or belongs to another user or another container."""
     path = f"/proc/{handle.pid}/fd/{handle.descriptor}"
     try:
         descriptor = os.open(path, os.O_RDWR)

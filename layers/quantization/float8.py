@@ -1,7 +1,7 @@
 """float8 linear layers: both sides of the product in float8, on tensor cores.
 
-The weight has one scale per output, the input one per token. On a GPU the norm or the activation
-before such a layer stores float8 rows itself.
+The weight has one scale per output, the input one per token. On a GPU the norm or the
+activation before such a layer stores float8 rows itself.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """int8 linear layers, with one scale per output of the weight.
 
-On a CPU inputs become int8 too, with one scale per token, for integer dot products. On a GPU only
-the weight is int8: it takes half the memory, and a step of a small batch half the time to read it.
+On a CPU inputs become int8 too, with one scale per token, for integer dot products. On
+a GPU only the weight is int8: it takes half the memory, and a step of a small batch
+half the time to read it.
 """
 
 import torch

@@ -52,9 +52,9 @@ def quantize_decoder(
 ) -> None:
     """int8: every linear layer of the blocks, not the vocabulary's. fp8: `cross_projections` only.
 
-    Those are the projections that write cross KV, by name; they see whole inputs. A decode step has
-    one token per sequence, for which float8 products were measured to be slower than bfloat16 ones
-    (8.8 against 5.5 us on an H200).
+    Those are the projections that write cross KV, by name; they see whole inputs. A
+    decode step has one token per sequence, for which float8 products were measured to
+    be slower than bfloat16 ones (8.8 against 5.5 us on an H200).
     """
     if quantization == "int8":
         quantize_to_int8(layers)
@@ -65,8 +65,8 @@ def quantize_decoder(
 def quantize_to_float8(linear: Mapping[str, Linear], feeders: Sequence[Norm | Activation]) -> None:
     """`linear` by name; `feeders` are norms and activations whose output goes into them alone.
 
-    On a GPU feeders store float8 themselves. Raises ConfigurationError for a size that float8
-    products can't have.
+    On a GPU feeders store float8 themselves. Raises ConfigurationError for a size that
+    float8 products can't have.
     """
     on_gpu = any(layer.device.type == "cuda" for layer in linear.values())
     for name, layer in linear.items():

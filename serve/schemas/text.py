@@ -109,7 +109,9 @@ class InputAudio(BaseModel):
 
 class ImageUrl(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    url: str = Field(description="data:image/png;base64,...")
+    url: str = Field(
+        description="data:image/png;base64,..., or an address at one of `--allowed-media-domains`"
+    )
     detail: Literal["auto"] | None = None  # images have the size that the model gives them
 
 

@@ -1,9 +1,10 @@
 """Encoders of whole models, alone: hidden states as arrays, beside requests that generate."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from antiphon.config.errors import (
     PromptError,
     UnsupportedModelError,
 )
+from antiphon.serve.one_process import opener
 
 TEXTS = [f"in words: {number}" for number in (1, 22, 333, 22)]
 
@@ -79,6 +81,8 @@ def test_an_encoder_alone_gives_hidden_states_and_embeddings_of_images(tmp_path:
         refused = engine.generate("text", use_tqdm=False)[0].error
         assert isinstance(refused, UnsupportedModelError)
         assert "use encode()" in str(refused)
+    with pytest.raises(UnsupportedModelError, match="has no route over HTTP"):
+        asyncio.run(cast("Any", opener(str(tmp_path), {"ray": False})()))
     with pytest.raises(ConfigurationError, match="has no decoder: leave the option out"):
         Engine(str(tmp_path), placement="colocated")
 

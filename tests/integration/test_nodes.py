@@ -116,6 +116,35 @@ RANKS = """
 """
 
 
+# The first node has room for the stage of two, and so has the encoder, which comes first by name.
+TIGHT = """
+    import asyncio, json, sys
+    import ray
+    from ray.cluster_utils import Cluster
+    from antiphon import AsyncEngine
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+
+
+    async def main() -> dict:
+        layout = dict(decoder_tensor_parallel_size=2, startup_timeout=120)
+        async with AsyncEngine(sys.argv[1], num_threads=1, **layout) as engine:
+            spots = await engine.workers.processes()
+            text = (await engine.generate("in words: 407")).outputs[0].text
+            return {"text": text, "nodes": {name: spot.node for name, spot in spots.items()}}
+
+
+    try:
+        print(json.dumps(asyncio.run(main())))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+"""
+
+
 def run_script(script: str, model: Path) -> Any:
     """What it prints last, as JSON."""
     command = [sys.executable, "-c", textwrap.dedent(script), str(model)]
@@ -139,6 +168,14 @@ def test_a_replica_has_its_stages_on_two_nodes(tmp_path: Path) -> None:
     assert set(nodes) == {"decoder-0", "decoder-0/1", "decoder-0/2", "decoder-0/3"}
     assert nodes["decoder-0"] == nodes["decoder-0/3"] != nodes["decoder-0/1"]
     assert nodes["decoder-0/1"] == nodes["decoder-0/2"]
+
+
+@pytest.mark.slow
+def test_no_single_rank_takes_the_room_of_a_stage(t5_folder: Path) -> None:
+    seen = run_script(TIGHT, t5_folder)
+    assert seen["text"] == "four hundred seven"
+    nodes = seen["nodes"]
+    assert nodes["decoder-0"] == nodes["decoder-0/1"] != nodes["encoder-0"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from antiphon import AsyncEngine, SamplingParams
 from antiphon.config.errors import RequestExpired
-from antiphon.engine.requests import failure_of
+from antiphon.engine.ends import failure_of
 
 
 def test_ends_times_and_counters(t5_folder: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_option(
     make("bart", tmp_path)
     config = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": True})
     model = ModelConfig.load(config.model)
-    with pytest.raises(ConfigurationError, match="attends to an encoder's states"):
+    with pytest.raises(ConfigurationError, match="depend on an encoder's states"):
         model.fitted(config)
     off = resolve(str(tmp_path), {"device": "cpu", "enable_prefix_caching": False})
     assert model.fitted(off) == off

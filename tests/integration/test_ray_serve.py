@@ -84,12 +84,18 @@ def listen(url: str) -> None:
 
 
 def stop(process: subprocess.Popen[str], client: httpx.Client) -> None:
-    """A stream that is open when SIGTERM comes goes on to its end."""
-    body = {"model": "numbers", "prompt": "in words: 1", "ignore_eos": True, "max_tokens": 400}
+    """A stream that is open when SIGTERM comes goes on to its end; newcomers are turned away."""
+    body = {"model": "numbers", "prompt": "in words: 1", "ignore_eos": True, "max_tokens": 500}
+    statuses = []
     with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
         events = stream.iter_lines()
         assert next(events).startswith("data:")
         process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=client.base_url, headers=client.headers) as newcomer:
+            while not statuses or statuses[-1] == 200:
+                body = {"model": "numbers", "prompt": "in words: 7"}
+                statuses.append(newcomer.post("/v1/completions", json=body).status_code)
         rest = [line for line in events if line]
+    assert set(statuses) <= {200, 503}
     assert '"finish_reason": "length"' in rest[-2]
     assert process.wait(SECONDS) == 0

@@ -74,7 +74,7 @@ def test_models_say_what_they_take(client: openai.OpenAI) -> None:
     [
         (part("/etc/hostname"), "send the image itself"),
         (part("file:///etc/hostname"), "send the image itself"),
-        (part("http://127.0.0.1/image.png"), "send the image itself"),
+        (part("http://127.0.0.1/image.png"), "names no host"),
         (part("data:image/png;base64,AAAA"), "not readable as an image"),
         (part("data:image/png;base64,?"), "no base64"),
         (part("data:,"), "a data URI of an image is"),

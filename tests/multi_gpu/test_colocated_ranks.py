@@ -1,4 +1,4 @@
-"""An engine whose two ranks have both halves each: the tokens of one process."""
+"""An engine whose two ranks have both halves each: tokens and hidden states of one process."""
 
 import asyncio
 from pathlib import Path
@@ -17,21 +17,28 @@ LENGTH = 40
 PARAMS = SamplingParams(temperature=0.0, max_tokens=LENGTH, ignore_eos=True)
 
 
+Expected = tuple[list[list[int]], list[np.ndarray]]
+
+
 @pytest.fixture(scope="module")
-def expected(t5_folder: Path) -> list[list[int]]:
+def expected(t5_folder: Path) -> Expected:
     plain = PlainEngine(t5_folder)
+    assert plain.encoder is not None
     tokenizer = AsyncEngine(str(t5_folder), device="cpu").inputs.tokenizer
+    states = []
     for prompt in PROMPTS:
         ids = np.array(tokenizer(prompt).input_ids, np.int32)
         plain.submit(plain.request(ids, [0], LENGTH, DecodingRules()))
+        states.append(plain.encoder.encode([ids]).hidden.numpy())
     finished = plain.run()
-    return [finished[number].token_ids for number in range(len(PROMPTS))]
+    return [finished[number].token_ids for number in range(len(PROMPTS))], states
 
 
 @pytest.mark.parametrize("sizes", ["tensor", "pipeline"])
-def test_two_ranks_of_both_halves_give_the_tokens_of_one(
-    device: str, sizes: str, t5_folder: Path, expected: list[list[int]]
+def test_two_ranks_of_both_halves_give_what_one_gives(
+    device: str, sizes: str, t5_folder: Path, expected: Expected
 ) -> None:
+    tokens, states = expected
     options = {"max_num_seqs": 8, "num_threads": 1, "kv_cache_memory_gib": 0.5}
     options |= {f"decoder_{sizes}_parallel_size": 2}
 
@@ -47,6 +54,10 @@ def test_two_ranks_of_both_halves_give_the_tokens_of_one(
             assert list(processes) == ["colocated-0", "colocated-0/1"]
             for _ in range(2):  # the second time from the cache
                 calls = [generate(engine, prompt) for prompt in PROMPTS]
-                assert await asyncio.gather(*calls) == expected
+                encodes = [engine.encode(prompt) for prompt in PROMPTS]
+                both = await asyncio.gather(*calls, *encodes)
+                assert both[: len(calls)] == tokens
+                for actual, wanted in zip(both[len(calls) :], states, strict=True):
+                    assert np.abs(actual - wanted).max() <= 1e-3 * np.abs(wanted).max()
 
     asyncio.run(scenario())

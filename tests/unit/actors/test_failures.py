@@ -178,7 +178,7 @@ def test_answers_to_a_decoder_that_is_not_known_yet_arrive_later(encoder: Any) -
     known: dict[str, Any] = {}
     worker.connect(Links(here=known))
     send(worker, [5, 6], [10**6], [7])
-    wait(lambda: len(worker._undelivered) == 3)
+    wait(lambda: len(worker._answers._undelivered) == 3)
     known["decoder-0"] = decoder
     wait(lambda: len(decoder.received) + len(decoder.failed) == 3)
     assert (set(decoder.received), set(decoder.failed)) == ({"[5, 6]", "[7]"}, {"[1000000]"})

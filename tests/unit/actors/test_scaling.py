@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.actors.encoder_worker import encoder_capacity
 from antiphon.actors.members import Kill, Limits, Start
 from antiphon.actors.membership import WINDOW_SECONDS, Membership
 from antiphon.actors.scaling import (
@@ -17,6 +16,7 @@ from antiphon.actors.scaling import (
     Pools,
     demand,
 )
+from antiphon.scheduler.limits import encoder_capacity
 from antiphon.scheduler.request import Incarnation
 
 

@@ -177,6 +177,9 @@ def test_info(t5_folder: Path) -> None:
         in model
     )
     assert "decoder attention (causal, cross): " in model
+    assert "hidden states: into the decoder's memory (shared memory); from another node" in model
+    beside = describe_model(str(t5_folder), {"placement": "colocated", "device": "cpu"})
+    assert "hidden states: stay in the decoder's process" in beside
     refused = describe_model(str(t5_folder), {"encoder_attention_backend": "cpu_paged"})
     reason = "encoder_attention_backend='cpu_paged' cannot be used: has no full attention"
     assert f"encoder attention (full): {reason}" in refused

@@ -588,30 +588,8 @@ EVENTS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    events=EVENTS,
-    pages=st.integers(6, 30),
-    seqs=st.integers(1, 6),
-    ahead=st.integers(10, 80),
-    lag=st.integers(0, 8),
-    budget=st.tuples(st.integers(1, 64), st.integers(1, 64)),
-    stop_every=st.integers(2, 25),
-)
-def test_every_request_ends_exactly_once_and_the_pool_ends_full(
-    events, pages: int, seqs: int, ahead: int, lag: int, budget: tuple[int, int], stop_every: int
-) -> None:
-    """Pools that run short at any moment, prompts in pieces, results that come steps later, stops,
-    lengths, cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing
-    lost, same tokens."""
-
-    def token(id_: int, position: int) -> int:
-        return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50
-
-    limits = {"max_batched_tokens": budget[0], "max_prompt_tokens": budget[1]}
-    driver = Driver(
-        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead, **limits), token, lag
-    )
+def happen(driver: Driver, events) -> list[Request]:
+    """Acts on the events in order. Returns the requests that were added."""
     scheduler = driver.scheduler
     cross_of: dict[str, int] = {}
     requests: list[Request] = []
@@ -641,6 +619,35 @@ def test_every_request_ends_exactly_once_and_the_pool_ends_full(
             else:
                 driver.encoding.remove(key)
                 scheduler.encode_failed(key, "failed")
+    return requests
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    events=EVENTS,
+    pages=st.integers(6, 30),
+    seqs=st.integers(1, 6),
+    ahead=st.integers(10, 80),
+    lag=st.integers(0, 8),
+    budget=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    stop_every=st.integers(2, 25),
+)
+def test_every_request_ends_exactly_once_and_the_pool_ends_full(
+    events, pages: int, seqs: int, ahead: int, lag: int, budget: tuple[int, int], stop_every: int
+) -> None:
+    """Pools that run short at any moment, prompts in pieces, results that come steps later, stops,
+    lengths, cancels, deadlines and failures of encoders and steps, in any order: no hang, nothing
+    lost, same tokens."""
+
+    def token(id_: int, position: int) -> int:
+        return END if (position + 3 * id_) % stop_every == 0 else 5 + (7 * id_ + position) % 50
+
+    limits = {"max_batched_tokens": budget[0], "max_prompt_tokens": budget[1]}
+    driver = Driver(
+        make_scheduler(pages, max_num_seqs=seqs, encode_ahead_tokens=ahead, **limits), token, lag
+    )
+    scheduler = driver.scheduler
+    requests = happen(driver, events)
     # One in line always gets on: a step for each of its tokens, and the steps that results take.
     steps = sum(len(request.prompt_token_ids) + request.max_tokens + 3 for request in requests)
     driver.run(100 + 2 * (lag + 2) * steps)
