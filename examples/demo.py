@@ -1,5 +1,5 @@
-"""`make demo`: shipped recordings through the shipped Whisper, numbers through the shipped T5, and
-a drawn picture through the shipped Qwen2.5-VL.
+"""`make demo`: shipped recordings through the shipped Whisper, numbers through the shipped T5,
+drawn pictures through the shipped Qwen2.5-VL and the shipped TrOCR.
 
 Starts Ray on this machine, or joins a running cluster, and prints each result above the expected
 text.
@@ -7,6 +7,7 @@ text.
 
 import json
 import logging
+import random
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 print("importing torch and Ray ...", flush=True)
 
 from antiphon import AntiphonError, Engine  # noqa: E402
+from antiphon.examples.pictures.digits import draw_number  # noqa: E402
 from antiphon.examples.pictures.terminal import as_text  # noqa: E402
 from antiphon.examples.qwen_shapes.evaluate import held_out  # noqa: E402
 
@@ -84,9 +86,29 @@ def answer_questions() -> None:
     )
 
 
+def read_numbers() -> None:
+    rng = random.Random(2026)
+    drawings = [draw_number(rng) for _ in range(8)]
+    prompts = [{"multi_modal_data": {"image": drawn.picture}} for drawn in drawings]
+    print("\nTrOCR: numbers in pictures, without Ray ...", flush=True)
+    began = time.perf_counter()
+    with Engine(str(HERE / "trocr_digits" / "model"), ray=False) as engine:
+        ready = time.perf_counter()
+        outputs = engine.generate(prompts, use_tqdm=False)
+        done = time.perf_counter()
+    print(f"\n{as_text(drawings[-1].picture)}\n" if sys.stdout.isatty() else "")
+    for drawn, output in zip(drawings, outputs, strict=True):
+        print(f"{'drawn ' + drawn.number:>28}  {output.outputs[0].text}")
+    print(
+        f"\nTrOCR: {len(drawings)} pictures in {done - ready:.2f} s "
+        f"(engine ready after {ready - began:.1f} s)"
+    )
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="  %(message)s")
     logging.getLogger("antiphon").setLevel(logging.INFO)
     transcribe_recordings()
     write_numbers()
     answer_questions()
+    read_numbers()
