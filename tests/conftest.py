@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # as an engine
 
 import pytest
 import tiny_models
+from service_tests import cannot_be_imported, missing
 from tiny_decoders import DECODERS, make_decoder
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -39,7 +40,14 @@ from transformers.utils import logging
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
+LACKING = missing()
 Checkpoints = Callable[[str], tuple[Path, PreTrainedModel]]
+
+
+@pytest.hookimpl
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Machines for GPU tests may lack what the service needs; `make test` installs it."""
+    return cannot_be_imported(collection_path, LACKING) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from service_tests import cannot_be_imported
 
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 MISSING_ON_SOME_GPU_MACHINES = {
@@ -25,3 +26,10 @@ def test_modules_of_tests_import_nothing_that_a_gpu_machine_may_lack(path: Path)
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").partition(".")[0])
     assert not names & MISSING_ON_SOME_GPU_MACHINES
+
+
+def test_tests_of_the_service_are_left_out_where_it_cannot_be_imported() -> None:
+    left_out = {path.stem for path in TESTS if cannot_be_imported(path, ["openai"])}
+    assert {"test_realtime", "test_serve_text", "test_metrics", "http_server"} <= left_out
+    assert not left_out & {"test_parity", "test_attention", "conftest", "test_engine"}
+    assert not any(cannot_be_imported(path, []) for path in TESTS)

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from http_server import Running, running_server
 from tiny_vlms import make_vlm
 
-from antiphon.serve.settings import Limits
+if TYPE_CHECKING:
+    from http_server import Running
 
 
 @pytest.fixture(scope="session")
 def server(
     whisper_folder: Path, t5_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+) -> Iterator["Running"]:
     """A model that hears, one that reads, and one with random weights that sees."""
+    from http_server import running_server  # not above: other tests need no server
+
+    from antiphon.serve.settings import Limits
+
     vision = tmp_path_factory.mktemp("sees")
     make_vlm("qwen2_vl", vision)
     models = {"hears": str(whisper_folder), "numbers": str(t5_folder), "sees": str(vision)}

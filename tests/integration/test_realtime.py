@@ -4,10 +4,10 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import openai
 import pytest
@@ -27,8 +27,11 @@ PREFIX = "conversation.item.input_audio_transcription"
 TRANSCRIPTION = {"intent": "transcription"}
 
 
+@cache
 def samples(name: str) -> bytes:
     """16-bit mono samples at 24 kHz."""
+    import av
+
     resampler = av.AudioResampler("s16", "mono", RATE)
     with av.open(str(RECORDINGS / name)) as container:
         frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
@@ -36,7 +39,7 @@ def samples(name: str) -> bytes:
     return b"".join(frame.to_ndarray().astype(np.int16).tobytes() for frame in frames)
 
 
-CALL, WECKER = samples("call.wav"), samples("wecker.wav")
+CALL, WECKER = "call.wav", "wecker.wav"
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def test_a_session(client: openai.OpenAI) -> None:
         updated = connection.recv()
         assert updated.type == "session.updated"
         assert updated.session.audio.input.transcription.language == "en"
-        send(connection, CALL)
+        send(connection, samples(CALL))
         connection.input_audio_buffer.commit()
         *events, completed = until(connection, f"{PREFIX}.completed")
         committed, added, done, *deltas = events
@@ -87,7 +90,7 @@ def test_a_session(client: openai.OpenAI) -> None:
         assert completed.usage.input_tokens > 0
         connection.session.update(session=settings(language=None))  # detected again
         assert connection.recv().session.audio.input.transcription.language is None
-        send(connection, WECKER)
+        send(connection, samples(WECKER))
         connection.input_audio_buffer.commit()
         *events, second = until(connection, f"{PREFIX}.completed")
         assert events[0].previous_item_id == completed.item_id
@@ -97,7 +100,7 @@ def test_a_session(client: openai.OpenAI) -> None:
 def test_commits_are_answered_in_their_order(client: openai.OpenAI) -> None:
     with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
         for sound in (CALL, WECKER):
-            send(connection, sound)
+            send(connection, samples(sound))
             connection.input_audio_buffer.commit()
         texts = [until(connection, f"{PREFIX}.completed")[-1].transcript for _ in range(2)]
     assert texts == ["call seven nine zero", "wecke mich morgen um vier"]
@@ -107,7 +110,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     include = ["item.input_audio_transcription.logprobs"]
     with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
         connection.session.update(session={"type": "transcription", "include": include})
-        send(connection, CALL)
+        send(connection, samples(CALL))
         connection.input_audio_buffer.commit()
         completed = until(connection, f"{PREFIX}.completed")[-1]
     assert "".join(entry.token for entry in completed.logprobs).strip() == completed.transcript
@@ -209,7 +212,7 @@ def test_a_client_that_leaves_cancels_its_item(server: Running, client: openai.O
     service = server.service
     with client.realtime.connect(model="hears", extra_query=TRANSCRIPTION) as connection:
         for _ in range(3):
-            send(connection, WECKER)
+            send(connection, samples(WECKER))
             connection.input_audio_buffer.commit()
         until(connection, "input_audio_buffer.committed")
         assert service.sessions.open == 1
