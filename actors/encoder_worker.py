@@ -188,6 +188,8 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
         if isinstance(message, Encode | EncoderBatch):
             for job in message.jobs:
                 self._answers.fail(job, f"the encoder could not take its job: {describe(error)}")
+        if isinstance(message, EncoderBatch):  # which has ended for the decoder here
+            self._jobs.end([job for job in message.jobs if job.decoder not in self._links.here])
 
     def run_once(self) -> None:
         self._answers.send_kept()
@@ -280,6 +282,5 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             self._counters.add_batch(len(lengths), sum(lengths), launched.began, time.monotonic())
         for transport in launched.transports:
             transport.computed()
-        batch, here = launched.batch, self._links.here
         of_share = [job for job in batch.jobs if job.decoder in here]  # others are answered later
         self._jobs.end(of_share if batch.encoded.shares else batch.jobs)

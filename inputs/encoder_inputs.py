@@ -25,8 +25,8 @@ class EncoderInputs:
             self._images = ImageProcessor(inputs.model.path, half, inputs.image_limits.fetching)
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
-        """A text, audio or an image in any form, or a prompt that holds it. `pooled`: one embedding
-        is wanted of it. Raises InputError, also where the model gives no such thing."""
+        """An image, audio or a text in any form; the last two also as a prompt. `pooled`: one
+        embedding is wanted of it. Raises InputError, also where the model gives no such thing."""
         inputs, model = self._inputs, self._inputs.model
         check_pooled(model, pooled)
         with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):

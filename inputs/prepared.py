@@ -1,7 +1,8 @@
 """What input processing hands to the engine: the encoder's input and the decoder's prompt."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from antiphon.config.sampling import SamplingParams
 
@@ -38,3 +39,18 @@ class Prepared:
         """The input of a model that reads one."""
         (media,) = self.inputs
         return media
+
+
+class OfPrompt(Protocol):
+    """An input of a prompt, on its way to the engine or in a request."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def position(self) -> int | None: ...
+
+
+def tokens_beside_prompt(inputs: Iterable[OfPrompt]) -> int:
+    """Of what the decoder attends to: images in a prompt stand there already, as placeholders."""
+    return sum(media.num_tokens for media in inputs if media.position is None)

@@ -116,6 +116,7 @@ class InputProcessor:
             parsed = with_languages(parsed, source_language, target_language)
             self._check_languages(parsed)
             if self.images is not None:
+                self.images.check(parsed.encoder)
                 ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder.images)
                 return Prepared(inputs, with_room(ids, self.model), params)
             if self.model.encoder is None:

@@ -65,8 +65,12 @@ def _in_this_process(plan: Plan) -> None:
 
 
 def _over_ray(plan: Plan) -> None:
+    from antiphon.engine.async_engine import AsyncEngine
     from antiphon.engine.sync_engine import Engine
+    from antiphon.serve.service import check_served
 
+    for model in plan.models.values():
+        check_served(AsyncEngine(model, **plan.engine))  # which does not start
     with ExitStack() as scope:
         names, engines = {}, []
         for name, model in plan.models.items():
@@ -76,7 +80,7 @@ def _over_ray(plan: Plan) -> None:
         from antiphon.serve.deployment import running  # not above: an engine joins Ray first
 
         def num_open() -> int:
-            return sum(engine.stats()["open"] for engine in engines)
+            return sum(engine.stats().get("open", 0) for engine in engines)
 
         serving = running(plan.settings, names, plan.replicas, num_open)
         address = scope.enter_context(serving)

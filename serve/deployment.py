@@ -35,7 +35,7 @@ def application(
     settings: ServerSettings, engines: Mapping[str, str], replicas: int, draining: bool = False
 ) -> Any:
     """For `serve.run`. `engines`: names of running engines, by the name that clients send.
-    `draining`: takes no new requests; a running application is told so, and goes on."""
+    `draining`: takes no new requests; replicas of a running application end what they have."""
 
     def build() -> FastAPI:
         _log_as_serve_does()
@@ -103,12 +103,12 @@ def running(
         raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
     try:
         yield settings.url
+        end = time.monotonic() + settings.limits.drain_seconds
         serve.run(
             application(settings, engines, replicas, draining=True),
             name=APPLICATION,
             route_prefix="/",
         )
-        end = time.monotonic() + settings.limits.drain_seconds
         while num_open() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
     finally:

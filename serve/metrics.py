@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from antiphon.engine.ends import failure_of
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Transcription
+from antiphon.inputs.prepared import tokens_beside_prompt
 from antiphon.scheduler.request import Finished, RequestMetrics
 from antiphon.serve import metric_names as names
 from antiphon.serve.admission import Admission
@@ -58,7 +59,7 @@ class Metrics:
             return
         finished, request = future.result(), opened.request
         self._add(names.SUCCESS, 1, model, finished.reason or "stop")
-        prompt = len(request.prompt_token_ids) + sum(media.num_tokens for media in request.inputs)
+        prompt = len(request.prompt_token_ids) + tokens_beside_prompt(request.inputs)
         self._add(names.PROMPT_TOKENS, prompt, model)
         self._add(names.GENERATION_TOKENS, len(finished.token_ids), model)
         self._note_times(model, finished.metrics, len(finished.token_ids))

@@ -8,10 +8,9 @@ from typing import Any
 
 import uvicorn
 
-from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
-from antiphon.serve.service import OpenEngine
+from antiphon.serve.service import OpenEngine, check_served
 from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
 from antiphon.serve.signals import first_signal
 
@@ -22,14 +21,11 @@ REFUSING_SECONDS = 1  # for requests that outlived the drain to be told so
 
 def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
     """Starts an engine of the server's own. It raises UnsupportedModelError, before it starts, for
-    a model that generates nothing."""
+    a model that no endpoint takes."""
 
     async def start() -> AsyncEngine:
         engine = AsyncEngine(model, **options)
-        if engine.model.decoder_half is None:
-            raise UnsupportedModelError(
-                f"{model} is an encoder alone, which has no route over HTTP: use Engine.encode()"
-            )
+        check_served(engine)
         return await engine.start()
 
     return start

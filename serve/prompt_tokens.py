@@ -5,6 +5,7 @@ from typing import Any
 
 from antiphon.config.errors import ImageError, PromptError
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.prepared import tokens_beside_prompt
 from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.text import TextBody
@@ -28,7 +29,7 @@ async def checked(
 
     def check(prompt: Prompt) -> CheckedPrompt:
         prepared = engine.inputs.prepare(prompt, params, body.source_language, body.target_language)
-        num_tokens = sum(media.num_tokens for media in prepared.inputs)
+        num_tokens = tokens_beside_prompt(prepared.inputs)
         return CheckedPrompt(prompt, num_tokens + len(prepared.prompt_token_ids or ()))
 
     def check_all() -> list[CheckedPrompt]:

@@ -10,6 +10,7 @@ from typing import Self
 
 from fastapi import Request
 
+from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.open_request import OpenRequest
 from antiphon.scheduler.request import Finished
@@ -38,6 +39,20 @@ class ServedModel:
     @property
     def takes_images(self) -> bool:
         return self.engine.inputs.images is not None
+
+
+def check_served(engine: AsyncEngine) -> None:
+    """Raises UnsupportedModelError for an engine, running or not, whose model no endpoint takes."""
+    model, inputs = engine.model, engine.inputs
+    if model.decoder_half is None:
+        raise UnsupportedModelError(
+            f"{model.path} is an encoder alone, which has no route over HTTP: use Engine.encode()"
+        )
+    if inputs.attended_image is not None:
+        raise UnsupportedModelError(
+            f"{model.path} reads one image in each prompt, which has no route over HTTP: use "
+            "Engine.generate()"
+        )
 
 
 class Service:

@@ -14,6 +14,7 @@ from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prompts import Part
 
 DEFAULT_LIMIT = 64  # images of a prompt
 
@@ -66,6 +67,11 @@ class ImagePrompts:
         frames, rows, columns, _ = shape.pixels
         merge = 1 if self.half.projector is None else self.half.projector.merge
         return frames, rows // merge, columns // merge
+
+    def check(self, part: Part) -> None:
+        """Raises PromptError for what the model does not read."""
+        if part.audio is not None:
+            raise PromptError("this model reads images and text, and no audio")
 
     def place(
         self, ids: Sequence[int], images: Sequence[ImageInput]

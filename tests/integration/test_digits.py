@@ -3,8 +3,10 @@
 import pytest
 from paths import EXAMPLES
 
-from antiphon import Engine
+from antiphon import AsyncEngine, Engine
+from antiphon.config.errors import UnsupportedModelError
 from antiphon.examples.trocr_digits.evaluate import accuracy
+from antiphon.serve.service import check_served
 
 MODEL = EXAMPLES / "trocr_digits" / "model"
 
@@ -13,6 +15,12 @@ MODEL = EXAMPLES / "trocr_digits" / "model"
 def test_numbers_are_read(count: int) -> None:
     with Engine(str(MODEL), ray=False, device="cpu") as engine:
         assert accuracy(engine, count) >= 0.95
+
+
+def test_no_server_takes_it() -> None:
+    """No endpoint has a prompt with one image that the decoder attends to."""
+    with pytest.raises(UnsupportedModelError, match="one image in each prompt"):
+        check_served(AsyncEngine(str(MODEL), ray=False))
 
 
 def test_the_checkpoint_is_small() -> None:

@@ -26,7 +26,9 @@ from antiphon.serve.traces import Traces
 
 OPENED: Any = SimpleNamespace(
     request=SimpleNamespace(
-        id="frontend-0", prompt_token_ids=[1, 2], inputs=[SimpleNamespace(num_tokens=1500)]
+        id="frontend-0",
+        prompt_token_ids=[1, 2],
+        inputs=[SimpleNamespace(num_tokens=1500, position=None)],
     ),
     arrived_at=100.0,
     route=Route("encoder-1", "decoder-2"),
