@@ -1,15 +1,19 @@
 """Prompts checked and counted before anything is spent on them."""
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.config.errors import ImageError, PromptError
+from antiphon.config.errors import ImageError, PromptError, RequestExpired
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prepared import tokens_beside_prompt
 from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.text import TextBody
 from antiphon.serve.service import ServedModel
+
+MOMENT = 0.001  # seconds; a timeout must be more than 0
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,17 @@ class CheckedPrompt:
 
 
 async def checked(
-    model: ServedModel, prompts: list[Prompt], params: SamplingParams, body: TextBody, param: str
-) -> list[CheckedPrompt]:
-    """`param`: the field that the prompts are of. Raises ApiError and InputError for a prompt that
-    the model can't take."""
+    model: ServedModel,
+    prompts: list[Prompt],
+    params: SamplingParams,
+    body: TextBody,
+    param: str,
+    seconds: float,
+) -> tuple[list[CheckedPrompt], float]:
+    """`param`: the field that the prompts are of. Returns also what is left of the `seconds`: an
+    image may have to be fetched. Raises ApiError and InputError for a prompt that the model can't
+    take."""
+    began = time.monotonic()
     engine = model.engine
 
     def check(prompt: Prompt) -> CheckedPrompt:
@@ -36,10 +47,14 @@ async def checked(
         return [check(prompt) for prompt in prompts]
 
     try:
-        return await engine.run_in_thread(check_all)
+        async with asyncio.timeout(seconds):
+            ready = await engine.run_in_thread(check_all)
+    except TimeoutError:
+        raise RequestExpired(f"reading the prompt took {seconds:g} s") from None
     except (ImageError, PromptError) as error:
         is_of_prompt = body.source_language is None and body.target_language is None
         raise ApiError(400, str(error), param=param if is_of_prompt else None) from None
+    return ready, max(MOMENT, seconds - (time.monotonic() - began))
 
 
 def call_options(body: TextBody, seconds: float) -> dict[str, Any]:

@@ -39,8 +39,9 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    (prompt,) = await checked(model, [chat_prompt(model, body)], params, body, "messages")
-    options = call_options(body, service.deadline(body.timeout))
+    given, seconds = [chat_prompt(model, body)], service.deadline(body.timeout)
+    (prompt,), seconds = await checked(model, given, params, body, "messages", seconds)
+    options = call_options(body, seconds)
     if body.stream:
 
         async def deltas() -> AsyncGenerator[Delta, None]:

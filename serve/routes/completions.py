@@ -39,8 +39,9 @@ async def complete(
         )
     check_streaming(body, len(prompts))
     given: list[Prompt] = [p if isinstance(p, str) else {"prompt_token_ids": p} for p in prompts]
-    ready = await checked(model, given, params, body, "prompt")
-    options = call_options(body, service.deadline(body.timeout))
+    seconds = service.deadline(body.timeout)
+    ready, seconds = await checked(model, given, params, body, "prompt", seconds)
+    options = call_options(body, seconds)
     if body.stream:
         events = _events(model, ready[0], params, body, options)
         return await EventStream.begun(events, done=True)
