@@ -39,7 +39,7 @@ async def until(engine: AsyncEngine, wanted: dict[str, bool], seconds: float) ->
 async def both_run(engine: AsyncEngine) -> None:
     """Returns once each of two decoders has running requests."""
     assert engine.workers is not None
-    while sum(1 for counters in await engine.workers.stats() if counters["running"]) < 2:
+    while sum(1 for counters in await engine.workers.stats() if counters.get("running")) < 2:
         await asyncio.sleep(0.1)
 
 
