@@ -54,7 +54,7 @@ class AsyncEngine(EngineLife):
 
     async def generate(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Prepared,
         params: SamplingParams | None = None,
         *,
         sampling_params: SamplingParams | None = None,
@@ -64,7 +64,7 @@ class AsyncEngine(EngineLife):
         target_language: str | None = None,
         **unknown: Any,
     ) -> RequestOutput:
-        """One prompt to its end.
+        """One prompt to its end; also one that `inputs.prepare` has prepared for these `params`.
 
         `timeout`: seconds until the call expires, reading and language detection included.
         `priority`: lower runs first. Languages are for translation models, in any spelling; those
@@ -112,7 +112,7 @@ class AsyncEngine(EngineLife):
 
     async def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Prepared,
         params: SamplingParams | None = None,
         *,
         sampling_params: SamplingParams | None = None,
@@ -261,7 +261,7 @@ class AsyncEngine(EngineLife):
     @asynccontextmanager
     async def _prepared(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Prepared,
         params: SamplingParams,
         languages: tuple[str | None, str | None],
         priority: int,

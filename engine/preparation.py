@@ -43,24 +43,19 @@ class Preparation:
 
     @asynccontextmanager
     async def prepared(
-        self, prompt: Prompt, params: SamplingParams, languages: tuple[str | None, str | None]
+        self,
+        prompt: Prompt | Prepared,
+        params: SamplingParams,
+        languages: tuple[str | None, str | None],
     ) -> AsyncIterator[Prepared]:
         """The prompt's parts, ready to submit. The audio counts against the memory budget until the
         scope ends. `languages`: source and target. Raises InputError."""
+        if isinstance(prompt, Prepared):
+            async with self.memory.hold(prompt.nbytes):
+                yield prompt
+            return
         async with self.memory.hold(self.inputs.expected_bytes(prompt)) as held:
-            prepared, num_bytes = await self.run_in_thread(self._read, prompt, params, *languages)
-            held.set(num_bytes)
+            prepare = self.inputs.prepare
+            prepared = await self.run_in_thread(prepare, prompt, params, *languages)
+            held.set(prepared.nbytes)
             yield prepared
-
-    def _read(
-        self,
-        prompt: Prompt,
-        params: SamplingParams,
-        source_language: str | None,
-        target_language: str | None,
-    ) -> tuple[Prepared, int]:
-        """The prepared prompt, and the bytes of its audio or images; text counts as none."""
-        prepared = self.inputs.prepare(prompt, params, source_language, target_language)
-        inputs = prepared.inputs
-        num_bytes = sum(media.payload.nbytes for media in inputs if media.kind != "text")
-        return prepared, num_bytes

@@ -35,6 +35,11 @@ class Prepared:
     params: SamplingParams
 
     @property
+    def nbytes(self) -> int:
+        """Of its audio or images; text counts as none."""
+        return sum(media.payload.nbytes for media in self.inputs if media.kind != "text")
+
+    @property
     def media(self) -> EncoderInput:
         """The input of a model that reads one."""
         (media,) = self.inputs

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.config.errors import ImageError, PromptError, RequestExpired
 from antiphon.config.sampling import SamplingParams
-from antiphon.inputs.prepared import tokens_beside_prompt
+from antiphon.inputs.prepared import Prepared, tokens_beside_prompt
 from antiphon.inputs.prompts import Prompt
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.text import TextBody
@@ -18,9 +18,11 @@ MOMENT = 0.001  # seconds; a timeout must be more than 0
 
 @dataclass(frozen=True)
 class CheckedPrompt:
-    """`num_tokens`: of the encoder's output and the decoder's prompt, as they are billed."""
+    """`prompt`: as it was given. `prepared`: for the engine, which need not read it again.
+    `num_tokens`: of the encoder's output and the decoder's prompt, as they are billed."""
 
     prompt: Prompt
+    prepared: Prepared
     num_tokens: int
 
 
@@ -41,7 +43,7 @@ async def checked(
     def check(prompt: Prompt) -> CheckedPrompt:
         prepared = engine.inputs.prepare(prompt, params, body.source_language, body.target_language)
         num_tokens = tokens_beside_prompt(prepared.inputs)
-        return CheckedPrompt(prompt, num_tokens + len(prepared.prompt_token_ids or ()))
+        return CheckedPrompt(prompt, prepared, num_tokens + len(prepared.prompt_token_ids or ()))
 
     def check_all() -> list[CheckedPrompt]:
         return [check(prompt) for prompt in prompts]

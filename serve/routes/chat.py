@@ -45,13 +45,13 @@ async def _read(service: Service, model: ServedModel, body: ChatBody) -> Respons
     if body.stream:
 
         async def deltas() -> AsyncGenerator[Delta, None]:
-            async with aclosing(model.engine.stream(prompt.prompt, params, **options)) as stream:
+            async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as stream:
                 async for delta in stream:
                     yield delta.text, 0, len(delta.token_ids), delta.finish_reason
 
         events = _events(model, body, deltas(), prompt.num_tokens)
         return await EventStream.begun(events, done=True)
-    output = await model.engine.generate(prompt.prompt, params, **options)
+    output = await model.engine.generate(prompt.prepared, params, **options)
     choices = [_choice(sample, body) for sample in output.outputs]
     num_outputs = sum(len(sample.token_ids) for sample in output.outputs)
     return JSONResponse(_reply(model, choices, prompt.num_tokens, num_outputs))

@@ -71,7 +71,7 @@ def check_streaming(body: Any, num_prompts: int = 1) -> None:
 async def _output(
     model: ServedModel, prompt: CheckedPrompt, params: SamplingParams, options: dict[str, Any]
 ) -> RequestOutput:
-    return await model.engine.generate(prompt.prompt, params, **options)
+    return await model.engine.generate(prompt.prepared, params, **options)
 
 
 def _header(model: ServedModel) -> dict[str, Any]:
@@ -141,7 +141,7 @@ async def _events(
 ) -> AsyncGenerator[dict[str, Any], None]:
     header, num_tokens = _header(model), 0
     text = _echo(model, prompt, body)
-    async with aclosing(model.engine.stream(prompt.prompt, params, **options)) as deltas:
+    async with aclosing(model.engine.stream(prompt.prepared, params, **options)) as deltas:
         async for delta in deltas:
             num_tokens += len(delta.token_ids)
             choice = {

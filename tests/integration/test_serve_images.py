@@ -54,6 +54,28 @@ def test_a_picture_is_seen(client: openai.OpenAI) -> None:
     assert first.usage.prompt_tokens == other.usage.prompt_tokens > none.usage.prompt_tokens + 10
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_picture_is_read_once(
+    client: openai.OpenAI, server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """To check the prompt; the engine gets what was made of it."""
+    inputs = server.service.models["sees"].engine.inputs
+    read, prepare = list[Any](), inputs.prepare
+
+    def counted(prompt: Any, *arguments: Any) -> Any:
+        read.append(prompt)
+        return prepare(prompt, *arguments)
+
+    monkeypatch.setattr(inputs, "prepare", counted)
+    messages = question(part(data_uri(picture(3))), TEXT)
+    reply = client.chat.completions.create(
+        model="sees", messages=messages, max_tokens=2, stream=stream
+    )
+    if stream:
+        assert list(reply)
+    assert len(read) == 1
+
+
 def test_an_answer_to_a_picture_is_streamed(client: openai.OpenAI) -> None:
     messages = question(part(data_uri(picture(1)), detail="auto"), TEXT)
     whole = client.chat.completions.create(model="sees", messages=messages, max_tokens=8)
