@@ -65,12 +65,13 @@ def _in_this_process(plan: Plan) -> None:
 
 
 def _over_ray(plan: Plan) -> None:
-    from antiphon.engine.async_engine import AsyncEngine
+    from antiphon.config.options import resolve
     from antiphon.engine.sync_engine import Engine
+    from antiphon.families.checkpoint import ModelConfig
     from antiphon.serve.service import check_served
 
     for model in plan.models.values():
-        check_served(AsyncEngine(model, **plan.engine))  # which does not start
+        check_served(ModelConfig.load(resolve(model, plan.engine).model))
     with ExitStack() as scope:
         names, engines = {}, []
         for name, model in plan.models.items():

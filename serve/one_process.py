@@ -25,7 +25,7 @@ def opener(model: str, options: Mapping[str, Any]) -> OpenEngine:
 
     async def start() -> AsyncEngine:
         engine = AsyncEngine(model, **options)
-        check_served(engine)
+        check_served(engine.model)
         return await engine.start()
 
     return start

@@ -13,6 +13,8 @@ from fastapi import Request
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.open_request import OpenRequest
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.images.attended import attends_to_an_image
 from antiphon.scheduler.request import Finished
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import ApiError
@@ -41,14 +43,13 @@ class ServedModel:
         return self.engine.inputs.images is not None
 
 
-def check_served(engine: AsyncEngine) -> None:
-    """Raises UnsupportedModelError for an engine, running or not, whose model no endpoint takes."""
-    model, inputs = engine.model, engine.inputs
+def check_served(model: ModelConfig) -> None:
+    """Raises UnsupportedModelError for a model that no endpoint takes."""
     if model.decoder_half is None:
         raise UnsupportedModelError(
             f"{model.path} is an encoder alone, which has no route over HTTP: use Engine.encode()"
         )
-    if inputs.attended_image is not None:
+    if attends_to_an_image(model):
         raise UnsupportedModelError(
             f"{model.path} reads one image in each prompt, which has no route over HTTP: use "
             "Engine.generate()"

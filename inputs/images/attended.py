@@ -11,6 +11,12 @@ from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompts import ParsedPrompt
 
 
+def attends_to_an_image(model: ModelConfig) -> bool:
+    return isinstance(model.encoder, ImageHalf) and (
+        model.decoder_half is not None and model.decoder_half.cross_attention
+    )
+
+
 @dataclass(frozen=True)
 class AttendedImage:
     """Reads the one image of each prompt."""
@@ -21,9 +27,10 @@ class AttendedImage:
     def of(cls, model: ModelConfig, limits: ImageLimits) -> "AttendedImage | None":
         """None for a model whose decoder attends to no images. Raises CheckpointError for a
         checkpoint without an image processor."""
-        half = model.encoder
-        if not isinstance(half, ImageHalf) or not model.decoder.cross_attention:
+        if not attends_to_an_image(model):
             return None
+        half = model.encoder
+        assert isinstance(half, ImageHalf)
         return cls(ImageProcessor(model.path, half, limits.fetching))
 
     def read(self, parsed: ParsedPrompt) -> EncoderInput:

@@ -3,9 +3,11 @@
 import pytest
 from paths import EXAMPLES
 
-from antiphon import AsyncEngine, Engine
+from antiphon import Engine
 from antiphon.config.errors import UnsupportedModelError
+from antiphon.config.options import resolve
 from antiphon.examples.trocr_digits.evaluate import accuracy
+from antiphon.families.checkpoint import ModelConfig
 from antiphon.serve.service import check_served
 
 MODEL = EXAMPLES / "trocr_digits" / "model"
@@ -20,7 +22,7 @@ def test_numbers_are_read(count: int) -> None:
 def test_no_server_takes_it() -> None:
     """No endpoint has a prompt with one image that the decoder attends to."""
     with pytest.raises(UnsupportedModelError, match="one image in each prompt"):
-        check_served(AsyncEngine(str(MODEL), ray=False))
+        check_served(ModelConfig.load(resolve(str(MODEL), {}).model))
 
 
 def test_the_checkpoint_is_small() -> None:
