@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from antiphon.config.logs import logs_to
+
 LONG = 60.0  # seconds of sound above which a single recording has a progress bar
 SECONDS_OF_SOUND = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of sound [{elapsed}<{remaining}]"
 
@@ -83,13 +85,7 @@ def logs_on_stderr(quiet: bool) -> Iterator[None]:
     """Shows what the engine logs on standard error; only warnings if `quiet`."""
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logger, handler = logging.getLogger("antiphon"), _Handler()
+    handler = _Handler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    before = logger.level
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.addHandler(handler)
-    try:
+    with logs_to(handler, quiet):
         yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)

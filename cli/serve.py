@@ -1,6 +1,7 @@
 """`antiphon serve`."""
 
 import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from antiphon.cli.arguments import Quiet
 from antiphon.cli.exit_codes import engine_errors
 from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.logs import logs_to
 
 OF_SETTINGS = ("host", "port", "insecure", "otlp_traces_endpoint", "log_format")
 CLOSING_SECONDS = 10.0  # for engines and Ray Serve to close, after open requests have ended
@@ -93,13 +95,13 @@ def serve(
     antiphon serve examples/t5_numbers/model --no-ray
     """
     from antiphon.serve.command import run
-    from antiphon.serve.logs import logs_on_stderr
+    from antiphon.serve.logs import handler_of
 
     plan = _plan(server, limits, engine, models or [])
     for model in plan.models.values():
         preflight.check_options(model, plan.engine)
     interrupt.advise(None, plan.settings.limits.drain_seconds + CLOSING_SECONDS)
-    with logs_on_stderr(quiet, plan.settings.log_format), engine_errors():
+    with logs_to(handler_of(sys.stderr, plan.settings.log_format), quiet), engine_errors():
         run(plan)
 
 

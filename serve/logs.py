@@ -2,9 +2,6 @@
 
 import json
 import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -44,17 +41,3 @@ def handler_of(stream: TextIO, log_format: str = "text") -> logging.Handler:
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(LINE))
     handler.addFilter(WithRequestId())
     return handler
-
-
-@contextmanager
-def logs_on_stderr(quiet: bool, log_format: str = "text") -> Iterator[None]:
-    """Shows what the server and its engines log; only warnings if `quiet`."""
-    logger, handler = logging.getLogger("antiphon"), handler_of(sys.stderr, log_format)
-    before = logger.level
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
