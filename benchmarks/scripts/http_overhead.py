@@ -27,9 +27,10 @@ import numpy as np
 
 from antiphon.benchmarks.report import Row, table, write_json
 from antiphon.benchmarks.service.arrivals import ClosedLoop
-from antiphon.benchmarks.service.asks import RATE, Form, wav_file
+from antiphon.benchmarks.service.asks import RATE, Form
 from antiphon.benchmarks.service.exchange import Server
 from antiphon.cli.pairs import parse_pairs
+from antiphon.client.sound import wav
 
 NAME, TIMEOUT = "measured", 600.0
 VARIETY = 1 << 17  # recordings before one comes again: windows into one sequence, one apart
@@ -48,7 +49,7 @@ class Clips:
     def take(self, count: int) -> list[bytes]:
         first, self._number = self._number, self._number + count
         assert self._number <= VARIETY
-        return [wav_file(self._samples[i : i + self._length]) for i in range(first, self._number)]
+        return [wav(self._samples[i : i + self._length], RATE) for i in range(first, self._number)]
 
 
 # ---------------------------------------------------------------------- clients

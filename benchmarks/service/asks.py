@@ -2,7 +2,6 @@
 
 import base64
 import io
-import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from antiphon.benchmarks.service.sizes import Sizes
 from antiphon.client.calls import Call, chat_call, sound_call, text_call
+from antiphon.client.sound import wav
 from antiphon.config.errors import ConfigurationError
 
 RATE = 16_000  # Hz, of synthetic sound
@@ -117,18 +117,7 @@ def _sound(seconds: float, rng: np.random.Generator) -> bytes:
     count = round(seconds * RATE)
     swell = 0.55 - 0.45 * np.cos(2 * np.pi * np.arange(count) / (SYLLABLE_SECONDS * RATE))
     samples = rng.standard_normal(count, np.float32) * (3000 * swell)
-    return wav_file(samples.clip(-32768, 32767).astype("<i2"))
-
-
-def wav_file(samples: np.ndarray) -> bytes:
-    """`samples`: little-endian int16 [n] at RATE."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as recording:
-        recording.setnchannels(1)
-        recording.setsampwidth(2)
-        recording.setframerate(RATE)
-        recording.writeframes(samples.tobytes())
-    return file.getvalue()
+    return wav(samples.clip(-32768, 32767).astype(np.int16), RATE)
 
 
 def _text(words: int, rng: np.random.Generator) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from blocked_imports import blocking
 from http_server import Running, running_server
 from paths import RECORDINGS
 from typer.testing import CliRunner
@@ -15,13 +16,8 @@ from antiphon.cli.app import app
 from antiphon.cli.exit_codes import exit_code
 from antiphon.config.errors import AntiphonError
 
-LIGHT = """
-import sys
-class Blocked:
-    def find_spec(self, name, *_):
-        if name.split(".")[0] in ("torch", "ray", "transformers", "av", "numba", "fastapi"):
-            raise AssertionError(f"{name} is imported")
-sys.meta_path.insert(0, Blocked())
+LIGHT = f"""
+{blocking("torch", "ray", "transformers", "av", "numba", "fastapi")}
 from antiphon.cli import main
 main()
 """
