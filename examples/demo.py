@@ -10,11 +10,15 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 print("importing torch and Ray ...", flush=True)
 
-from antiphon import AntiphonError, Engine  # noqa: E402
+from PIL.Image import Image  # noqa: E402
+
+from antiphon import AntiphonError, Engine, RequestOutput  # noqa: E402
 from antiphon.examples.pictures.digits import draw_number  # noqa: E402
 from antiphon.examples.pictures.terminal import as_text  # noqa: E402
 from antiphon.examples.qwen_shapes.evaluate import held_out  # noqa: E402
@@ -50,21 +54,40 @@ def transcribe_recordings() -> None:
     )
 
 
-def write_numbers() -> None:
-    numbers = [7, 42, 300, 1_984, 20_026, 365_250, 999_999]
-    print("\nT5: the same for a text model, numbers into words ...", flush=True)
+def show(
+    name: str,
+    what: str,
+    folder: str,
+    ask: Callable[[Engine], list[RequestOutput]],
+    labels: Sequence[str],
+    picture: Image | None = None,
+    **options: Any,
+) -> None:
+    """Runs `ask` on a shipped model and prints what it answers to each of `labels`, with the
+    `picture` above where the terminal can show it. `what`: each answer is to one of these."""
     began = time.perf_counter()
-    with Engine(str(HERE / "t5_numbers" / "model")) as engine:
+    with Engine(str(HERE / folder / "model"), **options) as engine:
         ready = time.perf_counter()
-        outputs = engine.generate([f"in words: {number}" for number in numbers], use_tqdm=False)
+        outputs = ask(engine)
         done = time.perf_counter()
-    print()
-    for number, output in zip(numbers, outputs, strict=True):
-        print(f"{number:>28}  {output.outputs[0].text}")
+    print(f"\n{as_text(picture)}\n" if picture is not None and sys.stdout.isatty() else "")
+    for label, output in zip(labels, outputs, strict=True):
+        print(f"{label:>28}  {output.outputs[0].text}")
     print(
-        f"\nT5: {len(numbers)} numbers in {done - ready:.2f} s "
+        f"\n{name}: {len(labels)} {what} in {done - ready:.2f} s "
         f"(engine ready after {ready - began:.1f} s)"
     )
+
+
+def write_numbers() -> None:
+    print("\nT5: the same for a text model, numbers into words ...", flush=True)
+    numbers = [str(number) for number in (7, 42, 300, 1_984, 20_026, 365_250, 999_999)]
+    prompts = [f"in words: {number}" for number in numbers]
+
+    def ask(engine: Engine) -> list[RequestOutput]:
+        return engine.generate(prompts, use_tqdm=False)
+
+    show("T5", "numbers", "t5_numbers", ask, numbers)
 
 
 def answer_questions() -> None:
@@ -72,37 +95,25 @@ def answer_questions() -> None:
     print("\nQwen2.5-VL: a picture and questions about it, without Ray ...", flush=True)
     asked = held_out(PICTURE + 1)[PICTURE]
     questions = ["How many shapes are there?", asked.question, "What is in the picture?"]
-    began = time.perf_counter()
-    with Engine(str(HERE / "qwen_shapes" / "model"), ray=False) as engine:
-        ready = time.perf_counter()
-        outputs = engine.chat([asked.chat(text) for text in questions], use_tqdm=False)
-        done = time.perf_counter()
-    print(f"\n{as_text(asked.picture)}\n" if sys.stdout.isatty() else "")
-    for question, output in zip(questions, outputs, strict=True):
-        print(f"{question:>28}  {output.outputs[0].text}")
-    print(
-        f"\nQwen2.5-VL: {len(questions)} answers in {done - ready:.2f} s "
-        f"(engine ready after {ready - began:.1f} s)"
-    )
+    chats = [asked.chat(text) for text in questions]
+
+    def ask(engine: Engine) -> list[RequestOutput]:
+        return engine.chat(chats, use_tqdm=False)
+
+    show("Qwen2.5-VL", "answers", "qwen_shapes", ask, questions, asked.picture, ray=False)
 
 
 def read_numbers() -> None:
+    print("\nTrOCR: numbers in pictures, without Ray ...", flush=True)
     rng = random.Random(2026)
     drawings = [draw_number(rng) for _ in range(8)]
     prompts = [{"multi_modal_data": {"image": drawn.picture}} for drawn in drawings]
-    print("\nTrOCR: numbers in pictures, without Ray ...", flush=True)
-    began = time.perf_counter()
-    with Engine(str(HERE / "trocr_digits" / "model"), ray=False) as engine:
-        ready = time.perf_counter()
-        outputs = engine.generate(prompts, use_tqdm=False)
-        done = time.perf_counter()
-    print(f"\n{as_text(drawings[-1].picture)}\n" if sys.stdout.isatty() else "")
-    for drawn, output in zip(drawings, outputs, strict=True):
-        print(f"{'drawn ' + drawn.number:>28}  {output.outputs[0].text}")
-    print(
-        f"\nTrOCR: {len(drawings)} pictures in {done - ready:.2f} s "
-        f"(engine ready after {ready - began:.1f} s)"
-    )
+    labels = [f"drawn {drawn.number}" for drawn in drawings]
+
+    def ask(engine: Engine) -> list[RequestOutput]:
+        return engine.generate(prompts, use_tqdm=False)
+
+    show("TrOCR", "pictures", "trocr_digits", ask, labels, drawings[-1].picture, ray=False)
 
 
 if __name__ == "__main__":
