@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # as an engine
 
 import pytest
 import tiny_models
+from made_once import made_once
 from service_tests import cannot_be_imported, missing
 from tiny_decoders import DECODERS, make_decoder
 from transformers import PreTrainedModel
@@ -73,15 +74,7 @@ def kept_settings_of_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     """name of `tiny_models.FAMILIES` -> (folder, transformers model)"""
-    made: dict[str, tuple[Path, PreTrainedModel]] = {}
-
-    def get(name: str) -> tuple[Path, PreTrainedModel]:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            made[name] = folder, tiny_models.make(name, folder)
-        return made[name]
-
-    return get
+    return made_once(tiny_models.make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

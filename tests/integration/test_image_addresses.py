@@ -1,12 +1,11 @@
 """Images behind addresses, through the engine: in prompts, in chats, and for the encoder alone."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from http_files import QuietHandler, serving
 from tiny_vlms import make_vlm, picture
 
 from antiphon import Engine, SamplingParams
@@ -15,25 +14,17 @@ from antiphon.config.errors import ImageError
 PARAMS = SamplingParams(temperature=0.0, max_tokens=6, logprobs=0)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
         picture(3).save(self.wfile, "PNG")
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/image.png"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/image.png"
 
 
 def test_images_are_fetched_from_allowed_hosts_alone(tmp_path: Path, address: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_once import made_once
 from oracle import LOGPROB_TOLERANCE, TOLERANCE, oracle
 from plain_engine import PlainEngine
 from ranked_engine import RankedEngine
@@ -42,15 +43,7 @@ Made = Callable[[str], tuple[Path, PreTrainedModel]]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Checkpoints by name, each made once."""
-    kept: dict[str, tuple[Path, PreTrainedModel]] = {}
-
-    def get(name: str) -> tuple[Path, PreTrainedModel]:
-        if name not in kept:
-            folder = tmp_path_factory.mktemp(name)
-            kept[name] = folder, make_reader(name, folder)
-        return kept[name]
-
-    return get
+    return made_once(make_reader, tmp_path_factory)
 
 
 class Reader(PlainEngine):

@@ -4,14 +4,13 @@ import json
 import signal
 import socket
 import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from paths import RECORDINGS
+from serve_command import READY, served
 from websockets.sync.client import connect
 
 SECONDS = 120.0
@@ -28,26 +27,13 @@ def test_replicas_over_ray(whisper_folder: Path, t5_folder: Path) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     models = (f"hears={whisper_folder}", f"numbers={t5_folder}")
     options = ("--replicas", "2", "--api-key", "secret", "--port", str(port), "--device", "cpu")
-    command = [sys.executable, "-m", "antiphon", "serve", *models, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        watchdog = threading.Timer(300, process.kill)
-        watchdog.start()
-        try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if " ready: http" in line:
-                    break
-            assert f" ready: {url}" in lines[-1], "".join(lines)
-            headers = {"authorization": "Bearer secret", "x-request-id": "mine-1"}
-            with httpx.Client(base_url=url, headers=headers, timeout=SECONDS) as client:
-                ask(client)
-                listen(f"ws://127.0.0.1:{port}/v1/realtime?model=hears")
-                stop(process, client)
-        finally:
-            watchdog.cancel()
-            process.kill()
+    with served(*models, *options) as (process, lines):
+        assert f"{READY}{url}" in lines[-1], "".join(lines)
+        headers = {"authorization": "Bearer secret", "x-request-id": "mine-1"}
+        with httpx.Client(base_url=url, headers=headers, timeout=SECONDS) as client:
+            ask(client)
+            listen(f"ws://127.0.0.1:{port}/v1/realtime?model=hears")
+            stop(process, client)
 
 
 def ask(client: httpx.Client) -> None:

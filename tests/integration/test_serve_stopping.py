@@ -3,12 +3,9 @@
 import io
 import json
 import logging
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from http_server import running_server
+from serve_command import READY, served
 
 from antiphon.serve.logs import handler_of
 from antiphon.serve.settings import Limits
@@ -131,32 +129,23 @@ def test_the_command_stops_with_code_0(t5_folder: Path, tmp_path: Path) -> None:
         f"models:\n  counts: {t5_folder}\nport: 0\napi_keys: [secret]\n"
         "limits: {upload_mib: 1, drain_seconds: 20}\nengine: {ray: false, max_num_seqs: 4}\n"
     )
-    command = [sys.executable, "-m", "antiphon", "serve", "--config", str(file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
-        try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if " ready: " in line:
-                    break
-            url = lines[-1].split(" ready: ")[1].strip()
-            assert any("serving counts; 1 API keys; up to 1 MiB" in line for line in lines)
-            headers = {"authorization": "Bearer secret"}
-            with httpx.Client(base_url=url, headers=headers, timeout=SECONDS) as client:
-                reply = client.post("/v1/completions", json={"prompt": "in words: 42"})
-                assert reply.json()["model"] == "counts"
-                body = {"prompt": "in words: 1", "ignore_eos": True, "max_tokens": 400}
-                with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as it:
-                    events = it.iter_lines()
-                    assert next(events).startswith("data:")
-                    process.send_signal(signal.SIGTERM)
-                    rest = [line for line in events if line]
-            assert '"finish_reason": "length"' in rest[-2]
-            assert rest[-1] == "data: [DONE]"
-            assert process.wait(SECONDS) == 0
-            log = "".join([*lines, process.stderr.read()])
-            assert " stopping: " in log
-            assert "secret" not in log
-        finally:
-            process.kill()
+    with served("--config", str(file)) as (process, lines):
+        url = lines[-1].split(READY)[1].strip()
+        assert any("serving counts; 1 API keys; up to 1 MiB" in line for line in lines)
+        headers = {"authorization": "Bearer secret"}
+        with httpx.Client(base_url=url, headers=headers, timeout=SECONDS) as client:
+            reply = client.post("/v1/completions", json={"prompt": "in words: 42"})
+            assert reply.json()["model"] == "counts"
+            body = {"prompt": "in words: 1", "ignore_eos": True, "max_tokens": 400}
+            with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as it:
+                events = it.iter_lines()
+                assert next(events).startswith("data:")
+                process.send_signal(signal.SIGTERM)
+                rest = [line for line in events if line]
+        assert '"finish_reason": "length"' in rest[-2]
+        assert rest[-1] == "data: [DONE]"
+        assert process.wait(SECONDS) == 0
+        assert process.stderr is not None
+        log = "".join([*lines, process.stderr.read()])
+        assert " stopping: " in log
+        assert "secret" not in log

@@ -2,14 +2,13 @@
 
 import ipaddress
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
+from http_files import QuietHandler, serving
 from PIL import Image
 
 from antiphon.config.errors import ImageError
@@ -22,7 +21,7 @@ NAMES = frozenset({"127.0.0.1", "photos.example"})
 HERE = Fetching(NAMES, private=True, max_bytes=1000, seconds=5.0, redirects=2)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_GET(self) -> None:
         name, _, number = self.path[1:].partition("/")
         if name == "hop":
@@ -56,19 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 def test_what_is_within_the_limits(address: str) -> None:
