@@ -144,6 +144,8 @@ def test_the_number_of_open_requests(server: Running, client: httpx.Client) -> N
         slow[2].sendall(head)
         while server.service.admission.open < 3:
             time.sleep(0.001)
+        for connection in slow:
+            connection.sendall(b" ")  # their time without a byte begins again
         reply = complete(client)
         assert (reply.status_code, error(reply)["type"]) == (429, "rate_limit_error")
         assert 1 <= int(reply.headers["retry-after"]) <= 60
