@@ -12,6 +12,10 @@ from antiphon.families.halves import BartHalf, Half
 from antiphon.families.tensor_names import BART_IGNORED, TIED_HEAD, Side
 
 TEXT = "model.language_model."
+STAGE_SETTINGS = (  # of vision_config, with one value for each stage
+    "embed_dim", "depths", "num_heads", "num_groups", "patch_size", "patch_stride",
+    "patch_padding", "patch_prenorm",
+)  # fmt: skip
 
 
 def _describe(config: Config, side: Side) -> Half:
@@ -26,23 +30,16 @@ def _text(config: Config, side: Side) -> BartHalf:
 
 def _encoder(config: Config) -> Florence2Half:
     vision, text = config["vision_config"], _text(config, "encoder")
+    ratio = vision["mlp_ratio"]
     if vision["projection_dim"] != text.hidden_size:
         raise UnsupportedModelError(
             f"projection_dim={vision['projection_dim']}: the text encoder has "
             f"{text.hidden_size} features"
         )
     stages = tuple(
-        DavitStage(size, *sizes, int(size * vision["mlp_ratio"]))
-        for size, *sizes in zip(
-            vision["embed_dim"],
-            vision["depths"],
-            vision["num_heads"],
-            vision["num_groups"],
-            vision["patch_size"],
-            vision["patch_stride"],
-            vision["patch_padding"],
-            vision["patch_prenorm"],
-            strict=True,
+        DavitStage(size, blocks, heads, groups, patch, stride, padding, first, int(size * ratio))
+        for size, blocks, heads, groups, patch, stride, padding, first in zip(
+            *(vision[name] for name in STAGE_SETTINGS), strict=True
         )
     )
     return Florence2Half(
