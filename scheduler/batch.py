@@ -7,30 +7,17 @@ travel there with each `StepPlan`. `planning.py` says what the next step compute
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
 
 import numpy as np
 
 from antiphon.kv.pages import pages_for
+from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.generated import StopReason
 from antiphon.scheduler.plan import Fork, StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, Readout, Request
+from antiphon.scheduler.request import Readout, Request
 
 MAX_STOP_IDS = 32
 _NO_TOKEN = -1
-
-
-class StopReason(IntEnum):
-    """Why a sequence ends with a token. Numbers, because a step has an array of them."""
-
-    NONE = 0  # it goes on
-    STOP_TOKEN = 1
-    LENGTH = 2
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """As users see it. Not for NONE."""
-        assert self is not StopReason.NONE
-        return "stop" if self is StopReason.STOP_TOKEN else "length"
 
 
 class Batch:
@@ -75,6 +62,7 @@ class Batch:
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
         self.waits_for_host = np.zeros(max_seqs, bool)
+        self.in_group = np.zeros(max_seqs, bool)  # its request has several slots, see `Beams`
         self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
@@ -84,16 +72,17 @@ class Batch:
         self._admissions = 0
         self.num_plans = 0
         self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
-        # What the next plan must tell of forks since the last one.
+        # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
+        self.beam_moves: list[BeamMoves] = []
         self.page_copies: dict[int, int] = {}  # target -> source
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
 
     @property
-    def full(self) -> bool:
-        return not self._free_slots
+    def num_free(self) -> int:
+        return len(self._free_slots)
 
     def admit(
         self, request: Request, self_pages: np.ndarray, lane: int = 0, computed: int = 0
@@ -101,15 +90,11 @@ class Batch:
         """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its
         prompt, and what it generated before a preemption. `computed`: of them, whose KV
         is in its pages."""
-        slot = self._free_slots.pop()
-        self.lane[slot] = lane
-        self.lane_sizes[lane] += 1
+        slot = request.slot = self._take_slot(request, lane)
         tokens = request.token_ids
-        self.requests[slot], request.slot = request, slot
-        self.ids[slot], self.active[slot] = request.order, True
         self.tokens[slot, : len(tokens)] = tokens
         self.length[slot], self.computed[slot] = len(tokens), computed
-        self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
+        self.max_len[slot] = request.max_len
         self.stop_ids[: len(request.rules.stop_ids), slot] = request.rules.stop_ids
         self._most_stop_ids = max(self._most_stop_ids, len(request.rules.stop_ids))
         self.streams[slot] = request.streams
@@ -118,11 +103,26 @@ class Batch:
         self._take_logprobs(request)
         self.waits_for_host[slot] = request.waits_for_host
         self.next_readout[slot] = first_readout(request.readouts, 0)
-        self._admissions += 1
-        self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
         self.self_table[slot, : len(self_pages)] = self_pages
         return tokens
+
+    def reserve(self, request: Request, lane: int, page: int) -> int:
+        """Gives `request`, which has a slot, another one with `page`, which does not run yet."""
+        slot = self._take_slot(request, lane)
+        self.self_table[slot, 0], self.num_self_pages[slot] = page, 1
+        return slot
+
+    def _take_slot(self, request: Request, lane: int) -> int:
+        slot = self._free_slots.pop()
+        self.lane[slot] = lane
+        self.lane_sizes[lane] += 1
+        self.requests[slot] = request
+        self.ids[slot], self.active[slot] = request.order, True
+        self.prompt_len[slot] = len(request.prompt_token_ids)
+        self._admissions += 1
+        self.turn[slot] = self._admissions
+        return slot
 
     def _take_logprobs(self, request: Request) -> None:
         """Of the tokens that `request` generated before. NaN where it does not know them."""
@@ -144,11 +144,16 @@ class Batch:
         slot = request.slot
         self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
+        self.free(slot)
+        request.slot = -1
+        return pages
+
+    def free(self, slot: int) -> None:
+        """Takes `slot` from its request."""
         self.lane_sizes[self.lane[slot]] -= 1
         self._clear(slot)
-        self.requests[slot], request.slot = None, -1
+        self.requests[slot] = None
         self._free_slots.append(slot)
-        return pages
 
     def _clear(self, slot: int) -> None:
         """Resets `slot` to what it was before its first owner, so that sums and tests
@@ -164,7 +169,7 @@ class Batch:
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout, self.lane, self.held_for, self.num_published,
+            self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -188,8 +193,15 @@ class Batch:
         return request
 
     def running(self) -> list[Request]:
-        """The requests that have a slot, by slot."""
-        return [request for request in self.requests if request is not None]
+        """The requests that have a slot, by slot; those of several slots once."""
+        return list(dict.fromkeys(request for request in self.requests if request is not None))
+
+    def slots_of(self, request: Request) -> np.ndarray:
+        """The slots [n] of `request`, which runs."""
+        if not self.in_group[request.slot]:
+            return np.array([request.slot])
+        slots: np.ndarray = np.flatnonzero(self.active & (self.ids == request.order))
+        return slots
 
     def in_lane(self, lane: int) -> np.ndarray:
         """[slots] bool: those of the sequences of `lane`."""
@@ -211,8 +223,7 @@ class Batch:
         runs = self.in_lane(lane) & (self.length < self.max_len) & ~waits
         if self.num_lanes > 1:
             runs &= self.held_for == 0
-        slots: np.ndarray = np.flatnonzero(runs)
-        return slots
+        return np.flatnonzero(runs)
 
     def slots_short_of_pages(self, lane: int = 0) -> np.ndarray:
         """Runnable slots [n] of `lane` whose next token has no page yet."""
@@ -240,13 +251,20 @@ class Batch:
         self.forks, self.page_copies = [], {}
         return changes
 
+    def pop_beam_moves(self) -> BeamMoves:
+        """Those since the last call."""
+        moves, self.beam_moves = BeamMoves.joined(self.beam_moves), []
+        return moves
+
     def dependents(self, plan: StepPlan) -> list[Request]:
-        """The requests that cannot go on if `plan` fails: those that it computes or
-        forks, and those forked since, which may share what it should have computed."""
+        """The requests that cannot go on if `plan` fails: those that it computes, forks
+        or moves, and those forked since, which may share what it should have computed."""
         needs = self.forked_after >= plan.number
         needs[plan.slots[self.live_rows(plan)]] = True
         needs[[fork.slot for fork in plan.forks if self.ids[fork.slot] == fork.id]] = True
-        return [self.request_at(int(slot)) for slot in np.flatnonzero(needs)]
+        moves = plan.beam_moves
+        needs[moves.slots[self.ids[moves.slots] == moves.ids]] = True
+        return list(dict.fromkeys(self.request_at(int(slot)) for slot in np.flatnonzero(needs)))
 
     def live_rows(self, plan: StepPlan) -> np.ndarray:
         """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""

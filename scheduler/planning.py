@@ -31,6 +31,10 @@ class StepBudget:
         """What is left beside a row of so many tokens."""
         return replace(self, tokens=self.tokens - num_tokens, prompt=self.prompt - num_tokens + 1)
 
+    def beside(self, num_decodes: int) -> "StepBudget":
+        """What is left beside so many rows of one token."""
+        return replace(self, tokens=self.tokens - num_decodes) if num_decodes else self
+
     def has_room(self, num_tokens: int) -> bool:
         """True if another row can begin with some of its `num_tokens`."""
         return self.tokens > 0 and (self.prompt > 0 or num_tokens == 1)
@@ -99,6 +103,7 @@ class StepPlanner:
             new_pages=new_pages,
             page_copies=page_copies,
             forks=forks,
+            beam_moves=batch.pop_beam_moves(),
             number=batch.num_plans,
             readouts=self._readouts(slots, query_lens, kv_lens),
             lane=lane,

@@ -3,10 +3,11 @@ they are of."""
 
 import numpy as np
 
-from antiphon.scheduler.batch import Batch, StopReason
+from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.generated import FinishReason, ReadoutValue, StopReason
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, ReadoutValue, Request
+from antiphon.scheduler.request import Request
 
 Ending = tuple[Request, FinishReason]
 
@@ -17,10 +18,11 @@ def settle(
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
     Returns the sequences that are done, and why. Rows whose request has ended since the
-    plan was made are dropped. `now`: of the scheduler's clock.
+    plan was made are dropped, and those of beam searches, which `Beams` takes in. `now`:
+    of the scheduler's clock.
     """
     live = batch.live_rows(plan)
-    rows = live[plan.samples[live]]
+    rows = live[plan.samples[live] & ~batch.in_group[plan.slots[live]]]
     slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
     is_first = positions == batch.prompt_len[slots]
     stops = batch.settle(slots, positions, tokens)
@@ -50,3 +52,10 @@ def _add_readouts(
         request = batch.request_at(plan.slots[readouts.rows[i]])
         value = ReadoutValue(float(logprobs[i]), int(likeliest[i]))
         request.readout_values[int(readouts.indices[i])] = value
+
+
+def reason_of_end(request: Request) -> FinishReason | None:
+    """Why a request that was resumed has ended already: only the message of its end was lost."""
+    if request.generated and request.generated[-1] in request.rules.stop_ids:
+        return "stop"
+    return "length" if len(request.generated) >= request.max_tokens else None
