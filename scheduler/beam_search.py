@@ -90,9 +90,9 @@ class BeamSearch(ABC):
     def _rank(self, ids: np.ndarray, scores: np.ndarray) -> _Ranking:
         per_row = self.rules.num_candidates(len(self._stop_ids))
         ids, scores = ids[:, :per_row], scores[:, :per_row]
-        totals = self.totals[:, None] + np.nan_to_num(scores.astype(np.float64), nan=-np.inf)
+        totals = self.totals[:, None] + scores.astype(np.float64)
         order = np.argsort(-totals.ravel(), kind="stable")
-        order = order[totals.ravel()[order] > -np.inf]
+        order = order[totals.ravel()[order] > -np.inf]  # where all is barred, it may be NaN
         parents, columns = np.divmod(order, ids.shape[1])
         is_stop = np.isin(ids.ravel()[order], self._stop_ids)
         return _Ranking(parents, columns, totals.ravel()[order], is_stop)

@@ -22,9 +22,8 @@ from antiphon.scheduler.beam_plan import BeamCandidates, BeamMoves
 from antiphon.scheduler.beam_search import BeamSearch, Continuation, Survivors
 from antiphon.scheduler.generated import Hypothesis, TokenLogprobs
 from antiphon.scheduler.plan import Admission, StepPlan, StepResult
+from antiphon.scheduler.prefixes import NEVER
 from antiphon.scheduler.request import Request
-
-NEVER = np.iinfo(np.int64).max  # so many pages are published: no sequence of a search shares more
 
 
 @dataclass(eq=False)
@@ -55,9 +54,6 @@ class Beams:
     def __init__(self, batch: Batch, pages: PagePool) -> None:
         self.batch, self.pages = batch, pages
         self._groups: dict[int, BeamGroup] = {}  # by order of arrival of their request
-
-    def __bool__(self) -> bool:
-        return bool(self._groups)
 
     # ------------------------------------------------------------------ coming and going
 
@@ -91,14 +87,15 @@ class Beams:
 
     # ------------------------------------------------------------------ results
 
-    def settle(self, plan: StepPlan, result: StepResult, now: float) -> list[Outcome]:
-        """Takes one more token in for the sequences of all searches that are in `plan`. Returns
-        the searches that do not go on; what an ended one found is with its request. `now`: of
-        the scheduler's clock."""
+    def settle(
+        self, plan: StepPlan, is_live: np.ndarray, result: StepResult, now: float
+    ) -> list[Outcome]:
+        """Takes one more token in for the sequences of all searches that are in `plan`, but for
+        rows that are not `is_live` [rows]. Returns the searches that do not go on; what an ended
+        one found is with its request. `now`: of the scheduler's clock."""
         if not self._groups:
             return []
-        live = self.batch.live_rows(plan)
-        rows = live[plan.samples[live] & self.batch.in_group[plan.slots[live]]]
+        rows = (is_live & plan.samples & self.batch.in_group[plan.slots]).nonzero()[0]
         self.batch.pending[plan.slots[rows]] -= 1
         row_of_slot = np.full(len(self.batch.requests), -1)
         row_of_slot[plan.slots[rows]] = rows

@@ -34,11 +34,13 @@ def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
 
 def candidates(likeliest: int) -> tuple[np.ndarray, np.ndarray]:
     """What a row whose keys give the token `likeliest` may go on with: tokens, END among them,
-    and their log-probabilities, likeliest first."""
+    and their log-probabilities, likeliest first. One in four rows may go on with one alone."""
     ids = np.array([2 + (likeliest + step) % 97 for step in range(12)] + [END])
     penalties = np.array([(likeliest * (17 + i) + 31 * i) % 64 for i in range(len(ids))])
     scores = -(1 + penalties / 7 + np.arange(len(ids)) / 1000)
     order = np.argsort(-scores)
+    if likeliest % 4 == 0:
+        scores[order[1:]] = -np.inf
     return ids[order], scores[order]
 
 
@@ -227,8 +229,8 @@ def make_request(
 ) -> Request:
     return Request(
         RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
-        SamplingParams(), DecodingRules(stop_ids=(END,)), max_tokens, fields.pop("seed", number),
-        **fields,
+        SamplingParams(), fields.pop("rules", DecodingRules(stop_ids=(END,))), max_tokens,
+        fields.pop("seed", number), **fields,
     )  # fmt: skip
 
 
