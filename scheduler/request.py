@@ -9,6 +9,7 @@ import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.alignment import Alignment
 
 FinishReason = Literal["stop", "length"]
 
@@ -162,6 +163,7 @@ class Request:
     streams: bool = False  # its tokens are sent as they come, not only at its end
     waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     readouts: tuple[Readout, ...] = ()
+    alignment: Alignment | None = None
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the one that its inputs were sent to; the decoder may ask another
@@ -198,12 +200,18 @@ class Request:
     @property
     def cross(self) -> Media | None:
         """The input that the decoder attends to, if there is one."""
-        return next((media for media in self.inputs if media.position is None), None)
+        cross = [media for media in self.inputs if media.position is None]
+        return cross[0] if cross else None
+
+    @property
+    def placed(self) -> list[Media]:
+        """The inputs that stand in its prompt."""
+        return [media for media in self.inputs if media.position is not None]
 
     @property
     def encoder_tokens(self) -> int:
         """Of all its inputs."""
-        return sum(media.num_tokens for media in self.inputs)
+        return sum([media.num_tokens for media in self.inputs])
 
     @property
     def load(self) -> int:
@@ -218,13 +226,13 @@ class Request:
     @property
     def inputs_end(self) -> int:
         """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
-        placed = [media for media in self.inputs if media.position is not None]
-        return max((media.position + media.num_tokens for media in placed), default=0)  # type: ignore[operator]
+        return max([media.position + media.num_tokens for media in self.placed], default=0)  # type: ignore[operator]
 
     @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
-        return 0 if self.cross is None else self.cross.num_tokens
+        cross = self.cross
+        return 0 if cross is None else cross.num_tokens
 
     @property
     def length(self) -> int:
@@ -234,6 +242,8 @@ class Request:
     @property
     def token_ids(self) -> np.ndarray:
         """[tokens] so far, prompt included; only while it is not running."""
+        if not self.generated:
+            return np.asarray(self.prompt_token_ids, np.int64)
         return np.concatenate([self.prompt_token_ids, np.array(self.generated, np.int64)])
 
     @property
@@ -251,7 +261,7 @@ class Finished:
     `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
     logits. `restricted_logprob`: their sum under the logits that the rules have
     changed. `readout_values`: by index in the request's readouts, of those that it came
-    to.
+    to. `frames`: the answer to its `alignment`, NO_FRAME for timestamps.
     """
 
     number: int
@@ -264,6 +274,7 @@ class Finished:
     token_logprobs: list[float] = field(default_factory=list)
     restricted_logprob: float = 0.0
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)
+    frames: list[int] | None = None
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
