@@ -113,12 +113,20 @@ class CTranslate2Model:
             return {**shared, **self._t5_config()}
         return {**shared, **self._bart_config()}
 
+    @property
+    def has_eight_bits(self) -> bool:
+        return self._weight_dtype == "int8"
+
+    @property
+    def _weight_dtype(self) -> str:
+        weight = "decoder/layer_0/ffn/linear_0/weight"
+        self.file.shape(weight)  # that it is there
+        return self.file.variables[weight].dtype
+
     def _dtype(self) -> str:
         """The precision that the file is in. Of eight bits float16: in it as in float32, and not in
         bfloat16, `quantization="int8"` finds the file's own numbers again."""
-        weight = "decoder/layer_0/ffn/linear_0/weight"
-        self.file.shape(weight)
-        dtype = self.file.variables[weight].dtype
+        dtype = self._weight_dtype
         return "float16" if dtype.startswith("int") else dtype
 
     def _bart_config(self) -> dict[str, Any]:
