@@ -16,6 +16,7 @@ import torch
 from antiphon.attention.selection import uncapturable
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.alignment import Aligner
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
@@ -102,6 +103,7 @@ class DecoderRunner:
         self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
+        self.aligner = Aligner.of(model, config, self.pool, self.tables, self.ranks)
         self.eager_steps: Counter[str] = Counter()
         self.warm_up()
         self.eager_steps.clear()
@@ -123,6 +125,8 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
+        if self.aligner is not None:
+            self.aligner.warm_up(self.slots.scratch)
         if self.part.is_last:
             check_output(self._logits[:1], "decoder", self.model_config.path)
 

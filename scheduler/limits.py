@@ -33,6 +33,7 @@ class Limits:
     # of a pipeline keeps all stages busy.
     num_lanes: int = 1
     prefix_caching: bool = True  # see `PrefixCache`
+    aligns: bool = False  # the decoder keeps what word times are made of
 
     @property
     def step_budget(self) -> StepBudget:
@@ -80,6 +81,13 @@ def _bad_value(request: Request) -> str | None:
     for position, token_id in request.readouts:
         if not 0 <= operator.index(position) < known or operator.index(token_id) < 0:
             return f"no readout of token {token_id} at position {position} of {known} tokens"
+    if (alignment := request.alignment) is not None:
+        start, first, frames = map(operator.index, alignment)
+        if not (0 <= start < first <= known and 0 < frames <= request.cross_len):
+            return (
+                f"no alignment of tokens from number {first} of {known}, behind the start at "
+                f"{start}, with {frames} of {request.cross_len} encoder tokens"
+            )
     return _bad_positions(request)
 
 
@@ -109,6 +117,8 @@ def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int)
     length, cross = request.max_len, request.cross_len
     pages = pages_for(length, limits.page_size) + pages_for(cross, limits.page_size)
     stop_ids = request.rules.stop_ids
+    if request.alignment is not None and not limits.aligns:
+        return "word times are turned off here, or unknown to this model: enable_word_timestamps"
     if num_open > limits.max_waiting + limits.max_num_seqs:
         return (
             f"{limits.max_waiting} requests are waiting already: "

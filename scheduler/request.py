@@ -9,6 +9,7 @@ import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.alignment import Alignment
 
 FinishReason = Literal["stop", "length"]
 
@@ -162,6 +163,7 @@ class Request:
     streams: bool = False  # its tokens are sent as they come, not only at its end
     waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     readouts: tuple[Readout, ...] = ()
+    alignment: Alignment | None = None
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the one that its inputs were sent to; the decoder may ask another
@@ -259,7 +261,7 @@ class Finished:
     `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
     logits. `restricted_logprob`: their sum under the logits that the rules have
     changed. `readout_values`: by index in the request's readouts, of those that it came
-    to.
+    to. `frames`: the answer to its `alignment`, NO_FRAME for timestamps.
     """
 
     number: int
@@ -272,6 +274,7 @@ class Finished:
     token_logprobs: list[float] = field(default_factory=list)
     restricted_logprob: float = 0.0
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)
+    frames: list[int] | None = None
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":

@@ -271,8 +271,9 @@ class Scheduler:
         error: str | None = None,
     ) -> None:
         """Ends `request`, whatever its end, and tells its frontend."""
+        slot = request.slot
         self._remove(request, state)
-        self.outputs.add_end(request, Finished.of(request, reason, error))
+        self.outputs.add_end(request, Finished.of(request, reason, error), slot)
 
     def _remove(self, request: Request, state: RequestState) -> None:
         """Pages are freed here and, on preemption, in `Growth`."""

@@ -14,6 +14,7 @@ from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    Align,
     CollectStates,
     DropStates,
     Launch,
@@ -21,6 +22,7 @@ from antiphon.decoder.rank_commands import (
     RankCommand,
 )
 from antiphon.runtime.ranks import RankError
+from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     Admission,
@@ -100,8 +102,9 @@ def same(one: Any, other: Any) -> bool:
         CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",), np.arange(4)),
         CollectStates(5, ("", "b"), (3, 4), (3, 4), (), np.arange(0), whole=True),
         DropStates(("a", "b")),
+        Align((AlignedSequence(3, np.arange(5), 2, 750), AlignedSequence(0, np.arange(0), 0, 1))),
     ],
-    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop"],
+    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop", "align"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)
