@@ -1,7 +1,7 @@
 """One request, its states, and the table of legal transitions between them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -126,18 +126,9 @@ class RequestMetrics:
 
     def shifted(self, seconds: float) -> "RequestMetrics":
         """All times later by `seconds`."""
-
-        def later(time: float | None) -> float | None:
-            return None if time is None else time + seconds
-
-        return RequestMetrics(
-            self.arrived_at + seconds,
-            later(self.encoded_at),
-            later(self.admitted_at),
-            later(self.first_token_at),
-            later(self.finished_at),
-            self.preemptions,
-        )
+        times = {name: time for name, time in vars(self).items() if name.endswith("_at")}
+        later = {name: time + seconds for name, time in times.items() if time is not None}
+        return replace(self, **later)
 
 
 class Trial(IntEnum):
