@@ -7,6 +7,7 @@ from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.scheduler.request import Readout
 
@@ -34,13 +35,16 @@ class WindowDecoder:
     async def decode(self, media: EncoderInput, language: str | None) -> Decoded:
         options = self.options
         prompt = self.format.prompt(language, options.task, options.timestamps)
+        params = within_speech(options.params, media, self.engine.inputs)
+        no_speech = self.format.no_speech_id
+        position = prompt.index(self.format.start_id)
         opened = self.engine.submit(
-            Prepared((media,), prompt, options.params),
+            Prepared((media,), prompt, params),
             prompt,
             timestamps=options.timestamps,
             priority=options.priority,
             timeout=self.deadline.seconds_left,
-            readouts=(Readout(prompt.index(self.format.start_id), self.format.no_speech_id),),
+            readouts=() if no_speech is None else (Readout(position, no_speech),),
         )
         output = await self.engine.result(opened)
         temperature = options.params.temperature

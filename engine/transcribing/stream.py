@@ -14,6 +14,7 @@ from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import Prepared
 
 
@@ -71,8 +72,9 @@ class StreamingTranscriber(Transcriber):
         requests = []
         with one_caller():
             for window in recording.windows:
+                params = within_speech(options.params, window.media, self.inputs)
                 opened = self.engine.submit(
-                    Prepared((window.media,), prompt, options.params),
+                    Prepared((window.media,), prompt, params),
                     prompt,
                     timestamps=options.timestamps,
                     stream=True,

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import CheckpointError, PromptError, nearest
@@ -47,6 +47,8 @@ class WhisperFormat:
     Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
     """
 
+    prompt_is_free: ClassVar[bool] = True  # max_length does not count it
+
     def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
         settings, vocabulary = model.generation, tokenizer.get_vocab()
         size = model.decoder.vocab_size
@@ -74,7 +76,7 @@ class WhisperFormat:
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
         stated = settings.get("prev_sot_token_id")
         self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
-        self.no_speech_id = no_speech_id(vocabulary, self.no_timestamps_id)
+        self.no_speech_id: int | None = no_speech_id(vocabulary, self.no_timestamps_id)
 
     def _defaults(
         self, settings: Mapping[str, Any], forced: Mapping[int, int | None]
