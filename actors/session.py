@@ -89,12 +89,16 @@ class RaySession:
         a minute."""
         if os.getpid() != self._pid or self._connecting is None:
             return
-        processes = self._processes()
+        _forbid_start()
+        processes, left = self._processes(), False
         if self._connecting.done():
             with contextlib.suppress(TimeoutError):  # another disconnect may be in progress
                 self._thread.submit(self._disconnect).result(EXIT_SECONDS)
+                left = True
         _kill(processes)
         _forget_exit()
+        if not left:  # Ray's threads still run
+            _skip_destructors()
 
     def _disconnect(self) -> None:
         """Ends a Ray that was started here, with all its processes; leaves one that was joined."""
@@ -142,6 +146,13 @@ def _inherited() -> bool:
     return global_worker.connected and listener is not None and not listener.is_alive()
 
 
+def _forbid_start() -> None:
+    """For a program that ends: a call that an engine's thread makes now would start Ray anew."""
+    from ray._private import auto_init_hook
+
+    auto_init_hook.enable_auto_connect = False
+
+
 def _forget_exit() -> None:
     """Ray's own shutdown at exit waits for processes that are gone."""
     import ray
@@ -151,13 +162,19 @@ def _forget_exit() -> None:
 
 def _leave_to_parent() -> None:
     """Lets a forked child end without Ray's exit steps (its shutdown, its client of the cluster's
-    state, its C++ destructors): they would wait for threads that only the parent has, or crash."""
+    state, its C++ destructors): they would wait for threads that only the parent has."""
     if "ray" not in sys.modules:
         return
     from ray._private.state import state
 
     _forget_exit()
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(state._global_state_accessor))  # never ended
+    _skip_destructors()
+
+
+def _skip_destructors() -> None:
+    """Ends the process without C++ destructors, once Python is done: they take from threads of Ray
+    that still run what these read, which then crash."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc; what is registered last runs first, with the exit status
         libc.on_exit(libc._exit, None)

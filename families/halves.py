@@ -15,6 +15,7 @@ from antiphon.config.errors import CheckpointError
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.rotary import Rotary
 from antiphon.families.tensor_names import (
+    HEAD,
     HEAD_BIAS,
     HEADS,
     Side,
@@ -38,7 +39,6 @@ class Half(ABC):
 
     structure: ClassVar[str]  # key of the registries of model classes
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
-    window_bias: ClassVar[bool] = False  # self-attention adds one within windows of an image
     # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
     equal_layers: ClassVar[bool] = True
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
@@ -65,6 +65,16 @@ class Half(ABC):
     def one_stage(self) -> str:
         """Why its layers can't be shared by stages; empty where they can."""
         return ""
+
+    @property
+    def most_tensor_ranks(self) -> int:
+        """How many ranks may share its layers' heads: each of them needs one."""
+        return self.num_heads
+
+    @property
+    def window_bias(self) -> bool:
+        """Whether self-attention adds a learned bias between places of an image or a window."""
+        return False
 
     @property
     def position_axes(self) -> int:
@@ -153,10 +163,12 @@ class BartHalf(Half):
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}{name}" for name in HEADS)
+        """Behind `prefix`, or outside of that part."""
+        return (*(f"{self.prefix}{name}" for name in HEADS), *HEADS)
 
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}{name}" for name in bart_names(self.side, path))
+        names = tuple(f"{self.prefix}{name}" for name in bart_names(self.side, path))
+        return (*self.head_names, *names) if path == HEAD else names
 
     def check(self, model: str) -> None:
         super().check(model)

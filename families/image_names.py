@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin"]
+Naming = Literal[
+    "siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit", "florence2"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,22 @@ VIT = Names(
         "norm": "layernorm",
     },
 )
+BEIT = Names(
+    layers=VIT.layers,
+    in_layer={
+        **VIT.in_layer,
+        "attention.bias.weight": (
+            "attention.attention.relative_position_bias.relative_position_bias_table"
+        ),
+        "attention.out.scale": "lambda_1",
+        "fc2.scale": "lambda_2",
+    },
+    outside={
+        **VIT.outside,
+        "bias.weight": "encoder.relative_position_bias.relative_position_bias_table",
+        "pooler.norm": "pooler.layernorm",
+    },
+)
 INTERNVL = Names(
     layers="encoder.layer",
     in_layer={
@@ -144,6 +162,16 @@ SWIN = Names(  # layers of all stages are numbered together: see `SwinHalf`
     },
     outside={"embeddings.patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"},
 )
+FLORENCE2 = Names(  # blocks and the text encoder's layers: see `Florence2Half`
+    layers="",
+    in_layer={},
+    outside={
+        "tower": "vision_tower",
+        "rows": "multi_modal_projector.image_position_embed",
+        "rows.projection": "multi_modal_projector.image_projection",
+        "rows.norm": "multi_modal_projector.image_proj_norm",
+    },
+)
 NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
@@ -151,4 +179,6 @@ NAMES: Mapping[Naming, Names] = {
     "internvl_chat": INTERNVL_CHAT,
     "qwen2_vl": QWEN2_VL,
     "swin": SWIN,
+    "beit": BEIT,
+    "florence2": FLORENCE2,
 }

@@ -6,6 +6,7 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.beams import Beams
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
 from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.request import Media, Request
@@ -18,34 +19,42 @@ class Residency:
 
     def __init__(self, batch: Batch, prefixes: PrefixCache) -> None:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
+        self.beams = Beams(batch, self.pages)
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
         """True if enough pages are free beside those of its `prefix` [pages], and a
         reserve that the running sequences will soon ask for."""
         cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
-        need = pages_for(request.length, page_size) + reserve
-        need -= len(prefix) - self.pages.num_unused(prefix)
+        need = pages_for(request.length, page_size) + request.num_slots - 1 + reserve
+        if len(prefix):
+            need -= len(prefix) - self.pages.num_unused(prefix)
         if cross is not None and cross.key in self.pages:
             return need <= self.pages.available_beside(cross.key)
         return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
 
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
-    ) -> tuple[Admission, CrossWrite | None]:
+    ) -> tuple[list[Admission], CrossWrite | None]:
         """Admits `request`, which fits, to `lane`, with the cached pages of its
-        `prefix` [pages]. Returns also its cross KV if it has any that is not cached:
-        the step that runs the request must write it."""
-        self.pages.share_blocks(prefix)
+        `prefix` [pages]: to one slot, and to those that its beam search will need.
+        Returns also its cross KV if it has any that is not cached: the step that runs
+        the request must write it."""
+        if len(prefix):
+            self.pages.share_blocks(prefix)
         cross_pages, write = self._cross_pages(request.cross)
         page_size = self.batch.page_size
-        own = self.pages.allocate(pages_for(request.length, page_size) - len(prefix))
-        assert own is not None
-        self_pages = np.concatenate([prefix, own])
+        self_pages = self.pages.allocate(pages_for(request.length, page_size) - len(prefix))
+        assert self_pages is not None
+        if len(prefix):
+            self_pages = np.concatenate([prefix, self_pages])
         self.prefixes.count(request, len(prefix))
         tokens = self.batch.admit(request, self_pages, lane, len(prefix) * page_size)
-        self.batch.num_published[request.slot] = len(prefix)
-        return Admission.of(request, tokens, self_pages, cross_pages), write
+        self.prefixes.start(self.batch, request, len(prefix))
+        admission = Admission.of(request, tokens, self_pages, cross_pages)
+        if request.rules.beams is None:
+            return [admission], write
+        return [admission, *self.beams.enter(request, admission)], write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
         """The pages [pages] of the cross KV of `media`, and what must be written there."""
@@ -63,7 +72,7 @@ class Residency:
         `parent` has filled with the same tokens; the last one, if it is not full, as a
         copy. False, and nothing done, if there is nothing to share or no room."""
         token_ids, cross = child.token_ids, child.cross
-        if self.batch.full or child.inputs != parent.inputs:
+        if not self.batch.num_free or child.inputs != parent.inputs:
             return False
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
@@ -81,6 +90,7 @@ class Residency:
         self_pages = np.concatenate([parents_pages[:num_shared], own])
         cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
         self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
+        self.prefixes.start(self.batch, child)
         self.batch.computed[child.slot] = computed
         self.batch.forked_after[child.slot] = self.batch.num_plans
         if rest:  # maybe the source is itself a copy that is still to be made
@@ -95,11 +105,16 @@ class Residency:
         return True
 
     def leave(self, request: Request) -> None:
-        """Frees the slot and the pages; the request keeps its tokens. Its cross KV
-        stays cached until its pages are needed."""
-        self.pages.release(self.batch.remove(request))
-        if request.cross is not None:
-            self.pages.release_keyed(request.cross.key)
+        """Frees the slots and the pages; the request keeps its tokens, but for a beam
+        search, which begins anew. Its cross KV stays cached until its pages are needed."""
+        if request.rules.beams is None:
+            self.pages.release(self.batch.remove(request))
+        else:
+            self.beams.leave(request)
+            self.pages.release(self.batch.remove(request))
+            request.forget_tokens()
+        if (cross := request.cross) is not None:
+            self.pages.release_keyed(cross.key)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next

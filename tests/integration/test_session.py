@@ -137,7 +137,7 @@ def test_engines_and_event_loops_in_any_order_of_start_and_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.0, 3.0, 4.0])
 def test_an_interrupted_start_ends_at_once_and_leaves_nothing(seconds: float) -> None:
     """While Ray starts, and while workers load: no process stays, no second Ray begins."""
     script = f"""
