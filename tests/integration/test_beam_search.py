@@ -1,4 +1,4 @@
-"""Beam search against transformers' `generate(num_beams=...)`, and against openai/whisper's rule."""
+"""Beam search against transformers' `generate(num_beams=...)` and openai/whisper's rule."""
 
 from dataclasses import replace
 from typing import Any
