@@ -19,8 +19,9 @@ class PlainSpeechFormat(WhisperFormat):
 
     prompt_is_free: ClassVar[bool] = False
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
         """Raises CheckpointError for a checkpoint without its start or end token."""
+        self._keep(model, tokenizer)
         self.start_id, end_id = start_id(model), model.token_id("eos_token_id")
         if end_id is None:
             raise CheckpointError(f"{model.path}: the generation config lacks eos_token_id")
@@ -30,7 +31,7 @@ class PlainSpeechFormat(WhisperFormat):
         self.languages, self.tasks = {}, {}
         self.multilingual = False
         self.default_language, self.default_task = None, "transcribe"
-        self.max_initial = self.previous_id = self.no_speech_id = None
+        self.max_initial = self.previous_id = self.no_speech_id = self._start_of_lm_id = None
 
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         return [self.start_id]
@@ -44,7 +45,9 @@ class PlainSpeechFormat(WhisperFormat):
 
 def speech_format(model: ModelConfig, audio: AudioConfig, tokenizer: Any) -> WhisperFormat:
     """Of a checkpoint that listens. Raises CheckpointError."""
-    return PlainSpeechFormat(model) if audio.any_length else WhisperFormat(model, tokenizer)
+    return (
+        PlainSpeechFormat(model, tokenizer) if audio.any_length else WhisperFormat(model, tokenizer)
+    )
 
 
 def clip_tokens(samples: int, audio: AudioConfig, limit: int, is_short: bool) -> int:
