@@ -31,6 +31,8 @@ def completion_output(
         cumulative_logprob=_known(sum(finished.token_logprobs[: len(token_ids)])),
         avg_logprob=_known(_average(opened, finished)),
         no_speech_prob=_no_speech(finished),
+        token_frames=finished.frames,
+        token_logprobs=finished.token_logprobs[: len(token_ids)],
     )
 
 

@@ -40,6 +40,7 @@ from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.alignment import Alignment
 from antiphon.scheduler.request import (
     Finished,
     Media,
@@ -101,12 +102,14 @@ class OpenRequests:
         priority: int = 0,
         timeout: float | None = None,
         readouts: tuple[Readout, ...] = (),
+        alignment: Alignment | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
-        `readouts`: what to read of the prompt's logits.
+        `readouts`: what to read of the prompt's logits. `alignment`: whether to tell when its
+        tokens were said.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -123,6 +126,7 @@ class OpenRequests:
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
             readouts=readouts,
+            alignment=alignment,
             priority=priority,
             timeout=timeout,
             caller=caller_number(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
+from antiphon.engine.transcribing.words import alignment
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.scheduler.request import Readout
@@ -41,6 +42,7 @@ class WindowDecoder:
             priority=options.priority,
             timeout=self.deadline.seconds_left,
             readouts=(Readout(prompt.index(self.format.start_id), self.format.no_speech_id),),
+            alignment=alignment(self.engine.inputs, options, media, prompt),
         )
         output = await self.engine.result(opened)
         temperature = options.params.temperature

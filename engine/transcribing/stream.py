@@ -12,6 +12,7 @@ from antiphon.engine.transcribing.attempts import Decoded, compression_ratio
 from antiphon.engine.transcribing.segments import Segments
 from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording
+from antiphon.engine.transcribing.words import alignment
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.prepared import Prepared
@@ -78,6 +79,7 @@ class StreamingTranscriber(Transcriber):
                     stream=True,
                     priority=options.priority,
                     timeout=deadline.seconds_left,
+                    alignment=alignment(self.inputs, options, window.media, prompt),
                 )
                 scope.callback(self.engine.cancel, opened)
                 requests.append(opened)

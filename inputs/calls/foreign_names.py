@@ -4,12 +4,10 @@ _NO_BEAMS = "beam search is not there yet"
 _NO_FALLBACK = "no fallback yet; segments have their avg_logprob"
 _NO_EARLIER_TEXT = "text before the window is not there yet; generate() takes a decoder prompt"
 _NO_VOICE_ACTIVITY = "voice activity is not detected yet; digital silence alone is left out"
-_NO_WORD_TIMES = "there are no word timestamps yet"
 _PROGRESS = "give progress=, a function of the seconds done and the seconds in all"
 _INDEPENDENT = "windows are decoded independently of each other"
 
 FOREIGN_NAMES = {
-    "append_punctuations": _NO_WORD_TIMES,
     "batch_size": "all windows of all recordings are batched together: "
     "see the engine option max_num_seqs",
     "beam_size": f"{_NO_BEAMS}; params=SamplingParams(temperature=...) samples",
@@ -24,7 +22,7 @@ FOREIGN_NAMES = {
     "file": "give the sound as the first argument",
     "fp16": "give dtype= to the engine",
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
-    "hallucination_silence_threshold": f"{_NO_WORD_TIMES}; digital silence alone is left out",
+    "hallucination_silence_threshold": "digital silence alone is left out",
     "hotwords": _NO_EARLIER_TEXT,
     "initial_prompt": _NO_EARLIER_TEXT,
     "lang": "give language=",
@@ -47,7 +45,6 @@ FOREIGN_NAMES = {
     "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
     "patience": _NO_BEAMS,
     "prefix": "generate() takes a decoder prompt",
-    "prepend_punctuations": _NO_WORD_TIMES,
     "prompt": _NO_EARLIER_TEXT,
     "prompt_ids": _NO_EARLIER_TEXT,
     "prompt_reset_on_temperature": _INDEPENDENT,
@@ -63,7 +60,7 @@ FOREIGN_NAMES = {
     "to them",
     "target_language": "Whisper translates into English alone: task='translate'",
     "temperature": "give params=SamplingParams(temperature=...)",
-    "timestamp_granularities": f"give timestamps=True for segments; {_NO_WORD_TIMES}",
+    "timestamp_granularities": "give timestamps=True for segments, word_timestamps=True for words",
     "top_k": "give params=SamplingParams(top_k=...)",
     "top_p": "give params=SamplingParams(top_p=...)",
     "use_tqdm": _PROGRESS,
@@ -72,5 +69,4 @@ FOREIGN_NAMES = {
     "verbose": "the engine logs under the name 'antiphon'; "
     "progress= is called with the seconds done",
     "without_timestamps": "give timestamps=False",
-    "word_timestamps": f"{_NO_WORD_TIMES}, segments have theirs",
 }

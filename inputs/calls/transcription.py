@@ -14,7 +14,9 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.families.audio_config import AudioConfig
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
 from antiphon.inputs.calls.options import checked_priority
+from antiphon.inputs.calls.words import checked_words
 from antiphon.inputs.whisper.format import WhisperFormat
+from antiphon.inputs.whisper.words import WordRules
 
 Progress = Callable[[float, float], object]  # takes the seconds of audio done, and those in all
 
@@ -30,6 +32,9 @@ class Keywords:
     task: Any = None
     timestamps: Any = True
     chunk_seconds: Any = None
+    word_timestamps: Any = False
+    prepend_punctuations: Any = None
+    append_punctuations: Any = None
     params: Any = None
     priority: Any = 0
     timeout: Any = None
@@ -69,12 +74,16 @@ class TranscriptionOptions:
     priority: int
     timeout: float | None
     progress: Progress | None = None
+    words: WordRules | None = None
 
 
 def check_options(
-    whisper: WhisperFormat, audio: AudioConfig, options: Mapping[str, Any]
+    whisper: WhisperFormat, audio: AudioConfig, options: Mapping[str, Any], has_words: bool = True
 ) -> TranscriptionOptions:
-    """Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value."""
+    """`has_words`: the engine keeps what word times are made of.
+
+    Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value.
+    """
     given = Keywords.of(options)
     code, task = whisper.check(given.language, given.task)
     if given.progress is not None and not callable(given.progress):
@@ -91,6 +100,7 @@ def check_options(
         priority=checked_priority(given.priority),
         timeout=checked_timeout(given.timeout),
         progress=given.progress,
+        words=checked_words(given, has_words),
     )
 
 

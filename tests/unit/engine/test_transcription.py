@@ -163,7 +163,7 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     inputs = SimpleNamespace(whisper=format_, audio=object(), decode=decode)
     windows = [Window(float(i), i + 1.0, None) for i in range(len(pieces))]  # type: ignore[arg-type]
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
-    options = SimpleNamespace(timestamps=False, params=SamplingParams())
+    options = SimpleNamespace(timestamps=False, params=SamplingParams(), words=None)
     recording = Recording(windows, [], float(len(pieces)))
     return join(inputs, recording, outputs, options)
 
@@ -393,10 +393,11 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
             ConfigurationError,
             r"give params=SamplingParams\(temperature=...\)",
         ),
-        ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
+        ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
+        ({"prepend_punctuations": 5}, PromptError, "prepend_punctuations must be a text"),
         ({"vad_filter": True}, ConfigurationError, "voice activity"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: chunk_seconds, language"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
