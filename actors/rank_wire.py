@@ -18,7 +18,14 @@ from antiphon.actors.frames import (
     addressed,
     split_frames,
 )
-from antiphon.actors.rank_arrays import longs, pages_bytes, pages_of, rows_of
+from antiphon.actors.rank_arrays import (
+    longs,
+    moves_bytes,
+    moves_of,
+    pages_bytes,
+    pages_of,
+    rows_of,
+)
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
@@ -105,6 +112,7 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     spent: tuple[str, ...]
     launched: int
     refused: tuple[tuple[int, tuple[int, ...]], ...]
+    beam_moves: tuple[bytes, bytes]  # [5, n] and pages [n, pages]
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -206,6 +214,7 @@ def _launch(command: Launch) -> _Launch:
         tuple(plan.spent),
         command.launched,
         command.refused,
+        moves_bytes(plan.beam_moves),
     )
 
 
@@ -281,6 +290,7 @@ def _plan_of(wire: _Launch) -> StepPlan:
         [Embedding(*part) for part in wire.embeddings],
         wire.spent,
         wire.lane,
+        moves_of(*wire.beam_moves),
     )
 
 

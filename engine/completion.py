@@ -5,7 +5,8 @@ import math
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Logprob
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Finished, TokenLogprobs
+from antiphon.scheduler.generated import TokenLogprobs
+from antiphon.scheduler.request import Finished
 
 
 def completion_output(

@@ -77,6 +77,17 @@ def _top_logprobs(admission: Admission, vocab_size: int) -> int:
     return min(admission.params.logprobs or 0, vocab_size)
 
 
+def _beam_candidates(admission: Admission, vocab_size: int) -> int:
+    rules = admission.rules
+    if rules.beams is None:
+        return 0
+    return min(rules.beams.num_candidates(len(rules.stop_ids)), vocab_size)
+
+
+def _beams_by_whisper(admission: Admission, vocab_size: int) -> int:
+    return admission.rules.beams is not None and admission.rules.beams.by_whisper
+
+
 # fmt: off
 SETTINGS: dict[str, Setting] = {
     "prompt_len": Setting(np.int64, 0, lambda seq, _: seq.prompt_len, in_graph=True),
@@ -107,6 +118,9 @@ SETTINGS: dict[str, Setting] = {
         np.int64, 0, lambda seq, _: seq.params.logprobs is not None, "ranks", in_graph=True
     ),
     "top_logprobs": Setting(np.int64, 0, _top_logprobs, "top_logprobs"),
+    # beams.py
+    "beam_candidates": Setting(np.int64, 0, _beam_candidates, "beams"),
+    "beams_by_whisper": Setting(np.int64, 0, _beams_by_whisper),
 }
 # fmt: on
 GRAPH_SETTINGS = tuple(name for name, setting in SETTINGS.items() if setting.in_graph)
@@ -129,6 +143,12 @@ _GROUPS = {
     "resampled": ("penalties", "ngrams", "bad_words", "random"),
     "top_logprobs": ("top_logprobs",),
     "ranked": ("ranks",),
+    "beams": ("beams",),
+}
+# Of each group: the settings that ask for it, and the numbers by which they don't.
+_ASKING = {
+    group: [(name, each.off) for name, each in SETTINGS.items() if each.feature in features]
+    for group, features in _GROUPS.items()
 }
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -164,17 +184,16 @@ class SettingsTable:
 
     def note_asking(self, slots: np.ndarray) -> None:
         """Notes which of `slots` [n] ask for what graphs lack: their settings have changed."""
-        for group, features in _GROUPS.items():
+        for group, settings in _ASKING.items():
             asking = np.zeros(len(slots), bool)
-            for name, setting in SETTINGS.items():
-                if setting.feature in features:
-                    asking |= self.by_name[name][slots] != setting.off
+            for name, off in settings:
+                asking |= self.by_name[name][slots] != off
             self._asking[group][slots] = asking
             self._num_asking[group] = int(self._asking[group].sum())
 
     def rows_asking(self, group: str, slots: np.ndarray) -> np.ndarray:
         """Those rows [n] of a step whose sequence, in `slots` [rows], asks for what is in `group`:
-        "resampled", "top_logprobs" or "ranked". Costs nothing while no slot asks."""
+        "resampled", "top_logprobs", "ranked" or "beams". Costs nothing while no slot asks."""
         if not self._num_asking[group]:
             return _NO_ROWS
         rows: np.ndarray = np.flatnonzero(self._asking[group][slots])
@@ -204,6 +223,7 @@ class SamplingFeatures:
     random: bool = False
     ranks: bool = False
     top_logprobs: bool = False
+    beams: bool = False
 
     @classmethod
     def of(cls, table: SettingsTable, slots: np.ndarray) -> "SamplingFeatures":
