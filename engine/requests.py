@@ -41,14 +41,8 @@ from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.alignment import Alignment
-from antiphon.scheduler.request import (
-    Finished,
-    Media,
-    Readout,
-    Request,
-    RequestState,
-    StepOutput,
-)
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 

@@ -9,7 +9,7 @@ from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.words import alignment
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.scheduler.request import Readout
+from antiphon.scheduler.generated import Readout
 
 
 @dataclass(frozen=True)
