@@ -4,12 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, Segment, Word
+from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.windows import Window
 from antiphon.inputs.calls.transcription import TranscriptionOptions
-from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import TimedTokens
+from antiphon.inputs.whisper.prompts import WindowPrompt
 from antiphon.inputs.whisper.tokens import SECONDS_PER_TICK
 from antiphon.inputs.whisper.words import TimedWord, WordRules, find_words, fit
 from antiphon.scheduler.alignment import NO_FRAME, Alignment
@@ -17,18 +23,60 @@ from antiphon.scheduler.alignment import NO_FRAME, Alignment
 DIGITS = 2  # of seconds, as in openai/whisper
 
 
-def alignment(
-    inputs: InputProcessor, options: TranscriptionOptions, media: EncoderInput, prompt: list[int]
-) -> Alignment | None:
-    """What to ask of a request for a clip: when the tokens behind its `prompt` were said, if words
-    are wanted."""
-    if options.words is None:
-        return None
-    assert inputs.whisper is not None
-    assert inputs.audio is not None
-    frames = len(media.payload) // (2 * inputs.audio.hop)
-    start = prompt.index(inputs.whisper.start_id)
-    return Alignment(start, len(prompt), min(max(1, frames), media.num_tokens))
+class WordRequests:
+    """What the requests of one call ask so that their text gets words."""
+
+    def __init__(
+        self, engine: RequestEngine, options: TranscriptionOptions, deadline: Deadline
+    ) -> None:
+        self.engine, self.options, self.deadline = engine, options, deadline
+
+    def question(self, media: EncoderInput, prompt: WindowPrompt) -> Alignment:
+        """When the tokens behind a clip's `prompt` were said."""
+        audio, padded = self.engine.inputs.audio, media.payload
+        assert audio is not None
+        # Behind the last sample that is not 0 there is nothing: a clip may have been padded.
+        sounds = np.flatnonzero(padded)
+        frames = max(1, (int(sounds[-1]) + 1) // (2 * audio.hop)) if len(sounds) else 1
+        return Alignment(prompt.start, len(prompt.token_ids), min(frames, media.num_tokens))
+
+    async def aligned(
+        self, output: CompletionOutput, media: EncoderInput, language: str | None
+    ) -> CompletionOutput:
+        """`output` with its `token_frames`.
+
+        A beam search has none: its best sequence is no longer in the decoder when it is chosen. So
+        its text becomes the prompt of a request that generates nothing but the end.
+        """
+        format_ = self.engine.inputs.whisper
+        assert format_ is not None
+        positions = format_.text_positions(output.token_ids)
+        if output.token_frames is not None or not positions:
+            return output
+        start = format_.prompt(language, self.options.task, timestamps=False)
+        room = self.engine.inputs.model.max_decoder_len - len(start) - 1
+        text = [output.token_ids[position] for position in positions[:room]]
+        params = SamplingParams(max_tokens=1, allowed_token_ids=(format_.end_id,))
+        question = self.question(media, WindowPrompt(start, 0))
+        opened = self.engine.submit(
+            Prepared((media,), [*start, *text], params),
+            [*start, *text],
+            timestamps=False,
+            priority=self.options.priority,
+            timeout=self.deadline.seconds_left,
+            alignment=question,
+        )
+        frames = (await self.engine.result(opened)).token_frames
+        assert frames is not None
+        every = [NO_FRAME] * len(output.token_ids)
+        for position, frame in zip(positions, frames, strict=False):
+            every[position] = frame
+        last = frames[-1]
+        for position in positions[room:]:
+            every[position] = last
+        if positions[-1] + 1 < len(every):
+            every[positions[-1] + 1] = last  # of the token behind the text: where that ends
+        return replace(output, token_frames=every)
 
 
 class WordTimes:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from antiphon.config.errors import ConfigurationError, PromptError
 from antiphon.config.foreign import shown
+from antiphon.inputs.calls.numbers import checked_flag
 from antiphon.inputs.whisper.words import APPENDED, PREPENDED, WordRules
 
 
@@ -14,9 +13,7 @@ def checked_words(given: Any, enabled: bool) -> WordRules | None:
 
     Raises PromptError for a value, ConfigurationError where the engine has word times turned off.
     """
-    wanted = given.word_timestamps
-    if not isinstance(wanted, (bool, np.bool_)):
-        raise PromptError(f"word_timestamps must be True or False, not {shown(wanted)}")
+    wanted = checked_flag("word_timestamps", given.word_timestamps)
     rules = WordRules(
         _marks("prepend_punctuations", given.prepend_punctuations, PREPENDED),
         _marks("append_punctuations", given.append_punctuations, APPENDED),
