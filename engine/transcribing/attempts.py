@@ -12,6 +12,7 @@ from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.words import WordRequests
 from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.whisper.prompts import WindowPrompt, window_prompt
 from antiphon.scheduler.generated import Readout
@@ -106,13 +107,14 @@ class WindowDecoder:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
         params = replace(options.params, temperature=temperature)
+        no_speech = self.format.no_speech_id
         return self.engine.submit(
-            Prepared((media,), prompt.token_ids, params),
+            Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
             prompt.token_ids,
             timestamps=options.timestamps,
             priority=options.priority,
             timeout=self.deadline.seconds_left,
-            readouts=(Readout(prompt.start, self.format.no_speech_id),),
+            readouts=() if no_speech is None else (Readout(prompt.start, no_speech),),
             rule_changes=options.rules,
             alignment=None if self._words is None else self._words.question(media, prompt),
             **how,
