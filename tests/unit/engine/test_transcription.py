@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
+from transcribing_engine import LocalEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from antiphon.config.errors import (
@@ -24,13 +25,10 @@ from antiphon.config.errors import (
 )
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
-from antiphon.engine.budget import ByteBudget
-from antiphon.engine.completion import completion_output
 from antiphon.engine.outputs import CompletionOutput, Transcription
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.languages import Spoken
 from antiphon.engine.transcribing.segments import Segments
-from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
@@ -39,63 +37,10 @@ from antiphon.inputs.calls.fallback import Fallback
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
 from antiphon.inputs.calls.transcription import ALIASES, NAMES
 from antiphon.inputs.languages.lookup import language_code
-from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import WhisperFormat
 
 RATE = 16_000
-
-
-class LocalEngine:
-    """What `Transcriber` uses of an engine, over `PlainEngine`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = ModelConfig.load(ModelOptions(str(folder)))
-        self.inputs = InputProcessor(self.model)
-        assert self.inputs.whisper is not None
-        self.plain = PlainEngine(folder, timestamps=self.inputs.whisper.rules())
-        self.asked: list[dict[str, Any]] = []
-        self.delay = 0.0
-        self.hold_memory = ByteBudget(1 << 40).hold
-
-    def submit(self, prepared: Prepared, prompt: list[int], **options: Any) -> Any:
-        self.asked.append({"prompt": prompt, **options})
-        params = prepared.params
-        request = self.plain.request(
-            prepared.media.payload,
-            prompt,
-            self.inputs.max_tokens(len(prompt), params),
-            self.inputs.rules(
-                len(prompt), params, options["timestamps"], options.get("rule_changes")
-            ),
-            params=params,
-            priority=options["priority"],
-            readouts=options.get("readouts", ()),
-        )
-        self.plain.submit(request)
-        return request
-
-    async def result(self, request: Any) -> CompletionOutput:
-        while request.id.number not in self.plain.finished:
-            self.plain.step()
-            await asyncio.sleep(self.delay)
-        end = self.plain.finished[request.id.number]
-        return completion_output(self.inputs, SimpleNamespace(request=request, text=None), end, 0)
-
-    def cancel(self, request: Any) -> None:
-        pass
-
-    def stored(self, media: EncoderInput) -> EncoderInput:
-        return media
-
-    async def run_in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.to_thread(function, *arguments)
-
-    def transcribe(self, audio: Any, **options: Any) -> Transcription:
-        return asyncio.run(Transcriber(self).transcribe(audio, **options))
-
-    def detect(self, audio: Any, **options: Any) -> dict[str, float]:
-        return asyncio.run(Transcriber(self).detect_languages(audio, **options))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +115,9 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     inputs = SimpleNamespace(whisper=format_, audio=object(), decode=decode)
     windows = [Window(float(i), i + 1.0, None) for i in range(len(pieces))]  # type: ignore[arg-type]
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
-    options = SimpleNamespace(timestamps=False, params=SamplingParams(), fallback=Fallback())
+    options = SimpleNamespace(
+        timestamps=False, params=SamplingParams(), fallback=Fallback(), words=None
+    )
     recording = Recording(windows, [], float(len(pieces)))
     return join(inputs, recording, outputs, options)
 
@@ -396,9 +343,10 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
             "no option 'beam_size': beam search is not there yet",
         ),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
-        ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
+        ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
+        ({"prepend_punctuations": 5}, PromptError, "prepend_punctuations must be a text"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: best_of, carry_initial"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations, best_of"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
