@@ -40,13 +40,13 @@ from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
+from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.request import (
     Finished,
     Media,
     Readout,
     Request,
     RequestState,
-    StepOutput,
 )
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState

@@ -251,9 +251,8 @@ class Scheduler:
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came
-        later to share cross KV that it should have written. That KV is forgotten;
-        hidden states that may not have been taken for it, or for prompts, are
-        unwanted."""
+        later to share cross KV that it should have written. That KV is forgotten; hidden
+        states that may not have been taken for it, or for prompts, are unwanted."""
         for request in self.batch.dependents(plan):
             self.finish(request, RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}

@@ -1,6 +1,6 @@
 """Names that other tools' transcribe() has. They are refused by name and reason, never dropped."""
 
-_NO_BEAMS = "beam search is not there yet"
+_BEAMS = "give params=SamplingParams(beam_size=...)"
 _NO_FALLBACK = "no fallback yet; segments have their avg_logprob"
 _NO_EARLIER_TEXT = "text before the window is not there yet; generate() takes a decoder prompt"
 _NO_VOICE_ACTIVITY = "voice activity is not detected yet; digital silence alone is left out"
@@ -12,7 +12,7 @@ FOREIGN_NAMES = {
     "append_punctuations": _NO_WORD_TIMES,
     "batch_size": "all windows of all recordings are batched together: "
     "see the engine option max_num_seqs",
-    "beam_size": f"{_NO_BEAMS}; params=SamplingParams(temperature=...) samples",
+    "beam_size": _BEAMS,
     "best_of": "several samples are not compared; call generate() with n samples",
     "carry_initial_prompt": _NO_EARLIER_TEXT,
     "chunk_length": "give chunk_seconds=",
@@ -31,7 +31,7 @@ FOREIGN_NAMES = {
     "language_detection_segments": "the first window with sound decides",
     "language_detection_threshold": "the first window with sound decides; "
     "see language_probability of the result",
-    "length_penalty": _NO_BEAMS,
+    "length_penalty": "give params=SamplingParams(beam_size=..., length_penalty=...)",
     "log_prob_threshold": _NO_FALLBACK,
     "log_progress": _PROGRESS,
     "logprob_threshold": _NO_FALLBACK,
@@ -41,11 +41,11 @@ FOREIGN_NAMES = {
     "max_tokens": "give params=SamplingParams(max_tokens=...)",
     "multilingual": "one language for a recording: cut it and give the pieces",
     "n": "transcribe() gives one text; call generate() for n samples",
-    "no_repeat_ngram_size": "it comes from the checkpoint's generation config",
+    "no_repeat_ngram_size": "give params=SamplingParams(no_repeat_ngram_size=...)",
     "no_speech_threshold": "segments have their no_speech_prob; digital silence alone is left out",
-    "num_beams": _NO_BEAMS,
+    "num_beams": _BEAMS,
     "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
-    "patience": _NO_BEAMS,
+    "patience": "give params=SamplingParams(beam_size=..., patience=...)",
     "prefix": "generate() takes a decoder prompt",
     "prepend_punctuations": _NO_WORD_TIMES,
     "prompt": _NO_EARLIER_TEXT,

@@ -26,7 +26,7 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("flag", "answer"),
     [
-        (["--beam-size", "5"], "No option --beam-size: beam search is not there yet"),
+        (["--num-beams", "5"], "beam"),
         (["--word_timestamps", "True"], "No option --word-timestamps: words have no times yet"),
         (["--vad_filter", "True"], "voice activity is not detected yet"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),
