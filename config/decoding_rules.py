@@ -1,6 +1,6 @@
 """What a checkpoint demands of decoding, whatever a caller asks: plain numbers for every layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LAST_ID = 2**31 - 1  # above every token id
@@ -63,3 +63,28 @@ class DecodingRules:
     bad_words: tuple[tuple[int, ...], ...] = ()  # sequences of two or more tokens, never completed
     timestamps: TimestampRules | None = None
     beams: BeamRules | None = None  # None: one sequence
+
+
+@dataclass(frozen=True)
+class RuleChanges:
+    """What a caller changes of a checkpoint's rules; None leaves it.
+
+    max_initial: as that of `TimestampRules`, where these hold.
+    """
+
+    suppress: tuple[int, ...] | None = None
+    begin_suppress: tuple[int, ...] | None = None
+    max_initial: int | None = None
+
+    def applied(self, rules: DecodingRules) -> DecodingRules:
+        timestamps = rules.timestamps
+        if timestamps is not None and self.max_initial is not None:
+            timestamps = replace(timestamps, max_initial=self.max_initial)
+        return replace(
+            rules,
+            suppress=rules.suppress if self.suppress is None else self.suppress,
+            begin_suppress=(
+                rules.begin_suppress if self.begin_suppress is None else self.begin_suppress
+            ),
+            timestamps=timestamps,
+        )

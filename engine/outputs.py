@@ -99,7 +99,8 @@ class Transcription:
 
     `language_probability`: of `language` among the checkpoint's languages, if it was detected;
     `language_probabilities`: of all of them, likeliest first. `skipped`: spans without text,
-    because they could not be decoded or hold digital silence.
+    because they could not be decoded or hold digital silence. `duration_after_vad`: seconds that
+    were heard: of the clips, what voice activity detection left.
     """
 
     text: str
@@ -109,3 +110,4 @@ class Transcription:
     language_probability: float | None = None
     skipped: list[Skipped] = field(default_factory=list)
     language_probabilities: dict[str, float] | None = field(repr=False, default=None)
+    duration_after_vad: float | None = field(repr=False, default=None)

@@ -138,8 +138,8 @@ def _barred_by_timestamps(rows: SampledRows, rules: TimestampRules) -> _Barred:
 
     is_first = generated == 0
     times = (last_is_time & pair_is_closed)[:, None] | (ids < earliest[:, None])
-    if rules.max_initial is not None:
-        times = times | (is_first[:, None] & (ids > rules.first_id + rules.max_initial))
+    last_initial = rules.first_id + rows.setting("timestamps") - 1
+    times = times | (is_first[:, None] & (ids > last_initial[:, None]))
     return _Barred(times, may_repeat, is_first)
 
 

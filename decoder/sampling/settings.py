@@ -69,6 +69,14 @@ def _forced_last(admission: Admission, vocab_size: int) -> int:
     return _token_or_off(admission.rules.forced_last, vocab_size)
 
 
+def _timestamps(admission: Admission, vocab_size: int) -> int:
+    """0 without timestamps, else 1 and the most ticks that the first one may have."""
+    rules = admission.rules.timestamps
+    if rules is None:
+        return 0
+    return 1 + (vocab_size if rules.max_initial is None else rules.max_initial)
+
+
 def _token_or_off(token: int | None, vocab_size: int) -> int:
     return OFF if token is None else int(checked_ids([token], vocab_size)[0])
 
@@ -97,9 +105,7 @@ SETTINGS: dict[str, Setting] = {
     "mask": Setting(np.int64, 0, None, "masks", in_graph=True),
     "begin_mask": Setting(np.int64, 0, None, "masks", in_graph=True),
     "min_tokens": Setting(np.int64, 0, _min_tokens, "min_tokens", in_graph=True),
-    "timestamps": Setting(
-        np.int64, 0, lambda seq, _: seq.rules.timestamps is not None, "timestamps", in_graph=True
-    ),
+    "timestamps": Setting(np.int64, 0, _timestamps, "timestamps", in_graph=True),
     "forced_first": Setting(np.int64, OFF, _forced_first, "forced", in_graph=True),
     "forced_last": Setting(np.int64, OFF, _forced_last, "forced", in_graph=True),
     # penalties.py
