@@ -340,7 +340,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
         (
             {"beam_size": 5},
             ConfigurationError,
-            "no option 'beam_size': beam search is not there yet",
+            r"give params=SamplingParams\(beam_size=...\)",
         ),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
         ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
