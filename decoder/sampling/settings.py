@@ -151,6 +151,11 @@ _GROUPS = {
     "ranked": ("ranks",),
     "beams": ("beams",),
 }
+# Of each group: the settings that ask for it, and the numbers by which they don't.
+_ASKING = {
+    group: [(name, each.off) for name, each in SETTINGS.items() if each.feature in features]
+    for group, features in _GROUPS.items()
+}
 _NO_ROWS = np.empty(0, np.int64)
 
 
@@ -185,11 +190,10 @@ class SettingsTable:
 
     def note_asking(self, slots: np.ndarray) -> None:
         """Notes which of `slots` [n] ask for what graphs lack: their settings have changed."""
-        for group, features in _GROUPS.items():
+        for group, settings in _ASKING.items():
             asking = np.zeros(len(slots), bool)
-            for name, setting in SETTINGS.items():
-                if setting.feature in features:
-                    asking |= self.by_name[name][slots] != setting.off
+            for name, off in settings:
+                asking |= self.by_name[name][slots] != off
             self._asking[group][slots] = asking
             self._num_asking[group] = int(self._asking[group].sum())
 

@@ -1,10 +1,8 @@
 """Scripts for faster-whisper, with one import changed."""
 
-import inspect
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import ctranslate2_files
@@ -15,11 +13,8 @@ from transformers import AutoTokenizer, WhisperForConditionalGeneration
 
 from antiphon.compat.faster_whisper import (
     BatchedInferencePipeline,
-    VadOptions,
     WhisperModel,
-    available_models,
     decode_audio,
-    folders,
     keywords,
 )
 from antiphon.config.errors import ConfigurationError, InputError
@@ -160,53 +155,3 @@ def test_models_of_english_alone_take_other_languages_for_english(
     assert not settings["multilingual"]
     assert "English alone" in caplog.text
     assert model.supported_languages == ["en"]
-
-
-def test_loading_options(folder: Path) -> None:
-    def options(compute_type: str = "default", **others: object) -> dict[str, object]:
-        return folders.engine_options(folder, "auto", 0, compute_type, 0, others)
-
-    assert options() == {"ray": False, "device": "auto", "quantization": "int8"}
-    assert options("int8_float16")["dtype"] == "float16"
-    assert "quantization" not in options("float32")
-    assert options(flash_attention=True) == options()
-    with pytest.raises(ConfigurationError, match="compute_type='int16' is not one of"):
-        options("int16")
-    with pytest.raises(ConfigurationError, match="give tensor_parallel_size="):
-        options(tensor_parallel=True)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'flash'"):
-        options(flash=True)
-    with pytest.raises(ConfigurationError, match="CUDA_VISIBLE_DEVICES"):
-        folders.engine_options(folder, "cuda", [0, 1], "default", 0, {})
-    with pytest.raises(ConfigurationError, match="files= is not read"):
-        WhisperModel(str(folder), files={"model.bin": b""})
-
-
-def test_sizes_mean_their_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
-
-    def fetch(repository: str, **options: object) -> str:
-        asked[repository] = options
-        return "/cache"
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert "large-v3" in available_models()
-    assert folders.download_model("turbo", local_files_only=True, cache_dir="/models") == "/cache"
-    (options,) = asked.values()
-    assert list(asked) == ["mobiuslabsgmbh/faster-whisper-large-v3-turbo"]
-    assert options["local_files_only"]
-    assert options["cache_dir"] == "/models"
-    folders.download_model("someone/whisper-ct2")
-    assert "someone/whisper-ct2" in asked
-    with pytest.raises(ValueError, match="Did you mean 'large-v3'"):
-        folders.download_model("large-v33")
-
-
-def test_names_and_defaults_of_vad_options() -> None:
-    assert [field.name for field in fields(VadOptions)] == list(
-        inspect.signature(VadOptions).parameters
-    )
-    settings = {**keywords.BATCHED, "vad_parameters": {"min_silence_duration_ms": 500}}
-    options = keywords.vad_options(settings)
-    assert options == VadOptions(min_silence_duration_ms=500)
-    assert keywords.vad_options(keywords.DEFAULTS) is None
