@@ -7,13 +7,14 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from antiphon.actors.object_refs import check_object_store, put
 from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.callers import one_caller
-from antiphon.engine.completion import completion_output
+from antiphon.engine.completion import completion_outputs
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import RequestOutput, StreamDelta
@@ -70,20 +71,14 @@ class AsyncEngine(SpeechCalls):
                 deadline.limit(),
                 self._prepared(prompt, params, languages, priority, deadline) as prepared_prompt,
             ):
-                samples = [
-                    self.submit(
-                        *prepared_prompt,
-                        sample=sample,
-                        priority=priority,
-                        timeout=deadline.seconds_left,
-                    )
-                    for sample in range(params.n)
-                ]
+                submit = partial(
+                    self.submit, *prepared_prompt, priority=priority, timeout=deadline.seconds_left
+                )
+                samples = [submit()]
+                if samples[0].request.rules.beams is None:  # else one request has all n
+                    samples += [submit(sample=sample) for sample in range(1, params.n)]
                 ends = await self._wait_for_all(samples)
-        completions = [
-            completion_output(self.inputs, opened, finished, index)
-            for index, (opened, finished) in enumerate(zip(samples, ends, strict=True))
-        ]
+        completions = completion_outputs(self.inputs, samples, ends)
         return RequestOutput(
             str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
         )

@@ -16,7 +16,9 @@ SHORT_WINDOWS = (
 
 
 def warn_of(model: ModelConfig, encoder_window: str) -> None:
-    if model.audio is not None and encoder_window == "auto" and model.raw.get(WINDOW_KEY) != "auto":
+    audio = model.audio
+    is_short = encoder_window == "auto" and audio is not None and not audio.any_length
+    if is_short and model.raw.get(WINDOW_KEY) != "auto":
         logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)
     if model.defaults.ignored:
         logger.warning(

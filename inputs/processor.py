@@ -21,6 +21,7 @@ from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts
+from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompt_ids import check_ids, start_id, with_room
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
@@ -65,7 +66,7 @@ class InputProcessor:
         model = self.model
         self._start_id = start_id(model) if model.decoder.cross_attention else None
         if self.audio is not None:
-            self.whisper = WhisperFormat(model, self.tokenizer)
+            self.whisper = speech_format(model, self.audio, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
@@ -214,18 +215,17 @@ class InputProcessor:
         return read_sound(source, self.audio.sampling_rate)
 
     def clip(self, samples: np.ndarray) -> EncoderInput:
-        """Samples [n] at the model's rate, no more than one window, as an encoder input."""
+        """Samples [n] at the model's rate, at most a window, as an input. Raises PromptError."""
         assert self.audio is not None
-        num_tokens = self.model.max_encoder_len
-        if self.encoder_window == "auto":
-            num_tokens = self.audio.tokens_of(len(samples))
+        limit, is_short = self.model.max_encoder_len, self.encoder_window == "auto"
+        num_tokens = clip_tokens(len(samples), self.audio, limit, is_short)
         return EncoderInput(self.key("audio", samples), "audio", num_tokens, samples)
 
     def in_full_window(self, media: EncoderInput) -> EncoderInput | None:
         """A clip that was to be encoded in a short window, for a full one: with silence behind it.
         None if its window is full."""
         assert self.audio is not None
-        if media.num_tokens >= self.model.max_encoder_len:
+        if self.audio.any_length or media.num_tokens >= self.model.max_encoder_len:
             return None
         samples: np.ndarray = media.payload
         return self.clip(np.pad(samples, (0, self.audio.window - len(samples))))
@@ -262,7 +262,11 @@ class InputProcessor:
         changes: RuleChanges | None = None,
     ) -> DecodingRules:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
-        rules = self.model.defaults.rules(prompt_len, params)
+        defaults = self.model.defaults
+        rules = replace(
+            defaults.rules(prompt_len, params),
+            beams=defaults.beams.rules(params, self.whisper is not None),
+        )
         if timestamps:
             assert self.whisper is not None
             rules = replace(rules, timestamps=self.whisper.rules())
@@ -273,7 +277,8 @@ class InputProcessor:
         up to the decoder's positions."""
         positions = self.model.max_decoder_len
         # transformers leaves a Whisper prompt out of max_length, up to half the positions of it.
-        free = min(positions // 2 - 1, prompt_len) if self.whisper is not None else 0
+        is_free = self.whisper is not None and self.whisper.prompt_is_free
+        free = min(positions // 2 - 1, prompt_len) if is_free else 0
         return self.model.defaults.max_tokens(prompt_len, params, positions, free)
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:

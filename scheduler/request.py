@@ -103,14 +103,9 @@ class RequestMetrics:
 
     def shifted(self, seconds: float) -> "RequestMetrics":
         """All times later by `seconds`."""
-
-        def later(time: float | None) -> float | None:
-            return None if time is None else time + seconds
-
-        return RequestMetrics(
-            self.arrived_at + seconds, later(self.encoded_at), later(self.admitted_at),
-            later(self.first_token_at), later(self.finished_at), self.preemptions,
-        )  # fmt: skip
+        times = {name: time for name, time in vars(self).items() if name.endswith("_at")}
+        later = {name: time + seconds for name, time in times.items() if time is not None}
+        return replace(self, **later)
 
 
 class Trial(IntEnum):

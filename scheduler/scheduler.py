@@ -236,9 +236,8 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        is_live = self.batch.is_live(plan)
+        is_live, now = self.batch.is_live(plan), self._clock()
         self.prefixes.publish(self.batch, plan, is_live)
-        now = self._clock()
         for request, reason in settle(self.batch, plan, is_live, result, self.outputs, now):
             self.finish(request, RequestState.DONE, reason=reason)
         for request, lacks_pages in self.residency.beams.settle(plan, is_live, result, now):

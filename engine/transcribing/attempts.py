@@ -11,6 +11,7 @@ from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.whisper.prompts import WindowPrompt, window_prompt
 from antiphon.scheduler.request import Readout
@@ -101,13 +102,14 @@ class WindowDecoder:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
         params = replace(options.params, temperature=temperature)
+        no_speech = self.format.no_speech_id
         return self.engine.submit(
-            Prepared((media,), prompt.token_ids, params),
+            Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
             prompt.token_ids,
             timestamps=options.timestamps,
             priority=options.priority,
             timeout=self.deadline.seconds_left,
-            readouts=(Readout(prompt.start, self.format.no_speech_id),),
+            readouts=() if no_speech is None else (Readout(prompt.start, no_speech),),
             rule_changes=options.rules,
             **how,
         )

@@ -36,6 +36,7 @@ class LanguageDetector:
         codes = {id_: code for code, id_ in self.format.languages.items()}
         params = SamplingParams(
             max_tokens=1,
+            beam_size=1,
             allowed_token_ids=tuple(codes),
             logprob_token_ids=tuple(codes),
             skip_special_tokens=False,

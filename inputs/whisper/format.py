@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import CheckpointError, PromptError, nearest
@@ -52,12 +52,12 @@ class WhisperFormat:
     Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
     """
 
+    prompt_is_free: ClassVar[bool] = True  # max_length does not count it
+
     def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
         settings, vocabulary = model.generation, tokenizer.get_vocab()
-        self.vocab_size = size = model.decoder.vocab_size
-        self.positions, self.suppressed = model.max_decoder_len, model.defaults.suppress
-        self.temperature = model.defaults.temperature
-        self._tokenizer = tokenizer
+        self._keep(model, tokenizer)
+        size = self.vocab_size
         self.start_id = _required(
             model.token_id("decoder_start_token_id"), "decoder_start_token_id"
         )
@@ -82,8 +82,14 @@ class WhisperFormat:
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
         stated = settings.get("prev_sot_token_id")
         self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
-        self.no_speech_id = no_speech_id(vocabulary, self.no_timestamps_id)
+        self.no_speech_id: int | None = no_speech_id(vocabulary, self.no_timestamps_id)
         self._start_of_lm_id: int | None = vocabulary.get("<|startoflm|>")
+
+    def _keep(self, model: ModelConfig, tokenizer: Any) -> None:
+        """What every speech model has."""
+        self.vocab_size, self.positions = model.decoder.vocab_size, model.max_decoder_len
+        self.suppressed, self.temperature = model.defaults.suppress, model.defaults.temperature
+        self._tokenizer = tokenizer
 
     def _defaults(
         self, settings: Mapping[str, Any], forced: Mapping[int, int | None]
@@ -166,8 +172,8 @@ class WhisperFormat:
     @property
     def never_text(self) -> set[int]:
         """The special tokens that openai/whisper bars whatever else is barred."""
-        optional = {self.previous_id, self._start_of_lm_id}
-        ids = {*self.tasks.values(), self.start_id, self.no_speech_id}
+        optional = {self.previous_id, self._start_of_lm_id, self.no_speech_id}
+        ids = {*self.tasks.values(), self.start_id}
         return ids | {id_ for id_ in optional if id_ is not None}
 
     @cached_property
