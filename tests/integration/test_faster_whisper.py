@@ -107,6 +107,20 @@ def test_the_batched_example_of_their_readme(model: WhisperModel) -> None:
     assert sum(word in expected for word in words) > 0.8 * len(words)
 
 
+def test_beams_search_before_samples_are_drawn(model: WhisperModel) -> None:
+    """No text is good enough here, so that every temperature is tried."""
+    options = {"log_prob_threshold": 1.0, "no_speech_threshold": None, "best_of": 2}
+    segments, _ = model.transcribe(
+        CALL, language="en", beam_size=3, temperature=[0.0, 0.1], **options
+    )
+    (segment,) = segments
+    assert segment.temperature == 0.1
+    segments, _ = model.transcribe(CALL, language="en", beam_size=3, temperature=0.0, **options)
+    (segment,) = segments
+    assert segment.temperature == 0.0
+    assert segment.text.strip() == EXPECTED["call.wav"]
+
+
 def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:
     speech, silence = decode_audio(CALL), np.zeros(6 * 16_000, np.float32)
     samples = np.concatenate([silence, speech, silence])

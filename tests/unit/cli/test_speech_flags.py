@@ -56,6 +56,11 @@ def test_flags_are_keywords_of_transcribe(name: str) -> None:
     )
 
 
+def test_beams_are_parameters_of_sampling() -> None:
+    given = arguments("--beam_size", "5", "--patience", "2", "--length_penalty", "0.5")
+    assert (given["beam_size"], given["patience"], given["length_penalty"]) == (5, 2.0, 0.5)
+
+
 def test_every_flag_is_a_keyword_of_transcribe() -> None:
     others = {"temperature_increment_on_fallback"}
     others |= {"word_timestamps", "prepend_punctuations", "append_punctuations"}
