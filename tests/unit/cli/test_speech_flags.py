@@ -97,6 +97,14 @@ def test_o_is_a_folder_unless_it_is_an_option_of_the_engine() -> None:
     assert given["engine_pairs"] == ["max_num_seqs=4"]
 
 
+def test_switches_take_true_and_false() -> None:
+    for words, value in ((["True"], True), (["False"], False), ([], True)):
+        given = arguments("--skip_existing", *words, "--vad_filter", *words)
+        assert (given["skip_existing"], given["vad_filter"]) == (value, value)
+    assert arguments("--no-vad-filter")["vad_filter"] is False
+    assert arguments("--initial_prompt", "True")["initial_prompt"] == "True"
+
+
 def test_flags_about_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = arguments("--fp16", "False", "--threads", "3", "--verbose", "False")
     flags = WhisperFlags(fp16=given["fp16"], threads=given["threads"], verbose=given["verbose"])
