@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from antiphon.config.sampling import SamplingParams
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
@@ -106,7 +107,7 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = replace(options.params, temperature=temperature)
+        params = at_temperature(options.params, temperature)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
@@ -119,6 +120,13 @@ class WindowDecoder:
             alignment=None if self._words is None else self._words.question(media, prompt),
             **how,
         )
+
+
+def at_temperature(params: SamplingParams, temperature: float) -> SamplingParams:
+    """`params` of one attempt: as in openai/whisper, beams search at temperature 0 alone."""
+    if temperature > 0:
+        return replace(params, temperature=temperature, beam_size=1)
+    return replace(params, temperature=temperature)
 
 
 def compression_ratio(text: str) -> float:
