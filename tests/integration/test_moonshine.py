@@ -149,6 +149,9 @@ def test_transcribe_and_generate(made: Made) -> None:
         for options in ({"language": "fr"}, {"task": "translate"}):
             with pytest.raises(PromptError, match="English only"):
                 engine.transcribe((clip, RATE), **options)
+        for options in ({"mode": "sequential"}, {"word_timestamps": True}):
+            with pytest.raises(PromptError, match="tells no times"):
+                engine.transcribe((clip, RATE), **options)
         long = {"multi_modal_data": {"audio": (np.ones(31 * RATE, np.float32), RATE)}}
         (refused,) = engine.generate(long, use_tqdm=False)
         (hidden,) = engine.encode([(clip, RATE)])
