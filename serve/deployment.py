@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from antiphon.serve.app import make_app
 from antiphon.serve.ray_metrics import RayMetrics
 from antiphon.serve.service import OpenEngine
 from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
+from antiphon.serve.stop_signal import StopSignal, given
 
 logger = logging.getLogger(__name__)
 
@@ -32,26 +34,25 @@ def attacher(engine: str) -> OpenEngine:
 
 
 def application(
-    settings: ServerSettings, engines: Mapping[str, str], replicas: int, draining: bool = False
+    settings: ServerSettings, engines: Mapping[str, str], replicas: int, stop: str
 ) -> Any:
-    """For `serve.run`. `engines`: names of running engines, by the name that clients send.
-    `draining`: takes no new requests; replicas of a running application end what they have."""
+    """For `serve.run`. `engines`: names of running engines, by the name that clients send. `stop`:
+    name of the `StopSignal` at which replicas end what they have, and take nothing new."""
 
     def build() -> FastAPI:
         _log_as_serve_does()
         openers = {name: attacher(engine) for name, engine in engines.items()}
         # Serve's proxy adds ids.
-        return make_app(settings, openers, adds_id=False, sinks=[RayMetrics()])
+        return make_app(
+            settings, openers, adds_id=False, sinks=[RayMetrics()], stop=partial(given, stop)
+        )
 
     class Frontend(serve.ingress(build)()):  # type: ignore[misc]
-        def reconfigure(self, state: Mapping[str, bool]) -> None:
-            if state["draining"]:
-                self.app.state.service.begin_to_drain()
+        pass
 
     frontend = serve.deployment(
         Frontend,
         name="frontend",
-        user_config={"draining": draining},
         num_replicas=replicas,
         # Beyond its own limit a replica answers 429 itself, at once.
         max_ongoing_requests=settings.limits.open_requests + 64,
@@ -97,20 +98,19 @@ def running(
                 "encoding": settings.log_format.upper(),
             },
         )
-        serve.run(application(settings, engines, replicas), name=APPLICATION, route_prefix="/")
+        stop = StopSignal()
+        frontends = application(settings, engines, replicas, stop.name)
+        serve.run(frontends, name=APPLICATION, route_prefix="/")
     except (RuntimeError, ValueError, OSError) as error:
         serve.shutdown()
         raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
     try:
         yield settings.url
         end = time.monotonic() + settings.limits.drain_seconds
-        serve.run(
-            application(settings, engines, replicas, draining=True),
-            name=APPLICATION,
-            route_prefix="/",
-        )
+        stop.give()
         while num_open() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
     finally:
         serve.delete(APPLICATION)
         serve.shutdown()
+        stop.close()
