@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from antiphon.actors.stop_signal import StopSignal, given
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
 from antiphon.serve.ray_metrics import RayMetrics
 from antiphon.serve.service import OpenEngine
 from antiphon.serve.settings import KEEP_ALIVE_SECONDS, ServerSettings
-from antiphon.serve.stop_signal import StopSignal, given
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import secrets
 import ray
 from ray.exceptions import RayActorError
 
-NAMESPACE = "antiphon-serve"  # of signals, whatever the namespaces of programs and replicas
+from antiphon.actors.blueprint import NAMESPACE
 
 
 class StopSignal:
