@@ -224,18 +224,21 @@ class DecoderRunner:
         self.links.send_stream(inputs.shape.tokens)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         if not self.part.is_last:
-            return LaunchedStep.of(samples, None, None, refused, self.ranks.limit)
+            return LaunchedStep.of(samples, refused, self.ranks.limit)
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
+        beams = self.sampler.beam_candidates(logits, slots, plan.kv_lens)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
         self.links.send_tokens(samples.tokens)
         readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
-        return LaunchedStep.of(samples, top, readouts, refused, self.ranks.limit)
+        return LaunchedStep.of(samples, refused, self.ranks.limit, top, readouts, beams)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
+        self.tables.move(plan.beam_moves)
         self.tables.admit([*plan.forks, *plan.admissions])
+        self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
 

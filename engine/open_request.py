@@ -82,6 +82,7 @@ class OpenRequest:
             restricted_logprob=0.0,
             logprobs=[],
             readout_values={},
+            hypotheses=[],
             metrics=RequestMetrics(0.0),
         )
 

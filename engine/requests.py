@@ -22,6 +22,7 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import RuleChanges
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -40,14 +41,10 @@ from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import (
-    Finished,
-    Media,
-    Readout,
-    Request,
-    RequestState,
-    StepOutput,
-)
+from antiphon.scheduler.alignment import Alignment
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
@@ -101,12 +98,15 @@ class OpenRequests:
         priority: int = 0,
         timeout: float | None = None,
         readouts: tuple[Readout, ...] = (),
+        alignment: Alignment | None = None,
+        rule_changes: RuleChanges | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
-        `readouts`: what to read of the prompt's logits.
+        `readouts`: what to read of the prompt's logits. `rule_changes`: of the checkpoint's rules.
+        `alignment`: whether to tell when its tokens were said.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -118,11 +118,12 @@ class OpenRequests:
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
             inputs=tuple(_without_payload(media) for media in inputs),
             params=params,
-            rules=self.inputs.rules(prompt_len, params, timestamps),
+            rules=self.inputs.rules(prompt_len, params, timestamps, rule_changes),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
             readouts=readouts,
+            alignment=alignment,
             priority=priority,
             timeout=timeout,
             caller=caller_number(),

@@ -5,28 +5,29 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import NoneType
-from typing import Any, Never, Self
+from typing import Any, Never, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, SamplingError
+from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.loop_thread import LoopThread
-from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
+from antiphon.engine.outputs import RequestOutput, Segment, StreamDelta, Transcription
 from antiphon.engine.progress import TogetherDone
 from antiphon.engine.read_ahead import Begun
 from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.calls.options import (
     NAMES,
+    Params,
     all_prompts,
     check_recordings,
     checked_params,
     checked_priority,
+    one_each,
     one_of,
     refuse_unknown,
 )
@@ -36,8 +37,7 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
 logger = logging.getLogger(__name__)
-
-Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
+T = TypeVar("T")
 
 
 class Engine:
@@ -103,7 +103,7 @@ class Engine:
         """
         self._check_options("generate()", options, one_of(params, sampling_params))
         many: list[Prompt] = all_prompts(prompts)
-        pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
+        pairs = list(zip(many, one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
             for index, output in self._generated(pairs, options):
@@ -158,16 +158,18 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
     ) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
-        deltas = self._async.stream(prompt, params, **options)
+        return self._pieces(self._async.stream(prompt, params, **options))
+
+    def _pieces(self, pieces: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 try:
-                    yield self._loop_thread.run(anext(deltas))
+                    yield self._loop_thread.run(anext(pieces))
                 except StopAsyncIteration:
                     return
         finally:
             with suppress(EngineDeadError):  # the caller has got that error already
-                self._loop_thread.run(deltas.aclose())
+                self._loop_thread.run(pieces.aclose())
 
     def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
         """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
@@ -181,6 +183,12 @@ class Engine:
     def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """As `AsyncEngine.transcribe`."""
         return self._loop_thread.run(self._async.transcribe(audio, **options))
+
+    def stream_segments(
+        self, audio: AudioInput, **options: Any
+    ) -> Iterator[Segment | Transcription]:
+        """As `AsyncEngine.stream_segments`."""
+        return self._pieces(self._async.stream_segments(audio, **options))
 
     def transcribe_all(
         self, recordings: Iterable[AudioInput], **options: Any
@@ -268,30 +276,6 @@ def _close_dropped(engine: AsyncEngine, loop_thread: LoopThread) -> None:
 def _close(engine: AsyncEngine, loop_thread: LoopThread) -> None:
     loop_thread.run(engine.close())
     loop_thread.stop()
-
-
-def _one_each(
-    params: Params, sampling_params: Params, count: int
-) -> Sequence[SamplingParams | None]:
-    """The parameters of each of `count` prompts. Raises SamplingError."""
-    chosen = one_of(params, sampling_params)
-    if chosen is None or isinstance(chosen, SamplingParams):
-        return [chosen] * count
-    if not isinstance(chosen, Sequence):
-        raise SamplingError(
-            f"params must be SamplingParams, or a list of them; not {type(chosen).__name__}"
-        )
-    for index, entry in enumerate(chosen):
-        if not isinstance(entry, (SamplingParams, NoneType)):
-            raise SamplingError(
-                "params must be SamplingParams, or a list of them; "
-                f"number {index} is {type(entry).__name__}"
-            )
-    if len(chosen) != count:
-        raise SamplingError(
-            f"{len(chosen)} sampling parameters for {count} prompts: give one for all, or one each"
-        )
-    return chosen
 
 
 def _progress(total: int, wanted: bool) -> Any:

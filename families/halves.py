@@ -41,6 +41,7 @@ class Half(ABC):
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
     # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
     equal_layers: ClassVar[bool] = True
+    frontend: ClassVar[str] = "text"  # of an encoder: key of the registry of frontends
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
     cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
 
@@ -59,6 +60,8 @@ class Half(ABC):
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+    score_cap: float | None = None  # scores of attention stay within it, by a tanh
+    stored_gain_offset: float = 0.0  # is added to the gains of norms that checkpoints hold
     any_start: bool = False  # a decoder's prompt begins with any token, where one is given
 
     @property
@@ -184,6 +187,7 @@ class WhisperEncoderHalf(BartHalf):
     """Whisper's encoder (Radford et al. 2022): BART's layers over a spectrogram."""
 
     structure: ClassVar[str] = "whisper"
+    frontend: ClassVar[str] = "audio"
     equal_windows: ClassVar[bool] = True
 
     mel_bins: int  # channels of the spectrogram

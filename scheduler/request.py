@@ -10,8 +10,13 @@ import numpy as np
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.alignment import Alignment
-
-FinishReason = Literal["stop", "length"]
+from antiphon.scheduler.generated import (
+    FinishReason,
+    Hypothesis,
+    Readout,
+    ReadoutValue,
+    TokenLogprobs,
+)
 
 
 class RequestId(NamedTuple):
@@ -62,11 +67,7 @@ TRANSITIONS: dict[RequestState, set[RequestState]] = {
     _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,
     # Back to READY: preempted.
     _S.RUNNING: {_S.READY} | _ENDED,
-    _S.DONE: set(),
-    _S.FAILED: set(),
-    _S.CANCELLED: set(),
-    _S.EXPIRED: set(),
-    _S.REFUSED: set(),
+    **{state: set() for state in (*_ENDED, _S.REFUSED)},
 }
 
 
@@ -85,37 +86,10 @@ class Media:
     grid: tuple[int, int, int] | None = None
 
 
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """Of one generated token: natural logarithms of the model's raw distribution, and
-    ranks from 1."""
-
-    ids: list[int]  # the chosen token first, then the likeliest ones
-    logprobs: list[float]
-    ranks: list[int]
-
-
-class Readout(NamedTuple):
-    """A request's question: how likely the model finds `token_id` behind the token at
-    `position` (of those that it knows from the start: its prompt, and what a resumed
-    one generated)."""
-
-    position: int
-    token_id: int
-
-
-class ReadoutValue(NamedTuple):
-    """The answer, under the raw logits: that probability's natural logarithm, and the
-    likeliest token."""
-
-    logprob: float
-    likeliest: int
-
-
 @dataclass
 class RequestMetrics:
-    """Unix times in seconds; None until it happened. On their way from a worker to a
-    frontend, whose clocks differ: seconds since the request arrived at the worker."""
+    """Unix times in seconds; None until it happened. On their way from a worker to a frontend,
+    whose clocks differ: seconds since the request arrived at the worker."""
 
     arrived_at: float
     encoded_at: float | None = None  # None where nothing had to be encoded
@@ -174,6 +148,7 @@ class Request:
     restricted_logprob: float = 0.0  # sum over `generated`, under the rules
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)  # by index in `readouts`
+    hypotheses: list[Hypothesis] = field(default_factory=list)  # of a beam search that is over
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(0.0))
 
     def move(self, state: RequestState) -> None:
@@ -182,6 +157,15 @@ class Request:
             f"request {self.id}: {self.state.value} -> {state.value}"
         )
         self.state = state
+
+    def forget_tokens(self) -> None:
+        """Those that it has generated."""
+        self.generated, self.token_logprobs, self.logprobs = [], [], []
+
+    @property
+    def num_slots(self) -> int:
+        """That it takes while it runs."""
+        return self.rules.beams.size if self.rules.beams else 1
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -245,14 +229,14 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `number`: of the request, among those of
-    its frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since
-    its arrival.
+    """The end of a request; sent exactly once. `number`: of the request, among those of its
+    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival.
 
-    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
-    logits. `restricted_logprob`: their sum under the logits that the rules have
-    changed. `readout_values`: by index in the request's readouts, of those that it came
-    to. `frames`: the answer to its `alignment`, NO_FRAME for timestamps.
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed. `readout_values`:
+    by index in the request's readouts, of those it came to. `frames`: the answer to its
+    `alignment`, NO_FRAME for timestamps. Of a beam search it is what was best, with its `score`;
+    `others` come behind it.
     """
 
     number: int
@@ -266,29 +250,30 @@ class Finished:
     restricted_logprob: float = 0.0
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)
     frames: list[int] | None = None
+    score: float | None = None
+    others: list[Hypothesis] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
-        tokens, logprobs = request.generated, request.logprobs
         metrics = request.metrics.shifted(-request.metrics.arrived_at)  # no clocks on the wire
-        return cls(
-            request.id.number, request.state, tokens, reason, error, logprobs, metrics,
-            request.token_logprobs, request.restricted_logprob, request.readout_values,
+        finished = cls(
+            request.id.number, request.state, request.generated, reason, error, request.logprobs,
+            metrics, request.token_logprobs, request.restricted_logprob, request.readout_values,
+        )  # fmt: skip
+        if request.hypotheses and request.state is RequestState.DONE:
+            best, *others = request.hypotheses
+            return replace(finished.as_found(best), others=others)
+        return finished
+
+    def as_found(self, one: Hypothesis) -> "Finished":
+        """With the tokens of `one`."""
+        return replace(
+            self, token_ids=one.token_ids, reason=one.reason, logprobs=one.logprobs,
+            token_logprobs=one.token_logprobs, restricted_logprob=one.restricted_logprob,
+            score=one.score, others=[],
         )  # fmt: skip
 
-
-@dataclass
-class StepOutput:
-    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
-
-    A token comes with its place among the tokens that its request generated, so that
-    one that comes twice does no harm, and one that is missing is noticed.
-    """
-
-    frontend: str
-    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
-    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
-    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
-    delta_tokens: list[int] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)
+    def results(self) -> "list[Finished]":
+        """All that its beam search returns, best first; without one, this alone."""
+        return [self, *map(self.as_found, self.others)]

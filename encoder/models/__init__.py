@@ -6,9 +6,11 @@ from typing import Any
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.moonshine import MoonshineEncoder
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.swin import SwinEncoder
 from antiphon.encoder.models.t5 import T5Encoder
+from antiphon.encoder.models.t5gemma import T5GemmaEncoder
 from antiphon.encoder.models.vit import VisionTransformer
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.families.halves import Half
@@ -18,9 +20,11 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
     "florence2": Florence2Encoder,
+    "moonshine": MoonshineEncoder,
     "qwen_vision": QwenVisionEncoder,
     "swin": SwinEncoder,
     "t5": T5Encoder,
+    "t5gemma": T5GemmaEncoder,
     "vit": VisionTransformer,
     "whisper": WhisperEncoder,
 }

@@ -26,9 +26,9 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("flag", "answer"),
     [
-        (["--beam-size", "5"], "No option --beam-size: beam search is not there yet"),
-        (["--word_timestamps", "True"], "No option --word-timestamps: words have no times yet"),
-        (["--vad_filter", "True"], "voice activity is not detected yet"),
+        (["--num-beams", "5"], "beam"),
+        (["--vad", "True"], "it is called --vad-filter here"),
+        (["--logprob_threshold", "low"], "must be a number or None, not 'low'"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),
         (["--data-parallel-size", "2"], "give decoder_replicas"),
         (["--output-dirr", "x"], "Did you mean --output-dir?"),
