@@ -38,20 +38,26 @@ def application(
 ) -> Any:
     """For `serve.run`. `engines`: names of running engines, by the name that clients send. `stop`:
     name of the `StopSignal` at which replicas end what they have, and take nothing new."""
+    return frontend_of(settings, engines, replicas, stop).bind()
+
+
+def frontend_of(
+    settings: ServerSettings, engines: Mapping[str, str], replicas: int, stop: str | None = None
+) -> Any:
+    """The deployment of HTTP replicas. It may be bound to that of the engines' owner, for which
+    replicas wait."""
 
     def build() -> FastAPI:
         _log_as_serve_does()
         openers = {name: attacher(engine) for name, engine in engines.items()}
         # Serve's proxy adds ids.
         return make_app(
-            settings, openers, adds_id=False, sinks=[RayMetrics()], stop=partial(given, stop)
-        )
+            settings, openers, adds_id=False, sinks=[RayMetrics()],
+            stop=None if stop is None else partial(given, stop),
+        )  # fmt: skip
 
-    class Frontend(serve.ingress(build)()):  # type: ignore[misc]
-        pass
-
-    frontend = serve.deployment(
-        Frontend,
+    return serve.deployment(
+        serve.ingress(build)(Frontend),
         name="frontend",
         num_replicas=replicas,
         # Beyond its own limit a replica answers 429 itself, at once.
@@ -59,7 +65,21 @@ def application(
         graceful_shutdown_timeout_s=settings.limits.drain_seconds,
         ray_actor_options={"num_cpus": 0},
     )
-    return frontend.bind()
+
+
+class Frontend:
+    """`owner`: of the engines, if it is a deployment too."""
+
+    app: FastAPI
+
+    async def __init__(self, owner: Any = None) -> None:  # type: ignore[misc]
+        if owner is not None:
+            await owner.ready.remote()
+
+    async def check_health(self) -> None:
+        """Raises EngineDeadError: a new replica will attach to new engines."""
+        for model in self.app.state.service.models.values():
+            model.engine.check_caller()
 
 
 def _log_as_serve_does() -> None:
