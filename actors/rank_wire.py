@@ -13,9 +13,7 @@ import numpy as np
 from antiphon.actors.frames import (
     MAX_FRAME_BYTES,
     PREFIX,
-    Buffer,
     MessageError,
-    addressed,
     split_frames,
 )
 from antiphon.actors.rank_arrays import (
@@ -91,16 +89,6 @@ class RankEncoder:
         except (TypeError, ValueError, OverflowError) as error:
             raise MessageError(f"cannot be sent: {describe(error)}") from error
         return split_frames(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
-
-
-class AddressEncoder:
-    """Makes the pieces of `RankEncoder` a message for the receiver that has `token`."""
-
-    def __init__(self, token: bytes) -> None:
-        self._token = token
-
-    def encode(self, message: Sequence[Buffer]) -> list[Buffer]:
-        return addressed(self._token, message)
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,8 @@ from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.alignment import Alignment
 from antiphon.scheduler.generated import Readout
-from antiphon.scheduler.request import Finished, Media, Request, RequestState, StepOutput
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 

@@ -264,10 +264,8 @@ class InputProcessor:
     ) -> DecodingRules:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
         defaults = self.model.defaults
-        rules = replace(
-            defaults.rules(prompt_len, params),
-            beams=defaults.beams.rules(params, self.whisper is not None),
-        )
+        beams = defaults.beams.rules(params, self.whisper is not None)
+        rules = replace(defaults.rules(prompt_len, params), beams=beams)
         if timestamps:
             assert self.whisper is not None
             rules = replace(rules, timestamps=self.whisper.rules())

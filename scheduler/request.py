@@ -277,19 +277,3 @@ class Finished:
     def results(self) -> "list[Finished]":
         """All that its beam search returns, best first; without one, this alone."""
         return [self, *map(self.as_found, self.others)]
-
-
-@dataclass
-class StepOutput:
-    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
-
-    A token comes with its place among the tokens that its request generated, so that
-    one that comes twice does no harm, and one that is missing is noticed.
-    """
-
-    frontend: str
-    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
-    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
-    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
-    delta_tokens: list[int] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)

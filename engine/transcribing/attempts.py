@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from antiphon.config.sampling import SamplingParams
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
@@ -68,10 +69,15 @@ class WindowDecoder:
             if not self._failed(decoded):
                 break
             decoded = await self._attempt(media, prompt, temperature, language)
-        if self._words is not None:
-            output = await self._words.aligned(decoded.output, media, language)
-            decoded = replace(decoded, output=output)
-        return decoded
+        return replace(decoded, output=await self.with_words(decoded.output, media, language))
+
+    async def with_words(
+        self, output: CompletionOutput, media: EncoderInput, language: str | None
+    ) -> CompletionOutput:
+        """`output`, which now knows when its tokens were said if words are wanted."""
+        if self._words is None:
+            return output
+        return await self._words.aligned(output, media, language)
 
     def prompt(
         self, language: str | None, previous: Sequence[int], is_first: bool = True
@@ -106,7 +112,7 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = replace(options.params, temperature=temperature)
+        params = at_temperature(options.params, temperature)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
@@ -119,6 +125,13 @@ class WindowDecoder:
             alignment=None if self._words is None else self._words.question(media, prompt),
             **how,
         )
+
+
+def at_temperature(params: SamplingParams, temperature: float) -> SamplingParams:
+    """`params` of one attempt: as in openai/whisper, beams search at temperature 0 alone."""
+    if temperature > 0:
+        return replace(params, temperature=temperature, beam_size=1)
+    return replace(params, temperature=temperature)
 
 
 def compression_ratio(text: str) -> float:

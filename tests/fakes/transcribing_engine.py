@@ -1,4 +1,4 @@
-"""An engine of plain objects that transcribes, without Ray."""
+"""An engine of plain objects for transcriptions: what `Transcriber` uses, over `PlainEngine`."""
 
 import asyncio
 from pathlib import Path
@@ -17,9 +17,7 @@ from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 
 
-class LocalEngine:
-    """What `Transcriber` uses of an engine, over `PlainEngine`."""
-
+class TranscribingEngine:
     def __init__(self, folder: Path) -> None:
         self.model = ModelConfig.load(ModelOptions(str(folder)))
         self.inputs = InputProcessor(self.model)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import real_weights
 import torch
-from transcribing_engine import LocalEngine
+from transcribing_engine import TranscribingEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.models.whisper.generation_whisper import (
     _dynamic_time_warping,
@@ -26,8 +26,8 @@ RATE, SAMPLES_PER_FRAME = 16_000, 320
 
 
 @pytest.fixture(scope="module")
-def engine() -> LocalEngine:
-    return LocalEngine(real_weights.model("tiny.en"))
+def engine() -> TranscribingEngine:
+    return TranscribingEngine(real_weights.model("tiny.en"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def clips() -> list[np.ndarray]:
     return [load_audio(str(path), RATE) for path in paths]
 
 
-def decoded(engine: LocalEngine, clip: np.ndarray, timestamps: bool) -> CompletionOutput:
+def decoded(engine: TranscribingEngine, clip: np.ndarray, timestamps: bool) -> CompletionOutput:
     format_ = engine.inputs.whisper
     assert format_ is not None
     prompt, media = format_.prompt("en", "transcribe", timestamps), engine.inputs.clip(clip)
@@ -83,7 +83,7 @@ def frames_of_oracle(
 
 @pytest.mark.parametrize(("timestamps", "slack"), [(False, 1), (True, 5)])
 def test_tokens_begin_where_openai_whisper_hears_them(
-    engine: LocalEngine,
+    engine: TranscribingEngine,
     oracle: WhisperForConditionalGeneration,
     clips: list[np.ndarray],
     timestamps: bool,

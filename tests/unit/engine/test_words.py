@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transcribing_engine import LocalEngine
+from transcribing_engine import TranscribingEngine
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
@@ -19,8 +19,8 @@ NAME = "long.opus"
 
 
 @pytest.fixture(scope="module")
-def engine(whisper_folder: Path) -> LocalEngine:
-    return LocalEngine(whisper_folder)
+def engine(whisper_folder: Path) -> TranscribingEngine:
+    return TranscribingEngine(whisper_folder)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def recording(whisper_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(engine: LocalEngine, recording: Path) -> Transcription:
+def result(engine: TranscribingEngine, recording: Path) -> Transcription:
     return engine.transcribe(recording, chunk_seconds=3.0, word_timestamps=True)
 
 
@@ -67,13 +67,13 @@ def test_segments_begin_and_end_with_their_words(result: Transcription) -> None:
 
 @pytest.mark.parametrize("options", [{"timestamps": False}, {"mode": "sequential"}])
 def test_other_ways_to_the_same_words(
-    engine: LocalEngine, recording: Path, options: dict[str, Any]
+    engine: TranscribingEngine, recording: Path, options: dict[str, Any]
 ) -> None:
     other = engine.transcribe(recording, chunk_seconds=3.0, word_timestamps=True, **options)
     check(other)
 
 
-def test_no_words_unless_asked(engine: LocalEngine, recording: Path) -> None:
+def test_no_words_unless_asked(engine: TranscribingEngine, recording: Path) -> None:
     result = engine.transcribe(recording, chunk_seconds=3.0)
     assert all(segment.words is None for segment in result.segments)
     assert all(
@@ -82,7 +82,7 @@ def test_no_words_unless_asked(engine: LocalEngine, recording: Path) -> None:
 
 
 def test_punctuation_marks_of_the_caller(
-    engine: LocalEngine, recording: Path, result: Transcription
+    engine: TranscribingEngine, recording: Path, result: Transcription
 ) -> None:
     other = engine.transcribe(
         recording, chunk_seconds=3.0, word_timestamps=True, append_punctuations=""
@@ -91,7 +91,7 @@ def test_punctuation_marks_of_the_caller(
     assert len(words_of(other)) >= len(words_of(result))
 
 
-class ForgetfulEngine(LocalEngine):
+class ForgetfulEngine(TranscribingEngine):
     """Knows nothing of when generated tokens were said, like a beam search."""
 
     async def result(self, request: Any) -> CompletionOutput:
@@ -100,7 +100,7 @@ class ForgetfulEngine(LocalEngine):
 
 
 def test_text_is_aligned_behind_its_prompt_where_it_was_not_before(
-    engine: LocalEngine, recording: Path, whisper_folder: Path
+    engine: TranscribingEngine, recording: Path, whisper_folder: Path
 ) -> None:
     forgetful = ForgetfulEngine(whisper_folder)
     options: dict[str, Any] = {"chunk_seconds": 3.0, "word_timestamps": True, "timestamps": False}
