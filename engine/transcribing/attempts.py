@@ -101,7 +101,8 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = replace(options.params, temperature=temperature)
+        drawn: dict[str, Any] = {"beam_size": 1} if temperature > 0 else {}  # no beams
+        params = replace(options.params, temperature=temperature, **drawn)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),

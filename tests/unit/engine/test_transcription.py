@@ -336,7 +336,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: Speech) -
         (
             {"beam_size": 5},
             ConfigurationError,
-            "no option 'beam_size': beam search is not there yet",
+            r"no option 'beam_size': give params=SamplingParams\(beam_size=...",
         ),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
         ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
