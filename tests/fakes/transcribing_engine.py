@@ -40,6 +40,7 @@ class TranscribingEngine:
             params=params,
             priority=options["priority"],
             readouts=options.get("readouts", ()),
+            alignment=options.get("alignment"),
         )
         self.plain.submit(request)
         return request

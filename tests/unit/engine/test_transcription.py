@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
-from transcribing_engine import TranscribingEngine as Speech
+from transcribing_engine import TranscribingEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from antiphon.config.errors import (
@@ -44,8 +44,8 @@ RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def engine(whisper_folder: Path) -> Speech:
-    return Speech(whisper_folder)
+def engine(whisper_folder: Path) -> TranscribingEngine:
+    return TranscribingEngine(whisper_folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def call(recordings: Path) -> np.ndarray:
 # ---------------------------------------------------------------------- whole recordings
 
 
-def test_the_recordings_texts(engine: Speech, recordings: Path) -> None:
+def test_the_recordings_texts(engine: TranscribingEngine, recordings: Path) -> None:
     expected = json.loads((recordings / "expected.json").read_text())
     for name in ("wecker.wav", "long.opus"):  # tests of the real engine hear the others
         text = expected[name]
@@ -73,7 +73,7 @@ def test_the_recordings_texts(engine: Speech, recordings: Path) -> None:
         assert result.language_probability > 0.9
 
 
-def test_segments_have_whispers_measures(engine: Speech, call: np.ndarray) -> None:
+def test_segments_have_whispers_measures(engine: TranscribingEngine, call: np.ndarray) -> None:
     for timestamps in (True, False):
         (segment,) = engine.transcribe(call, language="en", timestamps=timestamps).segments
         assert segment.avg_logprob is not None
@@ -82,7 +82,7 @@ def test_segments_have_whispers_measures(engine: Speech, call: np.ndarray) -> No
         assert 0.0 < segment.no_speech_prob < 0.5
 
 
-def test_logprobs_come_with_the_segments(engine: Speech, call: np.ndarray) -> None:
+def test_logprobs_come_with_the_segments(engine: TranscribingEngine, call: np.ndarray) -> None:
     params = SamplingParams(logprobs=2)
     for timestamps in (True, False):
         result = engine.transcribe(call, params=params, timestamps=timestamps)
@@ -96,7 +96,9 @@ def test_logprobs_come_with_the_segments(engine: Speech, call: np.ndarray) -> No
     assert engine.transcribe(call).segments[0].logprobs is None
 
 
-def test_a_stop_string_ends_the_text_before_it(engine: Speech, call: np.ndarray) -> None:
+def test_a_stop_string_ends_the_text_before_it(
+    engine: TranscribingEngine, call: np.ndarray
+) -> None:
     output = CompletionOutput(0, " call seven", engine.inputs.tokenizer(
         " call seven nine", add_special_tokens=False).input_ids, "stop")  # fmt: skip
     media = engine.inputs.clip(call)
@@ -115,7 +117,9 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     inputs = SimpleNamespace(whisper=format_, audio=object(), decode=decode)
     windows = [Window(float(i), i + 1.0, None) for i in range(len(pieces))]  # type: ignore[arg-type]
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
-    options = SimpleNamespace(timestamps=False, params=SamplingParams(), fallback=Fallback())
+    options = SimpleNamespace(
+        timestamps=False, params=SamplingParams(), fallback=Fallback(), words=None
+    )
     recording = Recording(windows, [], float(len(pieces)))
     return join(inputs, recording, outputs, options)
 
@@ -154,12 +158,14 @@ def test_a_character_may_begin_in_one_window_and_end_in_the_next() -> None:
 
 
 @pytest.mark.parametrize("decibels", [-50, -75])
-def test_quiet_speech_is_heard(engine: Speech, call: np.ndarray, decibels: int) -> None:
+def test_quiet_speech_is_heard(engine: TranscribingEngine, call: np.ndarray, decibels: int) -> None:
     quiet = call / np.sqrt(np.mean(call**2)) * 10 ** (decibels / 20)
     assert engine.transcribe(quiet, language="en").text == "call seven nine zero"
 
 
-def test_a_few_words_in_a_long_silent_window_are_heard(engine: Speech, call: np.ndarray) -> None:
+def test_a_few_words_in_a_long_silent_window_are_heard(
+    engine: TranscribingEngine, call: np.ndarray
+) -> None:
     sound = np.concatenate([call * 0.01, np.zeros(8 * RATE - len(call), np.float32)])
     assert engine.transcribe(sound, language="en").text == "call seven nine zero"
 
@@ -172,7 +178,7 @@ def test_a_few_words_in_a_long_silent_window_are_heard(engine: Speech, call: np.
         np.random.default_rng(0).integers(-1, 2, 20 * RATE).astype(np.int16),  # dither
     ],
 )
-def test_only_digital_silence_is_skipped(engine: Speech, silence: np.ndarray) -> None:
+def test_only_digital_silence_is_skipped(engine: TranscribingEngine, silence: np.ndarray) -> None:
     engine.asked.clear()
     result = engine.transcribe(silence)
     assert (result.text, result.segments, result.duration) == ("", [], 20.0)
@@ -182,7 +188,9 @@ def test_only_digital_silence_is_skipped(engine: Speech, silence: np.ndarray) ->
         engine.detect(silence)
 
 
-def test_silent_windows_between_others_are_told(engine: Speech, call: np.ndarray) -> None:
+def test_silent_windows_between_others_are_told(
+    engine: TranscribingEngine, call: np.ndarray
+) -> None:
     pause = np.zeros(30 * RATE, np.float32)
     result = engine.transcribe(np.concatenate([call, pause, call]), language="en")
     (span,) = result.skipped
@@ -192,7 +200,9 @@ def test_silent_windows_between_others_are_told(engine: Speech, call: np.ndarray
     assert result.segments[-1].start >= span.end
 
 
-def test_what_is_damaged_is_told_in_the_result(engine: Speech, recordings: Path) -> None:
+def test_what_is_damaged_is_told_in_the_result(
+    engine: TranscribingEngine, recordings: Path
+) -> None:
     content = bytearray((recordings / "door.mp3").read_bytes())
     middle = len(content) // 2
     content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
@@ -205,7 +215,7 @@ def test_what_is_damaged_is_told_in_the_result(engine: Speech, recordings: Path)
 
 
 def test_detection_equals_transformers(
-    engine: Speech, recordings: Path, whisper_folder: Path
+    engine: TranscribingEngine, recordings: Path, whisper_folder: Path
 ) -> None:
     oracle = WhisperForConditionalGeneration.from_pretrained(whisper_folder).float().eval()
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
@@ -309,14 +319,14 @@ def test_unknown_languages(language: Any, message: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-def test_every_spelling_gives_the_same_text(engine: Speech, call: np.ndarray) -> None:
+def test_every_spelling_gives_the_same_text(engine: TranscribingEngine, call: np.ndarray) -> None:
     for language in ("English", "<|en|>"):
         result = engine.transcribe(call, language=language, task="Transcribe")
         assert (result.text, result.language) == ("call seven nine zero", "en")
         assert result.language_probability is None
 
 
-def test_english_only_checkpoints_take_any_spelling_of_english(engine: Speech) -> None:
+def test_english_only_checkpoints_take_any_spelling_of_english(engine: TranscribingEngine) -> None:
     assert engine.inputs.whisper is not None
     only: WhisperFormat = object.__new__(WhisperFormat)
     only.__dict__.update({**vars(engine.inputs.whisper), "multilingual": False})
@@ -336,12 +346,13 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: Speech) -
         (
             {"beam_size": 5},
             ConfigurationError,
-            r"no option 'beam_size': give params=SamplingParams\(beam_size=...",
+            r"give params=SamplingParams\(beam_size=...\)",
         ),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
-        ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
+        ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
+        ({"prepend_punctuations": 5}, PromptError, "prepend_punctuations must be a text"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: best_of, carry_initial"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations, best_of"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
@@ -361,7 +372,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: Speech) -
     ],
 )
 def test_options_are_checked_before_any_sound_is_read(
-    engine: Speech, options: dict[str, Any], kind: type[Exception], message: str
+    engine: TranscribingEngine, options: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         engine.inputs.check_transcription(**options)
@@ -369,7 +380,7 @@ def test_options_are_checked_before_any_sound_is_read(
         engine.transcribe("/no/such/file.wav", **options)
 
 
-def test_options_in_their_plain_form(engine: Speech) -> None:
+def test_options_in_their_plain_form(engine: TranscribingEngine) -> None:
     options = engine.inputs.check_transcription(
         language="German",
         task="Translate",
@@ -393,7 +404,7 @@ def test_a_model_that_reads_text_does_not_transcribe(t5_folder: Path) -> None:
 
 
 def test_priority_and_what_is_left_of_the_time_reach_every_request(
-    engine: Speech, call: np.ndarray
+    engine: TranscribingEngine, call: np.ndarray
 ) -> None:
     engine.asked.clear()
     engine.transcribe(np.concatenate([call] * 5), chunk_seconds=8, priority=3, timeout=60.0)
@@ -406,7 +417,7 @@ def test_priority_and_what_is_left_of_the_time_reach_every_request(
 
 @pytest.mark.parametrize("stage", ["reading", "detection", "decoding"])
 def test_a_timeout_ends_the_call_wherever_it_is(
-    engine: Speech, call: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
+    engine: TranscribingEngine, call: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: Any) -> Any:
         await asyncio.sleep(60)
