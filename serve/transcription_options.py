@@ -20,6 +20,11 @@ def transcription_options(
         "priority": body.priority or 0,
         "timeout": service.deadline(body.timeout),
     }
+    if body.with_words:
+        if not model.engine.inputs.has_words:
+            reason = "times of words are turned off here: ask for segments"
+            raise refused("timestamp_granularities", reason)
+        options["word_timestamps"] = True
     if body.prompt:
         options["prompt"] = body.prompt
     try:
