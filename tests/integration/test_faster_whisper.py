@@ -139,6 +139,17 @@ def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:
     assert model.detect_language(samples, vad_filter=True)[0] == "en"
 
 
+def test_the_example_of_words_of_their_readme(model: WhisperModel) -> None:
+    segments, _ = model.transcribe(CALL, language="en", word_timestamps=True)
+    for segment in segments:
+        assert segment.words is not None
+        assert "".join(word.word for word in segment.words) == segment.text
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert segment.start <= times[0] <= times[-1] <= segment.end
+        assert all(0 < word.probability <= 1 for word in segment.words)
+
+
 def test_samples_files_and_streams_are_read(model: WhisperModel) -> None:
     texts = set()
     with Path(CALL).open("rb") as file:

@@ -63,7 +63,6 @@ def test_beams_are_parameters_of_sampling() -> None:
 
 def test_every_flag_is_a_keyword_of_transcribe() -> None:
     others = {"temperature_increment_on_fallback"}
-    others |= {"word_timestamps", "prepend_punctuations", "append_punctuations"}
     others |= {"hallucination_silence_threshold"}
     assert set(TRANSCRIPTION.types) - {*NAMES, *ALIASES} <= others
     assert set(TRANSCRIPTION.meanings) == set(TRANSCRIPTION.types)
