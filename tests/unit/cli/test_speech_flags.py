@@ -1,6 +1,7 @@
 """`antiphon transcribe` takes what users of openai/whisper's command type."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ TYPED: dict[str, tuple[list[str], Any]] = {
 }
 
 
+@cache
+def antiphon() -> Any:
+    return typer.main.get_command(app)
+
+
 def arguments(*words: str) -> dict[str, Any]:
     """What the command gets."""
-    command: Any = typer.main.get_command(app)
+    command = antiphon()
     context = command.commands["transcribe"].make_context(
         "transcribe",
         ["call.wav", "--model", "tiny", *words],
