@@ -101,7 +101,10 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = replace(options.params, temperature=temperature)
+        params = options.params
+        if temperature > 0:  # what is drawn is not searched
+            params = replace(params, beam_size=1)
+        params = replace(params, temperature=temperature)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),

@@ -390,15 +390,12 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (
-            {"beam_size": 5},
-            ConfigurationError,
-            r"give params=SamplingParams\(beam_size=...\)",
-        ),
+        ({"num_beams": 5}, ConfigurationError, "no option 'num_beams': give beam_size="),
+        ({"beam_size": 0}, SamplingError, "beam_size must be between 1"),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
         ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: best_of, carry_initial"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: beam_size, best_of"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
