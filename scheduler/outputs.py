@@ -75,9 +75,10 @@ class Outputs:
 
     def add_end(self, request: Request, finished: Finished, slot: int = -1) -> None:
         """`slot`: that it had until now, -1: none. An end that needs an alignment is held back
-        until `send_held`; without a slot it has none."""
+        until `send_held`. Without a slot it has none; nor has what a beam search found, whose
+        pages other sequences have overwritten."""
         alignment, is_done = request.alignment, finished.state is RequestState.DONE
-        if alignment is None or slot < 0 or not is_done:
+        if alignment is None or slot < 0 or not is_done or request.rules.beams is not None:
             self._of(request.id.frontend).finished.append(finished)
             return
         token_ids, rules = request.token_ids, request.rules

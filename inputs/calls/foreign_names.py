@@ -1,10 +1,8 @@
 """Names that other tools' transcribe() has. They are refused by name and reason, never dropped."""
 
-_NO_WORD_TIMES = "there are no word timestamps yet"
 _PROGRESS = "give progress=, a function of the seconds done and the seconds in all"
 
 FOREIGN_NAMES = {
-    "append_punctuations": _NO_WORD_TIMES,
     "batch_size": "all windows of all recordings are batched together: "
     "see the engine option max_num_seqs",
     "chunk_length": "give chunk_seconds=",
@@ -13,7 +11,7 @@ FOREIGN_NAMES = {
     "file": "give the sound as the first argument",
     "fp16": "give dtype= to the engine",
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
-    "hallucination_silence_threshold": f"{_NO_WORD_TIMES}; digital silence alone is left out",
+    "hallucination_silence_threshold": "see no_speech_threshold= and vad_filter=",
     "lang": "give language=",
     "log_progress": _PROGRESS,
     "logprobs": "give params=SamplingParams(logprobs=...)",
@@ -22,7 +20,6 @@ FOREIGN_NAMES = {
     "n": "transcribe() gives one text; call generate() for n samples",
     "num_beams": "give beam_size=",
     "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
-    "prepend_punctuations": _NO_WORD_TIMES,
     "prompt": "give initial_prompt=",
     "prompt_ids": "give initial_prompt=",
     "repetition_penalty": "give params=SamplingParams(repetition_penalty=...)",
@@ -33,11 +30,10 @@ FOREIGN_NAMES = {
     "source_language": "give language=",
     "stream": "transcribe() returns when the recording is done",
     "target_language": "Whisper translates into English alone: task='translate'",
-    "timestamp_granularities": f"give timestamps=True for segments; {_NO_WORD_TIMES}",
+    "timestamp_granularities": "give timestamps=True for segments, word_timestamps=True for words",
     "top_k": "give params=SamplingParams(top_k=...)",
     "top_p": "give params=SamplingParams(top_p=...)",
     "use_tqdm": _PROGRESS,
     "verbose": "the engine logs under the name 'antiphon'; "
     "progress= is called with the seconds done",
-    "word_timestamps": f"{_NO_WORD_TIMES}, segments have theirs",
 }
