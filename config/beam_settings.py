@@ -19,8 +19,9 @@ class BeamDefaults:
     @classmethod
     def of(cls, read: SettingsReader) -> "BeamDefaults":
         """Raises CheckpointError."""
+        is_flag = read.settings.get("num_beams") is True  # 1 to Python, and so to transformers
         return cls(
-            read.count("num_beams", least=1) or 1,
+            1 if is_flag else read.count("num_beams", least=1) or 1,
             read.sampling("length_penalty"),
             read.sampling("early_stopping"),
         )

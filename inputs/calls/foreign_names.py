@@ -1,12 +1,10 @@
 """Names that other tools' transcribe() has. They are refused by name and reason, never dropped."""
 
-_BEAMS = "give params=SamplingParams(beam_size=...)"
 _PROGRESS = "give progress=, a function of the seconds done and the seconds in all"
 
 FOREIGN_NAMES = {
     "batch_size": "all windows of all recordings are batched together: "
     "see the engine option max_num_seqs",
-    "beam_size": _BEAMS,
     "chunk_length": "give chunk_seconds=",
     "chunk_length_s": "give chunk_seconds=",
     "compute_type": "give dtype= or quantization= to the engine",
@@ -15,16 +13,13 @@ FOREIGN_NAMES = {
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
     "hallucination_silence_threshold": "see no_speech_threshold= and vad_filter=",
     "lang": "give language=",
-    "length_penalty": "give params=SamplingParams(beam_size=..., length_penalty=...)",
     "log_progress": _PROGRESS,
     "logprobs": "give params=SamplingParams(logprobs=...)",
     "max_new_tokens": "give params=SamplingParams(max_tokens=...)",
     "max_tokens": "give params=SamplingParams(max_tokens=...)",
     "n": "transcribe() gives one text; call generate() for n samples",
-    "no_repeat_ngram_size": "give params=SamplingParams(no_repeat_ngram_size=...)",
-    "num_beams": _BEAMS,
+    "num_beams": "give beam_size=",
     "output_format": "the command `antiphon transcribe` writes files; here the result is an object",
-    "patience": "give params=SamplingParams(beam_size=..., patience=...)",
     "prompt": "give initial_prompt=",
     "prompt_ids": "give initial_prompt=",
     "repetition_penalty": "give params=SamplingParams(repetition_penalty=...)",

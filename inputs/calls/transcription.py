@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from antiphon.config.decoding_rules import RuleChanges
@@ -56,6 +56,10 @@ class Keywords:
     prompt_reset_on_temperature: Any = 0.5
     temperature: Any = None
     best_of: Any = 1
+    beam_size: Any = None
+    patience: Any = None
+    length_penalty: Any = None
+    no_repeat_ngram_size: Any = None
     compression_ratio_threshold: Any = 2.4
     logprob_threshold: Any = -1.0
     no_speech_threshold: Any = 0.6
@@ -83,6 +87,8 @@ class Keywords:
 
 
 NAMES = [field.name for field in fields(Keywords)]
+# Fields of `SamplingParams` that other tools' transcribe() takes itself.
+OF_SEARCH = ("beam_size", "patience", "length_penalty", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def check_options(
     given = Keywords.of(options)
     in_turn = _in_turn(given.mode)
     whisper.check_times(in_turn, given.word_timestamps)
-    params = one_sample(given.params)
+    params = with_search(one_sample(given.params), given)
     code, task = whisper.check(given.language, given.task)
     if given.progress is not None and not callable(given.progress):
         raise PromptError(
@@ -235,3 +241,10 @@ def one_sample(params: Any) -> SamplingParams:
             "have to be combined. Call generate() with n for clips of one window"
         )
     return params
+
+
+def with_search(params: SamplingParams, given: Keywords) -> SamplingParams:
+    """`params` with what the call itself says of beams. Raises SamplingError."""
+    named = {name: getattr(given, name) for name in OF_SEARCH}
+    changes = {name: value for name, value in named.items() if value is not None}
+    return replace(params, **changes) if changes else params

@@ -1,4 +1,5 @@
-"""A course of requests for every kind of model: mixed, staggered, cancelled, forked, preempted."""
+"""A course of requests for every kind of model: mixed, staggered, cancelled, forked, preempted,
+and searched with beams."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,7 @@ import numpy as np
 from plain_engine import PlainEngine
 from sampled_requests import KINDS
 
-from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.decoding_rules import BeamRules, DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.request import Finished, Request, RequestState
 
@@ -59,6 +60,7 @@ def play(engine: PlainEngine, kind: str) -> dict[int, Finished]:
             scheduler.cancel(request.id)
     engine.run()
     _fork(engine, kind)
+    _search(engine, kind)
     return engine.finished
 
 
@@ -78,6 +80,18 @@ def _fork(engine: PlainEngine, kind: str) -> None:
     tokens = scheduler.batch.tokens[parent.slot]
     child.generated = tokens[len(prompt) : len(prompt) + SHARED].tolist()
     scheduler.fork(parent, child)
+    engine.run()
+
+
+def _search(engine: PlainEngine, kind: str) -> None:
+    """Beam searches by both rules, and a plain request that runs beside them."""
+    rng = np.random.default_rng(5)
+    for beams in (BeamRules(2, 2), None, BeamRules(3, by_whisper=True)):
+        payload, prompt = _payload(engine, kind, rng), _prompt(kind, rng)[:4]
+        rules = DecodingRules(suppress=(5,), no_repeat_ngram=2, beams=beams)
+        params = SamplingParams(logprobs=1)
+        engine.submit(engine.request(payload, prompt, 7, rules, params=params))
+        engine.step()
     engine.run()
 
 

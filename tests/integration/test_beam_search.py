@@ -53,10 +53,10 @@ def check(end: Finished, expected: list[tuple[list[int], float]], what: str) -> 
         assert [token.ids[0] for token in one.logprobs] == one.token_ids
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("bart", "marian")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("bart", "marian", "m2m100")]
 
 
-@pytest.mark.parametrize("name", ["t5", "m2m100", *SLOW])
+@pytest.mark.parametrize("name", ["t5", *SLOW])
 def test_ids_and_scores_equal_transformers(name: str, checkpoints: Any) -> None:
     """Of searches of several sizes and settings, which start while others and greedy requests
     run, in a pool that is short of pages."""
@@ -142,7 +142,12 @@ def _generated(
 
 
 @pytest.mark.parametrize(
-    ("size", "patience", "length_penalty"), [(2, 1.0, None), (5, 1.0, None), (3, 2.0, 0.7)]
+    ("size", "patience", "length_penalty"),
+    [
+        (3, 2.0, 0.7),
+        pytest.param(2, 1.0, None, marks=pytest.mark.slow),
+        pytest.param(5, 1.0, None, marks=pytest.mark.slow),
+    ],
 )
 def test_whisper_by_the_rule_of_openai(
     size: int, patience: float, length_penalty: float | None, sounds: Any

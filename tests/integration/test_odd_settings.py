@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
+from antiphon.config.beam_settings import BeamDefaults
 from antiphon.config.errors import CheckpointError
 from antiphon.config.generation import GenerationDefaults
 from antiphon.config.generation_settings import generation_settings
@@ -22,7 +23,7 @@ LISTS = [
 NOT_OBEYED = [
     "sequence_bias", "constraints", "force_words_ids", "stop_strings", "dola_layers",
     "exponential_decay_length_penalty", "watermarking_config", "encoder_no_repeat_ngram_size",
-    "guidance_scale", "penalty_alpha", "num_beams", "num_return_sequences", "max_time",
+    "guidance_scale", "penalty_alpha", "num_return_sequences", "max_time",
     "token_healing", "encoder_repetition_penalty",
 ]  # fmt: skip
 NUMBERS = [
@@ -84,7 +85,7 @@ def test_what_is_empty_says_nothing(name: str, empty: Any) -> None:
         ({"forced_eos_token_id": 2.0}, {"forced_last": 2}),
         ({"num_beams": 1.0, "num_return_sequences": 1.0, "num_beam_groups": 1.0}, {"ignored": ()}),
         ({"num_beams": True, "early_stopping": "never", "length_penalty": 0.0}, {"ignored": ()}),
-        ({"num_beams": 4.0}, {"ignored": ("num_beams=4.0",)}),
+        ({"num_beams": 4.0}, {"ignored": (), "beams": BeamDefaults(4)}),
         ({"sequence_bias": [[[3], -1.0]]}, {"ignored": ("sequence_bias=[[[3], -1.0]]",)}),
         ({"transformers_version": "4.26.0.dev0", "_from_model_config": True}, {"ignored": ()}),
         ({"renormalize_logits": True}, {"ignored": ()}),

@@ -343,16 +343,13 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: Transcrib
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (
-            {"beam_size": 5},
-            ConfigurationError,
-            r"give params=SamplingParams\(beam_size=...\)",
-        ),
+        ({"num_beams": 5}, ConfigurationError, "no option 'num_beams': give beam_size="),
+        ({"beam_size": 0}, SamplingError, "beam_size must be between 1"),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
         ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
         ({"prepend_punctuations": 5}, PromptError, "prepend_punctuations must be a text"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations, best_of"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations, beam_size"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),

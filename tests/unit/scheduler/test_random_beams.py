@@ -95,4 +95,4 @@ class RandomBeams(RandomPlans):
 
 
 TestRandomBeams = RandomBeams.TestCase
-TestRandomBeams.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestRandomBeams.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

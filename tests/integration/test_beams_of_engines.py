@@ -1,0 +1,68 @@
+"""Beam search as callers see it: n best outputs, streams, stop strings, refusals, recordings."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon import Engine, SamplingParams
+from antiphon.config.errors import RequestRefused
+
+PROMPTS = [f"in words: {number}" for number in (7, 42, 318, 9999)]
+
+
+@pytest.fixture(scope="module")
+def t5(t5_folder: Path) -> Iterator[Engine]:
+    with Engine(str(t5_folder), device="cpu", ray=False, max_num_seqs=8) as engine:
+        yield engine
+
+
+def test_the_n_best_come_best_first(t5: Engine) -> None:
+    params = SamplingParams(beam_size=4, n=3, logprobs=1)
+    outputs = t5.generate(PROMPTS, params, use_tqdm=False)
+    greedy = t5.generate(PROMPTS, use_tqdm=False)
+    for output, plain in zip(outputs, greedy, strict=True):
+        assert [one.index for one in output.outputs] == [0, 1, 2]
+        scores = [one.score for one in output.outputs]
+        assert scores == sorted(scores, reverse=True)
+        assert len({tuple(one.token_ids) for one in output.outputs}) == 3
+        assert output.outputs[0].text == plain.outputs[0].text  # a trained model is sure
+        assert plain.outputs[0].score is None
+        for one in output.outputs:
+            chosen = [
+                entry[token].logprob
+                for entry, token in zip(one.logprobs, one.token_ids, strict=True)
+            ]
+            assert one.cumulative_logprob == pytest.approx(sum(chosen), abs=1e-4)
+
+
+def test_a_stream_gives_the_whole_text_at_its_end(t5: Engine) -> None:
+    params = SamplingParams(beam_size=3)
+    deltas = list(t5.stream(PROMPTS[1], params))
+    (output,) = t5.generate([PROMPTS[1]], params, use_tqdm=False)
+    assert "".join(delta.text for delta in deltas) == output.outputs[0].text
+    assert [delta.finish_reason for delta in deltas] == ["stop"]
+
+
+def test_stop_strings_end_every_output(t5: Engine) -> None:
+    params = SamplingParams(beam_size=3, n=2, stop=" ")
+    (output,) = t5.generate([PROMPTS[3]], params, use_tqdm=False)
+    for one in output.outputs:
+        assert one.text
+        assert " " not in one.text
+        assert one.finish_reason == "stop"
+
+
+def test_a_search_that_no_step_has_room_for_is_refused(t5: Engine) -> None:
+    with pytest.raises(RequestRefused, match="beam_size=9 is over the 8 sequences of a step"):
+        t5.generate([PROMPTS[0]], SamplingParams(beam_size=9), use_tqdm=False)[0].outputs  # noqa: B018
+
+
+def test_recordings(whisper_folder: Path) -> None:
+    recording = whisper_folder.parent / "recordings" / "call.wav"
+    with Engine(str(whisper_folder), device="cpu", ray=False) as engine:
+        plain = engine.transcribe(recording)
+        searched = engine.transcribe(recording, beam_size=3, temperature=[0.0, 0.5])
+        assert searched.text.split()[:3] == plain.text.split()[:3]
+        assert searched.segments[0].avg_logprob >= plain.segments[0].avg_logprob - 1e-4
+        assert engine.detect_language(recording)
