@@ -64,6 +64,9 @@ class QueryPages:
         parts = []
         for layer, numbers in self._numbers.items():
             stored = layers[layer][0].flatten(0, 1)
-            raw = stored.view(torch.uint8)[rows]  # indexing by bytes works for every dtype
-            parts.append(raw.view(stored.dtype).to(dtype).index_select(1, numbers))
+            if stored.dtype.itemsize == 1:  # indexing by bytes works for float8 too
+                chosen = stored.view(torch.uint8)[rows[:, None], numbers].view(stored.dtype)
+            else:
+                chosen = stored[rows[:, None], numbers]
+            parts.append(chosen.to(dtype))
         return torch.cat(parts, dim=1)
