@@ -12,11 +12,9 @@ Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 NO_SPEAKERS = "speakers are not told apart yet"
 LISTS = ("timestamp_granularities", "include")  # sent as `name[]`, once for each value
 SHARED: Refusals = {
-    "hotwords": ((), "text before the window is not there yet"),
-    "vad_filter": (("false", "False"), "voice activity is not detected yet"),
     "known_speaker_names": ((), NO_SPEAKERS),
     "known_speaker_references": ((), NO_SPEAKERS),
-    "keywords": ((), "text before the window is not there yet"),
+    "keywords": ((), "give hotwords"),
 }
 
 
@@ -29,6 +27,8 @@ class AudioBody(Body):
 
     model: str | None = None
     prompt: str | None = None
+    hotwords: str | None = None
+    vad_filter: bool = False
     response_format: Format = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     language: str | None = None
@@ -56,7 +56,7 @@ class AudioBody(Body):
 
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
-        given = {"temperature": self.temperature, "seed": self.seed, **more}
+        given = {"seed": self.seed, **more}
         return SamplingParams.of(
             {name: value for name, value in given.items() if value is not None}
         )

@@ -96,6 +96,14 @@ def test_words(client: openai.OpenAI) -> None:
     assert ends == sorted(ends)
 
 
+def test_a_prompt_and_voice_activity(client: openai.OpenAI) -> None:
+    fields = {"model": "hears", "file": CALL, "language": "en"}
+    prompted = client.audio.transcriptions.create(**fields, prompt="call seven", temperature=0)
+    assert prompted.text == "call seven", "what transformers gives with these prompt_ids"
+    spoken = client.audio.transcriptions.create(**fields, extra_body={"vad_filter": "true"})
+    assert spoken.text == "call seven nine zero"
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     reply = client.audio.transcriptions.create(model="hears", file=CALL, include=["logprobs"])
     assert reply.logprobs is not None
@@ -139,7 +147,9 @@ def test_a_stream_is_the_whole_text_in_pieces(client: openai.OpenAI, long_record
         ({"response_format": "text", "stream": True}, "stream"),
         ({"response_format": "text", "include": ["logprobs"]}, "include"),
         ({"extra_body": {"diarize": "true"}}, "diarize"),
-        ({"extra_body": {"vad_filter": "true"}}, "vad_filter"),
+        ({"prompt": "<|en|> hello"}, "prompt"),
+        ({"extra_body": {"hotwords": "<|en|>"}}, "hotwords"),
+        ({"extra_body": {"vad_filter": "perhaps"}}, "vad_filter"),
         ({"model": "other"}, "model"),
     ],
 )
