@@ -18,7 +18,7 @@ from antiphon.config.options import EngineConfig
 from antiphon.decoder.page_tables import PageTables
 from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.kernels.time_warping import first_columns, make_kernels_ready
+from antiphon.kernels import cpu_smoothing, time_warping
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import together_to_device
 from antiphon.runtime.ranks import Ranks
@@ -44,7 +44,7 @@ class LaunchedAlignments:
         for the device. Raises RankError where it waits for other ranks too long."""
         if self.done is not None:
             self.ranks.limit.wait(self.done, "an alignment")
-        return [first_columns(scores.numpy()) for scores in self.scores]
+        return [time_warping.first_columns(scores.numpy()) for scores in self.scores]
 
 
 class Aligner:
@@ -58,7 +58,9 @@ class Aligner:
         self._scale = model.decoder.attention_scale
         self._width = int(model.raw.get("median_filter_width") or SMOOTHING)
         if ranks.is_leader:
-            make_kernels_ready()
+            time_warping.make_kernels_ready()
+        if self._device.type == "cpu":
+            cpu_smoothing.make_kernels_ready()
 
     @classmethod
     def of(
@@ -96,12 +98,17 @@ class Aligner:
         if self._pool.queries is None:
             scores = torch.zeros(tokens, one.frames, device=self._device)
         else:
-            smooth = smoothed(salience(self.weights(one))[:, one.lead :], self._width)
-            scores = smooth.sum(0)
+            scores = self._sum_of_smoothed(salience(self.weights(one))[:, one.lead :])
         if not self._ranks.is_alone:
             scores = self._ranks.tensor.all_reduce(scores)
             scores = self._ranks.stages.all_reduce(scores)
         return scores / self._num_heads
+
+    def _sum_of_smoothed(self, values: torch.Tensor) -> torch.Tensor:
+        """Over the heads of `values` [heads, tokens, frames]."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(cpu_smoothing.smoothed_sum(values.numpy(), self._width))
+        return smoothed(values, self._width).sum(0)
 
     def weights(self, one: AlignedSequence) -> torch.Tensor:
         """The attention [heads, rows, frames] float32 that this rank's heads pay to the sound."""
@@ -117,8 +124,8 @@ class Aligner:
         )
         asked = queries.read(rows)
         keys = queries.keys(self._pool.layers, places, asked.dtype)
-        product = torch.matmul(asked.transpose(0, 1), keys.permute(1, 2, 0))
-        return (product.float() * self._scale).softmax(-1)
+        product = torch.matmul((asked * self._scale).transpose(0, 1), keys.permute(1, 2, 0))
+        return product.float().softmax(-1)
 
     def _places(self, pages: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Where the pool has the tokens at `positions` [n] of a sequence with these `pages`."""
@@ -128,10 +135,10 @@ class Aligner:
 
 
 def salience(weights: torch.Tensor) -> torch.Tensor:
-    """By how many standard deviations each of `weights` [heads, rows, frames] differs from the mean
-    of all rows; 0 where all are equal."""
+    """By how many standard deviations each of `weights` [heads, rows, frames], which are
+    overwritten, differs from the mean of all rows; 0 where all are equal."""
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
-    return ((weights - mean) / deviation).nan_to_num(0.0, 0.0, 0.0)
+    return weights.sub_(mean).div_(deviation).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def smoothed(values: torch.Tensor, width: int) -> torch.Tensor:

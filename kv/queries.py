@@ -54,7 +54,7 @@ class QueryPages:
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """Queries [tokens, heads, head_dim] of tokens at `rows` [tokens] int64 = page * page_size +
         offset."""
-        return self.pages.flatten(0, 1)[rows]
+        return self.pages.flatten(0, 1).index_select(0, rows)
 
     def keys(
         self, layers: Sequence[torch.Tensor], rows: torch.Tensor, dtype: torch.dtype
@@ -64,6 +64,8 @@ class QueryPages:
         parts = []
         for layer, numbers in self._numbers.items():
             stored = layers[layer][0].flatten(0, 1)
-            raw = stored.view(torch.uint8)[rows]  # indexing by bytes works for every dtype
-            parts.append(raw.view(stored.dtype).to(dtype).index_select(1, numbers))
+            is_float8 = stored.dtype.itemsize == 1  # which can be indexed by its bytes alone
+            raw = stored.view(torch.uint8) if is_float8 else stored
+            chosen = raw.index_select(0, rows).index_select(1, numbers)
+            parts.append(chosen.view(stored.dtype).to(dtype))
         return torch.cat(parts, dim=1)

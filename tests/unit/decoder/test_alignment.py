@@ -24,6 +24,7 @@ from antiphon.config.parallel import Parallel
 from antiphon.decoder.alignment import LaunchedAlignments, salience, smoothed
 from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.kernels.cpu_smoothing import smoothed_sum
 from antiphon.kernels.time_warping import first_columns
 from antiphon.scheduler.alignment import (
     NO_FRAME,
@@ -119,6 +120,13 @@ def test_time_warping_is_transformers(shape: tuple[int, int]) -> None:
 def test_smoothing_is_transformers(width: int, frames: int) -> None:
     values = torch.randn(2, 3, frames, generator=torch.Generator().manual_seed(frames))
     assert torch.equal(smoothed(values, width), _median_filter(values, width))
+
+
+@pytest.mark.parametrize(("width", "frames"), [(1, 1), (3, 2), (7, 3), (7, 4), (7, 90), (15, 9)])
+def test_smoothing_on_a_cpu_is_the_same(width: int, frames: int) -> None:
+    values = torch.randn(3, 4, frames, generator=torch.Generator().manual_seed(width))
+    expected = smoothed(values, width).sum(0)
+    torch.testing.assert_close(torch.from_numpy(smoothed_sum(values.numpy(), width)), expected)
 
 
 def test_equal_rows_stand_out_nowhere() -> None:
@@ -264,3 +272,15 @@ def test_without_word_times_nothing_is_kept(whisper: Whisper) -> None:
     end = play(engine, count=1)[0]
     assert end.state is RequestState.REFUSED
     assert "enable_word_timestamps" in (end.error or "")
+
+
+def test_word_times_beside_a_float8_cache(whisper: Whisper) -> None:
+    """Keys are read in whatever dtype the cache has; there on a CPU by hand."""
+    engine = PlainEngine(whisper[0])
+    pool = engine.replica.runner.pool
+    assert pool.queries is not None
+    rows = torch.tensor([0, 17, 3])
+    layers = [torch.randn_like(layer).to(torch.float8_e4m3fn) for layer in pool.layers]
+    keys = pool.queries.keys(layers, rows, torch.float32)
+    expected = [layers[layer][0].float().flatten(0, 1)[rows][:, head] for layer, head in HEADS]
+    assert torch.equal(keys, torch.stack(expected, dim=1))
