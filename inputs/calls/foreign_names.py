@@ -13,7 +13,6 @@ FOREIGN_NAMES = {
     "file": "give the sound as the first argument",
     "fp16": "give dtype= to the engine",
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
-    "hallucination_silence_threshold": "see no_speech_threshold= and vad_filter=",
     "lang": "give language=",
     "length_penalty": "give params=SamplingParams(beam_size=..., length_penalty=...)",
     "log_progress": _PROGRESS,
