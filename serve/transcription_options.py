@@ -3,7 +3,7 @@
 from typing import Any
 
 from antiphon.config.errors import PromptError
-from antiphon.serve.errors import ApiError
+from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.audio import AudioBody
 from antiphon.serve.service import ServedModel, Service
 
@@ -24,6 +24,11 @@ def transcription_options(
         "priority": body.priority or 0,
         "timeout": service.deadline(body.timeout),
     }
+    if body.with_words:
+        if not model.engine.inputs.has_words:
+            reason = "times of words are turned off here: ask for segments"
+            raise refused("timestamp_granularities", reason)
+        options["word_timestamps"] = True
     try:
         model.engine.inputs.check_transcription(**options)
     except PromptError as error:

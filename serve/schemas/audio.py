@@ -10,7 +10,6 @@ from antiphon.serve.schemas.base import Body, Refusals
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 NO_SPEAKERS = "speakers are not told apart yet"
-NO_WORDS = "words have no times yet: segments have"
 LISTS = ("timestamp_granularities", "include")  # sent as `name[]`, once for each value
 SHARED: Refusals = {
     "known_speaker_names": ((), NO_SPEAKERS),
@@ -50,6 +49,11 @@ class AudioBody(Body):
         """Whether the answer has segments."""
         return self.response_format in ("srt", "vtt", "verbose_json")
 
+    @property
+    def with_words(self) -> bool:
+        """Whether the answer has words of their own times."""
+        return False
+
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
         given = {"seed": self.seed, **more}
@@ -72,12 +76,14 @@ class TranscriptionBody(AudioBody):
 
     @field_validator("timestamp_granularities")
     @classmethod
-    def _no_words(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if value and "word" in value:
-            raise refused("timestamp_granularities", NO_WORDS)
+    def _with_verbose_json(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if value and info.data.get("response_format") != "verbose_json":
             raise refused("timestamp_granularities", "set response_format to verbose_json")
         return value
+
+    @property
+    def with_words(self) -> bool:
+        return "word" in (self.timestamp_granularities or ())
 
     @field_validator("chunking_strategy", mode="before")
     @classmethod
