@@ -1,6 +1,8 @@
 """From the tokens of a recording's windows to its text and timed segments."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
@@ -13,6 +15,13 @@ from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
 
 SEEK_RATE = 100  # of `Segment.seek`, a second
+
+
+class Made(NamedTuple):
+    """A segment, and its text with the blanks at its ends."""
+
+    raw: str
+    segment: Segment
 
 
 class Segments:
@@ -37,25 +46,32 @@ class Segments:
         assert self.inputs.whisper is not None
         if not self.is_silence(decoded):
             timed = _timed(self.inputs.whisper, decoded.output, self.options.timestamps)
-            self.add_timed(window, decoded, timed)
+            self.keep(self.made(window, decoded, timed))
 
     def is_silence(self, decoded: Decoded) -> bool:
         output = decoded.output
         return self.options.fallback.is_silence(output.avg_logprob, output.no_speech_prob)
 
-    def add_timed(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> None:
-        """The window's text, cut already."""
-        first = len(self.all)
+    def made(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> "list[Made]":
+        """The segments of a window whose text is cut already."""
+        last, texts, segments = len(decoded.output.token_ids) - 1, [], []
         for piece in timed:
             raw = self.inputs.decode(piece.token_ids)
-            last = len(decoded.output.token_ids) - 1
             if self.options.params.stop and piece.positions[-1] == last:
                 raw = _before_stop(raw, self.options.params)
-            self._texts.append(raw)
-            self.all.append(_segment(len(self.all), window, decoded, piece, raw.strip()))
+            texts.append(raw)
+            segments.append(_segment(window, decoded, piece, raw.strip()))
         if self._words is not None:
-            self.all[first:] = self._words.add(window, decoded.output, timed, self.all[first:])
-        if len(self.all) > first:
+            segments = self._words.add(window, decoded.output, timed, segments)
+        return [Made(*pair) for pair in zip(texts, segments, strict=True)]
+
+    def keep(self, made: "list[Made]") -> None:
+        """These are part of the transcription."""
+        first = len(self.all)
+        for raw, segment in made:
+            self._texts.append(raw)
+            self.all.append(replace(segment, id=len(self.all)))
+        if made:
             self.on_segments(self.all[first:])
 
     def transcription(self, recording: Recording, spoken: Spoken) -> Transcription:
@@ -80,9 +96,7 @@ def _timed(format_: WhisperFormat, output: CompletionOutput, timestamps: bool) -
     return [TimedTokens(0.0, None, ids, positions)]
 
 
-def _segment(
-    number: int, window: Window, decoded: Decoded, timed: TimedTokens, text: str
-) -> Segment:
+def _segment(window: Window, decoded: Decoded, timed: TimedTokens, text: str) -> Segment:
     output, logprobs = decoded.output, None
     if output.logprobs is not None:
         logprobs = [output.logprobs[position] for position in timed.positions]
@@ -94,7 +108,6 @@ def _segment(
         logprobs,
         output.avg_logprob,
         output.no_speech_prob,
-        id=number,
         seek=round(window.start * SEEK_RATE),
         temperature=decoded.temperature,
         compression_ratio=decoded.compression_ratio,

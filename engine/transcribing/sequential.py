@@ -1,15 +1,18 @@
 """A recording's windows one after another, each from where the text of the one before ended."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+from antiphon.engine.outputs import Segment
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.passages import Passage
+from antiphon.engine.transcribing.reach import Heard, Reach, last_word_end, reach
+from antiphon.engine.transcribing.segments import SEEK_RATE, Segments
 from antiphon.engine.transcribing.windows import Window
 from antiphon.inputs.calls.earlier_text import EarlierText
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
 from antiphon.inputs.whisper.prompts import latest
 from antiphon.inputs.whisper.seeking import cut_at_timestamps
-from antiphon.inputs.whisper.tokens import SECONDS_PER_TICK
 
 # From earlier tokens, and whether the window is the first one.
 Decode = Callable[[Window, list[int], bool], Awaitable[Decoded]]
@@ -45,51 +48,73 @@ class SequentialDecoder:
     def __init__(
         self,
         format_: WhisperFormat,
-        history: History,
+        segments: Segments,
         window_of: Callable[[Passage], Awaitable[Window | None]],
         decode: Decode,
-        is_silence: Callable[[Decoded], bool],
-        take: Callable[[Window, Decoded, list[TimedTokens]], object],
-        text_of: Callable[[list[int]], str],
     ) -> None:
-        """`window_of`: None for digital silence. `take`: gets each window's segments. `text_of`:
-        tokens."""
-        self.format, self.history = format_, history
-        self.window_of, self.decode, self.is_silence = window_of, decode, is_silence
-        self.take, self.text_of = take, text_of
-        self._is_first = True
+        """`window_of`: None for digital silence."""
+        self.format, self.segments, self.options = format_, segments, segments.options
+        self.history = History(self.options.earlier, format_.positions)
+        self.window_of, self.decode = window_of, decode
+        self._is_first, self._last_word = True, 0.0  # the recording's time when it ended
 
-    async def run(
-        self, passage: Passage, longest: int, rate: int, done: Callable[[float], object]
-    ) -> None:
-        """`longest`: samples of a window. `done`: is told the seconds that were gone on by."""
-        tick = round(SECONDS_PER_TICK * rate)
-        seek, end = 0, len(passage.samples)
+    async def run(self, passage: Passage, rate: int, done: Callable[[float], object]) -> None:
+        """`rate`: of its samples. `done`: is told the seconds that were gone on by."""
+        seek, end, longest = 0, len(passage.samples), self.options.longest
         while seek < end:
             part = passage.part(seek, min(seek + longest, end))
             step = len(part.samples)
             window = await self.window_of(part)
             if window is not None:
-                seconds = await self._window(window)
+                seconds = await self._window(window, (end - seek) / rate, longest / rate)
                 if seconds is not None and seconds > 0:
-                    step = min(round(seconds / SECONDS_PER_TICK) * tick, end - seek)
+                    step = min(round(seconds * SEEK_RATE) * (rate // SEEK_RATE), end - seek)
             seek += step
             done(step / rate)
 
-    async def _window(self, window: Window) -> float | None:
-        """Where in it the next one begins; None: behind it."""
+    async def _window(self, window: Window, left: float, whole: float) -> float | None:
+        """Where in it the next one begins; None: behind it. `left`: seconds of sound to come, its
+        own among them. `whole`: seconds of a full window."""
         decoded = await self.decode(window, self.history.tokens(), self._is_first)
         self._is_first = False
-        if self.is_silence(decoded):
+        if self.segments.is_silence(decoded):
             return None
         cut = cut_at_timestamps(self.format, decoded.output.token_ids)
         # Segments without text or length are dropped, and not told to the next window either.
-        kept = [piece for piece in cut.slices if self._is_said(piece.timed)]
-        self.take(window, decoded, [piece.timed for piece in kept])
-        for piece in kept:
-            self.history.add(piece.token_ids)
+        pieces = [piece for piece in cut.slices if self._is_said(piece.timed)]
+        made = self.segments.made(window, decoded, [piece.timed for piece in pieces])
+        reached = Reach(len(made), cut.seconds)
+        if self.options.words is not None:
+            last = cut.slices[-1].timed.end
+            heard = Heard(
+                window.seconds, whole, window.start, left, window.position(self._last_word),
+                window.seconds if last is None else last,
+            )  # fmt: skip
+            reached = reach(
+                heard, [in_window(segment, window) for _, segment in made], cut.seconds,
+                cut.ends_in_silence, self.options.silence_threshold,
+            )  # fmt: skip
+        if reached.is_skipped:
+            return reached.seconds
+        last = last_word_end([segment for _, segment in made[: reached.kept]])
+        self._last_word = self._last_word if last is None else last
+        for piece, one in list(zip(pieces, made, strict=True))[: reached.kept]:
+            if one.segment.start != one.segment.end:
+                self.segments.keep([one])
+                self.history.add(piece.token_ids)
         self.history.end_window(decoded.temperature)
-        return cut.seconds
+        return reached.seconds
 
     def _is_said(self, timed: TimedTokens) -> bool:
-        return timed.start != timed.end and bool(self.text_of(timed.token_ids).strip())
+        text = self.segments.inputs.decode(timed.token_ids)
+        return timed.start != timed.end and bool(text.strip())
+
+
+def in_window(segment: Segment, window: Window) -> Segment:
+    """With times from the window's start."""
+    words = tuple(
+        replace(word, start=window.position(word.start), end=window.position(word.end))
+        for word in segment.words or ()
+    )
+    start, end = window.position(segment.start), window.position(segment.end)
+    return replace(segment, start=start, end=end, words=words)

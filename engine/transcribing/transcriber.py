@@ -15,7 +15,7 @@ from antiphon.engine.transcribing.batched import decode_together
 from antiphon.engine.transcribing.languages import LanguageDetector, Spoken
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.segments import Segments
-from antiphon.engine.transcribing.sequential import History, SequentialDecoder
+from antiphon.engine.transcribing.sequential import SequentialDecoder
 from antiphon.engine.transcribing.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import checked_priority
@@ -151,15 +151,12 @@ class Transcriber:
 
         in_turn = SequentialDecoder(
             self.format,
-            History(options.earlier, self.format.positions),
+            segments,
             lambda passage: self.engine.run_in_thread(self.reader.window, passage),
             decode,
-            segments.is_silence,
-            segments.add_timed,
-            self.inputs.decode,
         )
         for passage in recording.passages:
-            await in_turn.run(passage, options.longest, self.audio.sampling_rate, done.add)
+            await in_turn.run(passage, self.audio.sampling_rate, done.add)
 
     async def _language(
         self, window: Window, spoken: Spoken, options: TranscriptionOptions, deadline: Deadline

@@ -53,6 +53,15 @@ class Window:
             seconds -= length
         return self.end if self.spans else min(self.start + seconds, self.end)
 
+    def position(self, time: float) -> float:
+        """Seconds of its sound up to a time of the recording; below 0 for one before it."""
+        seconds = 0.0
+        for start, end in self.spans:
+            if time <= end:
+                return seconds + max(time - start, 0.0 if seconds else time - start)
+            seconds += end - start
+        return seconds if self.spans else time - self.start
+
 
 @dataclass(frozen=True)
 class Recording:

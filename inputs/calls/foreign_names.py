@@ -11,7 +11,6 @@ FOREIGN_NAMES = {
     "file": "give the sound as the first argument",
     "fp16": "give dtype= to the engine",
     "generate_kwargs": "give language=, task= and params=SamplingParams(...)",
-    "hallucination_silence_threshold": "see no_speech_threshold= and vad_filter=",
     "lang": "give language=",
     "log_progress": _PROGRESS,
     "logprobs": "give params=SamplingParams(logprobs=...)",

@@ -15,7 +15,13 @@ from antiphon.inputs.calls.earlier_text import EarlierText, checked_earlier_text
 from antiphon.inputs.calls.fallback import Fallback, checked_fallback
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
 from antiphon.inputs.calls.heard import Clip, checked_clips, checked_voice
-from antiphon.inputs.calls.numbers import checked_count, checked_flag, checked_number, is_real
+from antiphon.inputs.calls.numbers import (
+    checked_count,
+    checked_flag,
+    checked_number,
+    checked_optional,
+    is_real,
+)
 from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.token_rules import checked_rules
 from antiphon.inputs.calls.words import checked_words
@@ -63,6 +69,7 @@ class Keywords:
     compression_ratio_threshold: Any = 2.4
     logprob_threshold: Any = -1.0
     no_speech_threshold: Any = 0.6
+    hallucination_silence_threshold: Any = None
     suppress_tokens: Any = None
     suppress_blank: Any = True
     max_initial_timestamp: Any = None
@@ -116,6 +123,7 @@ class TranscriptionOptions:
     timeout: float | None
     progress: Progress | None = None
     words: WordRules | None = None
+    silence_threshold: float | None = None  # seconds, beside what may be made up
 
     @property
     def may_stream(self) -> bool:
@@ -170,6 +178,7 @@ def check_options(
         timeout=checked_timeout(given.timeout),
         progress=given.progress,
         words=checked_words(given, has_words),
+        silence_threshold=_silence_threshold(given, in_turn),
     )
 
 
@@ -178,6 +187,14 @@ def refuse_name(name: str) -> None:
     if name in FOREIGN_NAMES:
         raise ConfigurationError(f"transcribe() has no option '{name}': {FOREIGN_NAMES[name]}")
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
+
+
+def _silence_threshold(given: Keywords, in_turn: bool) -> float | None:
+    name = "hallucination_silence_threshold"
+    threshold = checked_optional(name, given.hallucination_silence_threshold, 0.0)
+    if threshold is not None and not (in_turn and given.word_timestamps):
+        raise PromptError(f"{name} needs word_timestamps=True and mode='sequential'")
+    return threshold
 
 
 def _in_turn(mode: Any) -> bool:

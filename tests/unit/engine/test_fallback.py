@@ -13,7 +13,6 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.engine.outputs import Segment
 from antiphon.engine.transcribing.stream import StreamingTranscriber
 from antiphon.engine.transcribing.transcriber import Transcriber
-from antiphon.inputs.calls.fallback import Fallback
 
 
 @pytest.fixture(scope="module")
@@ -22,33 +21,6 @@ def engine(whisper_folder: Path) -> ScriptedEngine:
 
 
 # ---------------------------------------------------------------------- retries
-
-
-@pytest.mark.parametrize(
-    ("ratio", "avg_logprob", "no_speech", "failed", "silence"),
-    [
-        (1.0, -0.5, 0.1, False, False),
-        (2.5, -0.5, 0.1, True, False),  # repeats itself
-        (2.4, -1.0, 0.1, False, False),  # at the thresholds
-        (1.0, -1.1, 0.1, True, False),  # a guess
-        (1.0, -1.1, 0.7, False, True),  # a guess at silence
-        (2.5, -1.1, 0.7, False, True),
-        (2.5, -0.5, 0.7, True, False),
-        (1.0, -0.5, 0.7, False, False),  # sure of its words
-        (1.0, -1.0, 0.7, False, True),
-        (2.5, None, None, True, False),
-        (1.0, None, 0.7, False, False),
-    ],
-)
-def test_the_rules_are_openais(
-    ratio: float, avg_logprob: float | None, no_speech: float | None, failed: bool, silence: bool
-) -> None:
-    rules = Fallback()
-    assert rules.failed(ratio, avg_logprob, no_speech) is failed
-    assert rules.is_silence(avg_logprob, no_speech) is silence
-    off = Fallback((0.0,), 1, None, None, None)
-    assert not off.failed(ratio, avg_logprob, no_speech)
-    assert not off.is_silence(avg_logprob, no_speech)
 
 
 def test_a_window_is_tried_until_it_is_good(engine: ScriptedEngine) -> None:

@@ -1,4 +1,4 @@
-"""How far a window's text reaches, which tokens prompts hold, and what is barred.
+"""How far a window's text reaches, what prompts hold, what is barred, and when a text fails.
 
 The expected values follow openai/whisper's transcribe().
 """
@@ -11,6 +11,7 @@ import pytest
 from antiphon.config.decoding_rules import DecodingRules, RuleChanges, TimestampRules
 from antiphon.engine.transcribing.sequential import History
 from antiphon.inputs.calls.earlier_text import EarlierText
+from antiphon.inputs.calls.fallback import Fallback
 from antiphon.inputs.whisper.prompts import window_prompt
 from antiphon.inputs.whisper.seeking import cut_at_timestamps
 from antiphon.inputs.whisper.tokens import non_speech_ids
@@ -118,3 +119,30 @@ def test_marks_are_barred_where_they_are_one_token_and_notes_by_their_first() ->
     barred = set(non_speech_ids(encode))
     assert {1, 2, 3, 4, 5, 8} <= barred
     assert not {6, 7, 9} & barred
+
+
+@pytest.mark.parametrize(
+    ("ratio", "avg_logprob", "no_speech", "failed", "silence"),
+    [
+        (1.0, -0.5, 0.1, False, False),
+        (2.5, -0.5, 0.1, True, False),  # repeats itself
+        (2.4, -1.0, 0.1, False, False),  # at the thresholds
+        (1.0, -1.1, 0.1, True, False),  # a guess
+        (1.0, -1.1, 0.7, False, True),  # a guess at silence
+        (2.5, -1.1, 0.7, False, True),
+        (2.5, -0.5, 0.7, True, False),
+        (1.0, -0.5, 0.7, False, False),  # sure of its words
+        (1.0, -1.0, 0.7, False, True),
+        (2.5, None, None, True, False),
+        (1.0, None, 0.7, False, False),
+    ],
+)
+def test_the_rules_are_openais(
+    ratio: float, avg_logprob: float | None, no_speech: float | None, failed: bool, silence: bool
+) -> None:
+    rules = Fallback()
+    assert rules.failed(ratio, avg_logprob, no_speech) is failed
+    assert rules.is_silence(avg_logprob, no_speech) is silence
+    off = Fallback((0.0,), 1, None, None, None)
+    assert not off.failed(ratio, avg_logprob, no_speech)
+    assert not off.is_silence(avg_logprob, no_speech)
