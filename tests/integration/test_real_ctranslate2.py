@@ -22,9 +22,11 @@ def test_published_folders_say_what_the_transformers_folders_say(name: str) -> N
     assert theirs.decoder == ours.decoder
     assert theirs.defaults == ours.defaults
     left, right = InputProcessor(theirs), InputProcessor(ours)
-    assert left.whisper is not None
-    assert right.whisper is not None
-    assert vars(left.whisper) == vars(right.whisper)
+    formats = [
+        {name: value for name, value in vars(inputs.whisper).items() if name != "_tokenizer"}
+        for inputs in (left, right)
+    ]
+    assert formats[0] == formats[1]
     text = " Fifteen birds, in five firtrees: 15 Vögel!"
     assert left.tokenizer(text).input_ids == right.tokenizer(text).input_ids
 
