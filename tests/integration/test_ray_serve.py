@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import ray
 from paths import RECORDINGS
 from ray import serve
 from serve_command import READY, served
@@ -48,27 +47,6 @@ def test_one_replica_turns_newcomers_away(t5_folder: Path) -> None:
         assert READY in lines[-1], "".join(lines)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as client:
             stop(process, client)
-
-
-def test_the_application_of_a_cluster(t5_folder: Path) -> None:
-    """As `serve deploy` builds it: frontends wait for the engines, and share them."""
-    port = free_port()
-    args = {
-        "models": {"numbers": str(t5_folder)}, "insecure": True, "replicas": 2,
-        "engine": {"device": "cpu", "num_threads": 1},
-    }  # fmt: skip
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(application(args), name="antiphon", route_prefix="/")
-        body = {"model": "numbers", "prompt": "in words: 42"}
-        for _ in range(4):
-            url = f"http://127.0.0.1:{port}/v1/completions"
-            reply = httpx.post(url, json=body, timeout=SECONDS)
-            assert reply.json()["choices"][0]["text"] == "forty two"
-    finally:
-        serve.shutdown()
-        ray.shutdown()
 
 
 def ask(client: httpx.Client) -> None:
@@ -123,3 +101,23 @@ def stop(process: subprocess.Popen[str], client: httpx.Client) -> None:
     assert replies[-1].json()["error"]["code"] == "stopping"
     assert '"finish_reason": "length"' in rest[-2]
     assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_application_of_a_cluster(t5_folder: Path) -> None:
+    """As `serve deploy` builds it: frontends wait for the engines, and share them."""
+    port = free_port()
+    args = {
+        "models": {"numbers": str(t5_folder)}, "insecure": True, "replicas": 2,
+        "engine": {"device": "cpu", "num_threads": 1},
+    }  # fmt: skip
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(application(args), name="antiphon", route_prefix="/")
+        body = {"model": "numbers", "prompt": "in words: 42"}
+        for _ in range(4):
+            url = f"http://127.0.0.1:{port}/v1/completions"
+            reply = httpx.post(url, json=body, timeout=SECONDS)
+            assert reply.json()["choices"][0]["text"] == "forty two"
+    finally:
+        serve.shutdown()
