@@ -22,8 +22,8 @@ from antiphon.engine.life import EngineLife
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
 from antiphon.engine.read_ahead import ReadAhead
-from antiphon.engine.transcription import Transcriber
-from antiphon.engine.transcription_stream import StreamingTranscriber
+from antiphon.engine.transcribing.stream import StreamingTranscriber
+from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
     DETECTION_NAMES,

@@ -69,8 +69,12 @@ class StreamDelta:
 @dataclass(frozen=True)
 class Segment:
     """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
-    are those of the text alone; `logprobs` belong to them, if requested. `avg_logprob` and
-    `no_speech_prob` are those of the segment's window, as in openai-whisper."""
+    are those of the text alone; `logprobs` belong to them, if requested.
+
+    `id`: its number in the recording. `seek`: where its window begins, in hundredths of a second.
+    `avg_logprob`, `no_speech_prob`, `compression_ratio` and `temperature` are those of the window,
+    as in openai-whisper. `language`: that of its window.
+    """
 
     start: float
     end: float
@@ -79,14 +83,20 @@ class Segment:
     logprobs: list[dict[int, Logprob]] | None = field(repr=False, default=None)
     avg_logprob: float | None = field(repr=False, default=None)
     no_speech_prob: float | None = field(repr=False, default=None)
+    id: int = field(repr=False, default=0)
+    seek: int = field(repr=False, default=0)
+    temperature: float = field(repr=False, default=0.0)
+    compression_ratio: float = field(repr=False, default=1.0)
+    language: str | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)
 class Transcription:
     """`text` joins all segments as their tokens say: with blanks only where the language has them.
 
-    `language_probability`: of `language` among the checkpoint's languages, if it was detected.
-    `skipped`: spans without text, because they could not be decoded or hold digital silence.
+    `language_probability`: of `language` among the checkpoint's languages, if it was detected;
+    `language_probabilities`: of all of them, likeliest first. `skipped`: spans without text,
+    because they could not be decoded or hold digital silence.
     """
 
     text: str
@@ -95,3 +105,4 @@ class Transcription:
     duration: float  # seconds
     language_probability: float | None = None
     skipped: list[Skipped] = field(default_factory=list)
+    language_probabilities: dict[str, float] | None = field(repr=False, default=None)

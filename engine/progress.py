@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from antiphon.engine.windows import Recording
+from antiphon.engine.transcribing.windows import Recording
 from antiphon.inputs.calls.transcription import Progress
 
 ROUNDING = 1e-6  # seconds, in sums of windows' lengths

@@ -253,7 +253,7 @@ class InputProcessor:
             raise PromptError(
                 f"{self.model.architecture} does not transcribe audio: use generate()"
             )
-        checked = check_options(self.whisper, self.audio, **options)
+        checked = check_options(self.whisper, self.audio, options)
         self.check(checked.params)
         return checked
 

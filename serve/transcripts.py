@@ -1,6 +1,5 @@
 """Transcriptions in OpenAI's formats."""
 
-import zlib
 from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -33,39 +32,29 @@ def usage(result: Transcription) -> dict[str, Any]:
 
 
 def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
-    temperature = body.temperature or 0.0
     return {
         "task": body.task,
         "language": NAMES.get(result.language or "", result.language),
         "duration": result.duration,
         "text": result.text,
-        "segments": [
-            _segment(number, segment, temperature) for number, segment in enumerate(result.segments)
-        ],
+        "segments": [_segment(segment) for segment in result.segments],
         "usage": usage(result),
     }
 
 
-def _segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
-    """`seek`: in hundredths of a second, as openai/whisper counts."""
+def _segment(segment: Segment) -> dict[str, Any]:
     return {
-        "id": number,
-        "seek": round(100 * segment.start),
+        "id": segment.id,
+        "seek": segment.seek,
         "start": segment.start,
         "end": segment.end,
         "text": segment.text,
         "tokens": segment.token_ids,
-        "temperature": temperature,
+        "temperature": segment.temperature,
         "avg_logprob": segment.avg_logprob,
-        "compression_ratio": compression_ratio(segment.text),
+        "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
     }
-
-
-def compression_ratio(text: str) -> float:
-    """High where the text repeats itself. As openai/whisper measures it."""
-    content = text.encode()
-    return len(content) / len(zlib.compress(content))
 
 
 def logprobs_of(segments: list[Segment]) -> list[dict[str, Any]]:

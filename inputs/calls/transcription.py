@@ -1,8 +1,8 @@
 """The keywords of transcribe(), checked before any audio is read or any engine runs."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -13,20 +13,44 @@ from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.audio_config import AudioConfig
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
-from antiphon.inputs.calls.options import checked_priority, one_of
+from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.whisper.format import WhisperFormat
 
-NAMES = [
-    "language",
-    "task",
-    "timestamps",
-    "chunk_seconds",
-    "params",
-    "priority",
-    "timeout",
-    "progress",
-]
 Progress = Callable[[float, float], object]  # takes the seconds of audio done, and those in all
+
+# Other names of the same keywords: openai-whisper's, faster-whisper's, vLLM's.
+ALIASES = {"sampling_params": "params"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keywords:
+    """What a caller may give, as it was given. docs/transcription.md says what each one means."""
+
+    language: Any = None
+    task: Any = None
+    timestamps: Any = True
+    chunk_seconds: Any = None
+    params: Any = None
+    priority: Any = 0
+    timeout: Any = None
+    progress: Any = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Keywords":
+        """Raises ConfigurationError for an unknown name, and for one that is given twice."""
+        given: dict[str, Any] = {}
+        for name, value in options.items():
+            own = ALIASES.get(name, name)
+            if own not in NAMES:
+                refuse_name(name)
+            if given.get(own) is not None and value is not None:
+                raise ConfigurationError(f"{name} and {own} are the same: give one of them")
+            if own not in given or value is not None:
+                given[own] = value
+        return cls(**given)
+
+
+NAMES = [field.name for field in fields(Keywords)]
 
 
 @dataclass(frozen=True)
@@ -48,40 +72,25 @@ class TranscriptionOptions:
 
 
 def check_options(
-    whisper: WhisperFormat,
-    audio: AudioConfig,
-    *,
-    language: str | None = None,
-    task: str | None = None,
-    timestamps: bool = True,
-    chunk_seconds: float | None = None,
-    params: SamplingParams | None = None,
-    priority: int = 0,
-    timeout: float | None = None,
-    progress: Progress | None = None,
-    sampling_params: SamplingParams | None = None,
-    **unknown: Any,
+    whisper: WhisperFormat, audio: AudioConfig, options: Mapping[str, Any]
 ) -> TranscriptionOptions:
     """Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value."""
-    for name in unknown:
-        refuse_name(name)
-    code, task = whisper.check(language, task)
-    if not isinstance(timestamps, (bool, np.bool_)):
-        raise PromptError(f"timestamps must be True or False, not {timestamps!r:.60}")
-    if progress is not None and not callable(progress):
+    given = Keywords.of(options)
+    code, task = whisper.check(given.language, given.task)
+    if given.progress is not None and not callable(given.progress):
         raise PromptError(
             "progress must be a function of two numbers, seconds done and in all, "
-            f"not {shown(progress)}"
+            f"not {shown(given.progress)}"
         )
     return TranscriptionOptions(
         language=code,
         task=task,
-        timestamps=bool(timestamps),
-        longest=checked_window(chunk_seconds, audio),
-        params=one_sample(one_of(params, sampling_params)),
-        priority=checked_priority(priority),
-        timeout=checked_timeout(timeout),
-        progress=progress,
+        timestamps=checked_flag("timestamps", given.timestamps),
+        longest=checked_window(given.chunk_seconds, audio),
+        params=one_sample(given.params),
+        priority=checked_priority(given.priority),
+        timeout=checked_timeout(given.timeout),
+        progress=given.progress,
     )
 
 
@@ -90,6 +99,12 @@ def refuse_name(name: str) -> None:
     if name in FOREIGN_NAMES:
         raise ConfigurationError(f"transcribe() has no option '{name}': {FOREIGN_NAMES[name]}")
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise PromptError(f"{name} must be True or False, not {value!r:.60}")
+    return bool(value)
 
 
 def checked_timeout(timeout: Any) -> float | None:

@@ -27,9 +27,11 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
 from antiphon.engine.completion import completion_output
 from antiphon.engine.outputs import CompletionOutput, Transcription
-from antiphon.engine.segments import joined as join
-from antiphon.engine.transcription import Transcriber
-from antiphon.engine.windows import Recording, Window
+from antiphon.engine.transcribing.attempts import Decoded
+from antiphon.engine.transcribing.languages import Spoken
+from antiphon.engine.transcribing.segments import Segments
+from antiphon.engine.transcribing.transcriber import Transcriber
+from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.audio.sound import Skipped
@@ -150,7 +152,7 @@ def test_a_stop_string_ends_the_text_before_it(engine: LocalEngine, call: np.nda
         params = SamplingParams(stop="in", include_stop_str_in_output=kept)
         options = engine.inputs.check_transcription(params=params, timestamps=False)
         recording = Recording([Window(0.0, 2.0, media)], [], 2.0)
-        joined = join(engine.inputs, recording, [output], options, "en", None)
+        joined = join(engine.inputs, recording, [output], options)
         assert joined.text == text
         assert joined.segments[0].text == text
 
@@ -163,7 +165,16 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
     options = SimpleNamespace(timestamps=False, params=SamplingParams())
     recording = Recording(windows, [], float(len(pieces)))
-    return join(inputs, recording, outputs, options, "zh", None)  # type: ignore[arg-type]
+    return join(inputs, recording, outputs, options)
+
+
+def join(
+    inputs: Any, recording: Recording, outputs: list[CompletionOutput], options: Any
+) -> Transcription:
+    segments = Segments(inputs, options)
+    for window, output in zip(recording.windows, outputs, strict=True):
+        segments.add(window, Decoded(output, 0.0, 1.0, None))
+    return segments.transcription(recording, Spoken("zh"))
 
 
 @pytest.mark.parametrize(

@@ -2,29 +2,22 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
-from antiphon.engine.outputs import CompletionOutput, Transcription
-from antiphon.engine.segments import joined
-from antiphon.engine.transcription import RequestEngine, Transcriber
-from antiphon.engine.windows import Recording
+from antiphon.engine.outputs import Transcription
+from antiphon.engine.transcribing.attempts import Decoded, compression_ratio
+from antiphon.engine.transcribing.segments import Segments
+from antiphon.engine.transcribing.transcriber import Transcriber
+from antiphon.engine.transcribing.windows import Recording
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.prepared import Prepared
 
 
-class StreamingEngine(RequestEngine, Protocol):
-    """What a streaming transcriber needs of an engine."""
-
-    def cancel(self, opened: OpenRequest) -> None: ...
-
-
 class StreamingTranscriber(Transcriber):
-    engine: StreamingEngine
-
     async def stream(
         self, audio: AudioInput, **options: Any
     ) -> AsyncGenerator[str | Transcription, None]:
@@ -40,17 +33,12 @@ class StreamingTranscriber(Transcriber):
                 held.set(recording.num_bytes)
                 if checked.progress is not None:
                     checked.progress(0.0, recording.duration)
-                language, probability = checked.language, None
-                if recording.windows and language is None:
-                    languages = await self._languages(
-                        recording.windows[0].media, checked.priority, deadline
-                    )
-                    language, probability = next(iter(languages.items()))
-            outputs: list[CompletionOutput] = []
+                spoken = await self._spoken(recording, checked, deadline)
+            segments = Segments(self.inputs, checked)
             pieces = Pieces()
             with ExitStack() as scope:
-                opened = self._submit(recording, language, checked, deadline, scope)
-                for request in opened:
+                opened = self._submit(recording, spoken.language, checked, deadline, scope)
+                for window, request in zip(recording.windows, opened, strict=True):
                     assert request.text is not None
                     while not request.future.done():
                         async with deadline.limit():
@@ -58,12 +46,17 @@ class StreamingTranscriber(Transcriber):
                         request.updated.clear()
                         if text := pieces.next(request.text.take()):
                             yield text
-                    outputs.append(await self.engine.result(request))
+                    output = await self.engine.result(request)
+                    decoded = Decoded(
+                        output,
+                        checked.params.temperature,
+                        compression_ratio(output.text.strip()),
+                        spoken.language,
+                    )
+                    segments.add(window, decoded)
                     if text := pieces.next(request.text.take(final=True)):
                         yield text
-            yield await self.engine.run_in_thread(
-                joined, self.inputs, recording, outputs, checked, language, probability
-            )
+            yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
 
     def _submit(
         self,

@@ -18,6 +18,11 @@ class Window:
     end: float
     media: EncoderInput
 
+    def at(self, seconds: float, is_end: bool = False) -> float:
+        """The recording's time `seconds` behind the window's start. `is_end`: of something that
+        ends there."""
+        return min(self.start + seconds, self.end)
+
 
 @dataclass(frozen=True)
 class Recording:

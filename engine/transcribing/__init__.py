@@ -1,0 +1,1 @@
+"""Whole recordings: windows become requests, and their outputs one transcription."""

@@ -1,0 +1,60 @@
+"""Which language is spoken: the probabilities of the token behind the start token."""
+
+import math
+from dataclasses import dataclass
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine.deadline import Deadline
+from antiphon.engine.transcribing.request_engine import RequestEngine
+from antiphon.inputs.prepared import EncoderInput, Prepared
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The language of a recording. `probabilities`: of all, likeliest first, if it was detected."""
+
+    language: str | None
+    probabilities: dict[str, float] | None = None
+
+    @property
+    def probability(self) -> float | None:
+        return None if self.probabilities is None else self.probabilities[self.language or ""]
+
+
+class LanguageDetector:
+    def __init__(self, engine: RequestEngine, priority: int, deadline: Deadline) -> None:
+        assert engine.inputs.whisper is not None
+        self.engine, self.format = engine, engine.inputs.whisper
+        self.priority, self.deadline = priority, deadline
+
+    async def probabilities(self, media: EncoderInput) -> dict[str, float]:
+        """Of each of the checkpoint's languages, likeliest first; they add up to 1. The window's
+        cross KV stays cached for its transcription."""
+        if not self.format.multilingual:
+            return {"en": 1.0}
+        codes = {id_: code for code, id_ in self.format.languages.items()}
+        params = SamplingParams(
+            max_tokens=1,
+            allowed_token_ids=tuple(codes),
+            logprob_token_ids=tuple(codes),
+            skip_special_tokens=False,
+        )
+        start = [self.format.start_id]
+        opened = self.engine.submit(
+            Prepared((media,), start, params),
+            start,
+            timestamps=False,
+            priority=self.priority,
+            timeout=self.deadline.seconds_left,
+        )
+        (logprobs,) = (await self.engine.result(opened)).logprobs or [{}]
+        values = {codes[id_]: entry.logprob for id_, entry in logprobs.items() if id_ in codes}
+        likeliest = max(values.values())
+        weights = {code: math.exp(value - likeliest) for code, value in values.items()}
+        total = sum(weights.values())
+        ordered = sorted(weights.items(), key=lambda item: -item[1])
+        return {code: weight / total for code, weight in ordered}
+
+    async def language(self, media: EncoderInput) -> str:
+        """The likeliest."""
+        return next(iter(await self.probabilities(media)))

@@ -1,0 +1,102 @@
+"""From the tokens of a recording's windows to its text and timed segments."""
+
+from collections.abc import Callable
+
+from antiphon.config.sampling import SamplingParams
+from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
+from antiphon.engine.transcribing.attempts import Decoded
+from antiphon.engine.transcribing.languages import Spoken
+from antiphon.engine.transcribing.windows import Recording, Window
+from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.processor import InputProcessor
+from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
+
+SEEK_RATE = 100  # of `Segment.seek`, a second
+
+
+class Segments:
+    """The segments of one recording, from its windows in their order.
+
+    `on_segments` is told those of each window.
+    """
+
+    def __init__(
+        self,
+        inputs: InputProcessor,
+        options: TranscriptionOptions,
+        on_segments: Callable[[list[Segment]], object] = lambda segments: None,
+    ) -> None:
+        self.inputs, self.options, self.on_segments = inputs, options, on_segments
+        self.all: list[Segment] = []
+        self._texts: list[str] = []  # of the segments, with the blanks at their ends
+
+    def add(self, window: Window, decoded: Decoded) -> None:
+        assert self.inputs.whisper is not None
+        timed = _timed(self.inputs.whisper, window, decoded.output, self.options.timestamps)
+        self.add_timed(window, decoded, timed)
+
+    def add_timed(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> None:
+        """The window's text, cut already."""
+        first = len(self.all)
+        for piece in timed:
+            raw = self.inputs.decode(piece.token_ids)
+            last = len(decoded.output.token_ids) - 1
+            if self.options.params.stop and piece.positions[-1] == last:
+                raw = _before_stop(raw, self.options.params)
+            self._texts.append(raw)
+            self.all.append(_segment(len(self.all), window, decoded, piece, raw.strip()))
+        self.on_segments(self.all[first:])
+
+    def transcription(self, recording: Recording, spoken: Spoken) -> Transcription:
+        if self.options.params.stop:
+            text = "".join(self._texts)
+        else:  # a character of several tokens may begin in one segment and end in the next
+            text = self.inputs.decode([id_ for segment in self.all for id_ in segment.token_ids])
+        return Transcription(
+            text.strip(), spoken.language, self.all, recording.duration, spoken.probability,
+            recording.skipped, spoken.probabilities,
+        )  # fmt: skip
+
+
+def _timed(
+    format_: WhisperFormat, window: Window, output: CompletionOutput, timestamps: bool
+) -> list[TimedTokens]:
+    """Segments as the model marked them; without timestamps, one for the whole window."""
+    if timestamps:
+        return format_.segments(output.token_ids)
+    positions = format_.text_positions(output.token_ids)
+    if not positions:
+        return []
+    ids = [output.token_ids[position] for position in positions]
+    return [TimedTokens(0.0, None, ids, positions)]
+
+
+def _segment(
+    number: int, window: Window, decoded: Decoded, timed: TimedTokens, text: str
+) -> Segment:
+    output, logprobs = decoded.output, None
+    if output.logprobs is not None:
+        logprobs = [output.logprobs[position] for position in timed.positions]
+    return Segment(
+        window.at(timed.start),
+        window.end if timed.end is None else window.at(timed.end, is_end=True),
+        text,
+        timed.token_ids,
+        logprobs,
+        output.avg_logprob,
+        output.no_speech_prob,
+        id=number,
+        seek=round(window.start * SEEK_RATE),
+        temperature=decoded.temperature,
+        compression_ratio=decoded.compression_ratio,
+        language=decoded.language,
+    )
+
+
+def _before_stop(text: str, params: SamplingParams) -> str:
+    """A window's last text up to the stop string that ended it."""
+    ends = [(text.find(stop), stop) for stop in params.stop if stop in text]
+    if not ends:
+        return text
+    position, stop = min(ends)
+    return text[: position + (len(stop) if params.include_stop_str_in_output else 0)]
