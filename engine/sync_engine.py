@@ -6,13 +6,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from types import NoneType
 from typing import Any, Never, Self
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError, SamplingError
+from antiphon.config.errors import AntiphonError, PromptError, SamplingError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
@@ -158,16 +157,7 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
     ) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
-        deltas = self._async.stream(prompt, params, **options)
-        try:
-            while True:
-                try:
-                    yield self._loop_thread.run(anext(deltas))
-                except StopAsyncIteration:
-                    return
-        finally:
-            with suppress(EngineDeadError):  # the caller has got that error already
-                self._loop_thread.run(deltas.aclose())
+        return self._loop_thread.iterate(self._async.stream(prompt, params, **options))
 
     def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
         """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
