@@ -153,7 +153,7 @@ class DecoderReplica:
             self._refused[step.plan.number] = tuple(refused)
         for slot, refusal in refused.items():
             # With other steps in flight its request may have ended.
-            if self.scheduler.batch.live_rows(step.plan)[step.plan.slots == slot].size:
+            if self.scheduler.batch.is_live(step.plan)[step.plan.slots == slot].any():
                 self.scheduler.fail_slot(slot, describe(refusal))
         return True
 

@@ -38,7 +38,6 @@ class Half(ABC):
 
     structure: ClassVar[str]  # key of the registries of model classes
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
-    window_bias: ClassVar[bool] = False  # self-attention adds one within windows of an image
     # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
     equal_layers: ClassVar[bool] = True
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
@@ -65,6 +64,11 @@ class Half(ABC):
     def one_stage(self) -> str:
         """Why its layers can't be shared by stages; empty where they can."""
         return ""
+
+    @property
+    def window_bias(self) -> bool:
+        """Whether self-attention adds a learned bias between places of an image or a window."""
+        return False
 
     @property
     def position_axes(self) -> int:

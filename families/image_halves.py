@@ -15,10 +15,13 @@ from antiphon.families.image_names import NAMES, Naming, image_names
 from antiphon.families.tensor_names import Side
 
 # What an image's pooled embedding is made of, by our own names:
-# first_normed: the class token, behind a norm (CLIP). first_tanh: it, behind a linear layer and a
-# tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward layer
-# (SigLIP). mean: of all tokens (Swin).
-Pooling = Literal["first_normed", "first_tanh", "attention", "mean"]
+# first: the class token; first_normed: it, behind a norm (CLIP); first_tanh: it, behind a linear
+# layer and a tanh (ViT). attention: a learned query's attention to all tokens, and a feed-forward
+# layer (SigLIP). mean: of all tokens (Swin). patches_normed: the patches' mean, behind a norm
+# (BEiT).
+Pooling = Literal[
+    "first", "first_normed", "first_tanh", "attention", "mean", "patches_normed"
+]  # fmt: skip
 
 NEWLINE, NEWLINE_STORED = "mosaics.newline", "image_newline"
 PROJECTOR_LAYERS = ("norm", "linear_1", "linear_2")
@@ -112,8 +115,8 @@ class ImageHalf(Half):
 
 @dataclass(frozen=True, kw_only=True)
 class VitHalf(ImageHalf):
-    """A vision transformer (Dosovitskiy et al. 2021), and what SigLIP, CLIP, DeiT and InternViT
-    change in it."""
+    """A vision transformer (Dosovitskiy et al. 2021), and what SigLIP, CLIP, DeiT, InternViT and
+    BEiT change in it."""
 
     structure: ClassVar[str] = "vit"
 
@@ -124,8 +127,13 @@ class VitHalf(ImageHalf):
     positions: bool = True  # a learned vector for each token
     embedding_norm: bool = False  # behind positions (CLIP)
     qkv_bias: bool = True
+    key_bias: bool = True  # where the projections have biases
     packed_qkv: bool = False  # a checkpoint stores the three projections as one tensor
     qk_norm: bool = False  # an RMS norm over all heads of queries, and over all of keys
+    # Learned biases of attention by rows and columns between patches: one for all layers, and one
+    # for each of them (BEiT).
+    shared_bias: bool = False
+    layer_bias: bool = False
     layer_scale: bool = False  # a learned factor for each feature of what a sublayer adds
     final_norm: bool = True
     pooled_size: int = 0  # of an embedding behind a last projection (CLIP); 0: without one
@@ -140,6 +148,10 @@ class VitHalf(ImageHalf):
     @property
     def one_stage(self) -> str:
         return "the decoder reads the states of several layers" if self.feature_layers else ""
+
+    @property
+    def window_bias(self) -> bool:
+        return self.shared_bias or self.layer_bias
 
     @property
     def features(self) -> int:

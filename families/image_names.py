@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin"]
+Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,22 @@ VIT = Names(
         "norm": "layernorm",
     },
 )
+BEIT = Names(
+    layers=VIT.layers,
+    in_layer={
+        **VIT.in_layer,
+        "attention.bias.weight": (
+            "attention.attention.relative_position_bias.relative_position_bias_table"
+        ),
+        "attention.out.scale": "lambda_1",
+        "fc2.scale": "lambda_2",
+    },
+    outside={
+        **VIT.outside,
+        "bias.weight": "encoder.relative_position_bias.relative_position_bias_table",
+        "pooler.norm": "pooler.layernorm",
+    },
+)
 INTERNVL = Names(
     layers="encoder.layer",
     in_layer={
@@ -151,4 +167,5 @@ NAMES: Mapping[Naming, Names] = {
     "internvl_chat": INTERNVL_CHAT,
     "qwen2_vl": QWEN2_VL,
     "swin": SWIN,
+    "beit": BEIT,
 }

@@ -30,7 +30,6 @@ class SwinHalf(ImageHalf):
     those of the first one, which bound how many ranks may share a layer."""
 
     structure: ClassVar[str] = "swin"
-    window_bias: ClassVar[bool] = True
     equal_layers: ClassVar[bool] = False
 
     stages: tuple[SwinStage, ...]
@@ -38,6 +37,10 @@ class SwinHalf(ImageHalf):
     image_size: tuple[int, int]  # height and width that it was trained for
     qkv_bias: bool = True
     final_norm: bool
+
+    @property
+    def window_bias(self) -> bool:
+        return True
 
     @property
     def feed_forward_matrices(self) -> int:

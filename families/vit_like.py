@@ -58,6 +58,29 @@ def vit(config: Config, class_tokens: int = 1) -> VitHalf:
     )
 
 
+def beit(config: Config) -> VitHalf:
+    """Raises UnsupportedModelError for images that are not square, whose biases transformers reads
+    with rows and columns exchanged."""
+    height, width = pair(config["image_size"])
+    if height != width:
+        raise UnsupportedModelError(
+            f"images of {height} x {width} pixels: of BEiT, only square ones are supported"
+        )
+    mean = bool(config.get("use_mean_pooling", True))
+    return VitHalf(
+        **_sizes(config),
+        naming="beit",
+        class_tokens=1,
+        key_bias=False,
+        shared_bias=bool(config.get("use_shared_relative_position_bias", False)),
+        layer_bias=bool(config.get("use_relative_position_bias", False)),
+        layer_scale=config.get("layer_scale_init_value", 0.1) > 0,
+        positions=bool(config.get("use_absolute_position_embeddings", False)),
+        final_norm=not mean,
+        pooling="patches_normed" if mean else "first",
+    )
+
+
 def internvl(config: Config) -> VitHalf:
     bias = bool(config.get("attention_bias", False))
     return VitHalf(
@@ -79,6 +102,7 @@ KINDS: Mapping[str, Callable[[Config], ImageHalf]] = {  # by model_type
     "clip_vision_model": clip,
     "vit": vit,
     "deit": partial(vit, class_tokens=2),
+    "beit": beit,
     "internvl_vision": internvl,
     "qwen2_vl_vision": qwen2_vl,
     "qwen2_5_vl_vision": qwen2_5_vl,

@@ -38,9 +38,11 @@ class PagePool:
 
     def __init__(self, num_pages: int) -> None:
         self.num_pages = num_pages
-        self._free = list(range(num_pages - 1, -1, -1))  # a stack; low ids first
-        self._owners = np.zeros(num_pages, np.int32)
+        self._stack = np.arange(num_pages, dtype=np.int32)[::-1].copy()  # low ids first
+        self._num_free = num_pages  # of the stack, from its beginning
+        self._owners = np.zeros(num_pages, np.int32)  # of pages without a key
         self._by_key: dict[str, np.ndarray] = {}
+        self._key_owners: dict[str, int] = {}
         self._blocks: dict[bytes, int] = {}  # pages by hash
         self._hashes: dict[int, bytes] = {}  # of these pages
         # Keys and hashes without owners, least recently used first.
@@ -50,11 +52,11 @@ class PagePool:
     @property
     def num_available(self) -> int:
         """Pages that an allocation can have: free and cached ones."""
-        return len(self._free) + self._num_unused_pages
+        return self._num_free + self._num_unused_pages
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return self._num_free
 
     @property
     def num_by_kind(self) -> dict[str, int]:
@@ -62,7 +64,7 @@ class PagePool:
         any thread, so that numbers of different moments may be among them."""
         unused = set(self._unused)
         cross = sum(len(pages) for key, pages in list(self._by_key.items()) if key not in unused)
-        free, cached = len(self._free), self._num_unused_pages
+        free, cached = self._num_free, self._num_unused_pages
         own = max(0, self.num_pages - free - cached - cross)
         return {"self": own, "cross": cross, "cached": cached, "free": free}
 
@@ -81,21 +83,29 @@ class PagePool:
     def allocate(self, count: int) -> np.ndarray | None:
         """`count` pages with one owner each, or None if fewer are available. Evicts
         cached pages as needed."""
+        pages = self._take(count)
+        if pages is not None:
+            self._owners[pages] = 1
+        return pages
+
+    def _take(self, count: int) -> np.ndarray | None:
         if count > self.num_available:
             return None
-        while len(self._free) < count:
+        while self._num_free < count:
             self._forget(next(iter(self._unused)))
-        pages = np.array([self._free.pop() for _ in range(count)], np.int32)
-        assert not self._owners[pages].any()
-        self._owners[pages] = 1
-        return pages
+        self._num_free -= count
+        return self._stack[self._num_free : self._num_free + count][::-1].copy()
+
+    def _free(self, pages: np.ndarray | list[int]) -> None:
+        self._stack[self._num_free : self._num_free + len(pages)] = pages
+        self._num_free += len(pages)
 
     def allocate_keyed(self, key: str, count: int) -> np.ndarray | None:
         """As `allocate`; later requests find the pages by `key`, which has none yet."""
         assert key not in self._by_key
-        pages = self.allocate(count)
+        pages = self._take(count)
         if pages is not None:
-            self._by_key[key] = pages
+            self._by_key[key], self._key_owners[key] = pages, 1
         return pages
 
     def share(self, key: str) -> np.ndarray:
@@ -104,7 +114,7 @@ class PagePool:
         if key in self._unused:
             del self._unused[key]
             self._num_unused_pages -= len(pages)
-        self._owners[pages] += 1
+        self._key_owners[key] += 1
         return pages
 
     def retain(self, pages: np.ndarray) -> None:
@@ -116,27 +126,30 @@ class PagePool:
     def release(self, pages: np.ndarray) -> None:
         """Takes an owner from `pages` [pages] without a key, in their order in a
         sequence. Those without others are free, or stay cached if they are blocks."""
-        assert (self._owners[pages] >= 1).all()
-        self._owners[pages] -= 1
-        unowned = pages[self._owners[pages] == 0].tolist()
+        owners = self._owners[pages] - 1
+        self._owners[pages] = owners
+        if owners.any():
+            assert (owners >= 0).all()
+            pages = pages[owners == 0]
         if not self._hashes:
-            self._free.extend(unowned)
+            self._free(pages)
             return
-        for page in reversed(unowned):  # a block is of no use without those before it
+        unpublished: list[int] = []
+        for page in reversed(pages.tolist()):  # a block is of no use without those before it
             if (block := self._hashes.get(page)) is None:
-                self._free.append(page)
+                unpublished.append(page)
             else:
                 self._unused[block] = None
                 self._num_unused_pages += 1
+        self._free(unpublished)
 
     def release_keyed(self, key: str) -> None:
         """Takes an owner from the pages of `key`. Without owners they stay cached."""
-        pages = self._by_key[key]
-        assert (self._owners[pages] >= 1).all()
-        self._owners[pages] -= 1
-        if not self._owners[pages[0]]:
+        assert self._key_owners[key] >= 1
+        self._key_owners[key] -= 1
+        if not self._key_owners[key]:
             self._unused[key] = None
-            self._num_unused_pages += len(pages)
+            self._num_unused_pages += len(self._by_key[key])
 
     def publish(self, page: int, block: bytes) -> None:
         """`page`, which has an owner, is full and not written again: `block` is the
@@ -179,11 +192,12 @@ class PagePool:
             page = self._blocks.pop(key)
             del self._hashes[page]
             self._num_unused_pages -= 1
-            self._free.append(page)
+            self._free([page])
             return
         pages = self._by_key.pop(key)
+        del self._key_owners[key]
         self._num_unused_pages -= len(pages)
-        self._free.extend(pages.tolist())
+        self._free(pages)
 
     def keyed(self) -> list[int]:
         """All pages that have a key. For tests."""
@@ -192,19 +206,20 @@ class PagePool:
 
     def check(self) -> None:
         """Asserts that every page is in exactly one place. For tests."""
-        keyed = [*self.keyed(), *self._hashes]
+        keyed, free = [*self.keyed(), *self._hashes], set(self._stack[: self._num_free].tolist())
         assert len(keyed) == len(set(keyed)), "a page under two keys or hashes"
-        assert len(self._free) == len(set(self._free)), "a page is free twice"
-        assert not set(self._free) & set(keyed), "a page is free and keyed"
+        assert self._num_free == len(free), "a page is free twice"
+        assert not free & set(keyed), "a page is free and keyed"
         owned = set(np.flatnonzero(self._owners).tolist())
-        assert not owned & set(self._free), "a page is free and owned"
-        assert owned | set(keyed) | set(self._free) == set(range(self.num_pages)), "a page is lost"
+        assert not owned & free, "a page is free and owned"
+        assert not owned & set(self.keyed()), "an owned page has a key"
+        assert owned | set(keyed) | free == set(range(self.num_pages)), "a page is lost"
         assert self._blocks == {block: page for page, block in self._hashes.items()}
         assert self._num_unused_pages == sum(
             1 if isinstance(key, bytes) else len(self._by_key[key]) for key in self._unused
         )
         for block, page in self._blocks.items():
             assert (block in self._unused) == (self._owners[page] == 0)
-        for key, pages in self._by_key.items():
-            assert len(set(self._owners[pages].tolist())) == 1
-            assert (key in self._unused) == (self._owners[pages[0]] == 0)
+        assert self._by_key.keys() == self._key_owners.keys()
+        for key, owners in self._key_owners.items():
+            assert (key in self._unused) == (owners == 0)

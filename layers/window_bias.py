@@ -1,5 +1,5 @@
-"""A learned bias of attention within windows of an image, by rows and columns between two tokens
-(Swin, Liu et al. 2021)."""
+"""Learned biases of attention by rows and columns between two tokens of an image: within windows
+(Swin, Liu et al. 2021), or of all its patches (BEiT, Bao et al. 2021)."""
 
 import torch
 from torch import nn
@@ -7,6 +7,15 @@ from torch import nn
 from antiphon.layers.shard import Heads, Span, Spans
 
 Cut = tuple[int, int]  # the first row and the first column of a window's second part; 0: no cut
+
+
+def relative_places(rows: int, columns: int, device: torch.device) -> torch.Tensor:
+    """Of a grid's tokens, line by line [tokens, tokens] int64: a number for each distance from the
+    second to the first, below (2 rows - 1) (2 columns - 1)."""
+    sides = (torch.arange(side, device=device) for side in (rows, columns))
+    row, column = (place.flatten() for place in torch.meshgrid(*sides, indexing="ij"))
+    down, right = (place[:, None] - place for place in (row, column))
+    return (down + rows - 1) * (2 * columns - 1) + right + columns - 1
 
 
 class WindowBias(nn.Module):
@@ -32,10 +41,36 @@ class WindowBias(nn.Module):
         if cut not in self._made:
             place = torch.arange(self.size, device=self.weight.device)
             row, column = (part.flatten() for part in torch.meshgrid(place, place, indexing="ij"))
-            down, right = (part[:, None] - part for part in (row, column))
-            number = (down + self.size - 1) * (2 * self.size - 1) + right + self.size - 1
-            bias = self.weight[number].permute(2, 0, 1)[None]
+            numbers = relative_places(self.size, self.size, self.weight.device)
+            bias = self.weight[numbers].permute(2, 0, 1)[None]
             region = (row >= (cut[0] or self.size)) * 2 + (column >= (cut[1] or self.size))
             apart = region[:, None] != region
             self._made[cut] = bias.masked_fill(apart, float("-inf")).contiguous()
         return self._made[cut]
+
+
+class ImageBias(nn.Module):
+    """Of an image's class token and its `rows` by `columns` patches. `weight`
+    [(2 rows - 1) (2 columns - 1) + 3, heads]: by distance; the last three are between the class
+    token and a patch, a patch and it, and it and itself."""
+
+    def __init__(self, rows: int, columns: int, heads: Heads) -> None:
+        super().__init__()
+        self.rows, self.columns, self.heads = rows, columns, heads.queries
+        numbers = (2 * rows - 1) * (2 * columns - 1) + 3
+        self.weight = nn.Parameter(torch.zeros(numbers, self.heads.count), requires_grad=False)
+        self._made: torch.Tensor | None = None
+
+    @property
+    def shares(self) -> dict[str, Spans]:
+        return {"weight": (Span.whole(len(self.weight)), self.heads)}
+
+    def forward(self) -> torch.Tensor:
+        """[1, heads, 1 + patches, 1 + patches]. Made once."""
+        if self._made is None:
+            places = relative_places(self.rows, self.columns, self.weight.device)
+            numbers = torch.nn.functional.pad(places, (1, 0, 1, 0))
+            count = len(self.weight)
+            numbers[0], numbers[:, 0], numbers[0, 0] = count - 3, count - 2, count - 1
+            self._made = self.weight[numbers].permute(2, 0, 1)[None].contiguous()
+        return self._made

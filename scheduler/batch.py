@@ -6,12 +6,14 @@ that a step reads, page tables, stop ids and sampling settings. Lengths and new 
 travel there with each `StepPlan`. `planning.py` says what the next step computes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
 
 from antiphon.kv.pages import pages_for
+from antiphon.scheduler.demands import Demand, demands_of
 from antiphon.scheduler.plan import Fork, StepPlan, StepResult
 from antiphon.scheduler.request import FinishReason, Readout, Request
 
@@ -59,7 +61,7 @@ class Batch:
         # known, to preempt it: number of the lane, from 1; 0: none.
         self.held_for = np.zeros(max_seqs, np.int8)
         self.requests: list[Request | None] = [None] * max_seqs
-        self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests
+        self.ids = np.zeros(max_seqs, np.int64)  # orders of arrival of the requests, from 1
         self.active = np.zeros(max_seqs, bool)
         self.tokens = np.zeros((max_seqs, max_len), np.int64)  # prompt and generated
         self.length = np.zeros(max_seqs, np.int64)  # of `tokens`, the pending ones included
@@ -81,12 +83,20 @@ class Batch:
         self.num_published = np.zeros(max_seqs, np.int64)  # of them, see `PrefixCache`
         self.self_table = np.zeros((max_seqs, pages_for(max_len, page_size)), np.int32)
         self._free_slots = list(range(max_seqs - 1, -1, -1))
+        # How many sequences ask for what few do. A step looks for them only if there are any.
+        self.asking = Counter[Demand]()
         self._admissions = 0
         self.num_plans = 0
         self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
         # What the next plan must tell of forks since the last one.
         self.forks: list[Fork] = []
         self.page_copies: dict[int, int] = {}  # target -> source
+        self._per_slot = (
+            self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
+            self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
+            self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
+            self.next_readout, self.lane, self.held_for, self.num_published,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
@@ -110,14 +120,18 @@ class Batch:
         self.tokens[slot, : len(tokens)] = tokens
         self.length[slot], self.computed[slot] = len(tokens), computed
         self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
-        self.stop_ids[: len(request.rules.stop_ids), slot] = request.rules.stop_ids
-        self._most_stop_ids = max(self._most_stop_ids, len(request.rules.stop_ids))
-        self.streams[slot] = request.streams
-        self.inputs_end[slot] = request.inputs_end
-        self.wants_logprobs[slot] = request.params.logprobs is not None
-        self._take_logprobs(request)
-        self.waits_for_host[slot] = request.waits_for_host
-        self.next_readout[slot] = first_readout(request.readouts, 0)
+        if stop_ids := request.rules.stop_ids:
+            self.stop_ids[: len(stop_ids), slot] = stop_ids
+            self._most_stop_ids = max(self._most_stop_ids, len(stop_ids))
+        if request.generated:
+            self._take_logprobs(request)
+        if demands := demands_of(request):
+            self.asking.update(demands)
+            self.streams[slot] = request.streams
+            self.inputs_end[slot] = request.inputs_end
+            self.wants_logprobs[slot] = request.params.logprobs is not None
+            self.waits_for_host[slot] = request.waits_for_host
+            self.next_readout[slot] = first_readout(request.readouts, 0)
         self._admissions += 1
         self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
@@ -145,6 +159,8 @@ class Batch:
         self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
         self.lane_sizes[self.lane[slot]] -= 1
+        if demands := demands_of(request):
+            self.asking.subtract(demands)
         self._clear(slot)
         self.requests[slot], request.slot = None, -1
         self._free_slots.append(slot)
@@ -157,15 +173,6 @@ class Batch:
         for values in self._per_slot:
             values[slot] = 0
         self.stop_ids[:, slot] = _NO_TOKEN
-
-    @property
-    def _per_slot(self) -> tuple[np.ndarray, ...]:
-        return (
-            self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
-            self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
-            self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout, self.lane, self.held_for, self.num_published,
-        )  # fmt: skip
 
     def check(self) -> None:
         """Asserts that free slots remember nothing. For tests."""
@@ -180,6 +187,8 @@ class Batch:
         assert (self.computed <= self.length).all()
         sizes = np.bincount(self.lane[self.active], minlength=self.num_lanes)
         assert sizes.tolist() == self.lane_sizes
+        demands = (demand for request in self.running() for demand in demands_of(request))
+        assert +self.asking == Counter(demands)
 
     def request_at(self, slot: int) -> Request:
         """The request that has `slot`, which is not free."""
@@ -199,6 +208,8 @@ class Batch:
         """How many sequences `lane` may have if `num_ready` more are admitted to all
         lanes, as far as there are slots."""
         total = min(len(self) + num_ready, len(self.requests))
+        if self.num_lanes == 1:
+            return total
         small, more = divmod(total, self.num_lanes)
         larger = sum(size > small for size in self.lane_sizes) - (self.lane_sizes[lane] > small)
         return small + (larger < more)
@@ -207,17 +218,22 @@ class Batch:
         """Slots [n] that a step of `lane` can run: not those whose last allowed token
         is pending, nor those that wait for the host to see their pending token, or are
         to be preempted."""
-        waits = self.waits_for_host & (self.pending > 0)
-        runs = self.in_lane(lane) & (self.length < self.max_len) & ~waits
-        if self.num_lanes > 1:
-            runs &= self.held_for == 0
-        slots: np.ndarray = np.flatnonzero(runs)
+        slots: np.ndarray = self._is_runnable(lane).nonzero()[0]
         return slots
+
+    def _is_runnable(self, lane: int) -> np.ndarray:
+        """[slots] bool"""
+        runs: np.ndarray = self.length < self.max_len  # of a free slot, both are zero
+        if self.asking["waits_for_host"]:
+            runs &= ~(self.waits_for_host & (self.pending > 0))
+        if self.num_lanes > 1:
+            runs &= self.in_lane(lane) & (self.held_for == 0)
+        return runs
 
     def slots_short_of_pages(self, lane: int = 0) -> np.ndarray:
         """Runnable slots [n] of `lane` whose next token has no page yet."""
-        slots = self.runnable(lane)
-        short: np.ndarray = slots[self.length[slots] > self.num_self_pages[slots] * self.page_size]
+        is_short = self.length > self.num_self_pages * self.page_size
+        short: np.ndarray = (is_short & self._is_runnable(lane)).nonzero()[0]
         return short
 
     def add_pages(self, slots: np.ndarray, pages: np.ndarray) -> np.ndarray:
@@ -244,15 +260,14 @@ class Batch:
         """The requests that cannot go on if `plan` fails: those that it computes or
         forks, and those forked since, which may share what it should have computed."""
         needs = self.forked_after >= plan.number
-        needs[plan.slots[self.live_rows(plan)]] = True
+        needs[plan.slots[self.is_live(plan)]] = True
         needs[[fork.slot for fork in plan.forks if self.ids[fork.slot] == fork.id]] = True
         return [self.request_at(int(slot)) for slot in np.flatnonzero(needs)]
 
-    def live_rows(self, plan: StepPlan) -> np.ndarray:
-        """Rows [n] of `plan` whose slot still belongs to the request that it was planned for."""
-        is_live = self.active[plan.slots] & (self.ids[plan.slots] == plan.ids)
-        rows: np.ndarray = np.flatnonzero(is_live)
-        return rows
+    def is_live(self, plan: StepPlan) -> np.ndarray:
+        """[rows] bool of `plan`: their slot still belongs to the request they were planned for."""
+        live: np.ndarray = self.ids[plan.slots] == plan.ids
+        return live
 
     def add_logprobs(
         self, slots: np.ndarray, positions: np.ndarray, result: StepResult, rows: np.ndarray
@@ -269,14 +284,17 @@ class Batch:
         [n] int8."""
         self.tokens[slots, positions] = tokens
         self.pending[slots] -= 1
-        reasons = np.full(len(slots), StopReason.NONE.value, np.int8)
-        reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH
+        reasons = np.zeros(len(slots), np.int8)
+        reasons[positions + 1 >= self.max_len[slots]] = StopReason.LENGTH.value
         stop_ids = self.stop_ids[: self._most_stop_ids].take(slots, axis=1)
-        reasons[(tokens == stop_ids).any(0)] = StopReason.STOP_TOKEN
+        _, stopping = (tokens == stop_ids).nonzero()
+        reasons[stopping] = StopReason.STOP_TOKEN.value
         return reasons
 
 
 def first_readout(readouts: Sequence[Readout], start: int) -> int:
     """Tokens up to the first of `readouts` at `start` or behind it; 0 without any."""
+    if not readouts:
+        return 0
     ends = [readout.position + 1 for readout in readouts if readout.position >= start]
     return min(ends, default=0)

@@ -15,6 +15,8 @@ from antiphon.scheduler.request import Request
 def with_embeddings(plan: StepPlan, batch: Batch, encodes: EncodeLedger) -> StepPlan:
     """`plan` with the hidden states that it must put into its prompts. Costs nothing
     for rows whose prompts have none left to come."""
+    if not batch.asking["inputs"]:
+        return plan
     starts = plan.kv_lens - plan.query_lens
     rows = np.flatnonzero(starts < batch.inputs_end[plan.slots])
     if not len(rows):

@@ -139,7 +139,7 @@ class FairQueue:
         """The next request, which stays; None if the queue is empty."""
         if not self._levels:
             return None
-        return self._levels[min(self._levels, key=self._rank)].first()
+        return self._levels[self._first_level()].first()
 
     def take(self, request: Request) -> None:
         """Removes `request`, which gets on: its caller pays for it."""
@@ -149,6 +149,12 @@ class FairQueue:
         """Removes `request` if it is in the queue."""
         if request in self:
             self._remove(request, is_taken=False)
+
+    def _first_level(self) -> int:
+        if len(self._levels) == 1:
+            (priority,) = self._levels
+            return priority
+        return min(self._levels, key=self._rank)
 
     def _rank(self, priority: int) -> tuple[float, int]:
         """The level with the least rank is next. Waiting does not change the order of

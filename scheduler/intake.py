@@ -82,9 +82,11 @@ class Intake:
         if request in self._ready:
             self._ready.take(request)
         self._run(request)
-        needed = {media.key for media in self._uncached(request)}
-        for key in {media.key for media in request.inputs} - needed:
-            self.encodes.let_go(request, key)
+        uncached = self._uncached(request)
+        if len(uncached) < len(request.inputs):
+            needed = {media.key for media in uncached}
+            for key in {media.key for media in request.inputs} - needed:
+                self.encodes.let_go(request, key)
 
     def skip(self, request: Request) -> None:
         """`request`, which has not begun, runs at once: a fork of one that does."""
@@ -156,11 +158,11 @@ class Intake:
         ]
 
     def _has_inputs(self, request: Request) -> bool:
-        return all(
-            self.encodes.has_arrived(media.key)
-            and (media.position is None or self.encodes.is_waiting(request, media.key))
-            for media in self._uncached(request)
-        )
+        for media in self._uncached(request):
+            is_waited_for = media.position is None or self.encodes.is_waiting(request, media.key)
+            if not (is_waited_for and self.encodes.has_arrived(media.key)):
+                return False
+        return True
 
     def encoded(self, key: str) -> None:
         """The hidden states of `key` are in the arena. Requests that need no others are

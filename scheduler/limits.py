@@ -86,6 +86,8 @@ def _bad_value(request: Request) -> str | None:
 def _bad_positions(request: Request) -> str | None:
     """Inputs that stand in the prompt must lie within it, one behind the other."""
     cross = [media for media in request.inputs if media.position is None]
+    if len(cross) == len(request.inputs) <= 1:
+        return None
     if len(cross) > 1:
         return f"{len(cross)} inputs to attend to: a decoder attends to one at most"
     first_free = 0

@@ -29,7 +29,7 @@ class StepBudget:
 
     def without(self, num_tokens: int) -> "StepBudget":
         """What is left beside a row of so many tokens."""
-        return replace(self, tokens=self.tokens - num_tokens, prompt=self.prompt - num_tokens + 1)
+        return StepBudget(self.tokens - num_tokens, self.prompt - num_tokens + 1)
 
     def has_room(self, num_tokens: int) -> bool:
         """True if another row can begin with some of its `num_tokens`."""
@@ -124,6 +124,8 @@ class StepPlanner:
 
     def _readouts(self, slots: np.ndarray, query_lens: np.ndarray, kv_lens: np.ndarray) -> Readouts:
         """What the requests of some rows want to read among the tokens that these compute."""
+        if not self.batch.asking["readouts"]:
+            return NO_READOUTS
         next_ = self.batch.next_readout[slots]
         asking = np.flatnonzero((next_ > 0) & (next_ <= kv_lens))
         if not len(asking):

@@ -19,6 +19,7 @@ from antiphon.scheduler.request import Media, Request
 
 NO_PAGES = np.empty(0, np.int32)
 HASH_BYTES = 16
+NEVER = np.iinfo(np.int64).max  # so many pages are "published" of what is not served
 
 
 class PrefixCache:
@@ -53,8 +54,10 @@ class PrefixCache:
     def needs(self, request: Request) -> list[Media]:
         """The inputs in the prompt of `request` whose hidden states it needs: those
         that do not lie within what is cached."""
-        placed = [media for media in request.inputs if media.position is not None]
-        cached = len(self.find(request)) * self.page_size if placed else 0
+        placed = request.placed
+        if not placed:
+            return placed
+        cached = len(self.find(request)) * self.page_size
         return [media for media in placed if _end(media) > cached]
 
     def count(self, request: Request, num_hits: int) -> None:
@@ -63,19 +66,21 @@ class PrefixCache:
             self._counters["prefix_cache_queries"] += request.length
             self._counters["prefix_cache_hits"] += num_hits * self.page_size
 
-    def publish(self, batch: Batch, plan: StepPlan) -> None:
-        """`plan` has succeeded: others may share the pages that its sequences have filled."""
+    def start(self, batch: Batch, request: Request, num_hits: int = 0) -> None:
+        """`request` has a slot; `num_hits` of its pages need not be published."""
+        batch.num_published[request.slot] = num_hits if self._serves(request) else NEVER
+
+    def publish(self, batch: Batch, plan: StepPlan, is_live: np.ndarray) -> None:
+        """`plan` has succeeded: others may share the pages that its sequences have
+        filled. Not for rows that are not `is_live` [rows]."""
         if not self.enabled:
             return
-        rows = batch.live_rows(plan)
-        slots, full = plan.slots[rows], plan.kv_lens[rows] // self.page_size
-        for i in np.flatnonzero(full > batch.num_published[slots]):
-            slot, count = int(slots[i]), int(full[i])
-            request = batch.request_at(slot)
-            if self._serves(request):
-                hashes = self._hash(request, batch.tokens[slot], count)
-                for block in range(int(batch.num_published[slot]), count):
-                    self.pages.publish(int(batch.self_table[slot, block]), hashes[block])
+        full = plan.kv_lens // self.page_size
+        rows = ((full > batch.num_published[plan.slots]) & is_live).nonzero()[0]
+        for slot, count in zip(plan.slots[rows].tolist(), full[rows].tolist(), strict=True):
+            hashes = self._hash(batch.request_at(slot), batch.tokens[slot], count)
+            for block in range(int(batch.num_published[slot]), count):
+                self.pages.publish(int(batch.self_table[slot, block]), hashes[block])
             batch.num_published[slot] = count
 
     def _hash(self, request: Request, token_ids: np.ndarray, count: int) -> list[bytes]:

@@ -198,12 +198,18 @@ class Request:
     @property
     def cross(self) -> Media | None:
         """The input that the decoder attends to, if there is one."""
-        return next((media for media in self.inputs if media.position is None), None)
+        cross = [media for media in self.inputs if media.position is None]
+        return cross[0] if cross else None
+
+    @property
+    def placed(self) -> list[Media]:
+        """The inputs that stand in its prompt."""
+        return [media for media in self.inputs if media.position is not None]
 
     @property
     def encoder_tokens(self) -> int:
         """Of all its inputs."""
-        return sum(media.num_tokens for media in self.inputs)
+        return sum([media.num_tokens for media in self.inputs])
 
     @property
     def load(self) -> int:
@@ -218,13 +224,13 @@ class Request:
     @property
     def inputs_end(self) -> int:
         """Prompt tokens up to the last one that an input replaces; 0 without such inputs."""
-        placed = [media for media in self.inputs if media.position is not None]
-        return max((media.position + media.num_tokens for media in placed), default=0)  # type: ignore[operator]
+        return max([media.position + media.num_tokens for media in self.placed], default=0)  # type: ignore[operator]
 
     @property
     def cross_len(self) -> int:
         """Encoder tokens that the decoder attends to."""
-        return 0 if self.cross is None else self.cross.num_tokens
+        cross = self.cross
+        return 0 if cross is None else cross.num_tokens
 
     @property
     def length(self) -> int:
@@ -234,6 +240,8 @@ class Request:
     @property
     def token_ids(self) -> np.ndarray:
         """[tokens] so far, prompt included; only while it is not running."""
+        if not self.generated:
+            return np.asarray(self.prompt_token_ids, np.int64)
         return np.concatenate([self.prompt_token_ids, np.array(self.generated, np.int64)])
 
     @property

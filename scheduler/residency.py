@@ -25,7 +25,8 @@ class Residency:
         cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
         need = pages_for(request.length, page_size) + reserve
-        need -= len(prefix) - self.pages.num_unused(prefix)
+        if len(prefix):
+            need -= len(prefix) - self.pages.num_unused(prefix)
         if cross is not None and cross.key in self.pages:
             return need <= self.pages.available_beside(cross.key)
         return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
@@ -36,15 +37,17 @@ class Residency:
         """Admits `request`, which fits, to `lane`, with the cached pages of its
         `prefix` [pages]. Returns also its cross KV if it has any that is not cached:
         the step that runs the request must write it."""
-        self.pages.share_blocks(prefix)
+        if len(prefix):
+            self.pages.share_blocks(prefix)
         cross_pages, write = self._cross_pages(request.cross)
         page_size = self.batch.page_size
-        own = self.pages.allocate(pages_for(request.length, page_size) - len(prefix))
-        assert own is not None
-        self_pages = np.concatenate([prefix, own])
+        self_pages = self.pages.allocate(pages_for(request.length, page_size) - len(prefix))
+        assert self_pages is not None
+        if len(prefix):
+            self_pages = np.concatenate([prefix, self_pages])
         self.prefixes.count(request, len(prefix))
         tokens = self.batch.admit(request, self_pages, lane, len(prefix) * page_size)
-        self.batch.num_published[request.slot] = len(prefix)
+        self.prefixes.start(self.batch, request, len(prefix))
         return Admission.of(request, tokens, self_pages, cross_pages), write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
@@ -81,6 +84,7 @@ class Residency:
         self_pages = np.concatenate([parents_pages[:num_shared], own])
         cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
         self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
+        self.prefixes.start(self.batch, child)
         self.batch.computed[child.slot] = computed
         self.batch.forked_after[child.slot] = self.batch.num_plans
         if rest:  # maybe the source is itself a copy that is still to be made
@@ -98,8 +102,8 @@ class Residency:
         """Frees the slot and the pages; the request keeps its tokens. Its cross KV
         stays cached until its pages are needed."""
         self.pages.release(self.batch.remove(request))
-        if request.cross is not None:
-            self.pages.release_keyed(request.cross.key)
+        if (cross := request.cross) is not None:
+            self.pages.release_keyed(cross.key)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next

@@ -12,41 +12,52 @@ Ending = tuple[Request, FinishReason]
 
 
 def settle(
-    batch: Batch, plan: StepPlan, result: StepResult, outputs: Outputs, now: float
+    batch: Batch,
+    plan: StepPlan,
+    is_live: np.ndarray,
+    result: StepResult,
+    outputs: Outputs,
+    now: float,
 ) -> list[Ending]:
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
     Returns the sequences that are done, and why. Rows whose request has ended since the
-    plan was made are dropped. `now`: of the scheduler's clock.
+    plan was made are dropped: those that are not `is_live` [rows]. `now`: of the
+    scheduler's clock.
     """
-    live = batch.live_rows(plan)
-    rows = live[plan.samples[live]]
+    rows = (is_live & plan.samples).nonzero()[0]
     slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
     is_first = positions == batch.prompt_len[slots]
     stops = batch.settle(slots, positions, tokens)
     batch.add_logprobs(slots, positions, result, rows)
     if result.readouts is not None:
-        _add_readouts(batch, plan, *result.readouts)
-    for row in rows[batch.wants_logprobs[slots]]:
-        request = batch.request_at(plan.slots[row])
-        request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
-    for slot in slots[is_first]:
+        _add_readouts(batch, plan, is_live, *result.readouts)
+    if batch.asking["logprobs"]:
+        for row in rows[batch.wants_logprobs[slots]]:
+            request = batch.request_at(plan.slots[row])
+            request.logprobs.append(result.of_token(int(row), request.params.logprobs or 0))
+    for slot in slots[is_first].tolist():
         batch.request_at(slot).metrics.first_token_at = now
-    streaming = batch.streams[slots]
-    if streaming.any():
+    if batch.asking["streams"]:
+        streaming = batch.streams[slots]
         generated = positions - batch.prompt_len[slots]
         outputs.add_tokens(slots[streaming], generated[streaming], tokens[streaming])
+    ending = stops.nonzero()[0]
     return [
-        (batch.request_at(slots[row]), StopReason(stops[row]).finish_reason)
-        for row in np.flatnonzero(stops)
+        (batch.request_at(slot), StopReason(stop).finish_reason)
+        for slot, stop in zip(slots[ending].tolist(), stops[ending].tolist(), strict=True)
     ]
 
 
 def _add_readouts(
-    batch: Batch, plan: StepPlan, logprobs: np.ndarray, likeliest: np.ndarray
+    batch: Batch,
+    plan: StepPlan,
+    is_live: np.ndarray,
+    logprobs: np.ndarray,
+    likeliest: np.ndarray,
 ) -> None:
     readouts = plan.readouts
-    for i in np.flatnonzero(np.isin(readouts.rows, batch.live_rows(plan))):
+    for i in np.flatnonzero(is_live[readouts.rows]):
         request = batch.request_at(plan.slots[readouts.rows[i]])
         value = ReadoutValue(float(logprobs[i]), int(likeliest[i]))
         request.readout_values[int(readouts.indices[i])] = value

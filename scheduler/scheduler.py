@@ -99,8 +99,8 @@ class Scheduler:
             return self.finish(request, RequestState.REFUSED, error=why)
         if reason := _reason_of_end(request):
             return self.finish(request, RequestState.DONE, reason=reason)
-        self._loads[request.order] = request.load
-        self._open_tokens += request.load
+        self._loads[request.order] = load = request.load
+        self._open_tokens += load
         self.intake.add(request)
         if request.timeout is not None:
             request.deadline = self._clock() + request.timeout
@@ -236,8 +236,10 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        self.prefixes.publish(self.batch, plan)
-        for request, reason in settle(self.batch, plan, result, self.outputs, self._clock()):
+        is_live = self.batch.is_live(plan)
+        self.prefixes.publish(self.batch, plan, is_live)
+        now = self._clock()
+        for request, reason in settle(self.batch, plan, is_live, result, self.outputs, now):
             self.finish(request, RequestState.DONE, reason=reason)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:

@@ -88,6 +88,8 @@ class Suspects(Generic[K]):
         return next(marked, None) if load["trial"] else None
 
     def is_suspect(self, key: K) -> bool:
+        if not self._total:
+            return False
         return self._deaths[key] >= SUSPECT_DEATHS or self._kills[key] > 0
 
     def may_start(self, key: K) -> bool:

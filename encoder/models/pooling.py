@@ -43,6 +43,20 @@ class NormedFirstToken(Pooler):
         return self.norm.in_torch(tokens[0])
 
 
+class FirstToken(Pooler):
+    """The class token as it is."""
+
+    def one(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[0]
+
+
+class NormedPatches(NormedFirstToken):
+    """The mean of all but the class token, normed."""
+
+    def one(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.norm.in_torch(tokens[1:].mean(0))
+
+
 class DenseFirstToken(Pooler):
     """The class token, behind a linear layer and a tanh."""
 
@@ -99,9 +113,11 @@ class AttentionPooler(Pooler):
 
 
 POOLERS: dict[str, Callable[[VitHalf], Pooler]] = {  # by `VitHalf.pooling`
+    "first": FirstToken,
     "first_normed": NormedFirstToken,
     "first_tanh": DenseFirstToken,
     "attention": AttentionPooler,
+    "patches_normed": NormedPatches,
 }
 
 

@@ -1,5 +1,5 @@
-"""Vision transformers (Dosovitskiy et al. 2021): SigLIP, CLIP, ViT, DeiT and InternViT, which
-differ in constants (`VitHalf`)."""
+"""Vision transformers (Dosovitskiy et al. 2021): SigLIP, CLIP, ViT, DeiT, BEiT and InternViT,
+which differ in constants (`VitHalf`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from antiphon.layers.norms import LayerNorm, LinearInput, Norm, RMSNorm
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.stored_linear import PackedLinear, PatchLinear, ScaledLinear
+from antiphon.layers.window_bias import ImageBias
 
 HEADS_NORM_EPS = 1e-6  # whatever the eps of other norms
 
@@ -109,8 +110,10 @@ class SelfAttention(nn.Module):
         size, heads = half.hidden_size, shard.heads_of(half)
         self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
         parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
+        unbiased = () if half.key_bias else ("k_proj",)
         projections = PackedLinear if half.packed_qkv else StackedLinear
-        self.qkv = projections(size, parts, half.qkv_bias)
+        self.qkv = projections(size, parts, half.qkv_bias, unbiased)
+        self.bias = ImageBias(*half.trained_grid, heads) if half.layer_bias else None
         out = ScaledLinear if half.layer_scale else Linear
         self.out = out(inner, size, summed_over=shard.group)
         self.q_norm = self.k_norm = None
@@ -118,13 +121,24 @@ class SelfAttention(nn.Module):
             self.q_norm = HeadsNorm(inner, HEADS_NORM_EPS, shard.group)
             self.k_norm = HeadsNorm(inner, HEADS_NORM_EPS, shard.group)
 
-    def forward(self, x: LinearInput, attention: FullAttention[M], metadata: M) -> torch.Tensor:
-        """[tokens, hidden] -> what `out` reads [tokens, heads * head_dim]."""
+    def forward(
+        self,
+        x: LinearInput,
+        attention: FullAttention[M],
+        metadata: M,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[tokens, hidden] -> what `out` reads [tokens, heads * head_dim]. `bias` [1, heads,
+        tokens of a tile, the same]: of all layers."""
         q, k, v = self.qkv.split(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.unflatten(-1, self.heads) for part in (q, k, v))
-        return attention.run(q, k, v, metadata).flatten(1)
+        if self.bias is not None:
+            bias = self.bias() if bias is None else bias + self.bias()
+        if bias is None:
+            return attention.run(q, k, v, metadata).flatten(1)
+        return attention.run_windows(q, k, v, metadata, bias).flatten(1)
 
 
 class EncoderLayer(nn.Module):
@@ -141,10 +155,14 @@ class EncoderLayer(nn.Module):
         self.fc2 = down(inner, half.hidden_size, summed_over=shard.group)
 
     def forward(
-        self, residual: Residual, attention: FullAttention[M], plans: Mapping[str, M]
+        self,
+        residual: Residual,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        bias: torch.Tensor | None,
     ) -> Residual:
         x, residual = self.norm1(residual)
-        x = self.attention(x, attention, plans[self.lengths])
+        x = self.attention(x, attention, plans[self.lengths], bias)
         residual = self.attention.out.add_to(residual, x)
 
         x, residual = self.norm2(residual)
@@ -157,6 +175,9 @@ class VisionTransformer(ImageEncoder):
         super().__init__()
         self.description = half
         self.embeddings = Embeddings(half) if part.is_first else None
+        self.bias = None
+        if half.shared_bias:
+            self.bias = ImageBias(*half.trained_grid, part.shard.heads_of(half))
         self.layers = nn.ModuleList(EncoderLayer(half, part.shard) for _ in part.layers)
         self.norm = make_norm(half) if half.final_norm and part.is_last else None
         self.projector = self.pooler = self.mosaics = None
@@ -191,10 +212,11 @@ class VisionTransformer(ImageEncoder):
     ) -> torch.Tensor:
         residual, wanted = Residual(x), self.description.feature_layers
         states: dict[int, torch.Tensor] = {}
+        bias = None if self.bias is None else self.bias()
         for number, layer in enumerate(self.layers):
             if number in wanted:
                 states[number] = residual.total()
-            residual = layer(residual, attention, plans)
+            residual = layer(residual, attention, plans, bias)
         if not self.is_last:
             return residual.total()
         hidden = residual.total() if self.norm is None else self.norm.of_sum(residual)

@@ -10,6 +10,7 @@ from tiny_decoders import liven, word_tokenizer
 from tiny_models import BART_SHAPE, VOCAB, liven_text_model
 from transformers import (
     BartConfig,
+    BeitConfig,
     DeiTConfig,
     DonutSwinConfig,
     GenerationConfig,
@@ -77,6 +78,17 @@ def vit_bart() -> PreTrainedModel:
     return pair(ViTConfig(**VIT), BartConfig(**BART, tie_word_embeddings=False))
 
 
+def beit_trocr() -> PreTrainedModel:
+    """Positions are in the encoder's attention alone; cross-attention reads its own width."""
+    sizes = {**VIT, "image_size": 24, "layer_scale_init_value": 0.5}
+    del sizes["qkv_bias"]
+    encoder = BeitConfig(
+        **sizes, use_mean_pooling=False, use_relative_position_bias=True,
+        use_shared_relative_position_bias=True,
+    )  # fmt: skip
+    return pair(encoder, TrOCRConfig(**TROCR, **IDS, cross_attention_hidden_size=36))
+
+
 def donut() -> PreTrainedModel:
     """Swin: two stages, windows that reach over the edge."""
     encoder = DonutSwinConfig(
@@ -91,6 +103,7 @@ READERS: dict[str, Callable[[], PreTrainedModel]] = {
     "trocr_sinusoidal": trocr_sinusoidal,
     "vit_mbart": vit_mbart,
     "vit_bart": vit_bart,
+    "beit_trocr": beit_trocr,
     "donut": donut,
 }
 
@@ -111,7 +124,8 @@ def make_reader(name: str, folder: Path) -> PreTrainedModel:
         size = {"height": 36, "width": 52}
         DonutImageProcessorPil(size=size, do_align_long_axis=False).save_pretrained(folder)
     else:
-        size = {"height": HEIGHT, "width": WIDTH}
+        height, width = HEIGHT, 24 if name == "beit_trocr" else WIDTH
+        size = {"height": height, "width": width}
         ViTImageProcessorPil(size=size).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return model

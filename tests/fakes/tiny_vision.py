@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
+    BeitConfig,
+    BeitModel,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
@@ -76,6 +78,19 @@ VISION: dict[str, Callable[[], PreTrainedModel]] = {
     "vit": lambda: ViTModel(ViTConfig(**SIZES)),
     "vit_without_bias": lambda: ViTModel(ViTConfig(**SIZES, qkv_bias=False)),
     "deit": lambda: DeiTModel(DeiTConfig(**SIZES)),
+    "beit": lambda: BeitModel(BeitConfig(**SIZES, use_relative_position_bias=True)),
+    "beit_shared": lambda: BeitModel(
+        BeitConfig(
+            **SIZES,
+            use_relative_position_bias=True,
+            use_shared_relative_position_bias=True,
+            use_mean_pooling=False,
+            use_mask_token=True,
+        )
+    ),
+    "dit": lambda: BeitModel(
+        BeitConfig(**SIZES, use_absolute_position_embeddings=True, layer_scale_init_value=0.0)
+    ),
     "internvit_300m": internvit_300m,
     "internvit_6b": internvit_6b,
 }

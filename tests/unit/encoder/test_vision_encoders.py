@@ -109,6 +109,7 @@ def test_images_that_the_encoder_cannot_take(
         ("internvit_6b", Parallel(tensor=3, pipeline=2)),
         ("siglip_vision", Parallel(tensor=2, pipeline=2)),
         ("clip", Parallel(tensor=2, mode="data")),
+        ("beit_shared", Parallel(tensor=2, pipeline=2)),
     ],
     ids=str,
 )

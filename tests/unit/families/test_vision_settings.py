@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlavaConfig, LlavaNextConfig, LlavaOnevisionConfig, SiglipVisionConfig
+from transformers import (
+    BeitConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaOnevisionConfig,
+    SiglipVisionConfig,
+)
 
 from antiphon.config.errors import AntiphonError, CheckpointError, UnsupportedModelError
 from antiphon.config.options import ModelOptions
@@ -54,6 +60,12 @@ ONEVISION = "LlavaOnevisionForConditionalGeneration"
             UnsupportedModelError,
             "vision_feature_select_strategy='full': a class token is no patch",
         ),
+        (
+            "BeitModel",
+            {"image_size": [224, 384]},
+            UnsupportedModelError,
+            "images of 224 x 384 pixels: of BEiT, only square ones",
+        ),
     ],
 )
 def test_settings_that_are_refused(
@@ -63,7 +75,8 @@ def test_settings_that_are_refused(
     message: str,
     tmp_path: Path,
 ) -> None:
-    kind = {ONEVISION: LlavaOnevisionConfig, NEXT: LlavaNextConfig}.get(architecture, LlavaConfig)
+    kinds = {ONEVISION: LlavaOnevisionConfig, NEXT: LlavaNextConfig, "BeitModel": BeitConfig}
+    kind = kinds.get(architecture, LlavaConfig)
     config = {**kind().to_dict(), "architectures": [architecture], **settings}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(error, match=message):
