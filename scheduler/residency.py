@@ -103,7 +103,7 @@ class Residency:
         stays cached until its pages are needed."""
         self.pages.release(self.batch.remove(request))
         if (cross := request.cross) is not None:
-            self.pages.release_keyed(cross.key)
+            self.pages.release_keyed(cross.key, cross.keep)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next
