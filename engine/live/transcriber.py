@@ -10,6 +10,7 @@ import numpy as np
 
 from antiphon.config.errors import RequestExpired
 from antiphon.engine.live.agreement import Agreement
+from antiphon.engine.live.options import LiveOptions
 from antiphon.engine.live.sound import LiveSound
 from antiphon.engine.outputs import Transcription, Word
 
@@ -18,6 +19,7 @@ FULL_SHARE = 0.9  # of the window, from which on it is cut behind any confirmed 
 SURE = 0.5  # probability from which on a detected language holds for the rest of the stream
 SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
 
+DEFAULTS = LiveOptions()
 Hear = Callable[..., Awaitable[Transcription]]
 
 
@@ -49,28 +51,15 @@ class LiveTranscriber:
     """One stream.
 
     hear: transcribes samples [n] with words; takes `language`, `initial_prompt` and `timeout`.
-    window: samples that one hypothesis can hear. interval: seconds of new sound that a hypothesis
-    waits for; one at a time, so that a busy engine is asked less often. patience: seconds after
-    which a hypothesis is given up for one that hears more, twice as long after each that was.
-    context: characters of confirmed text that the model is given.
+    window: samples that one hypothesis can hear.
     """
 
     def __init__(
-        self,
-        hear: Hear,
-        sound: LiveSound,
-        window: int,
-        *,
-        language: str | None = None,
-        initial_prompt: str = "",
-        interval: float = 0.5,
-        patience: float = 5.0,
-        context: int = 200,
+        self, hear: Hear, sound: LiveSound, window: int, options: LiveOptions = DEFAULTS
     ) -> None:
         self._hear, self._sound, self._window = hear, sound, window
-        self._language, self._prompt = language, initial_prompt
-        self._interval = int(interval * sound.rate)
-        self._patience, self._context = patience, context
+        self._options, self._language = options, options.language
+        self._interval = int(options.interval * sound.rate)
         self._agreement = Agreement()
         self._heard = 0  # samples of the stream that a hypothesis has heard
         self._ended = False
@@ -80,7 +69,7 @@ class LiveTranscriber:
         """Updates until `chunks` end and all is heard. Leaving the loop cancels what is under way.
         Raises what `chunks` and `hear` raise, but for hypotheses that were given up."""
         listening = asyncio.create_task(self._listen(chunks))
-        patience = self._patience
+        patience = self._options.patience
         try:
             while True:
                 await self._wait_for_sound()
@@ -90,7 +79,7 @@ class LiveTranscriber:
                 final = self._ended and self._sound.start + len(piece) == self._sound.end
                 try:
                     yield await self._update(piece, None if final else patience, final)
-                    patience = self._patience
+                    patience = self._options.patience
                 except RequestExpired:
                     patience *= 2  # a busy engine is asked for less
                 if final:
@@ -168,8 +157,8 @@ class LiveTranscriber:
     def _text_before(self, seconds: float) -> str | None:
         """The end of the confirmed text whose sound is no longer heard."""
         words = [word.text for word in self._agreement.confirmed if word.end <= seconds]
-        text = f"{self._prompt}{''.join(words)}".strip()
-        return text[max(0, len(text) - self._context) :] or None
+        text = f"{self._options.initial_prompt}{''.join(words)}".strip()
+        return text[max(0, len(text) - self._options.context) :] or None
 
     def _cut(self, length: int) -> float | None:
         """The second of the stream behind which the sound is heard again, where `length` samples

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.config.errors import AudioError, RequestExpired
+from antiphon.config.errors import AudioError, ConfigurationError, PromptError, RequestExpired
 from antiphon.engine.live.agreement import Agreement, spelling
 from antiphon.engine.live.chunks import checked_chunks, stream_of
+from antiphon.engine.live.options import LiveOptions
 from antiphon.engine.live.sound import LiveSound
 from antiphon.engine.live.transcriber import LiveTranscriber, LiveUpdate
 from antiphon.engine.outputs import Segment, Transcription, Word
@@ -99,7 +100,7 @@ async def chunked(seconds: float, each: float = 0.5) -> AsyncIterator[np.ndarray
 def run(speech: Speech, seconds: float, **options: Any) -> list[LiveUpdate]:
     async def updates() -> list[LiveUpdate]:
         speech.sound = LiveSound(RATE, RATE)
-        live = LiveTranscriber(speech.hear, speech.sound, WINDOW, **options)
+        live = LiveTranscriber(speech.hear, speech.sound, WINDOW, LiveOptions.of(**options))
         return [update async for update in live.run(chunked(seconds))]
 
     return asyncio.run(updates())
@@ -220,3 +221,21 @@ def test_a_blocking_source_is_read_in_a_thread_and_not_far_ahead() -> None:
 def test_whole_recordings_are_no_stream(source: Any) -> None:
     with pytest.raises(AudioError, match="live"):
         checked_chunks(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"timeout": 3}, ConfigurationError, "timeout"),
+        ({"word_timestamps": False}, ConfigurationError, "word_timestamps"),
+        ({"interval": 0}, PromptError, "interval"),
+        ({"interval": True}, PromptError, "interval"),
+        ({"patience": float("nan")}, PromptError, "patience"),
+        ({"initial_prompt": [1, 2]}, PromptError, "initial_prompt"),
+    ],
+)
+def test_options_that_a_stream_cannot_have(
+    options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        LiveOptions.of(**options)
