@@ -26,7 +26,8 @@ class Family:
     name: str  # model_type in config.json
     architectures: tuple[str, ...]  # as config.json names them; the first one by default
     # What the encoder takes; None: there is none. Images may stand in the decoder's prompt.
-    input: Literal["text", "audio", "image"] | None
+    # image_text: both at once, an image before its text.
+    input: Literal["text", "audio", "image", "image_text"] | None
     has_decoder: bool = True
     encoder_names: str = r"(model\.)?encoder\..*"  # pattern of names of the encoder's tensors
     describe: Callable[[Config, Side], Half]

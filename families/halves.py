@@ -15,6 +15,7 @@ from antiphon.config.errors import CheckpointError
 from antiphon.families.audio_config import AudioConfig
 from antiphon.families.rotary import Rotary
 from antiphon.families.tensor_names import (
+    HEAD,
     HEAD_BIAS,
     HEADS,
     Side,
@@ -64,6 +65,11 @@ class Half(ABC):
     def one_stage(self) -> str:
         """Why its layers can't be shared by stages; empty where they can."""
         return ""
+
+    @property
+    def most_tensor_ranks(self) -> int:
+        """How many ranks may share its layers' heads: each of them needs one."""
+        return self.num_heads
 
     @property
     def window_bias(self) -> bool:
@@ -157,10 +163,12 @@ class BartHalf(Half):
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}{name}" for name in HEADS)
+        """Behind `prefix`, or outside of that part."""
+        return (*(f"{self.prefix}{name}" for name in HEADS), *HEADS)
 
     def checkpoint_names(self, path: str) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}{name}" for name in bart_names(self.side, path))
+        names = tuple(f"{self.prefix}{name}" for name in bart_names(self.side, path))
+        return (*self.head_names, *names) if path == HEAD else names
 
     def check(self, model: str) -> None:
         super().check(model)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Naming = Literal["siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit"]
+Naming = Literal[
+    "siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit", "florence2"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,16 @@ SWIN = Names(  # layers of all stages are numbered together: see `SwinHalf`
     },
     outside={"embeddings.patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"},
 )
+FLORENCE2 = Names(  # blocks and the text encoder's layers: see `Florence2Half`
+    layers="",
+    in_layer={},
+    outside={
+        "tower": "vision_tower",
+        "rows": "multi_modal_projector.image_position_embed",
+        "rows.projection": "multi_modal_projector.image_projection",
+        "rows.norm": "multi_modal_projector.image_proj_norm",
+    },
+)
 NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
@@ -168,4 +180,5 @@ NAMES: Mapping[Naming, Names] = {
     "qwen2_vl": QWEN2_VL,
     "swin": SWIN,
     "beit": BEIT,
+    "florence2": FLORENCE2,
 }

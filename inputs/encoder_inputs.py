@@ -25,11 +25,17 @@ class EncoderInputs:
             self._images = ImageProcessor(inputs.model.path, half, inputs.image_limits.fetching)
 
     def read(self, source: Any, pooled: bool) -> EncoderInput:
-        """An image, audio or a text in any form; the last two also as a prompt. `pooled`: one
+        """An image, audio or a text in any form; the last two, and an image that is read with a
+        text, also as a prompt. `pooled`: one
         embedding is wanted of it. Raises InputError, also where the model gives no such thing."""
         inputs, model = self._inputs, self._inputs.model
         check_pooled(model, pooled)
         with foreign_errors_as(PromptError, f"an input of type {type(source).__name__}"):
+            attended = inputs.attended_image
+            if attended is not None and attended.questions is not None:
+                is_prompt = isinstance(source, Mapping)
+                prompt = source if is_prompt else {"multi_modal_data": {"image": source}}
+                return attended.read(parse(prompt, model.family.input))
             if self._images is not None:
                 return self._images.encoder_input(source)
             is_prompt = isinstance(source, Mapping) and "multi_modal_data" in source

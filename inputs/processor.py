@@ -77,7 +77,7 @@ class InputProcessor:
         if self.audio is not None:
             self.whisper = WhisperFormat(model, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
-        self.attended_image = AttendedImage.of(model, self.image_limits)
+        self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
         placeholder = None if self.images is None else self.images.placeholder
         self.chat = ChatFormat(self.tokenizer, template, placeholder)

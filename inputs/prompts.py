@@ -51,8 +51,8 @@ class ParsedPrompt:
 
 def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
     """Brings a prompt into one form. `encoder_input` is what the encoder takes: a single text
-    belongs to the encoder of a 'text' model, and to the decoder of an 'audio' or 'image' model and
-    of one without an encoder (None).
+    belongs to the encoder of a 'text' or 'image_text' model, and to the decoder of an 'audio' or
+    'image' model and of one without an encoder (None).
 
     Raises PromptError for an unknown form or key.
     """
@@ -68,7 +68,7 @@ def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
         encoder = _part(prompt["encoder_prompt"])
         return ParsedPrompt(encoder, _decoder_part(prompt.get("decoder_prompt")))
     part = _part(prompt)
-    if encoder_input == "text":
+    if encoder_input in ("text", "image_text"):
         return ParsedPrompt(part, Part())
     if encoder_input is None and part.media:
         raise PromptError(f"this model has no encoder: it takes no {part.media}")

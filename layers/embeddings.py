@@ -70,11 +70,22 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Token ids [tokens] and positions [tokens], both int64 -> [tokens, hidden]."""
-        rows = positions + self.first_row
         if self.padding_id is not None:
-            rows = torch.where(token_ids == self.padding_id, self.padding_row, rows)
-        x = self.embed_tokens(token_ids) * self.scale + self.embed_positions(rows)
-        return self.layernorm_embedding(x)
+            positions = torch.where(token_ids == self.padding_id, self.padding_row, positions)
+        return self.placed(self.words(token_ids), positions)
+
+    def words(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Without positions: [tokens] int64 -> [tokens, hidden]"""
+        words: torch.Tensor = self.embed_tokens(token_ids)
+        return words * self.scale
+
+    def placed(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[tokens, hidden], of words or what stands in their place, at `positions` [tokens]
+        int64."""
+        placed: torch.Tensor = self.layernorm_embedding(
+            x + self.embed_positions(positions + self.first_row)
+        )
+        return placed
 
     def max_length(self) -> float:
         """Bound of the Euclidean length of an embedded token, before the norm."""

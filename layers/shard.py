@@ -185,7 +185,10 @@ def check_parallel(half: Half, parallel: Parallel) -> None:
         return
     words = -(-half.vocab_size // ROWS_MULTIPLE) or half.num_heads  # an audio encoder has none
     for most, what in (
-        (half.num_heads, f"{half.num_heads} heads of attention, and each rank needs one"),
+        (
+            half.most_tensor_ranks,
+            f"{half.most_tensor_ranks} heads of attention, and each rank needs one",
+        ),
         (words, f"{half.vocab_size} words, and each rank needs {ROWS_MULTIPLE}"),
         (
             -(-half.ffn_size // math.gcd(half.ffn_size, FEATURES_MULTIPLE)),

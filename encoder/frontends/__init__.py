@@ -5,7 +5,7 @@ from typing import Any
 
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.audio import AudioFrontend
-from antiphon.encoder.frontends.image import ImageFrontend
+from antiphon.encoder.frontends.image import ImageFrontend, ImageTextFrontend
 from antiphon.encoder.frontends.interface import Frontend
 from antiphon.encoder.frontends.text import TextFrontend
 from antiphon.encoder.models.interface import EncoderModel
@@ -19,6 +19,7 @@ FRONTENDS: dict[
     "text": TextFrontend,
     "audio": AudioFrontend,
     "image": ImageFrontend,
+    "image_text": ImageTextFrontend,
 }
 
 

@@ -1,7 +1,8 @@
-"""The image frontend: pixel values in, of any sizes; their embedded patches are the tokens."""
+"""The image frontends: pixel values in, of any sizes; their embedded patches are the tokens, or
+those and a text's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
 from typing import Any, ClassVar, Literal
@@ -12,6 +13,7 @@ import torch
 from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.copies import CopiesAside
 from antiphon.encoder.frontends.interface import Frontend, GraphShape
+from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel, ImageEncoder, Layout
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
@@ -36,6 +38,13 @@ class ImageBatch:
             groups.append(self.values[begin:end].view(first, *sizes))
             begin = end
         return groups
+
+
+@dataclass(frozen=True)
+class ImageTextBatch(ImageBatch):
+    """`texts`: ids [words] int64 of each image's text, on the host; `lengths` count them, too."""
+
+    texts: tuple[np.ndarray, ...] = field(default=())
 
 
 class ImageFrontend(Frontend[ImageBatch, GraphShape]):
@@ -86,3 +95,38 @@ class ImageFrontend(Frontend[ImageBatch, GraphShape]):
         shape = self._half.smallest
         image = Pixels(shape, np.zeros(shape.pixels, np.float32)).packed()
         return [self.pack([image]), self.pack([image, image])]
+
+
+class ImageTextFrontend(ImageFrontend):
+    """Of an encoder that reads an image and, behind it, the text that is asked about it."""
+
+    def __init__(
+        self, config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
+    ) -> None:
+        super().__init__(config, encoder, target, options)
+        assert isinstance(encoder, Florence2Encoder)
+        self._reader = encoder
+
+    def lengths(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        texts = [Pixels.unpacked(array).text for array in inputs]
+        most = self._half.vocab_size
+        for ids in texts:  # on a GPU, looking up such an id would end the process
+            if len(ids) and (ids.min() < 0 or ids.max() >= most):
+                raise ValueError(f"token ids must be within 0 and {most - 1}")
+        lengths = super().lengths(inputs) + [len(ids) for ids in texts]
+        if lengths.max() > self._half.max_positions:
+            raise ValueError(
+                f"an image with its text becomes {lengths.max()} tokens; there are "
+                f"{self._half.max_positions} positions"
+            )
+        return lengths
+
+    def pack(self, inputs: Sequence[np.ndarray]) -> ImageTextBatch:
+        images = super().pack(inputs)
+        texts = tuple(Pixels.unpacked(array).text for array in inputs)
+        lengths = images.lengths + [len(ids) for ids in texts]
+        return ImageTextBatch(lengths, images.shapes, images.values, texts)
+
+    def layout(self, batch: ImageBatch) -> Layout:
+        assert isinstance(batch, ImageTextBatch)
+        return self._reader.layout(batch.shapes, batch.texts)

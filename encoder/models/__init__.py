@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antiphon.encoder.models.bart import BartEncoder
+from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.swin import SwinEncoder
@@ -16,6 +17,7 @@ from antiphon.layers.shard import Part
 # By `Half.structure`; a class takes the half of its structure.
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
+    "florence2": Florence2Encoder,
     "qwen_vision": QwenVisionEncoder,
     "swin": SwinEncoder,
     "t5": T5Encoder,

@@ -1,12 +1,15 @@
-"""The image of a prompt for a decoder that attends to it (TrOCR, Donut)."""
+"""The image of a prompt for a decoder that attends to it (TrOCR, Donut), with the text that is
+asked about it where the encoder reads both (Florence-2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from antiphon.config.errors import PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.processor import ImageProcessor
+from antiphon.inputs.images.questions import Questions
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.prompts import ParsedPrompt
 
@@ -19,23 +22,29 @@ def attends_to_an_image(model: ModelConfig) -> bool:
 
 @dataclass(frozen=True)
 class AttendedImage:
-    """Reads the one image of each prompt."""
+    """Reads the one image of each prompt. `questions`: reads its text; None: there is none.
+    `most_tokens`: of both."""
 
     processor: ImageProcessor
+    questions: Questions | None
+    most_tokens: int
 
     @classmethod
-    def of(cls, model: ModelConfig, limits: ImageLimits) -> "AttendedImage | None":
+    def of(cls, model: ModelConfig, tokenizer: Any, limits: ImageLimits) -> "AttendedImage | None":
         """None for a model whose decoder attends to no images. Raises CheckpointError for a
         checkpoint without an image processor."""
         if not attends_to_an_image(model):
             return None
         half = model.encoder
         assert isinstance(half, ImageHalf)
-        return cls(ImageProcessor(model.path, half, limits.fetching))
+        processor, questions = ImageProcessor(model.path, half, limits.fetching), None
+        if model.family.input == "image_text":
+            questions = Questions.of(model, tokenizer, processor.of_checkpoint)
+        return cls(processor, questions, model.max_encoder_len)
 
     def read(self, parsed: ParsedPrompt) -> EncoderInput:
-        """Raises PromptError for another number of images than one, or other media, and ImageError
-        for one that cannot be read."""
+        """Raises PromptError for another number of images than one, other media or a text that is
+        too long or not read, and ImageError for an image that cannot be read."""
         part = parsed.encoder
         if part.audio is not None or len(part.images) != 1:
             given = "audio" if part.audio is not None else f"{len(part.images)} images"
@@ -43,6 +52,15 @@ class AttendedImage:
                 "this model reads one image in each prompt: give 'multi_modal_data': "
                 f"{{'image': a PIL image, an array, a path or bytes}}, not {given}"
             )
+        if self.questions is not None:
+            text = self.questions.ids(part)
+            read = self.processor.encoder_input(part.images[0], text=text)
+            if read.num_tokens > self.most_tokens:
+                raise PromptError(
+                    f"{len(text)} tokens of text behind {read.num_tokens - len(text)} of the image "
+                    f"are over the encoder's {self.most_tokens}: shorten the text"
+                )
+            return read
         if part.has_tokens:
             raise PromptError(
                 "the encoder of this model reads an image alone: text belongs to 'decoder_prompt'"

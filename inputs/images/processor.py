@@ -14,7 +14,7 @@ from antiphon.families.image_halves import ImageHalf, ImageShape
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import ImageInput, read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
-from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.images.pixels import NO_TEXT, Pixels
 from antiphon.inputs.prepared import EncoderInput
 
 CONFIGS = ("preprocessor_config.json", "processor_config.json")
@@ -33,15 +33,19 @@ class ImageProcessor:
     ) -> None:
         """`settings`: beside those of the checkpoint's own file. `processor`: transformers', in
         place of the checkpoint's. Raises CheckpointError for a checkpoint without one."""
-        self._processor = _of_checkpoint(folder) if processor is None else processor
+        self.of_checkpoint = _of_checkpoint(folder) if processor is None else processor
         self._half, self._fetching, self._settings = half, fetching, settings
-        self._salt = f"{folder}|{self._processor.to_dict()}".encode()
+        self._salt = f"{folder}|{self.of_checkpoint.to_dict()}".encode()
 
     def encoder_input(
-        self, source: ImageInput, position: int | None = None, alone: bool = True
+        self,
+        source: ImageInput,
+        position: int | None = None,
+        alone: bool = True,
+        text: np.ndarray = NO_TEXT,
     ) -> EncoderInput:
         """An image in any form, ready for the encoder. `position`: as `EncoderInput` has it.
-        `alone`: the only one of its prompt.
+        `alone`: the only one of its prompt. `text` [n] int: ids that the encoder reads behind it.
 
         Raises ImageError for an image that cannot be read, or that the model can't take.
         """
@@ -52,9 +56,9 @@ class ImageProcessor:
             images: list[Any] = [image]
             if self._half.tiled_alone and not alone:
                 images = [[image, Image.new("RGB", (1, 1))]]  # it does not look at the second one
-            made = self._processor(images=images, return_tensors="np", **self._settings)
-            pixels = Pixels(*_arrays(made, (image.height, image.width)))
-            rows = self._half.rows(pixels.shape)
+            made = self.of_checkpoint(images=images, return_tensors="np", **self._settings)
+            pixels = Pixels(*_arrays(made, (image.height, image.width)), text)
+            rows = self._half.rows(pixels.shape) + len(text)
         packed = pixels.packed()
         digest = hashlib.sha256(self._salt)
         digest.update(packed.data)
