@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.scheduler.beam_plan import NO_MOVES, BeamMoves
+
 
 def longs(*rows: Any) -> bytes:
     """`rows` [n] of whole numbers, all of one length, as int64 [rows, n]."""
@@ -24,3 +26,19 @@ def rows_of(content: bytes, count: int) -> np.ndarray:
 
 def pages_of(content: bytes) -> np.ndarray:
     return np.frombuffer(bytearray(content), np.int32)
+
+
+def moves_bytes(moves: BeamMoves) -> tuple[bytes, bytes]:
+    """All but the pages, int64 [5, n]; and the pages."""
+    if not len(moves):
+        return b"", b""
+    rows = longs(moves.slots, moves.ids, moves.sources, moves.positions, moves.tokens)
+    return rows, pages_bytes(moves.self_pages)
+
+
+def moves_of(rows: bytes, pages: bytes) -> BeamMoves:
+    if not rows:
+        return NO_MOVES
+    slots, ids, sources, positions, tokens = rows_of(rows, 5)
+    table = pages_of(pages).reshape(len(slots), -1)
+    return BeamMoves(slots, ids, sources, positions, tokens, table)

@@ -18,18 +18,27 @@ from antiphon.actors.frames import (
     addressed,
     split_frames,
 )
-from antiphon.actors.rank_arrays import longs, pages_bytes, pages_of, rows_of
+from antiphon.actors.rank_arrays import (
+    longs,
+    moves_bytes,
+    moves_of,
+    pages_bytes,
+    pages_of,
+    rows_of,
+)
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    Align,
     CollectStates,
     DropStates,
     Launch,
     PutStates,
     RankCommand,
 )
+from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
@@ -103,6 +112,7 @@ class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
     spent: tuple[str, ...]
     launched: int
     refused: tuple[tuple[int, tuple[int, ...]], ...]
+    beam_moves: tuple[bytes, bytes]  # [5, n] and pages [n, pages]
 
 
 class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
@@ -129,7 +139,11 @@ class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
     keys: tuple[str, ...]
 
 
-_Command = _Launch | _PutStates | _AdoptStates | _CollectStates | _DropStates
+class _Align(msgspec.Struct, array_like=True, tag="Align"):
+    sequences: list[tuple[int, bytes, int, int]]
+
+
+_Command = _Launch | _PutStates | _AdoptStates | _CollectStates | _DropStates | _Align
 _Wire = tuple[int, int, _Command]
 
 
@@ -179,6 +193,8 @@ def _to_wire(command: RankCommand) -> Any:
             return _CollectStates(batch, keys, lengths, tokens, wanted, longs(rows), whole)
         case DropStates(keys):
             return _DropStates(keys)
+        case Align(ended):
+            return _Align([(e.slot, longs(e.positions), e.lead, e.frames) for e in ended])
 
 
 def _launch(command: Launch) -> _Launch:
@@ -198,6 +214,7 @@ def _launch(command: Launch) -> _Launch:
         tuple(plan.spent),
         command.launched,
         command.refused,
+        moves_bytes(plan.beam_moves),
     )
 
 
@@ -233,9 +250,7 @@ class RankDecoder:
                 head = memoryview(b"".join([head, *frames[1:]]))
             epoch, number, wire = self._decoder.decode(head)
             return [RankMessage(epoch, number, _from_wire(wire))]
-        except (
-            Exception
-        ) as error:  # of msgspec or numpy, or what the parameters' constructor raises
+        except Exception as error:  # of msgspec, numpy, or the parameters' constructor
             raise MessageError(f"no command: {describe(error)}") from error
 
 
@@ -251,6 +266,9 @@ def _from_wire(wire: _Command) -> RankCommand:
             return CollectStates(batch, keys, lengths, tokens, wanted, rows_of(rows, 1)[0], whole)
         case _DropStates():
             return DropStates(wire.keys)
+        case _Align(ended):
+            each = ((slot, rows_of(at, 1)[0], *rest) for slot, at, *rest in ended)
+            return Align(tuple(AlignedSequence(*fields) for fields in each))
 
 
 def _plan_of(wire: _Launch) -> StepPlan:
@@ -272,6 +290,7 @@ def _plan_of(wire: _Launch) -> StepPlan:
         [Embedding(*part) for part in wire.embeddings],
         wire.spent,
         wire.lane,
+        moves_of(*wire.beam_moves),
     )
 
 

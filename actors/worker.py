@@ -14,6 +14,7 @@ import torch
 
 from antiphon.actors.loop import Loop
 from antiphon.runtime.device import probe
+from antiphon.runtime.idle_memory import IdleMemory
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Worker(Loop, Generic[Message]):
     def __init__(self) -> None:
         super().__init__()
         self.turned_at = time.monotonic()  # when the loop last came round
+        self._memory = IdleMemory()
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def send(self, message: Message) -> None:
@@ -50,6 +52,7 @@ class Worker(Loop, Generic[Message]):
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
                 self.turned_at = time.monotonic()
+                self._memory.note(is_idle=self.poll_timeout == IDLE_SECONDS)
                 self._drain()
                 self.run_once()
 

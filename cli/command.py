@@ -9,30 +9,16 @@ from antiphon.config import foreign_options, foreign_sampling
 
 # Flags of other tools, beside the options of other engines in `config/foreign_options.py`.
 OTHER_FLAGS = {
-    "append_punctuations": "words have no times yet",
     "batch_size": "everything is batched together; see --max-num-seqs",
     "chunk_length": "it is called --chunk-seconds here",
-    "clip_timestamps": "cut the recording and give the pieces",
     "compute_type": "give --dtype or --quantization",
-    "condition_on_previous_text": "windows are decoded independently of each other",
     "cpu_threads": "it is called -o num_threads here",
     "diarize": "speakers are not told apart yet",
-    "fp16": "give --dtype",
-    "hallucination_silence_threshold": "words have no times yet; digital silence alone is left out",
     "highlight_words": "words have no times yet",
-    "initial_prompt": "text before the window is not there yet",
-    "logprob_threshold": "decoding again at another temperature is not there yet",
-    "model_dir": "give the folder as --model, or set HF_HOME",
     "no_timestamps": "it belongs to `antiphon transcribe`",
-    "prepend_punctuations": "words have no times yet",
     "print_progress": "it is shown by itself; --quiet turns it off",
     "resume": "a batch goes on by itself where it stopped: give the same --output",
-    "prompt": "text before the window is not there yet",
-    "temperature_increment_on_fallback": "decoding again is not there yet",
-    "threads": "it is called -o num_threads here",
-    "vad": "voice activity is not detected yet; digital silence alone is left out",
-    "vad_filter": "voice activity is not detected yet; digital silence alone is left out",
-    "verbose": "it says what it does by itself; --quiet turns that off",
+    "vad": "it is called --vad-filter here",
     "without_timestamps": "it is called --no-timestamps here",
 }
 
@@ -54,7 +40,7 @@ class PanelledCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, self._in_own_form(args))
         except (
             Exception
         ) as error:  # click's NoSuchOption, of the copy of click that typer has inside
@@ -63,6 +49,27 @@ class PanelledCommand(TyperCommand):
                 raise
             ctx.fail(_unknown_flag(option, ctx))
             raise AssertionError("unreachable") from error
+
+    def _in_own_form(self, args: list[str]) -> list[str]:
+        """Arguments as openai/whisper's command takes them, in this one's form: `--verbose False`
+        is `--no-verbose`, and `-o DIR`, which is no NAME=VALUE, is `--output-dir DIR`."""
+        switches = {
+            name: (parameter.opts[0], parameter.secondary_opts[0])
+            for parameter in self.params
+            if getattr(parameter, "is_flag", False) and parameter.secondary_opts
+            for name in parameter.opts
+        }
+        has_folder = any("--output-dir" in parameter.opts for parameter in self.params)
+        own: list[str] = []
+        for word in args:
+            name = own[-1].replace("_", "-") if own else ""
+            if name in switches and word in ("True", "False"):
+                own[-1] = switches[name][word == "False"]
+                continue
+            if name == "-o" and has_folder and "=" not in word and word != "help":
+                own[-1] = "--output-dir"
+            own.append(word)
+        return own
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [

@@ -20,10 +20,10 @@ from antiphon.attention.specs import decoder_specs, encoder_spec
 from antiphon.cli.layout import Layout
 from antiphon.config.errors import AttentionBackendError
 from antiphon.config.options import EngineConfig, resolve
+from antiphon.decoder.room import bytes_per_page
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
-from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import Target
 
 GIB, MIB = 2**30, 2**20
@@ -151,14 +151,7 @@ def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
 
 def _kv_memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
     page_size = config.decoder.kv_page_size
-    fp8 = config.decoder.kv_cache_dtype == "fp8"
-    page_bytes = KVPool.bytes_per_page(
-        model.decoder.num_layers,
-        page_size,
-        model.decoder.num_kv_heads,
-        model.decoder.head_dim,
-        torch.float8_e4m3fn if fp8 else target.dtype,
-    )
+    page_bytes = bytes_per_page(model, config, target)
     lengths = (model.max_decoder_len, model.max_encoder_len)
     pages = sum(math.ceil(length / page_size) for length in lengths)
     return f"{pages * page_bytes / MIB:.1f} MiB of KV cache for one sequence of full length"

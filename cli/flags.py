@@ -9,7 +9,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from shutil import get_terminal_size
 from types import NoneType
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
@@ -150,6 +150,12 @@ class FlagGroup:
             lines.append(f"{name:{width}}  {first}")
             lines += [" " * (width + 2) + line for line in others]
         return "\n".join(lines)
+
+
+def without(group: FlagGroup, name: str) -> FlagGroup:
+    """The group less one option."""
+    types = {own: kind for own, kind in group.types.items() if own != name}
+    return replace(group, types=types, listed=tuple(own for own in group.listed if own != name))
 
 
 def with_flags(*groups: Flags) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -20,5 +20,10 @@ SAMPLING_MEANINGS = {
     "logprob_token_ids": "log-probabilities of these tokens instead",
     "logit_bias": "token id to what is added to its logit",
     "allowed_token_ids": "no other tokens",
+    "no_repeat_ngram_size": "no sequence of so many tokens comes twice; 0 is off",
+    "beam_size": "sequences of a beam search; 1 is off",
+    "length_penalty": "of a beam search: above 0, longer outputs",
+    "early_stopping": "of a beam search: true, false or never, as in transformers",
+    "patience": "of a beam search: as in openai/whisper",
     "skip_special_tokens": "leave special tokens out of the text",
 }

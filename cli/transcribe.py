@@ -2,43 +2,31 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from antiphon.cli import preflight
-from antiphon.cli.arguments import ModelOrServers, Quiet, Timeout
+from antiphon.cli.arguments import ModelOrServers, Quiet
 from antiphon.cli.console import Console, logs_on_stderr
 from antiphon.cli.exit_codes import FAILED, engine_errors
-from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, with_flags
+from antiphon.cli.flags import ENGINE, SAMPLING, DataclassFlags, with_flags, without
 from antiphon.cli.output import Output, OutputFlags, lost
 from antiphon.cli.recordings import Recording, expand
 from antiphon.cli.remote import TARGET, ServerFlags, client_of, transcriptions
+from antiphon.cli.speech_flags import (
+    SPEECH,
+    TRANSCRIPTION,
+    WHISPER,
+    SpeechFlags,
+    WhisperFlags,
+    transcription_options,
+)
 from antiphon.config.errors import AntiphonError
 from antiphon.config.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SpeechFlags:
-    """Options of the engine's transcribe()."""
-
-    language: Annotated[
-        str | None, typer.Option(help="What is spoken; detected when left out.")
-    ] = None
-    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe"
-    timestamps: Annotated[bool, typer.Option(help="Let the model mark its segments.")] = True
-    chunk_seconds: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Longest piece between two cuts; the model's window when left out.",
-        ),
-    ] = None
-    timeout: Timeout = None
 
 
 Files = Annotated[
@@ -52,16 +40,19 @@ Files = Annotated[
 Recursive = Annotated[
     bool, typer.Option("--recursive", "-r", help="Search folders within folders too.")
 ]
-SPEECH = DataclassFlags("speech", SpeechFlags)
 OUTPUT = DataclassFlags("output_flags", OutputFlags)
+# The temperature of speech is a list of them: it is a flag of TRANSCRIPTION.
+SAMPLING_OF_SPEECH = without(SAMPLING, "temperature")
 
 
-@with_flags(TARGET, SPEECH, OUTPUT, ENGINE, SAMPLING)
+@with_flags(TARGET, SPEECH, OUTPUT, WHISPER, TRANSCRIPTION, ENGINE, SAMPLING_OF_SPEECH)
 def transcribe(
     files: Files,
     target: ServerFlags,
     speech: SpeechFlags,
     output_flags: OutputFlags,
+    whisper: WhisperFlags,
+    transcription: dict[str, Any],
     engine: dict[str, Any],
     sampling: dict[str, Any],
     model: ModelOrServers = None,
@@ -76,7 +67,9 @@ def transcribe(
     ffmpeg ... | antiphon transcribe - -m openai/whisper-base --language de --json
     antiphon transcribe call.mp3 --server http://asr.example.com:8000
     """
+    model, engine = whisper.applied(model, engine)
     target.check(model, engine)
+    spoken = transcription_options(transcription)
     output = Output.of(output_flags)
     params = SamplingParams.of(sampling) if sampling else None
     preflight.check_timeout(speech.timeout)
@@ -93,11 +86,12 @@ def transcribe(
         failed = bool(errors)
         if recordings and target.server is not None:
             with client_of(target, model) as client:
-                results = transcriptions(client, recordings, **vars(speech), **sampling)
+                options = {**vars(speech), **spoken, **sampling}
+                results = transcriptions(client, recordings, **options)
                 failed |= _show_all(console, output, recordings, results)
         elif recordings:
             logger.info("reading the configuration of %s", model)
-            options = {**vars(speech), "params": params}
+            options = {**vars(speech), **spoken, "params": params}
             preflight.check_transcription(_present(model), engine, **options)
             failed |= _run(console, output, recordings, _present(model), engine, options)
         elif not errors:

@@ -1,7 +1,7 @@
 """What a checkpoint demands of decoding, whatever a caller asks: plain numbers for every layer."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 LAST_ID = 2**31 - 1  # above every token id
 
@@ -23,6 +23,33 @@ class TimestampRules:
 
 
 @dataclass(frozen=True)
+class BeamRules:
+    """Beam search of one request: as in transformers, or as openai/whisper has it.
+
+    size:            sequences that are kept in every step
+    num_best:        of them, how many are returned
+    by_whisper:      whose rule says which sequences are kept, when the search ends and how they
+                     are ranked
+    length_penalty:  transformers: scores are divided by length ** length_penalty. openai/whisper:
+                     by ((5 + length) / 6) ** length_penalty, and None: by the length
+    early_stopping:  transformers: True ends the search once `size` sequences have ended; False
+                     and "never" go on while a better one is likely, or possible
+    patience:        openai/whisper: the search ends with round(size * patience) sequences
+    """
+
+    size: int
+    num_best: int = 1
+    by_whisper: bool = False
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] = False
+    patience: float = 1.0
+
+    def num_candidates(self, num_stop_ids: int) -> int:
+        """Tokens of each sequence that a step must name: any of them may be among the best."""
+        return self.size + 1 if self.by_whisper else self.size * max(2, 1 + num_stop_ids)
+
+
+@dataclass(frozen=True)
 class DecodingRules:
     """The rules of one request, from the checkpoint's generation config and its parameters."""
 
@@ -35,3 +62,29 @@ class DecodingRules:
     no_repeat_ngram: int = 0  # no sequence of this length comes twice; 0 is off
     bad_words: tuple[tuple[int, ...], ...] = ()  # sequences of two or more tokens, never completed
     timestamps: TimestampRules | None = None
+    beams: BeamRules | None = None  # None: one sequence
+
+
+@dataclass(frozen=True)
+class RuleChanges:
+    """What a caller changes of a checkpoint's rules; None leaves it.
+
+    max_initial: as that of `TimestampRules`, where these hold.
+    """
+
+    suppress: tuple[int, ...] | None = None
+    begin_suppress: tuple[int, ...] | None = None
+    max_initial: int | None = None
+
+    def applied(self, rules: DecodingRules) -> DecodingRules:
+        timestamps = rules.timestamps
+        if timestamps is not None and self.max_initial is not None:
+            timestamps = replace(timestamps, max_initial=self.max_initial)
+        return replace(
+            rules,
+            suppress=rules.suppress if self.suppress is None else self.suppress,
+            begin_suppress=(
+                rules.begin_suppress if self.begin_suppress is None else self.begin_suppress
+            ),
+            timestamps=timestamps,
+        )

@@ -10,7 +10,6 @@ from typing import Any
 
 # By name: the values that change nothing, and why others are refused.
 NotHonored = Mapping[str, tuple[tuple[Any, ...], str]]
-NO_BEAMS = "beam search is not there yet"
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from antiphon.config.errors import ConfigurationError, nearest
-from antiphon.config.foreign import NO_BEAMS, NotHonored, refusal
+from antiphon.config.foreign import NotHonored, refusal
 
 ALIASES = {
     "mm_encoder_attn_backend": "encoder_attention_backend",
@@ -99,8 +99,8 @@ NOT_HONORED: NotHonored = {
     "local_files_only": ((False,), "set HF_HUB_OFFLINE=1"),
     "language": ((), "give it to transcribe()"),
     "task": ((), "give it to transcribe()"),
-    "beam_size": ((1,), NO_BEAMS),
-    "num_beams": ((1,), NO_BEAMS),
+    "beam_size": ((1,), "give SamplingParams(beam_size=...) to the call"),
+    "num_beams": ((1,), "give SamplingParams(beam_size=...) to the call"),
 }
 
 

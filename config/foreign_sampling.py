@@ -1,21 +1,18 @@
 """Sampling parameters that other tools have, and what to do instead of giving them here."""
 
-from antiphon.config.foreign import NO_BEAMS, NotHonored
+from antiphon.config.foreign import NotHonored
 
 _STRUCTURED = (
     "constrained decoding is not there yet; allowed_token_ids and logit_bias restrict single tokens"
 )
+_ONE_GROUP = "all beams are in one group"
 NOT_HONORED: NotHonored = {
-    "best_of": ((1,), f"{NO_BEAMS}, and n is the number of samples returned"),
-    "use_beam_search": ((False,), NO_BEAMS),
-    "num_beams": ((1,), NO_BEAMS),
-    "beam_size": ((1,), NO_BEAMS),
-    "beam_width": ((1,), NO_BEAMS),
-    "num_beam_groups": ((1,), NO_BEAMS),
-    "diversity_penalty": ((0.0,), NO_BEAMS),
-    "length_penalty": ((1.0,), NO_BEAMS),
-    "patience": ((1.0,), NO_BEAMS),
-    "early_stopping": ((False,), NO_BEAMS),
+    "best_of": ((1,), "give beam_size, of which the n best are returned"),
+    "use_beam_search": ((False,), "give beam_size, the number of beams"),
+    "num_beams": ((1,), "it is called beam_size here"),
+    "beam_width": ((1,), "it is called beam_size here"),
+    "num_beam_groups": ((1,), _ONE_GROUP),
+    "diversity_penalty": ((0.0,), _ONE_GROUP),
     "do_sample": ((), "set temperature instead: 0 is greedy, above 0 draws"),
     "max_new_tokens": ((), "it is called max_tokens here"),
     "max_completion_tokens": ((), "it is called max_tokens here"),
@@ -34,7 +31,6 @@ NOT_HONORED: NotHonored = {
         ((), []),
         "only the checkpoint's own are obeyed; logit_bias bars single tokens",
     ),
-    "no_repeat_ngram_size": ((0,), "only the checkpoint's own is obeyed"),
     "encoder_no_repeat_ngram_size": ((0,), "it is not there yet"),
     "typical_p": ((1.0,), "give top_p or min_p"),
     "epsilon_cutoff": ((0.0,), "give min_p"),

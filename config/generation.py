@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from antiphon.config.beam_settings import BeamDefaults
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.generation_settings import (
     Sequences,
@@ -42,6 +43,7 @@ class GenerationDefaults:
     bad_words: Sequences = ()  # of two or more tokens; single tokens are in `suppress`
     forced_first: int | None = None
     forced_last: int | None = None
+    beams: BeamDefaults = BeamDefaults()
     ignored: tuple[str, ...] = ()  # "name=value" of settings that are not obeyed
 
     @classmethod
@@ -82,13 +84,15 @@ class GenerationDefaults:
             bad_words=tuple(words for words in bad_words if len(words) > 1),
             forced_first=read.single_id("forced_bos_token_id"),
             forced_last=read.single_id("forced_eos_token_id"),
+            beams=BeamDefaults.of(read),
             ignored=ignored_settings(settings, samples),
         )
 
     def complete(self, params: SamplingParams) -> SamplingParams:
         """`params` with these settings where the caller left them open."""
         values: dict[str, Any] = {}
-        if params.leaves_open("temperature") and self.temperature is not None:
+        draws = self.temperature is not None and params.beam_size == 1
+        if params.leaves_open("temperature") and draws:
             values["temperature"] = self.temperature
         samples = values.get("temperature", params.temperature) > 0
         names = ["repetition_penalty", *(["top_k", "top_p", "min_p"] if samples else [])]
@@ -118,6 +122,7 @@ class GenerationDefaults:
         """The rules for a decoder prompt of `prompt_len` tokens."""
         end_ids = () if params.ignore_eos else self.end_ids
         open_minimum = params.leaves_open("min_tokens")
+        open_ngrams = params.leaves_open("no_repeat_ngram_size")
         return DecodingRules(
             stop_ids=tuple(dict.fromkeys((*end_ids, *params.stop_token_ids))),
             suppress=self.suppress,
@@ -126,7 +131,7 @@ class GenerationDefaults:
             forced_first=self.forced_first if prompt_len == 1 else None,
             forced_last=None if params.ignore_eos else self.forced_last,
             min_tokens=self._min_tokens(prompt_len) if open_minimum else params.min_tokens,
-            no_repeat_ngram=self.no_repeat_ngram,
+            no_repeat_ngram=self.no_repeat_ngram if open_ngrams else params.no_repeat_ngram_size,
             bad_words=self.bad_words,
         )
 

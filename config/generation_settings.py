@@ -20,11 +20,10 @@ _OBEYED = [
     "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens",
     "bad_words_ids", "max_length", "max_new_tokens", "min_length", "min_new_tokens",
     "repetition_penalty", "no_repeat_ngram_size", "do_sample", "temperature", "top_k", "top_p",
-    "min_p",
+    "min_p", "num_beams", "length_penalty", "early_stopping",
 ]  # fmt: skip
 # Settings that change the text in transformers and not here, with the values that mean "off".
 _IGNORED: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1,),
     "exponential_decay_length_penalty": (),
@@ -41,19 +40,19 @@ _IGNORED: dict[str, tuple[Any, ...]] = {
     "num_return_sequences": (1,),
 }
 _IGNORED_WITH_BEAMS: dict[str, tuple[Any, ...]] = {
-    "length_penalty": (1,),
-    "early_stopping": (False,),
     "num_beam_groups": (1,),
     "diversity_penalty": (0,),
 }
+_ONE_BEAM = (1,)
 _IGNORED_WHEN_SAMPLING: dict[str, tuple[Any, ...]] = {
+    "num_beams": _ONE_BEAM,  # beams are never drawn
     "typical_p": (1,),
     "epsilon_cutoff": (0,),
     "eta_cutoff": (0,),
     "top_h": (),
 }
 # How the names of whole numbers end.
-_WHOLE = ("_id", "_ids", "_tokens", "_index", "_length", "_size", "top_k")
+_WHOLE = ("_id", "_ids", "_tokens", "_index", "_length", "_size", "_beams", "top_k")
 _LEAST_TOP_P = 1e-6  # stands for 0: only the likeliest token is left
 
 
@@ -95,7 +94,7 @@ def ignored_settings(settings: Settings, samples: bool) -> tuple[str, ...]:
         return value is not None and value not in off
 
     names = dict(_IGNORED)
-    if is_on("num_beams", _IGNORED["num_beams"]):
+    if is_on("num_beams", _ONE_BEAM):
         names |= _IGNORED_WITH_BEAMS
     if samples:
         names |= _IGNORED_WHEN_SAMPLING

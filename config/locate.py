@@ -36,6 +36,7 @@ WEIGHTS = {
     "model.safetensors.index.json": ["model-*-of-*.safetensors", "model.safetensors.index.json"],
     "pytorch_model.bin": ["pytorch_model.bin"],
     "pytorch_model.bin.index.json": ["pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"],
+    "model.bin": ["model.bin"],  # CTranslate2's (faster-whisper's)
 }
 
 
@@ -152,11 +153,6 @@ def _other_format(names: Collection[str], folder: Path | None) -> str | None:
         return (
             f"is an adapter (LoRA) of {base}, which is not read by itself: merge the two with "
             "peft's merge_and_unload() and save the result"
-        )
-    if "model.bin" in names and some("vocabulary.*", "*vocabulary.*"):
-        return (
-            "is in CTranslate2's format (faster-whisper's): give the transformers checkpoint that "
-            "it was made from, such as openai/whisper-tiny"
         )
     if some("*.gguf", "ggml-*.bin"):
         return (

@@ -129,6 +129,7 @@ class DecoderOptions(HalfOptions):
     kv_cache_memory_gib: float | None = option(
         None, "by default 4 on a CPU, 85 % of what is free on a GPU"
     )
+    enable_word_timestamps: bool = option(True, "of Whisper: keep what they are made of")
 
 
 @dataclass(frozen=True)

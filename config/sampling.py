@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from antiphon.config import foreign_sampling
 from antiphon.config.errors import SamplingError, nearest
@@ -75,7 +75,8 @@ class SamplingParams:
 
     None always stands for the default. Parameters that are not set take the value of the
     checkpoint's generation config where it has one (temperature, top_p, top_k, min_p,
-    repetition_penalty, max_tokens, min_tokens). What is set holds, whether by the constructor or
+    repetition_penalty, no_repeat_ngram_size, max_tokens, min_tokens, and num_beams as beam_size,
+    with length_penalty and early_stopping). What is set holds, whether by the constructor or
     by `dataclasses.replace`, and also where it equals the default.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, min_p: probabilities.
@@ -83,6 +84,9 @@ class SamplingParams:
         seed + i.
     max_tokens: None allows as many as the checkpoint's settings or its positions do.
     logprobs: None is off; k adds the k likeliest tokens.
+    beam_size: sequences of a beam search, of which the n best are returned; 1 is off, also where
+        the checkpoint has num_beams. early_stopping and length_penalty as in transformers; patience
+        and length_penalty as in openai/whisper (docs/generation.md says which rule holds).
     logprob_token_ids: log-probabilities of these tokens instead, likeliest first; their ranks are
         among themselves.
 
@@ -114,16 +118,38 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     skip_special_tokens: bool = True
     logprob_token_ids: Sequence[int] | None = None
+    no_repeat_ngram_size: int = 0
+    beam_size: int = 1
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] = False
+    patience: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingError(
                 f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}"
             )
+        if self.beam_size > 1:
+            return self._check_beams()
         if self.temperature == 0.0 and self.n > 1:
             raise SamplingError(
                 f"n={self.n} samples of greedy decoding would all be the same: "
-                "set temperature above 0"
+                "set temperature above 0, or beam_size for the n best of a beam search"
+            )
+
+    def _check_beams(self) -> None:
+        if self.temperature > 0.0:
+            raise SamplingError(
+                f"beam_size={self.beam_size} takes the likeliest tokens, and "
+                f"temperature={self.temperature:g} draws them: give one of both"
+            )
+        if self.n > self.beam_size:
+            raise SamplingError(
+                f"n={self.n} outputs of {self.beam_size} beams: raise beam_size, or lower n"
+            )
+        if {"patience", "early_stopping"} <= self.given:
+            raise SamplingError(
+                "give patience (openai/whisper's rule) or early_stopping (transformers'), not both"
             )
 
     def leaves_open(self, name: str) -> bool:

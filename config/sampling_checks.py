@@ -9,6 +9,7 @@ from antiphon.config.errors import SamplingError
 from antiphon.config.foreign import shown
 
 MAX_LOGPROBS = 20
+MAX_BEAMS = 64
 LARGEST = 2**31 - 1  # of whole numbers: they are stored and added in int64 arrays
 # Dividing logits by a lower temperature overflows float32; the likeliest token is certain anyway.
 GREEDY_BELOW = 1e-5
@@ -103,6 +104,14 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def _flag_or_never(name: str, value: Any) -> bool | str:
+    if isinstance(value, str) and value == "never":
+        return "never"
+    if not _is_flag(value):
+        raise _wrong(name, "True, False or 'never'", value)
+    return bool(value)
+
+
 # ---------------------------------------------------------------------- strings and token ids
 
 
@@ -190,4 +199,9 @@ CHECKS: dict[str, Check] = {
     "allowed_token_ids": _allowed_ids,
     "skip_special_tokens": _flag,
     "logprob_token_ids": _distinct_ids,
+    "no_repeat_ngram_size": _whole(0, LARGEST, "at least 0 (0 is off)"),
+    "beam_size": _whole(1, MAX_BEAMS, f"between 1 (off) and {MAX_BEAMS}"),
+    "length_penalty": _between(-10.0, 10.0, "in [-10, 10]"),
+    "early_stopping": _flag_or_never,
+    "patience": _number(lambda number: 0.0 < number <= 100.0, "in (0, 100]"),
 }

@@ -8,6 +8,7 @@ from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    Align,
     CollectStates,
     DropStates,
     Launch,
@@ -65,6 +66,9 @@ class DecoderFollower:
             case DropStates(keys):
                 for key in keys:
                     self.runner.arena.drop(key)
+            case Align(sequences):
+                assert self.runner.aligner is not None
+                self.runner.aligner.launch(sequences)
             case _:
                 assert_never(command)
 

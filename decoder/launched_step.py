@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from antiphon.decoder.readouts import DeviceReadouts
+from antiphon.decoder.sampling.beams import DeviceBeams
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.samples import Samples
 from antiphon.runtime.waiting import WaitLimit
@@ -21,15 +22,17 @@ class LaunchedStep:
     done: torch.cuda.Event | None  # None where the device is the host
     refused: dict[int, Exception]  # by slot: settings that the device could not take
     limit: WaitLimit  # for `done`
+    beams: DeviceBeams | None = None
 
     @classmethod
     def of(
         cls,
         samples: Samples,
-        top: DeviceLogprobs | None,
-        readouts: DeviceReadouts | None,
         refused: dict[int, Exception],
         limit: WaitLimit,
+        top: DeviceLogprobs | None = None,
+        readouts: DeviceReadouts | None = None,
+        beams: DeviceBeams | None = None,
     ) -> "LaunchedStep":
         """Starts to copy what is, or will be, on the device."""
         done = None if samples.packed.device.type == "cpu" else torch.cuda.Event()
@@ -40,6 +43,7 @@ class LaunchedStep:
             done,
             refused,
             limit,
+            None if beams is None else beams.start_copy(),
         )
         if done is not None:
             done.record()
@@ -57,4 +61,5 @@ class LaunchedStep:
             rows["rank"],
             None if self.top is None else self.top.on_host(),
             None if self.readouts is None else self.readouts.on_host(),
+            None if self.beams is None else self.beams.on_host(),
         )

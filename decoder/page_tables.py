@@ -11,6 +11,7 @@ import torch
 
 from antiphon.config.arithmetic import round_up
 from antiphon.runtime.device import together_to_device
+from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.plan import Admission, Fork, NewPages
 
 ALIGNMENT = 32  # elements: kernels are compiled anew for pointers with another alignment
@@ -60,6 +61,19 @@ class PageTables:
             self.cross_lens[slot] = entry.cross_len
         if self.device.type != "cpu":
             slots = np.array([entry.slot for entry in entries])
+            index, rows = together_to_device([slots, self.host[slots]], self.device)
+            self.on_device[index] = rows
+
+    def move(self, moves: BeamMoves) -> None:
+        """Writes the rows of sequences that go on in another slot, on the device in one copy. They
+        attend to what the slot's own sequence did."""
+        is_moved = moves.slots != moves.sources
+        slots = moves.slots[is_moved]
+        if not len(slots):
+            return
+        pages = moves.self_pages[is_moved]
+        self.self_pages[slots, : pages.shape[1]] = pages
+        if self.device.type != "cpu":
             index, rows = together_to_device([slots, self.host[slots]], self.device)
             self.on_device[index] = rows
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.plan import StepPlan
 
 
@@ -70,7 +71,14 @@ class DropStates:
     keys: tuple[str, ...]
 
 
-RankCommand = Launch | PutStates | AdoptStates | CollectStates | DropStates
+@dataclass(frozen=True)
+class Align:
+    """Take part in the alignment of sequences that have ended."""
+
+    sequences: tuple[AlignedSequence, ...]
+
+
+RankCommand = Launch | PutStates | AdoptStates | CollectStates | DropStates | Align
 Followers = Callable[[RankCommand], None]
 
 

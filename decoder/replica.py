@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import describe
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.aligned_ends import AlignedEnds
 from antiphon.decoder.incoming_states import IncomingStates
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.other_ranks import OtherRanks
@@ -80,7 +81,7 @@ class DecoderReplica:
         # plan, which other ranks have not been told of.
         self._launched, self._refused = 0, dict[int, tuple[int, ...]]()
         lanes = self.runner.ranks.parallel.pipeline
-        limits = _limits(model, config, self.runner.prompt_room, lanes)
+        limits = _limits(model, config, self.runner, lanes)
         self.scheduler = Scheduler(limits, PagePool(self.runner.pool.num_pages))
         self._ask_encoders, self._withdraw_encodes = ask_encoders, withdraw_encodes
         # Steps whose results may be missing while the next one is planned.
@@ -90,6 +91,8 @@ class DecoderReplica:
         self._launches_late = lanes > 1 and not self.runner.overlap
         self._in_flight: deque[StepInFlight] = deque()  # oldest first
         self.incoming = IncomingStates(self.runner, self.scheduler, self._others, self._catch_up)
+        outputs = self.scheduler.outputs
+        self.alignments = AlignedEnds(self.runner, outputs, self._others, self._catch_up)
 
     # ------------------------------------------------------------------ one step
 
@@ -99,6 +102,7 @@ class DecoderReplica:
         Never waits for an encoder. No outputs mean that nothing happened. Raises only what
         the device raises when it is of no more use.
         """
+        self.alignments.begin()  # of requests that were stopped meanwhile
         self.incoming.accept(self.rests)  # the requests of computed states become ready
         self._request_encodes()  # for waiting requests, within the budget
         plan = self._next_plan()  # which sequences run now
@@ -109,6 +113,7 @@ class DecoderReplica:
                 self._settle(self._in_flight.popleft())
         elif self._in_flight:  # maybe what the next plan waits for
             self._settle(self._in_flight.popleft())
+        self.alignments.collect(wait=not self._in_flight)
         return self.scheduler.outputs.pop()  # new tokens, and requests that ended
 
     def _next_plan(self) -> StepPlan | None:
@@ -174,6 +179,7 @@ class DecoderReplica:
             self._fail(step.plan, error)
         else:
             self.scheduler.postprocess(step.plan, result)
+            self.alignments.begin()
         self.runner.arena.space.settle(step.plan.number)
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
@@ -210,7 +216,7 @@ class DecoderReplica:
     @property
     def rests(self) -> bool:
         """True if there is nothing to compute now; hidden states may be on their way."""
-        return not self._in_flight and self.scheduler.idle
+        return not self._in_flight and not self.alignments and self.scheduler.idle
 
     @property
     def idle(self) -> bool:
@@ -219,9 +225,8 @@ class DecoderReplica:
 
 
 def _limits(
-    model: ModelConfig, config: EngineConfig, prompt_room: int | None, num_lanes: int
+    model: ModelConfig, config: EngineConfig, runner: DecoderRunner, num_lanes: int
 ) -> Limits:
-    """`prompt_room`: prompt tokens of one step that its graphs hold, None without graphs."""
     options = config.scheduler
     return Limits(
         max_num_seqs=options.max_num_seqs,
@@ -233,7 +238,8 @@ def _limits(
         page_size=config.decoder.kv_page_size,
         encode_timeout=options.encode_timeout,
         aging_seconds=options.priority_aging_seconds,
-        max_prompt_tokens=prompt_room,
+        max_prompt_tokens=runner.prompt_room,
         num_lanes=num_lanes,
         prefix_caching=options.enable_prefix_caching is not False,
+        aligns=runner.aligner is not None,
     )

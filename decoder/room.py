@@ -7,11 +7,13 @@ import torch
 from antiphon.config.arithmetic import ceil_div
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import EngineConfig, SchedulerOptions
+from antiphon.decoder.alignment_heads import kept_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8
 from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
+from antiphon.kv.queries import QueryPages
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import Ranks
@@ -36,12 +38,10 @@ def num_pages(
     `part`: of this rank, by default the whole half. Raises ConfigurationError, on all ranks, if
     memory does not hold one full sequence.
     """
-    decoder, half = config.decoder, model.decoder
+    decoder = config.decoder
     if decoder.num_kv_pages is not None:
         return decoder.num_kv_pages
-    dtype = FLOAT8 if decoder.kv_cache_dtype == "fp8" else target.dtype
-    layers, kv_heads = _layers_and_heads(half, part)
-    page_bytes = KVPool.bytes_per_page(layers, decoder.kv_page_size, kv_heads, half.head_dim, dtype)
+    page_bytes = bytes_per_page(model, config, target, part)
     per_sequence = sum(
         ceil_div(length, decoder.kv_page_size)
         for length in (model.max_decoder_len, model.max_cross_len)
@@ -56,6 +56,21 @@ def num_pages(
             f"raise kv_cache_memory_gib, or lower max_model_len or max_encoder_len"
         )
     return pages
+
+
+def bytes_per_page(
+    model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
+) -> int:
+    """Of the keys and values of `part`, by default of the whole half, and of the queries that are
+    kept beside them."""
+    options, half = config.decoder, model.decoder
+    part = part or Part.whole(half.num_layers)
+    dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else target.dtype
+    layers, kv_heads = _layers_and_heads(half, part)
+    queries = sum(map(len, kept_heads(model, options, part).values()))
+    return KVPool.bytes_per_page(
+        layers, options.kv_page_size, kv_heads, half.head_dim, dtype
+    ) + QueryPages.bytes_per_page(options.kv_page_size, queries, half.head_dim, target.dtype)
 
 
 def _elsewhere(pages: int, own: int) -> str:
@@ -100,7 +115,7 @@ def make_pool(
     another. All `ranks` have equally many pages. Raises as `num_pages`."""
     half = model.decoder
     layers, kv_heads = _layers_and_heads(half, part)
-    return KVPool(
+    pool = KVPool(
         layers,
         num_pages(model, config, target, part, ranks),
         config.decoder.kv_page_size,
@@ -109,6 +124,10 @@ def make_pool(
         kv_dtype or target.dtype,
         target.device,
     )
+    if heads := kept_heads(model, config.decoder, part or Part.whole(half.num_layers)):
+        shape = (pool.num_pages + 1, pool.page_size, half.head_dim)
+        pool.queries = QueryPages(heads, shape, target.dtype, target.device)
+    return pool
 
 
 def check_room(model: ModelConfig, config: EngineConfig, part: Part | None = None) -> None:

@@ -16,6 +16,7 @@ import torch
 from antiphon.attention.selection import uncapturable
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
+from antiphon.decoder.alignment import Aligner
 from antiphon.decoder.cross_kv import CrossKV, cross_write_sizes
 from antiphon.decoder.embeddings import put_embeddings
 from antiphon.decoder.graphs import (
@@ -102,6 +103,7 @@ class DecoderRunner:
         self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
+        self.aligner = Aligner.of(model, config, self.pool, self.tables, self.ranks)
         self.eager_steps: Counter[str] = Counter()
         self.warm_up()
         self.eager_steps.clear()
@@ -123,6 +125,8 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
+        if self.aligner is not None:
+            self.aligner.warm_up(self.slots.scratch)
         if self.part.is_last:
             check_output(self._logits[:1], "decoder", self.model_config.path)
 
@@ -220,18 +224,21 @@ class DecoderRunner:
         self.links.send_stream(inputs.shape.tokens)
         samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         if not self.part.is_last:
-            return LaunchedStep.of(samples, None, None, refused, self.ranks.limit)
+            return LaunchedStep.of(samples, refused, self.ranks.limit)
         slots = np.where(plan.samples, plan.slots, self.slots.scratch)
+        beams = self.sampler.beam_candidates(logits, slots, plan.kv_lens)
         top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
         self.links.send_tokens(samples.tokens)
         readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
-        return LaunchedStep.of(samples, top, readouts, refused, self.ranks.limit)
+        return LaunchedStep.of(samples, refused, self.ranks.limit, top, readouts, beams)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
+        self.tables.move(plan.beam_moves)
         self.tables.admit([*plan.forks, *plan.admissions])
+        self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
 

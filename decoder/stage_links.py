@@ -75,7 +75,7 @@ class StageLinks:
         behind = [n for n, awaited in enumerate(self._awaited, 1) if awaited.lane == plan.lane]
         for _ in range(max(behind, default=0)):
             self._receive_tokens(self._awaited.popleft())
-        taken = [fork.slot for fork in plan.forks]
+        taken = [*plan.beam_moves.slots, *(fork.slot for fork in plan.forks)]
         taken += [admission.slot for admission in plan.admissions]
         if taken:
             for awaited in self._awaited:

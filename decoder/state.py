@@ -17,6 +17,7 @@ from antiphon.decoder.sampling.settings import OFF, SETTINGS, Dtype, SettingsTab
 from antiphon.layers.shard import Span
 from antiphon.runtime.device import to_device, together_to_device
 from antiphon.scheduler.batch import MAX_STOP_IDS
+from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.plan import Admission, Fork
 
 _TORCH_DTYPES: dict[Dtype, torch.dtype] = {np.int64: torch.int64, np.float32: torch.float32}
@@ -127,6 +128,17 @@ class Slots:
         self._copy(slots, tokens, stop_ids)
         if self.grid_positions is not None:
             self.grid_positions.fork(forks)
+
+    def move(self, moves: BeamMoves) -> None:
+        """Tokens of sequences that go on in another slot, and those that the host has chosen. Their
+        settings are those of their slot, which all slots of a search share."""
+        if not len(moves):
+            return
+        slots, sources, positions, tokens = together_to_device(
+            [moves.slots, moves.sources, moves.positions, moves.tokens], self.device
+        )
+        self.tokens[slots] = self.tokens[sources]
+        self.tokens[slots, positions] = tokens
 
     def _inherit(self, fork: Fork) -> None:
         for rows in self.host.rows.values():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
 
@@ -21,6 +21,7 @@ RULES = DecodingRules(
     min_tokens=1,
     no_repeat_ngram=2,
     bad_words=((0, 1),),
+    beams=BeamRules(2, by_whisper=True),
 )
 PLAIN = SamplingParams()
 ASKING = (

@@ -5,28 +5,22 @@ It never touches hidden states. `AsyncEngine` runs in the caller's event loop;
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, ParamSpec, TypeVar
-
-import numpy as np
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
 from antiphon.actors.object_refs import check_object_store, put
 from antiphon.config.errors import PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
-from antiphon.engine.budget import Hold
 from antiphon.engine.callers import one_caller
-from antiphon.engine.completion import completion_output
+from antiphon.engine.completion import completion_outputs
 from antiphon.engine.deadline import Deadline
-from antiphon.engine.life import EngineLife
 from antiphon.engine.open_request import OpenRequest
-from antiphon.engine.outputs import CompletionOutput, RequestOutput, StreamDelta, Transcription
-from antiphon.engine.read_ahead import ReadAhead
-from antiphon.engine.transcribing.stream import StreamingTranscriber
+from antiphon.engine.outputs import RequestOutput, StreamDelta
+from antiphon.engine.speech_calls import SpeechCalls
 from antiphon.engine.transcribing.transcriber import Transcriber
-from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import (
-    DETECTION_NAMES,
     ENCODE_NAMES,
     checked_params,
     checked_priority,
@@ -37,13 +31,8 @@ from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.prompts import Prompt
 from antiphon.scheduler.request import Finished
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-AHEAD = 2  # windows of one call that are open, for each slot of the decoders
-
-
-class AsyncEngine(EngineLife):
+class AsyncEngine(SpeechCalls):
     """`async with AsyncEngine(model) as engine`, or `await start()` and `await close()`.
 
     `model` is a hub id or a folder in transformers format; options are those of docs/options.md.
@@ -82,20 +71,14 @@ class AsyncEngine(EngineLife):
                 deadline.limit(),
                 self._prepared(prompt, params, languages, priority, deadline) as prepared_prompt,
             ):
-                samples = [
-                    self.submit(
-                        *prepared_prompt,
-                        sample=sample,
-                        priority=priority,
-                        timeout=deadline.seconds_left,
-                    )
-                    for sample in range(params.n)
-                ]
+                submit = partial(
+                    self.submit, *prepared_prompt, priority=priority, timeout=deadline.seconds_left
+                )
+                samples = [submit()]
+                if samples[0].request.rules.beams is None:  # else one request has all n
+                    samples += [submit(sample=sample) for sample in range(1, params.n)]
                 ends = await self._wait_for_all(samples)
-        completions = [
-            completion_output(self.inputs, opened, finished, index)
-            for index, (opened, finished) in enumerate(zip(samples, ends, strict=True))
-        ]
+        completions = completion_outputs(self.inputs, samples, ends)
         return RequestOutput(
             str(samples[0].request.id), prepared_prompt[1], completions, ends[0].metrics
         )
@@ -182,31 +165,6 @@ class AsyncEngine(EngineLife):
                 states = await self.requests.encodes.encode(media, pooled)
                 return await put(states) if object_refs else states
 
-    async def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
-        """A recording of any length. Options: language, task, timestamps, chunk_seconds, params,
-        priority, timeout, progress (see `Transcriber.transcribe`)."""
-        self.check_caller()
-        return await Transcriber(self).transcribe(audio, **options)
-
-    async def stream_transcription(
-        self, audio: AudioInput, **options: Any
-    ) -> AsyncGenerator[str | Transcription, None]:
-        """Text as it comes, and at the end the `Transcription`. Leaving the loop early cancels the
-        rest. Options: as `transcribe`."""
-        self.check_caller()
-        async with aclosing(StreamingTranscriber(self).stream(audio, **options)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def detect_language(
-        self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None, **unknown: Any
-    ) -> dict[str, float]:
-        """The probability of each language that the model knows, likeliest first (see
-        `Transcriber.detect_languages`). Raises ConfigurationError for an unknown keyword."""
-        self.check_caller()
-        refuse_unknown("detect_language()", unknown, DETECTION_NAMES)
-        return await Transcriber(self).detect_languages(audio, priority=priority, timeout=timeout)
-
     async def stats(self) -> dict[str, int]:
         """Sums of the workers' counters: encodes, cross_cache_hits, kept_states_hits, preemptions,
         steps, tokens, kv_pages, encoder_batches, ... (docs/metrics.md)"""
@@ -217,44 +175,6 @@ class AsyncEngine(EngineLife):
             for name, value in counters.items():
                 total[name] = total.get(name, 0) + value
         return total
-
-    # ------------------------------------------------------------------ for the transcriber
-
-    def submit(
-        self, prepared: Prepared, prompt_token_ids: list[int], **options: Any
-    ) -> OpenRequest:
-        """As `OpenRequests.submit`. Raises EngineDeadError."""
-        self.check_caller()
-        return self.requests.submit(prepared, prompt_token_ids, **options)
-
-    def cancel(self, opened: OpenRequest) -> None:
-        """As `OpenRequests.cancel`."""
-        self.requests.cancel(opened)
-
-    async def result(self, opened: OpenRequest) -> CompletionOutput:
-        """Waits for the end of one request. Raises the RequestError that it ended with; cancels it
-        when the caller is cancelled."""
-        return completion_output(self.inputs, opened, await self.requests.wait(opened), 0)
-
-    def read_ahead(self) -> ReadAhead:
-        """For the recordings of one call: twice the windows that the decoders run at a time."""
-        seconds = self.inputs.audio.window_seconds if self.inputs.audio else 1.0
-        slots = self.config.scheduler.max_num_seqs * self.config.decoder.replicas
-        return ReadAhead(AHEAD * slots, seconds)
-
-    def expected_seconds(self, audio: AudioInput) -> float:
-        """An estimate of a recording's length, before it is read."""
-        if self.inputs.audio is None:
-            return 0.0
-        rate = self.inputs.audio.sampling_rate
-        return expected_bytes(audio, rate) / rate / np.dtype(np.float32).itemsize
-
-    def hold_memory(self, num_bytes: int) -> Hold:
-        """As `ByteBudget.hold`, of the budget of audio in memory."""
-        return self.preparation.memory.hold(num_bytes)
-
-    async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.preparation.run_in_thread(function, *args, **kwargs)
 
     # ------------------------------------------------------------------ parts of a call
 

@@ -71,7 +71,8 @@ class OpenRequest:
             id=request_id,
             attempt=request.attempt + 1,
             timeout=None if self.timeout is None else max(LEAST_SECONDS, self.end_time - now),
-            generated=list(self.token_ids),
+            # What is to be aligned must run here: its last token is sampled once more.
+            generated=self.token_ids[: -1 if request.alignment else None],
             state=RequestState.WAITING,
             order=-1,
             slot=-1,
@@ -81,6 +82,7 @@ class OpenRequest:
             restricted_logprob=0.0,
             logprobs=[],
             readout_values={},
+            hypotheses=[],
             metrics=RequestMetrics(0.0),
         )
 

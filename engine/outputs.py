@@ -26,6 +26,8 @@ class CompletionOutput:
     avg_logprob: what openai-whisper calls so: their mean under the logits that the rules have
         changed (suppressed tokens, timestamps), the token that ends the text included. None
         likewise.
+    score: what a beam search ranked it by: the sum under the rules, by its length as the search's
+        rule has it.
     no_speech_prob: of a window of a transcription, the probability of Whisper's <|nospeech|> behind
         the start token.
     """
@@ -38,6 +40,7 @@ class CompletionOutput:
     cumulative_logprob: float | None = None
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class Transcription:
 
     `language_probability`: of `language` among the checkpoint's languages, if it was detected;
     `language_probabilities`: of all of them, likeliest first. `skipped`: spans without text,
-    because they could not be decoded or hold digital silence.
+    because they could not be decoded or hold digital silence. `duration_after_vad`: seconds that
+    were heard: of the clips, what voice activity detection left.
     """
 
     text: str
@@ -106,3 +110,4 @@ class Transcription:
     language_probability: float | None = None
     skipped: list[Skipped] = field(default_factory=list)
     language_probabilities: dict[str, float] | None = field(repr=False, default=None)
+    duration_after_vad: float | None = field(repr=False, default=None)

@@ -14,7 +14,7 @@ class SecondsDone:
 
     def __init__(self, recording: Recording, progress: Progress | None) -> None:
         self.progress, self.duration = progress, recording.duration
-        self.left = sum(window.end - window.start for window in recording.windows)
+        self.left = recording.heard
         self.add(0.0)
 
     def add(self, seconds: float) -> None:

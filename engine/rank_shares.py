@@ -10,11 +10,10 @@ from antiphon.config.errors import CheckpointError
 from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel
 from antiphon.decoder import models as decoders
+from antiphon.decoder.room import bytes_per_page
 from antiphon.encoder import models as encoders
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half, HeadTensors
-from antiphon.kernels.formats import FLOAT8
-from antiphon.kv.pool import KVPool
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.tensor_files import files_by_tensor
 from antiphon.runtime.device import Target
@@ -54,13 +53,7 @@ def _share(
 ) -> RankShare:
     heads = part.shard.heads_of(half)
     is_decoder = half.side == "decoder"
-    page_bytes = 0
-    if is_decoder:
-        options = config.decoder
-        dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else target.dtype
-        page_bytes = KVPool.bytes_per_page(
-            len(part.layers), options.kv_page_size, heads.kv.count, half.head_dim, dtype
-        )
+    page_bytes = bytes_per_page(model, config, target, part) if is_decoder else 0
     with torch.device("meta"):
         module: nn.Module = (
             decoders.build(half, _head(model), part) if is_decoder else encoders.build(half, part)

@@ -22,6 +22,7 @@ from antiphon.actors.messages import (
     Withdrawn,
 )
 from antiphon.actors.workers import Workers
+from antiphon.config.decoding_rules import RuleChanges
 from antiphon.config.errors import (
     EngineDeadError,
     RequestCancelled,
@@ -101,12 +102,13 @@ class OpenRequests:
         priority: int = 0,
         timeout: float | None = None,
         readouts: tuple[Readout, ...] = (),
+        rule_changes: RuleChanges | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
 
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
-        `readouts`: what to read of the prompt's logits.
+        `readouts`: what to read of the prompt's logits. `rule_changes`: of the checkpoint's rules.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -118,7 +120,7 @@ class OpenRequests:
             prompt_token_ids=np.array(prompt_token_ids, np.int64),
             inputs=tuple(_without_payload(media) for media in inputs),
             params=params,
-            rules=self.inputs.rules(prompt_len, params, timestamps),
+            rules=self.inputs.rules(prompt_len, params, timestamps, rule_changes),
             max_tokens=self.inputs.max_tokens(prompt_len, params),
             seed=seed % 2**63,
             streams=stream or bool(params.stop),

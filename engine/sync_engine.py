@@ -7,25 +7,27 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from types import NoneType
-from typing import Any, Never, Self
+from typing import Any, Never, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, PromptError, SamplingError
+from antiphon.config.errors import AntiphonError, PromptError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.live.transcriber import LiveUpdate
 from antiphon.engine.loop_thread import LoopThread
-from antiphon.engine.outputs import RequestOutput, StreamDelta, Transcription
+from antiphon.engine.outputs import RequestOutput, Segment, StreamDelta, Transcription
 from antiphon.engine.progress import TogetherDone
 from antiphon.engine.read_ahead import Begun
 from antiphon.inputs.audio.forms import AudioInput
 from antiphon.inputs.calls.options import (
     NAMES,
+    Params,
     all_prompts,
     check_recordings,
     checked_params,
     checked_priority,
+    one_each,
     one_of,
     refuse_unknown,
 )
@@ -35,8 +37,7 @@ from antiphon.inputs.prompts import Prompt
 from antiphon.runtime.forks import COPIED
 
 logger = logging.getLogger(__name__)
-
-Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
+T = TypeVar("T")
 
 
 class Engine:
@@ -102,7 +103,7 @@ class Engine:
         """
         self._check_options("generate()", options, one_of(params, sampling_params))
         many: list[Prompt] = all_prompts(prompts)
-        pairs = list(zip(many, _one_each(params, sampling_params, len(many)), strict=True))
+        pairs = list(zip(many, one_each(params, sampling_params, len(many)), strict=True))
         outputs: list[RequestOutput] = [RequestOutput("", [])] * len(pairs)
         with _progress(len(pairs), use_tqdm) as progress:
             for index, output in self._generated(pairs, options):
@@ -171,6 +172,18 @@ class Engine:
     def transcribe(self, audio: AudioInput, **options: Any) -> Transcription:
         """As `AsyncEngine.transcribe`."""
         return self._loop_thread.run(self._async.transcribe(audio, **options))
+
+    def stream_segments(
+        self, audio: AudioInput, **options: Any
+    ) -> Iterator[Segment | Transcription]:
+        """As `AsyncEngine.stream_segments`."""
+        return self._loop_thread.iterate(self._async.stream_segments(audio, **options))
+
+    def live(
+        self, chunks: Iterable[Any], sampling_rate: int = 16_000, **options: Any
+    ) -> Iterator[LiveUpdate]:
+        """As `AsyncEngine.live`."""
+        return self._loop_thread.iterate(self._async.live(chunks, sampling_rate, **options))
 
     def transcribe_all(
         self, recordings: Iterable[AudioInput], **options: Any
@@ -258,30 +271,6 @@ def _close_dropped(engine: AsyncEngine, loop_thread: LoopThread) -> None:
 def _close(engine: AsyncEngine, loop_thread: LoopThread) -> None:
     loop_thread.run(engine.close())
     loop_thread.stop()
-
-
-def _one_each(
-    params: Params, sampling_params: Params, count: int
-) -> Sequence[SamplingParams | None]:
-    """The parameters of each of `count` prompts. Raises SamplingError."""
-    chosen = one_of(params, sampling_params)
-    if chosen is None or isinstance(chosen, SamplingParams):
-        return [chosen] * count
-    if not isinstance(chosen, Sequence):
-        raise SamplingError(
-            f"params must be SamplingParams, or a list of them; not {type(chosen).__name__}"
-        )
-    for index, entry in enumerate(chosen):
-        if not isinstance(entry, (SamplingParams, NoneType)):
-            raise SamplingError(
-                "params must be SamplingParams, or a list of them; "
-                f"number {index} is {type(entry).__name__}"
-            )
-    if len(chosen) != count:
-        raise SamplingError(
-            f"{len(chosen)} sampling parameters for {count} prompts: give one for all, or one each"
-        )
-    return chosen
 
 
 def _progress(total: int, wanted: bool) -> Any:

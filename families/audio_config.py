@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from antiphon.config.arithmetic import ceil_div, round_up
 from antiphon.config.errors import CheckpointError
@@ -13,11 +13,17 @@ WINDOW_STEP = 25  # tokens; half a second of Whisper's
 # that the speech has ended. Word error rate of the shipped model on 120 clips, by this margin: none
 # 127 %, 25 tokens 9.6 %, 50 0.8 %, 100 and more 0.0 %, as with full windows.
 WINDOW_MARGIN = 100
+# Taps and stride of each convolution over samples (Moonshine).
+CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))
 
 
 @dataclass(frozen=True)
 class AudioConfig:
     """How a model wants its audio. Lengths are in samples, rates in Hz."""
+
+    any_length: ClassVar[bool] = False  # clips are encoded as long as they are
+    # Text of a transcription ends there, since nobody says more; None: it need not.
+    most_tokens_a_second: ClassVar[float | None] = None
 
     sampling_rate: int = 16_000
     window: int = 480_000  # samples of one encoder input
@@ -72,6 +78,55 @@ class AudioConfig:
             hop=hop,
             mel_bins=mel_bins,
         )
+
+
+@dataclass(frozen=True)
+class WaveformConfig(AudioConfig):
+    """Of an encoder that reads samples (Moonshine, Jeffries et al. 2024). Its clips may have any
+    length; recordings are cut into pieces of `window`, since it was trained on no longer ones."""
+
+    any_length: ClassVar[bool] = True
+    most_tokens_a_second: ClassVar[float | None] = 6.5  # as its authors advise: it may loop
+
+    fft_size: int = 0
+    hop: int = 0
+    mel_bins: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_of(self.window)
+
+    @property
+    def shortest(self) -> int:
+        """Samples that become one token; shorter clips are padded."""
+        samples = 1
+        for taps, stride in reversed(CONVOLUTIONS):
+            samples = (samples - 1) * stride + taps
+        return samples
+
+    def tokens_of(self, samples: int) -> int:
+        count = max(samples, self.shortest)
+        for taps, stride in CONVOLUTIONS:
+            count = (count - taps) // stride + 1
+        return count
+
+    def first_frames(self, samples: int) -> int:
+        """What the first convolution makes of a clip."""
+        taps, stride = CONVOLUTIONS[0]
+        return (max(samples, self.shortest) - taps) // stride + 1
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> Self:
+        """Raises CheckpointError for a feature extractor that changes samples."""
+        raw, rate = _feature_settings(folder), cls.sampling_rate
+        if raw.get("do_normalize"):
+            raise CheckpointError(f"{folder}: do_normalize=true of its samples is not supported")
+        if raw.get("sampling_rate", rate) != rate:
+            raise CheckpointError(
+                f"{folder}: sampling_rate={raw['sampling_rate']!r}; the convolutions of this "
+                f"encoder are for {rate}"
+            )
+        return cls()
 
 
 def _feature_settings(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`ModelConfig`: everything about a checkpoint that is known before its weights are read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from antiphon.config.generation_settings import generation_settings
 from antiphon.config.locate import locate
 from antiphon.config.options import EngineConfig, ModelOptions
 from antiphon.families.audio_config import AudioConfig
+from antiphon.families.checkpoint_files import own_generation, stated_config
 from antiphon.families.config_errors import config_errors
 from antiphon.families.family import Family
 from antiphon.families.halves import Half
@@ -101,16 +101,14 @@ class ModelConfig:
         family can't use.
         """
         path = locate(options.model, options.revision)
-        stated = _read_json(path / "config.json")
+        stated = stated_config(path)
         architecture = _architecture(stated, options.model)
         family = families()[architecture]
         stated = _translated(family, stated, options.model)
         _check_formats(family, stated, options)
         raw = _with_defaults(path, architecture, stated)
         sizes = Sizes.of(_halves(family, raw, options.model), options)
-        generation_file = path / "generation_config.json"
-        own_settings = _read_json(generation_file) if generation_file.exists() else None
-        generation = generation_settings(own_settings, stated)
+        generation = generation_settings(own_generation(path), stated)
         return cls(
             path=path,
             architecture=architecture,
@@ -155,7 +153,7 @@ def architecture_of(options: ModelOptions) -> tuple[str, str]:
     Reads config.json alone, without transformers, which imports torch. Raises CheckpointError or
     UnsupportedModelError.
     """
-    stated = _read_json(locate(options.model, options.revision) / "config.json")
+    stated = stated_config(locate(options.model, options.revision))
     architecture = _architecture(stated, options.model)
     return architecture, families()[architecture].input or "text"
 
@@ -166,7 +164,7 @@ def stated_sizes(options: ModelOptions) -> Sizes | None:
 
     Raises as `ModelConfig.load`.
     """
-    stated = _read_json(locate(options.model, options.revision) / "config.json")
+    stated = stated_config(locate(options.model, options.revision))
     family = families()[_architecture(stated, options.model)]
     stated = _translated(family, stated, options.model)
     _check_formats(family, stated, options)
@@ -182,19 +180,7 @@ def stated_generation(options: ModelOptions) -> dict[str, Any]:
 
     Reads it without transformers. Raises CheckpointError.
     """
-    path = locate(options.model, options.revision) / "generation_config.json"
-    return _read_json(path) if path.exists() else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        # utf-8-sig: editors on Windows begin files with a mark.
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    return content
+    return own_generation(locate(options.model, options.revision)) or {}
 
 
 def _defaults(

@@ -45,6 +45,7 @@ class Florence2Half(ImageHalf):
     """
 
     structure: ClassVar[str] = "florence2"
+    frontend: ClassVar[str] = "image_text"
 
     text: BartHalf
     stages: tuple[DavitStage, ...]

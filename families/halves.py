@@ -41,6 +41,7 @@ class Half(ABC):
     relative_bias: ClassVar[bool] = False  # self-attention adds a learned bias by distance
     # Layers read streams of one shape, so they may be spread over the stages of a pipeline.
     equal_layers: ClassVar[bool] = True
+    frontend: ClassVar[str] = "text"  # of an encoder: key of the registry of frontends
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
     cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
 
@@ -184,6 +185,7 @@ class WhisperEncoderHalf(BartHalf):
     """Whisper's encoder (Radford et al. 2022): BART's layers over a spectrogram."""
 
     structure: ClassVar[str] = "whisper"
+    frontend: ClassVar[str] = "audio"
     equal_windows: ClassVar[bool] = True
 
     mel_bins: int  # channels of the spectrogram

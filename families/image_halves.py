@@ -65,6 +65,8 @@ class Projector:
 class ImageHalf(Half):
     """An encoder of images, with the projector behind it where a decoder follows."""
 
+    frontend: ClassVar[str] = "image"
+
     side: Side = "encoder"
     vocab_size: int = 0
     pre_norm: bool = True

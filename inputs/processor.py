@@ -1,13 +1,12 @@
 """From a prompt and its parameters to what the engine schedules, for one checkpoint."""
 
 import hashlib
-import logging
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from antiphon.config.decoding_rules import DecodingRules
+from antiphon.config.decoding_rules import DecodingRules, RuleChanges
 from antiphon.config.errors import PromptError
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
@@ -16,11 +15,13 @@ from antiphon.inputs.audio.sound import Sound
 from antiphon.inputs.calls.options import check_token_ids
 from antiphon.inputs.calls.transcription import TranscriptionOptions, check_options
 from antiphon.inputs.chat import ChatFormat, load_template
+from antiphon.inputs.checkpoint_warnings import warn_of
 from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts
+from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.prompt_ids import check_ids, start_id, with_room
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
@@ -28,16 +29,6 @@ from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
 from antiphon.inputs.whisper.format import WhisperFormat
 from antiphon.inputs.whisper.tokens import TIMESTAMP
-
-logger = logging.getLogger(__name__)
-
-# In config.json: encoder windows of a clip's own length were measured with this model.
-WINDOW_KEY = "antiphon_encoder_window"
-SHORT_WINDOWS = (
-    "encoder_window='auto': nothing says that %s hears right in short windows. Published Whisper "
-    "does not: in 207 words of tiny.en, 688 differed from the full window's text (loops). "
-    "Measure it, then set '%s': 'auto' in config.json; or leave the option at 'full'"
-)
 
 
 class InputProcessor:
@@ -68,32 +59,20 @@ class InputProcessor:
             self.translation = TranslationFormat.of(model, self.tokenizer)
         if model.decoder_half is not None:
             self._read_formats()
-        self._warn()
+        warn_of(model, encoder_window)
 
     def _read_formats(self) -> None:
         """How prompts and texts of a model that generates look."""
         model = self.model
         self._start_id = start_id(model) if model.decoder.cross_attention else None
         if self.audio is not None:
-            self.whisper = WhisperFormat(model, self.tokenizer)
+            self.whisper = speech_format(model, self.audio, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
         placeholder = None if self.images is None else self.images.placeholder
         self.chat = ChatFormat(self.tokenizer, template, placeholder)
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
-
-    def _warn(self) -> None:
-        model, is_short = self.model, self.audio is not None and self.encoder_window == "auto"
-        if is_short and model.raw.get(WINDOW_KEY) != "auto":
-            logger.warning(SHORT_WINDOWS, model.path.name, WINDOW_KEY)
-        if model.defaults.ignored:
-            logger.warning(
-                "the generation config of %s is obeyed but for %s: "
-                "text may differ from transformers'",
-                model.path,
-                ", ".join(model.defaults.ignored),
-            )
 
     # ------------------------------------------------------------------ prompts
 
@@ -236,12 +215,20 @@ class InputProcessor:
         return read_sound(source, self.audio.sampling_rate)
 
     def clip(self, samples: np.ndarray) -> EncoderInput:
-        """Samples [n] at the model's rate, no more than one window, as an encoder input."""
+        """Samples [n] at the model's rate, at most a window, as an input. Raises PromptError."""
         assert self.audio is not None
-        num_tokens = self.model.max_encoder_len
-        if self.encoder_window == "auto":
-            num_tokens = self.audio.tokens_of(len(samples))
+        limit, is_short = self.model.max_encoder_len, self.encoder_window == "auto"
+        num_tokens = clip_tokens(len(samples), self.audio, limit, is_short)
         return EncoderInput(self.key("audio", samples), "audio", num_tokens, samples)
+
+    def in_full_window(self, media: EncoderInput) -> EncoderInput | None:
+        """A clip that was to be encoded in a short window, for a full one: with silence behind it.
+        None if its window is full."""
+        assert self.audio is not None
+        if self.audio.any_length or media.num_tokens >= self.model.max_encoder_len:
+            return None
+        samples: np.ndarray = media.payload
+        return self.clip(np.pad(samples, (0, self.audio.window - len(samples))))
 
     def check_transcription(self, **options: Any) -> TranscriptionOptions:
         """The keywords of transcribe(), checked for this checkpoint before any engine runs.
@@ -267,20 +254,31 @@ class InputProcessor:
         """`params` with the checkpoint's settings where the caller left them open."""
         return self.model.defaults.complete(params)
 
-    def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
+    def rules(
+        self,
+        prompt_len: int,
+        params: SamplingParams,
+        timestamps: bool,
+        changes: RuleChanges | None = None,
+    ) -> DecodingRules:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
-        rules = self.model.defaults.rules(prompt_len, params)
+        defaults = self.model.defaults
+        rules = replace(
+            defaults.rules(prompt_len, params),
+            beams=defaults.beams.rules(params, self.whisper is not None),
+        )
         if timestamps:
             assert self.whisper is not None
-            return replace(rules, timestamps=self.whisper.rules())
-        return rules
+            rules = replace(rules, timestamps=self.whisper.rules())
+        return rules if changes is None else changes.applied(rules)
 
     def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:
         """How many tokens may be generated: as the caller says, else as the checkpoint does, else
         up to the decoder's positions."""
         positions = self.model.max_decoder_len
         # transformers leaves a Whisper prompt out of max_length, up to half the positions of it.
-        free = min(positions // 2 - 1, prompt_len) if self.whisper is not None else 0
+        is_free = self.whisper is not None and self.whisper.prompt_is_free
+        free = min(positions // 2 - 1, prompt_len) if is_free else 0
         return self.model.defaults.max_tokens(prompt_len, params, positions, free)
 
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, describe
+from antiphon.families.ctranslate2 import is_ctranslate2
+from antiphon.inputs import ctranslate2_tokenizer
 
 # How the names of a tokenizer's vocabulary files begin, in its `vocab_files_names`.
 VOCABULARY = ("vocab", "tokenizer_file", "spm", "source", "target", "merges")
@@ -14,7 +16,11 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        if is_ctranslate2(folder):
+            return ctranslate2_tokenizer.load(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    except CheckpointError:
+        raise
     except Exception as error:  # tokenizer libraries raise many types for broken or missing files
         raise CheckpointError(
             f"cannot load the tokenizer of {folder}: {describe(error)}"

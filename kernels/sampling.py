@@ -44,8 +44,6 @@ class TimestampIds(Protocol):
     def no_timestamps_id(self) -> int: ...
     @property
     def end_id(self) -> int: ...
-    @property
-    def max_initial(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class SampledState:
     masks       [masks, words] float32, added to logits; row 0 holds zeros
     stop_ids    [slots, n] int64
     settings    [slots] int64 each, under the names of the kernels' parameters
-    timestamps  the rules of the slots whose setting "timestamps" is not 0
+    timestamps  the rules of the slots whose setting "timestamps" is not 0, but 1 and the most
+                ticks that their first timestamp may have
     first_id    the first of the tokens that masks and logits have columns for; ranks that share
                 the vocabulary have different ones
     vocabulary  tokens in all
@@ -136,7 +135,6 @@ class _Step:
     def scan(self) -> None:
         logits, state, rules = self.logits, self.state, self.state.timestamps
         first = rules.first_id if rules is not None else 0
-        initial = rules.max_initial if rules is not None else None
         scan_kernel[(self.room.stats.shape[1], len(logits))](
             logits, state.masks, self.slots, self.lengths, state.tokens, state.stop_ids,
             self.room.stats, self.room.ids_of_best,
@@ -147,7 +145,6 @@ class _Step:
             LAST_TIME=min(rules.last_id, state.vocabulary) if rules is not None else 0,
             NO_TIMES=rules.no_timestamps_id if rules is not None else 0,
             END=rules.end_id if rules is not None else 0,
-            LAST_INITIAL=state.vocabulary if initial is None else first + initial,
             num_warps=8, **state.settings_named(_SCAN_SETTINGS), **overlapped(logits.device),
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ def scan_kernel(
     FIRST: tl.constexpr, LOGITS_ROW: tl.constexpr, MASK_ROW: tl.constexpr, STOPS: tl.constexpr,
     BLOCK: tl.constexpr, HISTORY: tl.constexpr, RULED: tl.constexpr, FIRST_TIME: tl.constexpr,
     LAST_TIME: tl.constexpr, NO_TIMES: tl.constexpr, END: tl.constexpr,
-    LAST_INITIAL: tl.constexpr, OVERLAP: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The logits have `words` columns, for the tokens from number FIRST of the
     `vocabulary`. All rules speak of these numbers; only logits and masks are read by
@@ -58,7 +58,8 @@ def scan_kernel(
 
     is_time = ids < 0
     if RULED:  # known when it is compiled
-        ruled = tl.load(timestamps + slot) > 0
+        timestamp_setting = tl.load(timestamps + slot)
+        ruled = timestamp_setting > 0
         is_changed = is_changed | ruled
         if ruled:
             last = tl.load(own_tokens + tl.maximum(length - 1, 0))
@@ -81,7 +82,7 @@ def scan_kernel(
             barred = (
                 barred
                 | (((ids < END) | (ids > LAST_TIME)) & repeats)
-                | ((generated == 0) & (~is_time | (ids > LAST_INITIAL)))
+                | ((generated == 0) & (~is_time | (ids >= FIRST_TIME + timestamp_setting)))
             )
             score = tl.where(barred, MINUS_INF, score)
 

@@ -1,10 +1,10 @@
 """The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
 
-import math
-
 import numpy as np
 import torch
 
+from antiphon.kv.queries import QueryPages
+from antiphon.kv.zeros import zeros
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.runtime.device import together_to_device
 
@@ -12,7 +12,7 @@ from antiphon.runtime.device import together_to_device
 class KVPool:
     """`layers[i]` is [2, pages, page_size, kv_heads, head_dim]: keys and values of layer i.
 
-    Self and cross keys share the pages.
+    Self and cross keys share the pages. `queries`: those of some heads, where they are kept.
     """
 
     def __init__(
@@ -28,7 +28,8 @@ class KVPool:
         self.page_size, self.num_pages, self.dtype = page_size, num_pages, dtype
         self.scratch_page = num_pages  # of no sequence: the padding of graphs writes here
         shape = (2, num_pages + 1, page_size, num_kv_heads, head_dim)
-        self.layers = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+        self.layers = [zeros(shape, dtype, device) for _ in range(num_layers)]
+        self.queries: QueryPages | None = None
 
     @staticmethod
     def bytes_per_page(
@@ -54,6 +55,12 @@ class KVPool:
         """Writes `k`, `v` [tokens, kv_heads, head_dim] at `slot_mapping` [tokens] of one layer."""
         self.destination(layer, slot_mapping).write(k, v)
 
+    def keep_queries(self, layer: int, slot_mapping: torch.Tensor, queries: torch.Tensor) -> None:
+        """Keeps of one layer's cross `queries` [tokens, heads, head_dim] what `self.queries`
+        wants; nothing in most models."""
+        if self.queries is not None:
+            self.queries.write(layer, slot_mapping, queries)
+
     def copy_pages(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Copies pages `sources` [n] to `targets` [n], in all layers. What is copied is
         what was there before, also where a page is among both."""
@@ -63,17 +70,5 @@ class KVPool:
         for layer in self.layers:
             raw = layer.view(torch.uint8)  # indexing by bytes works for every dtype
             raw[:, target] = raw[:, source]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because a masked key's weight of zero still multiplies its value, which
-    must not be NaN. On a CPU they come from calloc: a page costs memory once it is
-    written, so a roomy pool is cheap.
-    """
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return (
-        torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8))
-        .view(dtype)
-        .view(shape)
-    )
+        if self.queries is not None:
+            self.queries.pages[target] = self.queries.pages[source]

@@ -1,9 +1,11 @@
 """Linear layers that checkpoints store in another form than they are computed in."""
 
+from collections.abc import Mapping
+
 import torch
 
 from antiphon.layers.linear import Linear, Read, StackedLinear
-from antiphon.layers.shard import Span, whole
+from antiphon.layers.shard import Heads, Span, whole
 
 
 class PackedLinear(StackedLinear):
@@ -49,3 +51,29 @@ class PatchLinear(Linear):
         self.weight.copy_(read(f"{path}.weight", whole(out, *self.kernel)).flatten(1))
         if self.bias is not None:
             self.bias.copy_(read(f"{path}.bias", whole(out)))
+
+
+class InterleavedLinear(StackedLinear):
+    """Queries, keys and values whose rotary positions turn features 2i and 2i + 1 of the first
+    `turned` of each head. Of queries and keys, rows are put into the order that `Rotation` turns:
+    all first coordinates, then all second ones. Their products stay the same."""
+
+    def __init__(
+        self,
+        in_features: int,
+        parts: Mapping[str, int | Span],
+        bias: bool,
+        heads: Heads,
+        turned: int,
+    ) -> None:
+        super().__init__(in_features, parts, bias)
+        planes = [*range(0, turned, 2), *range(1, turned, 2)]
+        self.order = [*planes, *range(turned, heads.dim)]
+
+    def load(self, path: str, read: Read) -> None:
+        super().load(path, read)
+        for part in list(self.parts)[:2]:
+            for tensor in self.tensors_of(part):
+                if tensor is not None:
+                    by_head = tensor.unflatten(0, (-1, len(self.order)))
+                    tensor.copy_(by_head[:, self.order].flatten(0, 1))

@@ -1,6 +1,6 @@
-"""The files that hold a checkpoint's tensors: safetensors, or pickled by torch.save.
+"""The files that hold a checkpoint's tensors: safetensors, pickled by torch.save, or CTranslate2's.
 
-Either is one file, or several with an index.
+The first two are one file, or several with an index.
 """
 
 import json
@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from antiphon.config.errors import CheckpointError, describe
 from antiphon.config.locate import WEIGHTS
+from antiphon.families.ctranslate2_file import FILE_NAME as CTRANSLATE2
+from antiphon.layers.ctranslate2_tensors import CTranslate2Tensors
 
 
 class StoredTensor(Protocol):
@@ -89,6 +91,8 @@ def _load(path: Path) -> Any:
 
 def open_tensors(path: Path) -> TensorFile:
     """Raises CheckpointError where the file can't be read."""
+    if path.name == CTRANSLATE2:
+        return CTranslate2Tensors(path)
     if path.suffix == ".bin":
         return _Pickled(path)
     try:
@@ -113,7 +117,7 @@ def files_by_tensor(folder: Path) -> dict[str, str]:
         hint = f" Not read: {', '.join(others[:5])}." if others else ""
         raise CheckpointError(
             f"{folder} holds neither model.safetensors nor pytorch_model.bin, "
-            f"nor an index of several files.{hint}"
+            f"nor an index of several files, nor CTranslate2's model.bin.{hint}"
         )
     if not own.endswith(".json"):
         return dict.fromkeys(open_tensors(folder / own).keys(), own)

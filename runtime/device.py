@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -93,18 +95,22 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 def together_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
     """As `to_device` for several arrays, in one copy: starting a copy costs more than
     moving a few bytes. The results are views of it."""
-    ends = np.cumsum([round_up(array.nbytes, ALIGNMENT) for array in arrays]).tolist()
+    ends = list(accumulate(round_up(array.nbytes, ALIGNMENT) for array in arrays))
     host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     offsets = [0, *ends[:-1]]
     for start, array in zip(offsets, arrays, strict=True):
         as_bytes = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         host.numpy()[start : start + array.nbytes] = as_bytes
     copied = host.to(device, non_blocking=True)
-    dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     return [
-        copied[start : start + array.nbytes].view(dtype).view(array.shape)
-        for start, array, dtype in zip(offsets, arrays, dtypes, strict=True)
+        copied[start : start + array.nbytes].view(_torch_dtype(array.dtype)).view(array.shape)
+        for start, array in zip(offsets, arrays, strict=True)
     ]
+
+
+@cache
+def _torch_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 class SkipInit(torch.overrides.TorchFunctionMode):

@@ -25,20 +25,23 @@ class AdmissionControl:
         admissions: list[Admission] = []
         writes: list[CrossWrite] = []
         batch, request = self.residency.batch, self.intake.first_ready()
-        if request is None or batch.full:
+        if request is None or not batch.num_free:
             return admissions, writes
         budget = self.planner.free(lane)
         fair_size = batch.fair_size(lane, self.intake.num_ready)
-        while request is not None and batch.lane_sizes[lane] < fair_size and not batch.full:
+        while request is not None and batch.lane_sizes[lane] < fair_size:
             prefix = self.residency.prefixes.find(request)
             remaining = request.length - len(prefix) * batch.page_size
-            if not (budget.has_room(remaining) and self.residency.fits(request, prefix)):
+            budget = budget.beside(request.num_slots - 1)
+            if batch.num_free < request.num_slots or not budget.has_room(remaining):
+                break
+            if not self.residency.fits(request, prefix):
                 break
             budget = budget.without(remaining)
             self.intake.take(request)
-            admission, write = self.residency.enter(request, prefix, lane)
+            new, write = self.residency.enter(request, prefix, lane)
             self.outputs.admit(request)
-            admissions.append(admission)
+            admissions += new
             if write is not None:
                 self.intake.encodes.consume(write.key)
                 writes.append(write)

@@ -7,32 +7,18 @@ travel there with each `StepPlan`. `planning.py` says what the next step compute
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from enum import IntEnum
 
 import numpy as np
 
 from antiphon.kv.pages import pages_for
-from antiphon.scheduler.demands import Demand, demands_of
-from antiphon.scheduler.plan import Fork, StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, Readout, Request
+from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.demands import Demand, demands_of, first_readout
+from antiphon.scheduler.generated import StopReason
+from antiphon.scheduler.plan import Fork, StepPlan
+from antiphon.scheduler.request import Request
 
 MAX_STOP_IDS = 32
 _NO_TOKEN = -1
-
-
-class StopReason(IntEnum):
-    """Why a sequence ends with a token. Numbers, because a step has an array of them."""
-
-    NONE = 0  # it goes on
-    STOP_TOKEN = 1
-    LENGTH = 2
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """As users see it. Not for NONE."""
-        assert self is not StopReason.NONE
-        return "stop" if self is StopReason.STOP_TOKEN else "length"
 
 
 class Batch:
@@ -77,6 +63,7 @@ class Batch:
         self.logprobs = np.zeros((max_seqs, max_len), np.float32)  # of generated tokens
         self.restricted_logprob = np.zeros(max_seqs)  # the sum of those of generated tokens
         self.waits_for_host = np.zeros(max_seqs, bool)
+        self.in_group = np.zeros(max_seqs, bool)  # its request has several slots, see `Beams`
         self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
@@ -88,22 +75,23 @@ class Batch:
         self._admissions = 0
         self.num_plans = 0
         self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
-        # What the next plan must tell of forks since the last one.
+        # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
+        self.beam_moves: list[BeamMoves] = []
         self.page_copies: dict[int, int] = {}  # target -> source
         self._per_slot = (
             self.ids, self.active, self.length, self.pending, self.computed, self.prompt_len,
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
-            self.next_readout, self.lane, self.held_for, self.num_published,
+            self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
         )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.requests) - len(self._free_slots)
 
     @property
-    def full(self) -> bool:
-        return not self._free_slots
+    def num_free(self) -> int:
+        return len(self._free_slots)
 
     def admit(
         self, request: Request, self_pages: np.ndarray, lane: int = 0, computed: int = 0
@@ -111,15 +99,11 @@ class Batch:
         """Gives `request` a slot, in `lane`. Returns its tokens so far [tokens]: its
         prompt, and what it generated before a preemption. `computed`: of them, whose KV
         is in its pages."""
-        slot = self._free_slots.pop()
-        self.lane[slot] = lane
-        self.lane_sizes[lane] += 1
+        slot = request.slot = self._take_slot(request, lane)
         tokens = request.token_ids
-        self.requests[slot], request.slot = request, slot
-        self.ids[slot], self.active[slot] = request.order, True
         self.tokens[slot, : len(tokens)] = tokens
         self.length[slot], self.computed[slot] = len(tokens), computed
-        self.prompt_len[slot], self.max_len[slot] = len(request.prompt_token_ids), request.max_len
+        self.max_len[slot] = request.max_len
         if stop_ids := request.rules.stop_ids:
             self.stop_ids[: len(stop_ids), slot] = stop_ids
             self._most_stop_ids = max(self._most_stop_ids, len(stop_ids))
@@ -132,11 +116,26 @@ class Batch:
             self.wants_logprobs[slot] = request.params.logprobs is not None
             self.waits_for_host[slot] = request.waits_for_host
             self.next_readout[slot] = first_readout(request.readouts, 0)
-        self._admissions += 1
-        self.turn[slot] = self._admissions
         self.num_self_pages[slot] = len(self_pages)
         self.self_table[slot, : len(self_pages)] = self_pages
         return tokens
+
+    def reserve(self, request: Request, lane: int, page: int) -> int:
+        """Gives `request`, which has a slot, another one with `page`, which does not run yet."""
+        slot = self._take_slot(request, lane)
+        self.self_table[slot, 0], self.num_self_pages[slot] = page, 1
+        return slot
+
+    def _take_slot(self, request: Request, lane: int) -> int:
+        slot = self._free_slots.pop()
+        self.lane[slot] = lane
+        self.lane_sizes[lane] += 1
+        self.requests[slot] = request
+        self.ids[slot], self.active[slot] = request.order, True
+        self.prompt_len[slot] = len(request.prompt_token_ids)
+        self._admissions += 1
+        self.turn[slot] = self._admissions
+        return slot
 
     def _take_logprobs(self, request: Request) -> None:
         """Of the tokens that `request` generated before. NaN where it does not know them."""
@@ -158,13 +157,18 @@ class Batch:
         slot = request.slot
         self.save(slot, request)
         pages = self.self_table[slot, : self.num_self_pages[slot]].copy()
-        self.lane_sizes[self.lane[slot]] -= 1
         if demands := demands_of(request):
             self.asking.subtract(demands)
-        self._clear(slot)
-        self.requests[slot], request.slot = None, -1
-        self._free_slots.append(slot)
+        self.free(slot)
+        request.slot = -1
         return pages
+
+    def free(self, slot: int) -> None:
+        """Takes `slot` from its request."""
+        self.lane_sizes[self.lane[slot]] -= 1
+        self._clear(slot)
+        self.requests[slot] = None
+        self._free_slots.append(slot)
 
     def _clear(self, slot: int) -> None:
         """Resets `slot` to what it was before its first owner, so that sums and tests
@@ -197,8 +201,15 @@ class Batch:
         return request
 
     def running(self) -> list[Request]:
-        """The requests that have a slot, by slot."""
-        return [request for request in self.requests if request is not None]
+        """The requests that have a slot, by slot; those of several slots once."""
+        return list(dict.fromkeys(request for request in self.requests if request is not None))
+
+    def slots_of(self, request: Request) -> np.ndarray:
+        """The slots [n] of `request`, which runs."""
+        if not self.in_group[request.slot]:
+            return np.array([request.slot])
+        slots: np.ndarray = np.flatnonzero(self.active & (self.ids == request.order))
+        return slots
 
     def in_lane(self, lane: int) -> np.ndarray:
         """[slots] bool: those of the sequences of `lane`."""
@@ -250,33 +261,26 @@ class Batch:
         differs = self.tokens[slot, :count] != token_ids[:count]
         return int(differs.argmax()) if differs.any() else count
 
-    def pop_forks(self) -> tuple[list[Fork], dict[int, int]]:
-        """Forks and page copies since the last call."""
-        changes = self.forks, self.page_copies
-        self.forks, self.page_copies = [], {}
+    def pop_changes(self) -> tuple[list[Fork], dict[int, int], BeamMoves]:
+        """Forks, page copies and moves since the last call."""
+        changes = self.forks, self.page_copies, BeamMoves.joined(self.beam_moves)
+        self.forks, self.page_copies, self.beam_moves = [], {}, []
         return changes
 
     def dependents(self, plan: StepPlan) -> list[Request]:
-        """The requests that cannot go on if `plan` fails: those that it computes or
-        forks, and those forked since, which may share what it should have computed."""
+        """The requests that cannot go on if `plan` fails: those that it computes, forks
+        or moves, and those forked since, which may share what it should have computed."""
         needs = self.forked_after >= plan.number
         needs[plan.slots[self.is_live(plan)]] = True
         needs[[fork.slot for fork in plan.forks if self.ids[fork.slot] == fork.id]] = True
-        return [self.request_at(int(slot)) for slot in np.flatnonzero(needs)]
+        moves = plan.beam_moves
+        needs[moves.slots[self.ids[moves.slots] == moves.ids]] = True
+        return list(dict.fromkeys(self.request_at(int(slot)) for slot in np.flatnonzero(needs)))
 
     def is_live(self, plan: StepPlan) -> np.ndarray:
         """[rows] bool of `plan`: their slot still belongs to the request they were planned for."""
         live: np.ndarray = self.ids[plan.slots] == plan.ids
         return live
-
-    def add_logprobs(
-        self, slots: np.ndarray, positions: np.ndarray, result: StepResult, rows: np.ndarray
-    ) -> None:
-        """Takes in the log-probabilities of `rows` [n] of a step, as `settle` does their tokens."""
-        if result.logprobs is not None:
-            self.logprobs[slots, positions] = result.logprobs[rows]
-        if result.restricted_logprobs is not None:
-            self.restricted_logprob[slots] += result.restricted_logprobs[rows]
 
     def settle(self, slots: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Takes in the oldest pending token of each of `slots` [n]: `tokens` [n] at
@@ -290,11 +294,3 @@ class Batch:
         _, stopping = (tokens == stop_ids).nonzero()
         reasons[stopping] = StopReason.STOP_TOKEN.value
         return reasons
-
-
-def first_readout(readouts: Sequence[Readout], start: int) -> int:
-    """Tokens up to the first of `readouts` at `start` or behind it; 0 without any."""
-    if not readouts:
-        return 0
-    ends = [readout.position + 1 for readout in readouts if readout.position >= start]
-    return min(ends, default=0)

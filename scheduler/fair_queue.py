@@ -82,9 +82,9 @@ class _Level:
         self.count -= 1
         if is_taken:
             self._takes += 1
-            share = request.cost / len(self._callers)
-            self._clock = max(self._clock + share, caller.clock)
-            caller.clock += request.cost
+            cost = request.cost
+            self._clock = max(self._clock + cost / len(self._callers), caller.clock)
+            caller.clock += cost
             caller.taken = self._takes
             self._forget_passed()
         if not len(caller.requests):

@@ -35,14 +35,15 @@ class Growth:
             if batch.pending[batch.in_lane(lane)].any():
                 return None, preempted
             last = max(batch.running(), key=lambda request: request.sort_key)
-            if batch.pending[last.slot]:  # in another lane: it gets no more tokens before it leaves
-                batch.held_for[last.slot] = lane + 1
+            slots = batch.slots_of(last)
+            if batch.pending[slots].any():  # in another lane: no more tokens before it leaves
+                batch.held_for[slots] = lane + 1
                 return None, preempted
-            self._preempt(last)
+            self.preempt(last)
             preempted = True
         return new_pages, preempted
 
-    def _preempt(self, request: Request) -> None:
+    def preempt(self, request: Request) -> None:
         """Puts `request` back into the queue with its tokens. Its self KV is computed
         anew when it returns; its cross KV may survive in the cache."""
         self.residency.leave(request)

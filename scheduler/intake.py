@@ -68,7 +68,7 @@ class Intake:
         while (request := self._first()) is not None and not self._has_inputs(request):
             self._preempted.discard(request.sort_key)
             self._ready.discard(request)
-            self._enqueue(request, RequestState.WAITING)
+            self._wait_again(request)
         return request
 
     def _first(self) -> Request | None:
@@ -119,6 +119,14 @@ class Intake:
             return False
         waiting = self._waiting.first()
         return waiting is None or not self.encodes.allows(self._uncached(waiting))
+
+    def _wait_again(self, request: Request) -> None:
+        """Hidden states of `request` must be asked for once more. It lets go of those that it has,
+        which could leave no room for the others."""
+        for key in {media.key for media in request.inputs}:
+            if key in self.encodes:
+                self.encodes.let_go(request, key)
+        self._enqueue(request, RequestState.WAITING)
 
     def _enqueue(self, request: Request, state: RequestState) -> None:
         request.move(state)
@@ -187,4 +195,4 @@ class Intake:
         """Their encoder work was closed, and must be asked for anew."""
         for request in requests:
             if request.state is RequestState.ENCODING:  # of several inputs, this is the first
-                self._enqueue(request, RequestState.WAITING)
+                self._wait_again(request)

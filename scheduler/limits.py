@@ -33,6 +33,7 @@ class Limits:
     # of a pipeline keeps all stages busy.
     num_lanes: int = 1
     prefix_caching: bool = True  # see `PrefixCache`
+    aligns: bool = False  # the decoder keeps what word times are made of
 
     @property
     def step_budget(self) -> StepBudget:
@@ -80,6 +81,13 @@ def _bad_value(request: Request) -> str | None:
     for position, token_id in request.readouts:
         if not 0 <= operator.index(position) < known or operator.index(token_id) < 0:
             return f"no readout of token {token_id} at position {position} of {known} tokens"
+    if (alignment := request.alignment) is not None:
+        start, first, frames = map(operator.index, alignment)
+        if not (0 <= start < first <= known and 0 < frames <= request.cross_len):
+            return (
+                f"no alignment of tokens from number {first} of {known}, behind the start at "
+                f"{start}, with {frames} of {request.cross_len} encoder tokens"
+            )
     return _bad_positions(request)
 
 
@@ -107,12 +115,20 @@ def _bad_positions(request: Request) -> str | None:
 
 def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int) -> str | None:
     length, cross = request.max_len, request.cross_len
-    pages = pages_for(length, limits.page_size) + pages_for(cross, limits.page_size)
+    pages = _most_pages(request, limits.page_size)
     stop_ids = request.rules.stop_ids
+    if request.alignment is not None and not limits.aligns:
+        return "word times are turned off here, or unknown to this model: enable_word_timestamps"
     if num_open > limits.max_waiting + limits.max_num_seqs:
         return (
             f"{limits.max_waiting} requests are waiting already: "
             f"try later, or raise max_waiting_requests"
+        )
+    room = min(limits.max_num_seqs, limits.max_batched_tokens)
+    if request.num_slots > room:
+        return (
+            f"beam_size={request.num_slots} is over the {room} sequences of a step: "
+            f"raise max_num_seqs (and max_num_batched_tokens), or lower beam_size"
         )
     if length > limits.max_len:
         return (
@@ -126,13 +142,30 @@ def _over_limit(request: Request, limits: Limits, num_open: int, num_pages: int)
         )
     if pages > num_pages:
         return (
-            f"needs {pages} KV pages ({cross} encoder tokens and up to {length} decoder tokens, "
-            f"{limits.page_size} to a page); the pool has {num_pages}: "
-            f"raise num_kv_pages or lower max_tokens"
+            f"needs {pages} KV pages ({cross} encoder tokens and up to {length} decoder tokens"
+            f"{_of_beams(request)}, {limits.page_size} to a page); the pool has {num_pages}: "
+            f"raise num_kv_pages or lower {_causes(request)}max_tokens"
         )
     if len(stop_ids) > MAX_STOP_IDS:
         return f"{len(stop_ids)} stop token ids; at most {MAX_STOP_IDS} are possible"
     return None
+
+
+def _most_pages(request: Request, page_size: int) -> int:
+    """Those that it can come to need. The sequences of a search share at least the full pages of
+    the prompt."""
+    own, shared = pages_for(request.max_len, page_size), 0
+    if request.num_slots > 1:
+        shared = len(request.prompt_token_ids) // page_size
+    return pages_for(request.cross_len, page_size) + shared + request.num_slots * (own - shared)
+
+
+def _of_beams(request: Request) -> str:
+    return f" for each of {request.num_slots} beams" if request.num_slots > 1 else ""
+
+
+def _causes(request: Request) -> str:
+    return "beam_size or " if request.num_slots > 1 else ""
 
 
 def encoder_capacity(batch_tokens: int, budget_tokens: int) -> int:

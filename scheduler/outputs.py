@@ -1,7 +1,11 @@
 """What a decoder's scheduler has to tell its frontends: one `StepOutput` for each, once a step."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from antiphon.config.decoding_rules import DecodingRules
+from antiphon.scheduler.alignment import AlignedSequence, aligned_sequence
 from antiphon.scheduler.request import (
     Finished,
     Request,
@@ -12,6 +16,17 @@ from antiphon.scheduler.request import (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class HeldEnd:
+    """The end of a request that is done but for its alignment. `token_ids`: those to align."""
+
+    id: RequestId
+    finished: Finished
+    sequence: AlignedSequence
+    token_ids: np.ndarray
+    rules: DecodingRules
+
+
 class Outputs:
     """Tokens and ends since the last `pop`, by frontend. `max_seqs`: slots of the batch."""
 
@@ -20,6 +35,8 @@ class Outputs:
         self._frontends = np.zeros(max_seqs, np.int64)  # indices into `_names`
         self._names: list[str] = []
         self._outputs: dict[str, StepOutput] = {}
+        self._unaligned: list[HeldEnd] = []
+        self.held: dict[RequestId, HeldEnd] = {}  # all ends that are held back
 
     def admit(self, request: Request) -> None:
         """`request` has a slot from now on."""
@@ -40,8 +57,33 @@ class Outputs:
             output.delta_positions += positions[rows].tolist()
             output.delta_tokens += tokens[rows].tolist()
 
-    def add_end(self, request: Request, finished: Finished) -> None:
-        self._of(request.id.frontend).finished.append(finished)
+    def add_end(self, request: Request, finished: Finished, slot: int = -1) -> None:
+        """`slot`: that it had until now, -1: none. An end that needs an alignment is held back
+        until `send_held`; without a slot it has none."""
+        alignment, is_done = request.alignment, finished.state is RequestState.DONE
+        if alignment is None or slot < 0 or not is_done:
+            self._of(request.id.frontend).finished.append(finished)
+            return
+        token_ids, rules = request.token_ids, request.rules
+        sequence = aligned_sequence(slot, token_ids, alignment, rules)
+        own = token_ids[alignment.first :]
+        end = HeldEnd(request.id, finished, sequence, own, rules)
+        self._unaligned.append(end)
+        self.held[request.id] = end
+
+    @property
+    def num_unaligned(self) -> int:
+        return len(self._unaligned)
+
+    def pop_unaligned(self) -> list[HeldEnd]:
+        """Ends held back since the last call."""
+        ends, self._unaligned = self._unaligned, []
+        return ends
+
+    def send_held(self, end: HeldEnd) -> None:
+        """Its alignment is known. Nothing is sent to a frontend that is gone."""
+        if self.held.pop(end.id, None) is not None:
+            self._of(end.id.frontend).finished.append(end.finished)
 
     def pop(self) -> list[StepOutput]:
         """What happened since the last call: nothing, or one output for each frontend concerned."""
@@ -51,6 +93,7 @@ class Outputs:
     def forget(self, frontend: str) -> None:
         """It is gone, with all its requests."""
         self._outputs.pop(frontend, None)
+        self.held = {id_: end for id_, end in self.held.items() if id_.frontend != frontend}
 
     def _of(self, frontend: str) -> StepOutput:
         output = self._outputs.get(frontend)

@@ -8,8 +8,10 @@ import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.beam_plan import NO_MOVES, BeamCandidates, BeamMoves
+from antiphon.scheduler.generated import TokenLogprobs
 from antiphon.scheduler.grids import PlacedGrid, grids_of
-from antiphon.scheduler.request import Request, TokenLogprobs
+from antiphon.scheduler.request import Request
 
 
 def _none() -> np.ndarray:
@@ -123,7 +125,7 @@ class StepPlan:
     its tokens, which then has `kv_lens`. Rows that have computed all that they know
     sample the next one. Page tables stay on the device: a plan says only what changes
     in them. Its parts are carried out in this order, before any row is computed:
-    `page_copies`, `forks`, `admissions`, `cross_writes`.
+    `page_copies`, `beam_moves`, `forks`, `admissions`, `cross_writes`.
 
     Rows are ordered: those with one query first.
     """
@@ -145,6 +147,7 @@ class StepPlan:
     embeddings: Sequence[Embedding] = ()
     spent: Sequence[str] = ()  # keys of embeddings that no later step needs
     lane: int = 0  # that all of its rows belong to; what it admits as well
+    beam_moves: BeamMoves = NO_MOVES
 
     @property
     def num_tokens(self) -> int:
@@ -184,6 +187,7 @@ class StepResult:
     top: TopLogprobs | None = None
     # Of the plan's readouts, [n] each: log-probabilities, and the likeliest tokens.
     readouts: tuple[np.ndarray, np.ndarray] | None = None
+    beams: BeamCandidates | None = None
 
     def of_token(self, row: int, count: int) -> TokenLogprobs:
         """Log-probabilities of the token of `row`, and of the `count` likeliest ones."""

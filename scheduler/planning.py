@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from antiphon.scheduler.batch import Batch, first_readout
+from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.demands import first_readout
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -30,6 +31,10 @@ class StepBudget:
     def without(self, num_tokens: int) -> "StepBudget":
         """What is left beside a row of so many tokens."""
         return StepBudget(self.tokens - num_tokens, self.prompt - num_tokens + 1)
+
+    def beside(self, num_decodes: int) -> "StepBudget":
+        """What is left beside so many rows of one token."""
+        return replace(self, tokens=self.tokens - num_decodes) if num_decodes else self
 
     def has_room(self, num_tokens: int) -> bool:
         """True if another row can begin with some of its `num_tokens`."""
@@ -87,7 +92,7 @@ class StepPlanner:
         batch.length[slots] += samples
         batch.pending[slots] += samples
         batch.num_plans += 1
-        forks, page_copies = batch.pop_forks()
+        forks, page_copies, moves = batch.pop_changes()
         return StepPlan(
             admissions=admissions,
             cross_writes=cross_writes,
@@ -99,6 +104,7 @@ class StepPlanner:
             new_pages=new_pages,
             page_copies=page_copies,
             forks=forks,
+            beam_moves=moves,
             number=batch.num_plans,
             readouts=self._readouts(slots, query_lens, kv_lens),
             lane=lane,

@@ -1,7 +1,7 @@
 """One request, its states, and the table of legal transitions between them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
-
-FinishReason = Literal["stop", "length"]
+from antiphon.scheduler.alignment import Alignment
+from antiphon.scheduler.generated import FinishReason, Hypothesis, ReadoutValue, TokenLogprobs
 
 
 class RequestId(NamedTuple):
@@ -61,11 +61,7 @@ TRANSITIONS: dict[RequestState, set[RequestState]] = {
     _S.READY: {_S.RUNNING, _S.WAITING} | _ENDED,
     # Back to READY: preempted.
     _S.RUNNING: {_S.READY} | _ENDED,
-    _S.DONE: set(),
-    _S.FAILED: set(),
-    _S.CANCELLED: set(),
-    _S.EXPIRED: set(),
-    _S.REFUSED: set(),
+    **{state: set() for state in (*_ENDED, _S.REFUSED)},
 }
 
 
@@ -86,16 +82,6 @@ class Media:
     keep: bool = True
 
 
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """Of one generated token: natural logarithms of the model's raw distribution, and
-    ranks from 1."""
-
-    ids: list[int]  # the chosen token first, then the likeliest ones
-    logprobs: list[float]
-    ranks: list[int]
-
-
 class Readout(NamedTuple):
     """A request's question: how likely the model finds `token_id` behind the token at
     `position` (of those that it knows from the start: its prompt, and what a resumed
@@ -103,14 +89,6 @@ class Readout(NamedTuple):
 
     position: int
     token_id: int
-
-
-class ReadoutValue(NamedTuple):
-    """The answer, under the raw logits: that probability's natural logarithm, and the
-    likeliest token."""
-
-    logprob: float
-    likeliest: int
 
 
 @dataclass
@@ -127,18 +105,9 @@ class RequestMetrics:
 
     def shifted(self, seconds: float) -> "RequestMetrics":
         """All times later by `seconds`."""
-
-        def later(time: float | None) -> float | None:
-            return None if time is None else time + seconds
-
-        return RequestMetrics(
-            self.arrived_at + seconds,
-            later(self.encoded_at),
-            later(self.admitted_at),
-            later(self.first_token_at),
-            later(self.finished_at),
-            self.preemptions,
-        )
+        times = {name: time for name, time in vars(self).items() if name.endswith("_at")}
+        later = {name: time + seconds for name, time in times.items() if time is not None}
+        return replace(self, **later)
 
 
 class Trial(IntEnum):
@@ -164,6 +133,7 @@ class Request:
     streams: bool = False  # its tokens are sent as they come, not only at its end
     waits_for_host: bool = False  # each of its tokens must be known here before the next is begun
     readouts: tuple[Readout, ...] = ()
+    alignment: Alignment | None = None
     priority: int = 0  # lower runs first
     timeout: float | None = None  # seconds from its arrival here: machines' clocks differ
     encoder: str = ""  # name of the one that its inputs were sent to; the decoder may ask another
@@ -183,6 +153,7 @@ class Request:
     restricted_logprob: float = 0.0  # sum over `generated`, under the rules
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)  # by index in `readouts`
+    hypotheses: list[Hypothesis] = field(default_factory=list)  # of a beam search that is over
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(0.0))
 
     def move(self, state: RequestState) -> None:
@@ -191,6 +162,15 @@ class Request:
             f"request {self.id}: {self.state.value} -> {state.value}"
         )
         self.state = state
+
+    def forget_tokens(self) -> None:
+        """Those that it has generated."""
+        self.generated, self.token_logprobs, self.logprobs = [], [], []
+
+    @property
+    def num_slots(self) -> int:
+        """That it takes while it runs."""
+        return self.rules.beams.size if self.rules.beams else 1
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -260,8 +240,9 @@ class Finished:
 
     `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
     logits. `restricted_logprob`: their sum under the logits that the rules have
-    changed. `readout_values`: by index in the request's readouts, of those that it came
-    to.
+    changed. `readout_values`: by index in the request's readouts, of those it came to.
+    `frames`: the answer to its `alignment`, NO_FRAME for timestamps. Of a beam search
+    it is what was best, with its `score`; `others` come behind it.
     """
 
     number: int
@@ -274,16 +255,34 @@ class Finished:
     token_logprobs: list[float] = field(default_factory=list)
     restricted_logprob: float = 0.0
     readout_values: dict[int, ReadoutValue] = field(default_factory=dict)
+    frames: list[int] | None = None
+    score: float | None = None
+    others: list[Hypothesis] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request, reason: FinishReason | None, error: str | None) -> "Finished":
         """The end of `request`, which is in its final state and no longer in the batch."""
-        tokens, logprobs = request.generated, request.logprobs
         metrics = request.metrics.shifted(-request.metrics.arrived_at)  # no clocks on the wire
-        return cls(
-            request.id.number, request.state, tokens, reason, error, logprobs, metrics,
-            request.token_logprobs, request.restricted_logprob, request.readout_values,
+        finished = cls(
+            request.id.number, request.state, request.generated, reason, error, request.logprobs,
+            metrics, request.token_logprobs, request.restricted_logprob, request.readout_values,
         )  # fmt: skip
+        if request.hypotheses and request.state is RequestState.DONE:
+            best, *others = request.hypotheses
+            return replace(finished.as_found(best), others=others)
+        return finished
+
+    def as_found(self, one: Hypothesis) -> "Finished":
+        """With the tokens of `one`."""
+        return replace(
+            self, token_ids=one.token_ids, reason=one.reason, logprobs=one.logprobs,
+            token_logprobs=one.token_logprobs, restricted_logprob=one.restricted_logprob,
+            score=one.score, others=[],
+        )  # fmt: skip
+
+    def results(self) -> "list[Finished]":
+        """All that its beam search returns, best first; without one, this alone."""
+        return [self, *map(self.as_found, self.others)]
 
 
 @dataclass

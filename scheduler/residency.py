@@ -6,6 +6,7 @@ import numpy as np
 from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.beams import Beams
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
 from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.request import Media, Request
@@ -18,13 +19,14 @@ class Residency:
 
     def __init__(self, batch: Batch, prefixes: PrefixCache) -> None:
         self.batch, self.prefixes, self.pages = batch, prefixes, prefixes.pages
+        self.beams = Beams(batch, self.pages)
 
     def fits(self, request: Request, prefix: np.ndarray) -> bool:
         """True if enough pages are free beside those of its `prefix` [pages], and a
         reserve that the running sequences will soon ask for."""
         cross, page_size = request.cross, self.batch.page_size
         reserve = ceil_div(len(self.batch), 4)
-        need = pages_for(request.length, page_size) + reserve
+        need = pages_for(request.length, page_size) + request.num_slots - 1 + reserve
         if len(prefix):
             need -= len(prefix) - self.pages.num_unused(prefix)
         if cross is not None and cross.key in self.pages:
@@ -33,10 +35,11 @@ class Residency:
 
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
-    ) -> tuple[Admission, CrossWrite | None]:
+    ) -> tuple[list[Admission], CrossWrite | None]:
         """Admits `request`, which fits, to `lane`, with the cached pages of its
-        `prefix` [pages]. Returns also its cross KV if it has any that is not cached:
-        the step that runs the request must write it."""
+        `prefix` [pages]: to one slot, and to those that its beam search will need.
+        Returns also its cross KV if it has any that is not cached: the step that runs
+        the request must write it."""
         if len(prefix):
             self.pages.share_blocks(prefix)
         cross_pages, write = self._cross_pages(request.cross)
@@ -48,7 +51,10 @@ class Residency:
         self.prefixes.count(request, len(prefix))
         tokens = self.batch.admit(request, self_pages, lane, len(prefix) * page_size)
         self.prefixes.start(self.batch, request, len(prefix))
-        return Admission.of(request, tokens, self_pages, cross_pages), write
+        admission = Admission.of(request, tokens, self_pages, cross_pages)
+        if request.rules.beams is None:
+            return [admission], write
+        return [admission, *self.beams.enter(request, admission)], write
 
     def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
         """The pages [pages] of the cross KV of `media`, and what must be written there."""
@@ -66,7 +72,7 @@ class Residency:
         `parent` has filled with the same tokens; the last one, if it is not full, as a
         copy. False, and nothing done, if there is nothing to share or no room."""
         token_ids, cross = child.token_ids, child.cross
-        if self.batch.full or child.inputs != parent.inputs:
+        if not self.batch.num_free or child.inputs != parent.inputs:
             return False
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
@@ -99,9 +105,14 @@ class Residency:
         return True
 
     def leave(self, request: Request) -> None:
-        """Frees the slot and the pages; the request keeps its tokens. Its cross KV
-        stays cached until its pages are needed."""
-        self.pages.release(self.batch.remove(request))
+        """Frees the slots and the pages; the request keeps its tokens, but for a beam
+        search, which begins anew. Its cross KV stays cached until its pages are needed."""
+        if request.rules.beams is None:
+            self.pages.release(self.batch.remove(request))
+        else:
+            self.beams.leave(request)
+            self.pages.release(self.batch.remove(request))
+            request.forget_tokens()
         if (cross := request.cross) is not None:
             self.pages.release_keyed(cross.key, cross.keep)
 

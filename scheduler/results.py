@@ -3,10 +3,11 @@ they are of."""
 
 import numpy as np
 
-from antiphon.scheduler.batch import Batch, StopReason
+from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.generated import FinishReason, ReadoutValue, StopReason
 from antiphon.scheduler.outputs import Outputs
 from antiphon.scheduler.plan import StepPlan, StepResult
-from antiphon.scheduler.request import FinishReason, ReadoutValue, Request
+from antiphon.scheduler.request import Request
 
 Ending = tuple[Request, FinishReason]
 
@@ -22,14 +23,20 @@ def settle(
     """Appends the sampled tokens, and adds those of streams to `outputs`.
 
     Returns the sequences that are done, and why. Rows whose request has ended since the
-    plan was made are dropped: those that are not `is_live` [rows]. `now`: of the
-    scheduler's clock.
+    plan was made are dropped: those that are not `is_live` [rows]; and those of beam
+    searches, which `Beams` takes in. `now`: of the scheduler's clock.
     """
-    rows = (is_live & plan.samples).nonzero()[0]
+    samples = is_live & plan.samples
+    if batch.asking["beams"]:
+        samples &= ~batch.in_group[plan.slots]
+    rows = samples.nonzero()[0]
     slots, tokens, positions = plan.slots[rows], result.tokens[rows], plan.kv_lens[rows]
     is_first = positions == batch.prompt_len[slots]
     stops = batch.settle(slots, positions, tokens)
-    batch.add_logprobs(slots, positions, result, rows)
+    if result.logprobs is not None:
+        batch.logprobs[slots, positions] = result.logprobs[rows]
+    if result.restricted_logprobs is not None:
+        batch.restricted_logprob[slots] += result.restricted_logprobs[rows]
     if result.readouts is not None:
         _add_readouts(batch, plan, is_live, *result.readouts)
     if batch.asking["logprobs"]:
@@ -61,3 +68,10 @@ def _add_readouts(
         request = batch.request_at(plan.slots[readouts.rows[i]])
         value = ReadoutValue(float(logprobs[i]), int(likeliest[i]))
         request.readout_values[int(readouts.indices[i])] = value
+
+
+def reason_of_end(request: Request) -> FinishReason | None:
+    """Why a request that was resumed has ended already: only the message of its end was lost."""
+    if request.generated and request.generated[-1] in request.rules.stop_ids:
+        return "stop"
+    return "length" if len(request.generated) >= request.max_tokens else None

@@ -10,6 +10,7 @@ from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
+from antiphon.scheduler.generated import FinishReason
 from antiphon.scheduler.growth import Growth
 from antiphon.scheduler.intake import Intake
 from antiphon.scheduler.limits import Limits, refusal
@@ -20,7 +21,6 @@ from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import (
     Finished,
-    FinishReason,
     Incarnation,
     Request,
     RequestId,
@@ -28,7 +28,7 @@ from antiphon.scheduler.request import (
     RequestState,
 )
 from antiphon.scheduler.residency import Residency
-from antiphon.scheduler.results import settle
+from antiphon.scheduler.results import reason_of_end, settle
 
 MAX_INPUTS_GONE = 3  # a frontend that says so of an open request will say so again
 
@@ -97,7 +97,7 @@ class Scheduler:
             request.priority = 0  # may be what is wrong, and `finish` sorts by it
         if why:
             return self.finish(request, RequestState.REFUSED, error=why)
-        if reason := _reason_of_end(request):
+        if reason := reason_of_end(request):
             return self.finish(request, RequestState.DONE, reason=reason)
         self._loads[request.order] = load = request.load
         self._open_tokens += load
@@ -114,7 +114,7 @@ class Scheduler:
         there is a slot, `child` runs at once and shares what is computed of their
         common tokens. Otherwise it waits in line, and computes all of them.
         """
-        runs = parent.state is RequestState.RUNNING
+        runs = parent.state is RequestState.RUNNING and parent.num_slots == 1
         if runs and not child.generated:
             self.batch.save(parent.slot, child)
             child.logprobs = list(parent.logprobs)
@@ -236,11 +236,17 @@ class Scheduler:
         """Appends the sampled tokens and ends the sequences that are done."""
         self.counters["steps"] += 1
         self.counters["tokens"] += int(plan.samples.sum())
-        is_live = self.batch.is_live(plan)
+        is_live, now = self.batch.is_live(plan), self._clock()
         self.prefixes.publish(self.batch, plan, is_live)
-        now = self._clock()
         for request, reason in settle(self.batch, plan, is_live, result, self.outputs, now):
             self.finish(request, RequestState.DONE, reason=reason)
+        for request, lacks_pages in self.residency.beams.settle(plan, is_live, result, now):
+            if lacks_pages:
+                self.growth.preempt(request)
+            elif request.hypotheses:
+                self.finish(request, RequestState.DONE)
+            else:
+                self.finish(request, RequestState.FAILED, error="its rules bar every token")
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """Fails the sequences of a step that could not be run, and those that came
@@ -271,8 +277,9 @@ class Scheduler:
         error: str | None = None,
     ) -> None:
         """Ends `request`, whatever its end, and tells its frontend."""
+        slot = request.slot
         self._remove(request, state)
-        self.outputs.add_end(request, Finished.of(request, reason, error))
+        self.outputs.add_end(request, Finished.of(request, reason, error), slot)
 
     def _remove(self, request: Request, state: RequestState) -> None:
         """Pages are freed here and, on preemption, in `Growth`."""
@@ -291,10 +298,3 @@ class Scheduler:
     def idle(self) -> bool:
         """True if nothing can run and no encoder work can be asked for until something arrives."""
         return not len(self.batch) and self.intake.idle
-
-
-def _reason_of_end(request: Request) -> FinishReason | None:
-    """Why a request that was resumed has ended already: only the message of its end was lost."""
-    if request.generated and request.generated[-1] in request.rules.stop_ids:
-        return "stop"
-    return "length" if len(request.generated) >= request.max_tokens else None

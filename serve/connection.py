@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Never
 
 from starlette.formparsers import MultiPartException
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import CLIENT_LEFT, ApiError, as_api_error, stopping
-from antiphon.serve.handshake import run_session
+from antiphon.serve.handshake import Handshake, run_session
 from antiphon.serve.identity import HEADER, REQUEST_ID, request_id
 from antiphon.serve.keys import ApiKeys, no_valid_key
 from antiphon.serve.metrics import Metrics
@@ -44,15 +45,23 @@ class ConnectionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             exchange = Exchange(self, scope, receive, send)
-            if self.traces is None:
+            with self._traced(scope, lambda: exchange.final_status):
                 await exchange.run()
-            else:
-                with self.traces.answering(scope, lambda: exchange.final_status):
-                    await exchange.run()
         elif scope["type"] == "websocket":
-            await run_session(self.app, self.keys, scope, receive, send)
+            handshake = Handshake(send)
+            with self._traced(scope, lambda: handshake.status):
+                await run_session(self.app, self.keys, scope, receive, handshake)
+            self.metrics.note_session(_route(scope), handshake.status)
         else:
             await self.app(scope, receive, send)
+
+    def _traced(self, scope: Scope, status: Callable[[], int]) -> AbstractContextManager[None]:
+        return nullcontext() if self.traces is None else self.traces.answering(scope, status)
+
+
+def _route(scope: Scope) -> str | None:
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
 
 
 class Exchange:
@@ -86,8 +95,7 @@ class Exchange:
         finally:
             self._stop_watching()
             seconds = time.monotonic() - began
-            path = getattr(self.scope.get("route"), "path", None)
-            self.server.metrics.note_answer(path, self.final_status, seconds)
+            self.server.metrics.note_answer(_route(self.scope), self.final_status, seconds)
             logger.info(
                 "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
                 self.final_status, 1000 * seconds, self.key,

@@ -4,7 +4,7 @@ import logging
 import time
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from antiphon.serve.errors import ApiError
@@ -17,12 +17,31 @@ KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for it
 REFUSED = 1008  # of WebSockets: against the policy
 
 
+class Handshake:
+    """What became of one. `status`: of HTTP; 0 before."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.status = send, 0
+
+    async def send(self, message: Message) -> None:
+        if not self.status:
+            kind = message["type"]
+            if kind == "websocket.accept":
+                self.status = 101
+            elif kind == "websocket.http.response.start":
+                self.status = message["status"]
+            elif kind == "websocket.close":
+                self.status = 403  # what a server makes of it that can send no other answer
+        await self._send(message)
+
+
 async def run_session(
-    app: ASGIApp, keys: ApiKeys, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, keys: ApiKeys, scope: Scope, receive: Receive, handshake: Handshake
 ) -> None:
     """One WebSocket from its handshake to its end."""
     id_ = request_id(scope["headers"])
     token, began, key = REQUEST_ID.set(id_), time.monotonic(), "-"
+    send = handshake.send
     websocket = WebSocket(scope, receive, send)
     try:
         _check_origin(websocket)
@@ -33,7 +52,7 @@ async def run_session(
         await deny(websocket, error)
     finally:
         seconds = time.monotonic() - began
-        logger.info("WebSocket %s %.1f s %s", scope["path"], seconds, key)
+        logger.info("WebSocket %s %d %.1f s %s", scope["path"], handshake.status, seconds, key)
         REQUEST_ID.reset(token)
 
 

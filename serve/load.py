@@ -21,22 +21,31 @@ async def counters_of(engine: AsyncEngine) -> dict[str, int]:
         return {}
 
 
+async def counters_by_model(service: Service) -> dict[str, dict[str, int]]:
+    models = dict(service.models)
+    counters = await asyncio.gather(*(counters_of(model.engine) for model in models.values()))
+    return dict(zip(models, counters, strict=True))
+
+
+async def note_workers(service: Service) -> None:
+    """Notes the workers' present counters, for one caller after the other: where sums that were
+    read earlier are noted later, what was added in between would count twice."""
+    async with service.noting:
+        service.metrics.note_workers(await counters_by_model(service))
+
+
 async def keep_noting(service: Service) -> None:
     """For ever: notes the workers' counters, for sinks that nobody asks for them."""
     while True:
         await asyncio.sleep(NOTING_SECONDS)
-        models = list(service.models.values())
-        counters = {model.name: await counters_of(model.engine) for model in models}
-        service.metrics.note_workers(counters)
+        await note_workers(service)
 
 
 async def load_of(service: Service) -> dict[str, Any]:
-    counters = await asyncio.gather(
-        *(counters_of(model.engine) for model in service.models.values())
-    )
     models = {
-        name: _pools(model.engine, own)
-        for (name, model), own in zip(service.models.items(), counters, strict=True)
+        name: _pools(service.models[name].engine, own)
+        for name, own in (await counters_by_model(service)).items()
+        if name in service.models  # which is empty once the server stops
     }
     admission = service.admission
     return {"open_requests": admission.open, "limit": admission.limit, "models": models}

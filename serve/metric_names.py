@@ -56,6 +56,7 @@ HTTP_SECONDS = Metric(
     "of its answer", ("path",), SECONDS,
 )  # fmt: skip
 HTTP_OPEN = Metric("http_requests_open", "gauge", "requests that have no answer yet", ())
+SESSIONS_OPEN = Metric("realtime_sessions_open", "gauge", "realtime sessions", ())
 TURNED_AWAY = Metric("http_requests_turned_away", "counter", "answered with status 429", ())
 AUDIO_SECONDS = _counter("audio_seconds", "sound transcribed")
 RTFX = _histogram(
@@ -102,7 +103,7 @@ FROM_WORKERS: dict[str, tuple[Metric, float]] = {
 }
 
 METRICS = (
-    HTTP_REQUESTS, HTTP_SECONDS, HTTP_OPEN, TURNED_AWAY, AUDIO_SECONDS, RTFX,
+    HTTP_REQUESTS, HTTP_SECONDS, HTTP_OPEN, SESSIONS_OPEN, TURNED_AWAY, AUDIO_SECONDS, RTFX,
     SUCCESS, ERRORS, PROMPT_TOKENS, GENERATION_TOKENS,
     FIRST_TOKEN, PER_TOKEN, LATENCY, ENCODE, QUEUE, DECODE,
     RUNNING, WAITING, PAGES_IN_USE, PAGES, ENCODER_TOKENS, ENGINE, ENCODER_BATCHES,

@@ -20,8 +20,15 @@ OTHER_PATH = "other"  # of paths that are no endpoints: anybody may make up any 
 class Metrics:
     """For one server process. `sinks`: others beside its page."""
 
-    def __init__(self, admission: Admission, sinks: Iterable[MetricSink] = ()) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        sinks: Iterable[MetricSink] = (),
+        sessions: Admission | None = None,
+    ) -> None:
+        """`sessions`: of realtime."""
         self._admission, self._page = admission, PrometheusPage()
+        self._sessions = sessions or Admission(0)
         self._sinks: list[MetricSink] = [self._page, *sinks]
         self._seen: dict[tuple[str, ...], float] = {}  # sums at their last reading
 
@@ -43,6 +50,11 @@ class Metrics:
         """Of HTTP. `path`: the endpoint's."""
         self._add(names.HTTP_REQUESTS, 1, path or OTHER_PATH, str(status))
         self._observe(names.HTTP_SECONDS, seconds, path or OTHER_PATH)
+
+    def note_session(self, path: str | None, status: int) -> None:
+        """A WebSocket has ended; its length is no duration of an answer. `status`: of its
+        handshake, 101 where there was a session."""
+        self._add(names.HTTP_REQUESTS, 1, path or OTHER_PATH, str(status))
 
     def note_transcription(self, model: str, result: Transcription, seconds: float) -> None:
         """A whole recording, which took so long."""
@@ -87,7 +99,9 @@ class Metrics:
     def note_workers(self, engines: Mapping[str, Mapping[str, int]]) -> None:
         """The present counters of the workers of each model; empty where they did not answer."""
         self._set(names.HTTP_OPEN, self._admission.open)
-        self._add(names.TURNED_AWAY, self._passed(("turned away",), self._admission.turned_away))
+        self._set(names.SESSIONS_OPEN, self._sessions.open)
+        turned_away = self._admission.turned_away + self._sessions.turned_away
+        self._add(names.TURNED_AWAY, self._passed(("turned away",), turned_away))
         for model, counters in engines.items():
             if counters:
                 self._note_load(model, counters)

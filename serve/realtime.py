@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import IO, Any
@@ -32,11 +32,16 @@ from antiphon.serve.transcripts import logprobs_of
 from antiphon.serve.uploads import Upload
 
 Send = Callable[[str], Awaitable[None]]
+NextMessage = Callable[[], Awaitable[str]]  # raises ClientGone or ClientSilent
 MAX_WAITING = 16  # committed items of a session that are not transcribed yet
 
 
 class ClientGone(Exception):
     """Nobody is there to send to. Raised by `Send`."""
+
+
+class ClientSilent(Exception):
+    """It has sent nothing for a while. Raised by the messages of a session, which may go on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class RealtimeSession:
         self._include: list[Any] = []
         self._buffer: SoundBuffer
         self._items: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
+        self._is_transcribing = False
         self._last_item: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._update,
@@ -69,21 +75,32 @@ class RealtimeSession:
             "input_audio_buffer.clear": self._clear,
         }
 
-    async def run(self, messages: AsyncIterator[str]) -> None:
-        """Until the client leaves, which cancels what is open."""
+    async def run(self, next_message: NextMessage) -> None:
+        """Until the client leaves, which cancels what is open, or is silent and waits for nothing.
+        Raises ExceptionGroup of ClientGone."""
         self._buffer = SoundBuffer(RATE, self._service.limits.upload_bytes)
         try:
             async with asyncio.TaskGroup() as group:
                 await self._send("session.created", session=self._described())
                 transcribing = group.create_task(self._transcribe_items())
-                async for text in messages:
-                    await self._take(text)
+                await self._listen(next_message)
                 transcribing.cancel()
         finally:
             self._buffer.close()
             with suppress(asyncio.QueueEmpty):
                 while True:
                     self._items.get_nowait().file.close()
+
+    async def _listen(self, next_message: NextMessage) -> None:
+        while True:
+            try:
+                await self._take(await next_message())
+            except ClientSilent:
+                if self._items.empty() and not self._is_transcribing:
+                    seconds = self._service.limits.idle_seconds
+                    silent = ApiError(408, f"no event for {seconds:g} s", code="session_idle")
+                    await self._send("error", error={**silent.body()["error"], "event_id": None})
+                    return
 
     # ------------------------------------------------------------------ events of the client
 
@@ -167,7 +184,9 @@ class RealtimeSession:
 
     async def _transcribe_items(self) -> None:
         while True:
+            self._is_transcribing = False
             item = await self._items.get()
+            self._is_transcribing = True
             with item.file:
                 try:
                     with self._service.admission.admitted():

@@ -1,7 +1,8 @@
 """OpenTelemetry traces: what a request waited for, from the times that it carries anyway. Needs the
 extra `otel`; off unless a collector's address is given.
 
-    POST /v1/audio/transcriptions      of the server; continues the client's trace (traceparent)
+    POST /v1/audio/transcriptions      of the server; continues the client's trace (traceparent);
+                                       of /v1/realtime, a whole session
         request                        of the engine: a sample of a prompt, or a window
             encode                     until its inputs were encoded
             queue                      until it had a place in a decoder's batch
@@ -54,26 +55,28 @@ class Traces:
 
     @contextmanager
     def answering(self, scope: Any, status: Callable[[], int]) -> Iterator[None]:
-        """The span of one answer over HTTP. `status`: what it was, at the end."""
+        """The span of one answer over HTTP, or of a WebSocket, whose handshake is a GET. `status`:
+        what it was, at the end."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
+        method = scope.get("method", "GET")
         with self._tracer.start_as_current_span(
-            scope["method"],
+            method,
             context=TraceContextTextMapPropagator().extract(headers),
             kind=SpanKind.SERVER,
             attributes={
-                "http.request.method": scope["method"], "url.path": scope["path"],
+                "http.request.method": method, "url.path": scope["path"],
                 "url.scheme": scope.get("scheme", "http"),
             },
         ) as span:  # fmt: skip
             yield
             path = getattr(scope.get("route"), "path", None)
             if path is not None:
-                span.update_name(f"{scope['method']} {path}")
+                span.update_name(f"{method} {path}")
                 span.set_attribute("http.route", path)
             span.set_attribute("http.response.status_code", status())
             if status() >= 500:

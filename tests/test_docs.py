@@ -24,6 +24,7 @@ MODULES_OF_EXAMPLES = (
     "antiphon",
     "antiphon.client",
     "antiphon.client.policy",
+    "antiphon.compat.faster_whisper",
     "antiphon.jobs.ray_data",
     "openai",
 )

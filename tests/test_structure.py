@@ -13,7 +13,7 @@ from source_tree import circles, functions, imports, tracked
 
 LEVELS = [
     {"cli", "benchmarks"},
-    {"jobs", "serve"},
+    {"compat", "jobs", "serve"},
     {"engine"},
     {"actors"},
     {"scheduler", "encoder", "decoder"},

@@ -35,6 +35,7 @@ from antiphon.benchmarks.service.traffic import Tally, Traffic
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EARS, READER = "hears", "numbers"
 MODELS = {EARS: EXAMPLES / "whisper_commands" / "model", READER: EXAMPLES / "t5_numbers" / "model"}
+RECONNECTED = "connection closed before an answer, asked again"
 HELD_OUT = 20  # recordings that the model was not trained on
 UPLOAD_MIB = 0.5
 MEBIBYTE = 1 << 20
@@ -67,7 +68,8 @@ async def _clients(pipe: Connection, url: str, callers: int, seed: int) -> None:
     traffic = Traffic(material)
     await traffic.learn()
     while True:
-        pipe.send({kind: vars(tally) for kind, tally in traffic.tallies.items()})
+        reconnected = {RECONNECTED: {"count": traffic.reconnected}}
+        pipe.send({kind: vars(tally) for kind, tally in traffic.tallies.items()} | reconnected)
         if (seconds := await asyncio.to_thread(pipe.recv)) is None:
             break
         end = time.monotonic() + seconds

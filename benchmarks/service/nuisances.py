@@ -2,13 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-from antiphon.benchmarks.service.wire import connection, raw_request
+from antiphon.benchmarks.service.wire import Asker, connection, raw_request
 
 TIMEOUT = 240.0  # seconds of one request: a worker that was killed comes back within
 
@@ -57,11 +55,22 @@ class Material:
         return raw_request(self.url, "POST", "/v1/completions", json=body)
 
 
+@dataclass(frozen=True)
+class Blanks:
+    """A body of so many bytes, whose length is not told before."""
+
+    size: int
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, self.size, 1 << 16):
+            yield b" " * min(1 << 16, self.size - begin)
+
+
 class Nuisances:
     """Raise WrongAnswer where the server does not refuse what it should."""
 
-    def __init__(self, material: Material, http: httpx.AsyncClient) -> None:
-        self._of, self._draw, self._http = material, material.draw, http
+    def __init__(self, material: Material, asker: Asker) -> None:
+        self._of, self._draw, self._asker = material, material.draw, asker
 
     async def leaves(self) -> None:
         """Somewhere in its request, or while it waits, or inside the answer."""
@@ -106,7 +115,7 @@ class Nuisances:
             ),
         ]
         path, content, status = self._draw.choice(refused)
-        reply = await self._http.post(path, **content)
+        reply = await self._asker.post(path, **content)
         if reply.status_code != status or "message" not in reply.json()["error"]:
             raise WrongAnswer(f"{path} {content}: {reply.status_code} {reply.text[:300]}")
 
@@ -115,14 +124,10 @@ class Nuisances:
         if self._draw.random() < 0.5:
             files = {"file": ("big.wav", bytes(size))}
             data = {"model": self._of.ears}
-            reply = await self._http.post("/v1/audio/transcriptions", data=data, files=files)
+            reply = await self._asker.post("/v1/audio/transcriptions", data=data, files=files)
         else:  # without a length: it shows only while it is read
-
-            async def pieces() -> Any:
-                for begin in range(0, size, 1 << 16):
-                    yield b" " * min(1 << 16, size - begin)
-
             headers = {"content-type": "application/json"}
-            reply = await self._http.post("/v1/completions", content=pieces(), headers=headers)
+            content = Blanks(size)
+            reply = await self._asker.post("/v1/completions", content=content, headers=headers)
         if reply.status_code != 413:
             raise WrongAnswer(f"{size} bytes: status {reply.status_code} {reply.text[:300]}")

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 
 from antiphon.benchmarks.service.nuisances import TIMEOUT, Material, Nuisances, WrongAnswer
+from antiphon.benchmarks.service.spoken import samples_of, spoken
 from antiphon.benchmarks.service.wire import (
+    Asker,
     connection,
     events_of,
     raw_request,
@@ -21,7 +23,8 @@ from antiphon.benchmarks.service.wire import (
 )
 
 SHARES: Mapping[str, int] = {  # of each kind of client among a hundred
-    "transcription": 16, "timed transcription": 8, "streamed transcription": 14, "spoken chat": 6,
+    "transcription": 14, "timed transcription": 8, "streamed transcription": 12, "spoken chat": 4,
+    "realtime session": 6,
     "completion": 12, "streamed completion": 14, "slow reader": 6, "leaves": 10, "never reads": 3,
     "malformed": 7, "oversized": 4,
 }  # fmt: skip
@@ -42,14 +45,17 @@ class Traffic:
     def __init__(self, material: Material) -> None:
         self._of, self._draw = material, material.draw
         self.expected: dict[str, str] = {}  # texts by recording or prompt
+        self._samples = {name: samples_of(sound) for name, sound in material.recordings.items()}
         self.tallies = {kind: Tally() for kind in SHARES}
         self._http = httpx.AsyncClient(
             base_url=material.url, timeout=TIMEOUT, limits=httpx.Limits(max_connections=None)
         )
-        nuisances = Nuisances(material, self._http)
+        self._asker = Asker(self._http)
+        nuisances = Nuisances(material, self._asker)
         self._actions: dict[str, Callable[[], Awaitable[None]]] = {
             "transcription": self._transcription, "timed transcription": self._timed,
             "streamed transcription": self._streamed_transcription, "spoken chat": self._spoken,
+            "realtime session": self._session,
             "completion": self._completion, "streamed completion": self._streamed_completion,
             "slow reader": self._slow_reader, "leaves": nuisances.leaves,
             "never reads": nuisances.never_reads, "malformed": nuisances.malformed,
@@ -59,10 +65,17 @@ class Traffic:
     async def close(self) -> None:
         await self._http.aclose()
 
+    @property
+    def reconnected(self) -> int:
+        """How often a connection closed before any byte of an answer, which was asked for again."""
+        return self._asker.closed
+
     async def learn(self) -> None:
         """What each input gives while nothing disturbs it."""
         for name in self._of.recordings:
             self.expected[name] = (await self._transcribed(name, "json"))["text"]
+            transcript, _ = await self._said(name)
+            self.expected[_in_session(name)] = transcript
         for text in self._of.texts:
             reply = await self._post("/v1/completions", json=self._of.prompt(text))
             self.expected[text] = reply.json()["choices"][0]["text"]
@@ -90,7 +103,7 @@ class Traffic:
     # ------------------------------------------------------------------ well-behaved clients
 
     async def _post(self, path: str, **content: Any) -> httpx.Response:
-        reply = await self._http.post(path, **content)
+        reply = await self._asker.post(path, **content)
         if reply.status_code != 200:
             raise WrongAnswer(f"status {reply.status_code}: {reply.text[:300]}")
         return reply
@@ -131,6 +144,16 @@ class Traffic:
         body = {"model": self._of.ears, "messages": _spoken_message(self._of.recordings[name])}
         reply = (await self._post("/v1/chat/completions", json=body)).json()
         self._check(name, reply["choices"][0]["message"]["content"])
+
+    async def _session(self) -> None:
+        name = self._of.recording()
+        transcript, pieces = await self._said(name)
+        self._check(_in_session(name), transcript)
+        self._check(_in_session(name), pieces, "deltas")
+
+    async def _said(self, name: str) -> tuple[str, str]:
+        async with asyncio.timeout(TIMEOUT):
+            return await spoken(self._of.url, self._of.ears, self._samples[name])
 
     async def _completion(self) -> None:
         texts = [self._of.text() for _ in range(self._draw.randint(1, 4))]
@@ -178,6 +201,11 @@ class Traffic:
             form = self._of.form(name, stream="true")
             answer = await self._raw("/v1/audio/transcriptions", pause=pause, **form)
             self._check_heard(name, answer)
+
+
+def _in_session(name: str) -> str:
+    """What is heard in a session: other samples than those of the file."""
+    return f"{name} in a session"
 
 
 def _spoken_message(content: bytes) -> list[dict[str, Any]]:

@@ -50,6 +50,31 @@ async def connection(
             await writer.wait_closed()
 
 
+class Asker:
+    """Asks once more where a connection closed before any byte of the answer: a server may end an
+    idle one just as a request begins in it. `closed` counts those."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http, self.closed = http, 0
+
+    async def post(self, path: str, **content: Any) -> httpx.Response:
+        """The whole answer. `content`: as httpx takes it, and can take it twice."""
+        try:
+            reply = await self._send(path, content)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            self.closed += 1
+            reply = await self._send(path, content)
+        try:
+            await reply.aread()
+        finally:
+            await reply.aclose()
+        return reply
+
+    async def _send(self, path: str, content: dict[str, Any]) -> httpx.Response:
+        request = self._http.build_request("POST", path, **content)
+        return await self._http.send(request, stream=True)
+
+
 async def read_slowly(reader: asyncio.StreamReader, pause: float, piece: int) -> bytes:
     """The whole answer, `piece` bytes at a time."""
     content = b""

@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.decoder.models.bart import BartDecoder
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.llama import LlamaDecoder
+from antiphon.decoder.models.moonshine import MoonshineDecoder
 from antiphon.decoder.models.t5 import T5Decoder
 from antiphon.families.halves import Half, HeadTensors
 from antiphon.layers.shard import Part
@@ -14,6 +15,7 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, HeadTensors, Part], DecoderModel]] = {
     "bart": BartDecoder,
     "llama": LlamaDecoder,
+    "moonshine": MoonshineDecoder,
     "t5": T5Decoder,
 }
 

@@ -65,6 +65,7 @@ class CrossAttention(CrossWriter):
         """[tokens, hidden] -> what `out_proj` reads [tokens, heads * head_dim]."""
         q = self.q_proj(x).unflatten(-1, self.heads)
         assert step.cross is not None
+        step.pool.keep_queries(self.layer, step.slot_mapping, q)
         heads = step.cross.run(q, *step.pool.pages(self.layer))
         return heads.flatten(1)
 

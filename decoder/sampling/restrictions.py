@@ -138,16 +138,21 @@ def _barred_by_timestamps(rows: SampledRows, rules: TimestampRules) -> _Barred:
 
     is_first = generated == 0
     times = (last_is_time & pair_is_closed)[:, None] | (ids < earliest[:, None])
-    if rules.max_initial is not None:
-        times = times | (is_first[:, None] & (ids > rules.first_id + rules.max_initial))
+    last_initial = rules.first_id + rows.setting("timestamps") - 1
+    times = times | (is_first[:, None] & (ids > last_initial[:, None]))
     return _Barred(times, may_repeat, is_first)
 
 
 def force_tokens(tokens: torch.Tensor, rows: SampledRows) -> tuple[torch.Tensor, torch.Tensor]:
     """`tokens` [rows], with the first and the last one replaced where the model prescribes them;
     and [rows] bool, where that is so."""
+    prescribed, is_forced = forced_tokens(rows)
+    return torch.where(is_forced, prescribed, tokens), is_forced
+
+
+def forced_tokens(rows: SampledRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens [rows] that the model prescribes, and [rows] bool, where it does."""
     first, last = rows.setting("forced_first"), rows.setting("forced_last")
     is_first = (rows.generated == 0) & (first != OFF)
     is_last = (rows.lengths == rows.setting("max_len") - 1) & (last != OFF)
-    tokens = torch.where(is_last, last, torch.where(is_first, first, tokens))
-    return tokens, is_first | is_last
+    return torch.where(is_last, last, first), is_first | is_last

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from antiphon.config.decoding_rules import TimestampRules
+from antiphon.decoder.sampling.beams import DeviceBeams, likeliest_candidates
 from antiphon.decoder.sampling.drawing import draw, likeliest
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs, top_logprobs
 from antiphon.decoder.sampling.partial_choice import choose, describe_own_words
@@ -169,6 +170,22 @@ class Sampler:
         own, _, rows = self._of_rows(whole, slots, lengths, listed)
         return top_logprobs(own, listed, rows)
 
+    def beam_candidates(
+        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray
+    ) -> DeviceBeams | None:
+        """The tokens that beam searches may go on with, of the rows that belong to one; `slots`
+        and `lengths` [rows] are on the host. The choice is the host's: what `greedy` has appended
+        is replaced before the next step."""
+        asking = self.slots.host.rows_asking("beams", slots)
+        if not len(asking):
+            return None
+        own, _, rows = self._of_rows(self._gathered(logits, asking), slots, lengths, asking)
+        logprobs = own.log_softmax(-1)
+        by_whisper = (rows.setting("beams_by_whisper") > 0)[:, None]
+        ruled = self._ruled(torch.where(by_whisper, own, logprobs), rows)
+        ruled = torch.where(by_whisper, ruled.log_softmax(-1), ruled)
+        return likeliest_candidates(asking, ruled, logprobs, rows)
+
     def _gathered(self, logits: torch.Tensor, rows: np.ndarray) -> "_WholeRows":
         """The whole vocabulary's logits of a step's `rows` [n]; alone, of all rows as they are."""
         if not self.vocabulary.is_shared:
@@ -195,6 +212,18 @@ class Sampler:
         """All rules, for rows of which each asks for some that graphs lack, and their `logits`
         [rows, vocabulary]. `log_sums` [rows]: of these."""
         assert rows.slots_on_host is not None
+        features, ruled = self.features(rows.slots_on_host), self._ruled(logits, rows)
+        tokens = draw(ruled, rows) if features.random else likeliest(ruled)
+        if features.random and self.vocabulary.is_shared:
+            # On a GPU, running sums of equal numbers may differ in their last bits.
+            self.vocabulary.group.broadcast(tokens, 0)
+        samples = Samples.empty(len(logits), rows.device)
+        self._append(logits, ruled, tokens, rows, features, samples, log_sums)
+        return samples
+
+    def _ruled(self, logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
+        """`logits` [rows, vocabulary] under all rules that any row asks for."""
+        assert rows.slots_on_host is not None
         features = self.features(rows.slots_on_host)
         ruled = logits
         if features.penalties:
@@ -204,16 +233,9 @@ class Sampler:
         if features.bad_words:
             ruled = forbid_bad_words(ruled, rows)
         masks = _masks(rows, features)
-        ruled = self._restrict(
+        return self._restrict(
             ruled, rows, features, None if masks is None else self.vocabulary.gather(masks)
         )
-        tokens = draw(ruled, rows) if features.random else likeliest(ruled)
-        if features.random and self.vocabulary.is_shared:
-            # On a GPU, running sums of equal numbers may differ in their last bits.
-            self.vocabulary.group.broadcast(tokens, 0)
-        samples = Samples.empty(len(logits), rows.device)
-        self._append(logits, ruled, tokens, rows, features, samples, log_sums)
-        return samples
 
     def _restrict(
         self,

@@ -8,11 +8,12 @@ from antiphon.encoder.frontends.audio import AudioFrontend
 from antiphon.encoder.frontends.image import ImageFrontend, ImageTextFrontend
 from antiphon.encoder.frontends.interface import Frontend
 from antiphon.encoder.frontends.text import TextFrontend
+from antiphon.encoder.frontends.waveform import WaveformFrontend
 from antiphon.encoder.models.interface import EncoderModel
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.runtime.device import Target
 
-# By `Family.input`.
+# By `Half.frontend`.
 FRONTENDS: dict[
     str, Callable[[ModelConfig, EncoderModel, Target, EncoderOptions], Frontend[Any, Any]]
 ] = {
@@ -20,12 +21,13 @@ FRONTENDS: dict[
     "audio": AudioFrontend,
     "image": ImageFrontend,
     "image_text": ImageTextFrontend,
+    "waveform": WaveformFrontend,
 }
 
 
 def build(
     config: ModelConfig, encoder: EncoderModel, target: Target, options: EncoderOptions
 ) -> Frontend[Any, Any]:
-    """The frontend for what the encoder of `config`'s family takes."""
-    assert config.family.input is not None
-    return FRONTENDS[config.family.input](config, encoder, target, options)
+    """The frontend for what the encoder of `config` takes."""
+    assert config.encoder is not None
+    return FRONTENDS[config.encoder.frontend](config, encoder, target, options)

@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.moonshine import MoonshineEncoder
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.swin import SwinEncoder
 from antiphon.encoder.models.t5 import T5Encoder
@@ -18,6 +19,7 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
     "florence2": Florence2Encoder,
+    "moonshine": MoonshineEncoder,
     "qwen_vision": QwenVisionEncoder,
     "swin": SwinEncoder,
     "t5": T5Encoder,

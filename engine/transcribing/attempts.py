@@ -1,13 +1,19 @@
-"""One window's text: the requests that make it."""
+"""One window's text: requests over the same sound, until one of them is good enough."""
 
+import asyncio
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from antiphon.engine.deadline import Deadline
+from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.inputs.calls.transcription import TranscriptionOptions
+from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.whisper.prompts import WindowPrompt, window_prompt
 from antiphon.scheduler.request import Readout
 
 
@@ -20,9 +26,17 @@ class Decoded:
     compression_ratio: float
     language: str | None
 
+    @classmethod
+    def of(cls, output: CompletionOutput, temperature: float, language: str | None) -> "Decoded":
+        return cls(output, temperature, compression_ratio(output.text.strip()), language)
+
 
 class WindowDecoder:
-    """Decodes the windows of one call."""
+    """Decodes the windows of one call.
+
+    The attempts at a window have its content key in common: the first one's cross KV stays cached
+    for those after it.
+    """
 
     def __init__(
         self, engine: RequestEngine, options: TranscriptionOptions, deadline: Deadline
@@ -31,23 +45,81 @@ class WindowDecoder:
         self.engine, self.options, self.deadline = engine, options, deadline
         self.format = engine.inputs.whisper
 
-    async def decode(self, media: EncoderInput, language: str | None) -> Decoded:
+    async def decode(
+        self,
+        media: EncoderInput,
+        language: str | None,
+        previous: Sequence[int] = (),
+        is_first: bool = True,
+    ) -> Decoded:
+        """`previous`: tokens of earlier text. The result may still be silence, or bad where no
+        attempt was good."""
+        prompt = self.prompt(language, previous, is_first)
+        decoded = await self._attempt(
+            media, prompt, self.options.fallback.temperatures[0], language
+        )
+        if self._failed(decoded) and (full := self.engine.inputs.in_full_window(media)) is not None:
+            # Published models repeat themselves in short windows: the full one may do.
+            media = full
+            decoded = await self._attempt(media, prompt, decoded.temperature, language)
+        for temperature in self.options.fallback.temperatures[1:]:
+            if not self._failed(decoded):
+                break
+            decoded = await self._attempt(media, prompt, temperature, language)
+        return decoded
+
+    def prompt(
+        self, language: str | None, previous: Sequence[int], is_first: bool = True
+    ) -> WindowPrompt:
+        options, earlier = self.options, self.options.earlier
+        sequence = self.format.prompt(language, options.task, options.timestamps)
+        prefix = earlier.prefix if is_first else ()
+        return window_prompt(self.format, sequence, previous, earlier.hotwords, prefix)
+
+    def _failed(self, decoded: Decoded) -> bool:
+        output = decoded.output
+        return self.options.fallback.failed(
+            decoded.compression_ratio, output.avg_logprob, output.no_speech_prob
+        )
+
+    async def _attempt(
+        self, media: EncoderInput, prompt: WindowPrompt, temperature: float, language: str | None
+    ) -> Decoded:
+        """The likeliest of `best_of` samples, or the one text of temperature 0."""
+        samples = range(self.options.fallback.best_of if temperature > 0 else 1)
+        requests = [self.submit(media, prompt, temperature, sample=sample) for sample in samples]
+        try:
+            outputs = await asyncio.gather(*(self.engine.result(opened) for opened in requests))
+        except BaseException:
+            for opened in requests:
+                self.engine.cancel(opened)
+            raise
+        return Decoded.of(max(outputs, key=_likelihood), temperature, language)
+
+    def submit(
+        self, media: EncoderInput, prompt: WindowPrompt, temperature: float, **how: Any
+    ) -> OpenRequest:
+        """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        prompt = self.format.prompt(language, options.task, options.timestamps)
-        opened = self.engine.submit(
-            Prepared((media,), prompt, options.params),
-            prompt,
+        params = replace(options.params, temperature=temperature)
+        no_speech = self.format.no_speech_id
+        return self.engine.submit(
+            Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
+            prompt.token_ids,
             timestamps=options.timestamps,
             priority=options.priority,
             timeout=self.deadline.seconds_left,
-            readouts=(Readout(prompt.index(self.format.start_id), self.format.no_speech_id),),
+            readouts=() if no_speech is None else (Readout(prompt.start, no_speech),),
+            rule_changes=options.rules,
+            **how,
         )
-        output = await self.engine.result(opened)
-        temperature = options.params.temperature
-        return Decoded(output, temperature, compression_ratio(output.text.strip()), language)
 
 
 def compression_ratio(text: str) -> float:
     """High where the text repeats itself. As openai/whisper measures it."""
     content = text.encode()
     return len(content) / len(zlib.compress(content))
+
+
+def _likelihood(output: CompletionOutput) -> float:
+    return float("-inf") if output.avg_logprob is None else output.avg_logprob

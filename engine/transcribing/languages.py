@@ -1,5 +1,6 @@
 """Which language is spoken: the probabilities of the token behind the start token."""
 
+import asyncio
 import math
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class LanguageDetector:
         codes = {id_: code for code, id_ in self.format.languages.items()}
         params = SamplingParams(
             max_tokens=1,
+            beam_size=1,
             allowed_token_ids=tuple(codes),
             logprob_token_ids=tuple(codes),
             skip_special_tokens=False,
@@ -54,6 +56,19 @@ class LanguageDetector:
         total = sum(weights.values())
         ordered = sorted(weights.items(), key=lambda item: -item[1])
         return {code: weight / total for code, weight in ordered}
+
+    async def of_windows(self, medias: list[EncoderInput], threshold: float) -> Spoken:
+        """The first that is likelier than `threshold` in its window; without such, that of most
+        windows, as in faster-whisper. `medias` are windows in their order, at least one."""
+        each = await asyncio.gather(*(self.probabilities(media) for media in medias))
+        for probabilities in each:
+            language, probability = next(iter(probabilities.items()))
+            if probability > threshold:
+                return Spoken(language, probabilities)
+        names = [next(iter(probabilities)) for probabilities in each]
+        language = max(names, key=names.count)
+        surest = max(each, key=lambda probabilities: probabilities[language])
+        return Spoken(language, surest)
 
     async def language(self, media: EncoderInput) -> str:
         """The likeliest."""

@@ -31,9 +31,15 @@ class Segments:
         self._texts: list[str] = []  # of the segments, with the blanks at their ends
 
     def add(self, window: Window, decoded: Decoded) -> None:
+        """All text of a window, unless that is what a model says to silence."""
         assert self.inputs.whisper is not None
-        timed = _timed(self.inputs.whisper, window, decoded.output, self.options.timestamps)
-        self.add_timed(window, decoded, timed)
+        if not self.is_silence(decoded):
+            timed = _timed(self.inputs.whisper, decoded.output, self.options.timestamps)
+            self.add_timed(window, decoded, timed)
+
+    def is_silence(self, decoded: Decoded) -> bool:
+        output = decoded.output
+        return self.options.fallback.is_silence(output.avg_logprob, output.no_speech_prob)
 
     def add_timed(self, window: Window, decoded: Decoded, timed: list[TimedTokens]) -> None:
         """The window's text, cut already."""
@@ -45,7 +51,8 @@ class Segments:
                 raw = _before_stop(raw, self.options.params)
             self._texts.append(raw)
             self.all.append(_segment(len(self.all), window, decoded, piece, raw.strip()))
-        self.on_segments(self.all[first:])
+        if len(self.all) > first:
+            self.on_segments(self.all[first:])
 
     def transcription(self, recording: Recording, spoken: Spoken) -> Transcription:
         if self.options.params.stop:
@@ -54,13 +61,11 @@ class Segments:
             text = self.inputs.decode([id_ for segment in self.all for id_ in segment.token_ids])
         return Transcription(
             text.strip(), spoken.language, self.all, recording.duration, spoken.probability,
-            recording.skipped, spoken.probabilities,
+            recording.skipped, spoken.probabilities, recording.heard,
         )  # fmt: skip
 
 
-def _timed(
-    format_: WhisperFormat, window: Window, output: CompletionOutput, timestamps: bool
-) -> list[TimedTokens]:
+def _timed(format_: WhisperFormat, output: CompletionOutput, timestamps: bool) -> list[TimedTokens]:
     """Segments as the model marked them; without timestamps, one for the whole window."""
     if timestamps:
         return format_.segments(output.token_ids)

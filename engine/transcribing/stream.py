@@ -1,20 +1,20 @@
 """A recording's text as it is made: windows run together, and their text comes in order."""
 
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import Transcription
-from antiphon.engine.transcribing.attempts import Decoded, compression_ratio
+from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
 from antiphon.engine.transcribing.segments import Segments
 from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
-from antiphon.inputs.prepared import Prepared
 
 
 class StreamingTranscriber(Transcriber):
@@ -22,22 +22,48 @@ class StreamingTranscriber(Transcriber):
         self, audio: AudioInput, **options: Any
     ) -> AsyncGenerator[str | Transcription, None]:
         """Pieces of text that together are the transcription's, which comes last. Leaving the loop
-        early cancels all windows. Options and errors: as `transcribe`."""
+        early cancels all windows. Options and errors: as `transcribe`.
+
+        Text comes token by token where nothing can take it back: by default the first attempt at
+        a window counts. Several temperatures, one window after another, and a language of each
+        window let text come window by window.
+        """
         checked = self.inputs.check_transcription(**options)
-        deadline, rate = Deadline(checked.timeout), self.audio.sampling_rate
+        if options.get("temperature") is None or len(checked.fallback.temperatures) == 1:
+            checked = replace(checked, fallback=checked.fallback.once)
+        pieces = self._by_token if checked.may_stream else self._by_window
+        async with aclosing(pieces(audio, checked)) as stream:
+            async for piece in stream:
+                yield piece
+
+    async def _by_window(
+        self, audio: AudioInput, options: TranscriptionOptions
+    ) -> AsyncGenerator[str | Transcription, None]:
+        pieces = Pieces()
+        async with aclosing(self.segments_of(audio, options)) as stream:
+            async for segments in stream:
+                if isinstance(segments, Transcription):
+                    yield segments
+                elif text := pieces.next(
+                    self.inputs.decode([id_ for each in segments for id_ in each.token_ids])
+                ):
+                    yield text
+
+    async def _by_token(
+        self, audio: AudioInput, options: TranscriptionOptions
+    ) -> AsyncGenerator[str | Transcription, None]:
+        deadline, rate = Deadline(options.timeout), self.audio.sampling_rate
         async with self.engine.hold_memory(expected_bytes(audio, rate)) as held:
             async with deadline.limit():
-                recording = await self.engine.run_in_thread(
-                    self.reader.read, audio, checked.longest
-                )
+                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
                 held.set(recording.num_bytes)
-                if checked.progress is not None:
-                    checked.progress(0.0, recording.duration)
-                spoken = await self._spoken(recording, checked, deadline)
-            segments = Segments(self.inputs, checked)
-            pieces = Pieces()
+                if options.progress is not None:
+                    options.progress(0.0, recording.duration)
+                spoken = await self._spoken(recording, options, deadline)
+            segments, pieces = Segments(self.inputs, options), Pieces()
+            decoder = WindowDecoder(self.engine, options, deadline)
             with ExitStack() as scope:
-                opened = self._submit(recording, spoken.language, checked, deadline, scope)
+                opened = self._submit(recording, spoken.language, decoder, scope)
                 for window, request in zip(recording.windows, opened, strict=True):
                     assert request.text is not None
                     while not request.future.done():
@@ -47,38 +73,25 @@ class StreamingTranscriber(Transcriber):
                         if text := pieces.next(request.text.take()):
                             yield text
                     output = await self.engine.result(request)
-                    decoded = Decoded(
-                        output,
-                        checked.params.temperature,
-                        compression_ratio(output.text.strip()),
-                        spoken.language,
-                    )
-                    segments.add(window, decoded)
+                    temperature = options.fallback.temperatures[0]
+                    segments.add(window, Decoded.of(output, temperature, spoken.language))
                     if text := pieces.next(request.text.take(final=True)):
                         yield text
             yield await self.engine.run_in_thread(segments.transcription, recording, spoken)
 
     def _submit(
-        self,
-        recording: Recording,
-        language: str | None,
-        options: TranscriptionOptions,
-        deadline: Deadline,
-        scope: ExitStack,
+        self, recording: Recording, language: str | None, decoder: WindowDecoder, scope: ExitStack
     ) -> list[OpenRequest]:
         """One request for each window. They are cancelled when `scope` ends."""
-        prompt = self.format.prompt(language, options.task, options.timestamps)
         requests = []
+        temperature, initial = (
+            decoder.options.fallback.temperatures[0],
+            decoder.options.earlier.initial,
+        )
         with one_caller():
-            for window in recording.windows:
-                opened = self.engine.submit(
-                    Prepared((window.media,), prompt, options.params),
-                    prompt,
-                    timestamps=options.timestamps,
-                    stream=True,
-                    priority=options.priority,
-                    timeout=deadline.seconds_left,
-                )
+            for number, window in enumerate(recording.windows):
+                prompt = decoder.prompt(language, initial, is_first=not number)
+                opened = decoder.submit(window.media, prompt, temperature, stream=True)
                 scope.callback(self.engine.cancel, opened)
                 requests.append(opened)
         return requests

@@ -1,17 +1,21 @@
 """Transcription of whole recordings: each window is a request; texts and times are joined."""
 
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from antiphon.config.errors import AudioError, PromptError
 from antiphon.engine.callers import one_caller
 from antiphon.engine.deadline import Deadline
-from antiphon.engine.outputs import Transcription
+from antiphon.engine.outputs import Segment, Transcription
 from antiphon.engine.progress import SecondsDone
 from antiphon.engine.transcribing.attempts import Decoded, WindowDecoder
 from antiphon.engine.transcribing.batched import decode_together
 from antiphon.engine.transcribing.languages import LanguageDetector, Spoken
 from antiphon.engine.transcribing.request_engine import RequestEngine
 from antiphon.engine.transcribing.segments import Segments
+from antiphon.engine.transcribing.sequential import History, SequentialDecoder
 from antiphon.engine.transcribing.windows import Recording, Window, WindowReader
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes
 from antiphon.inputs.calls.options import checked_priority
@@ -37,11 +41,32 @@ class Transcriber:
         Raises ConfigurationError for an unknown keyword, InputError before anything runs,
         AudioError, or RequestError.
         """
+        return await self._transcribe(audio, self.inputs.check_transcription(**options))
+
+    async def segments(
+        self, audio: AudioInput, **options: Any
+    ) -> AsyncGenerator[list[Segment] | Transcription, None]:
+        """The segments of each window as soon as they are certain, in their order; the whole comes
+        last. Leaving the loop early cancels the rest. Options and errors: as `transcribe`."""
         checked = self.inputs.check_transcription(**options)
-        deadline = Deadline(checked.timeout)
-        with one_caller():
-            async with deadline.limit():
-                return await self._transcribe(audio, checked, deadline)
+        async with aclosing(self.segments_of(audio, checked)) as stream:
+            async for segments in stream:
+                yield segments
+
+    async def segments_of(
+        self, audio: AudioInput, options: TranscriptionOptions
+    ) -> AsyncGenerator[list[Segment] | Transcription, None]:
+        """As `segments`, with checked options."""
+        ready: asyncio.Queue[list[Segment] | None] = asyncio.Queue()
+        task = asyncio.create_task(self._transcribe(audio, options, ready.put_nowait))
+        task.add_done_callback(lambda _: ready.put_nowait(None))
+        try:
+            while (segments := await ready.get()) is not None:
+                yield segments
+            yield await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def detect_languages(
         self,
@@ -74,29 +99,89 @@ class Transcriber:
         return self.format.prompt(language, "transcribe", timestamps=False)
 
     async def _transcribe(
-        self, audio: AudioInput, options: TranscriptionOptions, deadline: Deadline
+        self,
+        audio: AudioInput,
+        options: TranscriptionOptions,
+        on_segments: Callable[[list[Segment]], object] = lambda segments: None,
     ) -> Transcription:
-        async with self.engine.hold_memory(expected_bytes(audio, self.audio.sampling_rate)) as held:
-            recording = await self.engine.run_in_thread(self.reader.read, audio, options.longest)
-            held.set(recording.num_bytes)
-            spoken = await self._spoken(recording, options, deadline)
-            segments = Segments(self.inputs, options)
-            decoder = WindowDecoder(self.engine, options, deadline)
-            done = SecondsDone(recording, options.progress)
+        deadline, rate = Deadline(options.timeout), self.audio.sampling_rate
+        with one_caller():
+            async with (
+                deadline.limit(),
+                self.engine.hold_memory(expected_bytes(audio, rate)) as held,
+            ):
+                recording = await self.engine.run_in_thread(self.reader.read, audio, options)
+                held.set(recording.num_bytes)
+                segments = Segments(self.inputs, options, on_segments)
+                spoken = await self._spoken(recording, options, deadline)
+                if options.in_turn:
+                    await self._decode_in_turn(recording, spoken, segments, deadline)
+                else:
+                    await self._decode_together(recording, spoken, segments, deadline)
+                return await self.engine.run_in_thread(segments.transcription, recording, spoken)
 
-            async def decode(window: Window) -> Decoded:
-                decoded = await decoder.decode(window.media, spoken.language)
-                done.add(window.end - window.start)
-                return decoded
+    async def _decode_together(
+        self, recording: Recording, spoken: Spoken, segments: Segments, deadline: Deadline
+    ) -> None:
+        options, first = segments.options, recording.windows[:1]
+        decoder = WindowDecoder(self.engine, options, deadline)
+        done = SecondsDone(recording, options.progress)
 
-            await decode_together(recording.windows, decode, segments.add)
-            return await self.engine.run_in_thread(segments.transcription, recording, spoken)
+        async def decode(window: Window) -> Decoded:
+            language = await self._language(window, spoken, options, deadline)
+            is_first = window is first[0]
+            decoded = await decoder.decode(
+                window.media, language, options.earlier.initial, is_first
+            )
+            done.add(window.seconds)
+            return decoded
+
+        await decode_together(recording.windows, decode, segments.add)
+
+    async def _decode_in_turn(
+        self, recording: Recording, spoken: Spoken, segments: Segments, deadline: Deadline
+    ) -> None:
+        options = segments.options
+        decoder = WindowDecoder(self.engine, options, deadline)
+        done = SecondsDone(recording, options.progress)
+
+        async def decode(window: Window, previous: list[int], is_first: bool) -> Decoded:
+            language = await self._language(window, spoken, options, deadline)
+            return await decoder.decode(window.media, language, previous, is_first)
+
+        in_turn = SequentialDecoder(
+            self.format,
+            History(options.earlier, self.format.positions),
+            lambda passage: self.engine.run_in_thread(self.reader.window, passage),
+            decode,
+            segments.is_silence,
+            segments.add_timed,
+            self.inputs.decode,
+        )
+        for passage in recording.passages:
+            await in_turn.run(passage, options.longest, self.audio.sampling_rate, done.add)
+
+    async def _language(
+        self, window: Window, spoken: Spoken, options: TranscriptionOptions, deadline: Deadline
+    ) -> str | None:
+        """That of one window."""
+        if not options.detection.each_window:
+            return spoken.language
+        return await LanguageDetector(self.engine, options.priority, deadline).language(
+            window.media
+        )
 
     async def _spoken(
         self, recording: Recording, options: TranscriptionOptions, deadline: Deadline
     ) -> Spoken:
-        if options.language is not None or not recording.windows:
+        """The recording's language, as it was given or as its first windows have it."""
+        if options.language is not None:
             return Spoken(options.language)
+        detection = options.detection
+        windows = await self.engine.run_in_thread(
+            self.reader.first_of, recording, options.longest, detection.windows
+        )
+        if not windows:
+            return Spoken(None)
         detector = LanguageDetector(self.engine, options.priority, deadline)
-        probabilities = await detector.probabilities(recording.windows[0].media)
-        return Spoken(next(iter(probabilities)), probabilities)
+        return await detector.of_windows([w.media for w in windows], detection.threshold)

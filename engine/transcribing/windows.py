@@ -1,37 +1,72 @@
-"""From a recording to the windows that are requests: cut at quiet places, without silent pieces."""
+"""From a recording to the windows that are requests."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
-from antiphon.inputs.audio.cuts import cut_at_quiet, is_digital_silence
+import numpy as np
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.engine.transcribing.passages import Passage, joined_up_to, split_at_quiet
+from antiphon.inputs.audio.cuts import is_digital_silence
 from antiphon.inputs.audio.forms import AudioInput
-from antiphon.inputs.audio.sound import Skipped, Sound, merged
+from antiphon.inputs.audio.sound import Skipped, merged
+from antiphon.inputs.audio.voice_activity import RATE, Span, VoiceOptions, speech_spans
+from antiphon.inputs.calls.heard import Clip
+from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.prepared import EncoderInput
 from antiphon.inputs.processor import InputProcessor
 
 
+class TimeSpan(NamedTuple):
+    """Sound from `start` to `end` of the recording, in seconds."""
+
+    start: float
+    end: float
+
+
 @dataclass(frozen=True)
 class Window:
-    """A piece of a recording that is one request. In seconds from the recording's start."""
+    """A piece of a recording that is one request. In seconds from the recording's start.
+
+    `spans`: where its sound stands in the recording; () if nothing is left out of it.
+    """
 
     start: float
     end: float
     media: EncoderInput
+    spans: tuple[TimeSpan, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of its sound."""
+        return sum(end - start for start, end in self.spans or (TimeSpan(self.start, self.end),))
 
     def at(self, seconds: float, is_end: bool = False) -> float:
         """The recording's time `seconds` behind the window's start. `is_end`: of something that
-        ends there."""
-        return min(self.start + seconds, self.end)
+        ends there, which is before what was left out rather than behind it."""
+        for start, end in self.spans:
+            length = end - start
+            if seconds < length or (is_end and seconds <= length):
+                return start + seconds
+            seconds -= length
+        return self.end if self.spans else min(self.start + seconds, self.end)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What is kept of a recording while its windows run. The windows hold its samples."""
+    """What is kept of a recording while it is transcribed. The windows hold its samples.
+
+    `passages`: what windows are cut from one after another; empty where `windows` are there.
+    """
 
     windows: list[Window]
     skipped: list[Skipped]
     duration: float  # seconds
     num_bytes: int = 0  # of its samples
+    passages: list[Passage] = field(default_factory=list)
+    heard: float = 0.0  # seconds of its windows or passages
 
 
 class WindowReader:
@@ -41,24 +76,92 @@ class WindowReader:
         assert inputs.audio is not None
         self.inputs, self.audio = inputs, inputs.audio
 
-    def read(self, audio: AudioInput, longest: int) -> Recording:
-        """All windows, of at most `longest` samples each. Raises AudioError."""
+    def read(self, audio: AudioInput, options: TranscriptionOptions) -> Recording:
+        """Raises AudioError, or ConfigurationError where voice activity can't be detected."""
         sound = self.inputs.read_sound(audio)
-        silent: list[Skipped] = []
-        windows = list(self._windows(sound, longest, silent))
-        duration = len(sound.samples) / self.audio.sampling_rate
-        return Recording(windows, merged([*sound.skipped, *silent]), duration, sound.samples.nbytes)
+        samples, rate = sound.samples, self.audio.sampling_rate
+        clips = self._clips(samples, options.clips, options.voice)
+        duration, size = len(samples) / rate, samples.nbytes
+        if options.in_turn:
+            passages = [Passage.of(samples, spans) for spans in clips]
+            heard = sum(len(passage.samples) for passage in passages) / rate
+            return Recording([], sound.skipped, duration, size, passages, heard)
+        windows, silent = [], []
+        for passage in self._pieces(samples, clips, options.longest, options.voice is not None):
+            if (window := self.window(passage)) is not None:
+                windows.append(window)
+                continue
+            span = self._silence(passage)
+            if not any(_holds(lost, span) for lost in sound.skipped):
+                silent.append(span)
+        heard = sum(window.seconds for window in windows)
+        return Recording(windows, merged([*sound.skipped, *silent]), duration, size, [], heard)
 
     def first(self, audio: AudioInput) -> Window | None:
         """The first window with sound; None if there is none. Raises AudioError."""
-        return next(self._windows(self.inputs.read_sound(audio), self.audio.window, []), None)
+        samples = self.inputs.read_sound(audio).samples
+        pieces = self._pieces(samples, [[(0, len(samples))]], self.audio.window, False)
+        return next((window for piece in pieces if (window := self.window(piece))), None)
 
-    def _windows(self, sound: Sound, longest: int, silent: list[Skipped]) -> Iterator[Window]:
-        """The pieces that are worth a request; pieces of digital silence are added to `silent`."""
+    def first_of(self, recording: Recording, longest: int, count: int) -> list[Window]:
+        """The first windows with sound, `count` at most."""
+        pieces = (
+            passage.part(first, first + longest)
+            for passage in recording.passages
+            for first in range(0, len(passage.samples), longest)
+        )
+        windows = (window for piece in pieces if (window := self.window(piece)) is not None)
+        return recording.windows[:count] or list(islice(windows, count))
+
+    def window(self, passage: Passage) -> Window | None:
+        """A passage of one window at most as a request's; None for digital silence."""
+        if is_digital_silence(passage.samples):
+            return None
         rate = self.audio.sampling_rate
-        for first, last in cut_at_quiet(sound.samples, longest, rate):
-            samples, start, end = sound.samples[first:last], first / rate, last / rate
-            if not is_digital_silence(samples):
-                yield Window(start, end, self.inputs.clip(samples))
-            elif not any(span.start <= start and end <= span.end for span in sound.skipped):
-                silent.append(Skipped(start, end, "digital silence"))
+        spans = tuple(TimeSpan(first / rate, last / rate) for first, last in passage.spans)
+        media = self.inputs.clip(passage.samples)
+        return Window(spans[0].start, spans[-1].end, media, spans if len(spans) > 1 else ())
+
+    def _silence(self, passage: Passage) -> Skipped:
+        rate = self.audio.sampling_rate
+        spans = passage.spans or ((0, 0),)
+        return Skipped(spans[0][0] / rate, spans[-1][1] / rate, "digital silence")
+
+    def _clips(
+        self, samples: np.ndarray, clips: tuple[Clip, ...], voice: VoiceOptions | None
+    ) -> list[list[Span]]:
+        """Of each clip, the spans that are heard."""
+        rate = self.audio.sampling_rate
+        heard: list[list[Span]] = []
+        for start, end in clips:
+            first = min(round(start * rate), len(samples))
+            last = len(samples) if end is None else min(round(end * rate), len(samples))
+            spans = [(first, last)]
+            if voice is not None:
+                spoken = speech_spans(samples[first:last], voice, self._voice_model())
+                spans = [(first + begin, first + stop) for begin, stop in spoken]
+            if spans:
+                heard.append(spans)
+        return heard
+
+    def _voice_model(self) -> Callable[[np.ndarray], np.ndarray]:
+        rate = self.audio.sampling_rate
+        if rate != RATE:
+            raise ConfigurationError(f"vad_filter needs a model of {RATE} Hz, not {rate}")
+        from antiphon.inputs.audio.voice_model import load_voice_model  # imports torch
+
+        return load_voice_model().probabilities
+
+    def _pieces(
+        self, samples: np.ndarray, clips: list[list[Span]], longest: int, joined: bool
+    ) -> Iterator[Passage]:
+        """For windows that are decoded together. `joined`: spans of a clip share windows."""
+        rate = self.audio.sampling_rate
+        for spans in clips:
+            short = split_at_quiet(spans, samples, longest, rate)
+            for group in joined_up_to(longest, short) if joined else ([span] for span in short):
+                yield Passage.of(samples, group)
+
+
+def _holds(one: Skipped, other: Skipped) -> bool:
+    return one.start <= other.start and other.end <= one.end

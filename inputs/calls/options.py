@@ -2,9 +2,10 @@
 
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Number
+from types import NoneType
 from typing import Any
 
 from antiphon.config import foreign_sampling
@@ -15,6 +16,7 @@ from antiphon.config.sampling import SamplingParams
 NAMES = ["priority", "timeout", "source_language", "target_language"]
 DETECTION_NAMES = ["priority", "timeout"]
 ENCODE_NAMES = ["pooled", "object_refs", "timeout"]
+Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
 _SAMPLING = {field.name for field in fields(SamplingParams)}
 
 
@@ -119,3 +121,27 @@ def _is_one_recording(value: Any) -> bool:
 
 def _type_name(value: Any) -> str:
     return "None" if value is None else type(value).__name__
+
+
+def one_each(
+    params: Params, sampling_params: Params, count: int
+) -> Sequence[SamplingParams | None]:
+    """The parameters of each of `count` prompts. Raises SamplingError."""
+    chosen = one_of(params, sampling_params)
+    if chosen is None or isinstance(chosen, SamplingParams):
+        return [chosen] * count
+    if not isinstance(chosen, Sequence):
+        raise SamplingError(
+            f"params must be SamplingParams, or a list of them; not {type(chosen).__name__}"
+        )
+    for index, entry in enumerate(chosen):
+        if not isinstance(entry, (SamplingParams, NoneType)):
+            raise SamplingError(
+                "params must be SamplingParams, or a list of them; "
+                f"number {index} is {type(entry).__name__}"
+            )
+    if len(chosen) != count:
+        raise SamplingError(
+            f"{len(chosen)} sampling parameters for {count} prompts: give one for all, or one each"
+        )
+    return chosen

@@ -3,23 +3,28 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any
 
-import numpy as np
-
+from antiphon.config.decoding_rules import RuleChanges
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
 from antiphon.config.foreign import shown
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.audio_config import AudioConfig
+from antiphon.inputs.audio.voice_activity import VoiceOptions
+from antiphon.inputs.calls.earlier_text import EarlierText, checked_earlier_text
+from antiphon.inputs.calls.fallback import Fallback, checked_fallback
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
+from antiphon.inputs.calls.heard import Clip, checked_clips, checked_voice
+from antiphon.inputs.calls.numbers import checked_count, checked_flag, checked_number, is_real
 from antiphon.inputs.calls.options import checked_priority
+from antiphon.inputs.calls.token_rules import checked_rules
 from antiphon.inputs.whisper.format import WhisperFormat
 
 Progress = Callable[[float, float], object]  # takes the seconds of audio done, and those in all
 
 # Other names of the same keywords: openai-whisper's, faster-whisper's, vLLM's.
-ALIASES = {"sampling_params": "params"}
+ALIASES = {"sampling_params": "params", "log_prob_threshold": "logprob_threshold"}
+MODES = ("batched", "sequential")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +32,31 @@ class Keywords:
     """What a caller may give, as it was given. docs/transcription.md says what each one means."""
 
     language: Any = None
+    multilingual: Any = False
+    language_detection_threshold: Any = 0.5
+    language_detection_segments: Any = 1
     task: Any = None
     timestamps: Any = True
+    without_timestamps: Any = False
+    mode: Any = "batched"
     chunk_seconds: Any = None
+    clip_timestamps: Any = None
+    vad_filter: Any = False
+    vad_parameters: Any = None
+    initial_prompt: Any = None
+    carry_initial_prompt: Any = False
+    hotwords: Any = None
+    prefix: Any = None
+    condition_on_previous_text: Any = None
+    prompt_reset_on_temperature: Any = 0.5
+    temperature: Any = None
+    best_of: Any = 1
+    compression_ratio_threshold: Any = 2.4
+    logprob_threshold: Any = -1.0
+    no_speech_threshold: Any = 0.6
+    suppress_tokens: Any = None
+    suppress_blank: Any = True
+    max_initial_timestamp: Any = None
     params: Any = None
     priority: Any = 0
     timeout: Any = None
@@ -57,18 +84,43 @@ NAMES = [field.name for field in fields(Keywords)]
 class TranscriptionOptions:
     """Checked keywords of one call.
 
-    `language`: a code of the checkpoint, or None to detect it. `longest`: samples of the longest
-    window. `timeout`: seconds for the whole recording.
+    `language`: a code of the checkpoint, or None to detect it. `in_turn`: windows are decoded one
+    after another, each from where the text of the one before ended; else all at once. `longest`:
+    samples of the longest window. `timeout`: seconds for the whole recording.
     """
 
     language: str | None
+    detection: "Detection"
     task: str
     timestamps: bool
+    in_turn: bool
     longest: int
+    clips: tuple[Clip, ...]
+    voice: VoiceOptions | None
+    earlier: EarlierText
+    fallback: Fallback
+    rules: RuleChanges
     params: SamplingParams
     priority: int
     timeout: float | None
     progress: Progress | None = None
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether the text may be shown as it comes: nothing takes it back."""
+        one_attempt = len(self.fallback.temperatures) == 1 and self.fallback.best_of == 1
+        return one_attempt and not self.in_turn and not self.detection.each_window
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How a language is detected: the first of `windows` windows where one is likelier than
+    `threshold` decides; without such, most of them. `each_window`: each has a language of its own.
+    """
+
+    each_window: bool = False
+    threshold: float = 0.5
+    windows: int = 1
 
 
 def check_options(
@@ -76,6 +128,8 @@ def check_options(
 ) -> TranscriptionOptions:
     """Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value."""
     given = Keywords.of(options)
+    in_turn = _in_turn(given.mode)
+    params = one_sample(given.params)
     code, task = whisper.check(given.language, given.task)
     if given.progress is not None and not callable(given.progress):
         raise PromptError(
@@ -84,10 +138,18 @@ def check_options(
         )
     return TranscriptionOptions(
         language=code,
+        detection=_detection(given, whisper),
         task=task,
-        timestamps=checked_flag("timestamps", given.timestamps),
+        timestamps=checked_flag("timestamps", given.timestamps)
+        and not checked_flag("without_timestamps", given.without_timestamps),
+        in_turn=in_turn,
         longest=checked_window(given.chunk_seconds, audio),
-        params=one_sample(given.params),
+        clips=checked_clips(given.clip_timestamps),
+        voice=checked_voice(given, in_turn),
+        earlier=checked_earlier_text(given, whisper, in_turn),
+        fallback=checked_fallback(given, whisper.fixed_temperature(params)),
+        rules=checked_rules(given, whisper),
+        params=params,
         priority=checked_priority(given.priority),
         timeout=checked_timeout(given.timeout),
         progress=given.progress,
@@ -101,10 +163,22 @@ def refuse_name(name: str) -> None:
     raise ConfigurationError(f"transcribe() has no option '{name}'.{nearest(name, NAMES)}")
 
 
-def checked_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise PromptError(f"{name} must be True or False, not {value!r:.60}")
-    return bool(value)
+def _in_turn(mode: Any) -> bool:
+    if mode not in MODES:
+        raise PromptError(f"mode must be 'batched' or 'sequential', not {shown(mode)}")
+    return bool(mode == "sequential")
+
+
+def _detection(given: Keywords, whisper: WhisperFormat) -> Detection:
+    each_window = checked_flag("multilingual", given.multilingual)
+    if each_window and not whisper.multilingual:
+        raise PromptError("multilingual=True: this checkpoint transcribes English only")
+    threshold = given.language_detection_threshold
+    return Detection(
+        each_window,
+        0.5 if threshold is None else checked_number("language_detection_threshold", threshold),
+        checked_count("language_detection_segments", given.language_detection_segments),
+    )
 
 
 def checked_timeout(timeout: Any) -> float | None:
@@ -112,7 +186,7 @@ def checked_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
     try:
-        seconds = float(timeout) if _is_real(timeout) else math.nan
+        seconds = float(timeout) if is_real(timeout) else math.nan
     except OverflowError:  # a whole number beyond all floats
         seconds = math.inf if timeout > 0 else -math.inf
     if math.isnan(seconds) or seconds < 0:
@@ -124,7 +198,7 @@ def checked_window(chunk_seconds: Any, audio: AudioConfig) -> int:
     """Samples of the longest window; None is the model's. Raises PromptError."""
     if chunk_seconds is None:
         return audio.window
-    if not _is_real(chunk_seconds) or not 1.0 <= chunk_seconds <= audio.window_seconds:
+    if not is_real(chunk_seconds) or not 1.0 <= chunk_seconds <= audio.window_seconds:
         raise PromptError(
             f"chunk_seconds must be between 1 and the model's window of {audio.window_seconds:g}, "
             f"not {chunk_seconds!r:.60}"
@@ -150,7 +224,3 @@ def one_sample(params: Any) -> SamplingParams:
             "have to be combined. Call generate() with n for clips of one window"
         )
     return params
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,12 +1,15 @@
 """Whisper's prompts and timestamps (Radford et al. 2022, section 2.3)."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from numbers import Integral
+from typing import Any, ClassVar, Literal
 
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import CheckpointError, PromptError, nearest
+from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages.lookup import language_code
 from antiphon.inputs.whisper.tokens import (
@@ -15,6 +18,7 @@ from antiphon.inputs.whisper.tokens import (
     is_multilingual,
     language_ids,
     no_speech_id,
+    non_speech_ids,
     task_ids,
     timestamp_ids,
 )
@@ -43,13 +47,17 @@ class WhisperFormat:
     `times`: the ids of timestamps. `multilingual`: whether prompts name language and task.
     `previous_id`: the token before earlier text, which comes before the start token.
     `no_speech_id`: the token whose probability behind the start token says that there is no speech.
+    `suppressed`: what the checkpoint never generates. `positions`: of its decoder.
 
     Raises CheckpointError for a checkpoint without the tokens that every Whisper has.
     """
 
+    prompt_is_free: ClassVar[bool] = True  # max_length does not count it
+
     def __init__(self, model: ModelConfig, tokenizer: Any) -> None:
         settings, vocabulary = model.generation, tokenizer.get_vocab()
-        size = model.decoder.vocab_size
+        self._keep(model, tokenizer)
+        size = self.vocab_size
         self.start_id = _required(
             model.token_id("decoder_start_token_id"), "decoder_start_token_id"
         )
@@ -74,7 +82,14 @@ class WhisperFormat:
         self.max_initial: int | None = settings.get("max_initial_timestamp_index")
         stated = settings.get("prev_sot_token_id")
         self.previous_id: int | None = stated or vocabulary.get("<|startofprev|>")
-        self.no_speech_id = no_speech_id(vocabulary, self.no_timestamps_id)
+        self.no_speech_id: int | None = no_speech_id(vocabulary, self.no_timestamps_id)
+        self._start_of_lm_id: int | None = vocabulary.get("<|startoflm|>")
+
+    def _keep(self, model: ModelConfig, tokenizer: Any) -> None:
+        """What every speech model has."""
+        self.vocab_size, self.positions = model.decoder.vocab_size, model.max_decoder_len
+        self.suppressed, self.temperature = model.defaults.suppress, model.defaults.temperature
+        self._tokenizer = tokenizer
 
     def _defaults(
         self, settings: Mapping[str, Any], forced: Mapping[int, int | None]
@@ -149,6 +164,44 @@ class WhisperFormat:
     def is_text(self, token: int) -> bool:
         """Whether a token is text: an ordinary one, or one that was added above the timestamps."""
         return token < self.end_id or token > self.last_timestamp_id
+
+    def fixed_temperature(self, params: SamplingParams) -> float | None:
+        """The temperature that `params` or the checkpoint sets; None where both leave it open."""
+        return params.temperature if not params.leaves_open("temperature") else self.temperature
+
+    @property
+    def never_text(self) -> set[int]:
+        """The special tokens that openai/whisper bars whatever else is barred."""
+        optional = {self.previous_id, self._start_of_lm_id, self.no_speech_id}
+        ids = {*self.tasks.values(), self.start_id}
+        return ids | {id_ for id_ in optional if id_ is not None}
+
+    @cached_property
+    def non_speech_ids(self) -> tuple[int, ...]:
+        """Tokens of annotations and speakers' names, for a checkpoint that lists none."""
+        return non_speech_ids(
+            lambda text: self._tokenizer(text, add_special_tokens=False).input_ids
+        )
+
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of a text as it stands behind a blank."""
+        text = text.strip()
+        if not text:
+            return []
+        ids: list[int] = self._tokenizer(f" {text}", add_special_tokens=False).input_ids
+        return ids
+
+    def checked_ids(self, name: str, ids: Iterable[Any]) -> list[int]:
+        """Raises PromptError for what is no id of the decoder's vocabulary."""
+        listed = list(ids)
+        for id_ in listed:
+            if isinstance(id_, bool) or not isinstance(id_, Integral):
+                raise PromptError(f"{name} must hold token ids, not {id_!r:.60}")
+            if not 0 <= int(id_) < self.vocab_size:
+                raise PromptError(
+                    f"{name} has token id {id_}; the vocabulary has 0 to {self.vocab_size - 1}"
+                )
+        return [int(id_) for id_ in listed]
 
     def language_of(self, token_id: int) -> str:
         """The code of a language token."""

@@ -5,7 +5,7 @@ The generation config says it; where it does not, the tokenizer does.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,32 @@ TIMESTAMP = re.compile(r"<\|\d+\.\d+\|>")
 TASKS = ("transcribe", "translate")
 # The id of <|endoftext|> in GPT-2's vocabulary, which OpenAI's English-only models have.
 _END_OF_ENGLISH = 50256
+MARKS = (
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
+    *[
+        "<<",
+        ">>",
+        "<<<",
+        ">>>",
+        "--",
+        "---",
+        "-(",
+        "-[",
+        "('",
+        '("',
+        "((",
+        "))",
+        "(((",
+        ")))",
+        "[[",
+        "]]",
+        "{{",
+        "}}",
+        "♪♪",
+        "♪♪♪",
+    ],
+)
+NOTES = tuple("♩♪♫♬♭♮♯")
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
@@ -104,6 +130,20 @@ def no_speech_id(vocabulary: Vocabulary, no_timestamps_id: int) -> int:
     that name, the id before <|notimestamps|>, as in transformers."""
     named = vocabulary.get("<|nospeech|>", vocabulary.get("<|nocaptions|>"))
     return no_timestamps_id - 1 if named is None else named
+
+
+def non_speech_ids(encode: Callable[[str], list[int]]) -> tuple[int, ...]:
+    """The tokens that openai/whisper bars by default: brackets, marks and notes with which texts
+    name speakers and sounds. Hyphen and apostrophe are barred at the beginning of a word alone.
+
+    A note that is several tokens is barred by its first one, which all notes share.
+    """
+    ids = {encode(" -")[0], encode(" '")[0]}
+    for mark in (*MARKS, *NOTES):
+        for tokens in (encode(mark), encode(f" {mark}")):
+            if len(tokens) == 1 or mark in NOTES:
+                ids.add(tokens[0])
+    return tuple(sorted(ids))
 
 
 def forced_ids(settings: Settings, config: Settings) -> dict[int, int | None]:

@@ -1,18 +1,18 @@
 """/v1/realtime: transcription over a WebSocket."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from antiphon.serve.errors import ApiError
 from antiphon.serve.handshake import deny
-from antiphon.serve.realtime import ClientGone, RealtimeSession
+from antiphon.serve.realtime import ClientGone, ClientSilent, RealtimeSession
 from antiphon.serve.service import Service
 
 router = APIRouter()
 SUBPROTOCOL = "realtime"  # that browsers name, beside their key
+GOING_AWAY = 1001  # of WebSockets: the server ends it
 
 
 @router.websocket("/v1/realtime")
@@ -27,6 +27,15 @@ async def realtime(websocket: WebSocket) -> None:
         except (TimeoutError, WebSocketDisconnect):
             raise ClientGone from None
 
+    async def next_message() -> str:
+        try:
+            async with asyncio.timeout(service.limits.idle_seconds):
+                return await websocket.receive_text()
+        except TimeoutError:
+            raise ClientSilent from None
+        except WebSocketDisconnect:
+            raise ClientGone from None
+
     with ExitStack() as scope:
         try:
             if websocket.query_params.get("intent", "transcription") != "transcription":
@@ -39,15 +48,7 @@ async def realtime(websocket: WebSocket) -> None:
         offered = websocket.scope.get("subprotocols", ())
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
-            await session.run(_texts(websocket))
+            await session.run(next_message)
+            await websocket.close(GOING_AWAY, "idle")
         except* ClientGone:
             pass
-
-
-async def _texts(websocket: WebSocket) -> AsyncIterator[str]:
-    """Messages until the client leaves."""
-    try:
-        while True:
-            yield await websocket.receive_text()
-    except WebSocketDisconnect:
-        return

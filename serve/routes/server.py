@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from antiphon.serve.errors import ApiError
-from antiphon.serve.load import counters_of
+from antiphon.serve.load import note_workers
 from antiphon.serve.metrics import CONTENT_TYPE
 from antiphon.serve.replies import ERRORS
 from antiphon.serve.schemas.text import TokenizeBody
@@ -82,6 +82,5 @@ async def ready(service: Shared) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Shared) -> Response:
     """Counters in Prometheus' format."""
-    counters = {model.name: await counters_of(model.engine) for model in service.models.values()}
-    service.metrics.note_workers(counters)
+    await note_workers(service)
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)

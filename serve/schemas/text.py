@@ -8,13 +8,11 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.serve.schemas.base import Body, Refusals
 
 TokenIds = list[Annotated[int, Field(ge=0)]]
-NO_BEAMS = "beam search is not there yet"
 FREE_TEXT = "text is not restricted to a form yet"
 NO_TOOLS = "these models call no tools"
 SHARED_REFUSALS: Refusals = {
-    "best_of": ((1,), "several samples are not compared: ask for n"),
-    "length_penalty": ((1.0,), NO_BEAMS),
-    "use_beam_search": ((False,), NO_BEAMS),
+    "best_of": ((1,), "samples are not compared: ask for n, or for n of beam_size beams"),
+    "use_beam_search": ((False,), "give beam_size, the number of beams"),
     "service_tier": (("auto", "default"), "all requests are of one tier: there is 'priority'"),
     "store": ((False,), "nothing is stored"),
     "metadata": (({},), "nothing is stored"),
@@ -27,6 +25,7 @@ SAMPLING = (
     "n", "temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "min_tokens", "stop",
     "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "repetition_penalty",
     "presence_penalty", "frequency_penalty", "allowed_token_ids", "skip_special_tokens",
+    "no_repeat_ngram_size", "beam_size", "length_penalty", "early_stopping", "patience",
 )  # fmt: skip
 
 
@@ -63,6 +62,11 @@ class TextBody(Body):
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
+    no_repeat_ngram_size: int | None = None
+    beam_size: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    patience: float | None = None
     priority: int | None = None
 
     source_language: str | None = None

@@ -1,5 +1,7 @@
 """Triton kernels against torch, in the interpreter or on a device."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -89,6 +91,11 @@ def check_projecting(
     torch.testing.assert_close(actual_pages, wanted_pages, **tolerance)
 
 
+def _own(rules: TimestampRules, rng: np.random.Generator) -> TimestampRules:
+    """A request may have a limit of its own for its first timestamp."""
+    return replace(rules, max_initial=int(rng.integers(0, 8))) if rng.random() < 0.5 else rules
+
+
 def random_slots(
     rng: np.random.Generator, rules: TimestampRules, count: int, vocabulary: int, max_len: int
 ) -> Slots:
@@ -103,7 +110,7 @@ def random_slots(
             stop_ids=(rules.end_id, 3),
             suppress=tuple(rng.integers(0, 40, 3).tolist()) if rng.random() < 0.5 else (),
             begin_suppress=(5, 6),
-            timestamps=rules if rng.random() < 0.7 else None,
+            timestamps=_own(rules, rng) if rng.random() < 0.7 else None,
             forced_first=17 if rng.random() < 0.1 else None,
             forced_last=18 if rng.random() < 0.3 else None,
             min_tokens=int(rng.integers(0, 4)),

@@ -16,12 +16,8 @@ from antiphon.actors.messages import Message
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
-from antiphon.scheduler.request import (
-    Media,
-    Request,
-    RequestId,
-    TokenLogprobs,
-)
+from antiphon.scheduler.generated import TokenLogprobs
+from antiphon.scheduler.request import Media, Request, RequestId
 
 TOKEN = b"0123456789abcdef"
 

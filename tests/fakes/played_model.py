@@ -31,7 +31,9 @@ class PlainInputs:
     def wants_timestamps(self, prompt_token_ids: list[int]) -> bool:
         return False
 
-    def rules(self, prompt_len: int, params: SamplingParams, timestamps: bool) -> DecodingRules:
+    def rules(
+        self, prompt_len: int, params: SamplingParams, timestamps: bool, changes: object = None
+    ) -> DecodingRules:
         return DecodingRules(stop_ids=(END,))
 
     def max_tokens(self, prompt_len: int, params: SamplingParams) -> int:

@@ -71,10 +71,10 @@ class RandomPlans(RuleBasedStateMachine):
         pages.check()
         batch.check()
         owners = np.zeros(pages.num_pages, np.int64)
-        for request in self.running():
-            owners[batch.self_table[request.slot, : batch.num_self_pages[request.slot]]] += 1
-        for request in self.running():
-            slot = request.slot
+        slots = np.flatnonzero(batch.active).tolist()
+        for slot in slots:
+            owners[batch.self_table[slot, : batch.num_self_pages[slot]]] += 1
+        for slot in slots:
             first = batch.computed[slot] // batch.page_size
             written = batch.self_table[slot, first : batch.num_self_pages[slot]]
             assert (owners[written] == 1).all(), "a shared page is to be written"

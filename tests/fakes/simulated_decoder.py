@@ -14,8 +14,9 @@ import numpy as np
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.kv.pages import PagePool
+from antiphon.scheduler.beam_plan import BeamCandidates
 from antiphon.scheduler.limits import Limits
-from antiphon.scheduler.plan import StepPlan, StepResult
+from antiphon.scheduler.plan import Admission, StepPlan, StepResult
 from antiphon.scheduler.request import Media, Request, RequestId
 from antiphon.scheduler.scheduler import Scheduler
 
@@ -29,6 +30,18 @@ def chosen(seed: int, cross: int, tokens: Sequence[int]) -> int:
     total = seed * 7919 + cross * 104_729
     total += sum(token * (31 * i * i + 17) for i, token in enumerate(tokens))
     return END if total % 8 == 0 else 2 + total % 97
+
+
+def candidates(likeliest: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a row whose keys give the token `likeliest` may go on with: tokens, END among them,
+    and their log-probabilities, likeliest first. One in four rows may go on with one alone."""
+    ids = np.array([2 + (likeliest + step) % 97 for step in range(12)] + [END])
+    penalties = np.array([(likeliest * (17 + i) + 31 * i) % 64 for i in range(len(ids))])
+    scores = -(1 + penalties / 7 + np.arange(len(ids)) / 1000)
+    order = np.argsort(-scores)
+    if likeliest % 4 == 0:
+        scores[order[1:]] = -np.inf
+    return ids[order], scores[order]
 
 
 def state(key: str, number: int) -> int:
@@ -59,6 +72,7 @@ class SimulatedDecoder:
         self.cross = np.full((slots, 1), POISON)  # first cross page
         self.tokens = np.full((slots, scheduler.limits.max_len + 1), POISON)
         self.seeds = np.full(slots, POISON)
+        self.is_beam = np.zeros(slots, bool)
         self.in_flight: deque[tuple[StepPlan, StepResult | None]] = deque()
         self.breaks: set[str] = set()
         # By lane: turns since it last had a plan, or had no sequence.
@@ -124,7 +138,8 @@ class SimulatedDecoder:
             if plan.samples[row]:
                 tokens[row] = self._choose(slot, own, kv_len)
                 self.tokens[slot, kv_len] = tokens[row]
-        return StepResult(tokens, readouts=self._read_out(plan, rows, pages))
+        beams = self._candidates(plan, rows, pages)
+        return StepResult(tokens, readouts=self._read_out(plan, rows, pages), beams=beams)
 
     def _embedded(self, plan: StepPlan) -> list[np.ndarray]:
         """By row: its tokens in this step, or the hidden states in their place."""
@@ -145,10 +160,17 @@ class SimulatedDecoder:
         before = self.memory.copy()
         for target, source in plan.page_copies.items():
             self.memory[target] = before[source]
+        moves = plan.beam_moves
+        if len(moves):
+            self.tokens[moves.slots] = self.tokens[moves.sources]
+            self.tokens[moves.slots, moves.positions] = moves.tokens
+            self.tables[moves.slots, : moves.self_pages.shape[1]] = moves.self_pages
         for entry in (*plan.forks, *plan.admissions):
             self.tables[entry.slot, : len(entry.self_pages)] = entry.self_pages
             self.tokens[entry.slot, : len(entry.token_ids)] = entry.token_ids
             self.seeds[entry.slot] = entry.seed
+            is_beam = isinstance(entry, Admission) and entry.rules.beams is not None
+            self.is_beam[entry.slot] = is_beam
             self.cross[entry.slot] = entry.cross_pages[0] if entry.cross_len else NO_CROSS
         for write in plan.cross_writes:
             self.memory[write.pages] = ord(write.key)
@@ -162,6 +184,19 @@ class SimulatedDecoder:
         return chosen(
             int(self.seeds[slot]), 0 if cross == NO_CROSS else int(self.memory[cross, 0]), keys
         )
+
+    def _candidates(
+        self, plan: StepPlan, rows: list[tuple[int, int, int]], pages: list[np.ndarray]
+    ) -> BeamCandidates | None:
+        """Of the rows that sample and have candidates to name."""
+        asking = np.flatnonzero(plan.samples & self.is_beam[plan.slots])
+        if not len(asking):
+            return None
+        all_of = [
+            candidates(self._choose(rows[row][0], pages[row], rows[row][2])) for row in asking
+        ]
+        ids, scores = (np.array(parts) for parts in zip(*all_of, strict=True))
+        return BeamCandidates(asking, ids, scores, scores, ids[:, :0])
 
     def _read_out(
         self, plan: StepPlan, rows: list[tuple[int, int, int]], pages: list[np.ndarray]
@@ -194,8 +229,8 @@ def make_request(
 ) -> Request:
     return Request(
         RequestId("f", number), np.arange(5, 5 + prompt), (Media(key, "text", 6, None),),
-        SamplingParams(), DecodingRules(stop_ids=(END,)), max_tokens, fields.pop("seed", number),
-        **fields,
+        SamplingParams(), fields.pop("rules", DecodingRules(stop_ids=(END,))), max_tokens,
+        fields.pop("seed", number), **fields,
     )  # fmt: skip
 
 

@@ -27,8 +27,8 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("flag", "answer"),
     [
         (["--beam-size", "5"], "No option --beam-size: beam search is not there yet"),
-        (["--word_timestamps", "True"], "No option --word-timestamps: words have no times yet"),
-        (["--vad_filter", "True"], "voice activity is not detected yet"),
+        (["--vad", "True"], "it is called --vad-filter here"),
+        (["--logprob_threshold", "low"], "must be a number or None, not 'low'"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),
         (["--data-parallel-size", "2"], "give decoder_replicas"),
         (["--output-dirr", "x"], "Did you mean --output-dir?"),

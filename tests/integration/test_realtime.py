@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import openai
 import pytest
 from http_server import Running, running_server
 from paths import RECORDINGS
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from antiphon.serve.settings import Limits
@@ -204,6 +205,13 @@ def test_handshakes(whisper_folder: Path) -> None:
                 if kind is not None:
                     answer = json.loads(connection.recv())
                     assert answer["error"]["code"] == "buffer_too_large"
+        server.service.limits = replace(limits, idle_seconds=0.2)
+        with connect(url, additional_headers=key) as connection:
+            connection.recv()
+            assert json.loads(connection.recv())["error"]["code"] == "session_idle"
+            with pytest.raises(ConnectionClosed):
+                connection.recv()
+            assert connection.close_code == 1001
         server.service.begin_to_drain()
         assert status(additional_headers=key) == 503
 

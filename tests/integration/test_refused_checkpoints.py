@@ -223,11 +223,11 @@ FORMATS: dict[str, tuple[Spoil, str]] = {
     "integers": (as_integers, "stored as torch.int8: quantised checkpoints"),
     "CTranslate2": (
         only(model__bin="", config__json="{}", vocabulary__json="", tokenizer__json=""),
-        "CTranslate2's format",
+        "CTranslate2's format .*cut off",
     ),
     "Marian in CTranslate2": (
-        only(model__bin="", config__json="{}", shared_vocabulary__json=""),
-        "CTranslate2's format",
+        only(model__bin="GGUF", config__json="{}", shared_vocabulary__json=""),
+        "version 1179993927 of CTranslate2's format",
     ),
     "GGUF": (only(whisper__gguf="", README__md=""), "GGUF"),
     "whisper.cpp": (only(**{"ggml-tiny__bin": ""}), "ggml's format"),

@@ -10,10 +10,11 @@ import pytest
 from antiphon.actors.frames import MAX_FRAME_BYTES, MessageError
 from antiphon.actors.rank_channel import CommandOrder
 from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
-from antiphon.config.decoding_rules import DecodingRules, TimestampRules
+from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
     AdoptStates,
+    Align,
     CollectStates,
     DropStates,
     Launch,
@@ -21,6 +22,8 @@ from antiphon.decoder.rank_commands import (
     RankCommand,
 )
 from antiphon.runtime.ranks import RankError
+from antiphon.scheduler.alignment import AlignedSequence
+from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     Admission,
@@ -40,7 +43,16 @@ def pages(*ids: int) -> np.ndarray:
 
 
 RULES = DecodingRules(
-    (1,), (2, 3), (4,), 5, 6, 7, 2, ((8, 9), (1, 2, 3)), TimestampRules(50, 49, 48, 9)
+    (1,),
+    (2, 3),
+    (4,),
+    5,
+    6,
+    7,
+    2,
+    ((8, 9), (1, 2, 3)),
+    TimestampRules(50, 49, 48, 9),
+    BeamRules(3, 2, True, 0.5, "never", 2.0),
 )
 PARAMS = SamplingParams(
     temperature=0.5, top_k=3, logit_bias={7: -2.5}, allowed_token_ids=[1, 2], logprobs=2, seed=3
@@ -62,6 +74,10 @@ PLAN = StepPlan(
     [Embedding("b", 1, 2, 3)],
     ("b", "c"),
     1,
+    BeamMoves(
+        *(np.array(numbers) for numbers in ((3, 1), (2**33, 7), (1, 1), (4, 4), (9, 8))),
+        np.array([[1, 2], [1, 3]], np.int32),
+    ),
 )
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 
@@ -100,8 +116,9 @@ def same(one: Any, other: Any) -> bool:
         CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",), np.arange(4)),
         CollectStates(5, ("", "b"), (3, 4), (3, 4), (), np.arange(0), whole=True),
         DropStates(("a", "b")),
+        Align((AlignedSequence(3, np.arange(5), 2, 750), AlignedSequence(0, np.arange(0), 0, 1))),
     ],
-    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop"],
+    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop", "align"],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

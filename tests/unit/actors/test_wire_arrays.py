@@ -13,12 +13,8 @@ from antiphon.actors.frames import MessageError
 from antiphon.actors.messages import Input, Submit
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import (
-    Finished,
-    RequestMetrics,
-    StepOutput,
-    TokenLogprobs,
-)
+from antiphon.scheduler.generated import TokenLogprobs
+from antiphon.scheduler.request import Finished, RequestMetrics, StepOutput
 
 # ---------------------------------------------------------------------- arrays
 

@@ -30,7 +30,7 @@ finally:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*TRANSCRIBE, "-s", "n=2", "--temperature", "1"], "not n=2"),
+        ([*TRANSCRIBE, "-s", "n=2", "-s", "temperature=1"], "not n=2"),
         ([*TRANSCRIBE, "--chunk-seconds", "90"], "the model's window of 8, not 90"),
         ([*TRANSCRIBE, "--max-tokens", "448"], "max_tokens=448 and a prompt are over"),
         ([*TRANSCRIBE, "--max-model-len", "99999"], "max_model_len=99999 is more than"),

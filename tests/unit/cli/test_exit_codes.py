@@ -29,7 +29,6 @@ WRONG = [
     [*TRANSCRIBE, "-o", "max_num_seqs=many"],
     [*TRANSCRIBE, "-o", "max_num_seq=4"],
     [*TRANSCRIBE, "--max-num-seq", "4"],
-    [*TRANSCRIBE, "-o", "oops"],
     [*TRANSCRIBE, "-o", "device=cpu", "--device", "cpu"],
     [*TRANSCRIBE, "-o", "beam_size=5"],
     [*TRANSCRIBE, "--beam-size", "5"],

@@ -137,6 +137,8 @@ FETCHED: dict[str, tuple[list[str], list[str]]] = {  # a repository's files, and
     ),
     "pickled shards": (PICKLED_SHARDS, PICKLED_SHARDS),
     "sentencepiece": (SENTENCEPIECE, SENTENCEPIECE),
+    "CTranslate2": (["model.bin", "vocabulary.txt"], ["model.bin", "vocabulary.txt"]),
+    "CTranslate2 beside": (["model.safetensors", "model.bin"], ["model.safetensors"]),
 }
 
 
@@ -156,7 +158,6 @@ def test_only_what_is_used_is_fetched(kind: str, hub: Hub) -> None:
             r"acme/model is an adapter \(LoRA\) of its base model",
         ),
         (["whisper-tiny.gguf"], "GGUF"),
-        (["config.json", "model.bin", "vocabulary.txt", "tokenizer.json"], "CTranslate2"),
         (["README.md"], "holds no config.json"),
     ],
 )

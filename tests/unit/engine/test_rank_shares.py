@@ -48,9 +48,9 @@ def test_a_decoder_holds_what_was_reckoned(
         for runner in (engine.replica.runner, *runners):
             share, pool = shares[runner.ranks.rank], runner.pool
             assert share.weight_bytes == held(runner)
-            assert share.page_bytes == sum(pages.nbytes for pages in pool.layers) / (
-                pool.num_pages + 1
-            )
+            kept = 0 if pool.queries is None else pool.queries.pages.nbytes
+            page_bytes = (sum(pages.nbytes for pages in pool.layers) + kept) / (pool.num_pages + 1)
+            assert share.page_bytes == page_bytes
             assert share.heads == runner.causal.spec.num_heads
             assert share.last_layer - share.first_layer + 1 == len(pool.layers)
 

@@ -202,3 +202,37 @@ def test_a_fork_amid_placed_inputs_waits_for_its_own() -> None:
             scheduler.postprocess(plan, StepResult(np.full(len(plan.slots), 9)))
     assert sorted(end.number for end in ends(scheduler)) == [0, 1]
     assert scheduler.pages.num_available == PAGES
+
+
+def test_a_request_that_asks_again_does_not_wait_for_room_that_it_holds_itself() -> None:
+    """Its first input is lost with its encoder, while the second has come."""
+    scheduler = make_scheduler(encode_ahead_tokens=5)
+    scheduler.set_encoders({"e0": 1})
+    scheduler.add(make_request(0, placed("a", 1, 3), placed("b", 4, 5)))
+    assert asked(scheduler) == ["a", "b"]
+    scheduler.encoded("b")
+    scheduler.encoder_lost("e0")
+    scheduler.set_encoders({"e1": 1})
+    for key in asked(scheduler):
+        scheduler.encoded(key)
+    run_step(scheduler)
+
+
+def test_a_request_whose_beginning_was_evicted_does_not_wait_for_room_that_it_holds() -> None:
+    """It was ready: its first input lay in cached pages of its beginning, the second had come."""
+    scheduler = make_scheduler(encode_ahead_tokens=5, prefix_caching=True)
+    scheduler.add(make_request(0, placed("a", 1, 3), prompt=9))
+    assert asked(scheduler) == ["a"]
+    scheduler.encoded("a")
+    while scheduler.requests:
+        run_step(scheduler)
+    scheduler.add(make_request(1, placed("a", 1, 3), placed("b", 9, 5), prompt=20))
+    assert asked(scheduler) == ["b"]
+    scheduler.encoded("b")
+    pages = scheduler.pages.allocate(scheduler.pages.num_available)
+    assert pages is not None
+    scheduler.pages.release(pages)  # nothing is cached any more
+    scheduler.step()
+    for key in asked(scheduler):
+        scheduler.encoded(key)
+    run_step(scheduler)

@@ -1,0 +1,51 @@
+"""Beam search of a checkpoint: what its generation config asks for, and what a caller does."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from antiphon.config.decoding_rules import BeamRules
+from antiphon.config.generation_settings import SettingsReader
+from antiphon.config.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class BeamDefaults:
+    """A checkpoint's settings. None: it says nothing, or null."""
+
+    size: int = 1
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+
+    @classmethod
+    def of(cls, read: SettingsReader) -> "BeamDefaults":
+        """Raises CheckpointError."""
+        return cls(
+            read.count("num_beams", least=1) or 1,
+            read.sampling("length_penalty"),
+            read.sampling("early_stopping"),
+        )
+
+    def rules(self, params: SamplingParams, is_whisper: bool) -> BeamRules | None:
+        """The rules for `params`, which are complete; None for a request that has one sequence.
+
+        The checkpoint's count where the caller left `beam_size` open and wants one greedy output.
+        Whisper is searched as openai/whisper does it, unless the caller gives `early_stopping`,
+        which only transformers has; others as transformers does it, unless the caller gives
+        `patience`. What the checkpoint says of lengths and ends is meant for transformers' rule.
+        """
+        size = params.beam_size
+        if params.leaves_open("beam_size") and params.temperature == 0.0 and params.n == 1:
+            size = self.size
+        if size == 1:
+            return None
+        given = params.given
+        by_whisper = "patience" in given or (is_whisper and "early_stopping" not in given)
+        length_penalty, early_stopping = params.length_penalty, params.early_stopping
+        if not by_whisper:
+            if params.leaves_open("length_penalty"):
+                length_penalty = self.length_penalty
+            if params.leaves_open("early_stopping"):
+                early_stopping = self.early_stopping or False
+        return BeamRules(
+            size, params.n, by_whisper, length_penalty, early_stopping, params.patience
+        )

@@ -1,0 +1,152 @@
+"""When tokens were said, from the cross-attention of the heads that follow the sound.
+
+The queries of these heads were kept in the pages of self KV when the tokens were computed
+(`kv/queries.py`). At a request's end one product with the keys of its sound gives the attention of
+all its tokens at once: no forward runs twice. What is made of it follows openai/whisper's
+`timing.py`: it is compared with what is usual at each moment, smoothed, averaged over heads, and
+the best path through it says where each token begins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from antiphon.config.options import EngineConfig
+from antiphon.decoder.page_tables import PageTables
+from antiphon.families.alignment_heads import alignment_heads
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.kernels.time_warping import first_columns, make_kernels_ready
+from antiphon.kv.pool import KVPool
+from antiphon.runtime.device import together_to_device
+from antiphon.runtime.ranks import Ranks
+from antiphon.scheduler.alignment import AlignedSequence
+
+SMOOTHING = 7  # frames, where config.json has no median_filter_width
+
+
+@dataclass(frozen=True)
+class LaunchedAlignments:
+    """Of several sequences, on their way to the host."""
+
+    scores: list[torch.Tensor]  # [tokens, frames] float32 each, on the host once `done`
+    done: torch.cuda.Event | None  # None where the device is the host
+    ranks: Ranks
+
+    @property
+    def ready(self) -> bool:
+        return self.done is None or self.done.query()
+
+    def frames(self) -> list[np.ndarray]:
+        """For each sequence the frame [tokens] at which each token begins; they never fall. Waits
+        for the device. Raises RankError where it waits for other ranks too long."""
+        if self.done is not None:
+            self.ranks.limit.wait(self.done, "an alignment")
+        return [first_columns(scores.numpy()) for scores in self.scores]
+
+
+class Aligner:
+    """Of one rank. All ranks make the same calls in the same order, and each knows the sum over the
+    heads of all."""
+
+    def __init__(self, model: ModelConfig, pool: KVPool, tables: PageTables, ranks: Ranks) -> None:
+        self._pool, self._tables, self._ranks = pool, tables, ranks
+        self._device = tables.device
+        self._num_heads = len(alignment_heads(model))
+        self._scale = model.decoder.attention_scale
+        self._width = int(model.raw.get("median_filter_width") or SMOOTHING)
+        if ranks.is_leader:
+            make_kernels_ready()
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelConfig,
+        config: EngineConfig,
+        pool: KVPool,
+        tables: PageTables,
+        ranks: Ranks,
+    ) -> "Aligner | None":
+        """None where nothing is aligned: in other families, and where it is turned off."""
+        is_wanted = config.decoder.enable_word_timestamps and alignment_heads(model)
+        return cls(model, pool, tables, ranks) if is_wanted else None
+
+    def warm_up(self, slot: int) -> None:
+        """Loads what a device loads at first use. `slot`: of no sequence."""
+        frames = min(SMOOTHING, self._tables.cross_pages.shape[1] * self._pool.page_size)
+        self.launch([AlignedSequence(slot, np.zeros(2, np.int64), 1, frames)]).frames()
+
+    @torch.inference_mode()
+    def launch(self, sequences: Sequence[AlignedSequence]) -> LaunchedAlignments:
+        """Queues the alignment of sequences that have just ended, behind all that was launched
+        before: their pages are theirs until the next step."""
+        on_gpu = self._device.type == "cuda"
+        scores = [self._scores(one).to("cpu", non_blocking=on_gpu) for one in sequences]
+        done = torch.cuda.Event() if on_gpu else None
+        if done is not None:
+            done.record()
+        return LaunchedAlignments(scores, done, self._ranks)
+
+    def _scores(self, one: AlignedSequence) -> torch.Tensor:
+        """[tokens, frames] float32: how much more each token attends to each frame than others do,
+        the mean over all heads."""
+        tokens = len(one.positions) - one.lead
+        if self._pool.queries is None:
+            scores = torch.zeros(tokens, one.frames, device=self._device)
+        else:
+            smooth = smoothed(salience(self.weights(one))[:, one.lead :], self._width)
+            scores = smooth.sum(0)
+        if not self._ranks.is_alone:
+            scores = self._ranks.tensor.all_reduce(scores)
+            scores = self._ranks.stages.all_reduce(scores)
+        return scores / self._num_heads
+
+    def weights(self, one: AlignedSequence) -> torch.Tensor:
+        """The attention [heads, rows, frames] float32 that this rank's heads pay to the sound."""
+        queries = self._pool.queries
+        assert queries is not None
+        slot, frames = one.slot, np.arange(one.frames)
+        rows, places = together_to_device(
+            [
+                self._places(self._tables.self_pages[slot], one.positions),
+                self._places(self._tables.cross_pages[slot], frames),
+            ],
+            self._device,
+        )
+        asked = queries.read(rows)
+        keys = queries.keys(self._pool.layers, places, asked.dtype)
+        product = torch.matmul(asked.transpose(0, 1), keys.permute(1, 2, 0))
+        return (product.float() * self._scale).softmax(-1)
+
+    def _places(self, pages: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Where the pool has the tokens at `positions` [n] of a sequence with these `pages`."""
+        size = self._pool.page_size
+        places: np.ndarray = pages[positions // size].astype(np.int64) * size + positions % size
+        return places
+
+
+def salience(weights: torch.Tensor) -> torch.Tensor:
+    """By how many standard deviations each of `weights` [heads, rows, frames] differs from the mean
+    of all rows; 0 where all are equal."""
+    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    return ((weights - mean) / deviation).nan_to_num(0.0, 0.0, 0.0)
+
+
+def smoothed(values: torch.Tensor, width: int) -> torch.Tensor:
+    """The median of every `width` (odd) of `values` [..., frames], which are mirrored at both ends.
+    Fewer frames than are mirrored stay as they are."""
+    half = width // 2
+    if values.shape[-1] <= half:
+        return values
+    frames = values.shape[-1]
+    padded = F.pad(values, (half, half), mode="reflect")
+    sorted_ = [padded[..., i : i + frames] for i in range(width)]
+    # The largest goes to the end, again and again, until the middle is in its place: a few passes
+    # over memory, where sorting takes a window at a time.
+    for end in range(width - 1, half - 1, -1):
+        for i in range(end):
+            low, high = sorted_[i], sorted_[i + 1]
+            sorted_[i], sorted_[i + 1] = torch.minimum(low, high), torch.maximum(low, high)
+    return sorted_[half]

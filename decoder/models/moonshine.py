@@ -1,0 +1,144 @@
+"""The decoder of Moonshine (Jeffries et al. 2024): rotary positions, cross attention without any,
+and a gated feed-forward layer."""
+
+import math
+
+import torch
+from torch import nn
+
+from antiphon.decoder.models.interface import (
+    CachedAttention,
+    CrossWriter,
+    DecoderModel,
+    DecoderStep,
+)
+from antiphon.families.halves import HeadTensors
+from antiphon.families.moonshine_half import MoonshineHalf
+from antiphon.kv.pool import KVPool
+from antiphon.layers.activations import Activation
+from antiphon.layers.embeddings import OutputHead, WordEmbedding
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import Residual
+from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.shard import Part, Shard
+from antiphon.layers.stored_linear import InterleavedLinear, PackedLinear
+from antiphon.layers.unbiased_norm import UnbiasedLayerNorm
+
+
+class SelfAttention(CachedAttention):
+    def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
+        inner = heads.query_features
+        parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
+        self.qkv = InterleavedLinear(size, parts, half.qkv_bias, heads, half.rotary.size)
+        self.o_proj = Linear(inner, size, bias=False, summed_over=shard.group)
+        # Turning may move the length of two coordinates into one.
+        self.key_growth = math.sqrt(2) * half.rotary.gain
+
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth)
+
+    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
+        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
+        destination = step.pool.destination(self.layer, step.slot_mapping)
+        q = self.qkv.queries(x, destination, rotation)
+        return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+
+class CrossAttention(CrossWriter):
+    def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
+        self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
+        self.q_proj = Linear(size, inner, half.qkv_bias)
+        self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), inner), half.qkv_bias)
+        self.o_proj = Linear(inner, size, bias=False, summed_over=shard.group)
+
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.q_proj, self.kv, self.o_proj)
+
+    def write(
+        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
+        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
+        pool.write(self.layer, slot_mapping, k, v)
+
+    def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
+        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]."""
+        q = self.q_proj(x).unflatten(-1, self.heads)
+        assert step.cross is not None
+        return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        size, inner = half.hidden_size, shard.features(half.ffn_size)
+        self.input_layernorm = UnbiasedLayerNorm(size)
+        self.attention = SelfAttention(half, layer, shard)
+        self.post_attention_layernorm = UnbiasedLayerNorm(size)
+        self.cross_attention = CrossAttention(half, layer, shard)
+        self.final_layernorm = UnbiasedLayerNorm(size)
+        self.activation = Activation(half.activation)
+        self.fc1 = PackedLinear(size, dict.fromkeys(("up", "gate"), inner), bias=True)
+        self.fc2 = Linear(inner, size, summed_over=shard.group)
+
+    def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
+        x, residual = self.input_layernorm(residual)
+        x = self.attention(x, step, rotation)
+        residual = self.attention.o_proj.add_to(residual, x)
+
+        x, residual = self.post_attention_layernorm(residual)
+        x = self.cross_attention(x, step)
+        residual = self.cross_attention.o_proj.add_to(residual, x)
+
+        x, residual = self.final_layernorm(residual)
+        up, gate = self.fc1.split(x)
+        return self.fc2.add_to(residual, self.activation(gate, up))
+
+
+class MoonshineDecoder(DecoderModel):
+    def __init__(self, half: MoonshineHalf, head: HeadTensors, part: Part) -> None:
+        super().__init__()
+        size, shard = half.hidden_size, part.shard
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
+        self.rotary = RotaryTable(half.rotary, half.max_positions)
+        self.layers = nn.ModuleList(
+            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        )
+        self.norm: UnbiasedLayerNorm | None = None
+        self.lm_head: OutputHead | None = None
+        if part.is_last:
+            self.norm = UnbiasedLayerNorm(size)
+            tied = self.embed_tokens if head.tied else None
+            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
+
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embed_tokens is not None
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        rotation, residual = self.rotary(positions), Residual(x)
+        for layer in self.layers:
+            residual = layer(residual, step, rotation)
+        return residual.total() if self.norm is None else self.norm.of_sum(residual)
+
+    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
+        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+        return [
+            (
+                layer.attention.projections(),
+                ProjectionInput.of_norm(layer.input_layernorm.weight, None),
+            )
+            for layer in layers
+        ]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.lm_head is not None
+        logits: torch.Tensor = self.lm_head(hidden)
+        return logits

@@ -1,0 +1,52 @@
+"""The tokens that the sequences of beam searches may go on with: the host chooses among them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from antiphon.decoder.sampling.restrictions import forced_tokens
+from antiphon.decoder.sampling.rows import SampledRows
+from antiphon.scheduler.beam_plan import BeamCandidates
+
+MINUS_INF = float("-inf")
+
+
+@dataclass(frozen=True)
+class DeviceBeams:
+    """As `BeamCandidates`, on the device or on its way to the host."""
+
+    rows: np.ndarray
+    ids: torch.Tensor
+    scores: torch.Tensor
+    logprobs: torch.Tensor
+    ranks: torch.Tensor
+
+    def start_copy(self) -> "DeviceBeams":
+        """A copy on the host, complete when the device has come so far."""
+        parts = (self.ids, self.scores, self.logprobs, self.ranks)
+        return DeviceBeams(self.rows, *(part.to("cpu", non_blocking=True) for part in parts))
+
+    def on_host(self) -> BeamCandidates:
+        """As arrays; of a copy that is complete."""
+        parts = (self.ids, self.scores, self.logprobs, self.ranks)
+        return BeamCandidates(self.rows, *(part.numpy() for part in parts))
+
+
+def likeliest_candidates(
+    asking: np.ndarray, ruled: torch.Tensor, logprobs: torch.Tensor, rows: SampledRows
+) -> DeviceBeams:
+    """Of the step's rows `asking` [n], which are `rows`: from log-probabilities under the rules,
+    `ruled` [n, vocabulary], and under the raw logits. Where the model prescribes a token, that one
+    has 0 and all others are barred, as in transformers."""
+    prescribed, is_forced = forced_tokens(rows)
+    only = torch.full_like(ruled, MINUS_INF).scatter(1, prescribed.clamp(min=0)[:, None], 0.0)
+    ruled = torch.where(is_forced[:, None], only, ruled)
+    count = int(rows.setting_on_host("beam_candidates").max())
+    scores, ids = ruled.topk(count, dim=-1)
+    chosen = logprobs.gather(1, ids)
+    ranks = ids[:, :0]
+    if rows.setting_on_host("ranked").any():
+        ascending = logprobs.sort(-1).values
+        ranks = logprobs.shape[1] - torch.searchsorted(ascending, chosen, right=True) + 1
+    return DeviceBeams(asking, ids, scores, chosen, ranks)

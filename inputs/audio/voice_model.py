@@ -1,0 +1,93 @@
+"""silero-vad's network for 16 kHz, with the weights that its package ships.
+
+The package itself is not imported: importing it sets the number of torch's threads. Of its files,
+silero_vad.jit has the weights of its version; silero_vad_16k.safetensors those of an older one.
+Frames go through the convolutions in batches, and through the LSTM in one call for each batch.
+"""
+
+import importlib.util
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from antiphon.config.errors import ConfigurationError
+from antiphon.inputs.audio.voice_activity import FRAME
+
+CONTEXT = 64  # samples before a frame that are heard with it
+BATCH = 2048  # frames, 65 s
+STEP, BINS = 128, 129  # samples between two spectra; frequencies of each
+STRIDES = (1, 2, 2, 1)  # of the convolutions over spectra
+HIDDEN = 128
+WEIGHTS = {
+    "spectra.weight": "_model.stft.forward_basis_buffer",
+    **{
+        f"layers.{number}.{kind}": f"_model.encoder.{number}.reparam_conv.{kind}"
+        for number in range(len(STRIDES))
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"lstm.{kind}_{part}_l0": f"_model.decoder.rnn.{kind}_{part}"
+        for kind in ("weight", "bias")
+        for part in ("ih", "hh")
+    },
+    "last.weight": "_model.decoder.decoder.2.weight",
+    "last.bias": "_model.decoder.decoder.2.bias",
+}
+
+
+class VoiceModel(nn.Module):
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+        """`weights`: as the package's network names them."""
+        super().__init__()
+        self.spectra = nn.Conv1d(1, 2 * BINS, 256, STEP, bias=False)
+        shapes = [(BINS, 128), (128, 64), (64, 64), (64, 128)]
+        self.layers = nn.ModuleList(
+            nn.Conv1d(*shape, 3, stride, padding=1)
+            for shape, stride in zip(shapes, STRIDES, strict=True)
+        )
+        self.lstm = nn.LSTM(128, HIDDEN, batch_first=True)
+        self.last = nn.Conv1d(HIDDEN, 1, 1)
+        self.load_state_dict({own: weights[theirs] for own, theirs in WEIGHTS.items()})
+        self.eval()
+
+    @torch.inference_mode()
+    def probabilities(self, samples: np.ndarray) -> np.ndarray:
+        """Of speech in each frame of `samples` [n]: [frames]. The last frame is filled with
+        silence."""
+        frames = -(-len(samples) // FRAME)
+        padded = np.zeros(CONTEXT + frames * FRAME, np.float32)
+        padded[CONTEXT : CONTEXT + len(samples)] = samples
+        windows = torch.from_numpy(padded).unfold(0, CONTEXT + FRAME, FRAME)
+        state: tuple[torch.Tensor, torch.Tensor] | None = None
+        parts = [np.zeros(0, np.float32)]
+        for batch in windows.split(BATCH):
+            hidden, state = self.lstm(self._features(batch)[None], state)
+            parts.append(self.last(hidden.relu().transpose(1, 2)).sigmoid()[0, 0].numpy())
+        return np.concatenate(parts)
+
+    def _features(self, windows: torch.Tensor) -> torch.Tensor:
+        """[frames, CONTEXT + FRAME] samples to [frames, 128]."""
+        spectra = self.spectra(F.pad(windows, (0, CONTEXT), mode="reflect")[:, None])
+        hidden = (spectra[:, :BINS] ** 2 + spectra[:, BINS:] ** 2).sqrt()
+        for layer in self.layers:
+            hidden = layer(hidden).relu()
+        return hidden.squeeze(-1)
+
+
+@cache
+def load_voice_model() -> VoiceModel:
+    """Raises ConfigurationError where silero-vad is not installed."""
+    package = importlib.util.find_spec("silero_vad")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigurationError(
+            "vad_filter needs silero-vad, which is not installed: pip install silero-vad"
+        )
+    file = Path(package.submodule_search_locations[0]) / "data" / "silero_vad.jit"
+    with warnings.catch_warnings():  # of torch, that TorchScript is old: the file is what there is
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return VoiceModel(torch.jit.load(file, map_location="cpu").state_dict())

@@ -1,0 +1,69 @@
+"""What the model is told before a window: earlier text, names to expect, the text's beginning."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.config.errors import PromptError
+from antiphon.config.foreign import shown
+from antiphon.inputs.calls.numbers import checked_flag, checked_number
+from antiphon.inputs.whisper.format import WhisperFormat
+
+
+@dataclass(frozen=True)
+class EarlierText:
+    """Token ids, and which of them each window gets.
+
+    initial: of the prompt; of windows one after another the first one's, and part of what was said
+        before the next ones. hotwords: each window's. prefix: begins the first window's text.
+    carried: each window gets `initial`. continued: each window gets the text of those before it,
+        but for text that came at a temperature above `reset_temperature`.
+    """
+
+    initial: tuple[int, ...] = ()
+    hotwords: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    carried: bool = False
+    continued: bool = False
+    reset_temperature: float = 0.5
+
+
+def checked_earlier_text(given: Any, whisper: WhisperFormat, in_turn: bool) -> EarlierText:
+    """Of the keywords of transcribe(). `in_turn`: whether windows come one after another. Raises
+    PromptError."""
+    continued = in_turn
+    if given.condition_on_previous_text is not None:
+        continued = checked_flag("condition_on_previous_text", given.condition_on_previous_text)
+    if continued and not in_turn:
+        raise PromptError(
+            "condition_on_previous_text=True needs mode='sequential': in batches, windows are "
+            "decoded independently of each other"
+        )
+    earlier = EarlierText(
+        _ids("initial_prompt", given.initial_prompt, whisper),
+        _ids("hotwords", given.hotwords, whisper),
+        _ids("prefix", given.prefix, whisper),
+        checked_flag("carry_initial_prompt", given.carry_initial_prompt),
+        continued,
+        checked_number("prompt_reset_on_temperature", given.prompt_reset_on_temperature),
+    )
+    if whisper.previous_id is None and (earlier.initial or earlier.hotwords or continued):
+        raise PromptError(
+            "this checkpoint's tokenizer has no <|startofprev|>: it takes no text before a window. "
+            "Leave out initial_prompt and hotwords, and give condition_on_previous_text=False"
+        )
+    return earlier
+
+
+def _ids(name: str, value: Any, whisper: WhisperFormat) -> tuple[int, ...]:
+    """The tokens of a text, or those that are given. Raises PromptError."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        ids = whisper.text_ids(value)
+        if any(not whisper.is_text(id_) for id_ in ids):
+            raise PromptError(f"{name} holds special tokens: give plain text, or token ids")
+        return tuple(ids)
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
+        raise PromptError(f"{name} must be a text or a list of token ids, not {shown(value)}")
+    return tuple(whisper.checked_ids(name, value))

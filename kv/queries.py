@@ -1,0 +1,69 @@
+"""Queries that are kept beside the keys and values of the same tokens.
+
+Some heads of a Whisper's cross-attention follow the sound. What their queries of each token ask of
+the encoder's states tells when it was said (`decoder/alignment.py`). Kept in the pages of self KV,
+they are shared, copied and computed anew with it: by forks, and after a preemption.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from antiphon.kv.zeros import zeros
+
+
+class QueryPages:
+    """`pages` [pages, page_size, heads, head_dim]: queries of `heads`, numbers of heads by layer,
+    in the order of the layers."""
+
+    def __init__(
+        self,
+        heads: Mapping[int, Sequence[int]],
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """`shape`: pages, page size, head_dim."""
+        num_pages, page_size, head_dim = shape
+        self.heads = {layer: list(heads[layer]) for layer in sorted(heads)}
+        self.pages = zeros((num_pages, page_size, self.num_heads, head_dim), dtype, device)
+        self._numbers = {  # on the device, where graphs read them
+            layer: torch.tensor(numbers, device=device) for layer, numbers in self.heads.items()
+        }
+        rows = self.pages.flatten(0, 1)
+        counts = [len(numbers) for numbers in self.heads.values()]
+        self._rows = dict(zip(self.heads, rows.split(counts, dim=1), strict=True))
+
+    @staticmethod
+    def bytes_per_page(page_size: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+        return page_size * num_heads * head_dim * dtype.itemsize
+
+    @property
+    def num_heads(self) -> int:
+        return sum(map(len, self.heads.values()))
+
+    def write(self, layer: int, slot_mapping: torch.Tensor, queries: torch.Tensor) -> None:
+        """Keeps what is wanted of a layer's `queries` [tokens, heads, head_dim].
+
+        `slot_mapping` [tokens] int32 = page * page_size + offset in the page, of self KV.
+        """
+        if (numbers := self._numbers.get(layer)) is not None:
+            kept = queries.index_select(1, numbers)
+            self._rows[layer].index_copy_(0, slot_mapping.long(), kept)
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Queries [tokens, heads, head_dim] of tokens at `rows` [tokens] int64 = page * page_size +
+        offset."""
+        return self.pages.flatten(0, 1)[rows]
+
+    def keys(
+        self, layers: Sequence[torch.Tensor], rows: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Keys [tokens, heads, head_dim] that the same heads have at `rows` [tokens] of `layers`,
+        each [2, pages, page_size, kv_heads, head_dim], whatever dtype they are kept in."""
+        parts = []
+        for layer, numbers in self._numbers.items():
+            stored = layers[layer][0].flatten(0, 1)
+            raw = stored.view(torch.uint8)[rows]  # indexing by bytes works for every dtype
+            parts.append(raw.view(stored.dtype).to(dtype).index_select(1, numbers))
+        return torch.cat(parts, dim=1)

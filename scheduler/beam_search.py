@@ -1,0 +1,181 @@
+"""Beam search of one request, without its pages and slots: which of the possible next tokens are
+kept, which sequences have ended, when the search is over, and how the results are ranked.
+
+Two rules, as `BeamRules` says: that of transformers, and that of openai/whisper
+(`BeamSearchDecoder`, `MaximumLikelihoodRanker`). Scores are sums of log-probabilities.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from antiphon.config.decoding_rules import BeamRules
+from antiphon.scheduler.generated import FinishReason, Hypothesis
+
+
+class Continuation(NamedTuple):
+    """A running sequence with one more token: its candidate number `column`."""
+
+    parent: int  # among the running sequences, best first
+    column: int
+    total: float  # log-probabilities, this one's included
+    score: float  # what it is ranked by, if it ends here
+    reason: FinishReason
+
+
+MakeHypothesis = Callable[[Continuation], Hypothesis]
+
+
+class Survivors(NamedTuple):
+    """The sequences that go on, best first: [n] each."""
+
+    parents: np.ndarray
+    columns: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The best continuations of all running sequences, best first: [n] each."""
+
+    parents: np.ndarray
+    columns: np.ndarray
+    totals: np.ndarray
+    is_stop: np.ndarray  # bool: its token ends the sequence
+
+    def first(self, which: np.ndarray) -> Survivors:
+        return Survivors(self.parents[which], self.columns[which])
+
+
+class BeamSearch(ABC):
+    """The state of one search. `stop_ids`: of the request; `max_tokens`: that it may generate.
+
+    totals      [running sequences] of those that go on, best first
+    finished    the ended ones that are kept; best first once the search is over
+    num_tokens  that every running sequence has generated
+    """
+
+    def __init__(self, rules: BeamRules, stop_ids: Sequence[int], max_tokens: int) -> None:
+        self.rules, self.max_tokens = rules, max_tokens
+        self._stop_ids = np.array(stop_ids, np.int64)
+        self.totals = np.zeros(1)  # the prompt alone
+        self.finished: list[Hypothesis] = []
+        self.num_tokens = 0
+
+    @staticmethod
+    def of(rules: BeamRules, stop_ids: Sequence[int], max_tokens: int) -> "BeamSearch":
+        kind = WhisperSearch if rules.by_whisper else TransformersSearch
+        return kind(rules, stop_ids, max_tokens)
+
+    def advance(
+        self, ids: np.ndarray, scores: np.ndarray, make: MakeHypothesis
+    ) -> Survivors | None:
+        """Takes one more token for every running sequence: candidates `ids` and `scores`
+        [running sequences, k], likeliest first. `make` is called for the sequences that end.
+
+        Returns which sequences go on, or None: the search is over.
+        """
+        self.num_tokens += 1
+        survivors = self._select(self._rank(ids, scores), make)
+        if survivors is None:
+            self.finished.sort(key=lambda one: -one.score)  # stable: the first one wins a tie
+        return survivors
+
+    @abstractmethod
+    def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
+        """The rule. Sets `totals` of the survivors."""
+
+    def _rank(self, ids: np.ndarray, scores: np.ndarray) -> _Ranking:
+        per_row = self.rules.num_candidates(len(self._stop_ids))
+        ids, scores = ids[:, :per_row], scores[:, :per_row]
+        totals = self.totals[:, None] + scores.astype(np.float64)
+        order = np.argsort(-totals.ravel(), kind="stable")
+        order = order[totals.ravel()[order] > -np.inf]  # where all is barred, it may be NaN
+        parents, columns = np.divmod(order, ids.shape[1])
+        is_stop = np.isin(ids.ravel()[order], self._stop_ids)
+        return _Ranking(parents, columns, totals.ravel()[order], is_stop)
+
+    def _make(self, ranking: _Ranking, i: int, score: float, make: MakeHypothesis) -> Hypothesis:
+        reason: FinishReason = "stop" if ranking.is_stop[i] else "length"
+        parent, column = int(ranking.parents[i]), int(ranking.columns[i])
+        return make(Continuation(parent, column, float(ranking.totals[i]), score, reason))
+
+
+class TransformersSearch(BeamSearch):
+    """As `generate(num_beams=...)` of transformers: of the `size` best continuations, those that
+    end are kept, if they are better than those kept before."""
+
+    def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
+        size, num_tokens = self.rules.size, self.num_tokens
+        considered = self.rules.num_candidates(len(self._stop_ids))
+        ends = ranking.is_stop[:considered] | (num_tokens >= self.max_tokens)
+        self._keep(ranking, np.flatnonzero(ends[:size]), make)
+        runs = np.flatnonzero(~ends)[:size]
+        if not len(runs) or self._is_over(ranking.totals[runs[0]]):
+            return None
+        self.totals = ranking.totals[runs]
+        return ranking.first(runs)
+
+    def _keep(self, ranking: _Ranking, ended: np.ndarray, make: MakeHypothesis) -> None:
+        size, kept = self.rules.size, self.finished
+        for i in ended.tolist():
+            score = ranking.totals[i] / self._divisor(self.num_tokens)
+            if len(kept) < size or score > min(one.score for one in kept):
+                kept.append(self._make(ranking, i, float(score), make))
+                kept.sort(key=lambda one: -one.score)
+                del kept[size:]
+
+    def _is_over(self, best_total: float) -> bool:
+        """True if no running sequence is expected to come before those kept."""
+        if len(self.finished) < self.rules.size:
+            return False
+        early, penalty = self.rules.early_stopping, self._length_penalty
+        if early is True:
+            return True
+        looks_ahead = early == "never" and penalty > 0.0
+        length = self.max_tokens if looks_ahead else self.num_tokens
+        return bool(best_total / self._divisor(length) <= self.finished[-1].score)
+
+    @property
+    def _length_penalty(self) -> float:
+        penalty = self.rules.length_penalty
+        return 1.0 if penalty is None else penalty
+
+    def _divisor(self, length: int) -> float:
+        return float(length**self._length_penalty)
+
+
+class WhisperSearch(BeamSearch):
+    """As openai/whisper: the walk down the ranking ends with the last sequence that goes on, and
+    what ended before it is kept, while there is room."""
+
+    def _select(self, ranking: _Ranking, make: MakeHypothesis) -> Survivors | None:
+        runs = np.flatnonzero(~ranking.is_stop)[: self.rules.size]
+        walked = runs[-1] if len(runs) == self.rules.size else len(ranking.totals)
+        for i in np.flatnonzero(ranking.is_stop[:walked]).tolist():
+            if len(self.finished) < self._max_finished:
+                self.finished.append(self._end(ranking, i, make))
+        if (
+            len(self.finished) < self._max_finished
+            and self.num_tokens < self.max_tokens
+            and len(runs)
+        ):
+            self.totals = ranking.totals[runs]
+            return ranking.first(runs)
+        for i in runs[: max(0, self.rules.size - len(self.finished))].tolist():
+            self.finished.append(self._end(ranking, i, make))
+        return None
+
+    @property
+    def _max_finished(self) -> int:
+        return max(1, round(self.rules.size * self.rules.patience))
+
+    def _end(self, ranking: _Ranking, i: int, make: MakeHypothesis) -> Hypothesis:
+        length = self.num_tokens - bool(ranking.is_stop[i])  # without the token that ended it
+        if self.rules.length_penalty is None:
+            divisor = max(1.0, float(length))
+        else:
+            divisor = ((5 + length) / 6) ** self.rules.length_penalty
+        return self._make(ranking, i, float(ranking.totals[i] / divisor), make)

@@ -1,0 +1,142 @@
+"""Sessions of clients that fall silent; how handshakes are counted and traced."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.websockets import WebSocket
+
+from antiphon.serve.admission import Admission
+from antiphon.serve.connection import ConnectionMiddleware
+from antiphon.serve.errors import ApiError
+from antiphon.serve.handshake import deny
+from antiphon.serve.keys import ApiKeys
+from antiphon.serve.metric_names import PREFIX
+from antiphon.serve.metrics import Metrics
+from antiphon.serve.realtime import ClientGone, ClientSilent, Item, RealtimeSession
+from antiphon.serve.settings import Limits
+from antiphon.serve.traces import Traces
+
+COMMIT = [
+    {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(64)).decode()},
+    {"type": "input_audio_buffer.commit"},
+]
+
+
+class SlowSession(RealtimeSession):
+    """Transcribes when it may."""
+
+    may_transcribe: asyncio.Event
+
+    def _options(self, settings: Any, include: Any) -> tuple[Any, dict[str, Any]]:
+        return None, {}
+
+    async def _transcribe(self, item: Item) -> None:
+        await self.may_transcribe.wait()
+        await self._send("transcribed")
+
+
+def events_of(*messages: dict[str, Any] | type[Exception] | None) -> list[str]:
+    """The kinds of events that a client gets who sends `messages`: an exception stands for what the
+    connection raises, None for the end of the transcription. Their last: an error's code."""
+    sent: list[str] = []
+
+    async def scenario() -> None:
+        left = list(messages)
+        service: Any = SimpleNamespace(
+            limits=Limits(), admission=Admission(4), audio_model=lambda _: SimpleNamespace(name="m")
+        )
+
+        async def send(text: str) -> None:
+            event = json.loads(text)
+            sent.append(event["error"]["code"] if event["type"] == "error" else event["type"])
+
+        session = SlowSession(service, None, send)
+        session.may_transcribe = asyncio.Event()
+
+        async def next_message() -> str:
+            await asyncio.sleep(0.001)  # the transcription has its turn
+            message = left.pop(0)
+            if message is None:
+                session.may_transcribe.set()
+                return await next_message()
+            if isinstance(message, dict):
+                return json.dumps(message)
+            raise message
+
+        try:
+            await session.run(next_message)
+        except* ClientGone:
+            sent.append("gone")
+        assert not left
+
+    asyncio.run(scenario())
+    return sent
+
+
+def test_a_silent_client_is_sent_away() -> None:
+    assert events_of(ClientSilent) == ["session.created", "session_idle"]
+
+
+def test_a_client_that_waits_for_its_text_is_not() -> None:
+    events = events_of(*COMMIT, ClientSilent, ClientSilent, None, ClientSilent)
+    assert events[-2:] == ["transcribed", "session_idle"]
+    assert events.count("session_idle") == 1
+
+
+def test_a_client_that_leaves_is_told_nothing() -> None:
+    assert events_of(*COMMIT, ClientGone)[-1] == "gone"
+
+
+def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name.removeprefix(PREFIX), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize(("limit", "status"), [(1, 101), (0, 429)])
+def test_handshakes_are_counted_and_traced(limit: int, status: int) -> None:
+    sessions, exporter = Admission(limit), InMemorySpanExporter()
+    metrics, traces = Metrics(Admission(1), sessions=sessions), Traces(exporter)
+
+    async def app(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        scope["route"] = SimpleNamespace(path="/v1/realtime")
+        try:
+            with sessions.admitted():
+                await send({"type": "websocket.accept"})
+                metrics.note_workers({})
+        except ApiError as error:
+            await deny(WebSocket(scope, receive, send), error)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    server = ConnectionMiddleware(app, ApiKeys(()), Limits(), Admission(1), metrics, traces=traces)
+    scope = {
+        "type": "websocket", "path": "/v1/realtime", "headers": [], "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+    }  # fmt: skip
+    asyncio.run(server(scope, receive, send))
+    traces.close()
+    (span,) = exporter.get_finished_spans()
+    assert span.name == "GET /v1/realtime"
+    assert span.attributes["http.response.status_code"] == status
+    values = counted(metrics)
+    assert values["http_requests_total", "/v1/realtime", str(status)] == 1
+    if status == 101:
+        assert values["realtime_sessions_open",] == 1
+    metrics.note_workers({})
+    values = counted(metrics)
+    assert values["realtime_sessions_open",] == 0
+    assert values["http_requests_turned_away_total",] == (status == 429)
