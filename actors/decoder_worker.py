@@ -44,13 +44,12 @@ from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.transports.mapped import ArenaExport
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
-from antiphon.scheduler.outputs import failed_output
+from antiphon.scheduler.outputs import StepOutput, failed_output
 from antiphon.scheduler.request import (
     Incarnation,
     Request,
     RequestId,
     RequestState,
-    StepOutput,
 )
 from antiphon.scheduler.sketch import sketch
 

@@ -68,3 +68,13 @@ class HeartbeatDecoder:
             return [self._decoder.decode(frames[0][PREFIX.size :])]
         except msgspec.DecodeError as error:
             raise MessageError(f"no heartbeat: {error}") from error
+
+
+class AddressEncoder:
+    """Makes the pieces of `RankEncoder` a message for the receiver that has `token`."""
+
+    def __init__(self, token: bytes) -> None:
+        self._token = token
+
+    def encode(self, message: Sequence[Buffer]) -> list[Buffer]:
+        return addressed(self._token, message)

@@ -22,7 +22,8 @@ from antiphon.actors.member_messages import Members as Members
 from antiphon.encoder.rank_commands import EncodeBatch
 from antiphon.kv.handoff import HiddenStates, Place
 from antiphon.kv.transports.mapped import ArenaExport
-from antiphon.scheduler.request import Incarnation, Request, RequestId, StepOutput
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Incarnation, Request, RequestId
 
 # ---------------------------------------------------------------------- frontend to decoder
 

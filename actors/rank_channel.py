@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.channel import Inbox, Sender
+from antiphon.actors.frames import AddressEncoder
 from antiphon.actors.messages import RankBatch
-from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
+from antiphon.actors.rank_wire import RankDecoder, RankEncoder, RankMessage
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.decoder.rank_commands import RankCommand
 from antiphon.encoder.rank_commands import EncodeBatch

@@ -13,9 +13,7 @@ import numpy as np
 from antiphon.actors.frames import (
     MAX_FRAME_BYTES,
     PREFIX,
-    Buffer,
     MessageError,
-    addressed,
     split_frames,
 )
 from antiphon.actors.rank_arrays import (
@@ -26,7 +24,18 @@ from antiphon.actors.rank_arrays import (
     pages_of,
     rows_of,
 )
-from antiphon.config.decoding_rules import DecodingRules
+from antiphon.actors.rank_frames import (
+    AdmissionFrame,
+    AdoptStatesFrame,
+    AlignFrame,
+    CollectStatesFrame,
+    CommandFrame,
+    CrossWriteFrame,
+    DropStatesFrame,
+    ForkFrame,
+    LaunchFrame,
+    PutStatesFrame,
+)
 from antiphon.config.errors import describe
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (
@@ -39,7 +48,6 @@ from antiphon.decoder.rank_commands import (
     RankCommand,
 )
 from antiphon.scheduler.alignment import AlignedSequence
-from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -61,90 +69,7 @@ class RankMessage(NamedTuple):
     command: RankCommand
 
 
-# ---------------------------------------------------------------------- what lies in a frame
-# `bytes` are arrays: tokens and rows int64, pages int32.
-
-
-class _Admission(msgspec.Struct, array_like=True):
-    slot: int
-    token_ids: bytes
-    prompt_len: int
-    max_len: int
-    seed: int
-    params: dict[str, Any]  # those that were set
-    rules: DecodingRules
-    self_pages: bytes
-    cross_pages: bytes
-    cross_len: int
-    grids: tuple[PlacedGrid, ...] = ()
-
-
-class _Fork(msgspec.Struct, array_like=True):
-    source: int
-    slot: int
-    id: int
-    token_ids: bytes
-    max_len: int
-    seed: int
-    stop_ids: tuple[int, ...]
-    self_pages: bytes
-    cross_pages: bytes
-    cross_len: int
-
-
-class _CrossWrite(msgspec.Struct, array_like=True):
-    key: str
-    num_tokens: int
-    pages: bytes
-
-
-class _Launch(msgspec.Struct, array_like=True, tag="Launch"):
-    number: int
-    lane: int
-    rows: bytes  # [5, rows]: slots, ids, query_lens, kv_lens, samples
-    new_pages: bytes  # [3, n]
-    page_copies: bytes  # [2, n]
-    readouts: bytes  # [4, n]
-    admissions: list[_Admission]
-    forks: list[_Fork]
-    cross_writes: list[_CrossWrite]
-    embeddings: list[tuple[str, int, int, int]]
-    spent: tuple[str, ...]
-    launched: int
-    refused: tuple[tuple[int, tuple[int, ...]], ...]
-    beam_moves: tuple[bytes, bytes]  # [5, n] and pages [n, pages]
-
-
-class _PutStates(msgspec.Struct, array_like=True, tag="PutStates"):
-    keys: tuple[str, ...]
-    lengths: tuple[int, ...]
-    rows: bytes
-
-
-class _AdoptStates(_PutStates, array_like=True, tag="AdoptStates"):
-    """The same."""
-
-
-class _CollectStates(msgspec.Struct, array_like=True, tag="CollectStates"):
-    batch: int
-    keys: tuple[str, ...]
-    lengths: tuple[int, ...]
-    tokens: tuple[int, ...]
-    wanted: tuple[str, ...]
-    rows: bytes
-    whole: bool
-
-
-class _DropStates(msgspec.Struct, array_like=True, tag="DropStates"):
-    keys: tuple[str, ...]
-
-
-class _Align(msgspec.Struct, array_like=True, tag="Align"):
-    sequences: list[tuple[int, bytes, int, int]]
-
-
-_Command = _Launch | _PutStates | _AdoptStates | _CollectStates | _DropStates | _Align
-_Wire = tuple[int, int, _Command]
+_Wire = tuple[int, int, CommandFrame]
 
 
 # ---------------------------------------------------------------------- encoding
@@ -166,16 +91,6 @@ class RankEncoder:
         return split_frames(memoryview(head), MAX_FRAME_BYTES - PREFIX.size)
 
 
-class AddressEncoder:
-    """Makes the pieces of `RankEncoder` a message for the receiver that has `token`."""
-
-    def __init__(self, token: bytes) -> None:
-        self._token = token
-
-    def encode(self, message: Sequence[Buffer]) -> list[Buffer]:
-        return addressed(self._token, message)
-
-
 def _plain(value: Any) -> Any:
     """Numpy's numbers, and mappings that are no dict."""
     return value.item() if isinstance(value, np.generic) else dict(value)
@@ -186,21 +101,21 @@ def _to_wire(command: RankCommand) -> Any:
         case Launch():
             return _launch(command)
         case PutStates(keys, lengths, rows):
-            return _PutStates(keys, lengths, longs(rows))
+            return PutStatesFrame(keys, lengths, longs(rows))
         case AdoptStates(keys, lengths, rows):
-            return _AdoptStates(keys, lengths, longs(rows))
+            return AdoptStatesFrame(keys, lengths, longs(rows))
         case CollectStates(batch, keys, lengths, tokens, wanted, rows, whole):
-            return _CollectStates(batch, keys, lengths, tokens, wanted, longs(rows), whole)
+            return CollectStatesFrame(batch, keys, lengths, tokens, wanted, longs(rows), whole)
         case DropStates(keys):
-            return _DropStates(keys)
+            return DropStatesFrame(keys)
         case Align(ended):
-            return _Align([(e.slot, longs(e.positions), e.lead, e.frames) for e in ended])
+            return AlignFrame([(e.slot, longs(e.positions), e.lead, e.frames) for e in ended])
 
 
-def _launch(command: Launch) -> _Launch:
+def _launch(command: Launch) -> LaunchFrame:
     plan = command.plan
     new, reads, copies = plan.new_pages, plan.readouts, plan.page_copies
-    return _Launch(
+    return LaunchFrame(
         plan.number,
         plan.lane,
         longs(plan.slots, plan.ids, plan.query_lens, plan.kv_lens, plan.samples),
@@ -209,7 +124,7 @@ def _launch(command: Launch) -> _Launch:
         longs(reads.rows, reads.queries, reads.token_ids, reads.indices) if len(reads) else b"",
         [_admission(admission) for admission in plan.admissions],
         [_fork(fork) for fork in plan.forks],
-        [_CrossWrite(w.key, w.num_tokens, pages_bytes(w.pages)) for w in plan.cross_writes],
+        [CrossWriteFrame(w.key, w.num_tokens, pages_bytes(w.pages)) for w in plan.cross_writes],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
         command.launched,
@@ -218,16 +133,16 @@ def _launch(command: Launch) -> _Launch:
     )
 
 
-def _admission(one: Admission) -> _Admission:
+def _admission(one: Admission) -> AdmissionFrame:
     params = {name: getattr(one.params, name) for name in one.params.given}
-    return _Admission(
+    return AdmissionFrame(
         one.slot, longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
         pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, one.grids,
     )  # fmt: skip
 
 
-def _fork(one: Fork) -> _Fork:
-    return _Fork(
+def _fork(one: Fork) -> ForkFrame:
+    return ForkFrame(
         one.source, one.slot, one.id, longs(one.token_ids), one.max_len, one.seed, one.stop_ids,
         pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len,
     )  # fmt: skip
@@ -254,24 +169,24 @@ class RankDecoder:
             raise MessageError(f"no command: {describe(error)}") from error
 
 
-def _from_wire(wire: _Command) -> RankCommand:
+def _from_wire(wire: CommandFrame) -> RankCommand:
     match wire:
-        case _Launch():
+        case LaunchFrame():
             return Launch(_plan_of(wire), wire.launched, wire.refused)
-        case _AdoptStates():
+        case AdoptStatesFrame():
             return AdoptStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
-        case _PutStates():
+        case PutStatesFrame():
             return PutStates(wire.keys, wire.lengths, rows_of(wire.rows, 1)[0])
-        case _CollectStates(batch, keys, lengths, tokens, wanted, rows, whole):
+        case CollectStatesFrame(batch, keys, lengths, tokens, wanted, rows, whole):
             return CollectStates(batch, keys, lengths, tokens, wanted, rows_of(rows, 1)[0], whole)
-        case _DropStates():
+        case DropStatesFrame():
             return DropStates(wire.keys)
-        case _Align(ended):
+        case AlignFrame(ended):
             each = ((slot, rows_of(at, 1)[0], *rest) for slot, at, *rest in ended)
             return Align(tuple(AlignedSequence(*fields) for fields in each))
 
 
-def _plan_of(wire: _Launch) -> StepPlan:
+def _plan_of(wire: LaunchFrame) -> StepPlan:
     slots, ids, query_lens, kv_lens, samples = rows_of(wire.rows, 5)
     copies = zip(*rows_of(wire.page_copies, 2).tolist(), strict=True)
     return StepPlan(
@@ -294,7 +209,7 @@ def _plan_of(wire: _Launch) -> StepPlan:
     )
 
 
-def _admission_of(one: _Admission) -> Admission:
+def _admission_of(one: AdmissionFrame) -> Admission:
     return Admission(
         one.slot, rows_of(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
         SamplingParams(**one.params), one.rules, pages_of(one.self_pages),
@@ -302,7 +217,7 @@ def _admission_of(one: _Admission) -> Admission:
     )  # fmt: skip
 
 
-def _fork_of(one: _Fork) -> Fork:
+def _fork_of(one: ForkFrame) -> Fork:
     return Fork(
         one.source, one.slot, one.id, rows_of(one.token_ids, 1)[0], one.max_len, one.seed,
         one.stop_ids, pages_of(one.self_pages), pages_of(one.cross_pages), one.cross_len,

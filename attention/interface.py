@@ -40,6 +40,7 @@ class AttentionSpec:
     kv_dtype: torch.dtype | None = None  # of the pages, where it is not `dtype`
     ragged: bool = False  # full: sequences have any lengths (text); otherwise equal windows (audio)
     window_bias: bool = False  # full: an additive bias of windows of one size (`run_windows`)
+    score_cap: float | None = None  # scores are `score_cap * tanh(score / score_cap)`
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Support:
     devices: frozenset[str] = CUDA
     bias: bool = False
     window_bias: bool = False
+    score_cap: bool = False
     grouped_heads: bool = False  # fewer heads of keys and values than of queries
     head_dims: frozenset[int] | None = None
     head_dim_multiple: int = 1
@@ -114,6 +115,7 @@ BACKENDS = {
             CPU | CUDA,
             bias=True,
             window_bias=True,
+            score_cap=True,
             grouped_heads=True,
             graphs="same",
         ),
@@ -122,6 +124,7 @@ BACKENDS = {
             ANY_FLOAT,
             CPU | CUDA,
             bias=True,
+            score_cap=True,
             grouped_heads=True,
             float8=True,
             graphs="none",

@@ -86,6 +86,7 @@ def unsupported(
         ),
         (support.bias or not spec.bias, "takes no additive position bias"),
         (support.window_bias or not spec.window_bias, "adds no bias to windows of an image"),
+        (support.score_cap or spec.score_cap is None, "caps no scores of attention"),
         (
             support.grouped_heads or spec.num_kv_heads == spec.num_heads,
             f"takes no {spec.num_kv_heads} heads of keys and values for {spec.num_heads} of "

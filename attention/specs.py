@@ -42,6 +42,7 @@ def _spec(
         dtype=target.dtype,
         device=target.device,
         bias=half.relative_bias and kind != "cross",
+        score_cap=half.score_cap,
         window_bias=half.window_bias and kind == "full",
         page_size=page_size,
         kv_dtype=kv_dtype,

@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from antiphon.actors.address import Host
+from antiphon.actors.frames import AddressEncoder
 from antiphon.actors.rank_channel import DecoderWire, RankInbox, RankSenders
-from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
+from antiphon.actors.rank_wire import RankDecoder, RankEncoder, RankMessage
 from antiphon.benchmarks.host_work import CROSS_LEN, PAGE, HostWork
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams

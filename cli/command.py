@@ -54,9 +54,9 @@ class PanelledCommand(TyperCommand):
         """Arguments as openai/whisper's command takes them, in this one's form: `--verbose False`
         is `--no-verbose`, and `-o DIR`, which is no NAME=VALUE, is `--output-dir DIR`."""
         switches = {
-            name: (parameter.opts[0], parameter.secondary_opts[0])
+            name: parameter
             for parameter in self.params
-            if getattr(parameter, "is_flag", False) and parameter.secondary_opts
+            if getattr(parameter, "is_flag", False)
             for name in parameter.opts
         }
         has_folder = any("--output-dir" in parameter.opts for parameter in self.params)
@@ -64,7 +64,8 @@ class PanelledCommand(TyperCommand):
         for word in args:
             name = own[-1].replace("_", "-") if own else ""
             if name in switches and word in ("True", "False"):
-                own[-1] = switches[name][word == "False"]
+                off = switches[name].secondary_opts[:1]
+                own[-1:] = off if word == "False" else [name]
                 continue
             if name == "-o" and has_folder and "=" not in word and word != "help":
                 own[-1] = "--output-dir"

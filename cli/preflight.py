@@ -70,7 +70,8 @@ def check_transcription(model: str, engine: Mapping[str, Any], **options: Any) -
     from antiphon.inputs.processor import InputProcessor
 
     checkpoint = _checkpoint(config)
-    inputs = InputProcessor(checkpoint, config.encoder.window, ImageLimits.of(config.model))
+    limits, has_words = ImageLimits.of(config.model), config.decoder.enable_word_timestamps
+    inputs = InputProcessor(checkpoint, config.encoder.window, limits, has_words)
     checked = inputs.check_transcription(**options)
     _check_length(checked.params, checkpoint.max_decoder_len)
     _check_machine(config, checkpoint)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,10 @@ Recursive = Annotated[
 ]
 OUTPUT = DataclassFlags("output_flags", OutputFlags)
 # The temperature of speech is a list of them: it is a flag of TRANSCRIPTION.
-SAMPLING_OF_SPEECH = without(SAMPLING, "temperature")
+SAMPLING_OF_SPEECH = replace(
+    without(SAMPLING, "temperature"),
+    listed=("beam_size", "patience", "length_penalty", "max_tokens", "top_p", "seed"),
+)
 
 
 @with_flags(TARGET, SPEECH, OUTPUT, WHISPER, TRANSCRIPTION, ENGINE, SAMPLING_OF_SPEECH)

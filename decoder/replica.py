@@ -35,8 +35,8 @@ from antiphon.kv.pages import PagePool
 from antiphon.runtime.ranks import RankError, Ranks
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
+from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.plan import StepPlan
-from antiphon.scheduler.request import StepOutput
 from antiphon.scheduler.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)

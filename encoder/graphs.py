@@ -42,7 +42,11 @@ class EncoderGraphs(Generic[B, S]):
         def forward(shape: S) -> tuple[object, Work]:
             batches, rows = inputs.attention_batches(shape), hidden[: shape.tokens]
             plans = {name: attention.plan(batch) for name, batch in batches.items()}
-            return plans, lambda: rows.copy_(model(embed(shape), attention, plans))
+
+            def work() -> torch.Tensor:
+                return rows.copy_(model(embed(shape), attention, plans, inputs.layout(shape)))
+
+            return plans, work
 
         self._graphs = GraphSet("encoder", hidden.device, model, inputs.shapes, forward, ranks)
         self.report = self._graphs.report

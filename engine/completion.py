@@ -48,6 +48,8 @@ def completion_output(
         avg_logprob=_known(_average(opened, finished)),
         no_speech_prob=_no_speech(finished),
         score=finished.score,
+        token_frames=finished.frames,
+        token_logprobs=finished.token_logprobs[: len(token_ids)],
     )
 
 

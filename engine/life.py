@@ -84,7 +84,9 @@ class EngineLife:
         """`attached`: makes this engine's share of running workers."""
         self.config, self.model, self._attached = config, model, attached
         images = ImageLimits.of(config.model)
-        self.inputs = InputProcessor(self.model, self.config.encoder.window, images)
+        self.inputs = InputProcessor(
+            self.model, config.encoder.window, images, config.decoder.enable_word_timestamps
+        )
         self.encoder_inputs = EncoderInputs(self.inputs)
         self.requests = OpenRequests(
             self.inputs, self.config.encoder.replicas, self.config.decoder.replicas

@@ -30,6 +30,9 @@ class CompletionOutput:
         rule has it.
     no_speech_prob: of a window of a transcription, the probability of Whisper's <|nospeech|> behind
         the start token.
+    token_frames: of a window of a transcription with words, the encoder token at which each token
+        begins; -1 for timestamps. The token that ended the text tells where its last word ends.
+    token_logprobs: natural logarithms of the tokens' probabilities under the raw logits.
     """
 
     index: int
@@ -41,6 +44,8 @@ class CompletionOutput:
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     score: float | None = None
+    token_frames: list[int] | None = field(repr=False, default=None)
+    token_logprobs: list[float] | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,24 @@ class StreamDelta:
 
 
 @dataclass(frozen=True)
+class Word:
+    """Seconds from the start of the recording. `text` with the blank before it, so that all words
+    together are the text. `probability`: the mean of its tokens'."""
+
+    start: float
+    end: float
+    text: str
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
 class Segment:
     """Seconds from the start of the recording. `text` is without blanks at its ends; `token_ids`
     are those of the text alone; `logprobs` belong to them, if requested.
 
     `id`: its number in the recording. `seek`: where its window begins, in hundredths of a second.
     `avg_logprob`, `no_speech_prob`, `compression_ratio` and `temperature` are those of the window,
-    as in openai-whisper. `language`: that of its window.
+    as in openai-whisper. `language`: that of its window. `words`: if requested.
     """
 
     start: float
@@ -91,6 +107,7 @@ class Segment:
     temperature: float = field(repr=False, default=0.0)
     compression_ratio: float = field(repr=False, default=1.0)
     language: str | None = field(repr=False, default=None)
+    words: tuple[Word, ...] | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,10 @@ from antiphon.engine.open_request import OnEnd, OpenRequest
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import (
-    Finished,
-    Media,
-    Readout,
-    Request,
-    RequestState,
-    StepOutput,
-)
+from antiphon.scheduler.alignment import Alignment
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestState
 from antiphon.scheduler.router import Router
 from antiphon.scheduler.worker_load import UNKNOWN_EPOCH, WorkerState
 
@@ -102,6 +98,7 @@ class OpenRequests:
         priority: int = 0,
         timeout: float | None = None,
         readouts: tuple[Readout, ...] = (),
+        alignment: Alignment | None = None,
         rule_changes: RuleChanges | None = None,
     ) -> OpenRequest:
         """Makes one `Request` and sends it to the decoder on its route, or as soon as there is one.
@@ -109,6 +106,7 @@ class OpenRequests:
         `timestamps`: whether the rules of Whisper's timestamps apply; None: as the prompt says.
         `sample`: number of this sample among those of its prompt. `timeout`: in seconds.
         `readouts`: what to read of the prompt's logits. `rule_changes`: of the checkpoint's rules.
+        `alignment`: whether to tell when its tokens were said.
         """
         params = self.inputs.complete(prepared.params)
         inputs, prompt_len = prepared.inputs, len(prompt_token_ids)
@@ -125,6 +123,7 @@ class OpenRequests:
             seed=seed % 2**63,
             streams=stream or bool(params.stop),
             readouts=readouts,
+            alignment=alignment,
             priority=priority,
             timeout=timeout,
             caller=caller_number(),

@@ -60,6 +60,8 @@ class Half(ABC):
         bool  # a norm before each sublayer, and one at the end; otherwise behind each sublayer
     )
     max_positions: int | None  # None: relative positions set no limit
+    score_cap: float | None = None  # scores of attention stay within it, by a tanh
+    stored_gain_offset: float = 0.0  # is added to the gains of norms that checkpoints hold
     any_start: bool = False  # a decoder's prompt begins with any token, where one is given
 
     @property

@@ -44,10 +44,11 @@ class InputProcessor:
         model: ModelConfig,
         encoder_window: Literal["full", "auto"] = "full",
         image_limits: ImageLimits = DEFAULT_LIMITS,
+        has_words: bool = True,
     ) -> None:
-        """Raises CheckpointError for a checkpoint without a tokenizer,
-        or without the token that decoder prompts begin with behind an encoder."""
-        self.model, self.encoder_window = model, encoder_window
+        """`has_words`: the engine keeps what word times are made of. Raises CheckpointError for
+        a checkpoint without a tokenizer, or without a token to begin decoder prompts with."""
+        self.model, self.encoder_window, self.has_words = model, encoder_window, has_words
         self.image_limits = image_limits
         self.audio = model.audio
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()
@@ -240,7 +241,7 @@ class InputProcessor:
             raise PromptError(
                 f"{self.model.architecture} does not transcribe audio: use generate()"
             )
-        checked = check_options(self.whisper, self.audio, options)
+        checked = check_options(self.whisper, self.audio, options, self.has_words)
         self.check(checked.params)
         return checked
 
@@ -263,10 +264,8 @@ class InputProcessor:
     ) -> DecodingRules:
         """The rules for a decoder prompt of `prompt_len` tokens. `timestamps`: with Whisper's."""
         defaults = self.model.defaults
-        rules = replace(
-            defaults.rules(prompt_len, params),
-            beams=defaults.beams.rules(params, self.whisper is not None),
-        )
+        beams = defaults.beams.rules(params, self.whisper is not None)
+        rules = replace(defaults.rules(prompt_len, params), beams=beams)
         if timestamps:
             assert self.whisper is not None
             rules = replace(rules, timestamps=self.whisper.rules())

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from antiphon.scheduler.request import Readout, Request
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Request
 
 Demand = Literal["streams", "waits_for_host", "readouts", "inputs", "logprobs", "beams"]
 

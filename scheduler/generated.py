@@ -31,6 +31,14 @@ class TokenLogprobs:
     ranks: list[int]
 
 
+class Readout(NamedTuple):
+    """A request's question: how likely the model finds `token_id` behind the token at `position`,
+    of those that it knows from the start: its prompt, and what a resumed one generated."""
+
+    position: int
+    token_id: int
+
+
 class ReadoutValue(NamedTuple):
     """The answer, under the raw logits: that probability's natural logarithm, and the
     likeliest token."""

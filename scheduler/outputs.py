@@ -1,6 +1,6 @@
 """What a decoder's scheduler has to tell its frontends: one `StepOutput` for each, once a step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from antiphon.config.decoding_rules import DecodingRules
 from antiphon.scheduler.alignment import AlignedSequence, aligned_sequence
 from antiphon.scheduler.request import (
     Finished,
+    Incarnation,
     Request,
     RequestId,
     RequestMetrics,
     RequestState,
-    StepOutput,
 )
 
 
@@ -25,6 +25,22 @@ class HeldEnd:
     sequence: AlignedSequence
     token_ids: np.ndarray
     rules: DecodingRules
+
+
+@dataclass
+class StepOutput:
+    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
+
+    A token comes with its place among the tokens that its request generated, so that
+    one that comes twice does no harm, and one that is missing is noticed.
+    """
+
+    frontend: str
+    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
+    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
+    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
+    delta_tokens: list[int] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
 
 
 class Outputs:
@@ -59,9 +75,10 @@ class Outputs:
 
     def add_end(self, request: Request, finished: Finished, slot: int = -1) -> None:
         """`slot`: that it had until now, -1: none. An end that needs an alignment is held back
-        until `send_held`; without a slot it has none."""
+        until `send_held`. Without a slot it has none; nor has what a beam search found, whose
+        pages other sequences have overwritten."""
         alignment, is_done = request.alignment, finished.state is RequestState.DONE
-        if alignment is None or slot < 0 or not is_done:
+        if alignment is None or slot < 0 or not is_done or request.rules.beams is not None:
             self._of(request.id.frontend).finished.append(finished)
             return
         token_ids, rules = request.token_ids, request.rules

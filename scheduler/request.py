@@ -10,7 +10,13 @@ import numpy as np
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.alignment import Alignment
-from antiphon.scheduler.generated import FinishReason, Hypothesis, ReadoutValue, TokenLogprobs
+from antiphon.scheduler.generated import (
+    FinishReason,
+    Hypothesis,
+    Readout,
+    ReadoutValue,
+    TokenLogprobs,
+)
 
 
 class RequestId(NamedTuple):
@@ -82,19 +88,10 @@ class Media:
     keep: bool = True
 
 
-class Readout(NamedTuple):
-    """A request's question: how likely the model finds `token_id` behind the token at
-    `position` (of those that it knows from the start: its prompt, and what a resumed
-    one generated)."""
-
-    position: int
-    token_id: int
-
-
 @dataclass
 class RequestMetrics:
-    """Unix times in seconds; None until it happened. On their way from a worker to a
-    frontend, whose clocks differ: seconds since the request arrived at the worker."""
+    """Unix times in seconds; None until it happened. On their way from a worker to a frontend,
+    whose clocks differ: seconds since the request arrived at the worker."""
 
     arrived_at: float
     encoded_at: float | None = None  # None where nothing had to be encoded
@@ -234,15 +231,14 @@ class Request:
 
 @dataclass
 class Finished:
-    """The end of a request; sent exactly once. `number`: of the request, among those of
-    its frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since
-    its arrival.
+    """The end of a request; sent exactly once. `number`: of the request, among those of its
+    frontend. `reason` is set when it is DONE, `error` otherwise. `metrics`: since its arrival.
 
-    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw
-    logits. `restricted_logprob`: their sum under the logits that the rules have
-    changed. `readout_values`: by index in the request's readouts, of those it came to.
-    `frames`: the answer to its `alignment`, NO_FRAME for timestamps. Of a beam search
-    it is what was best, with its `score`; `others` come behind it.
+    `token_logprobs`: natural logarithms of the tokens' probabilities under the raw logits.
+    `restricted_logprob`: their sum under the logits that the rules have changed. `readout_values`:
+    by index in the request's readouts, of those it came to. `frames`: the answer to its
+    `alignment`, NO_FRAME for timestamps. Of a beam search it is what was best, with its `score`;
+    `others` come behind it.
     """
 
     number: int
@@ -283,19 +279,3 @@ class Finished:
     def results(self) -> "list[Finished]":
         """All that its beam search returns, best first; without one, this alone."""
         return [self, *map(self.as_found, self.others)]
-
-
-@dataclass
-class StepOutput:
-    """What a decoder tells one frontend: new tokens of streaming requests, and ended requests.
-
-    A token comes with its place among the tokens that its request generated, so that
-    one that comes twice does no harm, and one that is missing is noticed.
-    """
-
-    frontend: str
-    sender: Incarnation = Incarnation("", 0)  # set by the worker that sends it
-    delta_numbers: list[int] = field(default_factory=list)  # of the requests, one for each token
-    delta_positions: list[int] = field(default_factory=list)  # among the generated tokens, from 0
-    delta_tokens: list[int] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)

@@ -249,10 +249,9 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error="its rules bar every token")
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """Fails the sequences of a step that could not be run, and those that came
-        later to share cross KV that it should have written. That KV is forgotten;
-        hidden states that may not have been taken for it, or for prompts, are
-        unwanted."""
+        """Fails the sequences of a step that could not be run, and those that came later to share
+        cross KV that it should have written. That KV is forgotten; hidden states that may not have
+        been taken for it, or for prompts, are unwanted."""
         for request in self.batch.dependents(plan):
             self.finish(request, RequestState.FAILED, error=error)
         unwritten = {write.key for write in plan.cross_writes}

@@ -138,8 +138,8 @@ class SdpaFull(FullAttention[list[PaddedGroup] | EqualLengths]):
         if isinstance(metadata, EqualLengths):
             shape = (metadata.sequences, -1)
             q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
-            return _attend(q, k, v, None, self.spec.scale).transpose(1, 2).flatten(0, 1)
-        return _attend_groups(metadata, q, k, v, bias, self.spec.scale)
+            return _attend(q, k, v, None, self.spec).transpose(1, 2).flatten(0, 1)
+        return _attend_groups(metadata, q, k, v, bias, self.spec)
 
     def run_windows(
         self,
@@ -152,7 +152,7 @@ class SdpaFull(FullAttention[list[PaddedGroup] | EqualLengths]):
         assert isinstance(metadata, EqualLengths)
         shape = (metadata.sequences, -1)
         q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (q, k, v))
-        return _attend(q, k, v, bias, self.spec.scale).transpose(1, 2).flatten(0, 1)
+        return _attend(q, k, v, bias, self.spec).transpose(1, 2).flatten(0, 1)
 
 
 class SdpaPaged(PagedAttention[list[PaddedGroup]]):
@@ -176,7 +176,7 @@ class SdpaPaged(PagedAttention[list[PaddedGroup]]):
         metadata: list[PaddedGroup],
         bias: RelativeBias | None = None,
     ) -> torch.Tensor:
-        return _attend_groups(metadata, q, k, v, bias, self.spec.scale)
+        return _attend_groups(metadata, q, k, v, bias, self.spec)
 
 
 def _attend_groups(
@@ -185,7 +185,7 @@ def _attend_groups(
     k: torch.Tensor,
     v: torch.Tensor,
     bias: RelativeBias | None,
-    scale: float,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
     """[tokens, heads, head_dim] for packed `q` of that shape; `k`, `v` packed or in pages."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -193,21 +193,48 @@ def _attend_groups(
         padded_q = q[group.query_rows].transpose(1, 2)  # [sequences, heads, queries, head_dim]
         padded_k, padded_v = group.gather(k).to(q.dtype), group.gather(v).to(q.dtype)
         mask = group.mask if bias is None else group.additive_mask(bias, q.dtype)
-        attended = _attend(padded_q, padded_k, padded_v, mask, scale)
+        attended = _attend(padded_q, padded_k, padded_v, mask, spec)
         out[group.out_rows] = attended.transpose(1, 2).reshape(-1, *q.shape[1:])[group.out_index]
     return out
 
 
 def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
-    """[sequences, heads, tokens, head_dim]; `k`, `v` may have fewer heads."""
-    options: dict[str, Any] = {"attn_mask": mask, "scale": scale}
+    """[sequences, heads, tokens, head_dim]; `k`, `v` may have fewer heads. `mask`: bool, or added
+    to the scores."""
+    if spec.score_cap is not None:
+        return _attend_capped(q, k, v, mask, spec.scale, spec.score_cap)
+    options: dict[str, Any] = {"attn_mask": mask, "scale": spec.scale}
     options["enable_gqa"] = k.shape[1] < q.shape[1]
     if q.device.type == "cpu":
         return F.scaled_dot_product_attention(q, k, v, **options)
     with sdpa_kernel(PREFERENCE, set_priority=True):
         return F.scaled_dot_product_attention(q, k, v, **options)
+
+
+def _attend_capped(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    cap: float,
+) -> torch.Tensor:
+    """As `_attend`, in operations of its own: torch caps no scores. The softmax is float32."""
+    shared = q.shape[1] // k.shape[1]
+    k, v = (part.repeat_interleave(shared, 1) for part in (k, v))
+    scores = ((q * scale) @ k.transpose(2, 3)).float()
+    scores = torch.tanh(scores / cap) * cap
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    elif mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -31,5 +31,7 @@ class SpeechEngine(Engine):
         return self._async.inputs.decode(segment.token_ids)
 
     def segments(self, samples: Any, **options: Any) -> Iterator[Segment]:
-        """Those of a recording, in their order."""
-        yield from self.transcribe(samples, **options).segments
+        """Those of a recording, in their order, as soon as each is certain."""
+        for part in self.stream_segments(samples, **options):
+            if isinstance(part, Segment):  # the whole comes last
+                yield part

@@ -1,11 +1,11 @@
 """faster-whisper's options of a call, as those of the engine."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from antiphon.compat.faster_whisper.results import TranscriptionOptions
-from antiphon.compat.faster_whisper.vad import VadOptions
+from antiphon.compat.faster_whisper.vad import VadOptions, vad_options
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.calls.transcription import NAMES
@@ -114,23 +114,34 @@ def engine_options(settings: Mapping[str, Any], *, batched: bool) -> dict[str, A
             target[own] = value
         elif value not in (DEFAULTS[name], BATCHED[name], *OFF.get(name, ())):
             raise ConfigurationError(f"{name}={value!r}: the engine does not do this yet")
-    options |= _in_its_form(options, batched)
+    options |= _in_its_form(settings, batched)
     return {**options, "params": SamplingParams(**sampling)}
 
 
-def _in_its_form(options: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+def voice_options(settings: Mapping[str, Any], *, batched: bool) -> VadOptions | None:
+    """Of a call that leaves out where nobody speaks; clips that are named are heard as they are.
+
+    Raises TypeError for an unknown parameter.
+    """
+    if not settings["vad_filter"] or settings["clip_timestamps"] not in (None, "0"):
+        return None
+    return vad_options(settings["vad_parameters"], settings["chunk_length"], batched=batched)
+
+
+def _in_its_form(settings: Mapping[str, Any], batched: bool) -> dict[str, Any]:
     """Values that the engine takes in another form."""
-    changed: dict[str, Any] = {"mode": "batched" if batched else "sequential"}
-    if options.get("clip_timestamps") == "0":  # the whole recording
-        changed["clip_timestamps"] = None
-    if options.get("clip_timestamps") not in (None, "0"):  # these are heard, speech or not
-        changed |= {"vad_filter": False, "vad_parameters": None}
-    elif isinstance(voice := options.get("vad_parameters"), VadOptions):
-        changed["vad_parameters"] = asdict(voice)
-    if not options.get("vad_filter"):
-        changed["vad_parameters"] = None
-    if options.get("suppress_tokens") == [-1]:
-        changed["suppress_tokens"] = None
+    voice, clips, suppressed = (
+        voice_options(settings, batched=batched),
+        settings["clip_timestamps"],
+        settings["suppress_tokens"],
+    )
+    changed: dict[str, Any] = {
+        "mode": "batched" if batched else "sequential",
+        "clip_timestamps": None if clips == "0" else clips,
+        "vad_filter": voice is not None,
+        "vad_parameters": voice,
+        "suppress_tokens": None if suppressed == [-1] else suppressed,
+    }
     return {name: value for name, value in changed.items() if name in NAMES}
 
 
@@ -143,11 +154,3 @@ def transcription_options(settings: Mapping[str, Any], *, batched: bool) -> Tran
         values["condition_on_previous_text"] = False
     names = [field.name for field in fields(TranscriptionOptions)]
     return TranscriptionOptions(**{name: values[name] for name in names})
-
-
-def vad_options(settings: Mapping[str, Any]) -> VadOptions | None:
-    """Of a call that leaves out where nobody speaks. Raises TypeError for an unknown name."""
-    given = settings["vad_parameters"]
-    if not settings["vad_filter"]:
-        return None
-    return VadOptions(**(given or {})) if not isinstance(given, VadOptions) else given

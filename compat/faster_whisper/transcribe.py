@@ -13,7 +13,7 @@ from antiphon.compat.faster_whisper.engine import SpeechEngine
 from antiphon.compat.faster_whisper.languages import Detected, detected
 from antiphon.compat.faster_whisper.progress import shown_progress
 from antiphon.compat.faster_whisper.results import Segment, TranscriptionInfo, Word
-from antiphon.compat.faster_whisper.vad import VadOptions
+from antiphon.compat.faster_whisper.vad import VadOptions, speech_of, vad_options
 from antiphon.config.errors import ConfigurationError
 from antiphon.engine import outputs
 
@@ -106,7 +106,7 @@ class WhisperModel:
         if audio is None:
             raise ConfigurationError("give the samples as audio=")
         if vad_filter:
-            raise ConfigurationError("vad_filter=True: languages are detected in all sound yet")
+            audio = speech_of(audio, vad_options(vad_parameters, None, batched=False))
         threshold = language_detection_threshold
         return detected(
             self.engine,
@@ -128,10 +128,12 @@ class WhisperModel:
         options = keywords.engine_options(settings, batched=batched)
         self.engine.check(language=language, task=task, **options)
         samples = audio if isinstance(audio, np.ndarray) else decode_audio(audio, RATE)
+        voice = keywords.voice_options(settings, batched=batched)
+        heard = samples if voice is None else speech_of(samples, voice)
         probability, everything = 1.0, None
         if language is None:
             language, probability, everything = self.detect_language(
-                samples,
+                heard,
                 language_detection_segments=settings["language_detection_segments"],
                 language_detection_threshold=settings["language_detection_threshold"],
             )
@@ -140,10 +142,10 @@ class WhisperModel:
             language=language,
             language_probability=probability,
             duration=len(samples) / RATE,
-            duration_after_vad=len(samples) / RATE,
+            duration_after_vad=len(heard) / RATE,
             all_language_probs=everything,
             transcription_options=keywords.transcription_options(settings, batched=batched),
-            vad_options=keywords.vad_options(settings),
+            vad_options=voice,
         )
         if not settings["multilingual"]:
             options["language"] = language

@@ -8,6 +8,7 @@ from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.llama import LlamaDecoder
 from antiphon.decoder.models.moonshine import MoonshineDecoder
 from antiphon.decoder.models.t5 import T5Decoder
+from antiphon.decoder.models.t5gemma import T5GemmaDecoder
 from antiphon.families.halves import Half, HeadTensors
 from antiphon.layers.shard import Part
 
@@ -17,6 +18,7 @@ MODELS: dict[str, Callable[[Any, HeadTensors, Part], DecoderModel]] = {
     "llama": LlamaDecoder,
     "moonshine": MoonshineDecoder,
     "t5": T5Decoder,
+    "t5gemma": T5GemmaDecoder,
 }
 
 

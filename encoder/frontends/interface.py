@@ -49,6 +49,10 @@ class GraphInputs(ABC, Generic[B, S]):
     def embed(self, shape: S) -> torch.Tensor:
         """Embedded tokens [shape.tokens, hidden]; captured."""
 
+    def layout(self, shape: S) -> Any:
+        """What the model asks of the layout, where it asks anything; captured."""
+        return None
+
     @abstractmethod
     def fill(self, shape: S, batch: B) -> None:
         """Queues the copies after which the graph of `shape` reads `batch`."""

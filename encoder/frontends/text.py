@@ -16,7 +16,7 @@ from antiphon.config.options import EncoderOptions
 from antiphon.encoder.frontends.interface import Frontend, GraphInputs
 from antiphon.encoder.models.interface import EncoderModel, Layout, TextEncoder
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.runtime.device import Target, together_to_device
+from antiphon.runtime.device import Target, to_device, together_to_device
 
 WARM_UP_TOKENS = 16
 
@@ -82,7 +82,10 @@ class TextFrontend(Frontend[TextBatch, TextShape]):
         return np.maximum(np.cumsum(ids != self._padding_id) - 1, 0)
 
     def layout(self, batch: TextBatch) -> Layout:
-        return Layout(self._encoder.lengths(batch.lengths))
+        lengths = self._encoder.lengths(batch.lengths)
+        if not self._encoder.turns_positions:
+            return Layout(lengths)
+        return self._encoder.layout(lengths, to_device(batch.positions, self._device))
 
     def embed(self, batch: TextBatch, layout: Layout | None = None) -> torch.Tensor:
         ids, positions = together_to_device([batch.ids, batch.positions], self._device)
@@ -135,6 +138,11 @@ class TextGraphInputs(GraphInputs[TextBatch, TextShape]):
 
     def embed(self, shape: TextShape) -> torch.Tensor:
         return self._encoder.embed(self._ids[: shape.tokens], self._positions[: shape.tokens])
+
+    def layout(self, shape: TextShape) -> Layout | None:
+        if not self._encoder.turns_positions:
+            return None
+        return self._encoder.layout({}, self._positions[: shape.tokens])
 
     def fill(self, shape: TextShape, batch: TextBatch) -> None:
         cu_seqlens = []

@@ -10,6 +10,7 @@ from antiphon.encoder.models.moonshine import MoonshineEncoder
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.swin import SwinEncoder
 from antiphon.encoder.models.t5 import T5Encoder
+from antiphon.encoder.models.t5gemma import T5GemmaEncoder
 from antiphon.encoder.models.vit import VisionTransformer
 from antiphon.encoder.models.whisper import WhisperEncoder
 from antiphon.families.halves import Half
@@ -23,6 +24,7 @@ MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "qwen_vision": QwenVisionEncoder,
     "swin": SwinEncoder,
     "t5": T5Encoder,
+    "t5gemma": T5GemmaEncoder,
     "vit": VisionTransformer,
     "whisper": WhisperEncoder,
 }

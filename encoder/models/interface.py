@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,14 @@ class EncoderModel(nn.Module):
 
 
 class TextEncoder(EncoderModel):
+    """`turns_positions`: its layers, not its embedding, read positions."""
+
+    turns_positions: ClassVar[bool] = False
+
+    def layout(self, lengths: Mapping[str, np.ndarray], positions: torch.Tensor) -> Layout:
+        """Of sequences of these `lengths`, whose tokens have `positions` [tokens] int64."""
+        return Layout(lengths)
+
     @abstractmethod
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Packed [tokens] int64 ids and positions -> [tokens, hidden]."""

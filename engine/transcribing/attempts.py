@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from antiphon.config.sampling import SamplingParams
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput
 from antiphon.engine.transcribing.request_engine import RequestEngine
+from antiphon.engine.transcribing.words import WordRequests
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.whisper.prompts import WindowPrompt, window_prompt
-from antiphon.scheduler.request import Readout
+from antiphon.scheduler.generated import Readout
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class WindowDecoder:
         assert engine.inputs.whisper is not None
         self.engine, self.options, self.deadline = engine, options, deadline
         self.format = engine.inputs.whisper
+        self._words = None if options.words is None else WordRequests(engine, options, deadline)
 
     async def decode(
         self,
@@ -66,6 +69,9 @@ class WindowDecoder:
             if not self._failed(decoded):
                 break
             decoded = await self._attempt(media, prompt, temperature, language)
+        if self._words is not None:
+            output = await self._words.aligned(decoded.output, media, language)
+            decoded = replace(decoded, output=output)
         return decoded
 
     def prompt(
@@ -101,7 +107,7 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = replace(options.params, temperature=temperature)
+        params = at_temperature(options.params, temperature)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
@@ -111,8 +117,16 @@ class WindowDecoder:
             timeout=self.deadline.seconds_left,
             readouts=() if no_speech is None else (Readout(prompt.start, no_speech),),
             rule_changes=options.rules,
+            alignment=None if self._words is None else self._words.question(media, prompt),
             **how,
         )
+
+
+def at_temperature(params: SamplingParams, temperature: float) -> SamplingParams:
+    """`params` of one attempt: as in openai/whisper, beams search at temperature 0 alone."""
+    if temperature > 0:
+        return replace(params, temperature=temperature, beam_size=1)
+    return replace(params, temperature=temperature)
 
 
 def compression_ratio(text: str) -> float:

@@ -7,6 +7,7 @@ from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.languages import Spoken
 from antiphon.engine.transcribing.windows import Recording, Window
+from antiphon.engine.transcribing.words import WordTimes
 from antiphon.inputs.calls.transcription import TranscriptionOptions
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
@@ -28,6 +29,7 @@ class Segments:
     ) -> None:
         self.inputs, self.options, self.on_segments = inputs, options, on_segments
         self.all: list[Segment] = []
+        self._words = None if options.words is None else WordTimes(inputs, options.words)
         self._texts: list[str] = []  # of the segments, with the blanks at their ends
 
     def add(self, window: Window, decoded: Decoded) -> None:
@@ -51,6 +53,8 @@ class Segments:
                 raw = _before_stop(raw, self.options.params)
             self._texts.append(raw)
             self.all.append(_segment(len(self.all), window, decoded, piece, raw.strip()))
+        if self._words is not None:
+            self.all[first:] = self._words.add(window, decoded.output, timed, self.all[first:])
         if len(self.all) > first:
             self.on_segments(self.all[first:])
 

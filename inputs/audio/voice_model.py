@@ -59,12 +59,14 @@ class VoiceModel(nn.Module):
     def probabilities(self, samples: np.ndarray) -> np.ndarray:
         """Of speech in each frame of `samples` [n]: [frames]. The last frame is filled with
         silence."""
+        if not len(samples):
+            return np.zeros(0, np.float32)
         frames = -(-len(samples) // FRAME)
         padded = np.zeros(CONTEXT + frames * FRAME, np.float32)
         padded[CONTEXT : CONTEXT + len(samples)] = samples
         windows = torch.from_numpy(padded).unfold(0, CONTEXT + FRAME, FRAME)
         state: tuple[torch.Tensor, torch.Tensor] | None = None
-        parts = [np.zeros(0, np.float32)]
+        parts = []
         for batch in windows.split(BATCH):
             hidden, state = self.lstm(self._features(batch)[None], state)
             parts.append(self.last(hidden.relu().transpose(1, 2)).sigmoid()[0, 0].numpy())

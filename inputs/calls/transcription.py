@@ -18,7 +18,9 @@ from antiphon.inputs.calls.heard import Clip, checked_clips, checked_voice
 from antiphon.inputs.calls.numbers import checked_count, checked_flag, checked_number, is_real
 from antiphon.inputs.calls.options import checked_priority
 from antiphon.inputs.calls.token_rules import checked_rules
+from antiphon.inputs.calls.words import checked_words
 from antiphon.inputs.whisper.format import WhisperFormat
+from antiphon.inputs.whisper.words import WordRules
 
 Progress = Callable[[float, float], object]  # takes the seconds of audio done, and those in all
 
@@ -40,6 +42,9 @@ class Keywords:
     without_timestamps: Any = False
     mode: Any = "batched"
     chunk_seconds: Any = None
+    word_timestamps: Any = False
+    prepend_punctuations: Any = None
+    append_punctuations: Any = None
     clip_timestamps: Any = None
     vad_filter: Any = False
     vad_parameters: Any = None
@@ -104,6 +109,7 @@ class TranscriptionOptions:
     priority: int
     timeout: float | None
     progress: Progress | None = None
+    words: WordRules | None = None
 
     @property
     def may_stream(self) -> bool:
@@ -124,9 +130,12 @@ class Detection:
 
 
 def check_options(
-    whisper: WhisperFormat, audio: AudioConfig, options: Mapping[str, Any]
+    whisper: WhisperFormat, audio: AudioConfig, options: Mapping[str, Any], has_words: bool = True
 ) -> TranscriptionOptions:
-    """Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value."""
+    """`has_words`: the engine keeps what word times are made of.
+
+    Raises ConfigurationError for an unknown name, PromptError or SamplingError for a value.
+    """
     given = Keywords.of(options)
     in_turn = _in_turn(given.mode)
     params = one_sample(given.params)
@@ -153,6 +162,7 @@ def check_options(
         priority=checked_priority(given.priority),
         timeout=checked_timeout(given.timeout),
         progress=given.progress,
+        words=checked_words(given, has_words),
     )
 
 

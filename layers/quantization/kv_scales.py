@@ -91,7 +91,7 @@ class ProjectionInput:
         norm, size = half.last_norm, half.hidden_size
         gain, shift = read(f"{norm}.weight", size), read(f"{norm}.bias", size)
         assert gain is not None, "an encoder that was loaded has a last norm"
-        rows = cls.of_norm(gain, shift)
+        rows = cls.of_norm(gain + half.stored_gain_offset, shift)
         weight = None
         if half.output_size != size:
             weight = read("projector.linear_1.weight", half.output_size, size)

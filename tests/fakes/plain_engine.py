@@ -16,7 +16,8 @@ from antiphon.decoder.replica import DecoderReplica
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.kv.handoff import HiddenStates
-from antiphon.scheduler.request import Finished, Media, Request, RequestId, StepOutput
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Finished, Media, Request, RequestId
 
 
 class PlainEngine:

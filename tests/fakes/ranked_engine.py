@@ -10,8 +10,9 @@ from typing import Any
 from plain_engine import PlainEngine
 from thread_group import make_ranks
 
+from antiphon.actors.frames import AddressEncoder
 from antiphon.actors.rank_channel import CommandOrder
-from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
+from antiphon.actors.rank_wire import RankDecoder, RankEncoder, RankMessage
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.options import EngineConfig
 from antiphon.config.parallel import Parallel

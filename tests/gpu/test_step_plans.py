@@ -12,7 +12,8 @@ from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
-from antiphon.scheduler.request import Finished, Readout, RequestState
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Finished, RequestState
 
 pytestmark = [
     pytest.mark.gpu,

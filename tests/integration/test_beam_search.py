@@ -1,4 +1,4 @@
-"""Beam search against transformers' `generate(num_beams=...)` and openai/whisper's rule."""
+"""Beam search equals transformers' `generate(num_beams=...)`, and openai/whisper's rule."""
 
 from dataclasses import replace
 from typing import Any
@@ -53,7 +53,10 @@ def check(end: Finished, expected: list[tuple[list[int], float]], what: str) -> 
         assert [token.ids[0] for token in one.logprobs] == one.token_ids
 
 
-@pytest.mark.parametrize("name", ["t5", "bart", "marian", "m2m100"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("bart", "marian")]
+
+
+@pytest.mark.parametrize("name", ["t5", "m2m100", *SLOW])
 def test_ids_and_scores_equal_transformers(name: str, checkpoints: Any) -> None:
     """Of searches of several sizes and settings, which start while others and greedy requests
     run, in a pool that is short of pages."""

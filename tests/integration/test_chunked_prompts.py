@@ -13,8 +13,9 @@ from plain_engine import PlainEngine
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
+from antiphon.scheduler.generated import Readout
 from antiphon.scheduler.planning import StepBudget
-from antiphon.scheduler.request import Readout, Request, RequestState
+from antiphon.scheduler.request import Request, RequestState
 
 PAGE, PROMPTS = 8, 6
 Case = tuple[np.ndarray, list[int], int]  # encoder input, decoder prompt, tokens to generate

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, WhisperForConditionalGeneration
 
 from antiphon.compat.faster_whisper import (
     BatchedInferencePipeline,
+    VadOptions,
     WhisperModel,
     decode_audio,
     keywords,
@@ -97,13 +98,45 @@ def test_nothing_is_transcribed_before_the_first_segment_is_asked_for(
 
 def test_the_batched_example_of_their_readme(model: WhisperModel) -> None:
     batched_model = BatchedInferencePipeline(model=model)
-    segments, info = batched_model.transcribe(LONG, batch_size=16, vad_filter=False)
+    segments, info = batched_model.transcribe(LONG, batch_size=16)
     texts = [segment.text for segment in segments]
     assert info.transcription_options.without_timestamps
     assert not info.transcription_options.condition_on_previous_text
     words = "".join(texts).split()
     expected = EXPECTED["long.opus"].split()
     assert sum(word in expected for word in words) > 0.8 * len(words)
+
+
+def test_beams_search_before_samples_are_drawn(model: WhisperModel) -> None:
+    """No text is good enough here, so that every temperature is tried."""
+    options = {"log_prob_threshold": 1.0, "no_speech_threshold": None, "best_of": 2}
+    segments, _ = model.transcribe(
+        CALL, language="en", beam_size=3, temperature=[0.0, 0.1], **options
+    )
+    (segment,) = segments
+    assert segment.temperature == 0.1
+    segments, _ = model.transcribe(CALL, language="en", beam_size=3, temperature=0.0, **options)
+    (segment,) = segments
+    assert segment.temperature == 0.0
+    assert segment.text.strip() == EXPECTED["call.wav"]
+
+
+def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:
+    speech, silence = decode_audio(CALL), np.zeros(6 * 16_000, np.float32)
+    samples = np.concatenate([silence, speech, silence])
+    segments, info = model.transcribe(
+        samples, language="en", vad_filter=True, vad_parameters={"min_silence_duration_ms": 500}
+    )
+    assert info.duration == pytest.approx(len(samples) / 16_000)
+    assert info.duration_after_vad < info.duration - 9
+    assert info.vad_options == VadOptions(min_silence_duration_ms=500)
+    segments = list(segments)
+    assert segments[0].text.strip() == EXPECTED["call.wav"]
+    assert 5 < segments[0].start < segments[0].end < info.duration - 5
+    segments, info = BatchedInferencePipeline(model).transcribe(samples, language="en")
+    assert "".join(segment.text for segment in segments).strip() == EXPECTED["call.wav"]
+    assert info.duration_after_vad < info.duration - 9
+    assert model.detect_language(samples, vad_filter=True)[0] == "en"
 
 
 def test_samples_files_and_streams_are_read(model: WhisperModel) -> None:

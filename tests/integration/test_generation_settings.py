@@ -180,8 +180,8 @@ def test_what_is_not_obeyed_is_named_once(
     folder = variant(
         {
             "num_beams": 4,
-            "length_penalty": 2.0,
-            "early_stopping": True,
+            "num_beam_groups": 2,
+            "diversity_penalty": 0.5,
             "typical_p": 0.3,
             "encoder_repetition_penalty": 1.0,
         }
@@ -190,7 +190,7 @@ def test_what_is_not_obeyed_is_named_once(
     with caplog.at_level(logging.WARNING, "antiphon"):
         InputProcessor(model)
     (record,) = caplog.records
-    assert "num_beams=4, length_penalty=2.0, early_stopping=True:" in record.getMessage()
+    assert " num_beam_groups=2, diversity_penalty=0.5:" in record.getMessage()
 
 
 def test_beam_settings_without_beams_say_nothing() -> None:

@@ -113,7 +113,7 @@ def test_parameters_for_all_prompts_or_for_each(t5: Engine) -> None:
     ("name", "message"),
     [
         ("temperature", r"give params=SamplingParams\(temperature=\.\.\.\)"),
-        ("num_beams", "beam search is not there yet"),
+        ("num_beams", "beam_size"),
         ("priorty", "Did you mean 'priority'"),
         ("language", "give source_language and target_language"),
         ("nonsense", "Valid names: priority"),

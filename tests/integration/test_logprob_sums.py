@@ -24,7 +24,7 @@ from antiphon.engine.outputs import CompletionOutput
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
 from antiphon.inputs.processor import InputProcessor
-from antiphon.scheduler.request import Readout
+from antiphon.scheduler.generated import Readout
 
 RATE = 16_000
 

@@ -26,7 +26,7 @@ def antiphon(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("flag", "answer"),
     [
-        (["--beam-size", "5"], "No option --beam-size: beam search is not there yet"),
+        (["--num-beams", "5"], "beam"),
         (["--vad", "True"], "it is called --vad-filter here"),
         (["--logprob_threshold", "low"], "must be a number or None, not 'low'"),
         (["--compute_type", "int8"], "give --dtype or --quantization"),

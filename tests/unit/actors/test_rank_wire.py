@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.actors.frames import MAX_FRAME_BYTES, MessageError
+from antiphon.actors.frames import MAX_FRAME_BYTES, AddressEncoder, MessageError
 from antiphon.actors.rank_channel import CommandOrder
-from antiphon.actors.rank_wire import AddressEncoder, RankDecoder, RankEncoder, RankMessage
+from antiphon.actors.rank_wire import RankDecoder, RankEncoder, RankMessage
 from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.rank_commands import (

@@ -14,7 +14,8 @@ from antiphon.actors.messages import Input, Submit
 from antiphon.actors.wire import MessageDecoder, MessageEncoder
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.generated import TokenLogprobs
-from antiphon.scheduler.request import Finished, RequestMetrics, StepOutput
+from antiphon.scheduler.outputs import StepOutput
+from antiphon.scheduler.request import Finished, RequestMetrics
 
 # ---------------------------------------------------------------------- arrays
 

@@ -31,7 +31,7 @@ WRONG = [
     [*TRANSCRIBE, "--max-num-seq", "4"],
     [*TRANSCRIBE, "-o", "device=cpu", "--device", "cpu"],
     [*TRANSCRIBE, "-o", "beam_size=5"],
-    [*TRANSCRIBE, "--beam-size", "5"],
+    [*TRANSCRIBE, "--beam-size", "0"],
     [*TRANSCRIBE, "--encoder-attention-backend", "flush"],
     [*TRANSCRIBE, "-o", "kv_page_size=-1"],
     [*TRANSCRIBE, "--placement", "apart"],

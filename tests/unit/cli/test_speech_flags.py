@@ -56,6 +56,11 @@ def test_flags_are_keywords_of_transcribe(name: str) -> None:
     )
 
 
+def test_beams_are_parameters_of_sampling() -> None:
+    given = arguments("--beam_size", "5", "--patience", "2", "--length_penalty", "0.5")
+    assert (given["beam_size"], given["patience"], given["length_penalty"]) == (5, 2.0, 0.5)
+
+
 def test_every_flag_is_a_keyword_of_transcribe() -> None:
     others = {"temperature_increment_on_fallback"}
     others |= {"word_timestamps", "prepend_punctuations", "append_punctuations"}
@@ -90,6 +95,14 @@ def test_o_is_a_folder_unless_it_is_an_option_of_the_engine() -> None:
     given = arguments("-o", "max_num_seqs=4")
     assert given["output_dir"] is None
     assert given["engine_pairs"] == ["max_num_seqs=4"]
+
+
+def test_switches_take_true_and_false() -> None:
+    for words, value in ((["True"], True), (["False"], False), ([], True)):
+        given = arguments("--skip_existing", *words, "--vad_filter", *words)
+        assert (given["skip_existing"], given["vad_filter"]) == (value, value)
+    assert arguments("--no-vad-filter")["vad_filter"] is False
+    assert arguments("--initial_prompt", "True")["initial_prompt"] == "True"
 
 
 def test_flags_about_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Arguments for faster-whisper, as options of the engine."""
 
-import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -63,14 +62,22 @@ def test_sizes_mean_their_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
         folders.download_model("large-v33")
 
 
-def test_names_and_defaults_of_vad_options() -> None:
-    assert [field.name for field in fields(VadOptions)] == list(
-        inspect.signature(VadOptions).parameters
-    )
-    settings = {**keywords.BATCHED, "vad_parameters": {"min_silence_duration_ms": 500}}
-    options = keywords.vad_options(settings)
-    assert options == VadOptions(min_silence_duration_ms=500)
-    assert keywords.vad_options(keywords.DEFAULTS) is None
+def test_vad_options() -> None:
+    def options(**settings: object) -> VadOptions | None:
+        return keywords.voice_options({**keywords.BATCHED, **settings}, batched=True)
+
+    names = "threshold neg_threshold min_speech_duration_ms max_speech_duration_s "
+    names += "min_silence_duration_ms speech_pad_ms"
+    assert [field.name for field in fields(VadOptions)] == names.split()
+    assert options() == VadOptions(min_silence_duration_ms=160, max_speech_duration_s=30)
+    given = options(vad_parameters={"min_silence_duration_ms": 500}, chunk_length=20)
+    assert given == VadOptions(min_silence_duration_ms=500, max_speech_duration_s=20)
+    assert options(clip_timestamps=[{"start": 0, "end": 5}]) is None
+    sequential = {**keywords.DEFAULTS, "vad_filter": True}
+    assert keywords.voice_options(sequential, batched=False) == VadOptions()
+    assert keywords.voice_options(keywords.DEFAULTS, batched=False) is None
+    with pytest.raises(TypeError, match="treshold"):
+        options(vad_parameters={"treshold": 0.5})
 
 
 def test_options_are_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:

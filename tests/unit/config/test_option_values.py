@@ -114,7 +114,7 @@ def test_foreign_names_and_values_are_taken() -> None:
         ({"limit_mm_per_prompt": {"audio": 2}}, "a prompt takes one recording"),
         ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),
         ({"model": "x"}, "unknown option 'model'"),
-        ({"beam_size": 5}, "beam_size=5 cannot be honored: beam search"),
+        ({"beam_size": 5}, "beam_size=5 cannot be honored: give Sampl"),
         ({"max_num_seq": 5}, "Did you mean 'max_num_seqs'"),
         ({"colour": 5}, "unknown option 'colour'. Valid names: address, "),
     ],

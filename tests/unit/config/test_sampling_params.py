@@ -139,15 +139,32 @@ def test_right_values_become_plain_ones(name: str, value: Any, plain: Any) -> No
     assert hash(params) == hash(SamplingParams(**{name: plain}))
 
 
-@pytest.mark.parametrize(
-    "name", ["best_of", "num_beams", "use_beam_search", "length_penalty", "early_stopping"]
-)
-def test_beams_are_refused_by_name(name: str) -> None:
+@pytest.mark.parametrize("name", ["best_of", "num_beams", "use_beam_search", "beam_width"])
+def test_other_names_of_beams_are_answered_with_ours(name: str) -> None:
     for make in (lambda options: SamplingParams(**options), SamplingParams.of):
-        with pytest.raises(
-            SamplingError, match=f"{name}=2 cannot be honored: beam search is not there yet"
-        ):
+        with pytest.raises(SamplingError, match=f"{name}=2 cannot be honored: .*beam_size"):
             make({name: 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam_size": 0}, r"beam_size must be between 1 \(off\) and 64, not 0"),
+        ({"beam_size": 2.5}, "beam_size must be a whole number"),
+        ({"beam_size": 2, "temperature": 0.5}, "beam_size=2 takes the likeliest"),
+        ({"beam_size": 2, "n": 3}, "n=3 outputs of 2 beams"),
+        ({"n": 3}, "or beam_size for the n best"),
+        ({"beam_size": 2, "patience": 1.0, "early_stopping": True}, "give patience .* or early"),
+        ({"early_stopping": "always"}, "early_stopping must be True, False or 'never'"),
+        ({"patience": 0}, "patience must be in"),
+        ({"length_penalty": 11}, "length_penalty must be in"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be at least 0"),
+    ],
+    ids=str,
+)
+def test_beams_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SamplingError, match=message):
+        SamplingParams(**options)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +177,6 @@ def test_beams_are_refused_by_name(name: str) -> None:
         "detokenize",
         "spaces_between_special_tokens",
         "truncate_prompt_tokens",
-        "no_repeat_ngram_size",
         "logits_processors",
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from plain_engine import PlainEngine
+from transcribing_engine import TranscribingEngine
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from antiphon.config.errors import (
@@ -24,13 +25,10 @@ from antiphon.config.errors import (
 )
 from antiphon.config.options import ModelOptions
 from antiphon.config.sampling import SamplingParams
-from antiphon.engine.budget import ByteBudget
-from antiphon.engine.completion import completion_output
 from antiphon.engine.outputs import CompletionOutput, Transcription
 from antiphon.engine.transcribing.attempts import Decoded
 from antiphon.engine.transcribing.languages import Spoken
 from antiphon.engine.transcribing.segments import Segments
-from antiphon.engine.transcribing.transcriber import Transcriber
 from antiphon.engine.transcribing.windows import Recording, Window
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import load_audio
@@ -39,68 +37,15 @@ from antiphon.inputs.calls.fallback import Fallback
 from antiphon.inputs.calls.foreign_names import FOREIGN_NAMES
 from antiphon.inputs.calls.transcription import ALIASES, NAMES
 from antiphon.inputs.languages.lookup import language_code
-from antiphon.inputs.prepared import EncoderInput, Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.whisper.format import WhisperFormat
 
 RATE = 16_000
 
 
-class LocalEngine:
-    """What `Transcriber` uses of an engine, over `PlainEngine`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = ModelConfig.load(ModelOptions(str(folder)))
-        self.inputs = InputProcessor(self.model)
-        assert self.inputs.whisper is not None
-        self.plain = PlainEngine(folder, timestamps=self.inputs.whisper.rules())
-        self.asked: list[dict[str, Any]] = []
-        self.delay = 0.0
-        self.hold_memory = ByteBudget(1 << 40).hold
-
-    def submit(self, prepared: Prepared, prompt: list[int], **options: Any) -> Any:
-        self.asked.append({"prompt": prompt, **options})
-        params = prepared.params
-        request = self.plain.request(
-            prepared.media.payload,
-            prompt,
-            self.inputs.max_tokens(len(prompt), params),
-            self.inputs.rules(
-                len(prompt), params, options["timestamps"], options.get("rule_changes")
-            ),
-            params=params,
-            priority=options["priority"],
-            readouts=options.get("readouts", ()),
-        )
-        self.plain.submit(request)
-        return request
-
-    async def result(self, request: Any) -> CompletionOutput:
-        while request.id.number not in self.plain.finished:
-            self.plain.step()
-            await asyncio.sleep(self.delay)
-        end = self.plain.finished[request.id.number]
-        return completion_output(self.inputs, SimpleNamespace(request=request, text=None), end, 0)
-
-    def cancel(self, request: Any) -> None:
-        pass
-
-    def stored(self, media: EncoderInput) -> EncoderInput:
-        return media
-
-    async def run_in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.to_thread(function, *arguments)
-
-    def transcribe(self, audio: Any, **options: Any) -> Transcription:
-        return asyncio.run(Transcriber(self).transcribe(audio, **options))
-
-    def detect(self, audio: Any, **options: Any) -> dict[str, float]:
-        return asyncio.run(Transcriber(self).detect_languages(audio, **options))
-
-
 @pytest.fixture(scope="module")
-def engine(whisper_folder: Path) -> LocalEngine:
-    return LocalEngine(whisper_folder)
+def engine(whisper_folder: Path) -> TranscribingEngine:
+    return TranscribingEngine(whisper_folder)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +61,7 @@ def call(recordings: Path) -> np.ndarray:
 # ---------------------------------------------------------------------- whole recordings
 
 
-def test_the_recordings_texts(engine: LocalEngine, recordings: Path) -> None:
+def test_the_recordings_texts(engine: TranscribingEngine, recordings: Path) -> None:
     expected = json.loads((recordings / "expected.json").read_text())
     for name in ("wecker.wav", "long.opus"):  # tests of the real engine hear the others
         text = expected[name]
@@ -128,7 +73,7 @@ def test_the_recordings_texts(engine: LocalEngine, recordings: Path) -> None:
         assert result.language_probability > 0.9
 
 
-def test_segments_have_whispers_measures(engine: LocalEngine, call: np.ndarray) -> None:
+def test_segments_have_whispers_measures(engine: TranscribingEngine, call: np.ndarray) -> None:
     for timestamps in (True, False):
         (segment,) = engine.transcribe(call, language="en", timestamps=timestamps).segments
         assert segment.avg_logprob is not None
@@ -137,7 +82,7 @@ def test_segments_have_whispers_measures(engine: LocalEngine, call: np.ndarray) 
         assert 0.0 < segment.no_speech_prob < 0.5
 
 
-def test_logprobs_come_with_the_segments(engine: LocalEngine, call: np.ndarray) -> None:
+def test_logprobs_come_with_the_segments(engine: TranscribingEngine, call: np.ndarray) -> None:
     params = SamplingParams(logprobs=2)
     for timestamps in (True, False):
         result = engine.transcribe(call, params=params, timestamps=timestamps)
@@ -151,7 +96,9 @@ def test_logprobs_come_with_the_segments(engine: LocalEngine, call: np.ndarray) 
     assert engine.transcribe(call).segments[0].logprobs is None
 
 
-def test_a_stop_string_ends_the_text_before_it(engine: LocalEngine, call: np.ndarray) -> None:
+def test_a_stop_string_ends_the_text_before_it(
+    engine: TranscribingEngine, call: np.ndarray
+) -> None:
     output = CompletionOutput(0, " call seven", engine.inputs.tokenizer(
         " call seven nine", add_special_tokens=False).input_ids, "stop")  # fmt: skip
     media = engine.inputs.clip(call)
@@ -170,7 +117,9 @@ def joined(pieces: list[list[int]], decode: Any) -> Transcription:
     inputs = SimpleNamespace(whisper=format_, audio=object(), decode=decode)
     windows = [Window(float(i), i + 1.0, None) for i in range(len(pieces))]  # type: ignore[arg-type]
     outputs = [CompletionOutput(0, decode(ids), ids, "stop") for ids in pieces]
-    options = SimpleNamespace(timestamps=False, params=SamplingParams(), fallback=Fallback())
+    options = SimpleNamespace(
+        timestamps=False, params=SamplingParams(), fallback=Fallback(), words=None
+    )
     recording = Recording(windows, [], float(len(pieces)))
     return join(inputs, recording, outputs, options)
 
@@ -209,13 +158,13 @@ def test_a_character_may_begin_in_one_window_and_end_in_the_next() -> None:
 
 
 @pytest.mark.parametrize("decibels", [-50, -75])
-def test_quiet_speech_is_heard(engine: LocalEngine, call: np.ndarray, decibels: int) -> None:
+def test_quiet_speech_is_heard(engine: TranscribingEngine, call: np.ndarray, decibels: int) -> None:
     quiet = call / np.sqrt(np.mean(call**2)) * 10 ** (decibels / 20)
     assert engine.transcribe(quiet, language="en").text == "call seven nine zero"
 
 
 def test_a_few_words_in_a_long_silent_window_are_heard(
-    engine: LocalEngine, call: np.ndarray
+    engine: TranscribingEngine, call: np.ndarray
 ) -> None:
     sound = np.concatenate([call * 0.01, np.zeros(8 * RATE - len(call), np.float32)])
     assert engine.transcribe(sound, language="en").text == "call seven nine zero"
@@ -229,7 +178,7 @@ def test_a_few_words_in_a_long_silent_window_are_heard(
         np.random.default_rng(0).integers(-1, 2, 20 * RATE).astype(np.int16),  # dither
     ],
 )
-def test_only_digital_silence_is_skipped(engine: LocalEngine, silence: np.ndarray) -> None:
+def test_only_digital_silence_is_skipped(engine: TranscribingEngine, silence: np.ndarray) -> None:
     engine.asked.clear()
     result = engine.transcribe(silence)
     assert (result.text, result.segments, result.duration) == ("", [], 20.0)
@@ -239,7 +188,9 @@ def test_only_digital_silence_is_skipped(engine: LocalEngine, silence: np.ndarra
         engine.detect(silence)
 
 
-def test_silent_windows_between_others_are_told(engine: LocalEngine, call: np.ndarray) -> None:
+def test_silent_windows_between_others_are_told(
+    engine: TranscribingEngine, call: np.ndarray
+) -> None:
     pause = np.zeros(30 * RATE, np.float32)
     result = engine.transcribe(np.concatenate([call, pause, call]), language="en")
     (span,) = result.skipped
@@ -249,7 +200,9 @@ def test_silent_windows_between_others_are_told(engine: LocalEngine, call: np.nd
     assert result.segments[-1].start >= span.end
 
 
-def test_what_is_damaged_is_told_in_the_result(engine: LocalEngine, recordings: Path) -> None:
+def test_what_is_damaged_is_told_in_the_result(
+    engine: TranscribingEngine, recordings: Path
+) -> None:
     content = bytearray((recordings / "door.mp3").read_bytes())
     middle = len(content) // 2
     content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
@@ -262,7 +215,7 @@ def test_what_is_damaged_is_told_in_the_result(engine: LocalEngine, recordings: 
 
 
 def test_detection_equals_transformers(
-    engine: LocalEngine, recordings: Path, whisper_folder: Path
+    engine: TranscribingEngine, recordings: Path, whisper_folder: Path
 ) -> None:
     oracle = WhisperForConditionalGeneration.from_pretrained(whisper_folder).float().eval()
     extractor = WhisperFeatureExtractor.from_pretrained(whisper_folder)
@@ -366,14 +319,14 @@ def test_unknown_languages(language: Any, message: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-def test_every_spelling_gives_the_same_text(engine: LocalEngine, call: np.ndarray) -> None:
+def test_every_spelling_gives_the_same_text(engine: TranscribingEngine, call: np.ndarray) -> None:
     for language in ("English", "<|en|>"):
         result = engine.transcribe(call, language=language, task="Transcribe")
         assert (result.text, result.language) == ("call seven nine zero", "en")
         assert result.language_probability is None
 
 
-def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngine) -> None:
+def test_english_only_checkpoints_take_any_spelling_of_english(engine: TranscribingEngine) -> None:
     assert engine.inputs.whisper is not None
     only: WhisperFormat = object.__new__(WhisperFormat)
     only.__dict__.update({**vars(engine.inputs.whisper), "multilingual": False})
@@ -393,12 +346,13 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
         (
             {"beam_size": 5},
             ConfigurationError,
-            "no option 'beam_size': beam search is not there yet",
+            r"give params=SamplingParams\(beam_size=...\)",
         ),
         ({"prompt": "Hello"}, ConfigurationError, "give initial_prompt="),
-        ({"word_timestamps": True}, ConfigurationError, "no word timestamps yet"),
+        ({"word_timestamps": "yes"}, PromptError, "word_timestamps must be True or False"),
+        ({"prepend_punctuations": 5}, PromptError, "prepend_punctuations must be a text"),
         ({"langauge": "en"}, ConfigurationError, "no option 'langauge'. Did you mean 'language'"),
-        ({"frobnicate": 1}, ConfigurationError, "Valid names: best_of, carry_initial"),
+        ({"frobnicate": 1}, ConfigurationError, "Valid names: append_punctuations, best_of"),
         ({"task": "translte"}, PromptError, "unknown task 'translte'. Did you mean 'translate'"),
         ({"task": 5}, PromptError, "unknown task"),
         ({"language": "klingon"}, PromptError, "unknown language"),
@@ -418,7 +372,7 @@ def test_english_only_checkpoints_take_any_spelling_of_english(engine: LocalEngi
     ],
 )
 def test_options_are_checked_before_any_sound_is_read(
-    engine: LocalEngine, options: dict[str, Any], kind: type[Exception], message: str
+    engine: TranscribingEngine, options: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         engine.inputs.check_transcription(**options)
@@ -426,7 +380,7 @@ def test_options_are_checked_before_any_sound_is_read(
         engine.transcribe("/no/such/file.wav", **options)
 
 
-def test_options_in_their_plain_form(engine: LocalEngine) -> None:
+def test_options_in_their_plain_form(engine: TranscribingEngine) -> None:
     options = engine.inputs.check_transcription(
         language="German",
         task="Translate",
@@ -450,7 +404,7 @@ def test_a_model_that_reads_text_does_not_transcribe(t5_folder: Path) -> None:
 
 
 def test_priority_and_what_is_left_of_the_time_reach_every_request(
-    engine: LocalEngine, call: np.ndarray
+    engine: TranscribingEngine, call: np.ndarray
 ) -> None:
     engine.asked.clear()
     engine.transcribe(np.concatenate([call] * 5), chunk_seconds=8, priority=3, timeout=60.0)
@@ -463,7 +417,7 @@ def test_priority_and_what_is_left_of_the_time_reach_every_request(
 
 @pytest.mark.parametrize("stage", ["reading", "detection", "decoding"])
 def test_a_timeout_ends_the_call_wherever_it_is(
-    engine: LocalEngine, call: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
+    engine: TranscribingEngine, call: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: Any) -> Any:
         await asyncio.sleep(60)

@@ -88,8 +88,8 @@ def test_facts_of_the_halves(architecture: str) -> None:
         assert half.relative_bias == t5
         assert (half.max_positions is None) == t5
         assert (half.padding_id is not None) == (family.name == "m2m_100")
-        gated = family.name == "mt5" or (family.name == "moonshine" and half is decoder)
-        assert half.feed_forward_matrices == (3 if gated else 2)
+        gated = {"mt5": (encoder, decoder), "t5gemma": (encoder, decoder), "moonshine": (decoder,)}
+        assert half.feed_forward_matrices == (3 if half in gated.get(family.name, ()) else 2)
         assert half.num_heads * half.head_dim > 0
     assert (family.input == "audio") == (encoder.vocab_size == 0)
     assert encoder.equal_windows == (family.name == "whisper")

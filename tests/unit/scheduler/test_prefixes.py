@@ -11,7 +11,8 @@ from simulated_decoder import (
 )
 
 from antiphon.config.decoding_rules import DecodingRules
-from antiphon.scheduler.request import Finished, Readout, Request
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Finished, Request
 from antiphon.scheduler.scheduler import Scheduler
 
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from random_plans import RandomPlans
 from simulated_decoder import WORDS, make_scheduler, text_request
 
-from antiphon.scheduler.request import Readout
+from antiphon.scheduler.generated import Readout
 
 INPUTS: list[tuple[tuple[str, int, int], ...]] = [
     (),

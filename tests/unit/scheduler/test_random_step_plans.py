@@ -6,7 +6,8 @@ from hypothesis.stateful import initialize, precondition, rule
 from random_plans import RandomPlans
 from simulated_decoder import chosen, generated_by, make_request, make_scheduler
 
-from antiphon.scheduler.request import Finished, Readout
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Finished
 
 
 class StepPlans(RandomPlans):

@@ -14,7 +14,8 @@ from simulated_decoder import (
     undisturbed,
 )
 
-from antiphon.scheduler.request import Finished, Readout, Request, RequestState
+from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.request import Finished, Request, RequestState
 
 
 def run(decoder: SimulatedDecoder, steps: int = 500) -> dict[int, Finished]:

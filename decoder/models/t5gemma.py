@@ -1,0 +1,143 @@
+"""The decoder of T5Gemma (Zhang et al. 2025): Gemma 2's layers, with cross attention between
+self-attention and the feed-forward layer."""
+
+import math
+
+import torch
+from torch import nn
+
+from antiphon.decoder.models.interface import (
+    CachedAttention,
+    CrossWriter,
+    DecoderModel,
+    DecoderStep,
+)
+from antiphon.families.halves import HeadTensors
+from antiphon.families.t5gemma_half import T5GemmaHalf
+from antiphon.kv.pool import KVPool
+from antiphon.layers.embeddings import OutputHead, WordEmbedding
+from antiphon.layers.gemma import FeedForward, OffsetNorm, add_normed, make_norm, make_projections
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.residual import Residual
+from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.shard import Part, Shard
+
+
+class SelfAttention(CachedAttention):
+    def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        self.layer = layer
+        self.qkv, self.o_proj = make_projections(half, shard)
+        # Turning may move the length of two coordinates into one.
+        self.key_growth = math.sqrt(2) * half.rotary.gain
+
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth)
+
+    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
+        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
+        destination = step.pool.destination(self.layer, step.slot_mapping)
+        q = self.qkv.queries(x, destination, rotation)
+        return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+
+class CrossAttention(CrossWriter):
+    def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
+        self.head_dim, bias, inner = half.head_dim, half.projection_bias, heads.query_features
+        self.q_proj = Linear(size, inner, bias)
+        parts = dict.fromkeys(("k_proj", "v_proj"), heads.kv_features)
+        self.kv = StackedLinear(half.cross_size, parts, bias)
+        self.o_proj = Linear(inner, size, bias, summed_over=shard.group)
+
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.q_proj, self.kv, self.o_proj)
+
+    def write(
+        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
+    ) -> None:
+        k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.kv.split(hidden))
+        pool.write(self.layer, slot_mapping, k, v)
+
+    def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
+        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]."""
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
+        assert step.cross is not None
+        return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
+        super().__init__()
+        self.pre_self_attn_layernorm = make_norm(half)
+        self.attention = SelfAttention(half, layer, shard)
+        self.post_self_attn_layernorm = make_norm(half)
+        self.pre_cross_attn_layernorm = make_norm(half)
+        self.cross_attention = CrossAttention(half, layer, shard)
+        self.post_cross_attn_layernorm = make_norm(half)
+        self.pre_feedforward_layernorm = make_norm(half)
+        self.feed_forward = FeedForward(half, shard)
+        self.post_feedforward_layernorm = make_norm(half)
+
+    def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
+        x, residual = self.pre_self_attn_layernorm(residual)
+        output = self.attention.o_proj(self.attention(x, step, rotation))
+        residual = add_normed(self.post_self_attn_layernorm, residual, output)
+
+        x, residual = self.pre_cross_attn_layernorm(residual)
+        output = self.cross_attention.o_proj(self.cross_attention(x, step))
+        residual = add_normed(self.post_cross_attn_layernorm, residual, output)
+
+        x, residual = self.pre_feedforward_layernorm(residual)
+        output = self.feed_forward(x)
+        return add_normed(self.post_feedforward_layernorm, residual, output)
+
+
+class T5GemmaDecoder(DecoderModel):
+    def __init__(self, half: T5GemmaHalf, head: HeadTensors, part: Part) -> None:
+        super().__init__()
+        size, shard = half.hidden_size, part.shard
+        self.scale, self.logits_cap = math.sqrt(size), half.logits_cap
+        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
+        self.rotary = RotaryTable(half.rotary, half.max_positions)
+        self.layers = nn.ModuleList(
+            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        )
+        self.norm: OffsetNorm | None = None
+        self.lm_head: OutputHead | None = None
+        if part.is_last:
+            self.norm = make_norm(half)
+            tied = self.embed_tokens if head.tied else None
+            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
+
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embed_tokens is not None
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded * self.scale
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        rotation, residual = self.rotary(positions), Residual(x)
+        for layer in self.layers:
+            residual = layer(residual, step, rotation)
+        return residual.total() if self.norm is None else self.norm.of_sum(residual)
+
+    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
+        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+        return [
+            (
+                layer.attention.projections(),
+                ProjectionInput.of_norm(layer.pre_self_attn_layernorm.weight, None),
+            )
+            for layer in layers
+        ]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.lm_head is not None
+        logits: torch.Tensor = self.lm_head(hidden)
+        if self.logits_cap is None:
+            return logits
+        return torch.tanh(logits.float() / self.logits_cap) * self.logits_cap

@@ -1,0 +1,127 @@
+"""Long recordings with the shipped model: one window after another as transformers goes through
+them, voice activity, and sound that is hard to hear."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transcribing_engine import TranscribingEngine
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+from antiphon.engine.outputs import Transcription
+from antiphon.inputs.audio.forms import load_audio
+
+pytestmark = pytest.mark.slow
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def engine(whisper_folder: Path) -> TranscribingEngine:
+    return TranscribingEngine(whisper_folder)
+
+
+@pytest.fixture(scope="module")
+def recordings(whisper_folder: Path) -> dict[str, np.ndarray]:
+    folder = whisper_folder.parent / "recordings"
+    names = ("long.opus", "call.wav", "light.flac", "wecker.wav")
+    return {name: load_audio(folder / name, RATE) for name in names}
+
+
+def texts(result: Transcription) -> list[str]:
+    return [segment.text for segment in result.segments]
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+def test_windows_in_turn_give_transformers_segments(
+    engine: TranscribingEngine,
+    recordings: dict[str, np.ndarray],
+    whisper_folder: Path,
+    conditioned: bool,
+) -> None:
+    sound = recordings["long.opus"]
+    oracle = WhisperForConditionalGeneration.from_pretrained(whisper_folder).float().eval()
+    features = WhisperFeatureExtractor.from_pretrained(whisper_folder)(
+        sound, sampling_rate=RATE, return_tensors="pt", truncation=False, padding="longest",
+        return_attention_mask=True,
+    )  # fmt: skip
+    wanted = oracle.generate(
+        features.input_features, attention_mask=features.attention_mask, return_timestamps=True,
+        language="en", task="transcribe", condition_on_prev_tokens=conditioned,
+        temperature=(0.0,), return_segments=True, compression_ratio_threshold=2.4,
+        logprob_threshold=-1.0, no_speech_threshold=0.6,
+    )["segments"][0]  # fmt: skip
+    said = [engine.inputs.decode(segment["tokens"].tolist()).strip() for segment in wanted]
+    result = engine.transcribe(
+        sound, language="en", mode="sequential", condition_on_previous_text=conditioned,
+        temperature=0,
+    )  # fmt: skip
+    assert texts(result) == [text for text in said if text]
+    # In the last window, transformers has zeros of the spectrogram where silence is behind the end.
+    for segment, other in zip(result.segments[:-2], wanted, strict=False):
+        assert segment.start == pytest.approx(float(other["start"]))
+        assert segment.end == pytest.approx(float(other["end"]))
+
+
+def test_pauses_are_left_out_and_times_stay(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray]
+) -> None:
+    call, light = recordings["call.wav"], recordings["light.flac"]
+    pause = np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32) * 1e-4
+    sound = np.concatenate([call, pause, light, pause, call])
+    engine.asked.clear()
+    result = engine.transcribe(sound, language="en", vad_filter=True)
+    assert len(engine.asked) <= 2, "the three share windows"
+    said = [engine.transcribe(each, language="en").text for each in (call, light, call)]
+    assert result.text == " ".join(said)
+    begins = (0.0, len(call) / RATE + 20, (len(call) + len(light)) / RATE + 40)
+    ends = (len(call), len(light), len(call))
+    for segment, begin, end in zip(result.segments, begins, ends, strict=True):
+        assert begin - 0.5 <= segment.start < segment.end <= begin + end / RATE + 0.5
+    assert result.duration_after_vad is not None
+    assert result.duration_after_vad < result.duration - 30
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "sequential"}, {"vad_filter": True}])
+@pytest.mark.parametrize("sound", ["quiet", "clipped", "short", "empty"])
+def test_sound_that_is_hard_to_hear(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray], options: Any, sound: str
+) -> None:
+    call = recordings["call.wav"]
+    samples = {
+        "quiet": call * 0.003,
+        "clipped": np.clip(call * 5, -1, 1),
+        "short": call[8000:8800],  # 0.05 s
+        "empty": call[:0],
+    }[sound]
+    result = engine.transcribe(samples, language="en", **options)
+    assert result.duration == pytest.approx(len(samples) / RATE)
+    if sound in ("quiet", "clipped"):
+        assert result.text == "call seven nine zero"
+    for segment in result.segments:
+        assert 0 <= segment.start <= segment.end <= result.duration
+
+
+def test_two_languages_in_one_recording(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray]
+) -> None:
+    english, german = recordings["call.wav"], recordings["wecker.wav"]
+    sound = np.concatenate([english, german])
+    clips = [0, len(english) / RATE, len(english) / RATE, len(sound) / RATE]
+    result = engine.transcribe(sound, multilingual=True, clip_timestamps=clips)
+    assert {segment.language for segment in result.segments} == {"en", "de"}
+    assert result.text == " ".join(engine.transcribe(each).text for each in (english, german))
+
+
+def test_ten_minutes_in_both_modes(
+    engine: TranscribingEngine, recordings: dict[str, np.ndarray]
+) -> None:
+    call = recordings["call.wav"]
+    pause = np.zeros(6 * RATE - len(call), np.float32)
+    sound = np.concatenate([call, pause] * 100)
+    for options in ({}, {"vad_filter": True}):
+        result = engine.transcribe(sound, language="en", **options)
+        count = result.text.count("call seven nine zero")
+        assert 90 <= count <= 100, (options, count)
+        starts = [segment.start for segment in result.segments]
+        assert starts == sorted(starts)
