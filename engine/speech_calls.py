@@ -56,7 +56,10 @@ class SpeechCalls(EngineLife):
                     yield item
 
     async def live(
-        self, chunks: AsyncIterable[Any] | Iterable[Any], sampling_rate: int = 16_000, **options: Any
+        self,
+        chunks: AsyncIterable[Any] | Iterable[Any],
+        sampling_rate: int = 16_000,
+        **options: Any,
     ) -> AsyncGenerator[LiveUpdate, None]:
         """Words of sound that is still being spoken: confirmed ones, and tentative ones that the
         next update may change. `chunks`: samples as they come, as arrays or 16-bit bytes; one that

@@ -19,13 +19,13 @@ class LiveOptions:
     """Checked options of one stream.
 
     interval: seconds of new sound that a hypothesis waits for. One is under way at a time, so that
-    a busy engine is asked less often. patience: seconds after which a hypothesis is given up for
+    a busy engine is asked less often. max_delay: seconds after which a hypothesis is given up for
     one that hears more; twice as many after each that was. context: characters of confirmed text
     that the model is given. transcription: keywords of transcribe() for each hypothesis.
     """
 
     interval: float = 0.5
-    patience: float = 5.0
+    max_delay: float = 5.0
     context: int = 200
     language: str | None = None
     initial_prompt: str = ""
@@ -36,7 +36,7 @@ class LiveOptions:
         cls,
         *,
         interval: Any = 0.5,
-        patience: Any = 5.0,
+        max_delay: Any = 5.0,
         condition_on_previous_text: bool = True,
         language: Any = None,
         initial_prompt: Any = None,
@@ -53,7 +53,7 @@ class LiveOptions:
         transcription.setdefault("temperature", 0.0)  # further attempts would come too late
         return cls(
             _seconds("interval", interval),
-            _seconds("patience", patience),
+            _seconds("max_delay", max_delay),
             cls.context if condition_on_previous_text else 0,
             language,
             initial_prompt or "",

@@ -69,7 +69,7 @@ class LiveTranscriber:
         """Updates until `chunks` end and all is heard. Leaving the loop cancels what is under way.
         Raises what `chunks` and `hear` raise, but for hypotheses that were given up."""
         listening = asyncio.create_task(self._listen(chunks))
-        patience = self._options.patience
+        max_delay = self._options.max_delay
         try:
             while True:
                 await self._wait_for_sound()
@@ -78,10 +78,10 @@ class LiveTranscriber:
                 piece = self._sound.piece(self._window)
                 final = self._ended and self._sound.start + len(piece) == self._sound.end
                 try:
-                    yield await self._update(piece, None if final else patience, final)
-                    patience = self._options.patience
+                    yield await self._update(piece, None if final else max_delay, final)
+                    max_delay = self._options.max_delay
                 except RequestExpired:
-                    patience *= 2  # a busy engine is asked for less
+                    max_delay *= 2  # a busy engine is asked for less
                 if final:
                     return
         finally:

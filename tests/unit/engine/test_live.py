@@ -139,7 +139,7 @@ def test_silence_is_let_go() -> None:
 
 def test_what_comes_too_late_is_given_up_and_heard_with_more_sound() -> None:
     speech = Speech("one two three four", fails=3)
-    updates = run(speech, 4.0, patience=1.0)
+    updates = run(speech, 4.0, max_delay=1.0)
     assert "".join(update.text for update in updates).strip() == "one two three four"
     assert [call["timeout"] for call in speech.calls[:5]] == [1.0, 2.0, 4.0, 8.0, 1.0]
     lengths = [call["length"] for call in speech.calls[:4]]
@@ -230,7 +230,7 @@ def test_whole_recordings_are_no_stream(source: Any) -> None:
         ({"word_timestamps": False}, ConfigurationError, "word_timestamps"),
         ({"interval": 0}, PromptError, "interval"),
         ({"interval": True}, PromptError, "interval"),
-        ({"patience": float("nan")}, PromptError, "patience"),
+        ({"max_delay": float("nan")}, PromptError, "max_delay"),
         ({"initial_prompt": [1, 2]}, PromptError, "initial_prompt"),
     ],
 )
