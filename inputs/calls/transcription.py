@@ -138,6 +138,7 @@ def check_options(
     """
     given = Keywords.of(options)
     in_turn = _in_turn(given.mode)
+    whisper.check_times(in_turn, given.word_timestamps)
     params = one_sample(given.params)
     code, task = whisper.check(given.language, given.task)
     if given.progress is not None and not callable(given.progress):
