@@ -6,8 +6,9 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -132,6 +133,18 @@ class LoopThread:
         finally:
             for future in in_flight.values():
                 future.cancel()
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """What `items` yields. Leaving the loop early closes it."""
+        try:
+            while True:
+                try:
+                    yield self.run(anext(items))
+                except StopAsyncIteration:
+                    return
+        finally:
+            with suppress(EngineDeadError):  # the caller has got that error already
+                self.run(items.aclose())
 
     def stop(self) -> None:
         """Cancels what runs in the loop, and ends the thread."""

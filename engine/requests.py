@@ -283,4 +283,11 @@ class OpenRequests:
 
 def _without_payload(media: EncoderInput) -> Media:
     """As a request carries it: payloads go to encoders alone."""
-    return Media(media.key, media.kind, media.num_tokens, position=media.position, grid=media.grid)
+    return Media(
+        media.key,
+        media.kind,
+        media.num_tokens,
+        position=media.position,
+        grid=media.grid,
+        keep=media.keep,
+    )

@@ -1,6 +1,6 @@
 """What an engine does with recordings, and what a transcriber asks it for."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, ParamSpec, TypeVar
 
@@ -9,6 +9,8 @@ import numpy as np
 from antiphon.engine.budget import Hold
 from antiphon.engine.completion import completion_output
 from antiphon.engine.life import EngineLife
+from antiphon.engine.live.stream import live_updates
+from antiphon.engine.live.transcriber import LiveUpdate
 from antiphon.engine.open_request import OpenRequest
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription
 from antiphon.engine.read_ahead import ReadAhead
@@ -52,6 +54,21 @@ class SpeechCalls(EngineLife):
             async for segments in windows:
                 for item in segments if isinstance(segments, list) else [segments]:
                     yield item
+
+    async def live(
+        self,
+        chunks: AsyncIterable[Any] | Iterable[Any],
+        sampling_rate: int = 16_000,
+        **options: Any,
+    ) -> AsyncGenerator[LiveUpdate, None]:
+        """Words of sound that is still being spoken: confirmed ones, and tentative ones that the
+        next update may change. `chunks`: samples as they come, as arrays or 16-bit bytes; one that
+        blocks is read in a thread. Options: `LiveOptions`, and those of `transcribe` for each
+        hypothesis. Leaving the loop early cancels what is under way."""
+        self.check_caller()
+        async with aclosing(live_updates(self, chunks, sampling_rate, options)) as updates:
+            async for update in updates:
+                yield update
 
     async def detect_language(
         self, audio: AudioInput, *, priority: int = 0, timeout: float | None = None, **unknown: Any

@@ -5,16 +5,16 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Never, Self, TypeVar
 
 from antiphon.actors.workers import Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError, PromptError
+from antiphon.config.errors import AntiphonError, PromptError
 from antiphon.config.options import EngineConfig
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
+from antiphon.engine.live.transcriber import LiveUpdate
 from antiphon.engine.loop_thread import LoopThread
 from antiphon.engine.outputs import RequestOutput, Segment, StreamDelta, Transcription
 from antiphon.engine.progress import TogetherDone
@@ -158,18 +158,7 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
     ) -> Iterator[StreamDelta]:
         """As `AsyncEngine.stream`."""
-        return self._pieces(self._async.stream(prompt, params, **options))
-
-    def _pieces(self, pieces: AsyncGenerator[T, None]) -> Iterator[T]:
-        try:
-            while True:
-                try:
-                    yield self._loop_thread.run(anext(pieces))
-                except StopAsyncIteration:
-                    return
-        finally:
-            with suppress(EngineDeadError):  # the caller has got that error already
-                self._loop_thread.run(pieces.aclose())
+        return self._loop_thread.iterate(self._async.stream(prompt, params, **options))
 
     def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
         """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
@@ -188,7 +177,13 @@ class Engine:
         self, audio: AudioInput, **options: Any
     ) -> Iterator[Segment | Transcription]:
         """As `AsyncEngine.stream_segments`."""
-        return self._pieces(self._async.stream_segments(audio, **options))
+        return self._loop_thread.iterate(self._async.stream_segments(audio, **options))
+
+    def live(
+        self, chunks: Iterable[Any], sampling_rate: int = 16_000, **options: Any
+    ) -> Iterator[LiveUpdate]:
+        """As `AsyncEngine.live`."""
+        return self._loop_thread.iterate(self._async.live(chunks, sampling_rate, **options))
 
     def transcribe_all(
         self, recordings: Iterable[AudioInput], **options: Any

@@ -143,12 +143,15 @@ class PagePool:
                 self._num_unused_pages += 1
         self._free(unpublished)
 
-    def release_keyed(self, key: str) -> None:
-        """Takes an owner from the pages of `key`. Without owners they stay cached."""
+    def release_keyed(self, key: str, keep: bool = True) -> None:
+        """Takes an owner from the pages of `key`. Without owners they stay cached;
+        where not to `keep`, they are the first that are evicted."""
         assert self._key_owners[key] >= 1
         self._key_owners[key] -= 1
         if not self._key_owners[key]:
             self._unused[key] = None
+            if not keep:
+                self._unused.move_to_end(key, last=False)
             self._num_unused_pages += len(self._by_key[key])
 
     def publish(self, page: int, block: bytes) -> None:

@@ -84,6 +84,8 @@ class Media:
     position: int | None = None
     # Frames, rows and columns of its hidden states, where positions are counted by them.
     grid: tuple[int, int, int] | None = None
+    # Whether others may ask for it again: else its cross KV is the first that is evicted.
+    keep: bool = True
 
 
 @dataclass

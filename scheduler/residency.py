@@ -114,7 +114,7 @@ class Residency:
             self.pages.release(self.batch.remove(request))
             request.forget_tokens()
         if (cross := request.cross) is not None:
-            self.pages.release_keyed(cross.key)
+            self.pages.release_keyed(cross.key, cross.keep)
 
     def grow(self, lane: int = 0) -> NewPages | None:
         """Gives a page to every running sequence of `lane` that needs one for its next

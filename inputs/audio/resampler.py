@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 1 << 15  # samples that are resampled together
+BATCH = 1 << 15  # samples
 
 
 class Resampler:
@@ -13,8 +13,10 @@ class Resampler:
     Frames of compressed audio are short: several are gathered for each call of PyAV's resampler.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, batch: int = BATCH) -> None:
+        """`batch`: samples, at the stream's rate, that are gathered."""
         self.rate = self._input_rate = rate
+        self._batch = batch
         self._resampler: Any = None  # PyAV's; None for a stream that is at `rate` already
         self._gathered: list[np.ndarray] = []
         self._count = 0  # samples in `_gathered`
@@ -28,7 +30,7 @@ class Resampler:
             self._start(input_rate)
         self._gathered.append(mono)
         self._count += len(mono)
-        return drained if self._count < BATCH else [*drained, *self._resample()]
+        return drained if self._count < self._batch else [*drained, *self._resample()]
 
     @property
     def seconds_inside(self) -> float:

@@ -47,6 +47,16 @@ def test_pages_by_kind() -> None:
     assert pool.num_by_kind == {"self": 0, "cross": 2, "cached": 2, "free": 6}
 
 
+def test_what_is_not_to_be_kept_is_evicted_before_all_else() -> None:
+    pool = PagePool(4)
+    for key, keep in (("song", True), ("live", False), ("talk", True)):
+        pool.allocate_keyed(key, 1)
+        pool.release_keyed(key, keep)
+    assert pool.allocate(2) is not None  # the free page, and one more
+    assert sorted(pool.keys) == ["song", "talk"]
+    pool.check()
+
+
 def test_owned_pages_are_never_evicted() -> None:
     pool = PagePool(3)
     pool.allocate_keyed("clip", 2)

@@ -1,0 +1,1 @@
+"""Text of sound that is still being spoken."""
