@@ -52,8 +52,8 @@ class Worker(Loop, Generic[Message]):
         with torch.cuda.stream(stream):
             while not self.closing.is_set():
                 self.turned_at = time.monotonic()
-                self._memory.note(is_idle=self.poll_timeout == IDLE_SECONDS)
                 self._drain()
+                self._memory.note(is_idle=self.poll_timeout == IDLE_SECONDS)
                 self.run_once()
 
     def _drain(self) -> None:

@@ -14,7 +14,6 @@ OTHER_FLAGS = {
     "compute_type": "give --dtype or --quantization",
     "cpu_threads": "it is called -o num_threads here",
     "diarize": "speakers are not told apart yet",
-    "highlight_words": "words have no times yet",
     "no_timestamps": "it belongs to `antiphon transcribe`",
     "print_progress": "it is shown by itself; --quiet turns it off",
     "resume": "a batch goes on by itself where it stopped: give the same --output",

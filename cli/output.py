@@ -1,7 +1,7 @@
 """Where the results of `antiphon transcribe` go, and in which format."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,8 @@ import typer
 from antiphon.cli.arguments import Json
 from antiphon.cli.recordings import OutputFolder, Recording
 from antiphon.config.errors import ConfigurationError
-from antiphon.engine.output_formats import WRITERS, parse_formats, write_atomically
+from antiphon.engine.output_formats import WRITERS, as_mapping, parse_formats, write_atomically
+from antiphon.engine.subtitles import SubtitleRules
 
 if TYPE_CHECKING:
     from antiphon.engine.outputs import Transcription
@@ -43,6 +44,26 @@ class OutputFlags:
         ),
     ] = False
     as_json: Json = False
+    max_line_width: Annotated[
+        int | None, typer.Option(metavar="N", help="Characters in a line of srt and vtt.")
+    ] = None
+    max_line_count: Annotated[
+        int | None, typer.Option(metavar="N", help="Lines in a subtitle of srt and vtt.")
+    ] = None
+    max_words_per_line: Annotated[
+        int | None, typer.Option(metavar="N", help="Words in a subtitle of srt and vtt.")
+    ] = None
+    highlight_words: Annotated[
+        bool,
+        typer.Option("--highlight-words", help="Underline each word of srt and vtt in its time."),
+    ] = False
+
+    @property
+    def subtitles(self) -> SubtitleRules:
+        """Raises ConfigurationError."""
+        return SubtitleRules(
+            self.max_line_width, self.max_line_count, self.max_words_per_line, self.highlight_words
+        )
 
 
 @dataclass(frozen=True)
@@ -52,18 +73,19 @@ class Output:
     folder: OutputFolder | None
     format: str
     skip_existing: bool
+    subtitles: SubtitleRules
 
     @classmethod
     def of(cls, flags: OutputFlags) -> "Output":
         """Raises ConfigurationError for flags that exclude each other."""
-        formats = flags.output_format
+        formats, rules = flags.output_format, flags.subtitles
         if flags.output_dir is not None:
             if flags.as_json:
                 raise ConfigurationError(
                     "--json writes to standard output: use --output-format json"
                 )
             names = parse_formats("all" if formats is None else formats)
-            return cls(OutputFolder(flags.output_dir, names), "", flags.skip_existing)
+            return cls(OutputFolder(flags.output_dir, names), "", flags.skip_existing, rules)
         if flags.skip_existing:
             raise ConfigurationError("--skip-existing needs --output-dir: what would exist?")
         default = "json" if flags.as_json else "txt"
@@ -72,7 +94,13 @@ class Output:
             raise ConfigurationError("several output formats need --output-dir")
         if flags.as_json and names != ["json"]:
             raise ConfigurationError(f"--json and --output-format {names[0]} exclude each other")
-        return cls(None, names[0], False)
+        return cls(None, names[0], False, rules)
+
+    def check_words(self, asked: bool) -> None:
+        """Raises ConfigurationError for rules of subtitles that need words. `asked`: they come."""
+        if (names := self.subtitles.needs_words) and not asked:
+            flag = names[0].replace("_", "-")
+            raise ConfigurationError(f"--{flag} needs the times of words: add --word-timestamps")
 
     def wanted(self, recordings: list[Recording]) -> list[Recording]:
         """The recordings to transcribe: with --skip-existing, those without results. Raises
@@ -93,7 +121,7 @@ class Output:
         assert self.folder is not None
         for name, path in self.folder.paths(recording).items():
             try:
-                write_atomically(path, WRITERS[name](result))
+                write_atomically(path, WRITERS[name](result, self.subtitles))
             except OSError as error:
                 return f"{recording.name}: {path}: {error.strerror or error}"
         return None
@@ -101,10 +129,10 @@ class Output:
     def text(self, recording: Recording, result: "Transcription", several: bool) -> str:
         """For standard output, without the last line feed."""
         if self.format == "json":
-            return json.dumps({"file": recording.name, **asdict(result)}, ensure_ascii=False)
+            return json.dumps({"file": recording.name, **as_mapping(result)}, ensure_ascii=False)
         if self.format == "txt":
             return f"{recording.name}: {result.text}" if several else result.text
-        return WRITERS[self.format](result).rstrip("\n")
+        return WRITERS[self.format](result, self.subtitles).rstrip("\n")
 
 
 def lost(result: "Transcription") -> str:

@@ -1,8 +1,7 @@
 """`antiphon serve`."""
 
-import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,8 @@ from antiphon.cli import interrupt, preflight
 from antiphon.cli.arguments import Quiet
 from antiphon.cli.exit_codes import engine_errors
 from antiphon.cli.flags import ENGINE, DataclassFlags, with_flags
-from antiphon.config.errors import ConfigurationError
 from antiphon.config.logs import logs_to
 
-OF_SETTINGS = ("host", "port", "insecure", "otlp_traces_endpoint", "log_format")
 CLOSING_SECONDS = 10.0  # for engines and Ray Serve to close, after open requests have ended
 
 
@@ -109,45 +106,20 @@ def _plan(
     server: ServerFlags, limits: LimitFlags, engine: dict[str, Any], models: list[str]
 ) -> Any:
     """Flags, then the configuration file, then defaults. Raises ConfigurationError."""
-    from antiphon.serve.command import Plan
-    from antiphon.serve.config_file import named_models, read_config
-    from antiphon.serve.settings import Limits, ServerSettings
+    from antiphon.serve.config_file import plan_of, read_config
 
     file = {} if server.config is None else read_config(server.config)
-    typed = {name: value for name, value in vars(server).items() if value is not None}
-    chosen = {**file, **typed}
-    settings = ServerSettings(
-        api_keys=_keys(chosen),
-        limits=_made(Limits, "limits", {**file.get("limits", {}), **_set(limits)}),
-        **{name: chosen[name] for name in OF_SETTINGS if name in chosen},
-    )
-    return Plan(
-        settings,
-        named_models(models or file.get("models") or []),
-        {**file.get("engine", {}), **engine},
-        chosen.get("replicas", 1),
-    )
+    chosen = {
+        **file,
+        **_set(server),
+        "limits": {**file.get("limits", {}), **_set(limits)},
+        "engine": {**file.get("engine", {}), **engine},
+        "models": models or file.get("models") or [],
+    }
+    if "api_key" in chosen:
+        chosen["api_keys"] = [*chosen.pop("api_key"), *(file.get("api_keys") or ())]
+    return plan_of(chosen)
 
 
 def _set(flags: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(flags).items() if value is not None}
-
-
-def _made(kind: Any, section: str, values: dict[str, Any]) -> Any:
-    """An instance of a dataclass of numbers. Raises ConfigurationError."""
-    for field in fields(kind):
-        value = values.get(field.name, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"{section}: {field.name} must be a number, not {value!r}")
-    return kind(**values)
-
-
-def _keys(chosen: dict[str, Any]) -> tuple[str, ...]:
-    from antiphon.serve.keys import read_keys
-
-    keys = [*(chosen.get("api_key") or ()), *(chosen.get("api_keys") or ())]
-    if variable := os.environ.get("ANTIPHON_API_KEY"):
-        keys.append(variable)
-    if (path := chosen.get("api_key_file")) is not None:
-        keys += read_keys(Path(path))
-    return tuple(str(key) for key in keys)

@@ -75,6 +75,7 @@ def transcribe(
     target.check(model, engine)
     spoken = transcription_options(transcription)
     output = Output.of(output_flags)
+    output.check_words(bool(spoken.get("word_timestamps")))
     params = SamplingParams.of(sampling) if sampling else None
     preflight.check_timeout(speech.timeout)
     if target.server is None:

@@ -60,9 +60,9 @@ NOT_HONORED: NotHonored = {
     ),
     "extra_args": (({},), "no plug-in takes any"),
     "output_kind": ((), "stream() gives what is new, generate() the whole"),
-    "compression_ratio_threshold": ((), "decoding again at another temperature is not there yet"),
-    "no_speech_threshold": ((), "it is not there yet"),
+    "compression_ratio_threshold": ((), "it is an option of transcribe()"),
+    "no_speech_threshold": ((), "it is an option of transcribe()"),
     "word_timestamps": ((False,), "words have no times yet"),
-    "initial_prompt": ((), "give it as the decoder's prompt, behind <|startofprev|>"),
-    "hotwords": ((), "they are not there yet"),
+    "initial_prompt": ((), "it is an option of transcribe()"),
+    "hotwords": ((), "they are an option of transcribe()"),
 }

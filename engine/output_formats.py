@@ -7,36 +7,37 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from antiphon.config.errors import ConfigurationError, nearest
+from antiphon.engine.subtitles import Cue, SubtitleRules, cues
 
 if TYPE_CHECKING:
-    from antiphon.engine.outputs import Segment, Transcription
+    from antiphon.engine.outputs import Segment, Transcription, Word
 
 
-def as_txt(result: "Transcription") -> str:
+def as_txt(result: "Transcription", rules: SubtitleRules | None = None) -> str:
     """One segment a line."""
     return "".join(f"{segment.text.strip()}\n" for segment in result.segments)
 
 
-def as_srt(result: "Transcription") -> str:
+def as_srt(result: "Transcription", rules: SubtitleRules | None = None) -> str:
     """SubRip: numbered blocks, hours always, a comma before the milliseconds."""
     return "".join(
-        f"{number}\n{_span(segment, ',', always_hours=True)}\n{_cue(segment.text)}\n\n"
-        for number, segment in enumerate(result.segments, 1)
+        f"{number}\n{_span(cue, ',', always_hours=True)}\n{_shown(cue.text)}\n\n"
+        for number, cue in enumerate(cues(result, rules), 1)
     )
 
 
-def as_vtt(result: "Transcription") -> str:
+def as_vtt(result: "Transcription", rules: SubtitleRules | None = None) -> str:
     """WebVTT: a header line, hours only from the first hour on, a point before the milliseconds."""
     return "WEBVTT\n\n" + "".join(
-        f"{_span(segment, '.', always_hours=False)}\n{_cue(segment.text)}\n\n"
-        for segment in result.segments
+        f"{_span(cue, '.', always_hours=False)}\n{_shown(cue.text)}\n\n"
+        for cue in cues(result, rules)
     )
 
 
-def as_tsv(result: "Transcription") -> str:
+def as_tsv(result: "Transcription", rules: SubtitleRules | None = None) -> str:
     """Start and end in whole milliseconds, then the text."""
     return "start\tend\ttext\n" + "".join(
         "\t".join(
@@ -51,12 +52,51 @@ def as_tsv(result: "Transcription") -> str:
     )
 
 
-def as_json(result: "Transcription") -> str:
-    """One object with all fields of `Transcription`."""
-    return json.dumps(asdict(result), ensure_ascii=False) + "\n"
+def as_json(result: "Transcription", rules: SubtitleRules | None = None) -> str:
+    """One object, see `as_mapping`."""
+    return json.dumps(as_mapping(result), ensure_ascii=False) + "\n"
 
 
-WRITERS: dict[str, Callable[["Transcription"], str]] = {
+def as_mapping(result: "Transcription") -> dict[str, Any]:
+    """All fields of `Transcription`; its segments and words by openai/whisper's names."""
+    fields = {name: value for name, value in asdict(result).items() if name != "segments"}
+    return {**fields, "segments": [_segment(segment) for segment in result.segments]}
+
+
+def _segment(segment: "Segment") -> dict[str, Any]:
+    """Without what was not asked for."""
+    content: dict[str, Any] = {
+        "id": segment.id,
+        "seek": segment.seek,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": segment.token_ids,
+        "temperature": segment.temperature,
+        "avg_logprob": segment.avg_logprob,
+        "compression_ratio": segment.compression_ratio,
+        "no_speech_prob": segment.no_speech_prob,
+        "language": segment.language,
+    }
+    if segment.logprobs is not None:
+        rows = segment.logprobs
+        content["logprobs"] = [{id_: asdict(one) for id_, one in row.items()} for row in rows]
+    if segment.words is not None:
+        content["words"] = [word_mapping(word) for word in segment.words]
+    return content
+
+
+def word_mapping(word: "Word") -> dict[str, Any]:
+    return {
+        "word": word.text,
+        "start": word.start,
+        "end": word.end,
+        "probability": word.probability,
+    }
+
+
+Writer = Callable[["Transcription", SubtitleRules | None], str]
+WRITERS: dict[str, Writer] = {
     "txt": as_txt,
     "srt": as_srt,
     "vtt": as_vtt,
@@ -104,9 +144,9 @@ def _milliseconds(seconds: float) -> int:
     return round(1000 * seconds)
 
 
-def _span(segment: "Segment", decimal_mark: str, *, always_hours: bool) -> str:
-    start = _clock(segment.start, decimal_mark, always_hours)
-    return f"{start} --> {_clock(segment.end, decimal_mark, always_hours)}"
+def _span(cue: Cue, decimal_mark: str, *, always_hours: bool) -> str:
+    start = _clock(cue.start, decimal_mark, always_hours)
+    return f"{start} --> {_clock(cue.end, decimal_mark, always_hours)}"
 
 
 def _clock(seconds: float, decimal_mark: str, always_hours: bool) -> str:
@@ -119,7 +159,7 @@ def _clock(seconds: float, decimal_mark: str, always_hours: bool) -> str:
     )
 
 
-def _cue(text: str) -> str:
+def _shown(text: str) -> str:
     """An arrow would end the cue's text; so would an empty line."""
     lines = [line.strip() for line in text.strip().splitlines()]
     return "\n".join(line for line in lines if line).replace("-->", "->")

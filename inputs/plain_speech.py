@@ -33,6 +33,11 @@ class PlainSpeechFormat(WhisperFormat):
         self.default_language, self.default_task = None, "transcribe"
         self.max_initial = self.previous_id = self.no_speech_id = self._start_of_lm_id = None
 
+    def check_times(self, in_turn: bool, words: object) -> None:
+        for is_wanted, option in ((in_turn, "mode='sequential'"), (words, "word_timestamps=True")):
+            if is_wanted:
+                raise PromptError(f"{option}: this model tells no times: leave it out")
+
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         return [self.start_id]
 

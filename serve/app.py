@@ -1,7 +1,7 @@
 """The FastAPI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -33,10 +33,12 @@ def make_app(
     *,
     adds_id: bool = True,
     sinks: Sequence[MetricSink] = (),
+    stop: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """Its engines open when the application starts, and close when it stops. `openers`: how to get
     each, by the name that clients send as `model`. `adds_id`: see `ConnectionMiddleware`. `sinks`:
-    where measurements go beside /metrics. Raises ConfigurationError."""
+    where measurements go beside /metrics. `stop`: returns when the server is to take no new
+    requests; None: whoever runs it says so. Raises ConfigurationError."""
     endpoint = settings.otlp_traces_endpoint
     traces = None if endpoint is None else Traces(otlp_exporter(endpoint))
     service = Service(settings, openers, sinks, traces)
@@ -45,10 +47,12 @@ def make_app(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         try:
             async with service:
-                noting = asyncio.create_task(keep_noting(service)) if sinks else None
+                tasks = [asyncio.create_task(keep_noting(service))] if sinks else []
+                if stop is not None:
+                    tasks.append(asyncio.create_task(_drain_after(stop, service)))
                 yield
-                if noting is not None:
-                    noting.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
             if traces is not None:
                 traces.close()
@@ -75,3 +79,8 @@ def make_app(
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+async def _drain_after(stop: Callable[[], Awaitable[None]], service: Service) -> None:
+    await stop()
+    service.begin_to_drain()

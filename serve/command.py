@@ -64,14 +64,20 @@ def _in_this_process(plan: Plan) -> None:
     serve(plan.settings, {name: opener(model, plan.engine) for name, model in plan.models.items()})
 
 
-def _over_ray(plan: Plan) -> None:
+def check_models(plan: Plan) -> None:
+    """Raises UnsupportedModelError for a model that no endpoint takes, before any is started."""
     from antiphon.config.options import resolve
-    from antiphon.engine.sync_engine import Engine
     from antiphon.families.checkpoint import ModelConfig
     from antiphon.serve.service import check_served
 
     for model in plan.models.values():
         check_served(ModelConfig.load(resolve(model, plan.engine).model))
+
+
+def _over_ray(plan: Plan) -> None:
+    from antiphon.engine.sync_engine import Engine
+
+    check_models(plan)
     with ExitStack() as scope:
         names, engines = {}, []
         for name, model in plan.models.items():

@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 
+from antiphon.actors.stop_signal import StopSignal, given
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
@@ -32,33 +34,52 @@ def attacher(engine: str) -> OpenEngine:
 
 
 def application(
-    settings: ServerSettings, engines: Mapping[str, str], replicas: int, draining: bool = False
+    settings: ServerSettings, engines: Mapping[str, str], replicas: int, stop: str
 ) -> Any:
-    """For `serve.run`. `engines`: names of running engines, by the name that clients send.
-    `draining`: takes no new requests; replicas of a running application end what they have."""
+    """For `serve.run`. `engines`: names of running engines, by the name that clients send. `stop`:
+    name of the `StopSignal` at which replicas end what they have, and take nothing new."""
+    return frontend_of(settings, engines, replicas, stop).bind()
+
+
+def frontend_of(
+    settings: ServerSettings, engines: Mapping[str, str], replicas: int, stop: str | None = None
+) -> Any:
+    """The deployment of HTTP replicas. It may be bound to that of the engines' owner, for which
+    replicas wait."""
 
     def build() -> FastAPI:
         _log_as_serve_does()
         openers = {name: attacher(engine) for name, engine in engines.items()}
         # Serve's proxy adds ids.
-        return make_app(settings, openers, adds_id=False, sinks=[RayMetrics()])
+        return make_app(
+            settings, openers, adds_id=False, sinks=[RayMetrics()],
+            stop=None if stop is None else partial(given, stop),
+        )  # fmt: skip
 
-    class Frontend(serve.ingress(build)()):  # type: ignore[misc]
-        def reconfigure(self, state: Mapping[str, bool]) -> None:
-            if state["draining"]:
-                self.app.state.service.begin_to_drain()
-
-    frontend = serve.deployment(
-        Frontend,
+    return serve.deployment(
+        serve.ingress(build)(Frontend),
         name="frontend",
-        user_config={"draining": draining},
         num_replicas=replicas,
         # Beyond its own limit a replica answers 429 itself, at once.
         max_ongoing_requests=settings.limits.open_requests + 64,
         graceful_shutdown_timeout_s=settings.limits.drain_seconds,
         ray_actor_options={"num_cpus": 0},
     )
-    return frontend.bind()
+
+
+class Frontend:
+    """`owner`: of the engines, if it is a deployment too."""
+
+    app: FastAPI
+
+    async def __init__(self, owner: Any = None) -> None:  # type: ignore[misc]
+        if owner is not None:
+            await owner.ready.remote()
+
+    async def check_health(self) -> None:
+        """Raises EngineDeadError: a new replica will attach to new engines."""
+        for model in self.app.state.service.models.values():
+            model.engine.check_caller()
 
 
 def _log_as_serve_does() -> None:
@@ -97,20 +118,19 @@ def running(
                 "encoding": settings.log_format.upper(),
             },
         )
-        serve.run(application(settings, engines, replicas), name=APPLICATION, route_prefix="/")
+        stop = StopSignal()
+        frontends = application(settings, engines, replicas, stop.name)
+        serve.run(frontends, name=APPLICATION, route_prefix="/")
     except (RuntimeError, ValueError, OSError) as error:
         serve.shutdown()
         raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
     try:
         yield settings.url
         end = time.monotonic() + settings.limits.drain_seconds
-        serve.run(
-            application(settings, engines, replicas, draining=True),
-            name=APPLICATION,
-            route_prefix="/",
-        )
+        stop.give()
         while num_open() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
     finally:
         serve.delete(APPLICATION)
         serve.shutdown()
+        stop.close()

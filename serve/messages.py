@@ -20,13 +20,34 @@ URLS = ("data:", "https://", "http://")  # of an image; the engine fetches from 
 
 def chat_prompt(model: ServedModel, body: ChatBody) -> Prompt:
     """The prompt for a model that reads: by the checkpoint's chat template, or without one the text
-    of the only message. Raises ApiError."""
+    of the only message, with its image where the model attends to one. Raises ApiError."""
     messages = [_message(model, message, number) for number, message in enumerate(body.messages)]
     if model.engine.inputs.chat.has_template:
         return {"messages": messages}
     _check_single(model, body.messages)
     content = messages[0]["content"]
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    if not model.attends_to_image:
+        return text
+    images = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    return _about_an_image(model, images, text)
+
+
+def _about_an_image(model: ServedModel, images: list[str], text: str) -> Prompt:
+    """`text`: what the encoder reads behind the image, or else what the decoder begins with, such
+    as a task token. Raises ApiError."""
+    if len(images) != 1:
+        raise ApiError(
+            400,
+            f"{model.name} reads one image: give one part of type image_url, not {len(images)}",
+            param="messages",
+        )
+    attended, image = model.engine.inputs.attended_image, {"image": images[0]}
+    assert attended is not None
+    if attended.questions is not None:
+        return {"prompt": text, "multi_modal_data": image}
+    return {"encoder_prompt": {"multi_modal_data": image}, "decoder_prompt": text or None}
 
 
 def _check_single(model: ServedModel, messages: list[Message]) -> None:

@@ -14,7 +14,6 @@ from antiphon.config.errors import UnsupportedModelError
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.engine.open_request import OpenRequest
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.inputs.images.attended import attends_to_an_image
 from antiphon.scheduler.request import Finished
 from antiphon.serve.admission import Admission
 from antiphon.serve.errors import ApiError
@@ -40,7 +39,12 @@ class ServedModel:
 
     @property
     def takes_images(self) -> bool:
-        return self.engine.inputs.images is not None
+        return self.engine.inputs.images is not None or self.attends_to_image
+
+    @property
+    def attends_to_image(self) -> bool:
+        """True if each of its prompts has one image, beside the decoder's text (TrOCR, Donut)."""
+        return self.engine.inputs.attended_image is not None
 
 
 def check_served(model: ModelConfig) -> None:
@@ -48,11 +52,6 @@ def check_served(model: ModelConfig) -> None:
     if model.decoder_half is None:
         raise UnsupportedModelError(
             f"{model.path} is an encoder alone, which has no route over HTTP: use Engine.encode()"
-        )
-    if attends_to_an_image(model):
-        raise UnsupportedModelError(
-            f"{model.path} reads one image in each prompt, which has no route over HTTP: use "
-            "Engine.generate()"
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from antiphon.config.errors import ConfigurationError, PromptError
+from antiphon.config.errors import PromptError
 from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.audio import AudioBody
 from antiphon.serve.service import ServedModel, Service
@@ -16,16 +16,34 @@ def transcription_options(
         "language": body.language,
         "task": body.task,
         "timestamps": body.timed,
+        "temperature": _temperature(model, body),
+        "initial_prompt": body.prompt or None,
+        "hotwords": body.hotwords or None,
+        "vad_filter": body.vad_filter,
         "params": body.sampling(logprobs=logprobs),
         "priority": body.priority or 0,
         "timeout": service.deadline(body.timeout),
     }
-    if body.prompt:
-        options["prompt"] = body.prompt
+    if body.with_words:
+        if not model.engine.inputs.has_words:
+            reason = "times of words are turned off here: ask for segments"
+            raise refused("timestamp_granularities", reason)
+        options["word_timestamps"] = True
     try:
         model.engine.inputs.check_transcription(**options)
-    except ConfigurationError as error:
-        raise refused("prompt", str(error).partition(": ")[2] or str(error)) from None
     except PromptError as error:
-        raise ApiError(400, str(error), param="language" if body.language else None) from None
+        fields = {"initial_prompt": "prompt", "hotwords": "hotwords"}
+        named = next((field for name, field in fields.items() if name in str(error)), None)
+        param = named or ("language" if body.language else None)
+        raise ApiError(400, str(error).replace("initial_prompt", "prompt"), param=param) from None
     return options
+
+
+def _temperature(model: ServedModel, body: AudioBody) -> float | None:
+    """As OpenAI has it: 0 tries higher ones where the text is bad. So does no temperature, unless
+    the checkpoint states one."""
+    whisper = model.engine.inputs.whisper
+    assert whisper is not None
+    if body.temperature == 0 and whisper.temperature is None:
+        return None
+    return body.temperature

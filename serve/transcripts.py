@@ -32,7 +32,7 @@ def usage(result: Transcription) -> dict[str, Any]:
 
 
 def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
-    return {
+    reply = {
         "task": body.task,
         "language": NAMES.get(result.language or "", result.language),
         "duration": result.duration,
@@ -40,6 +40,13 @@ def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
         "segments": [_segment(segment) for segment in result.segments],
         "usage": usage(result),
     }
+    if body.with_words:
+        reply["words"] = [
+            {"word": word.text.strip(), "start": word.start, "end": word.end}
+            for segment in result.segments
+            for word in segment.words or ()
+        ]
+    return reply
 
 
 def _segment(segment: Segment) -> dict[str, Any]:

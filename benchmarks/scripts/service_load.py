@@ -153,6 +153,7 @@ async def run(arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=clients, args=arguments_of_clients, daemon=True)
     process.start()
+    other.close()  # so that `recv` fails where the clients have died
     await asyncio.to_thread(pipe.recv)
     print("references are learned", file=sys.stderr, flush=True)
     kills = Kills()

@@ -45,7 +45,9 @@ class Traffic:
     def __init__(self, material: Material) -> None:
         self._of, self._draw = material, material.draw
         self.expected: dict[str, str] = {}  # texts by recording or prompt
-        self._samples = {name: samples_of(sound) for name, sound in material.recordings.items()}
+        samples = {name: samples_of(sound) for name, sound in material.recordings.items()}
+        # Of recordings that a session's buffer has room for.
+        self._samples = {name: own for name, own in samples.items() if len(own) <= material.limit}
         self.tallies = {kind: Tally() for kind in SHARES}
         self._http = httpx.AsyncClient(
             base_url=material.url, timeout=TIMEOUT, limits=httpx.Limits(max_connections=None)
@@ -74,8 +76,8 @@ class Traffic:
         """What each input gives while nothing disturbs it."""
         for name in self._of.recordings:
             self.expected[name] = (await self._transcribed(name, "json"))["text"]
-            transcript, _ = await self._said(name)
-            self.expected[_in_session(name)] = transcript
+        for name in self._samples:
+            self.expected[_in_session(name)], _ = await self._said(name)
         for text in self._of.texts:
             reply = await self._post("/v1/completions", json=self._of.prompt(text))
             self.expected[text] = reply.json()["choices"][0]["text"]
@@ -146,7 +148,7 @@ class Traffic:
         self._check(name, reply["choices"][0]["message"]["content"])
 
     async def _session(self) -> None:
-        name = self._of.recording()
+        name = self._of.draw.choice(list(self._samples))
         transcript, pieces = await self._said(name)
         self._check(_in_session(name), transcript)
         self._check(_in_session(name), pieces, "deltas")

@@ -55,18 +55,6 @@ BATCHED: Mapping[str, Any] = {
     "clip_timestamps": None,
     "batch_size": 8,
 }
-# Values that ask for nothing, where the engine lacks what another value would ask for.
-OFF: Mapping[str, tuple[Any, ...]] = {
-    "beam_size": (1,),
-    "best_of": (1,),
-    "temperature": (0, [0], [0.0], (0,), (0.0,)),
-    "compression_ratio_threshold": (None,),
-    "log_prob_threshold": (None,),
-    "no_speech_threshold": (None,),
-    "condition_on_previous_text": (False,),
-    "vad_filter": (False,),
-    "vad_parameters": (None,),
-}
 # Names that the engine has under another one.
 OWN_NAMES = {"log_prob_threshold": "logprob_threshold", "chunk_length": "chunk_seconds"}
 OF_SAMPLING = {
@@ -112,7 +100,7 @@ def engine_options(settings: Mapping[str, Any], *, batched: bool) -> dict[str, A
             own, known, target = OF_SAMPLING[name], SAMPLING, sampling
         if own in known:
             target[own] = value
-        elif value not in (DEFAULTS[name], BATCHED[name], *OFF.get(name, ())):
+        elif value != DEFAULTS[name]:
             raise ConfigurationError(f"{name}={value!r}: the engine does not do this yet")
     options |= _in_its_form(settings, batched)
     return {**options, "params": SamplingParams(**sampling)}

@@ -170,7 +170,6 @@ class WhisperModel:
                 yield self._segment(number, segment)
 
     def _segment(self, number: int, segment: outputs.Segment) -> Segment:
-        words = getattr(segment, "words", None)
         return Segment(
             id=number,
             seek=segment.seek,
@@ -181,7 +180,7 @@ class WhisperModel:
             avg_logprob=segment.avg_logprob or 0.0,
             compression_ratio=segment.compression_ratio,
             no_speech_prob=segment.no_speech_prob or 0.0,
-            words=words and [Word(w.start, w.end, w.text, w.probability) for w in words],
+            words=None if segment.words is None else [_word(word) for word in segment.words],
             temperature=segment.temperature,
         )
 
@@ -194,6 +193,10 @@ class WhisperModel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _word(word: outputs.Word) -> Word:
+    return Word(round(word.start, 2), round(word.end, 2), word.text, word.probability or 0.0)
 
 
 class BatchedInferencePipeline:

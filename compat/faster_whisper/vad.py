@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.inputs.audio.voice_activity import VoiceOptions, speech_spans
+from antiphon.config.errors import ConfigurationError
+from antiphon.inputs.audio.voice_activity import RATE, VoiceOptions, speech_spans
 from antiphon.inputs.audio.voice_model import load_voice_model
 
 VadOptions = VoiceOptions
@@ -26,8 +27,25 @@ def vad_options(given: Any, chunk_length: float | None, *, batched: bool) -> Vad
     return replace(options, max_speech_duration_s=longest) if batched else options
 
 
+def get_speech_timestamps(
+    audio: np.ndarray,
+    vad_options: VadOptions | None = None,
+    sampling_rate: int = RATE,
+    **kwargs: Any,
+) -> list[dict[str, int]]:
+    """Where somebody speaks in samples [n] at 16 kHz: the first sample of each span, and the one
+    behind its last. `kwargs`: options by name, where `vad_options` is left out.
+
+    Raises ConfigurationError for another rate, and where silero-vad is not installed.
+    """
+    if sampling_rate != RATE:
+        raise ConfigurationError(f"speech is found at {RATE} Hz, not {sampling_rate}: resample it")
+    options = VadOptions(**kwargs) if vad_options is None else vad_options
+    spans = speech_spans(audio, options, load_voice_model().probabilities)
+    return [{"start": start, "end": end} for start, end in spans]
+
+
 def speech_of(samples: np.ndarray, options: VadOptions) -> np.ndarray:
-    """The samples [n] at 16 kHz in which somebody speaks, joined. Raises ConfigurationError where
-    silero-vad is not installed."""
-    spans = speech_spans(samples, options, load_voice_model().probabilities)
-    return np.concatenate([samples[:0], *(samples[start:end] for start, end in spans)])
+    """The samples [n] at 16 kHz in which somebody speaks, joined."""
+    spans = get_speech_timestamps(samples, options)
+    return np.concatenate([samples[:0], *(samples[s["start"] : s["end"]] for s in spans)])

@@ -69,10 +69,15 @@ class WindowDecoder:
             if not self._failed(decoded):
                 break
             decoded = await self._attempt(media, prompt, temperature, language)
-        if self._words is not None:
-            output = await self._words.aligned(decoded.output, media, language)
-            decoded = replace(decoded, output=output)
-        return decoded
+        return replace(decoded, output=await self.with_words(decoded.output, media, language))
+
+    async def with_words(
+        self, output: CompletionOutput, media: EncoderInput, language: str | None
+    ) -> CompletionOutput:
+        """`output`, which now knows when its tokens were said if words are wanted."""
+        if self._words is None:
+            return output
+        return await self._words.aligned(output, media, language)
 
     def prompt(
         self, language: str | None, previous: Sequence[int], is_first: bool = True

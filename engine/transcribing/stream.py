@@ -72,7 +72,9 @@ class StreamingTranscriber(Transcriber):
                         request.updated.clear()
                         if text := pieces.next(request.text.take()):
                             yield text
-                    output = await self.engine.result(request)
+                    output = await decoder.with_words(
+                        await self.engine.result(request), window.media, spoken.language
+                    )
                     temperature = options.fallback.temperatures[0]
                     segments.add(window, Decoded.of(output, temperature, spoken.language))
                     if text := pieces.next(request.text.take(final=True)):

@@ -144,6 +144,7 @@ def check_options(
     """
     given = Keywords.of(options)
     in_turn = _in_turn(given.mode)
+    whisper.check_times(in_turn, given.word_timestamps)
     params = with_search(one_sample(given.params), given)
     code, task = whisper.check(given.language, given.task)
     if given.progress is not None and not callable(given.progress):

@@ -127,6 +127,10 @@ class WhisperFormat:
             raise PromptError(f"unknown task {str(task)[:40]!r}.{suggestion}")
         return language_code(language, self.languages), name
 
+    def check_times(self, in_turn: bool, words: object) -> None:
+        """Raises PromptError for windows `in_turn` or times of `words`, where the model tells no
+        times."""
+
     def prompt(self, language: str | None, task: str, timestamps: bool) -> list[int]:
         """The decoder prompt; a multilingual checkpoint needs `language`."""
         ids = [self.start_id]

@@ -10,14 +10,11 @@ from antiphon.serve.schemas.base import Body, Refusals
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 NO_SPEAKERS = "speakers are not told apart yet"
-NO_WORDS = "words have no times yet: segments have"
 LISTS = ("timestamp_granularities", "include")  # sent as `name[]`, once for each value
 SHARED: Refusals = {
-    "hotwords": ((), "text before the window is not there yet"),
-    "vad_filter": (("false", "False"), "voice activity is not detected yet"),
     "known_speaker_names": ((), NO_SPEAKERS),
     "known_speaker_references": ((), NO_SPEAKERS),
-    "keywords": ((), "text before the window is not there yet"),
+    "keywords": ((), "give hotwords"),
 }
 
 
@@ -30,6 +27,8 @@ class AudioBody(Body):
 
     model: str | None = None
     prompt: str | None = None
+    hotwords: str | None = None
+    vad_filter: bool = False
     response_format: Format = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     language: str | None = None
@@ -50,9 +49,14 @@ class AudioBody(Body):
         """Whether the answer has segments."""
         return self.response_format in ("srt", "vtt", "verbose_json")
 
+    @property
+    def with_words(self) -> bool:
+        """Whether the answer has words of their own times."""
+        return False
+
     def sampling(self, **more: Any) -> SamplingParams:
         """Raises SamplingError."""
-        given = {"temperature": self.temperature, "seed": self.seed, **more}
+        given = {"seed": self.seed, **more}
         return SamplingParams.of(
             {name: value for name, value in given.items() if value is not None}
         )
@@ -72,12 +76,14 @@ class TranscriptionBody(AudioBody):
 
     @field_validator("timestamp_granularities")
     @classmethod
-    def _no_words(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if value and "word" in value:
-            raise refused("timestamp_granularities", NO_WORDS)
+    def _with_verbose_json(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if value and info.data.get("response_format") != "verbose_json":
             raise refused("timestamp_granularities", "set response_format to verbose_json")
         return value
+
+    @property
+    def with_words(self) -> bool:
+        return "word" in (self.timestamp_granularities or ())
 
     @field_validator("chunking_strategy", mode="before")
     @classmethod

@@ -1,14 +1,19 @@
 """The shipped TrOCR reads numbers in pictures that training never saw."""
 
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
 import pytest
+from http_server import running_server
 from paths import EXAMPLES
+from PIL import Image
 
 from antiphon import Engine
-from antiphon.config.errors import UnsupportedModelError
-from antiphon.config.options import resolve
 from antiphon.examples.trocr_digits.evaluate import accuracy
-from antiphon.families.checkpoint import ModelConfig
-from antiphon.serve.service import check_served
+from antiphon.examples.trocr_digits.train import held_out
 
 MODEL = EXAMPLES / "trocr_digits" / "model"
 
@@ -19,10 +24,62 @@ def test_numbers_are_read(count: int) -> None:
         assert accuracy(engine, count) >= 0.95
 
 
-def test_no_server_takes_it() -> None:
-    """No endpoint has a prompt with one image that the decoder attends to."""
-    with pytest.raises(UnsupportedModelError, match="one image in each prompt"):
-        check_served(ModelConfig.load(resolve(str(MODEL), {}).model))
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    with (
+        running_server({"digits": str(MODEL)}) as server,
+        httpx.Client(base_url=server.url, timeout=60.0) as client,
+    ):
+        yield client
+
+
+def seen(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(parts)}], **fields}
+
+
+def part(picture: Image.Image) -> dict[str, Any]:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def test_a_chat_reads_a_picture(http: httpx.Client) -> None:
+    drawings = held_out(8)
+    answers = [
+        http.post("/v1/chat/completions", json=seen(part(drawn.picture))).json()
+        for drawn in drawings
+    ]
+    with Engine(str(MODEL), ray=False, device="cpu") as engine:
+        prompts = [{"multi_modal_data": {"image": drawn.picture}} for drawn in drawings]
+        expected = [out.outputs[0].text for out in engine.generate(prompts, use_tqdm=False)]
+    assert [answer["choices"][0]["message"]["content"] for answer in answers] == expected
+    assert sum(text == drawn.number for text, drawn in zip(expected, drawings, strict=True)) >= 7
+    assert answers[0]["usage"]["prompt_tokens"] > 1
+    model = http.get("/v1/models").json()["data"][0]
+    assert "image" in str(model)
+
+
+def test_what_the_decoder_begins_with(http: httpx.Client) -> None:
+    """Its first digits are given; it goes on behind them."""
+    drawn = next(drawn for drawn in held_out(20) if len(drawn.number) > 2)
+    text = {"type": "text", "text": drawn.number[0]}
+    reply = http.post("/v1/chat/completions", json=seen(part(drawn.picture), text)).json()
+    assert reply["choices"][0]["message"]["content"] == drawn.number[1:]
+
+
+def test_a_chat_without_one_picture_is_refused(http: httpx.Client) -> None:
+    picture = part(held_out(1)[0].picture)
+    text = {"type": "text", "text": "7"}
+    for body in (seen(text), seen(picture, picture)):
+        reply = http.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 400
+        assert "reads one image" in reply.json()["error"]["message"]
+    path = {"type": "image_url", "image_url": {"url": "/etc/hostname"}}
+    assert http.post("/v1/chat/completions", json=seen(path)).status_code == 400
+    reply = http.post("/v1/completions", json={"prompt": "7"})
+    assert reply.status_code == 400
+    assert "one image in each prompt" in reply.json()["error"]["message"]
 
 
 def test_the_checkpoint_is_small() -> None:

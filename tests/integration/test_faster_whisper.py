@@ -18,6 +18,7 @@ from antiphon.compat.faster_whisper import (
     decode_audio,
     keywords,
 )
+from antiphon.compat.faster_whisper.vad import get_speech_timestamps
 from antiphon.config.errors import ConfigurationError, InputError
 
 EXPECTED: dict[str, str] = json.loads((RECORDINGS / "expected.json").read_text())
@@ -137,6 +138,21 @@ def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:
     assert "".join(segment.text for segment in segments).strip() == EXPECTED["call.wav"]
     assert info.duration_after_vad < info.duration - 9
     assert model.detect_language(samples, vad_filter=True)[0] == "en"
+    (span,) = get_speech_timestamps(samples, speech_pad_ms=0)
+    assert 5.5 < span["start"] / 16_000 < span["end"] / 16_000 < 6.5 + len(speech) / 16_000
+    with pytest.raises(ConfigurationError, match="16000 Hz, not 8000"):
+        get_speech_timestamps(samples, sampling_rate=8000)
+
+
+def test_the_example_of_words_of_their_readme(model: WhisperModel) -> None:
+    segments, _ = model.transcribe(CALL, language="en", word_timestamps=True)
+    for segment in segments:
+        assert segment.words is not None
+        assert "".join(word.word for word in segment.words) == segment.text
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert segment.start <= times[0] <= times[-1] <= segment.end
+        assert all(0 < word.probability <= 1 for word in segment.words)
 
 
 def test_samples_files_and_streams_are_read(model: WhisperModel) -> None:

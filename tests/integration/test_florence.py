@@ -174,6 +174,18 @@ def test_several_ranks_give_what_one_gives(parallel: Parallel, made: Made) -> No
         assert finished[number].token_ids == tokens
 
 
+def test_ranks_that_share_inputs_give_the_same(made: Made) -> None:
+    """Each image goes with its text; the last rank may have none."""
+    folder, model = made
+    with ranked_encoder(folder, Parallel(2, mode="data")) as runner:
+        for inputs in (mixed(), mixed()[:1]):
+            encoded = runner.encode(inputs)
+            hidden = encoded.hidden.split(encoded.lengths)
+            for packed, states in zip(inputs, hidden, strict=True):
+                wanted = expected(model, packed)
+                assert (states - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+
+
 def test_more_ranks_than_groups_of_channels_are_refused(made: Made) -> None:
     half = ModelConfig.load(ModelOptions(str(made[0]))).encoder
     assert half is not None

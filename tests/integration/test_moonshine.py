@@ -121,6 +121,11 @@ def test_several_ranks_give_what_one_gives(parallel: Parallel, made: Made) -> No
         assert finished[number].token_ids == answer(model, clip, prompt)[0]
 
 
+def test_ranks_that_share_clips_give_the_same(made: Made) -> None:
+    with ranked_encoder(made[0], Parallel(2, mode="data")) as runner:
+        check_hidden(made[1], runner)
+
+
 def test_float8_caches_hold_what_is_projected(made: Made) -> None:
     """Keys that are turned, and cross keys of normed states."""
     engine = PlainEngine(made[0], **OPTIONS, kv_cache_dtype="fp8")
@@ -143,6 +148,9 @@ def test_transcribe_and_generate(made: Made) -> None:
         silence = engine.transcribe((np.zeros(RATE, np.float32), RATE))
         for options in ({"language": "fr"}, {"task": "translate"}):
             with pytest.raises(PromptError, match="English only"):
+                engine.transcribe((clip, RATE), **options)
+        for options in ({"mode": "sequential"}, {"word_timestamps": True}):
+            with pytest.raises(PromptError, match="tells no times"):
                 engine.transcribe((clip, RATE), **options)
         long = {"multi_modal_data": {"audio": (np.ones(31 * RATE, np.float32), RATE)}}
         (refused,) = engine.generate(long, use_tqdm=False)

@@ -133,7 +133,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
         ({"type": "session.update", "session": settings(model="other")}, "model", "no model"),
         ({"type": "session.update", "session": settings(language="xx")}, "language", "xx"),
         ({"type": "session.update", "session": settings(delay="low")}, "delay", "committed"),
-        ({"type": "session.update", "session": settings(prompt="Hello")}, "prompt", "honored"),
+        ({"type": "session.update", "session": settings(prompt="<|en|>")}, "prompt", "special"),
         (
             {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
                 "turn_detection": {"type": "server_vad"}}}}},

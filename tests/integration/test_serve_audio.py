@@ -82,6 +82,28 @@ def test_verbose(client: openai.OpenAI) -> None:
     assert len(segment.tokens) > 3
 
 
+def test_words(client: openai.OpenAI) -> None:
+    reply = client.audio.transcriptions.create(
+        model="hears",
+        file=WECKER,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert reply.words is not None
+    assert " ".join(word.word for word in reply.words) == reply.text
+    ends = [(word.start, word.end) for word in reply.words]
+    assert all(0 <= start <= end <= reply.duration for start, end in ends)
+    assert ends == sorted(ends)
+
+
+def test_a_prompt_and_voice_activity(client: openai.OpenAI) -> None:
+    fields = {"model": "hears", "file": CALL, "language": "en"}
+    prompted = client.audio.transcriptions.create(**fields, prompt="call seven", temperature=0)
+    assert prompted.text == "call seven", "what transformers gives with these prompt_ids"
+    spoken = client.audio.transcriptions.create(**fields, extra_body={"vad_filter": "true"})
+    assert spoken.text == "call seven nine zero"
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     reply = client.audio.transcriptions.create(model="hears", file=CALL, include=["logprobs"])
     assert reply.logprobs is not None
@@ -117,10 +139,7 @@ def test_a_stream_is_the_whole_text_in_pieces(client: openai.OpenAI, long_record
     [
         ({"response_format": "diarized_json"}, "response_format"),
         ({"response_format": "xml"}, "response_format"),
-        (
-            {"response_format": "verbose_json", "timestamp_granularities": ["word"]},
-            "timestamp_granularities",
-        ),
+        ({"timestamp_granularities": ["word"]}, "timestamp_granularities"),
         ({"timestamp_granularities": ["segment"]}, "timestamp_granularities"),
         ({"language": "klingon"}, "language"),
         ({"temperature": 1.5}, "temperature"),
@@ -128,7 +147,9 @@ def test_a_stream_is_the_whole_text_in_pieces(client: openai.OpenAI, long_record
         ({"response_format": "text", "stream": True}, "stream"),
         ({"response_format": "text", "include": ["logprobs"]}, "include"),
         ({"extra_body": {"diarize": "true"}}, "diarize"),
-        ({"extra_body": {"vad_filter": "true"}}, "vad_filter"),
+        ({"prompt": "<|en|> hello"}, "prompt"),
+        ({"extra_body": {"hotwords": "<|en|>"}}, "hotwords"),
+        ({"extra_body": {"vad_filter": "perhaps"}}, "vad_filter"),
         ({"model": "other"}, "model"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,36 +11,45 @@ from antiphon.actors.worker import IDLE_SECONDS, Worker
 from antiphon.runtime.idle_memory import REST_SECONDS, IdleMemory
 
 
-class EmptyHanded(Worker[None]):
+class Quick(Worker[None]):
+    """Does in each turn all that has come."""
+
     device = torch.device("cpu")
 
-    def __init__(self, poll_timeout: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._timeout, self.turns = poll_timeout, 0
+        self.jobs, self.done = 0, 0
         self.gave_back = threading.Event()
-        hurried = IdleMemory(self.gave_back.set, lambda: 100 * REST_SECONDS * time.monotonic())
-        self._memory = hurried
+        self._memory = IdleMemory(self.gave_back.set, lambda: 50 * REST_SECONDS * time.monotonic())
 
     @property
     def poll_timeout(self) -> float:
-        return self._timeout
+        return 0.0 if self.jobs else IDLE_SECONDS
 
-    def handle(self, message: None) -> None: ...
+    def handle(self, message: None) -> None:
+        self.jobs += 1
 
     def refuse(self, message: None, error: Exception) -> None: ...
 
     def run_once(self) -> None:
-        self.turns += 1
-        time.sleep(0.001)
+        self.done, self.jobs = self.done + self.jobs, 0
 
 
-@pytest.mark.parametrize(("poll_timeout", "gives_back"), [(IDLE_SECONDS, True), (0.0, False)])
-def test_a_worker_that_rests(poll_timeout: float, gives_back: bool) -> None:
-    worker = EmptyHanded(poll_timeout)
+@pytest.fixture
+def worker() -> Iterator[Quick]:
+    worker = Quick()
     worker.start()
-    try:
-        assert worker.gave_back.wait(5.0 if gives_back else 0.2) is gives_back
-        assert worker.turns > 0
-    finally:
-        worker.close()
+    yield worker
+    worker.close()
     assert worker.failure is None
+
+
+def test_in_each_rest(worker: Quick) -> None:
+    """Also where a turn begins and ends without work, and did some in between."""
+    for number in range(3):
+        assert worker.gave_back.wait(5.0)
+        worker.gave_back.clear()
+        assert not worker.gave_back.wait(0.1)  # once is enough
+        worker.send(None)
+        while worker.done <= number:
+            time.sleep(0.001)

@@ -54,11 +54,11 @@ MODEL = WHISPER
     ],
 )
 def test_formats(name: str, expected: str) -> None:
-    assert WRITERS[name](RESULT) == expected
+    assert WRITERS[name](RESULT, None) == expected
 
 
 def test_json_holds_everything() -> None:
-    content = json.loads(WRITERS["json"](RESULT))
+    content = json.loads(WRITERS["json"](RESULT, None))
     assert (content["language"], content["duration"]) == ("en", 3700.0)
     assert (
         content["segments"][2].items()
@@ -69,7 +69,7 @@ def test_json_holds_everything() -> None:
 @pytest.mark.parametrize("name", list(WRITERS))
 def test_silence_is_written_too(name: str) -> None:
     empty = {"txt": "", "srt": "", "vtt": "WEBVTT\n\n", "tsv": "start\tend\ttext\n"}
-    written = WRITERS[name](Transcription("", None, [], 4.0))
+    written = WRITERS[name](Transcription("", None, [], 4.0), None)
     assert written == empty.get(name, written)
     if name == "json":
         assert json.loads(written)["segments"] == []

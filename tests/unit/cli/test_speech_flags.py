@@ -1,6 +1,7 @@
 """`antiphon transcribe` takes what users of openai/whisper's command type."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ TYPED: dict[str, tuple[list[str], Any]] = {
 }
 
 
+@cache
+def antiphon() -> Any:
+    return typer.main.get_command(app)
+
+
 def arguments(*words: str) -> dict[str, Any]:
     """What the command gets."""
-    command: Any = typer.main.get_command(app)
+    command = antiphon()
     context = command.commands["transcribe"].make_context(
         "transcribe",
         ["call.wav", "--model", "tiny", *words],
@@ -63,7 +69,6 @@ def test_beams_are_parameters_of_sampling() -> None:
 
 def test_every_flag_is_a_keyword_of_transcribe() -> None:
     others = {"temperature_increment_on_fallback"}
-    others |= {"word_timestamps", "prepend_punctuations", "append_punctuations"}
     others |= {"hallucination_silence_threshold"}
     assert set(TRANSCRIPTION.types) - {*NAMES, *ALIASES} <= others
     assert set(TRANSCRIPTION.meanings) == set(TRANSCRIPTION.types)

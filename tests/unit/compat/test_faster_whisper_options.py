@@ -93,16 +93,8 @@ def test_options_are_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     options = keywords.engine_options(settings, batched=False)
     assert options["chunk_seconds"] == 20
     assert options["params"].max_tokens == 9
-    monkeypatch.setattr(keywords, "NAMES", ["task", "timestamps"])
-    for name, refused, accepted in (
-        ("word_timestamps", True, False),
-        ("initial_prompt", "Hello.", None),
-        ("temperature", [0.0, 0.5], 0.0),
-        ("vad_filter", True, False),
-    ):
-        settings = {**keywords.DEFAULTS, name: accepted}
-        assert name not in keywords.engine_options(settings, batched=False)
-        if refused in (keywords.DEFAULTS[name], keywords.BATCHED[name]):
-            continue
-        with pytest.raises(ConfigurationError, match=f"{name}=.* does not do this yet"):
-            keywords.engine_options({**settings, name: refused}, batched=False)
+    monkeypatch.setattr(keywords, "NAMES", [n for n in keywords.NAMES if n != "hotwords"])
+    assert "hotwords" not in keywords.engine_options(keywords.DEFAULTS, batched=False)
+    settings = {**keywords.DEFAULTS, "hotwords": "Kim"}
+    with pytest.raises(ConfigurationError, match="hotwords='Kim': the engine does not do this yet"):
+        keywords.engine_options(settings, batched=False)

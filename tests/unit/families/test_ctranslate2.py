@@ -39,14 +39,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "t5_gated_untied": {**TEXT, "decoder_start_token": "<s>"},
     "pegasus": {**TEXT, "decoder_start_token": "<s>"},
 }  # fmt: skip
-CASES = [
-    *((name, None) for name in (
-        "whisper", "marian", "m2m100", "t5", "t5_gated_untied", "bart_scaled", "mbart", "pegasus",
-    )),
-    *((name, kind) for name in ("whisper", "marian", "t5") for kind in ("float16", "int8")),
+QUICK = [
+    *((name, None) for name in ("whisper", "marian", "m2m100", "t5", "bart_scaled")),
+    *((name, "int8") for name in ("whisper", "marian")),
     ("m2m100", "int8_float16"),
+    ("t5", "float16"),
+]
+SLOW = [
+    *((name, None) for name in ("t5_gated_untied", "mbart", "pegasus")),
+    ("whisper", "float16"),
+    ("marian", "float16"),
+    ("t5", "int8"),
     ("t5", "bfloat16"),
-]  # fmt: skip
+]
+CASES = [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 MAX_NEW = 12
 
 
