@@ -94,7 +94,7 @@ class BeamSearch(ABC):
         order = np.argsort(-totals.ravel(), kind="stable")
         order = order[totals.ravel()[order] > -np.inf]  # where all is barred, it may be NaN
         parents, columns = np.divmod(order, ids.shape[1])
-        is_stop = np.isin(ids.ravel()[order], self._stop_ids)
+        is_stop = (ids.ravel()[order][:, None] == self._stop_ids).any(1)
         return _Ranking(parents, columns, totals.ravel()[order], is_stop)
 
     def _make(self, ranking: _Ranking, i: int, score: float, make: MakeHypothesis) -> Hypothesis:

@@ -205,14 +205,16 @@ class Beams:
 def _placed(slots: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The slots [n] of sequences that go on behind those number `parents` [n] of `slots`: the
     first one behind each stays where that one is. Returns also the slots that are left."""
-    _, stays = np.unique(parents, return_index=True)
-    is_free = np.ones(len(slots), bool)
-    is_free[parents] = False
-    free = slots[is_free]
+    behind = parents.tolist()  # a few: plain lists are faster than arrays
+    continued = set(behind)
+    free = [slot for index, slot in enumerate(slots.tolist()) if index not in continued]
     placed = slots[parents]
-    moves = np.setdiff1d(np.arange(len(parents)), stays)
-    placed[moves] = free[: len(moves)]
-    return placed, free[len(moves) :]
+    for i, parent in enumerate(behind):
+        if parent in continued:
+            continued.remove(parent)
+        else:
+            placed[i] = free.pop(0)
+    return placed, np.array(free, slots.dtype)
 
 
 @dataclass(frozen=True)
