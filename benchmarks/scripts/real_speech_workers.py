@@ -36,7 +36,9 @@ def antiphon(
             samples = load_audio(file, RATE).copy()
             samples[0] += change
             sounds.append((samples, RATE))
-        results = engine.transcribe_all(sounds, language="en", timestamps=mode == "timestamps")
+        results = engine.transcribe_all(
+            sounds, language="en", timestamps=mode == "timestamps", temperature=0
+        )
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -80,14 +80,16 @@ class Keywords:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Keywords":
-        """Raises ConfigurationError for an unknown name, and for one that is given twice."""
+        """Raises ConfigurationError for an unknown name, and for one that is given twice
+        (SamplingError for params)."""
         given: dict[str, Any] = {}
         for name, value in options.items():
             own = ALIASES.get(name, name)
             if own not in NAMES:
                 refuse_name(name)
             if given.get(own) is not None and value is not None:
-                raise ConfigurationError(f"{name} and {own} are the same: give one of them")
+                error = SamplingError if own == "params" else ConfigurationError
+                raise error(f"{name} and {own} are the same: give one of them")
             if own not in given or value is not None:
                 given[own] = value
         return cls(**given)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scripted_speech import BAD, GOOD, LOOP, RATE, ScriptedEngine, noise
 
-from antiphon.config.errors import PromptError
+from antiphon.config.errors import ConfigurationError, PromptError, SamplingError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.outputs import Segment
 from antiphon.engine.transcribing.stream import StreamingTranscriber
 from antiphon.engine.transcribing.transcriber import Transcriber
+from antiphon.inputs.calls.fallback import Fallback
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +274,15 @@ def test_wrong_options_are_refused(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         engine.inputs.check_transcription(**options)
+
+
+def test_a_name_and_its_alias_are_one_option(engine: ScriptedEngine) -> None:
+    options = engine.inputs.check_transcription(log_prob_threshold=-0.5)
+    assert options.fallback.logprob_threshold == -0.5
+    assert engine.inputs.check_transcription(logprob_threshold=None).fallback == Fallback(
+        logprob_threshold=None
+    )
+    with pytest.raises(ConfigurationError, match="are the same"):
+        engine.inputs.check_transcription(log_prob_threshold=-0.5, logprob_threshold=-0.6)
+    with pytest.raises(SamplingError, match="are the same: give one of them"):
+        engine.inputs.check_transcription(params=SamplingParams(), sampling_params=SamplingParams())
