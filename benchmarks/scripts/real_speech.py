@@ -39,7 +39,10 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from antiphon.benchmarks.report import table  # noqa: E402
 
 PEER = "faster-whisper==1.2.1"
-MODES = {"antiphon": ("timestamps", "text"), "faster-whisper": ("greedy", "default", "batched")}
+MODES = {
+    "antiphon": ("timestamps", "text", "default"),
+    "faster-whisper": ("greedy", "default", "batched"),
+}
 WORKERS = Path(__file__).with_name("real_speech_workers.py")
 
 

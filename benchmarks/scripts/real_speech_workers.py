@@ -36,9 +36,8 @@ def antiphon(
             samples = load_audio(file, RATE).copy()
             samples[0] += change
             sounds.append((samples, RATE))
-        results = engine.transcribe_all(
-            sounds, language="en", timestamps=mode == "timestamps", temperature=0
-        )
+        how = {"beam_size": 5} if mode == "default" else {"temperature": 0}
+        results = engine.transcribe_all(sounds, language="en", timestamps=mode != "text", **how)
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -98,6 +98,8 @@ def engine_options(settings: Mapping[str, Any], *, batched: bool) -> dict[str, A
         own, known, target = OWN_NAMES.get(name, name), NAMES, options
         if name in OF_SAMPLING:
             own, known, target = OF_SAMPLING[name], SAMPLING, sampling
+        if name == "length_penalty" and value == 1:
+            continue  # the mean log-probability there, which None is here: 1 is Google's formula
         if own in known:
             target[own] = value
         elif value != DEFAULTS[name]:
