@@ -15,8 +15,9 @@ from antiphon.config.errors import AntiphonError, ConfigurationError, InputError
 from antiphon.inputs.languages.names import NAMES
 
 if TYPE_CHECKING:
+    from antiphon import client as http
     from antiphon.client import Client, ClientError, Completion, Transcript
-    from antiphon.engine.outputs import Transcription
+    from antiphon.engine.outputs import Transcription, Word
 
 PANEL = "Server"
 CONCURRENCY = 16  # requests at a time
@@ -87,7 +88,9 @@ def transcriptions(
     **options: Any,
 ) -> "Iterator[tuple[int, Transcription | AntiphonError]]":
     """Each recording's result as it ends, by its number."""
-    if not timestamps:
+    if options.pop("word_timestamps", False):
+        options["timestamp_granularities"] = ["word", "segment"]
+    elif not timestamps:
         options["response_format"] = "json"
     calls = {"transcribe": client.transcribe, "translate": client.translate}
     if (call := calls.get(task.strip().lower())) is None:
@@ -147,6 +150,12 @@ def _generated(result: "Transcript | Completion | None") -> Generated:
     return Generated([Sample(index, *pair) for index, pair in enumerate(pairs)])
 
 
+def _word(word: "http.Word") -> "Word":
+    from antiphon.engine.outputs import Word
+
+    return Word(word.start, word.end, word.text, word.probability)
+
+
 def _transcription(result: "Transcript | Completion | None") -> "Transcription":
     """As an engine returns it."""
     from antiphon.client import Transcript
@@ -158,6 +167,7 @@ def _transcription(result: "Transcript | Completion | None") -> "Transcription":
         Segment(
             segment.start, segment.end, segment.text, segment.tokens,
             avg_logprob=segment.avg_logprob, no_speech_prob=segment.no_speech_prob,
+            words=None if segment.words is None else tuple(map(_word, segment.words)),
         )
         for segment in result.segments
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from antiphon.client.errors import (
     ServerFailed,
     TooBusy,
 )
-from antiphon.client.results import Completion, Model, Segment, Transcript
+from antiphon.client.results import Completion, Model, Segment, Transcript, Word
 from antiphon.client.synchronous import Client
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "ServerFailed",
     "TooBusy",
     "Transcript",
+    "Word",
 ]

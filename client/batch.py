@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon.client.errors import ClientError
-from antiphon.client.results import Completion, Segment, Transcript
+from antiphon.client.results import Completion, Segment, Transcript, Word
 
 Result = Transcript | Completion
 Call = Callable[[Any], Awaitable[Result]]
@@ -161,8 +161,20 @@ def _read(path: Path) -> dict[str, Result]:
             if kind == "Completion":
                 results[key] = Completion(**entry)
             else:
-                entry["segments"] = [Segment(**segment) for segment in entry["segments"]]
-                results[key] = Transcript(**entry)
+                results[key] = _transcript(entry)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no file of results: {error}") from None
     return results
+
+
+def _transcript(entry: dict[str, Any]) -> Transcript:
+    segments = [
+        Segment(**{**segment, "words": _words(segment.get("words"))})
+        for segment in entry["segments"]
+    ]
+    words = _words(entry.get("words")) or []
+    return Transcript(**{**entry, "segments": segments, "words": words})
+
+
+def _words(entries: list[dict[str, Any]] | None) -> list[Word] | None:
+    return None if entries is None else [Word(**entry) for entry in entries]

@@ -38,7 +38,10 @@ def sound_call(
         fields["stream"] = "true"
     else:
         fields.setdefault("response_format", "verbose_json")
-    form = {name: _text(value) for name, value in fields.items()}
+    form = {
+        f"{name}[]" if isinstance(value, (list, tuple)) else name: _text(value)
+        for name, value in fields.items()
+    }
     return Call(f"audio/{endpoint}", Transcript.of, form=form, file=content_of(sound))
 
 

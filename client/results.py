@@ -6,8 +6,23 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
+class Word:
+    """Seconds from the start of the recording. Antiphon's `text` has the blank before the word, and
+    other servers tell no probability."""
+
+    start: float
+    end: float
+    text: str
+    probability: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(values["start"], values["end"], values["word"], values.get("probability"))
+
+
+@dataclass(frozen=True)
 class Segment:
-    """Seconds from the start of the recording."""
+    """Seconds from the start of the recording. `words`: where they were asked for."""
 
     start: float
     end: float
@@ -16,25 +31,32 @@ class Segment:
     no_speech_prob: float | None = None
     compression_ratio: float | None = None
     tokens: list[int] = field(repr=False, default_factory=list)
+    words: list[Word] | None = field(repr=False, default=None)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        if known.get("words") is not None:
+            known["words"] = [Word.of(word) for word in known["words"]]
+        return cls(**known)
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """`language`: its English name. `duration`: seconds."""
+    """`language`: its English name. `duration`: seconds. `words`: of the whole, where a server was
+    asked for them with `timestamp_granularities=["word"]`."""
 
     text: str
     language: str | None = None
     duration: float | None = None
     segments: list[Segment] = field(default_factory=list)
+    words: list[Word] = field(repr=False, default_factory=list)
 
     @classmethod
     def of(cls, reply: Mapping[str, Any]) -> Self:
         segments = [Segment.of(segment) for segment in reply.get("segments") or ()]
-        return cls(reply["text"], reply.get("language"), reply.get("duration"), segments)
+        words = [Word.of(word) for word in reply.get("words") or ()]
+        return cls(reply["text"], reply.get("language"), reply.get("duration"), segments, words)
 
 
 @dataclass(frozen=True)

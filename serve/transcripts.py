@@ -37,7 +37,7 @@ def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
         "language": NAMES.get(result.language or "", result.language),
         "duration": result.duration,
         "text": result.text,
-        "segments": [_segment(segment) for segment in result.segments],
+        "segments": [_segment(segment, body.with_words) for segment in result.segments],
         "usage": usage(result),
     }
     if body.with_words:
@@ -49,7 +49,17 @@ def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
     return reply
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def _segment(segment: Segment, with_words: bool) -> dict[str, Any]:
+    """`with_words`: also in openai/whisper's form, with their blanks and probabilities."""
+    words = [
+        {
+            "word": word.text,
+            "start": word.start,
+            "end": word.end,
+            "probability": word.probability,
+        }
+        for word in segment.words or ()
+    ]
     return {
         "id": segment.id,
         "seek": segment.seek,
@@ -61,6 +71,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "avg_logprob": segment.avg_logprob,
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
+        **({"words": words} if with_words else {}),
     }
 
 

@@ -57,7 +57,7 @@ def test_transcribe(server: Running, tmp_path: Path) -> None:
     assert results.keys() == {"call.wav", "wecker.wav"}
     german = results["wecker.wav"]
     assert (german["text"], german["language"]) == ("wecke mich morgen um vier", "de")
-    assert german["segments"][0]["token_ids"]
+    assert german["segments"][0]["tokens"]
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("antiphon:"))
     assert f"{broken}: " in error
     assert "not readable as audio" in error
@@ -71,6 +71,18 @@ def test_transcribe_into_files(server: Running, tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert (tmp_path / "wecker.txt").read_text() == "wake me up tomorrow at four\n"
     assert (tmp_path / "wecker.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:0")
+
+
+def test_words_of_a_transcription(server: Running) -> None:
+    done = antiphon(
+        "transcribe", str(RECORDINGS / "wecker.wav"), "--server", server.url, "-m", "hears",
+        "--word-timestamps", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    (result,) = map(json.loads, done.stdout.splitlines())
+    words = [word for segment in result["segments"] for word in segment["words"]]
+    assert "".join(word["word"] for word in words).strip() == result["text"]
+    assert all(0 <= word["probability"] <= 1 for word in words)
 
 
 def test_generate(server: Running) -> None:

@@ -23,6 +23,7 @@ from antiphon.client import (
     RequestRejected,
     ServerFailed,
     TooBusy,
+    Word,
 )
 from antiphon.client.policy import Policy, base_of
 from antiphon.client.sound import content_of
@@ -256,3 +257,28 @@ assert antiphon.client.Client and antiphon.client.AsyncClient
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 0.3
+
+
+def test_words_of_a_transcript_also_in_a_batch_that_goes_on(tmp_path: Path) -> None:
+    word = {"word": " call", "start": 0.1, "end": 0.4, "probability": 0.9}
+    reply = {
+        "text": "call",
+        "words": [{**word, "word": "call"}],
+        "segments": [{"start": 0.0, "end": 0.5, "text": "call", "words": [word]}],
+    }
+    answer, requests = played(httpx.Response(200, json=reply))
+
+    async def ask() -> list[Any]:
+        async with client(answer, model="m") as asking:
+            items = asking.batch(
+                [b"RIFF"], task="transcribe", output=tmp_path / "results.jsonl",
+                timestamp_granularities=["word", "segment"],
+            )  # fmt: skip
+            return [item.result async for item in items]
+
+    (first,), (again,) = asyncio.run(ask()), asyncio.run(ask())
+    assert first == again
+    assert len(requests) == 1
+    assert b'name="timestamp_granularities[]"' in requests[0].content
+    assert [part.text for part in first.words] == ["call"]
+    assert first.segments[0].words[0] == Word(0.1, 0.4, " call", 0.9)
