@@ -65,7 +65,18 @@ def as_mapping(result: "Transcription") -> dict[str, Any]:
 
 def _segment(segment: "Segment") -> dict[str, Any]:
     """Without what was not asked for."""
-    content: dict[str, Any] = {
+    content = {**segment_mapping(segment), "language": segment.language}
+    if segment.logprobs is not None:
+        rows = segment.logprobs
+        content["logprobs"] = [{id_: asdict(one) for id_, one in row.items()} for row in rows]
+    if segment.words is not None:
+        content["words"] = [word_mapping(word) for word in segment.words]
+    return content
+
+
+def segment_mapping(segment: "Segment") -> dict[str, Any]:
+    """What every segment of openai/whisper's has."""
+    return {
         "id": segment.id,
         "seek": segment.seek,
         "start": segment.start,
@@ -76,14 +87,7 @@ def _segment(segment: "Segment") -> dict[str, Any]:
         "avg_logprob": segment.avg_logprob,
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
-        "language": segment.language,
     }
-    if segment.logprobs is not None:
-        rows = segment.logprobs
-        content["logprobs"] = [{id_: asdict(one) for id_, one in row.items()} for row in rows]
-    if segment.words is not None:
-        content["words"] = [word_mapping(word) for word in segment.words]
-    return content
 
 
 def word_mapping(word: "Word") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from antiphon.engine.output_formats import as_srt, as_vtt
+from antiphon.engine.output_formats import as_srt, as_vtt, segment_mapping, word_mapping
 from antiphon.engine.outputs import Segment, Transcription
 from antiphon.inputs.languages.names import NAMES
 from antiphon.serve.schemas.audio import AudioBody, TranscriptionBody
@@ -51,28 +51,8 @@ def _verbose(result: Transcription, body: AudioBody) -> dict[str, Any]:
 
 def _segment(segment: Segment, with_words: bool) -> dict[str, Any]:
     """`with_words`: also in openai/whisper's form, with their blanks and probabilities."""
-    words = [
-        {
-            "word": word.text,
-            "start": word.start,
-            "end": word.end,
-            "probability": word.probability,
-        }
-        for word in segment.words or ()
-    ]
-    return {
-        "id": segment.id,
-        "seek": segment.seek,
-        "start": segment.start,
-        "end": segment.end,
-        "text": segment.text,
-        "tokens": segment.token_ids,
-        "temperature": segment.temperature,
-        "avg_logprob": segment.avg_logprob,
-        "compression_ratio": segment.compression_ratio,
-        "no_speech_prob": segment.no_speech_prob,
-        **({"words": words} if with_words else {}),
-    }
+    words = [word_mapping(word) for word in segment.words or ()]
+    return {**segment_mapping(segment), **({"words": words} if with_words else {})}
 
 
 def logprobs_of(segments: list[Segment]) -> list[dict[str, Any]]:

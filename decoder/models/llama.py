@@ -6,16 +6,16 @@ import math
 import torch
 from torch import nn
 
-from antiphon.decoder.models.interface import CachedAttention, DecoderModel, DecoderStep
+from antiphon.decoder.models.interface import CachedAttention, DecoderStep
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
 from antiphon.families.halves import HeadTensors, LlamaHalf
 from antiphon.layers.activations import Activation
-from antiphon.layers.embeddings import OutputHead, WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import LinearInput, RMSNorm
-from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.norms import LinearInput, Norm, RMSNorm
+from antiphon.layers.quantization.kv_scales import CachedProjections
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import HeadNorms, RotaryTable, Rotation
+from antiphon.layers.rotary import HeadNorms, Rotation
 from antiphon.layers.shard import Part, Shard
 
 
@@ -60,13 +60,19 @@ class FeedForward(nn.Module):
         return activated
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(RotaryLayer):
+    attention: SelfAttention
+
     def __init__(self, half: LlamaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(half.hidden_size, half.norm_eps)
         self.attention = SelfAttention(half, layer, shard)
         self.post_attention_layernorm = RMSNorm(half.hidden_size, half.norm_eps)
         self.feed_forward = FeedForward(half, shard)
+
+    @property
+    def first_norm(self) -> Norm:
+        return self.input_layernorm
 
     def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
         x, residual = self.input_layernorm(residual)
@@ -78,44 +84,12 @@ class DecoderLayer(nn.Module):
         return self.feed_forward.down_proj.add_to(residual, x)
 
 
-class LlamaDecoder(DecoderModel):
+class LlamaDecoder(RotaryDecoder):
     def __init__(self, half: LlamaHalf, head: HeadTensors, part: Part) -> None:
-        super().__init__()
-        size, shard = half.hidden_size, part.shard
-        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
-        self.rotary = RotaryTable(half.rotary, half.max_positions)
-        self.layers = nn.ModuleList(
-            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        super().__init__(
+            half,
+            head,
+            part,
+            make_layer=lambda layer: DecoderLayer(half, layer, part.shard),
+            make_norm=lambda: RMSNorm(half.hidden_size, half.norm_eps),
         )
-        self.norm: RMSNorm | None = None
-        self.lm_head: OutputHead | None = None
-        if part.is_last:
-            self.norm = RMSNorm(size, half.norm_eps)
-            tied = self.embed_tokens if head.tied else None
-            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
-
-    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        assert self.embed_tokens is not None
-        embedded: torch.Tensor = self.embed_tokens(token_ids)
-        return embedded
-
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        rotation, residual = self.rotary(positions), Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, step, rotation)
-        return residual.total() if self.norm is None else self.norm.of_sum(residual)
-
-    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
-        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
-        return [
-            (
-                layer.attention.projections(),
-                ProjectionInput.of_norm(layer.input_layernorm.weight, None),
-            )
-            for layer in layers
-        ]
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self.lm_head is not None
-        logits: torch.Tensor = self.lm_head(hidden)
-        return logits

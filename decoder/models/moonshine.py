@@ -4,25 +4,23 @@ and a gated feed-forward layer."""
 import math
 
 import torch
-from torch import nn
 
 from antiphon.decoder.models.interface import (
     CachedAttention,
     CrossWriter,
-    DecoderModel,
     DecoderStep,
 )
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
 from antiphon.families.halves import HeadTensors
 from antiphon.families.moonshine_half import MoonshineHalf
 from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import Activation
-from antiphon.layers.embeddings import OutputHead, WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import LinearInput
-from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.norms import LinearInput, Norm
+from antiphon.layers.quantization.kv_scales import CachedProjections
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.rotary import Rotation
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.stored_linear import InterleavedLinear, PackedLinear
 from antiphon.layers.unbiased_norm import UnbiasedLayerNorm
@@ -74,7 +72,9 @@ class CrossAttention(CrossWriter):
         return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(RotaryLayer):
+    attention: SelfAttention
+
     def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         size, inner = half.hidden_size, shard.features(half.ffn_size)
@@ -86,6 +86,10 @@ class DecoderLayer(nn.Module):
         self.activation = Activation(half.activation)
         self.fc1 = PackedLinear(size, dict.fromkeys(("up", "gate"), inner), bias=True)
         self.fc2 = Linear(inner, size, summed_over=shard.group)
+
+    @property
+    def first_norm(self) -> Norm:
+        return self.input_layernorm
 
     def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
         x, residual = self.input_layernorm(residual)
@@ -101,44 +105,12 @@ class DecoderLayer(nn.Module):
         return self.fc2.add_to(residual, self.activation(gate, up))
 
 
-class MoonshineDecoder(DecoderModel):
+class MoonshineDecoder(RotaryDecoder):
     def __init__(self, half: MoonshineHalf, head: HeadTensors, part: Part) -> None:
-        super().__init__()
-        size, shard = half.hidden_size, part.shard
-        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
-        self.rotary = RotaryTable(half.rotary, half.max_positions)
-        self.layers = nn.ModuleList(
-            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        super().__init__(
+            half,
+            head,
+            part,
+            make_layer=lambda layer: DecoderLayer(half, layer, part.shard),
+            make_norm=lambda: UnbiasedLayerNorm(half.hidden_size),
         )
-        self.norm: UnbiasedLayerNorm | None = None
-        self.lm_head: OutputHead | None = None
-        if part.is_last:
-            self.norm = UnbiasedLayerNorm(size)
-            tied = self.embed_tokens if head.tied else None
-            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
-
-    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        assert self.embed_tokens is not None
-        embedded: torch.Tensor = self.embed_tokens(token_ids)
-        return embedded
-
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        rotation, residual = self.rotary(positions), Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, step, rotation)
-        return residual.total() if self.norm is None else self.norm.of_sum(residual)
-
-    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
-        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
-        return [
-            (
-                layer.attention.projections(),
-                ProjectionInput.of_norm(layer.input_layernorm.weight, None),
-            )
-            for layer in layers
-        ]
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self.lm_head is not None
-        logits: torch.Tensor = self.lm_head(hidden)
-        return logits

@@ -4,25 +4,23 @@ self-attention and the feed-forward layer."""
 import math
 
 import torch
-from torch import nn
 
 from antiphon.decoder.models.interface import (
     CachedAttention,
     CrossWriter,
-    DecoderModel,
     DecoderStep,
 )
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
 from antiphon.families.halves import HeadTensors
 from antiphon.families.t5gemma_half import T5GemmaHalf
 from antiphon.kv.pool import KVPool
-from antiphon.layers.embeddings import OutputHead, WordEmbedding
-from antiphon.layers.gemma import FeedForward, OffsetNorm, add_normed, make_norm, make_projections
+from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections
 from antiphon.layers.linear import Linear, StackedLinear
-from antiphon.layers.norms import LinearInput
-from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.norms import LinearInput, Norm
+from antiphon.layers.quantization.kv_scales import CachedProjections
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.rotary import Rotation
 from antiphon.layers.shard import Part, Shard
 
 
@@ -70,7 +68,9 @@ class CrossAttention(CrossWriter):
         return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(RotaryLayer):
+    attention: SelfAttention
+
     def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         self.pre_self_attn_layernorm = make_norm(half)
@@ -82,6 +82,10 @@ class DecoderLayer(nn.Module):
         self.pre_feedforward_layernorm = make_norm(half)
         self.feed_forward = FeedForward(half, shard)
         self.post_feedforward_layernorm = make_norm(half)
+
+    @property
+    def first_norm(self) -> Norm:
+        return self.pre_self_attn_layernorm
 
     def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual:
         x, residual = self.pre_self_attn_layernorm(residual)
@@ -97,47 +101,22 @@ class DecoderLayer(nn.Module):
         return add_normed(self.post_feedforward_layernorm, residual, output)
 
 
-class T5GemmaDecoder(DecoderModel):
+class T5GemmaDecoder(RotaryDecoder):
     def __init__(self, half: T5GemmaHalf, head: HeadTensors, part: Part) -> None:
-        super().__init__()
-        size, shard = half.hidden_size, part.shard
-        self.scale, self.logits_cap = math.sqrt(size), half.logits_cap
-        self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
-        self.rotary = RotaryTable(half.rotary, half.max_positions)
-        self.layers = nn.ModuleList(
-            DecoderLayer(half, layer, shard) for layer in range(len(part.layers))
+        super().__init__(
+            half,
+            head,
+            part,
+            make_layer=lambda layer: DecoderLayer(half, layer, part.shard),
+            make_norm=lambda: make_norm(half),
         )
-        self.norm: OffsetNorm | None = None
-        self.lm_head: OutputHead | None = None
-        if part.is_last:
-            self.norm = make_norm(half)
-            tied = self.embed_tokens if head.tied else None
-            self.lm_head = OutputHead(size, half.vocab_size, shard, tied)
+        self.scale, self.logits_cap = math.sqrt(half.hidden_size), half.logits_cap
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        assert self.embed_tokens is not None
-        embedded: torch.Tensor = self.embed_tokens(token_ids)
-        return embedded * self.scale
-
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
-        rotation, residual = self.rotary(positions), Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, step, rotation)
-        return residual.total() if self.norm is None else self.norm.of_sum(residual)
-
-    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
-        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
-        return [
-            (
-                layer.attention.projections(),
-                ProjectionInput.of_norm(layer.pre_self_attn_layernorm.weight, None),
-            )
-            for layer in layers
-        ]
+        return super().embed(token_ids, positions) * self.scale
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self.lm_head is not None
-        logits: torch.Tensor = self.lm_head(hidden)
+        logits = super().logits(hidden)
         if self.logits_cap is None:
             return logits
         return torch.tanh(logits.float() / self.logits_cap) * self.logits_cap

@@ -1,0 +1,97 @@
+"""What decoders share whose self-attention turns queries and keys by their positions: an embedding,
+layers, a last norm and an output head."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from antiphon.decoder.models.interface import CachedAttention, DecoderModel, DecoderStep
+from antiphon.families.halves import HeadTensors
+from antiphon.families.rotary import Rotary
+from antiphon.layers.embeddings import OutputHead, WordEmbedding
+from antiphon.layers.norms import Norm
+from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
+from antiphon.layers.residual import Residual
+from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.shard import Part
+
+
+class RotaryHalf(Protocol):
+    """What a `RotaryDecoder` reads of its half."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @property
+    def rotary(self) -> Rotary: ...
+
+
+class RotaryLayer(nn.Module):
+    attention: CachedAttention
+
+    @property
+    @abstractmethod
+    def first_norm(self) -> Norm:
+        """Of what `attention` reads."""
+
+    @abstractmethod
+    def forward(self, residual: Residual, step: DecoderStep, rotation: Rotation) -> Residual: ...
+
+
+class RotaryDecoder(DecoderModel):
+    """`make_layer`: from a layer's number in this part. `make_norm`: the last norm."""
+
+    def __init__(
+        self,
+        half: RotaryHalf,
+        head: HeadTensors,
+        part: Part,
+        make_layer: Callable[[int], RotaryLayer],
+        make_norm: Callable[[], Norm],
+    ) -> None:
+        super().__init__()
+        size, words, shard = half.hidden_size, half.vocab_size, part.shard
+        self.embed_tokens = WordEmbedding(words, size, shard) if part.is_first else None
+        self.rotary = RotaryTable(half.rotary, half.max_positions)
+        self.layers = nn.ModuleList(make_layer(layer) for layer in range(len(part.layers)))
+        self.norm: Norm | None = None
+        self.lm_head: OutputHead | None = None
+        if part.is_last:
+            self.norm = make_norm()
+            tied = self.embed_tokens if head.tied else None
+            self.lm_head = OutputHead(size, words, shard, tied)
+
+    def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert self.embed_tokens is not None
+        embedded: torch.Tensor = self.embed_tokens(token_ids)
+        return embedded
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        rotation, residual = self.rotary(positions), Residual(x)
+        for layer in self.layers:
+            residual = layer(residual, step, rotation)
+        return residual.total() if self.norm is None else self.norm.of_sum(residual)
+
+    def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
+        layers = [layer for layer in self.layers if isinstance(layer, RotaryLayer)]
+        return [
+            (
+                layer.attention.projections(),
+                ProjectionInput.of_norm(layer.first_norm.weight, None),
+            )
+            for layer in layers
+        ]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.lm_head is not None
+        logits: torch.Tensor = self.lm_head(hidden)
+        return logits
