@@ -117,16 +117,18 @@ class PagePool:
         self._key_owners[key] += 1
         return pages
 
-    def retain(self, pages: np.ndarray) -> None:
-        """Adds an owner to `pages` [pages] without a key, which have some: a forked
-        sequence reads them too, and none of them is written again."""
+    def retain(self, pages: np.ndarray, times: int | np.ndarray = 1) -> None:
+        """Adds owners to `pages` [pages] without a key, which have some: forked
+        sequences read them too, and none of them is written again. `times`: how many,
+        or of each page [pages]."""
         assert (self._owners[pages] >= 1).all()
-        self._owners[pages] += 1
+        self._owners[pages] += times
 
-    def release(self, pages: np.ndarray) -> None:
-        """Takes an owner from `pages` [pages] without a key, in their order in a
-        sequence. Those without others are free, or stay cached if they are blocks."""
-        owners = self._owners[pages] - 1
+    def release(self, pages: np.ndarray, times: int | np.ndarray = 1) -> None:
+        """Takes owners from `pages` [pages] without a key, in their order in a
+        sequence. Those without others are free, or stay cached if they are blocks.
+        `times`: as in `retain`."""
+        owners = self._owners[pages] - times
         self._owners[pages] = owners
         if owners.any():
             assert (owners >= 0).all()

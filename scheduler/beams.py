@@ -18,7 +18,8 @@ import numpy as np
 
 from antiphon.kv.pages import PagePool, pages_for
 from antiphon.scheduler.batch import Batch
-from antiphon.scheduler.beam_plan import BeamCandidates, BeamMoves
+from antiphon.scheduler.beam_candidates import GroupCandidates, StepCandidates
+from antiphon.scheduler.beam_plan import BeamMoves
 from antiphon.scheduler.beam_search import BeamSearch, Continuation, Survivors
 from antiphon.scheduler.generated import Hypothesis, TokenLogprobs
 from antiphon.scheduler.plan import Admission, StepPlan, StepResult
@@ -76,14 +77,16 @@ class Beams:
     def leave(self, request: Request) -> None:
         """Frees all slots of `request` but its own, with their pages."""
         group = self._groups.pop(request.order)
-        for slot in group.slots[group.slots != request.slot].tolist():
-            self._release(slot)
+        others = group.slots[group.slots != request.slot]
+        self._release(others)
+        for slot in others.tolist():
             self.batch.free(slot)
 
-    def _release(self, slot: int) -> None:
-        count = self.batch.num_self_pages[slot]
-        self.pages.release(self.batch.self_table[slot, :count])
-        self.batch.num_self_pages[slot] = 0
+    def _release(self, slots: np.ndarray) -> None:
+        """Takes from `slots` [n] what pages they have."""
+        counts = self.batch.num_self_pages[slots]
+        self.pages.release(*_filled(self.batch.self_table[slots], counts))
+        self.batch.num_self_pages[slots] = 0
 
     # ------------------------------------------------------------------ results
 
@@ -96,20 +99,27 @@ class Beams:
         if not self._groups:
             return []
         rows = (is_live & plan.samples & self.batch.in_group[plan.slots]).nonzero()[0]
+        if not len(rows):
+            return []
         self.batch.pending[plan.slots[rows]] -= 1
         row_of_slot = np.full(len(self.batch.requests), -1)
         row_of_slot[plan.slots[rows]] = rows
-        outcomes = []
+        steps, outcomes, branches = StepCandidates.of(result), list[Outcome](), list[_Branching]()
         for order in dict.fromkeys(plan.ids[rows].tolist()):
             group = self._groups[order]
             if group.request.metrics.first_token_at is None:
                 group.request.metrics.first_token_at = now
             own = row_of_slot[group.slots[: group.num_running]]
-            if (outcome := self._advance(group, _Step.of(own, result))) is not None:
-                outcomes.append(outcome)
-        return outcomes
+            branching = self._advance(group, steps.of_rows(own))
+            if branching is None:
+                outcomes.append(Outcome(group.request))
+            else:
+                branches.append(branching)
+        return [*outcomes, *self._branch(branches)]
 
-    def _advance(self, group: BeamGroup, step: "_Step") -> Outcome | None:
+    def _advance(self, group: BeamGroup, step: GroupCandidates) -> "_Branching | None":
+        """Where the sequences of `group` go on; None if its search is over."""
+
         def make(one: Continuation) -> Hypothesis:
             return self._hypothesis(group, step, one)
 
@@ -118,16 +128,15 @@ class Beams:
             rules = group.request.rules.beams
             assert rules is not None
             group.request.hypotheses = group.search.finished[: rules.num_best]
-            return Outcome(group.request)
+            return None
         if group.request.params.logprobs is not None:
             group.logprobs = [
                 [*group.logprobs[parent], step.of_token(parent, column, group.request)]
                 for parent, column in zip(*survivors, strict=True)
             ]
-        has_pages = self._move(group, step, survivors)
-        return None if has_pages else Outcome(group.request, lacks_pages=True)
+        return _Branching.of(group, step, survivors)
 
-    def _hypothesis(self, group: BeamGroup, step: "_Step", one: Continuation) -> Hypothesis:
+    def _hypothesis(self, group: BeamGroup, step: GroupCandidates, one: Continuation) -> Hypothesis:
         batch, slot = self.batch, int(group.slots[one.parent])
         generated = slice(int(batch.prompt_len[slot]), int(batch.length[slot]) - 1)
         place = one.parent, one.column
@@ -145,61 +154,76 @@ class Beams:
 
     # ------------------------------------------------------------------ moves
 
-    def _move(self, group: BeamGroup, step: "_Step", survivors: Survivors) -> bool:
-        """Gives each survivor a slot, with its tokens and pages. False if pages are lacking; the
-        group must leave then."""
+    def _branch(self, branches: "list[_Branching]") -> list[Outcome]:
+        """Gives each survivor a slot, with its tokens and pages: of all searches at once, or one by
+        one where pages may be lacking. Returns the searches that lack some, and must leave."""
+        needed = sum(len(branching.group.slots) for branching in branches)
+        if needed <= self.pages.num_available:
+            is_done = self._move(branches)
+            assert is_done
+            return []
+        return [
+            Outcome(branching.group.request, lacks_pages=True)
+            for branching in branches
+            if not self._move([branching])
+        ]
+
+    def _move(self, branches: "list[_Branching]") -> bool:
+        """False if pages are lacking."""
+        if not branches:
+            return True
         batch = self.batch
-        sources = group.slots[survivors.parents]
-        slots, idle = _placed(group.slots, survivors.parents)
+        slots, sources, idle, token_ids, logprobs = map(
+            np.concatenate, zip(*(branching.parts for branching in branches), strict=True)
+        )
+        lengths = batch.computed[sources]  # the same of all sequences of a search
         is_moved = slots != sources
-        length = int(batch.computed[sources[0]])  # the same of all
-        if not self._share_pages(slots[is_moved], sources[is_moved], idle, length):
+        if not self._share_pages(slots[is_moved], sources[is_moved], idle):
             return False
-        place = survivors.parents, survivors.columns
-        batch.tokens[slots, :length] = batch.tokens[sources, :length]
-        batch.logprobs[slots, :length] = batch.logprobs[sources, :length]
-        batch.tokens[slots, length] = step.ids[place]
-        batch.logprobs[slots, length] = step.logprobs[place]
-        batch.length[slots], batch.computed[slots] = length + 1, length
-        batch.max_len[slots] = group.request.max_len
+        moved, origins, longest = slots[is_moved], sources[is_moved], int(lengths.max())
+        batch.tokens[moved, :longest] = batch.tokens[origins, :longest]
+        batch.logprobs[moved, :longest] = batch.logprobs[origins, :longest]
+        batch.tokens[slots, lengths], batch.logprobs[slots, lengths] = token_ids, logprobs
+        batch.max_len[slots] = batch.max_len[sources]
+        batch.length[slots], batch.computed[slots] = lengths + 1, lengths
         batch.num_published[slots] = NEVER
         batch.length[idle] = batch.computed[idle] = batch.max_len[idle] = 0
-        group.slots = np.concatenate([slots, idle])
-        ids = np.full(len(slots), group.request.order)
-        positions = np.full(len(slots), length)
-        tables = batch.self_table[slots, : pages_for(length, batch.page_size)]
-        moves = BeamMoves(slots, ids, sources, positions, batch.tokens[slots, length], tables)
+        for branching in branches:
+            branching.group.slots = np.concatenate([branching.slots, branching.idle])
+        tables = batch.self_table[slots, : pages_for(longest, batch.page_size)]
+        moves = BeamMoves(slots, batch.ids[slots], sources, lengths, token_ids, tables)
         batch.beam_moves.append(moves)
         return True
 
-    def _share_pages(
-        self, slots: np.ndarray, sources: np.ndarray, idle: np.ndarray, length: int
-    ) -> bool:
-        """Gives `slots` [n] the pages of the first `length` tokens of `sources` [n], the last one
-        as a copy if it is not full; and `idle` slots one page each. Frees what they had."""
+    def _share_pages(self, slots: np.ndarray, sources: np.ndarray, idle: np.ndarray) -> bool:
+        """Gives `slots` [n] the pages of what `sources` [n] have computed, the last one as a copy
+        if it is not full; and `idle` slots one page each. Frees what they had."""
         batch = self.batch
-        num_full, rest = divmod(length, batch.page_size)
-        shared = batch.self_table[sources, :num_full]
-        for pages in shared:  # before anything is freed: a page may be in several rows
-            self.pages.retain(pages)
-        for slot in (*slots.tolist(), *idle.tolist()):
-            self._release(slot)
-        batch.self_table[slots, :num_full], batch.num_self_pages[slots] = shared, num_full
-        if rest:
-            copies = self.pages.allocate(len(slots))
+        num_full, rest = np.divmod(batch.computed[sources], batch.page_size)
+        shared = batch.self_table[sources]
+        self.pages.retain(*_filled(shared, num_full))  # before anything is freed
+        last, partial = shared[np.arange(len(slots)), num_full], rest > 0
+        self._release(np.concatenate([slots, idle]))
+        batch.self_table[slots], batch.num_self_pages[slots] = shared, num_full
+        if partial.any():
+            copies = self.pages.allocate(int(partial.sum()))
             if copies is None:
                 return False
-            self._copy_last(slots, batch.self_table[sources, num_full], copies)
-        for slot in idle.tolist():  # where there is none, a later branch may have to wait
-            if (page := self.pages.allocate(1)) is not None:
-                batch.add_pages(np.array([slot]), page)
+            batch.add_pages(slots[partial], copies)
+            pairs = zip(copies.tolist(), last[partial].tolist(), strict=True)
+            batch.page_copies.update(pairs)
+        # Where there is no page for an idle slot, a later branch may have to wait.
+        own = self.pages.allocate(min(len(idle), self.pages.num_available))
+        assert own is not None
+        batch.add_pages(idle[: len(own)], own)
         return True
 
-    def _copy_last(self, slots: np.ndarray, sources: np.ndarray, copies: np.ndarray) -> None:
-        """`copies` [n] of the pages `sources` [n] are the last ones of `slots` [n]."""
-        self.batch.add_pages(slots, copies)
-        for copy, source in zip(copies.tolist(), sources.tolist(), strict=True):
-            self.batch.page_copies[copy] = source
+
+def _filled(tables: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pages among the first `counts` [n] of `tables` [n, pages], each once, and how often each
+    stands there."""
+    pages = tables[np.arange(tables.shape[1]) < counts[:, None]]
+    return np.unique(pages, return_counts=True)
 
 
 def _placed(slots: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,46 +242,24 @@ def _placed(slots: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @dataclass(frozen=True)
-class _Step:
-    """What a step says of the running sequences of one group, [running, k] each."""
+class _Branching:
+    """How the sequences of a search go on: those in `slots` [n] behind those in `sources` [n], each
+    with one more token; and the slots that are `idle` [m] then."""
 
-    rows: np.ndarray  # [running] of the plan
-    result: StepResult
-    candidates: BeamCandidates
-    index: np.ndarray  # [running] into the candidates
+    group: BeamGroup
+    slots: np.ndarray
+    sources: np.ndarray
+    idle: np.ndarray
+    token_ids: np.ndarray  # [n]
+    logprobs: np.ndarray  # [n] of these tokens
 
     @classmethod
-    def of(cls, rows: np.ndarray, result: StepResult) -> "_Step":
-        candidates = result.beams
-        assert candidates is not None
-        index = np.searchsorted(candidates.rows, rows)
-        assert (candidates.rows[index] == rows).all()
-        return cls(rows, result, candidates, index)
+    def of(cls, group: BeamGroup, step: GroupCandidates, survivors: Survivors) -> "_Branching":
+        slots, idle = _placed(group.slots, survivors.parents)
+        place = survivors.parents, survivors.columns
+        sources = group.slots[survivors.parents]
+        return cls(group, slots, sources, idle, step.ids[place], step.logprobs[place])
 
     @property
-    def ids(self) -> np.ndarray:
-        ids: np.ndarray = self.candidates.ids[self.index]
-        return ids
-
-    @property
-    def scores(self) -> np.ndarray:
-        scores: np.ndarray = self.candidates.scores[self.index]
-        return scores
-
-    @property
-    def logprobs(self) -> np.ndarray:
-        logprobs: np.ndarray = self.candidates.logprobs[self.index]
-        return logprobs
-
-    def of_token(self, parent: int, column: int, request: Request) -> TokenLogprobs:
-        """Log-probabilities of a candidate, and of as many likeliest tokens as `request` asks."""
-        count, top = request.params.logprobs or 0, self.result.top
-        others: tuple[list[int], list[float]] = ([], [])
-        if top is not None:
-            others = top.of_row(int(self.rows[parent]), count)
-        place = self.index[parent], column
-        return TokenLogprobs(
-            ids=[int(self.candidates.ids[place]), *others[0]],
-            logprobs=[float(self.candidates.logprobs[place]), *others[1]],
-            ranks=[int(self.candidates.ranks[place]), *range(1, len(others[0]) + 1)],
-        )
+    def parts(self) -> tuple[np.ndarray, ...]:
+        return self.slots, self.sources, self.idle, self.token_ids, self.logprobs

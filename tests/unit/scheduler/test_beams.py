@@ -1,5 +1,6 @@
 """Beam searches in a scheduler: room, refusals, rows that wait, steps that fail."""
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from simulated_decoder import END, SimulatedDecoder, make_request, make_scheduler, start
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules
+from antiphon.kv.pages import PagePool
 from antiphon.scheduler.request import Finished, Request, RequestState
 from antiphon.scheduler.scheduler import Scheduler
 
@@ -80,13 +82,20 @@ def test_a_branch_without_pages_begins_anew(monkeypatch: pytest.MonkeyPatch) -> 
     """As if a slot had lost its page, which another request took meanwhile."""
     decoder = SimulatedDecoder(make_scheduler(), lag=0)
     alone = run(SimulatedDecoder(make_scheduler(), lag=0), search(0, size=3, seed=LONG))
-    pages = decoder.scheduler.pages
-    allocate, calls = pages.allocate, iter(range(1000))
+    pages, beams = decoder.scheduler.pages, decoder.scheduler.residency.beams
+    settle, calls, taken = beams.settle, itertools.count(), [False]
+    available = PagePool.num_available.fget
+    assert available is not None
 
-    def short(count: int) -> np.ndarray | None:
-        return None if next(calls) == 4 else allocate(count)
+    def settle_with_none_left(*step: Any) -> Any:
+        taken[0] = next(calls) == 3
+        outcomes = settle(*step)
+        taken[0] = False
+        return outcomes
 
-    monkeypatch.setattr(pages, "allocate", short)
+    monkeypatch.setattr(beams, "settle", settle_with_none_left)
+    none_left = property(lambda pool: 0 if taken[0] and pool is pages else available(pool))
+    monkeypatch.setattr(PagePool, "num_available", none_left)
     (end,) = run(decoder, search(0, size=3, seed=LONG)).values()
     assert decoder.scheduler.counters["preemptions"] == 1
     assert replace(end, metrics=alone[0].metrics) == alone[0]
