@@ -157,8 +157,8 @@ class Engine:
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
     ) -> Iterator[StreamDelta]:
-        """As `AsyncEngine.stream`."""
-        return self._loop_thread.iterate(self._async.stream(prompt, params, **options))
+        """As `AsyncEngine.stream`. A generator of this engine's: who iterates keeps the engine."""
+        yield from self._loop_thread.iterate(self._async.stream(prompt, params, **options))
 
     def encode(self, sources: Sequence[Any], **options: Any) -> list[Any]:
         """As `AsyncEngine.encode`, of each source, in their order. Raises what one of them does."""
@@ -177,13 +177,13 @@ class Engine:
         self, audio: AudioInput, **options: Any
     ) -> Iterator[Segment | Transcription]:
         """As `AsyncEngine.stream_segments`."""
-        return self._loop_thread.iterate(self._async.stream_segments(audio, **options))
+        yield from self._loop_thread.iterate(self._async.stream_segments(audio, **options))
 
     def live(
         self, chunks: Iterable[Any], sampling_rate: int = 16_000, **options: Any
     ) -> Iterator[LiveUpdate]:
         """As `AsyncEngine.live`."""
-        return self._loop_thread.iterate(self._async.live(chunks, sampling_rate, **options))
+        yield from self._loop_thread.iterate(self._async.live(chunks, sampling_rate, **options))
 
     def transcribe_all(
         self, recordings: Iterable[AudioInput], **options: Any
