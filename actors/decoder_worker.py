@@ -95,16 +95,17 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
         """Counters since the start, and the present load. From any thread."""
         scheduler = self.replica.scheduler
         load = scheduler.load()
-        for name in ("tokens", "senders", "trial"):  # no counters: they have no sum
+        for name in ("tokens", "slots", "senders", "trial"):  # no counters: they have no sum
             del load[name]
         kinds = {f"kv_pages_{kind}": n for kind, n in scheduler.pages.num_by_kind.items()}
         return {**scheduler.counters, **self.replica.runner.eager_steps, **load, **kinds}
 
     def load_report(self) -> dict[str, float]:
-        """As `WorkerActor.load_report`, in requests."""
+        """As `WorkerActor.load_report`, in sequences."""
         scheduler = self.replica.scheduler
         self.news.told(request_id.frontend for request_id in list(scheduler.requests))
-        return {**scheduler.load(), "capacity": scheduler.limits.max_num_seqs}
+        load = scheduler.load()
+        return {**load, "open": load["slots"], "capacity": scheduler.limits.max_num_seqs}
 
     def held(self) -> bytes:
         """As `WorkerActor.held`: of the keys in the cross-attention cache."""

@@ -41,6 +41,7 @@ class FollowerWorker(Worker[Never]):
         super().__init__()
         self.follower, self._wire = follower, wire
         self._channel: RankInbox | None = None
+        self._rests = True
 
     def listen(self, host: Host, epoch: int) -> RankAddress:
         """Where commands of the leader's life `epoch` are to be sent. They wait until the loop
@@ -67,7 +68,9 @@ class FollowerWorker(Worker[Never]):
 
     def _drain(self) -> None:
         assert self._channel is not None
+        self._rests = True
         for command in self._channel.commands(self.poll_timeout):
+            self._rests = False
             self.follower.handle(command)
 
     def run_once(self) -> None:
@@ -82,6 +85,11 @@ class FollowerWorker(Worker[Never]):
     @property
     def device(self) -> torch.device:
         return self.follower.device
+
+    @property
+    def rests(self) -> bool:
+        """True if no command came: what one asks for is done by then."""
+        return self._rests
 
     @property
     def poll_timeout(self) -> float:

@@ -53,7 +53,7 @@ class Worker(Loop, Generic[Message]):
             while not self.closing.is_set():
                 self.turned_at = time.monotonic()
                 self._drain()
-                self._memory.note(is_idle=self.poll_timeout == IDLE_SECONDS)
+                self._memory.note(is_idle=self.rests)
                 self.run_once()
 
     def _drain(self) -> None:
@@ -87,6 +87,11 @@ class Worker(Loop, Generic[Message]):
     @abstractmethod
     def poll_timeout(self) -> float:
         """How many seconds the loop may wait for a message: 0, POLL_SECONDS or IDLE_SECONDS."""
+
+    @property
+    def rests(self) -> bool:
+        """True if there was nothing to do when the loop came round."""
+        return self.poll_timeout == IDLE_SECONDS
 
     @abstractmethod
     def handle(self, message: Message) -> None:

@@ -22,6 +22,12 @@ class OffsetNorm(RMSNorm):
         self.weight.copy_(stored.float() + 1.0)
 
 
+def scaled(embedded: torch.Tensor, size: int) -> torch.Tensor:
+    """Embeddings [tokens, hidden] times the root of `size`, which is rounded to their dtype first,
+    as transformers does."""
+    return embedded * float(torch.tensor(size**0.5, dtype=embedded.dtype))
+
+
 def add_normed(norm: OffsetNorm, residual: Residual, output: torch.Tensor) -> Residual:
     """The stream plus the norm of a sublayer's `output` [tokens, hidden]."""
     return residual.plus(norm.of_sum(Residual(output)))

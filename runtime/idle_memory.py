@@ -14,8 +14,8 @@ REST_SECONDS = 5.0  # without work
 
 
 def return_free_memory() -> None:
-    """Gives what malloc holds for nobody back to the system. Takes some milliseconds, without the
-    interpreter's lock. Does nothing where the C library is another than glibc."""
+    """Gives what malloc holds for nobody back to the system. Takes up to a tenth of a second,
+    without the interpreter's lock. Does nothing where the C library is another than glibc."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 

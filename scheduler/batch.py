@@ -192,6 +192,7 @@ class Batch:
         sizes = np.bincount(self.lane[self.active], minlength=self.num_lanes)
         assert sizes.tolist() == self.lane_sizes
         demands = (demand for request in self.running() for demand in demands_of(request))
+        assert min(self.asking.values(), default=0) >= 0
         assert +self.asking == Counter(demands)
 
     def request_at(self, slot: int) -> Request:

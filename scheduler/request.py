@@ -197,8 +197,8 @@ class Request:
 
     @property
     def cost(self) -> int:
-        """What its caller pays for it: its tokens, as many as there may be."""
-        return self.encoder_tokens + self.max_len
+        """What its caller pays for it: its tokens, as many as there may be, of all its slots."""
+        return self.encoder_tokens + self.num_slots * self.max_len
 
     @property
     def inputs_end(self) -> int:

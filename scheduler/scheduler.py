@@ -146,6 +146,7 @@ class Scheduler:
         return {
             "tokens": self._open_tokens,
             "open": len(self.requests),
+            "slots": sum(request.num_slots for request in list(self.requests.values())),
             "senders": len({name.frontend for name in list(self.requests)}),
             "trial": self.intake.trials.mark,
             "running": len(self.batch),

@@ -25,10 +25,10 @@ class WorkerState:
 
     `alive`: it takes messages; one that is not is being restarted. `draining`: it gets
     no new requests. `load`: its counters, of which these are read here: "tokens", the
-    encoder tokens of its open requests or of its queue; of a decoder "open", its open
-    requests, and "capacity", how many of them can run; and "heartbeats", whose number
-    tells a new report from an old one. `held`: a sketch of the content keys that it
-    holds. `last_load`: of its last life that died.
+    encoder tokens of its open requests or of its queue; of a decoder "open", the
+    sequences of its open requests, and "capacity", how many of them can run; and
+    "heartbeats", whose number tells a new report from an old one. `held`: a sketch of
+    the content keys that it holds. `last_load`: of its last life that died.
     """
 
     name: str

@@ -14,7 +14,7 @@ from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
 from antiphon.families.halves import HeadTensors
 from antiphon.families.t5gemma_half import T5GemmaHalf
 from antiphon.kv.pool import KVPool
-from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections
+from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections, scaled
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, Norm
 from antiphon.layers.quantization.kv_scales import CachedProjections
@@ -110,10 +110,10 @@ class T5GemmaDecoder(RotaryDecoder):
             make_layer=lambda layer: DecoderLayer(half, layer, part.shard),
             make_norm=lambda: make_norm(half),
         )
-        self.scale, self.logits_cap = math.sqrt(half.hidden_size), half.logits_cap
+        self.size, self.logits_cap = half.hidden_size, half.logits_cap
 
     def embed(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        return super().embed(token_ids, positions) * self.scale
+        return scaled(super().embed(token_ids, positions), self.size)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits = super().logits(hidden)

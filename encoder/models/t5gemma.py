@@ -1,7 +1,6 @@
 """The encoder of T5Gemma (Zhang et al. 2025): Gemma 2's layers, in which all tokens see each
 other."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +14,7 @@ from antiphon.encoder.models.interface import Layout, TextEncoder
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.t5gemma_half import T5GemmaHalf
 from antiphon.layers.embeddings import WordEmbedding
-from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections
+from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections, scaled
 from antiphon.layers.norms import LinearInput
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import RotaryTable, Rotation
@@ -77,7 +76,7 @@ class T5GemmaEncoder(TextEncoder):
     def __init__(self, half: T5GemmaHalf, part: Part) -> None:
         super().__init__()
         size, shard = half.hidden_size, part.shard
-        self.scale = math.sqrt(size)
+        self.size = size
         self.embed_tokens = WordEmbedding(half.vocab_size, size, shard) if part.is_first else None
         self.rotary = RotaryTable(half.rotary, half.max_positions)
         self.layers = nn.ModuleList(EncoderLayer(half, shard) for _ in part.layers)
@@ -90,7 +89,7 @@ class T5GemmaEncoder(TextEncoder):
         """Positions turn queries and keys instead."""
         assert self.embed_tokens is not None
         embedded: torch.Tensor = self.embed_tokens(token_ids)
-        return embedded * self.scale
+        return scaled(embedded, self.size)
 
     def forward(
         self,

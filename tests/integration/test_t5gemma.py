@@ -23,6 +23,7 @@ from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.gemma import scaled
 from antiphon.layers.quantization.kv_scales import ProjectionInput
 from antiphon.layers.weights import Checkpoint
 from antiphon.runtime.device import Target
@@ -144,3 +145,11 @@ def test_all_positions_count_without_windows(tmp_path: Path, made: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = ModelConfig.load(resolve(str(tmp_path), {}).model)
     assert (model.max_encoder_len, model.max_decoder_len) == (200, 200)
+
+
+@pytest.mark.parametrize("size", [768, 1152, 2304])
+def test_embeddings_are_scaled_as_transformers_does_in_half_precision(size: int) -> None:
+    """The factor is rounded before it multiplies; at most widths that makes a difference."""
+    embedded = torch.randn(50, size, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = embedded * torch.tensor(size**0.5, dtype=torch.bfloat16)
+    assert torch.equal(scaled(embedded, size), expected)

@@ -1,6 +1,7 @@
 """The worker of a leader and those of its followers, over real sockets."""
 
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.follower import DecoderFollower
 from antiphon.decoder.rank_commands import DropStates
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.runtime.idle_memory import REST_SECONDS, IdleMemory
 from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.request import Incarnation, Request, RequestId, RequestState
 
@@ -100,6 +102,24 @@ def test_a_replica_of_three_workers_serves(workers: Workers) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert follower.alive
+
+
+def test_a_rank_gives_free_memory_back_in_each_rest(workers: Workers) -> None:
+    leader, followers = workers
+    front, gave_back = Frontend(), threading.Event()
+    clock = lambda: 50 * REST_SECONDS * time.monotonic()
+    followers[0]._memory = IdleMemory(gave_back.set, clock)
+    addresses = [follower.listen(HERE, OWN.epoch) for follower in followers]
+    leader.connect(Links(HERE.node, {"front": front}), addresses)
+    for follower in followers:
+        follower.start()
+    for number in range(2):
+        assert gave_back.wait(WAIT_SECONDS)
+        gave_back.clear()
+        leader.send(Submit([request(number)]))
+        while not front.outputs.get(timeout=WAIT_SECONDS).output.finished:
+            pass
+    assert gave_back.wait(WAIT_SECONDS)
 
 
 def test_a_lost_command_ends_the_rank(workers: Workers) -> None:

@@ -127,3 +127,13 @@ def test_where_every_token_is_barred_the_request_fails() -> None:
     decoder._candidates = barred  # type: ignore[method-assign]
     (end,) = run(decoder, search(0, size=2)).values()
     assert (end.state, end.error) == (RequestState.FAILED, "its rules bar every token")
+
+
+def test_a_search_counts_as_many_sequences_as_it_may_run() -> None:
+    """For fair shares between callers, and for routing."""
+    scheduler = make_scheduler()
+    greedy, beams = make_request(0), search(1, size=4)
+    assert beams.cost - beams.encoder_tokens == 4 * (greedy.cost - greedy.encoder_tokens)
+    scheduler.add(greedy)
+    scheduler.add(beams)
+    assert (scheduler.load()["open"], scheduler.load()["slots"]) == (2, 5)
