@@ -119,6 +119,8 @@ class _Reader:
         (count,) = self._numbers("I")
         aliases = {self._string(): self._string() for _ in range(count)}
         for alias, name in aliases.items():
+            if name not in variables:
+                raise struct.error(f"{alias[:60]!r} stands for {name[:60]!r}, which is not there")
             for suffix in ("", "_scale"):
                 if f"{name}{suffix}" in variables:
                     variables[f"{alias}{suffix}"] = variables[f"{name}{suffix}"]
@@ -151,4 +153,7 @@ class _Reader:
         (size,) = self._numbers("H")
         if not 0 < size <= MAX_NAME:
             raise struct.error(f"a name of {size} bytes")
-        return self._file.read(size).rstrip(b"\0").decode()
+        content = self._file.read(size)
+        if len(content) < size:
+            raise struct.error(f"a name of {size} bytes, of which {len(content)} are there")
+        return content.rstrip(b"\0").decode()

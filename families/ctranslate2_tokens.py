@@ -73,9 +73,12 @@ class CTranslate2Tokens:
             "max_initial_timestamp_index": FIRST_TIMESTAMP_LIMIT,
             "is_multilingual": False,
         }
+        lang_ids = self.stated.get("lang_ids") or []
+        if not isinstance(lang_ids, list) or not all(type(id_) is int for id_ in lang_ids):
+            raise CheckpointError(f"lang_ids of {self.folder} must be token ids: {lang_ids!r:.60}")
         languages = {
             self.tokens[id_]: id_
-            for id_ in self.stated.get("lang_ids") or []
+            for id_ in lang_ids
             if 0 <= id_ < len(self.tokens) and LANGUAGE.fullmatch(self.tokens[id_])
         }
         if languages and self._id("<|endoftext|>") != END_OF_ENGLISH:

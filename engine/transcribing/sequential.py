@@ -67,8 +67,9 @@ class SequentialDecoder:
             window = await self.window_of(part)
             if window is not None:
                 seconds = await self._window(window, (end - seek) / rate, longest / rate)
-                if seconds is not None and seconds > 0:
-                    step = min(round(seconds * SEEK_RATE) * (rate // SEEK_RATE), end - seek)
+                frames = 0 if seconds is None else round(seconds * SEEK_RATE)
+                if frames > 0:  # else there is less than a frame left, and nothing to seek
+                    step = min(frames * (rate // SEEK_RATE), end - seek)
             seek += step
             done(step / rate)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from antiphon.config.decoding_rules import RuleChanges
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.deadline import Deadline
 from antiphon.engine.outputs import CompletionOutput, Segment, Word
@@ -46,17 +47,21 @@ class WordRequests:
         """`output` with its `token_frames`.
 
         A beam search has none: its best sequence is no longer in the decoder when it is chosen. So
-        its text becomes the prompt of a request that generates nothing but the end.
+        its text becomes the prompt of a request that generates nothing but the end. So does a text
+        whose tokens all seem to be said at once: behind its timestamps, not every model attends to
+        where it is.
         """
         format_ = self.engine.inputs.whisper
         assert format_ is not None
         positions = format_.text_positions(output.token_ids)
-        if output.token_frames is not None or not positions:
+        if not positions or _is_told(output.token_frames, positions):
             return output
         start = format_.prompt(language, self.options.task, timestamps=False)
         room = self.engine.inputs.model.max_decoder_len - len(start) - 1
         text = [output.token_ids[position] for position in positions[:room]]
-        params = SamplingParams(max_tokens=1, allowed_token_ids=(format_.end_id,))
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, beam_size=1, allowed_token_ids=(format_.end_id,)
+        )
         question = self.question(media, WindowPrompt(start, 0))
         opened = self.engine.submit(
             Prepared((media,), [*start, *text], params),
@@ -65,6 +70,7 @@ class WordRequests:
             priority=self.options.priority,
             timeout=self.deadline.seconds_left,
             alignment=question,
+            rule_changes=RuleChanges(begin_suppress=()),
         )
         frames = (await self.engine.result(opened)).token_frames
         assert frames is not None
@@ -77,6 +83,13 @@ class WordRequests:
         if positions[-1] + 1 < len(every):
             every[positions[-1] + 1] = last  # of the token behind the text: where that ends
         return replace(output, token_frames=every)
+
+
+def _is_told(frames: Sequence[int] | None, positions: Sequence[int]) -> bool:
+    """Whether `frames` say when the tokens at `positions` begin."""
+    if frames is None:
+        return False
+    return len(positions) == 1 or len({frames[position] for position in positions}) > 1
 
 
 class WordTimes:
@@ -114,7 +127,10 @@ class WordTimes:
             own, start, end = fit(own, segment.start, segment.end, self._silent_since, words)
             if own:
                 self._silent_since = end
+            if start >= end:  # nothing is known of its words
+                start, end = segment.start, segment.end
             said = tuple(Word(w.start, w.end, w.text, w.probability) for w in own)
+            said = within_text(said, segment.text)
             result.append(replace(segment, start=start, end=end, words=said))
         return result
 
@@ -139,3 +155,16 @@ def _in_recording(word: TimedWord, window: Window) -> TimedWord:
         start=round(window.at(word.start), DIGITS),
         end=round(window.at(word.end, is_end=True), DIGITS),
     )
+
+
+def within_text(words: tuple[Word, ...], text: str) -> tuple[Word, ...]:
+    """`words` up to where `text` ends, which a stop string may have cut."""
+    joined = "".join(word.text for word in words)
+    rest = len(joined) - len(joined.lstrip()) + len(text)
+    kept: list[Word] = []
+    for word in words:
+        if rest <= 0:
+            break
+        kept.append(word if len(word.text) <= rest else replace(word, text=word.text[:rest]))
+        rest -= len(word.text)
+    return tuple(kept)

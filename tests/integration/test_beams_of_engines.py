@@ -1,5 +1,7 @@
 """Beam search as callers see it: n best outputs, streams, stop strings, refusals, recordings."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +68,19 @@ def test_recordings(whisper_folder: Path) -> None:
         assert searched.text.split()[:3] == plain.text.split()[:3]
         assert searched.segments[0].avg_logprob >= plain.segments[0].avg_logprob - 1e-4
         assert engine.detect_language(recording)
+
+
+@pytest.mark.slow
+def test_words_of_a_checkpoint_that_searches_by_itself(
+    whisper_folder: Path, tmp_path: Path
+) -> None:
+    """The request that aligns a search's text is none itself."""
+    folder = tmp_path / "searching"
+    shutil.copytree(whisper_folder, folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "num_beams": 3}))
+    recording = whisper_folder.parent / "recordings" / "call.wav"
+    with Engine(str(folder), device="cpu", ray=False) as engine:
+        result = engine.transcribe(recording, word_timestamps=True)
+    words = [word for segment in result.segments for word in segment.words or ()]
+    assert "".join(word.text for word in words).strip() == result.text == "call seven nine zero"

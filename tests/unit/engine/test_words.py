@@ -6,13 +6,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transcribing_engine import TranscribingEngine
 
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.options import ModelOptions
 from antiphon.engine.outputs import CompletionOutput, Segment, Transcription, Word
+from antiphon.engine.transcribing.words import within_text
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.inputs.audio.forms import read_sound
 from antiphon.inputs.processor import InputProcessor
 
 NAME = "long.opus"
@@ -125,3 +128,32 @@ def test_engines_without_word_times_refuse_at_once(whisper_folder: Path) -> None
 def test_words_are_plain_values() -> None:
     word = Word(0.5, 1.0, " one", 0.9)
     assert Segment(0.5, 1.0, "one", words=(word,)).words == (word,)
+
+
+def test_words_end_where_a_stop_string_has_cut_the_text() -> None:
+    words = tuple(Word(i, i + 1, text, 1.0) for i, text in enumerate((" call", " seven", " nine")))
+    for text, last in (("call seven nine", " nine"), ("call seven", " seven"), ("call s", " s")):
+        kept = within_text(words, text)
+        assert "".join(word.text for word in kept).strip() == text
+        assert kept[-1].text == last
+    assert within_text(words, "") == ()
+
+
+def test_a_rest_that_is_shorter_than_a_frame_is_not_heard_for_ever(
+    engine: TranscribingEngine, recording: Path
+) -> None:
+    """In turn, the next window begins where the last word ended: less than a frame may be left."""
+    result = engine.transcribe(recording, word_timestamps=True, mode="sequential")
+    assert result.segments[-1].end <= result.duration
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.0])
+def test_words_that_are_not_told_leave_a_segment_its_own_times(
+    engine: TranscribingEngine, recording: Path, seconds: float
+) -> None:
+    """Behind silence this small model attends to the window's start, whatever it writes."""
+    call = read_sound(recording.with_name("call.wav"), 16_000).samples
+    late = np.concatenate([np.zeros(int(seconds * 16_000), np.float32), call])
+    (segment,) = engine.transcribe(late, word_timestamps=True).segments
+    assert segment.text == "call seven nine zero"
+    assert segment.end - segment.start > 1.0

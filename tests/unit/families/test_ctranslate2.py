@@ -247,6 +247,7 @@ def test_broken_files_are_refused(checkpoints, tmp_path: Path) -> None:
     for wrong, message in (
         (content[: len(content) // 2], "cut off, or of another format"),
         (b"", "cut off, or of another format"),
+        (content[:-4], "cut off, or of another format"),
         (b"\x80\x02}q\x00." + bytes(50), "version"),
         (struct.pack("<I", 9) + content[4:], "version 9 .* from 4 to 6"),
     ):
