@@ -160,6 +160,8 @@ def _in_recording(word: TimedWord, window: Window) -> TimedWord:
 def within_text(words: tuple[Word, ...], text: str) -> tuple[Word, ...]:
     """`words` up to where `text` ends, which a stop string may have cut."""
     joined = "".join(word.text for word in words)
+    if not text:
+        return ()
     rest = len(joined) - len(joined.lstrip()) + len(text)
     kept: list[Word] = []
     for word in words:
