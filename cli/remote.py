@@ -87,14 +87,18 @@ def transcriptions(
     timestamps: bool,
     **options: Any,
 ) -> "Iterator[tuple[int, Transcription | AntiphonError]]":
-    """Each recording's result as it ends, by its number."""
-    if options.pop("word_timestamps", False):
-        options["timestamp_granularities"] = ["word", "segment"]
-    elif not timestamps:
-        options["response_format"] = "json"
+    """Each recording's result as it ends, by its number. Raises ConfigurationError."""
     calls = {"transcribe": client.transcribe, "translate": client.translate}
     if (call := calls.get(task.strip().lower())) is None:
         raise ConfigurationError(f"unknown task {task[:40]!r}: transcribe or translate")
+    if options.pop("word_timestamps", False):
+        if call is calls["translate"]:
+            raise ConfigurationError(
+                "word_timestamps: a server's translations have no times of words"
+            )
+        options["timestamp_granularities"] = ["word", "segment"]
+    elif not timestamps:
+        options["response_format"] = "json"
     sounds = (recording.source() for recording in recordings)
     for item in client.batch(
         sounds, task=call.__name__, concurrency=CONCURRENCY, **_typed(options)

@@ -117,7 +117,7 @@ def _plan(
         "models": models or file.get("models") or [],
     }
     if "api_key" in chosen:
-        chosen["api_keys"] = [*chosen.pop("api_key"), *(file.get("api_keys") or ())]
+        chosen["api_keys"] = [*chosen.pop("api_key"), *file.get("api_keys", ())]
     return plan_of(chosen)
 
 

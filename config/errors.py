@@ -19,6 +19,9 @@ AntiphonError
         └── EngineDeadError   the engine is closed or a worker process is gone
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AntiphonError(Exception):
     """Root of all errors that Antiphon raises on purpose."""
@@ -42,7 +45,22 @@ class UnsupportedModelError(CheckpointError):
 
 
 class InputError(AntiphonError, ValueError):
-    """The input of one request cannot be served."""
+    """The input of one request cannot be served. `parameter`: the name of what is at fault, where
+    it is one."""
+
+    def __init__(self, *args: object, parameter: str | None = None) -> None:
+        super().__init__(*args)
+        self.parameter = parameter
+
+
+@contextmanager
+def about(parameter: str) -> Iterator[None]:
+    """Where it is raised inside, an InputError that names no parameter gets this one."""
+    try:
+        yield
+    except InputError as error:
+        error.parameter = error.parameter or parameter
+        raise
 
 
 class PromptError(InputError):

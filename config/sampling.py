@@ -127,29 +127,34 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingError(
-                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}"
+                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}",
+                parameter="min_tokens",
             )
         if self.beam_size > 1:
             return self._check_beams()
         if self.temperature == 0.0 and self.n > 1:
             raise SamplingError(
                 f"n={self.n} samples of greedy decoding would all be the same: "
-                "set temperature above 0, or beam_size for the n best of a beam search"
+                "set temperature above 0, or beam_size for the n best of a beam search",
+                parameter="n",
             )
 
     def _check_beams(self) -> None:
         if self.temperature > 0.0:
             raise SamplingError(
                 f"beam_size={self.beam_size} takes the likeliest tokens, and "
-                f"temperature={self.temperature:g} draws them: give one of both"
+                f"temperature={self.temperature:g} draws them: give one of both",
+                parameter="beam_size",
             )
         if self.n > self.beam_size:
             raise SamplingError(
-                f"n={self.n} outputs of {self.beam_size} beams: raise beam_size, or lower n"
+                f"n={self.n} outputs of {self.beam_size} beams: raise beam_size, or lower n",
+                parameter="beam_size",
             )
         if {"patience", "early_stopping"} <= self.given:
             raise SamplingError(
-                "give patience (openai/whisper's rule) or early_stopping (transformers'), not both"
+                "give patience (openai/whisper's rule) or early_stopping (transformers'), not both",
+                parameter="patience",
             )
 
     def leaves_open(self, name: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from antiphon.config.errors import SamplingError
+from antiphon.config.errors import SamplingError, about
 from antiphon.config.foreign import shown
 
 MAX_LOGPROBS = 20
@@ -25,12 +25,17 @@ def plain_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = {name: value for name, value in options.items() if value is not None}
     count = values.pop("logprobs", None) if "logprob_token_ids" in values else None
-    plain = {name: check(name, values[name]) for name, check in CHECKS.items() if name in values}
+    plain = {name: _plain(name, values[name]) for name in CHECKS if name in values}
     if "logprob_token_ids" in plain:
         plain["logprobs"] = len(plain["logprob_token_ids"])
         if count is not None and _index(count) != plain["logprobs"]:
             raise SamplingError("give logprobs or logprob_token_ids, not both")
     return plain
+
+
+def _plain(name: str, value: Any) -> Any:
+    with about(name):
+        return CHECKS[name](name, value)
 
 
 def _wrong(name: str, rule: str, value: Any) -> SamplingError:

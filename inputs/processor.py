@@ -9,6 +9,7 @@ import numpy as np
 from antiphon.config.decoding_rules import DecodingRules, RuleChanges
 from antiphon.config.errors import PromptError
 from antiphon.config.sampling import SamplingParams
+from antiphon.families.alignment_heads import alignment_heads
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.audio.forms import AudioInput, expected_bytes, read_sound
 from antiphon.inputs.audio.sound import Sound
@@ -46,9 +47,11 @@ class InputProcessor:
         image_limits: ImageLimits = DEFAULT_LIMITS,
         has_words: bool = True,
     ) -> None:
-        """`has_words`: the engine keeps what word times are made of. Raises CheckpointError for
-        a checkpoint without a tokenizer, or without a token to begin decoder prompts with."""
-        self.model, self.encoder_window, self.has_words = model, encoder_window, has_words
+        """`has_words`: the engine keeps what word times are made of, if the model has it. Raises
+        CheckpointError for a checkpoint without a tokenizer, or without a token to begin decoder
+        prompts with."""
+        self.model, self.encoder_window = model, encoder_window
+        self.has_words = has_words and bool(alignment_heads(model))
         self.image_limits = image_limits
         self.audio = model.audio
         self._salt = f"{model.path}|{self.audio}|{encoder_window}".encode()

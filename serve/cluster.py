@@ -14,19 +14,21 @@ from antiphon.serve.deployment import frontend_of
 
 PLACE = "args"
 ANYWHERE = "0.0.0.0"  # where Serve listens is its own: `http_options`
-OF_SERVE = ("host", "port")
+OF_SERVE = {  # names of its own file
+    "host": "http_options", "port": "http_options", "log_format": "logging_config (encoding: JSON)",
+}  # fmt: skip
 
 
 def application(args: dict[str, Any]) -> Any:
-    """For `import_path`. `args`: the options of `antiphon serve --config`, but for host and port,
-    which are Serve's. Raises ConfigurationError.
+    """For `import_path`. `args`: the options of `antiphon serve --config`, but for host, port and
+    the log's format, which are Serve's. Raises ConfigurationError.
 
     One deployment starts the engines and owns their workers; the frontends, `replicas` of them,
     share these. Where engines end, Serve starts both again.
     """
-    for name in OF_SERVE:
+    for name, place in OF_SERVE.items():
         if name in args:
-            raise ConfigurationError(f"{PLACE}: '{name}' belongs into Serve's http_options")
+            raise ConfigurationError(f"{PLACE}: '{name}' belongs into Serve's {place}")
     names = [name for name in (*SERVER, *SECTIONS) if name not in OF_SERVE]
     plan = plan_of({**checked_config(PLACE, args, names), "host": ANYWHERE})
     if not plan.over_ray:

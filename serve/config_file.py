@@ -20,7 +20,16 @@ SERVER = (
 )  # fmt: skip
 OF_SETTINGS = ("host", "port", "insecure", "otlp_traces_endpoint", "log_format")
 SECTIONS = ("models", "limits", "engine")
-LIMITS = tuple(field.name for field in fields(Limits))
+LIMITS = {field.name: field.type for field in fields(Limits)}
+TEXT, PATH, FLAG = "text", "a path", "true or false"
+WHOLE, NUMBER = "a whole number", "a number"
+KINDS: dict[str, tuple[type, ...]] = {
+    TEXT: (str,), FLAG: (bool,), WHOLE: (int,), NUMBER: (int, float), PATH: (str,),
+}  # fmt: skip
+EXPECTED = {
+    "host": TEXT, "port": WHOLE, "insecure": FLAG, "replicas": WHOLE, "log_format": TEXT,
+    "otlp_traces_endpoint": TEXT, "api_key_file": PATH,
+}  # fmt: skip
 NAMED_MODEL = re.compile(r"([\w.:-]+)=(.+)")
 
 
@@ -38,13 +47,36 @@ def read_config(path: Path) -> dict[str, Any]:
 def checked_config(
     place: str, content: Any, names: Iterable[str] = (*SERVER, *SECTIONS)
 ) -> dict[str, Any]:
-    """The options of `content`, by name. Raises ConfigurationError for what is not among `names`.
-    `place`: where it is from."""
+    """The options of `content`, by name, and `api_keys` as a list. Raises ConfigurationError for
+    what is not among `names`, and for values of the wrong type. `place`: where it is from."""
     _check_names(place, "an option", content, names)
-    _check_names(place, "a limit", content.get("limits") or {}, LIMITS)
-    if not isinstance(content.get("engine") or {}, dict):
+    options = {name: value for name, value in content.items() if value is not None}
+    limits = options.get("limits", {})
+    _check_names(place, "a limit", limits, LIMITS)
+    if not isinstance(options.get("engine", {}), dict):
         raise ConfigurationError(f"{place}: 'engine' must be a mapping of engine options")
-    return {name: value for name, value in content.items() if value is not None}
+    if "api_keys" in options:
+        keys = options["api_keys"]
+        options["api_keys"] = keys = keys if isinstance(keys, list) else [keys]
+        for key in keys:
+            _check_kind(f"{place}: a key of api_keys", key, TEXT)
+    for name, expected in EXPECTED.items():
+        if name in options:
+            _check_kind(f"{place}: {name}", options[name], expected)
+    for name, value in limits.items():
+        _check_kind(f"{place}: limits: {name}", value, WHOLE if LIMITS[name] is int else NUMBER)
+    return options
+
+
+def _check_kind(name: str, value: Any, expected: str) -> None:
+    """Raises ConfigurationError, which does not show the value: it may be a secret."""
+    kinds = KINDS[expected]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        advice = ": put it in quotes" if expected == TEXT and is_number else ""
+        raise ConfigurationError(
+            f"{name} must be {expected}, not a value of type {type(value).__name__}{advice}"
+        )
 
 
 def _check_names(place: str, kind: str, content: Any, valid: Iterable[str]) -> None:
@@ -57,30 +89,23 @@ def _check_names(place: str, kind: str, content: Any, valid: Iterable[str]) -> N
 
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
-    """Of options as a file has them, whose names are checked. Raises ConfigurationError."""
+    """Of options as `checked_config` gives them. Raises ConfigurationError."""
     settings = ServerSettings(
         api_keys=_keys(options),
-        limits=_limits(options.get("limits", {})),
+        limits=Limits(**options.get("limits", {})),
         **{name: options[name] for name in OF_SETTINGS if name in options},
     )
     models = named_models(options.get("models") or [])
     return Plan(settings, models, options.get("engine", {}), options.get("replicas", 1))
 
 
-def _limits(values: Mapping[str, Any]) -> Limits:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"limits: {name} must be a number, not {value!r}")
-    return Limits(**values)
-
-
 def _keys(options: Mapping[str, Any]) -> tuple[str, ...]:
-    keys = [*(options.get("api_keys") or ())]
+    keys = list(options.get("api_keys", ()))
     if variable := os.environ.get("ANTIPHON_API_KEY"):
         keys.append(variable)
     if (path := options.get("api_key_file")) is not None:
         keys += read_keys(Path(path))
-    return tuple(str(key) for key in keys)
+    return tuple(keys)
 
 
 def named_models(models: Any) -> dict[str, str]:

@@ -49,9 +49,11 @@ class ConnectionMiddleware:
                 await exchange.run()
         elif scope["type"] == "websocket":
             handshake = Handshake(send)
-            with self._traced(scope, lambda: handshake.status):
-                await run_session(self.app, self.keys, scope, receive, handshake)
-            self.metrics.note_session(_route(scope), handshake.status)
+            try:
+                with self._traced(scope, lambda: handshake.status):
+                    await run_session(self.app, self.keys, scope, receive, handshake)
+            finally:
+                self.metrics.note_session(_route(scope), handshake.status)
         else:
             await self.app(scope, receive, send)
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -73,11 +73,15 @@ class Frontend:
     app: FastAPI
 
     async def __init__(self, owner: Any = None) -> None:  # type: ignore[misc]
+        self._has_owner = owner is not None
         if owner is not None:
             await owner.ready.remote()
 
     async def check_health(self) -> None:
-        """Raises EngineDeadError: a new replica will attach to new engines."""
+        """Raises EngineDeadError where an owner starts new engines, to which a new replica will
+        attach. Without one there will be none: this replica goes on, and answers 503."""
+        if not self._has_owner:
+            return
         for model in self.app.state.service.models.values():
             model.engine.check_caller()
 
@@ -108,29 +112,26 @@ def running(
         "request_timeout_s": settings.limits.request_seconds + settings.limits.idle_seconds,
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    try:
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options=http,
-            logging_config={
-                "log_level": "WARNING",
-                "enable_access_log": False,
-                "encoding": settings.log_format.upper(),
-            },
-        )
-        stop = StopSignal()
-        frontends = application(settings, engines, replicas, stop.name)
-        serve.run(frontends, name=APPLICATION, route_prefix="/")
-    except (RuntimeError, ValueError, OSError) as error:
-        serve.shutdown()
-        raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
-    try:
+    with ExitStack() as scope:
+        stop = scope.enter_context(closing(StopSignal()))
+        scope.callback(serve.shutdown)
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options=http,
+                logging_config={
+                    "log_level": "WARNING",
+                    "enable_access_log": False,
+                    "encoding": settings.log_format.upper(),
+                },
+            )
+            frontends = application(settings, engines, replicas, stop.name)
+            serve.run(frontends, name=APPLICATION, route_prefix="/")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ConfigurationError(f"Ray Serve cannot start: {describe(error)}") from error
+        scope.callback(serve.delete, APPLICATION)
         yield settings.url
         end = time.monotonic() + settings.limits.drain_seconds
         stop.give()
         while num_open() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-    finally:
-        serve.delete(APPLICATION)
-        serve.shutdown()
-        stop.close()

@@ -100,7 +100,8 @@ def as_api_error(error: Exception) -> ApiError:
         for kind, status, code in STATUSES:
             if isinstance(error, kind):
                 retry_after = 1 if status == 503 else None
-                return ApiError(status, str(error), code=code, retry_after=retry_after)
+                param = error.parameter if isinstance(error, InputError) else None
+                return ApiError(status, str(error), param=param, code=code, retry_after=retry_after)
         return ApiError(500, str(error))
     logger.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed; its log says more")

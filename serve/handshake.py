@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 KEY_PROTOCOL = "openai-insecure-api-key."  # a browser has no other place for its key
 REFUSED = 1008  # of WebSockets: against the policy
+FAILED = 500  # what a server answers to a handshake for an application that fails before
 
 
 class Handshake:
@@ -51,6 +52,7 @@ async def run_session(
     except ApiError as error:
         await deny(websocket, error)
     finally:
+        handshake.status = handshake.status or FAILED
         seconds = time.monotonic() - began
         logger.info("WebSocket %s %d %.1f s %s", scope["path"], handshake.status, seconds, key)
         REQUEST_ID.reset(token)

@@ -28,10 +28,16 @@ async def counters_by_model(service: Service) -> dict[str, dict[str, int]]:
 
 
 async def note_workers(service: Service) -> None:
-    """Notes the workers' present counters, for one caller after the other: where sums that were
-    read earlier are noted later, what was added in between would count twice."""
-    async with service.noting:
-        service.metrics.note_workers(await counters_by_model(service))
+    """Notes the workers' present counters. One reading at a time, which all share who ask
+    meanwhile: where sums that were read earlier are noted later, what was added in between would
+    count twice; and workers that do not answer would keep one caller after the other waiting."""
+    if service.noting is None or service.noting.done():
+        service.noting = asyncio.create_task(_note_workers(service))
+    await asyncio.shield(service.noting)  # who leaves does not end it for the others
+
+
+async def _note_workers(service: Service) -> None:
+    service.metrics.note_workers(await counters_by_model(service))
 
 
 async def keep_noting(service: Service) -> None:

@@ -9,6 +9,7 @@ from antiphon.config.errors import ImageError, PromptError, RequestExpired
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prepared import Prepared, tokens_beside_prompt
 from antiphon.inputs.prompts import Prompt
+from antiphon.serve.beam_fields import check_beam_fields
 from antiphon.serve.errors import ApiError
 from antiphon.serve.schemas.text import TextBody
 from antiphon.serve.service import ServedModel
@@ -37,6 +38,7 @@ async def checked(
     """`param`: the field that the prompts are of. Returns also what is left of the `seconds`: an
     image may have to be fetched. Raises ApiError and InputError for a prompt that the model can't
     take."""
+    check_beam_fields(model, params)
     began = time.monotonic()
     engine = model.engine
 

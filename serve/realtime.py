@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ from antiphon.serve.transcripts import logprobs_of
 from antiphon.serve.uploads import Upload
 
 Send = Callable[[str], Awaitable[None]]
-NextMessage = Callable[[], Awaitable[str]]  # raises ClientGone or ClientSilent
+# Waits for so many seconds, and gives a frame's text or bytes. Raises ClientGone or ClientSilent.
+NextMessage = Callable[[float], Awaitable[str | bytes]]
 MAX_WAITING = 16  # committed items of a session that are not transcribed yet
 
 
@@ -67,6 +69,7 @@ class RealtimeSession:
         self._buffer: SoundBuffer
         self._items: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
         self._is_transcribing = False
+        self._quiet_since = time.monotonic()  # the last message, or the end of a transcript
         self._last_item: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._update,
@@ -92,23 +95,33 @@ class RealtimeSession:
                     self._items.get_nowait().file.close()
 
     async def _listen(self, next_message: NextMessage) -> None:
+        """A client that waits for a transcript, or has just got one, need not say anything."""
+        seconds = self._service.limits.idle_seconds
         while True:
+            since, is_waiting = self._quiet_since, self._is_waiting
+            left = seconds if is_waiting else since + seconds - time.monotonic()
             try:
-                await self._take(await next_message())
+                message = await next_message(max(left, 0.0))
+                self._quiet_since = time.monotonic()
+                await self._take(message)
             except ClientSilent:
-                if self._items.empty() and not self._is_transcribing:
-                    seconds = self._service.limits.idle_seconds
+                if self._quiet_since == since and not is_waiting:
                     silent = ApiError(408, f"no event for {seconds:g} s", code="session_idle")
                     await self._send("error", error={**silent.body()["error"], "event_id": None})
                     return
 
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the client waits for a transcript."""
+        return self._is_transcribing or not self._items.empty()
+
     # ------------------------------------------------------------------ events of the client
 
-    async def _take(self, text: str) -> None:
+    async def _take(self, message: str | bytes) -> None:
         """One event. What is wrong with it is told, and the session goes on."""
         event: Any = None
         try:
-            event = _parsed(text)
+            event = _parsed(message)
             kind = event.pop("type", None)
             if not isinstance(kind, str) or (handler := self._handlers.get(kind)) is None:
                 known = ", ".join(self._handlers)
@@ -198,6 +211,7 @@ class RealtimeSession:
                         "conversation.item.input_audio_transcription.failed",
                         item_id=item.id, content_index=0, error=as_api_error(error).body()["error"],
                     )  # fmt: skip
+            self._quiet_since = time.monotonic()
 
     async def _transcribe(self, item: Item) -> None:
         audio = item.model.engine.inputs.audio
@@ -234,9 +248,11 @@ class RealtimeSession:
         }  # fmt: skip
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(message: str | bytes) -> dict[str, Any]:
+    if isinstance(message, bytes):
+        raise ApiError(400, "events are JSON in text frames; sound is base64 in them, not binary")
     try:
-        event = json.loads(text)
+        event = json.loads(message)
     except ValueError as error:
         raise ApiError(400, f"the event is no valid JSON: {error}") from None
     if not isinstance(event, dict):

@@ -70,7 +70,7 @@ class Service:
         self.admission = Admission(self.limits.open_requests)
         self.sessions = Admission(self.limits.open_requests)  # of /v1/realtime
         self.metrics = Metrics(self.admission, sinks, self.sessions)
-        self.noting = asyncio.Lock()  # of workers' counters, in `metrics`
+        self.noting: asyncio.Task[None] | None = None  # of workers' counters, in `metrics`
         self.models: dict[str, ServedModel] = {}
         self._openers, self._engines = dict(openers), AsyncExitStack()
         self._traces = traces

@@ -7,6 +7,9 @@ from antiphon.serve.errors import ApiError, refused
 from antiphon.serve.schemas.audio import AudioBody
 from antiphon.serve.service import ServedModel, Service
 
+# Of a request, by the keywords that they become.
+FIELDS = {"language": "language", "initial_prompt": "prompt", "hotwords": "hotwords"}
+
 
 def transcription_options(
     service: Service, model: ServedModel, body: AudioBody, logprobs: int | None = None
@@ -26,16 +29,16 @@ def transcription_options(
     }
     if body.with_words:
         if not model.engine.inputs.has_words:
-            reason = "times of words are turned off here: ask for segments"
-            raise refused("timestamp_granularities", reason)
+            reason = "times of words are turned off here, or unknown to this model"
+            raise refused("timestamp_granularities", f"{reason}: ask for segments")
         options["word_timestamps"] = True
     try:
         model.engine.inputs.check_transcription(**options)
     except PromptError as error:
-        fields = {"initial_prompt": "prompt", "hotwords": "hotwords"}
-        named = next((field for name, field in fields.items() if name in str(error)), None)
-        param = named or ("language" if body.language else None)
-        raise ApiError(400, str(error).replace("initial_prompt", "prompt"), param=param) from None
+        keyword, message = error.parameter or "", str(error)
+        if keyword == "initial_prompt":
+            message = message.replace(keyword, FIELDS[keyword])
+        raise ApiError(400, message, param=FIELDS.get(keyword)) from None
     return options
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.config.errors import PromptError
+from antiphon.config.errors import PromptError, about
 from antiphon.config.foreign import shown
 from antiphon.inputs.calls.numbers import checked_flag, checked_number
 from antiphon.inputs.whisper.format import WhisperFormat
@@ -48,17 +48,35 @@ def checked_earlier_text(given: Any, whisper: WhisperFormat, in_turn: bool) -> E
         checked_number("prompt_reset_on_temperature", given.prompt_reset_on_temperature),
     )
     if whisper.previous_id is None and (earlier.initial or earlier.hotwords or continued):
-        raise PromptError(
-            "this checkpoint's tokenizer has no <|startofprev|>: it takes no text before a window. "
-            "Leave out initial_prompt and hotwords, and give condition_on_previous_text=False"
-        )
+        raise _no_earlier_text(earlier)
     return earlier
+
+
+def _no_earlier_text(earlier: EarlierText) -> PromptError:
+    advice = {
+        "initial_prompt": "leave out initial_prompt" if earlier.initial else "",
+        "hotwords": "leave out hotwords" if earlier.hotwords else "",
+        "condition_on_previous_text": "give condition_on_previous_text=False"
+        if earlier.continued
+        else "",
+    }
+    named = {name: remedy for name, remedy in advice.items() if remedy}
+    return PromptError(
+        "this checkpoint's tokenizer has no <|startofprev|>: it takes no text before a window. "
+        f"To transcribe, {' and '.join(named.values())}",
+        parameter=next(iter(named)),
+    )
 
 
 def _ids(name: str, value: Any, whisper: WhisperFormat) -> tuple[int, ...]:
     """The tokens of a text, or those that are given. Raises PromptError."""
     if value is None:
         return ()
+    with about(name):
+        return _checked_ids(name, value, whisper)
+
+
+def _checked_ids(name: str, value: Any, whisper: WhisperFormat) -> tuple[int, ...]:
     if isinstance(value, str):
         ids = whisper.text_ids(value)
         if any(not whisper.is_text(id_) for id_ in ids):

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 from antiphon.config.decoding_rules import TimestampRules
-from antiphon.config.errors import CheckpointError, PromptError, nearest
+from antiphon.config.errors import CheckpointError, PromptError, about, nearest
 from antiphon.config.sampling import SamplingParams
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.languages.lookup import language_code
@@ -124,8 +124,9 @@ class WhisperFormat:
             return check_english_only(language, name)
         if name is None or name not in self.tasks:
             suggestion = nearest(str(task), list(self.tasks))
-            raise PromptError(f"unknown task {str(task)[:40]!r}.{suggestion}")
-        return language_code(language, self.languages), name
+            raise PromptError(f"unknown task {str(task)[:40]!r}.{suggestion}", parameter="task")
+        with about("language"):
+            return language_code(language, self.languages), name
 
     def check_times(self, in_turn: bool, words: object) -> None:
         """Raises PromptError for windows `in_turn` or times of `words`, where the model tells no
@@ -235,7 +236,10 @@ class WhisperFormat:
 def check_english_only(language: object, task: str | None) -> tuple[str, str]:
     """As `WhisperFormat.check`, for a checkpoint of English alone. Raises PromptError."""
     if task != "transcribe" or not _is_english(language):
-        raise PromptError("this checkpoint transcribes English only: leave out language and task")
+        raise PromptError(
+            "this checkpoint transcribes English only: leave out language and task",
+            parameter="task" if task != "transcribe" else "language",
+        )
     return "en", task
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
 from antiphon.engine.outputs import CompletionOutput
+from antiphon.serve.beam_fields import check_beam_fields
 from antiphon.serve.errors import refused
 from antiphon.serve.events import EventStream
 from antiphon.serve.identity import REQUEST_ID
@@ -63,6 +64,7 @@ async def _listen(service: Service, model: ServedModel, body: ChatBody) -> Respo
         raise refused(name, "a recording is transcribed: its windows have one text each")
     upload = recording(model, body)
     params = body.sampling()
+    check_beam_fields(model, params)
     options = {
         "timestamps": False, "params": params, "priority": body.priority or 0,
         "timeout": service.deadline(body.timeout),

@@ -1,7 +1,7 @@
 """/v1/realtime: transcription over a WebSocket."""
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
@@ -27,14 +27,16 @@ async def realtime(websocket: WebSocket) -> None:
         except (TimeoutError, WebSocketDisconnect):
             raise ClientGone from None
 
-    async def next_message() -> str:
+    async def next_message(seconds: float) -> str | bytes:
         try:
-            async with asyncio.timeout(service.limits.idle_seconds):
-                return await websocket.receive_text()
+            async with asyncio.timeout(seconds):
+                message = await websocket.receive()
         except TimeoutError:
             raise ClientSilent from None
-        except WebSocketDisconnect:
-            raise ClientGone from None
+        if message["type"] == "websocket.disconnect":
+            raise ClientGone
+        text: str | None = message.get("text")
+        return message["bytes"] if text is None else text
 
     with ExitStack() as scope:
         try:
@@ -49,6 +51,7 @@ async def realtime(websocket: WebSocket) -> None:
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
             await session.run(next_message)
-            await websocket.close(GOING_AWAY, "idle")
+            with suppress(WebSocketDisconnect):  # the client may leave at the same time
+                await websocket.close(GOING_AWAY, "idle")
         except* ClientGone:
             pass

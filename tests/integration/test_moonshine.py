@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.inputs.plain_speech import within_speech
 from antiphon.inputs.processor import InputProcessor
 from antiphon.scheduler.request import Media
+from antiphon.serve.errors import ApiError
+from antiphon.serve.schemas.audio import TranscriptionBody
+from antiphon.serve.service import ServedModel
+from antiphon.serve.transcription_options import transcription_options
 
 LENGTH = 14
 LENGTHS = (20_000, SHORTEST, 48_000, 9_001, 20_000, 30_720)
@@ -232,3 +237,24 @@ def test_what_no_moonshine_has_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     with pytest.raises(CheckpointError, match=message):
         _ = ModelConfig.load(ModelOptions(str(tmp_path / "copy"))).audio
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"hotwords": "a name"}, "hotwords"),
+        ({"prompt": "a name"}, "prompt"),
+        (
+            {"response_format": "verbose_json", "timestamp_granularities": ["word"]},
+            "timestamp_granularities",
+        ),
+    ],
+)
+def test_fields_that_it_cannot_honor(made: Made, fields: dict[str, Any], param: str) -> None:
+    inputs = InputProcessor(ModelConfig.load(ModelOptions(str(made[0]))))
+    assert not inputs.has_words
+    engine: Any = SimpleNamespace(inputs=inputs)
+    service: Any = SimpleNamespace(deadline=lambda timeout: 60.0)
+    with pytest.raises(ApiError) as caught:
+        transcription_options(service, ServedModel("m", engine), TranscriptionBody(**fields))
+    assert (caught.value.status, caught.value.param) == (400, param)

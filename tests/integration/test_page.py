@@ -58,7 +58,7 @@ def test_a_recording_is_written_down_and_followed(opened: Any) -> None:
     words = opened.locator("#sound .word")
     assert words.all_inner_texts() == CALL_TEXT.split()
     assert opened.locator("#sound time").first.inner_text().startswith("0:00.0 – 0:0")
-    assert "2.0 s, english; times of words are estimated" in opened.inner_text("#sound-note")
+    assert opened.inner_text("#sound-note") == "2.0 s, english"  # the model's own times of words
     seen = opened.evaluate("""async () => {
       const seen = new Set(), player = document.querySelector("#player");
       await player.play();
@@ -169,3 +169,43 @@ def test_a_server_with_keys(page: Any, t5_folder: Path) -> None:
         page.fill("#text textarea", "in words: 7")
         page.click("#text button")
         shown(page, "text", "seven")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "uploads"),
+    [
+        ({"status": 429, "param": None, "message": "too many"}, ["stream", "words"]),
+        (
+            {"status": 400, "param": "timestamp_granularities", "message": "turned off"},
+            ["stream", "words", "segments"],
+        ),
+    ],
+)
+def test_a_recording_is_sent_again_only_without_words(
+    opened: Any, refusal: dict[str, Any], uploads: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def answer(route: Any) -> None:
+        body = route.request.post_data_buffer or b""
+        kind = "words" if b"timestamp_granularities" in body else "segments"
+        seen.append("stream" if b'name="stream"' in body else kind)
+        if seen[-1] == "words":
+            error = {name: refusal[name] for name in ("message", "param")}
+            route.fulfill(status=refusal["status"], json={"error": error})
+        else:
+            route.continue_()
+
+    opened.route("**/v1/audio/transcriptions", answer)
+    try:
+        opened.set_input_files("#sound-file", CALL)
+        opened.wait_for_function(
+            "() => document.querySelector('#sound [role=alert]').innerText"
+            " || document.querySelector('#sound .word')"
+        )
+    finally:
+        opened.unroute("**/v1/audio/transcriptions")
+    assert seen == uploads
+    alert = opened.inner_text("#sound [role=alert]")
+    assert alert == ("too many" if refusal["status"] == 429 else "")
+    assert ("estimated" in opened.inner_text("#sound-note")) == (refusal["status"] == 400)

@@ -38,6 +38,10 @@ def test_the_file_builds_its_application(tmp_path: Path) -> None:
     [
         ({"api_key_file": None}, "anyone on the network"),
         ({"insecure": True, "api_key_file": None, "port": 80}, "http_options"),
+        (
+            {"insecure": True, "api_key_file": None, "log_format": "json"},
+            "'log_format' belongs into Serve's logging_config",
+        ),
         ({"insecure": True, "api_key_file": None, "replica": 2}, "replica"),
         ({"insecure": True, "api_key_file": None, "limits": {"upload": 1}}, "upload_mib"),
         ({"insecure": True, "api_key_file": None, "limits": {"prompts": "x"}}, "prompts"),

@@ -20,6 +20,7 @@ from antiphon.serve.keys import ApiKeys
 from antiphon.serve.metric_names import PREFIX
 from antiphon.serve.metrics import Metrics
 from antiphon.serve.realtime import ClientGone, ClientSilent, Item, RealtimeSession
+from antiphon.serve.routes.realtime import realtime
 from antiphon.serve.settings import Limits
 from antiphon.serve.traces import Traces
 
@@ -42,32 +43,46 @@ class SlowSession(RealtimeSession):
         await self._send("transcribed")
 
 
-def events_of(*messages: dict[str, Any] | type[Exception] | None) -> list[str]:
+IDLE_SECONDS = 0.05
+
+
+def events_of(
+    *messages: dict[str, Any] | bytes | type[Exception] | None, waits: list[float] | None = None
+) -> list[str]:
     """The kinds of events that a client gets who sends `messages`: an exception stands for what the
-    connection raises, None for the end of the transcription. Their last: an error's code."""
+    connection raises, None for the end of the transcription. Errors: their code or message.
+    `waits`: takes the seconds that the session would wait for each of `messages`."""
     sent: list[str] = []
+    waits = [] if waits is None else waits
 
     async def scenario() -> None:
         left = list(messages)
         service: Any = SimpleNamespace(
-            limits=Limits(), admission=Admission(4), audio_model=lambda _: SimpleNamespace(name="m")
-        )
+            limits=Limits(idle_seconds=IDLE_SECONDS), admission=Admission(4),
+            audio_model=lambda _: SimpleNamespace(name="m"),
+        )  # fmt: skip
 
         async def send(text: str) -> None:
             event = json.loads(text)
-            sent.append(event["error"]["code"] if event["type"] == "error" else event["type"])
+            error = event.get("error", {})
+            sent.append(error.get("code") or error.get("message") or event["type"])
 
         session = SlowSession(service, None, send)
         session.may_transcribe = asyncio.Event()
 
-        async def next_message() -> str:
+        async def next_message(seconds: float) -> str | bytes:
+            waits.append(seconds)
             await asyncio.sleep(0.001)  # the transcription has its turn
             message = left.pop(0)
             if message is None:
                 session.may_transcribe.set()
-                return await next_message()
+                message = left.pop(0)
+                await asyncio.sleep(0.001)
             if isinstance(message, dict):
                 return json.dumps(message)
+            if isinstance(message, bytes):
+                return message
+            assert message is not None
             raise message
 
         try:
@@ -85,9 +100,25 @@ def test_a_silent_client_is_sent_away() -> None:
 
 
 def test_a_client_that_waits_for_its_text_is_not() -> None:
-    events = events_of(*COMMIT, ClientSilent, ClientSilent, None, ClientSilent)
+    waits: list[float] = []
+    events = events_of(
+        *COMMIT, ClientSilent, ClientSilent, None, ClientSilent, ClientSilent, waits=waits
+    )
     assert events[-2:] == ["transcribed", "session_idle"]
     assert events.count("session_idle") == 1
+    assert waits[2:5] == [IDLE_SECONDS] * 3  # it waits for its text
+
+
+def test_silence_begins_at_the_end_of_a_transcript() -> None:
+    waits: list[float] = []
+    events_of(*COMMIT, None, ClientSilent, ClientSilent, waits=waits)
+    assert 0.8 * IDLE_SECONDS < waits[-1] < IDLE_SECONDS
+
+
+def test_binary_frames_are_told_and_the_session_goes_on() -> None:
+    events = events_of(b"RIFF", {"type": "input_audio_buffer.clear"}, ClientGone)
+    assert "not binary" in events[1]
+    assert events[2:] == ["input_audio_buffer.cleared", "gone"]
 
 
 def test_a_client_that_leaves_is_told_nothing() -> None:
@@ -140,3 +171,57 @@ def test_handshakes_are_counted_and_traced(limit: int, status: int) -> None:
     values = counted(metrics)
     assert values["realtime_sessions_open",] == 0
     assert values["http_requests_turned_away_total",] == (status == 429)
+
+
+def test_a_session_that_fails_is_counted() -> None:
+    metrics = Metrics(Admission(1))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("before the handshake")
+
+    server = ConnectionMiddleware(app, ApiKeys(()), Limits(), Admission(1), metrics)
+    scope = {"type": "websocket", "path": "/v1/realtime", "headers": [], "subprotocols": []}
+    unused: Any = None
+    with pytest.raises(RuntimeError, match="before the handshake"):
+        asyncio.run(server(scope, unused, unused))
+    assert counted(metrics)["http_requests_total", "other", "500"] == 1
+
+
+class Connection:
+    """A client's end of /v1/realtime, as an ASGI application sees it, that sends `messages`."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages = [{"type": "websocket.connect"}, *messages]
+        self.sent: list[Any] = []
+
+    async def receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+        if message["type"] == "websocket.close":
+            raise ConnectionResetError("the client left at the same time")
+
+    def errors(self) -> list[str]:
+        events = [json.loads(sent["text"]) for sent in self.sent if "text" in sent]
+        return [event["error"]["message"] for event in events if event["type"] == "error"]
+
+
+def test_the_route_takes_binary_frames_and_clients_that_leave_at_the_end() -> None:
+    service: Any = SimpleNamespace(
+        limits=Limits(idle_seconds=IDLE_SECONDS), admission=Admission(4), sessions=Admission(4),
+        audio_model=lambda _: SimpleNamespace(name="m"),
+    )  # fmt: skip
+    connection = Connection({"type": "websocket.receive", "bytes": b"RIFF"})
+    scope = {
+        "type": "websocket", "path": "/v1/realtime", "headers": [], "subprotocols": [],
+        "query_string": b"", "app": SimpleNamespace(state=SimpleNamespace(service=service)),
+    }  # fmt: skip
+    asyncio.run(realtime(WebSocket(scope, connection.receive, connection.send)))
+    binary, silent = connection.errors()
+    assert "not binary" in binary
+    assert "no event for 0.05 s" in silent
+    assert connection.sent[-1]["type"] == "websocket.close"
