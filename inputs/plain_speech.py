@@ -86,4 +86,4 @@ def within_speech(params: SamplingParams, clip: EncoderInput, inputs: Lengths) -
         return params
     seconds = max(1.0, len(clip.payload) / inputs.audio.sampling_rate)
     own = inputs.max_tokens(1, inputs.complete(params))
-    return replace(params, max_tokens=min(own, math.ceil(most * seconds)))
+    return replace(params, max_tokens=max(params.min_tokens, min(own, math.ceil(most * seconds))))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from antiphon.config.errors import PromptError
 from antiphon.engine.live.chunks import checked_chunks, stream_of
 from antiphon.engine.live.options import LiveOptions
 from antiphon.engine.live.sound import LiveSound
@@ -42,6 +43,11 @@ async def live_updates(
     """As `AsyncEngine.live`."""
     transcriber = Transcriber(cast(RequestEngine, HeardOnce(engine)))
     audio, chunks = transcriber.audio, checked_chunks(chunks)
+    if not transcriber.inputs.has_words:
+        raise PromptError(
+            "live() needs times of words: this model tells none, or the engine option "
+            "enable_word_timestamps is off"
+        )
     chosen = LiveOptions.of(**options)
     keywords = {**chosen.transcription, "word_timestamps": True}
     transcriber.inputs.check_transcription(language=chosen.language, **keywords)

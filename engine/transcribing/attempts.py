@@ -112,7 +112,7 @@ class WindowDecoder:
     ) -> OpenRequest:
         """`how`: as `OpenRequests.submit` takes it."""
         options = self.options
-        params = at_temperature(options.params, temperature)
+        params = self._bounded(at_temperature(options.params, temperature), prompt)
         no_speech = self.format.no_speech_id
         return self.engine.submit(
             Prepared((media,), prompt.token_ids, within_speech(params, media, self.engine.inputs)),
@@ -125,6 +125,16 @@ class WindowDecoder:
             alignment=None if self._words is None else self._words.question(media, prompt),
             **how,
         )
+
+    def _bounded(self, params: SamplingParams, prompt: WindowPrompt) -> SamplingParams:
+        """Where a bad text is tried again, one may take half of the decoder's positions, as in
+        openai/whisper: a text that repeats itself goes on to the end of its room."""
+        if not (self.options.fallback.tries_again and params.leaves_open("max_tokens")):
+            return params
+        inputs = self.engine.inputs
+        own = inputs.max_tokens(len(prompt.token_ids), inputs.complete(params))
+        most = max(params.min_tokens, min(own, self.format.positions // 2))
+        return replace(params, max_tokens=most)
 
 
 def at_temperature(params: SamplingParams, temperature: float) -> SamplingParams:

@@ -9,6 +9,7 @@ from antiphon.engine.transcribing.passages import Passage
 from antiphon.engine.transcribing.reach import Heard, Reach, last_word_end, reach
 from antiphon.engine.transcribing.segments import SEEK_RATE, Segments
 from antiphon.engine.transcribing.windows import Window
+from antiphon.inputs.audio.sound import Skipped
 from antiphon.inputs.calls.earlier_text import EarlierText
 from antiphon.inputs.whisper.format import TimedTokens, WhisperFormat
 from antiphon.inputs.whisper.prompts import latest
@@ -56,6 +57,7 @@ class SequentialDecoder:
         self.format, self.segments, self.options = format_, segments, segments.options
         self.history = History(self.options.earlier, format_.positions)
         self.window_of, self.decode = window_of, decode
+        self.silent: list[Skipped] = []  # windows of digital silence
         self._is_first, self._last_word = True, 0.0  # the recording's time when it ended
 
     async def run(self, passage: Passage, rate: int, done: Callable[[float], object]) -> None:
@@ -65,7 +67,10 @@ class SequentialDecoder:
             part = passage.part(seek, min(seek + longest, end))
             step = len(part.samples)
             window = await self.window_of(part)
-            if window is not None:
+            if window is None:
+                spans = ((first / rate, last / rate) for first, last in part.spans)
+                self.silent += [Skipped(*span, "digital silence") for span in spans]
+            else:
                 seconds = await self._window(window, (end - seek) / rate, longest / rate)
                 frames = 0 if seconds is None else round(seconds * SEEK_RATE)
                 if frames > 0:  # else there is less than a frame left, and nothing to seek

@@ -115,7 +115,7 @@ class Transcriber:
                 segments = Segments(self.inputs, options, on_segments)
                 spoken = await self._spoken(recording, options, deadline)
                 if options.in_turn:
-                    await self._decode_in_turn(recording, spoken, segments, deadline)
+                    recording = await self._decode_in_turn(recording, spoken, segments, deadline)
                 else:
                     await self._decode_together(recording, spoken, segments, deadline)
                 return await self.engine.run_in_thread(segments.transcription, recording, spoken)
@@ -140,7 +140,8 @@ class Transcriber:
 
     async def _decode_in_turn(
         self, recording: Recording, spoken: Spoken, segments: Segments, deadline: Deadline
-    ) -> None:
+    ) -> Recording:
+        """`recording`, which now knows its windows of digital silence."""
         options = segments.options
         decoder = WindowDecoder(self.engine, options, deadline)
         done = SecondsDone(recording, options.progress)
@@ -157,6 +158,7 @@ class Transcriber:
         )
         for passage in recording.passages:
             await in_turn.run(passage, self.audio.sampling_rate, done.add)
+        return recording.with_silence(in_turn.silent)
 
     async def _language(
         self, window: Window, spoken: Spoken, options: TranscriptionOptions, deadline: Deadline

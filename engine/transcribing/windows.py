@@ -1,7 +1,7 @@
 """From a recording to the windows that are requests."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -76,6 +76,14 @@ class Recording:
     num_bytes: int = 0  # of its samples
     passages: list[Passage] = field(default_factory=list)
     heard: float = 0.0  # seconds of its windows or passages
+
+    def with_silence(self, silent: Iterable[Skipped]) -> "Recording":
+        """Without digital silence that was only found later."""
+        new = [span for span in silent if not any(_holds(lost, span) for lost in self.skipped)]
+        seconds = sum(span.end - span.start for span in new)
+        return replace(
+            self, skipped=merged([*self.skipped, *new]), heard=max(0.0, self.heard - seconds)
+        )
 
 
 class WindowReader:

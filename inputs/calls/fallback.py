@@ -29,6 +29,10 @@ class Fallback:
     no_speech_threshold: float | None = 0.6
 
     @property
+    def tries_again(self) -> bool:
+        return len(self.temperatures) > 1
+
+    @property
     def once(self) -> "Fallback":
         """The first attempt counts, whatever it is."""
         return Fallback(self.temperatures[:1], self.best_of, None, None, None)

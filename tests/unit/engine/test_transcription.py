@@ -133,6 +133,26 @@ def join(
     return segments.transcription(recording, Spoken("zh"))
 
 
+def test_a_text_that_may_be_tried_again_takes_half_of_the_positions(
+    engine: TranscribingEngine, call: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that repeats itself goes on to the end of its room; openai/whisper has the same limit."""
+    request, limits = engine.plain.request, list[int]()
+
+    def noted(payload: Any, prompt: Any, most: int, *rest: Any, **options: Any) -> Any:
+        limits.append(most)
+        return request(payload, prompt, most, *rest, **options)
+
+    monkeypatch.setattr(engine.plain, "request", noted)
+    engine.transcribe(call, language="en")
+    engine.transcribe(call, language="en", temperature=0)
+    engine.transcribe(call, language="en", params=SamplingParams(max_tokens=50))
+    half = engine.inputs.whisper.positions // 2
+    assert limits[0] == min(half, limits[1])
+    assert limits[1] > 50
+    assert limits[2] == 50
+
+
 @pytest.mark.parametrize(
     ("windows", "text"),
     [
@@ -180,9 +200,11 @@ def test_a_few_words_in_a_long_silent_window_are_heard(
 )
 def test_only_digital_silence_is_skipped(engine: TranscribingEngine, silence: np.ndarray) -> None:
     engine.asked.clear()
-    result = engine.transcribe(silence)
-    assert (result.text, result.segments, result.duration) == ("", [], 20.0)
-    assert result.skipped == [Skipped(0.0, 20.0, "digital silence")]
+    for mode in ("batched", "sequential"):
+        result = engine.transcribe(silence, mode=mode, condition_on_previous_text=False)
+        assert (result.text, result.segments, result.duration) == ("", [], 20.0)
+        assert result.skipped == [Skipped(0.0, 20.0, "digital silence")]
+        assert result.duration_after_vad == 0.0
     assert engine.asked == []
     with pytest.raises(AudioError, match="digital silence"):
         engine.detect(silence)
