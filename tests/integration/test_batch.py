@@ -126,6 +126,7 @@ def _done(out: Path) -> list[str]:
     return [line for line in lines if line.endswith("}")]
 
 
+@pytest.mark.slow
 def test_texts_from_standard_input_into_parquet(tmp_path: Path) -> None:
     lines = b'{"text": "in words: 5", "max_tokens": 1}\n\n{"prompt": "in words: 12"}\n'
     options = ["-m", T5, "--output", tmp_path / "out", "-f", "parquet"]

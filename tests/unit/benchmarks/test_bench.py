@@ -77,6 +77,7 @@ def test_a_request_that_fails_ends_a_run_without_ray(folder: Path) -> None:
         engine.close()
 
 
+@pytest.mark.slow
 def test_transformers_gets_the_same_mixed_requests(folder: Path) -> None:
     load = serving.Load(requests=6, input_size=40, output_tokens=4, mixed=True)
     whisper = "whisper" in (folder / "config.json").read_text()

@@ -24,6 +24,7 @@ MANY = 200_000
 RATE = 16_000
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_manifest(tmp_path: Path) -> None:
     """A list of 200,000 lines would take 50 MB, one of their results as much again."""
     path = tmp_path / "m.jsonl"
