@@ -17,6 +17,7 @@ NAMES = ["priority", "timeout", "source_language", "target_language"]
 DETECTION_NAMES = ["priority", "timeout"]
 ENCODE_NAMES = ["pooled", "object_refs", "timeout"]
 Params = SamplingParams | Sequence[SamplingParams | None] | None  # one for all prompts, or one each
+_TRANSFORMERS_NAMES = {"src_lang": "source_language", "tgt_lang": "target_language"}
 _SAMPLING = {field.name for field in fields(SamplingParams)}
 
 
@@ -30,6 +31,8 @@ def refuse_unknown(call: str, unknown: Mapping[str, Any], valid: list[str] = NAM
             reason = f": give params=SamplingParams({name}=...)"
         elif name in foreign_sampling.NOT_HONORED:
             reason = f": {foreign_sampling.NOT_HONORED[name][1]}"
+        elif name in _TRANSFORMERS_NAMES:
+            reason = f": give {_TRANSFORMERS_NAMES[name]}="
         elif name == "language":
             reason = ": give source_language and target_language, or call transcribe()"
         else:

@@ -140,6 +140,11 @@ def test_unknown_keywords_of_language_detection(whisper: Engine) -> None:
         whisper.detect_language(CALL, language="en")
 
 
+def test_transformers_names_of_languages_are_answered_with_ours(t5: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="'src_lang': give source_language="):
+        t5.generate(NUMBERS, src_lang="eng_Latn", tgt_lang="fra_Latn")
+
+
 def test_an_object_whose_attributes_raise_harms_itself_alone(whisper: Engine) -> None:
     bad = (SPARSE, 16000)  # asking for its size raises a RuntimeError
     good, failed = whisper.transcribe_all([CALL, bad], language="en")
