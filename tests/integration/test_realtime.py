@@ -205,6 +205,10 @@ def test_handshakes(whisper_folder: Path) -> None:
                 if kind is not None:
                     answer = json.loads(connection.recv())
                     assert answer["error"]["code"] == "buffer_too_large"
+        end = time.monotonic() + 30
+        while server.service.sessions.open:  # until the server has seen the client leave
+            assert time.monotonic() < end
+            time.sleep(0.01)
         server.service.limits = replace(limits, idle_seconds=0.2)
         with connect(url, additional_headers=key) as connection:
             connection.recv()
