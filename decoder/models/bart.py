@@ -6,18 +6,16 @@ from torch import nn
 
 from antiphon.decoder.models.interface import (
     CachedAttention,
-    CrossWriter,
+    CachedCrossAttention,
     DecoderModel,
     DecoderStep,
 )
 from antiphon.families.halves import BartHalf, HeadTensors
-from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import Activation
 from antiphon.layers.embeddings import OutputHead, TokenEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LayerNorm, LinearInput
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
-from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard, Span, Spans
 
@@ -41,11 +39,11 @@ class SelfAttention(CachedAttention):
         return heads.flatten(1)
 
 
-class CrossAttention(CrossWriter):
+class CrossAttention(CachedCrossAttention):
     def __init__(self, half: BartHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
-        self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
+        self.head_dim, inner = half.head_dim, heads.query_features
         self.q_proj = Linear(size, inner)
         parts = dict.fromkeys(("k_proj", "v_proj"), inner)
         unbiased = () if half.key_bias else ("k_proj",)
@@ -55,19 +53,9 @@ class CrossAttention(CrossWriter):
     def projections(self) -> CachedProjections:
         return CachedProjections(self.q_proj, self.kv, self.out_proj)
 
-    def write(
-        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
-    ) -> None:
-        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slot_mapping, k, v)
-
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `out_proj` reads [tokens, heads * head_dim]."""
-        q = self.q_proj(x).unflatten(-1, self.heads)
-        assert step.cross is not None
-        step.pool.keep_queries(self.layer, step.slot_mapping, q)
-        heads = step.cross.run(q, *step.pool.pages(self.layer))
-        return heads.flatten(1)
+        return self.attend(self.q_proj(x), step)
 
 
 class DecoderLayer(nn.Module):

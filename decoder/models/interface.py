@@ -32,12 +32,13 @@ class CachedAttention(nn.Module):
         """The linear layers that make queries, keys and values, and that read the output."""
 
 
-class CrossWriter(CachedAttention):
-    """A cross-attention sublayer, seen as the writer of its own cache."""
+class CachedCrossAttention(CachedAttention):
+    """A cross-attention sublayer, which also writes what it attends to."""
 
+    layer: int
+    head_dim: int
     kv: StackedLinear
 
-    @abstractmethod
     def write(
         self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
     ) -> None:
@@ -45,6 +46,15 @@ class CrossWriter(CachedAttention):
 
         `slot_mapping` [tokens] int32 are their positions in it.
         """
+        k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.kv.split(hidden))
+        pool.write(self.layer, slot_mapping, k, v)
+
+    def attend(self, queries: torch.Tensor, step: DecoderStep) -> torch.Tensor:
+        """Queries [tokens, heads * head_dim] -> what the output layer reads, of the same shape."""
+        assert step.cross is not None
+        q = queries.unflatten(-1, (-1, self.head_dim))
+        step.pool.keep_queries(self.layer, step.slot_mapping, q)
+        return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
 
 
 class DecoderModel(nn.Module):
@@ -72,9 +82,11 @@ class DecoderModel(nn.Module):
         alone."""
 
     @cached_property
-    def cross_attentions(self) -> list[CrossWriter]:
+    def cross_attentions(self) -> list[CachedCrossAttention]:
         """One per layer; none in a model without cross-attention."""
-        return [module for module in self.layers.modules() if isinstance(module, CrossWriter)]
+        return [
+            module for module in self.layers.modules() if isinstance(module, CachedCrossAttention)
+        ]
 
     def write_cross(self, hidden: torch.Tensor, slot_mapping: torch.Tensor, pool: KVPool) -> None:
         """Writes every layer's cross keys and values of encoder states [tokens, hidden].

@@ -1,45 +1,31 @@
 """The decoder of Llama (Touvron et al. 2023), Qwen2 and Qwen3, which attends to its own tokens
 alone."""
 
-import math
-
 import torch
 from torch import nn
 
-from antiphon.decoder.models.interface import CachedAttention, DecoderStep
-from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
+from antiphon.decoder.models.interface import DecoderStep
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer, RotarySelfAttention
 from antiphon.families.halves import HeadTensors, LlamaHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, Norm, RMSNorm
-from antiphon.layers.quantization.kv_scales import CachedProjections
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import HeadNorms, Rotation
 from antiphon.layers.shard import Part, Shard
 
 
-class SelfAttention(CachedAttention):
+class SelfAttention(RotarySelfAttention):
     def __init__(self, half: LlamaHalf, layer: int, shard: Shard) -> None:
-        super().__init__()
-        self.layer, size, heads = layer, half.hidden_size, shard.heads_of(half)
+        super().__init__(layer, half.rotary)
+        size, heads = half.hidden_size, shard.heads_of(half)
         queries, keys = heads.query_features, heads.kv_features
         parts = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
         self.qkv = StackedLinear(size, parts, bias=half.qkv_bias)
         self.o_proj = Linear(queries, size, bias=half.output_bias, summed_over=shard.group)
-        self.norms = HeadNorms(half.head_dim, half.norm_eps) if half.head_norms else None
-        # Turning may move the length of two coordinates into one.
-        self.key_growth = math.sqrt(2) * half.rotary.gain
-
-    def projections(self) -> CachedProjections:
-        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth, self.norms)
-
-    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
-        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
-        destination = step.pool.destination(self.layer, step.slot_mapping)
-        q = self.qkv.queries(x, destination, rotation, self.norms)
-        heads = step.causal.run(q, *step.pool.pages(self.layer))
-        return heads.flatten(1)
+        if half.head_norms:
+            self.norms = HeadNorms(half.head_dim, half.norm_eps)
 
 
 class FeedForward(nn.Module):
@@ -61,8 +47,6 @@ class FeedForward(nn.Module):
 
 
 class DecoderLayer(RotaryLayer):
-    attention: SelfAttention
-
     def __init__(self, half: LlamaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(half.hidden_size, half.norm_eps)

@@ -1,24 +1,19 @@
 """The decoder of Moonshine (Jeffries et al. 2024): rotary positions, cross attention without any,
 and a gated feed-forward layer."""
 
-import math
-
 import torch
 
 from antiphon.decoder.models.interface import (
-    CachedAttention,
-    CrossWriter,
+    CachedCrossAttention,
     DecoderStep,
 )
-from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer, RotarySelfAttention
 from antiphon.families.halves import HeadTensors
 from antiphon.families.moonshine_half import MoonshineHalf
-from antiphon.kv.pool import KVPool
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, Norm
 from antiphon.layers.quantization.kv_scales import CachedProjections
-from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import Rotation
 from antiphon.layers.shard import Part, Shard
@@ -26,32 +21,21 @@ from antiphon.layers.stored_linear import InterleavedLinear, PackedLinear
 from antiphon.layers.unbiased_norm import UnbiasedLayerNorm
 
 
-class SelfAttention(CachedAttention):
+class SelfAttention(RotarySelfAttention):
     def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
-        super().__init__()
-        size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
+        super().__init__(layer, half.rotary)
+        size, heads = half.hidden_size, shard.heads_of(half)
         inner = heads.query_features
         parts = dict.fromkeys(("q_proj", "k_proj", "v_proj"), inner)
         self.qkv = InterleavedLinear(size, parts, half.qkv_bias, heads, half.rotary.size)
         self.o_proj = Linear(inner, size, bias=False, summed_over=shard.group)
-        # Turning may move the length of two coordinates into one.
-        self.key_growth = math.sqrt(2) * half.rotary.gain
-
-    def projections(self) -> CachedProjections:
-        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth)
-
-    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
-        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
-        destination = step.pool.destination(self.layer, step.slot_mapping)
-        q = self.qkv.queries(x, destination, rotation)
-        return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
 
 
-class CrossAttention(CrossWriter):
+class CrossAttention(CachedCrossAttention):
     def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
-        self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
+        self.head_dim, inner = half.head_dim, heads.query_features
         self.q_proj = Linear(size, inner, half.qkv_bias)
         self.kv = StackedLinear(size, dict.fromkeys(("k_proj", "v_proj"), inner), half.qkv_bias)
         self.o_proj = Linear(inner, size, bias=False, summed_over=shard.group)
@@ -59,22 +43,12 @@ class CrossAttention(CrossWriter):
     def projections(self) -> CachedProjections:
         return CachedProjections(self.q_proj, self.kv, self.o_proj)
 
-    def write(
-        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
-    ) -> None:
-        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slot_mapping, k, v)
-
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]."""
-        q = self.q_proj(x).unflatten(-1, self.heads)
-        assert step.cross is not None
-        return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
+        return self.attend(self.q_proj(x), step)
 
 
 class DecoderLayer(RotaryLayer):
-    attention: SelfAttention
-
     def __init__(self, half: MoonshineHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         size, inner = half.hidden_size, shard.features(half.ffn_size)

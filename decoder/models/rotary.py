@@ -1,6 +1,7 @@
 """What decoders share whose self-attention turns queries and keys by their positions: an embedding,
 layers, a last norm and an output head."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
@@ -12,10 +13,11 @@ from antiphon.decoder.models.interface import CachedAttention, DecoderModel, Dec
 from antiphon.families.halves import HeadTensors
 from antiphon.families.rotary import Rotary
 from antiphon.layers.embeddings import OutputHead, WordEmbedding
-from antiphon.layers.norms import Norm
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.norms import LinearInput, Norm
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.residual import Residual
-from antiphon.layers.rotary import RotaryTable, Rotation
+from antiphon.layers.rotary import HeadNorms, RotaryTable, Rotation
 from antiphon.layers.shard import Part
 
 
@@ -35,8 +37,31 @@ class RotaryHalf(Protocol):
     def rotary(self) -> Rotary: ...
 
 
+class RotarySelfAttention(CachedAttention):
+    """`qkv`, `o_proj` and perhaps `norms` are its heirs'."""
+
+    qkv: StackedLinear
+    o_proj: Linear
+    norms: HeadNorms | None
+
+    def __init__(self, layer: int, rotary: Rotary) -> None:
+        super().__init__()
+        self.layer, self.norms = layer, None
+        # Turning may move the length of two coordinates into one.
+        self.key_growth = math.sqrt(2) * rotary.gain
+
+    def projections(self) -> CachedProjections:
+        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth, self.norms)
+
+    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
+        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
+        destination = step.pool.destination(self.layer, step.slot_mapping)
+        q = self.qkv.queries(x, destination, rotation, self.norms)
+        return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
+
+
 class RotaryLayer(nn.Module):
-    attention: CachedAttention
+    attention: RotarySelfAttention
 
     @property
     @abstractmethod

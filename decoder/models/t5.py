@@ -8,18 +8,16 @@ from torch import nn
 
 from antiphon.decoder.models.interface import (
     CachedAttention,
-    CrossWriter,
+    CachedCrossAttention,
     DecoderModel,
     DecoderStep,
 )
 from antiphon.families.halves import HeadTensors, T5Half
-from antiphon.kv.pool import KVPool
 from antiphon.layers.embeddings import OutputHead, WordEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.positions import RelativeBias
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
-from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.t5 import T5FeedForward
@@ -43,11 +41,11 @@ class SelfAttention(CachedAttention):
         return heads.flatten(1)
 
 
-class CrossAttention(CrossWriter):
+class CrossAttention(CachedCrossAttention):
     def __init__(self, half: T5Half, layer: int, shard: Shard) -> None:
         super().__init__()
         self.layer, heads = layer, shard.heads_of(half)
-        self.heads, inner = (heads.queries.count, half.head_dim), heads.query_features
+        self.head_dim, inner = half.head_dim, heads.query_features
         self.q = Linear(half.hidden_size, inner, bias=False)
         self.kv = StackedLinear(half.hidden_size, dict.fromkeys("kv", inner), bias=False)
         self.o = Linear(inner, half.hidden_size, bias=False, summed_over=shard.group)
@@ -56,18 +54,9 @@ class CrossAttention(CrossWriter):
     def projections(self) -> CachedProjections:
         return CachedProjections(self.q, self.kv, self.o)
 
-    def write(
-        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
-    ) -> None:
-        k, v = (part.unflatten(-1, self.heads) for part in self.kv.split(hidden))
-        pool.write(self.layer, slot_mapping, k, v)
-
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `o` reads [tokens, heads * head_dim]."""
-        q = self.q(x).unflatten(-1, self.heads)
-        assert step.cross is not None
-        heads = step.cross.run(q, *step.pool.pages(self.layer))
-        return heads.flatten(1)
+        return self.attend(self.q(x), step)
 
 
 class DecoderLayer(nn.Module):

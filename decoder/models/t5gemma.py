@@ -1,48 +1,31 @@
 """The decoder of T5Gemma (Zhang et al. 2025): Gemma 2's layers, with cross attention between
 self-attention and the feed-forward layer."""
 
-import math
-
 import torch
 
 from antiphon.decoder.models.interface import (
-    CachedAttention,
-    CrossWriter,
+    CachedCrossAttention,
     DecoderStep,
 )
-from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer
+from antiphon.decoder.models.rotary import RotaryDecoder, RotaryLayer, RotarySelfAttention
 from antiphon.families.halves import HeadTensors
 from antiphon.families.t5gemma_half import T5GemmaHalf
-from antiphon.kv.pool import KVPool
 from antiphon.layers.gemma import FeedForward, add_normed, make_norm, make_projections, scaled
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, Norm
 from antiphon.layers.quantization.kv_scales import CachedProjections
-from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import Rotation
 from antiphon.layers.shard import Part, Shard
 
 
-class SelfAttention(CachedAttention):
+class SelfAttention(RotarySelfAttention):
     def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer, half.rotary)
         self.qkv, self.o_proj = make_projections(half, shard)
-        # Turning may move the length of two coordinates into one.
-        self.key_growth = math.sqrt(2) * half.rotary.gain
-
-    def projections(self) -> CachedProjections:
-        return CachedProjections(self.qkv, self.qkv, self.o_proj, self.key_growth)
-
-    def forward(self, x: LinearInput, step: DecoderStep, rotation: Rotation) -> torch.Tensor:
-        """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]; writes self KV."""
-        destination = step.pool.destination(self.layer, step.slot_mapping)
-        q = self.qkv.queries(x, destination, rotation)
-        return step.causal.run(q, *step.pool.pages(self.layer)).flatten(1)
 
 
-class CrossAttention(CrossWriter):
+class CrossAttention(CachedCrossAttention):
     def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         size, self.layer, heads = half.hidden_size, layer, shard.heads_of(half)
@@ -55,22 +38,12 @@ class CrossAttention(CrossWriter):
     def projections(self) -> CachedProjections:
         return CachedProjections(self.q_proj, self.kv, self.o_proj)
 
-    def write(
-        self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
-    ) -> None:
-        k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.kv.split(hidden))
-        pool.write(self.layer, slot_mapping, k, v)
-
     def forward(self, x: LinearInput, step: DecoderStep) -> torch.Tensor:
         """[tokens, hidden] -> what `o_proj` reads [tokens, heads * head_dim]."""
-        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
-        assert step.cross is not None
-        return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
+        return self.attend(self.q_proj(x), step)
 
 
 class DecoderLayer(RotaryLayer):
-    attention: SelfAttention
-
     def __init__(self, half: T5GemmaHalf, layer: int, shard: Shard) -> None:
         super().__init__()
         self.pre_self_attn_layernorm = make_norm(half)
