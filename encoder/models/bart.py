@@ -97,7 +97,4 @@ class BartEncoder(TextEncoder):
         plans: Mapping[str, M],
         layout: object = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans)
-        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.layer_norm)

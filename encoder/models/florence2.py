@@ -17,7 +17,6 @@ from antiphon.families.florence2_half import Florence2Half
 from antiphon.families.image_halves import ImageShape
 from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.norms import LayerNorm
-from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part
 from antiphon.runtime.device import together_to_device
 
@@ -80,7 +79,4 @@ class Florence2Encoder(ImageEncoder):
         plans: Mapping[str, M],
         layout: object = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans)
-        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.layer_norm)

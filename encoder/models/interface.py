@@ -13,6 +13,9 @@ from torch import nn
 from antiphon.attention.interface import FullAttention, M
 from antiphon.encoder.models.length_sets import FULL, LengthSet, WholeInputs
 from antiphon.families.image_halves import ImageShape
+from antiphon.layers.norms import Norm
+from antiphon.layers.residual import Residual
+from antiphon.layers.rotary import Rotation
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,13 @@ class Layout:
     """
 
     lengths: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RotatedLayout(Layout):
+    """Of layers that turn queries and keys by `rotation`."""
+
+    rotation: Rotation
 
 
 class EncoderModel(nn.Module):
@@ -48,6 +58,21 @@ class EncoderModel(nn.Module):
         `plans`: what `attention` planned for each of `length_sets`. `layout`: of the batch, for
         models that have one of their own.
         """
+
+    def run_layers(
+        self,
+        x: torch.Tensor,
+        attention: FullAttention[M],
+        plans: Mapping[str, M],
+        norm: Norm | None,
+        *shared: object,
+    ) -> torch.Tensor:
+        """All layers one after another, each of which takes what is `shared`, and the last `norm`;
+        the parameters and the result of `forward` otherwise."""
+        residual = Residual(x)
+        for layer in self.layers:
+            residual = layer(residual, attention, plans, *shared)
+        return residual.total() if norm is None else norm.of_sum(residual)
 
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Hidden states of inputs of these `lengths`, packed [rows, output size] -> one embedding

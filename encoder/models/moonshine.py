@@ -6,7 +6,6 @@ its statistics where clips of several lengths are padded to one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import EncoderModel, Layout
+from antiphon.encoder.models.interface import EncoderModel, RotatedLayout
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.audio_config import CONVOLUTIONS
 from antiphon.families.moonshine_half import MoonshineEncoderHalf
@@ -29,11 +28,6 @@ from antiphon.layers.unbiased_norm import UnbiasedLayerNorm
 from antiphon.runtime.device import to_device
 
 GROUP_NORM_EPS = 1e-5
-
-
-@dataclass(frozen=True)
-class MoonshineLayout(Layout):
-    rotation: Rotation
 
 
 class ClipNorm(nn.Module):
@@ -130,21 +124,18 @@ class MoonshineEncoder(EncoderModel):
         embedded: torch.Tensor = F.gelu(self.conv3(F.gelu(self.conv2(x))))
         return embedded.transpose(1, 2)
 
-    def layout(self, lengths: np.ndarray) -> MoonshineLayout:
+    def layout(self, lengths: np.ndarray) -> RotatedLayout:
         """Of clips that become so many tokens [clips] int."""
         positions = np.concatenate([np.arange(length) for length in lengths])
         rotation = self.rotary(to_device(positions, self.rotary.cos.device))
-        return MoonshineLayout(self.lengths(lengths), rotation)
+        return RotatedLayout(self.lengths(lengths), rotation)
 
     def forward(
         self,
         x: torch.Tensor,
         attention: FullAttention[M],
         plans: Mapping[str, M],
-        layout: MoonshineLayout | None = None,
+        layout: RotatedLayout | None = None,
     ) -> torch.Tensor:
         assert layout is not None
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans, layout.rotation)
-        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.layer_norm, layout.rotation)

@@ -282,10 +282,7 @@ class SwinEncoder(ImageEncoder):
         layout: SwinLayout | None = None,
     ) -> torch.Tensor:
         assert layout is not None
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans, layout)
-        hidden = residual.total() if self.norm is None else self.norm.of_sum(residual)
+        hidden = self.run_layers(x, attention, plans, self.norm, layout)
         if self.projector is None:
             return hidden
         projected: torch.Tensor = self.projector(hidden)

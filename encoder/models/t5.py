@@ -88,8 +88,4 @@ class T5Encoder(TextEncoder):
         plans: Mapping[str, M],
         layout: object = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans, self.bias)
-        norm = self.final_layer_norm
-        return residual.total() if norm is None else norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.final_layer_norm, self.bias)

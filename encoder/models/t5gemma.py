@@ -2,7 +2,6 @@
 other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from antiphon.attention.interface import FullAttention, M
-from antiphon.encoder.models.interface import Layout, TextEncoder
+from antiphon.encoder.models.interface import RotatedLayout, TextEncoder
 from antiphon.encoder.models.length_sets import FULL
 from antiphon.families.t5gemma_half import T5GemmaHalf
 from antiphon.layers.embeddings import WordEmbedding
@@ -19,11 +18,6 @@ from antiphon.layers.norms import LinearInput
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import RotaryTable, Rotation
 from antiphon.layers.shard import Part, Shard
-
-
-@dataclass(frozen=True)
-class RotatedLayout(Layout):
-    rotation: Rotation
 
 
 class SelfAttention(nn.Module):
@@ -99,7 +93,4 @@ class T5GemmaEncoder(TextEncoder):
         layout: RotatedLayout | None = None,
     ) -> torch.Tensor:
         assert layout is not None
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans, layout.rotation)
-        return residual.total() if self.norm is None else self.norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.norm, layout.rotation)

@@ -13,7 +13,6 @@ from antiphon.families.halves import WhisperEncoderHalf
 from antiphon.layers.activations import Activation
 from antiphon.layers.convolution import Convolution
 from antiphon.layers.norms import LayerNorm
-from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Part
 
 
@@ -44,7 +43,4 @@ class WhisperEncoder(AudioEncoder):
         plans: Mapping[str, M],
         layout: object = None,
     ) -> torch.Tensor:
-        residual = Residual(x)
-        for layer in self.layers:
-            residual = layer(residual, attention, plans)
-        return residual.total() if self.layer_norm is None else self.layer_norm.of_sum(residual)
+        return self.run_layers(x, attention, plans, self.layer_norm)
