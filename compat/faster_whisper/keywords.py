@@ -8,10 +8,10 @@ from antiphon.compat.faster_whisper.results import TranscriptionOptions
 from antiphon.compat.faster_whisper.vad import VadOptions, vad_options
 from antiphon.config.errors import ConfigurationError
 from antiphon.config.sampling import SamplingParams
+from antiphon.inputs.calls.fallback import TEMPERATURES
 from antiphon.inputs.calls.transcription import NAMES
 
 SAMPLING = [field.name for field in fields(SamplingParams)]
-TEMPERATURES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 # Of `WhisperModel.transcribe`.
 DEFAULTS: Mapping[str, Any] = {
     "log_progress": False,
@@ -21,7 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
     "length_penalty": 1,
     "repetition_penalty": 1,
     "no_repeat_ngram_size": 0,
-    "temperature": TEMPERATURES,
+    "temperature": list(TEMPERATURES),
     "compression_ratio_threshold": 2.4,
     "log_prob_threshold": -1.0,
     "no_speech_threshold": 0.6,

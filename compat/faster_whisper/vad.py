@@ -8,10 +8,10 @@ import numpy as np
 from antiphon.config.errors import ConfigurationError
 from antiphon.inputs.audio.voice_activity import RATE, VoiceOptions, speech_spans
 from antiphon.inputs.audio.voice_model import load_voice_model
+from antiphon.inputs.calls.heard import PAUSE_IN_BATCHES
 
 VadOptions = VoiceOptions
 WINDOW_SECONDS = 30
-PAUSE_IN_BATCHES = 160.0  # ms that end a span of speech where windows are decoded together
 
 
 def vad_options(given: Any, chunk_length: float | None, *, batched: bool) -> VadOptions:
