@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Never
 
 from starlette.formparsers import MultiPartException
@@ -81,6 +81,7 @@ class Exchange:
         self._refusal: ApiError | None = None  # what is wrong with the body
         self._left: str | None = None  # why nobody reads the answer
         self._gone = asyncio.Event()
+        self._place = ExitStack()  # among the open requests
         self._task: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -89,8 +90,9 @@ class Exchange:
         try:
             self._check_key()
             self._check_length()
-            is_work = self.scope["method"] == "POST"
-            with self.server.admission.admitted() if is_work else nullcontext():
+            with self._place:
+                if self.scope["method"] == "POST":
+                    self._place.enter_context(self.server.admission.admitted())
                 await self._serve()
         except ApiError as error:
             await self._refuse(error)
@@ -206,7 +208,8 @@ class Exchange:
             self.status = message["status"]
             if self.server.adds_id:
                 message["headers"] = [*message.get("headers", ()), (HEADER, self.id.encode())]
-        elif not message.get("more_body", False):
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if ends:
             self._stop_watching()  # what `receive` reports from here on is the end of the answer
         try:
             async with asyncio.timeout(self.server.limits.idle_seconds):
@@ -214,6 +217,8 @@ class Exchange:
         except TimeoutError:
             self._left = "the client stopped reading"
             await self._stop()
+        if ends:
+            self._place.close()  # a client that sends its next request at once finds this one ended
 
     # ------------------------------------------------------------------ refusals
 

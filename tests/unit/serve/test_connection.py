@@ -55,3 +55,26 @@ def test_a_client_that_stops_reading_ends_its_request(caplog: pytest.LogCaptureF
     assert closed == [True]
     assert (len(sent), admission.open) == (4, 0)
     assert "the client stopped reading" in caplog.text
+
+
+def test_a_request_is_no_longer_open_once_its_answer_is_sent() -> None:
+    """Whatever the endpoint still does then: its client may send the next at once."""
+    admission, opened = Admission(1), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for more in (True, False):
+            await send({"type": "http.response.body", "body": b"x", "more_body": more})
+            opened.append(admission.open)
+        await asyncio.sleep(0)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        assert admission.open == 1  # until the last byte is handed over
+
+    server = ConnectionMiddleware(app, ApiKeys(()), Limits(), admission, Metrics(admission))
+    asyncio.run(asyncio.wait_for(server(SCOPE, receive, send), 10))  # type: ignore[arg-type]
+    assert (opened, admission.open) == ([1, 0], 0)
