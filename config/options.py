@@ -27,8 +27,7 @@ class ModelOptions:
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where there is one")
     quantization: Literal["none", "fp8", "int8", "dequantize"] = option(
-        "none",
-        "of linear layers: fp8, int8; dequantize: multiplies out a checkpoint's quantised ones",
+        "none", "of linear layers: fp8, int8; dequantize: multiplies a checkpoint's own out"
     )
     load_format: Literal["auto", "dummy"] = option(
         "auto", "dummy: random weights of the configuration's shapes, for measuring"
