@@ -12,9 +12,8 @@ from quantized_checkpoints import METHODS, publish
 from tiny_decoders import make_decoder
 from transformers import PreTrainedModel, WhisperFeatureExtractor
 
-# A rounded input may round the other way where sums differ in their last bit; and a CPU's operator
-# for four bits, which takes bfloat16, has those of one scale per output here.
-WEIGHTS_ALONE, INPUTS_TOO, HALF_PRECISION = 1e-3, 0.08, 0.02
+# A CPU's operator for four bits takes bfloat16; it has those of one scale per output here.
+WEIGHTS_ALONE, INPUTS_TOO, HALF_PRECISION = 1e-3, 0.03, 0.06
 PROMPT = [61, 63, 65, 66]
 OPTIONS: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 64, "kv_page_size": 8}
 
@@ -30,8 +29,8 @@ def published(name: str, method: str, tmp_path: Path, **options: Any) -> tuple[P
     return tmp_path / "quantized", model
 
 
-def difference(engine: PlainEngine, model: Any, folder: Path) -> float:
-    """The largest between log-probabilities of the engine's tokens and transformers' of them."""
+def differences(engine: PlainEngine, model: Any, folder: Path) -> torch.Tensor:
+    """Between log-probabilities of the engine's tokens and transformers' of them."""
     kind, inputs = model.config.model_type, []
     if kind == "whisper":
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
@@ -48,7 +47,7 @@ def difference(engine: PlainEngine, model: Any, folder: Path) -> float:
     for payload, prompt, _ in inputs:
         engine.submit(engine.request(payload, prompt, 12))
     finished = engine.run()
-    differences = []
+    found = []
     for number, (_, prompt, given) in enumerate(inputs):
         tokens = finished[number].token_ids
         ids = torch.tensor([[*prompt, *tokens[:-1]]])
@@ -57,20 +56,32 @@ def difference(engine: PlainEngine, model: Any, folder: Path) -> float:
             logits = model(**given).logits[0, len(prompt) - 1 :]
         expected = logits.log_softmax(-1)[torch.arange(len(tokens)), tokens]
         own = torch.tensor([token.logprobs[0] for token in finished[number].logprobs])
-        differences.append((own - expected).abs())
-    return float(torch.cat(differences).max())
+        found.append((own - expected).abs())
+    return torch.cat(found)
 
 
-def tolerance_of(method: str) -> float:
-    if method == "w4a16 by output":
-        return HALF_PRECISION
-    return INPUTS_TOO if METHODS[method].inputs else WEIGHTS_ALONE
+def check(found: torch.Tensor, method: str) -> None:
+    """A sum's last bit may turn the rounding of an input, and so a whole row: rarely. Without
+    rounding, means of these models differ by 0.04 to 1."""
+    if METHODS[method].inputs:
+        assert found.median() < WEIGHTS_ALONE
+        assert found.mean() < INPUTS_TOO
+    else:
+        assert found.max() < (HALF_PRECISION if method == "w4a16 by output" else WEIGHTS_ALONE)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["whisper", "t5_gated_untied", "bart", "qwen3"])
+FAST = [("whisper", method) for method in METHODS] + [
+    ("t5_gated_untied", "w4a16"),
+    ("qwen3", "w8a8"),
+]
+SLOW = [(name, method) for name in ("t5_gated_untied", "bart", "qwen3") for method in METHODS]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+)
 def test_log_probabilities_are_those_of_the_stored_numbers(
     name: str, method: str, tmp_path: Path
 ) -> None:
     folder, model = published(name, method, tmp_path)
-    assert difference(PlainEngine(folder, **OPTIONS), model, folder) < tolerance_of(method)
+    check(differences(PlainEngine(folder, **OPTIONS), model, folder), method)
