@@ -3,14 +3,18 @@
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from antiphon.config.errors import ConfigurationError
+from antiphon.config.errors import ConfigurationError, EngineDeadError
 from antiphon.serve.settings import ServerSettings
 from antiphon.serve.signals import first_signal
+
+if TYPE_CHECKING:
+    from antiphon.engine.sync_engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +90,20 @@ def _over_ray(plan: Plan) -> None:
             engines.append(scope.enter_context(Engine(model, **options)))
         from antiphon.serve.deployment import running  # not above: an engine joins Ray first
 
-        def num_open() -> int:
-            return sum(engine.stats().get("open", 0) for engine in engines)
-
-        serving = running(plan.settings, names, plan.replicas, num_open)
+        serving = running(plan.settings, names, plan.replicas, partial(num_open, engines))
         address = scope.enter_context(serving)
         logger.info("ready: %s", address)
         stopped = threading.Event()
         with first_signal(stopped.set):
             stopped.wait()
         logger.info("stopping: open requests have %g s", plan.settings.limits.drain_seconds)
+
+
+def num_open(engines: "Iterable[Engine]") -> int:
+    """The requests of all engines, at work or waiting. One that has ended has none, and the others'
+    are still waited for."""
+    count = 0
+    for engine in engines:
+        with suppress(EngineDeadError):
+            count += engine.stats().get("open", 0)
+    return count
