@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from antiphon.config.errors import ConfigurationError, EngineDeadError
+from antiphon.config.option_values import whole_number
 from antiphon.serve.settings import ServerSettings
 from antiphon.serve.signals import first_signal
 
@@ -33,8 +34,7 @@ class Plan:
         """Raises ConfigurationError."""
         if not self.models:
             raise ConfigurationError("give a model: antiphon serve MODEL, or 'models' in --config")
-        if self.replicas < 1:
-            raise ConfigurationError(f"replicas must be 1 or more, not {self.replicas}")
+        whole_number("replicas", self.replicas)
         if not self.over_ray and self.replicas > 1:
             raise ConfigurationError("without Ray there is one replica")
         if self.engine.get("name") is not None and len(self.models) > 1:
