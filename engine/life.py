@@ -210,6 +210,8 @@ class EngineLife:
         self._dead = self._dead or reason
         loop_is_closed = self._loop is None or self._loop.is_closed()
         self.requests.end_all(self._dead, loop_is_closed)
+        if not loop_is_closed:
+            self.preparation.waits.end(self._dead)
 
     # ------------------------------------------------------------------ close
 
