@@ -21,7 +21,7 @@ from antiphon.layers.quantization.kv_scales import (
     ProjectionInput,
     fit_kv_scales,
 )
-from antiphon.layers.quantization.quantize import quantize_decoder, quantize_encoder
+from antiphon.layers.quantization.quantize import feed_float8, quantize_decoder, quantize_encoder
 from antiphon.layers.quantization.stored import choose_stored
 from antiphon.runtime.device import Target
 
@@ -56,6 +56,7 @@ def prepare_encoder(model: Model, quantization: str, target: Target, pre_norm: b
     """Raises ConfigurationError for layers whose size `quantization` can't have."""
     choose_kernels(model, target)
     choose_stored(model, target)
+    feed_float8(model.layers, pre_norm)
     quantize_encoder(quantization, model.layers, pre_norm)
 
 

@@ -93,9 +93,12 @@ class DecoderModel(nn.Module):
 
         `slot_mapping` [tokens] int32 are their positions in `pool`.
         """
-        states = self.cross_attentions[0].kv.quantize_input(hidden)  # once for all layers
+        states: dict[type, torch.Tensor | QuantizedRows] = {}  # once for all layers of one kind
         for attention in self.cross_attentions:
-            attention.write(states, slot_mapping, pool)
+            kind = type(attention.kv.own_method)
+            if kind not in states:
+                states[kind] = attention.kv.quantize_input(hidden)
+            attention.write(states[kind], slot_mapping, pool)
 
     @abstractmethod
     def self_projections(self) -> list[tuple[CachedProjections, ProjectionInput]]:
