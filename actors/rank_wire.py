@@ -17,6 +17,8 @@ from antiphon.actors.frames import (
     split_frames,
 )
 from antiphon.actors.rank_arrays import (
+    drafts_bytes,
+    drafts_of,
     longs,
     moves_bytes,
     moves_of,
@@ -130,6 +132,7 @@ def _launch(command: Launch) -> LaunchFrame:
         command.launched,
         command.refused,
         moves_bytes(plan.beam_moves),
+        drafts_bytes(plan.drafts),
     )
 
 
@@ -206,6 +209,7 @@ def _plan_of(wire: LaunchFrame) -> StepPlan:
         wire.spent,
         wire.lane,
         moves_of(*wire.beam_moves),
+        drafts_of(*wire.drafts),
     )
 
 

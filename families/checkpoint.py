@@ -68,6 +68,7 @@ class ModelConfig:
     decoder_half: Half | None  # None: hidden states are all that there is
     max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
+    draft: "ModelConfig | None" = None  # the smaller model that drafts its tokens
 
     @property
     def decoder(self) -> Half:
