@@ -64,6 +64,7 @@ class LaunchFrame(msgspec.Struct, array_like=True, tag="Launch"):
     refused: tuple[tuple[int, tuple[int, ...]], ...]
     beam_moves: tuple[bytes, bytes]  # [5, n] and pages [n, pages]
     cross_changes: list[tuple[int, bytes, int, int]]
+    drafts: tuple[int, bytes, bytes]  # of a row; [2, rows], and tokens [rows, of a row]
 
 
 class PutStatesFrame(msgspec.Struct, array_like=True, tag="PutStates"):

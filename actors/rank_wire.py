@@ -17,6 +17,8 @@ from antiphon.actors.frames import (
     split_frames,
 )
 from antiphon.actors.rank_arrays import (
+    drafts_bytes,
+    drafts_of,
     longs,
     moves_bytes,
     moves_of,
@@ -135,6 +137,7 @@ def _launch(command: Launch) -> LaunchFrame:
         command.refused,
         moves_bytes(plan.beam_moves),
         [(c.slot, pages_bytes(c.pages), c.length, int(c.sees)) for c in plan.cross_changes],
+        drafts_bytes(plan.drafts),
     )
 
 
@@ -213,6 +216,7 @@ def _plan_of(wire: LaunchFrame) -> StepPlan:
         wire.lane,
         moves_of(*wire.beam_moves),
         [CrossChange(slot, pages_of(p), *rest) for slot, p, *rest in wire.cross_changes],
+        drafts_of(*wire.drafts),
     )
 
 

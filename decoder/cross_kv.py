@@ -1,6 +1,6 @@
 """Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,10 +17,14 @@ from antiphon.scheduler.plan import CrossWrite
 
 
 class CrossKV:
-    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages."""
+    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages.
 
-    def __init__(self, model: DecoderModel, pool: KVPool, arena: StateArena) -> None:
-        self.model, self.pool, self.arena = model, pool, arena
+    `models`: those that have layers in the pages, each with a pool of these layers.
+    """
+
+    def __init__(self, models: Sequence[tuple[DecoderModel, KVPool]], arena: StateArena) -> None:
+        self.models, self.arena = models, arena
+        self.pool = models[0][1]  # its pages are the same in all of them
         self.graphs: CrossWriteGraphs | None = None
 
     @torch.inference_mode()
@@ -28,12 +32,12 @@ class CrossKV:
         """Captures graphs for these numbers of encoder tokens. Any attention backend will do."""
         shape = (max(sizes), hidden_size)
         hidden = torch.zeros(shape, dtype=dtype, device=self.arena.device)
-
-        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-            self.model.write_cross(states, slot_mapping, self.pool)
-
         scratch = self.pool.scratch_page * self.pool.page_size
-        self.graphs = CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+        self.graphs = CrossWriteGraphs(self._write, hidden, sizes, scratch, self.models[0][0])
+
+    def _write(self, states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        for model, pool in self.models:
+            model.write_cross(states, slot_mapping, pool)
 
     def write(self, writes: list[CrossWrite]) -> None:
         """Queues `writes` on the device."""
@@ -55,7 +59,7 @@ class CrossKV:
         if self.graphs is not None:
             self.graphs.replay(self.arena.states, rows, slot_mapping)
         else:
-            self.model.write_cross(self.arena.states[rows], slot_mapping, self.pool)
+            self._write(self.arena.states[rows], slot_mapping)
 
 
 class CrossWriteGraphs:

@@ -62,12 +62,13 @@ def num_pages(
 def bytes_per_page(
     model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
 ) -> int:
-    """Of the keys and values of `part`, by default of the whole half, and of the queries that are
-    kept beside them."""
+    """Of the keys and values of `part`, by default of the whole half, of those of a draft model,
+    and of the queries that are kept beside them."""
     options, half = config.decoder, model.decoder
     part = part or Part.whole(half.num_layers)
     dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else target.dtype
     layers, kv_heads = _layers_and_heads(half, part)
+    layers += draft_layers(model)
     queries = sum(map(len, kept_heads(model, options, part).values()))
     return KVPool.bytes_per_page(
         layers, options.kv_page_size, kv_heads, half.head_dim, dtype
@@ -82,6 +83,11 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
     """Layers, and heads of keys and values, whose pages `part` of a half holds."""
     part = part or Part.whole(half.num_layers)
     return len(part.layers), part.shard.heads_of(half).kv.count
+
+
+def draft_layers(model: ModelConfig) -> int:
+    """Of the draft model, which are the last ones of the pool; 0 without one."""
+    return 0 if model.draft is None else model.draft.decoder.num_layers
 
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
@@ -120,7 +126,7 @@ def make_pool(
     half = model.decoder
     layers, kv_heads = _layers_and_heads(half, part)
     pool = KVPool(
-        layers,
+        layers + draft_layers(model),
         num_pages(model, config, target, part, ranks),
         config.decoder.kv_page_size,
         kv_heads,

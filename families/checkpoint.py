@@ -71,6 +71,7 @@ class ModelConfig:
     max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
     quantization: StoredQuantization | None = None  # of the checkpoint's weights
+    draft: "ModelConfig | None" = None  # the smaller model that drafts its tokens
 
     @property
     def decoder(self) -> Half:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from antiphon.config.sampling import SamplingParams
 
 
@@ -48,6 +50,12 @@ class Prepared:
         """The input of a model that reads one."""
         (media,) = self.inputs
         return media
+
+
+def text_of(inputs: Iterable[EncoderInput]) -> np.ndarray | None:
+    """The token ids [n] of the text among `inputs`; None where there is none."""
+    texts = [media.payload for media in inputs if media.kind == "text"]
+    return texts[0] if texts and isinstance(texts[0], np.ndarray) else None
 
 
 class OfPrompt(Protocol):

@@ -66,6 +66,10 @@ class Batch:
         self.waits_for_host = np.zeros(max_seqs, bool)
         self.in_group = np.zeros(max_seqs, bool)  # its request has several slots, see `Beams`
         self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
+        # Drafts of a step in flight; and the rows that run only while they have no pending token,
+        # because of drafts, see `Drafter`.
+        self.num_drafts = np.zeros(max_seqs, np.int64)
+        self.in_doubt: np.ndarray | None = None
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
         self.num_published = np.zeros(max_seqs, np.int64)  # of them, see `PrefixCache`
@@ -86,6 +90,7 @@ class Batch:
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
             self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
             self.views.ends,
+            self.num_drafts,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -240,6 +245,8 @@ class Batch:
         runs: np.ndarray = self.length < self.max_len  # of a free slot, both are zero
         if self.asking["waits_for_host"]:
             runs &= ~(self.waits_for_host & (self.pending > 0))
+        if self.in_doubt is not None:
+            runs &= ~(self.in_doubt & (self.pending > 0))
         if self.num_lanes > 1:
             runs &= self.in_lane(lane) & (self.held_for == 0)
         return runs
@@ -257,12 +264,6 @@ class Batch:
         self.self_table[slots, columns] = pages
         self.num_self_pages[slots] += 1
         return columns
-
-    def common_len(self, slot: int, token_ids: np.ndarray) -> int:
-        """How many of the first of `token_ids` [tokens] are those of `slot`, and computed."""
-        count = min(len(token_ids), int(self.computed[slot]))
-        differs = self.tokens[slot, :count] != token_ids[:count]
-        return int(differs.argmax()) if differs.any() else count
 
     def pop_changes(self) -> tuple[list[Fork], dict[int, int], BeamMoves]:
         """Forks, page copies and moves since the last call."""

@@ -10,6 +10,7 @@ import numpy as np
 from antiphon.config.options import SchedulerOptions
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.planning import StepBudget
 from antiphon.scheduler.request import Media, Request
 
@@ -35,6 +36,7 @@ class Limits:
     num_lanes: int = 1
     prefix_caching: bool = True  # see `PrefixCache`
     aligns: bool = False  # the decoder keeps what word times are made of
+    drafts: DraftLimits | None = None  # None: no step drafts
 
     @property
     def step_budget(self) -> StepBudget:

@@ -75,7 +75,7 @@ class PrefixCache:
         filled. Not for rows that are not `is_live` [rows]."""
         if not self.enabled:
             return
-        full = plan.kv_lens // self.page_size
+        full = plan.known_lens // self.page_size
         rows = ((full > batch.num_published[plan.slots]) & is_live).nonzero()[0]
         for slot, count in zip(plan.slots[rows].tolist(), full[rows].tolist(), strict=True):
             hashes = self._hash(batch.request_at(slot), batch.tokens[slot], count)

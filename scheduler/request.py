@@ -143,6 +143,7 @@ class Request:
     caller: int = 0  # one of its frontend's; callers share a decoder fairly
     trial: Trial = Trial.NONE
     attempt: int = 0  # how often it was sent before, each time under another id
+    lookup_ids: np.ndarray | None = None  # [tokens] of its input, where drafts are looked up
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING

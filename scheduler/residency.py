@@ -92,7 +92,7 @@ class Residency:
             return False
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
-        computed = min(self.batch.common_len(parent.slot, token_ids), needed)
+        computed = min(_common_len(self.batch, parent.slot, token_ids), needed)
         if (
             not computed or computed < child.inputs_end
         ):  # the child would wait for inputs of its own
@@ -142,3 +142,10 @@ class Residency:
             return NO_NEW_PAGES
         pages = self.pages.allocate(len(short))
         return None if pages is None else NewPages(short, self.batch.add_pages(short, pages), pages)
+
+
+def _common_len(batch: Batch, slot: int, token_ids: np.ndarray) -> int:
+    """How many of the first of `token_ids` [tokens] are those of `slot`, and computed."""
+    count = min(len(token_ids), int(batch.computed[slot]))
+    differs = batch.tokens[slot, :count] != token_ids[:count]
+    return int(differs.argmax()) if differs.any() else count
