@@ -4,6 +4,9 @@ The numbers are from the config.json files of the checkpoints on huggingface.co.
 """
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,10 @@ _LARGE_V3: dict[str, Any] = {
     "eos_token_id": 50257,
     "decoder_start_token_id": 50258,
 }
+# Of its generation_config.json: [layer, head].
+LARGE_V3_ALIGNMENT_HEADS = [
+    [7, 0], [10, 17], [12, 18], [13, 12], [16, 1], [17, 14], [19, 11], [21, 4], [24, 1], [25, 6],
+]  # fmt: skip
 _WHISPER_BASE: dict[str, Any] = {
     **_LARGE_V3,
     "d_model": 512,
@@ -108,3 +115,22 @@ def write_checkpoint(config: dict[str, Any], folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))
     ).save_pretrained(folder)
+
+
+@contextmanager
+def speech_of_one_length(model: str, tokens: int) -> Iterator[str]:
+    """A folder with a Whisper's configuration under which every window generates `tokens` tokens.
+    `model`: a published name, or "tiny" for trying a script out on a CPU."""
+    small: dict[str, Any] = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 64}
+    small |= {f"{half}_attention_heads": 2 for half in ("encoder", "decoder")}
+    small |= {f"{half}_ffn_dim": 64 for half in ("encoder", "decoder")}
+    shapes = {**PUBLISHED, "tiny": {**PUBLISHED["whisper-base"], **small}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(shapes[model], Path(folder))
+        path = Path(folder) / "generation_config.json"
+        settings = json.loads(path.read_text())
+        settings |= {"suppress_tokens": [settings["eos_token_id"]], "max_new_tokens": tokens}
+        if model == "whisper-large-v3":
+            settings["alignment_heads"] = LARGE_V3_ALIGNMENT_HEADS
+        path.write_text(json.dumps(settings))
+        yield folder

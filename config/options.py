@@ -26,8 +26,8 @@ class ModelOptions:
         "auto", "of weights and activations; auto: float32 on a CPU, the checkpoint's on a GPU"
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: a GPU where there is one")
-    quantization: Literal["none", "fp8", "int8"] = option(
-        "none", "of linear layers: fp8 on a GPU of capability 8.9 or newer, int8 anywhere"
+    quantization: Literal["none", "fp8", "int8", "dequantize"] = option(
+        "none", "of linear layers: fp8, int8; dequantize: multiplies a checkpoint's own out"
     )
     load_format: Literal["auto", "dummy"] = option(
         "auto", "dummy: random weights of the configuration's shapes, for measuring"

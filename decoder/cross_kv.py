@@ -12,6 +12,7 @@ from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import together_to_device
 from antiphon.runtime.graphs import GraphSet, Work
+from antiphon.scheduler.cross_views import CrossSource
 from antiphon.scheduler.plan import CrossWrite
 
 
@@ -39,13 +40,17 @@ class CrossKV:
         if not writes:
             return
         offsets = np.arange(self.pool.page_size)
-        positions = [
-            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
-            for write in writes
-        ]
-        arena_rows = self.arena.rows([write.key for write in writes])
+        positions: list[np.ndarray] = []
+        arena_rows: list[np.ndarray] = []
+        for write in writes:
+            places = (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)
+            whole = (CrossSource(write.key, 0, write.num_tokens, 0),)
+            for key, first, count, start in write.sources or whole:
+                arena_rows.append(self.arena.rows([key])[first : first + count])
+                positions.append(places[start : start + count])
         rows, slot_mapping = together_to_device(
-            [arena_rows, np.concatenate(positions).astype(np.int32)], self.arena.device
+            [np.concatenate(arena_rows), np.concatenate(positions).astype(np.int32)],
+            self.arena.device,
         )
         if self.graphs is not None:
             self.graphs.replay(self.arena.states, rows, slot_mapping)

@@ -12,10 +12,12 @@ from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import HeadTensors
 from antiphon.families.tensor_names import EMBEDDING, HEAD
 from antiphon.kernels.formats import FLOAT8
+from antiphon.layers.checkpoint import Checkpoint
+from antiphon.layers.opening import build_to_fill, open_checkpoint
 from antiphon.layers.prepare import prepare_decoder
 from antiphon.layers.quantization.kv_scales import ProjectionInput
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def load_decoder(
     ConfigurationError for sizes that the quantization cannot have.
     """
     is_dummy = config.model.load_format == "dummy"
-    checkpoint = None if is_dummy else Checkpoint(model.path)
+    checkpoint = None if is_dummy else open_checkpoint(model, config.model)
     if checkpoint is None:
         decoder = _random(model, target, part)
     else:
@@ -48,8 +50,10 @@ def load_decoder(
 
 
 def _random(model: ModelConfig, target: Target, part: Part) -> DecoderModel:
-    head = HeadTensors(tied=model.raw.get("tie_word_embeddings", True), bias=False)
-    decoder = target.build(lambda: build(model.decoder, head, part))
+    half = model.decoder
+    tied = model.raw.get("tie_word_embeddings", True) and half.num_embedded == half.vocab_size
+    head = HeadTensors(tied=tied, bias=False)
+    decoder = target.build(lambda: build(half, head, part))
     fill_randomly(decoder)
     return decoder
 
@@ -57,7 +61,7 @@ def _random(model: ModelConfig, target: Target, part: Part) -> DecoderModel:
 def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part) -> DecoderModel:
     half = model.decoder
     head = _head_tensors(model, checkpoint)
-    decoder = target.build(lambda: build(half, head, part))
+    decoder = build_to_fill(target, checkpoint, lambda: build(half, head, part))
 
     def names(path: str) -> tuple[str, ...]:
         """Of a tied head: those of the embedding, on every stage."""
@@ -77,7 +81,8 @@ def _head_tensors(model: ModelConfig, checkpoint: Checkpoint) -> HeadTensors:
     own = [name for name in half.head_names if name in checkpoint]
     if not head.tied or not own or stored[0] in half.head_names:
         return head
-    if torch.equal(checkpoint.tensor(own[0]), checkpoint.tensor(stored[0])):
+    both = (own[0], stored[0])
+    if all(map(checkpoint.is_plain, both)) and torch.equal(*map(checkpoint.tensor, both)):
         return head
     logger.warning(
         "%s: config.json ties the head to the embedding, but %s and %s differ: they are not tied",

@@ -21,6 +21,7 @@ from antiphon.scheduler.limits import encode_budget
 
 GIB = 1 << 30
 CPU_CACHE_GIB = 4.0
+INPUTS_AHEAD = 16  # full inputs in the arena of a decoder that attends to several
 PROMPT_STEPS = 4  # of prompts, whose hidden states may be asked for ahead
 FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
@@ -85,11 +86,14 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
 
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs or, where they stand in prompts, what PROMPT_STEPS steps can take in. In any case all
-    inputs of one request; none for a model without an encoder."""
+    inputs, INPUTS_AHEAD or, where they stand in prompts, what PROMPT_STEPS steps can take in. In
+    any case all inputs of one request; none for a model without an encoder."""
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
     longest_request = model.max_cross_len + model.max_decoder_len  # some stand in its prompt
+    if model.decoder.most_attended > 1:  # inputs are long, and few sequences have one
+        ahead = options.encode_ahead_tokens or INPUTS_AHEAD * model.max_encoder_len
+        return max(ahead, longest_request)
     if model.decoder.cross_attention:
         return max(encode_budget(options, model.max_encoder_len), longest_request)
     by_steps = PROMPT_STEPS * options.max_num_batched_tokens

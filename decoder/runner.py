@@ -141,8 +141,7 @@ class DecoderRunner:
 
     @property
     def prompt_room(self) -> int | None:
-        """Prompt tokens, beyond one for each prompt, of the largest step that has a graph; None
-        without graphs."""
+        """Of the largest step with a graph, beyond one token for each prompt; None: no graphs."""
         return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
 
     # ------------------------------------------------------------------ construction
@@ -157,6 +156,7 @@ class DecoderRunner:
             half.padding_id,
             self.part.shard.vocabulary(half.vocab_size),
             half.position_axes,
+            half.num_embedded,
         )
 
     def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
@@ -237,7 +237,7 @@ class DecoderRunner:
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
         self.tables.move(plan.beam_moves)
-        self.tables.admit([*plan.forks, *plan.admissions])
+        self.tables.admit([*plan.forks, *plan.admissions], plan.cross_changes)
         self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
@@ -276,7 +276,8 @@ class DecoderRunner:
         self.inputs.lay_out(inputs)
         tensors = inputs.tensors
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
-        step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
+        sees = self.tables.sees_of(tensors.token_slots)
+        step = DecoderStep(self.pool, tensors.slot_mapping, *attentions, sees)
         if self.part.is_first:
             x = self.model.embed(tensors.token_ids, positions)
             put_embeddings(x, embeddings, self.arena)

@@ -17,6 +17,7 @@ def make_tables(model: ModelConfig, slots: Slots, pool: KVPool) -> PageTables:
         pages_for(model.max_cross_len, pool.page_size),
         pool.scratch_page,
         slots.device,
+        keeps_sees=model.decoder.most_attended > 1,
     )
 
 

@@ -27,10 +27,11 @@ from antiphon.encoder.rank_commands import EncodeBatch, Followers, no_followers
 from antiphon.encoder.stage import Stage
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.finite import check_output
+from antiphon.layers.opening import build_to_fill, open_checkpoint
 from antiphon.layers.prepare import prepare_encoder
 from antiphon.layers.quantization.quantize import check_quantization
 from antiphon.layers.shard import Part
-from antiphon.layers.weights import Checkpoint, check_unused, fill_randomly, load_part
+from antiphon.layers.weights import check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
 from antiphon.runtime.ranks import RankError, Ranks
 
@@ -108,11 +109,12 @@ class EncoderRunner:
     def _load(self, model: ModelConfig, config: EngineConfig) -> EncoderModel:
         half, part = model.encoder, self._part
         assert half is not None
-        encoder = self.target.build(lambda: build(half, part))
         if config.model.load_format == "dummy":
+            encoder = self.target.build(lambda: build(half, part))
             fill_randomly(encoder)
         else:
-            checkpoint = Checkpoint(model.path)
+            checkpoint = open_checkpoint(model, config.model)
+            encoder = build_to_fill(self.target, checkpoint, lambda: build(half, part))
             load_part(encoder, checkpoint, half.checkpoint_names, part, lambda: build(half))
             checkpoint.claimed.update(filter(half.skips, checkpoint.files))
             check_unused(checkpoint, "encoder", model.family)

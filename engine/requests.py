@@ -289,5 +289,7 @@ def _without_payload(media: EncoderInput) -> Media:
         media.num_tokens,
         position=media.position,
         grid=media.grid,
+        token=media.token,
+        shown=media.shown,
         keep=media.keep,
     )

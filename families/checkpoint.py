@@ -16,6 +16,8 @@ from antiphon.families.checkpoint_files import own_generation, stated_config
 from antiphon.families.config_errors import config_errors
 from antiphon.families.family import Family
 from antiphon.families.halves import Half
+from antiphon.families.quantization.reading import stored_quantization
+from antiphon.families.quantization.scheme import StoredQuantization
 from antiphon.families.registry import families
 
 PARTS = ("text_config", "vision_config", "encoder", "decoder")  # of config.json: a half each
@@ -68,6 +70,7 @@ class ModelConfig:
     decoder_half: Half | None  # None: hidden states are all that there is
     max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
+    quantization: StoredQuantization | None = None  # of the checkpoint's weights
 
     @property
     def decoder(self) -> Half:
@@ -86,7 +89,9 @@ class ModelConfig:
     @property
     def max_cross_len(self) -> int:
         """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
-        return self.max_encoder_len if self.decoder.cross_attention else 0
+        if not self.decoder.cross_attention:
+            return 0
+        return self.decoder.most_attended * self.max_encoder_len
 
     @cached_property
     def audio(self) -> AudioConfig | None:
@@ -105,7 +110,7 @@ class ModelConfig:
         architecture = _architecture(stated, options.model)
         family = families()[architecture]
         stated = _translated(family, stated, options.model)
-        _check_formats(family, stated, options)
+        quantization = _formats(family, stated, options)
         raw = _with_defaults(path, architecture, stated)
         sizes = Sizes.of(_halves(family, raw, options.model), options)
         generation = generation_settings(own_generation(path), stated)
@@ -115,6 +120,7 @@ class ModelConfig:
             raw=raw,
             generation=generation,
             defaults=_defaults(generation, raw, sizes.decoder_half),
+            quantization=quantization,
             **vars(sizes),
         )
 
@@ -167,7 +173,7 @@ def stated_sizes(options: ModelOptions) -> Sizes | None:
     stated = stated_config(locate(options.model, options.revision))
     family = families()[_architecture(stated, options.model)]
     stated = _translated(family, stated, options.model)
-    _check_formats(family, stated, options)
+    _formats(family, stated, options)
     try:
         halves = _halves(family, _without_nulls(stated), options.model)
     except CheckpointError:
@@ -233,20 +239,24 @@ def _architecture(raw: Mapping[str, Any], model: str) -> str:
     )
 
 
-def _check_formats(family: Family, raw: Mapping[str, Any], options: ModelOptions) -> None:
-    """Refuses a dtype that the family can't use, and quantized weights, which would otherwise be
-    read as if they were plain numbers."""
+def _formats(
+    family: Family, raw: Mapping[str, Any], options: ModelOptions
+) -> StoredQuantization | None:
+    """How the weights are quantised. Refuses what is not read, and a dtype that the family can't
+    use: otherwise its numbers would be read as if they were others."""
     family.check_dtype(options.dtype)
-    settings = raw.get("quantization_config")
-    if not settings:
-        return
-    named = isinstance(settings, Mapping)
-    method = settings.get("quant_method", "unknown method") if named else settings
-    raise UnsupportedModelError(
-        f"{options.model}: quantised checkpoints ({method}) are not read yet: give the model that "
-        "it was made from, and quantization='int8' or 'fp8' where its linear layers should have "
-        "8 bits"
-    )
+    quantization = stored_quantization(raw, options.model)
+    if quantization is None and options.quantization == "dequantize":
+        raise ConfigurationError(
+            f"quantization='dequantize': the weights of {options.model} are not quantised: leave "
+            "it out"
+        )
+    if quantization is not None and options.load_format == "dummy":
+        raise ConfigurationError(
+            f"load_format='dummy': random weights are not quantised, and those of {options.model} "
+            f"are ({quantization.method}): take away quantization_config, or give the weights"
+        )
+    return quantization
 
 
 def _with_defaults(path: Path, architecture: str, raw: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ class EncoderInput:
     `key`: names the content; equal content has equal keys. `num_tokens`: length of the encoder's
     output. `payload`: int32 token ids [n], float32 samples [n] or packed `Pixels`, or an object
     that stands for them. `position`: of the first token of the decoder prompt that the hidden
-    states replace; None: the decoder attends to them. `grid`, `keep`: as in `Media`.
+    states replace; None: the decoder attends to them. `grid`, `token`,
+    `shown`, `keep`: as in `Media`.
     """
 
     key: str
@@ -23,6 +24,8 @@ class EncoderInput:
     payload: Any
     position: int | None = None
     grid: tuple[int, int, int] | None = None
+    token: int | None = None
+    shown: int = 0
     keep: bool = True
 
 

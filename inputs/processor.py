@@ -24,7 +24,7 @@ from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
 from antiphon.inputs.images.prompts import ImagePrompts
 from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.inputs.prompt_ids import check_ids, start_id, with_room
+from antiphon.inputs.prompt_ids import attends, check_ids, start_id, with_room
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
@@ -68,7 +68,7 @@ class InputProcessor:
     def _read_formats(self) -> None:
         """How prompts and texts of a model that generates look."""
         model = self.model
-        self._start_id = start_id(model) if model.decoder.cross_attention else None
+        self._start_id = start_id(model) if attends(model) else None
         if self.audio is not None:
             self.whisper = speech_format(model, self.audio, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
@@ -192,7 +192,9 @@ class InputProcessor:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         if part.token_ids is not None:
             return with_room(list(part.token_ids), self.model)
-        return with_room(list(self.tokenizer(part.text).input_ids), self.model)
+        text = part.text or ""
+        text = text if self.images is None else self.images.begun(text)
+        return with_room(list(self.tokenizer(text).input_ids), self.model)
 
     def key(self, kind: str, content: np.ndarray) -> str:
         # Processors have instructions for SHA-256: it takes half the time of other digests.

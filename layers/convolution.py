@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from antiphon.layers.activations import Activation
-from antiphon.layers.linear import Linear, Read
+from antiphon.layers.linear import Linear
+from antiphon.layers.reading import Read
 from antiphon.layers.shard import whole
 
 TAPS = 3  # frames that one output sees
@@ -37,9 +38,8 @@ class Convolution(nn.Module):
 
     def load(self, path: str, read: Read) -> None:
         """Fills the layer at `path`; a checkpoint stores the weight as [outputs, inputs, 3]."""
-        weight, bias = self.product.weight, self.product.bias
-        outputs, features = weight.shape
+        bias, (outputs, features) = self.product.bias, self.product.shape
         stored = read(f"{path}.weight", whole(outputs, features // TAPS, TAPS))
-        weight.copy_(stored.permute(0, 2, 1).flatten(1))
+        self.product.fill(stored.permute(0, 2, 1).flatten(1))
         assert bias is not None
         bias.copy_(read(f"{path}.bias", whole(outputs)))

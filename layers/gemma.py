@@ -6,9 +6,10 @@ from torch import nn
 
 from antiphon.families.t5gemma_half import T5GemmaHalf
 from antiphon.layers.activations import Activation
-from antiphon.layers.linear import Linear, Read, StackedLinear
+from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.norms import LinearInput, RMSNorm
 from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.reading import Read
 from antiphon.layers.residual import Residual
 from antiphon.layers.shard import Shard, whole
 

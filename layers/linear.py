@@ -1,35 +1,26 @@
 """Linear layers: what they are, and the interface of the ways to compute them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from antiphon.layers.activations import Activation
+from antiphon.layers.held_weight import HeldWeight
 from antiphon.layers.kv_destination import KVDestination
 from antiphon.layers.norms import DeferredNorm, LinearInput
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.reading import Read, Weight
 from antiphon.layers.residual import Residual
 from antiphon.layers.rotary import HeadNorms, Rotation
-from antiphon.layers.shard import Span, Spans, as_span
+from antiphon.layers.shard import Span, as_span
 from antiphon.runtime.groups import Alone, Group
 
-# What is held of a checkpoint's tensor, by path and spans.
-Read = Callable[[str, Spans], torch.Tensor]
 
-
-@runtime_checkable
-class SelfLoading(Protocol):
-    """A module that checkpoints store in another form than it has."""
-
-    def load(self, path: str, read: Read) -> None:
-        """Fills the module at `path` of the model with the tensors that `read` gives."""
-
-
-class Linear(nn.Module):
+class Linear(HeldWeight):
     """`x @ weight.T + bias`; `method` says how it is computed.
 
     The method is chosen once, after loading (`prepare.py`). A fresh layer is one plain product.
@@ -46,26 +37,20 @@ class Linear(nn.Module):
         bias: bool = True,
         summed_over: Group | None = None,
     ) -> None:
-        super().__init__()
-        self.inputs, self.outputs = as_span(in_features), as_span(out_features)
+        super().__init__(as_span(in_features), as_span(out_features), bias)
         self.summed_over = summed_over or Alone()
-        out = self.outputs.count
-        weight = torch.empty(out, self.inputs.count)
-        self.weight = nn.Parameter(weight, requires_grad=False)  # [out, in], as `method` stores it
-        self.weight_scale: torch.Tensor | None = None  # of a quantized weight
-        self.bias = nn.Parameter(torch.zeros(out), requires_grad=False) if bias else None
         self.use(PlainProduct())
-
-    @property
-    def shares(self) -> dict[str, Spans]:
-        """What this rank holds of each tensor."""
-        return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
 
     def use(self, method: "LinearMethod") -> None:
         """Computes what this rank holds by `method`."""
         self.own_method = method
         is_shared = self.summed_over.size > 1
         self.method = SummedOverRanks(method, self.summed_over) if is_shared else method
+
+    def quantize(self, values: torch.Tensor, scale: torch.Tensor, method: "LinearMethod") -> None:
+        """Stores the weight as `values` with `scale`, which `method` computes with."""
+        self.store(values, scale)
+        self.use(method)
 
     def forward(self, x: LinearInput) -> torch.Tensor:
         """[tokens, in] -> [tokens, out]"""
@@ -82,37 +67,6 @@ class Linear(nn.Module):
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         """`x` [tokens, in] in the form that this layer reads, for several layers like it."""
         return self.method.quantize_input(x)
-
-    @property
-    def shape(self) -> torch.Size:
-        """[out, in]"""
-        return self.weight.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    @property
-    def nbytes(self) -> int:
-        """Of the weight as it is stored."""
-        return self.weight.nbytes
-
-    def scale_inputs(self, factor: float) -> None:
-        """As if its input came multiplied by `factor`. Before quantization."""
-        assert self.weight_scale is None
-        self.weight.data.mul_(factor)
-
-    def scale_outputs(self, factor: float) -> None:
-        """Its output comes multiplied by `factor`. Before quantization."""
-        self.scale_inputs(factor)
-        if self.bias is not None:
-            self.bias.data.mul_(factor)
-
-    def quantize(self, values: torch.Tensor, scale: torch.Tensor, method: "LinearMethod") -> None:
-        """Stores the weight as `values` [out, in] with `scale`, which `method` computes with."""
-        assert self.weight_scale is None
-        self.weight, self.weight_scale = nn.Parameter(values, requires_grad=False), scale
-        self.use(method)
 
 
 class StackedLinear(Linear):
@@ -134,6 +88,7 @@ class StackedLinear(Linear):
         self.parts = {part: span.count for part, span in spans.items()}
         super().__init__(in_features, sum(self.parts.values()), bias)
         self.spans, self.unbiased = spans, unbiased
+        self.apart = nn.ModuleDict()  # layers of parts that can't be one weight, else empty
 
     def split(self, x: LinearInput) -> tuple[torch.Tensor, ...]:
         """[tokens, in] -> one [tokens, out] per part (views of one buffer)."""
@@ -158,31 +113,92 @@ class StackedLinear(Linear):
         return outputs.split(list(self.parts.values()), dim=-1)
 
     def tensors_of(self, part: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight and bias of one part, as views. Before quantization."""
+        """Weight and bias of one part, as views; of a quantised weight, what it stands for."""
         assert self.weight_scale is None
-        weights = self.weight.data.split(list(self.parts.values()))
+        rows = self.rows_of(part)
+        bias = None if self.bias is None else self.bias.data[rows]
+        if part in self.apart:
+            return self._apart(part).numbers(), bias
+        return self.numbers()[rows], bias
+
+    def _apart(self, part: str) -> Linear:
+        layer = self.apart[part]
+        assert isinstance(layer, Linear)
+        return layer
+
+    def rows_of(self, part: str) -> slice:
+        """Its outputs among all."""
         names = list(self.parts)
-        if self.bias is None:
-            return weights[names.index(part)], None
-        biases = self.bias.data.split(list(self.parts.values()))
-        return weights[names.index(part)], biases[names.index(part)]
+        first = sum(self.parts[name] for name in names[: names.index(part)])
+        return slice(first, first + self.parts[part])
 
     def scale_part(self, part: str, factor: float) -> None:
         """One part's output comes multiplied by `factor`. Before quantization."""
-        for tensor in self.tensors_of(part):
-            if tensor is not None:
-                tensor.mul_(factor)
+        weight, bias = self.tensors_of(part)
+        if bias is not None:
+            bias.mul_(factor)
+        if part in self.apart:
+            self._apart(part).scale_inputs(factor)
+        elif self.quantized is not None:
+            factors = torch.ones(self.shape[0], device=self.device)
+            factors[self.rows_of(part)] = factor
+            self.quantized = self.quantized.scaled(factors)
+        else:
+            weight.mul_(factor)
+
+    # ------------------------------------------------------------------ loading
+
+    def source(self, path: str, part: str) -> tuple[str, Span]:
+        """Where checkpoints have a part of the layer at `path`: another layer's path, and rows."""
+        return f"{path.rpartition('.')[0]}.{part}", self.spans[part]
+
+    def order(self, part: str) -> torch.Tensor | None:
+        """The stored rows of a part in the order in which they are held; None: as they are."""
+        return None
 
     def load(self, path: str, read: Read) -> None:
-        """Fills the layer at `path` of the model with the tensors that `read` gives."""
-        parent = path.rpartition(".")[0]
+        weights = []
         for part in self.parts:
-            (weight, bias), span = self.tensors_of(part), self.spans[part]
-            weight.copy_(read(f"{parent}.{part}.weight", (span, self.inputs)))
+            source, span = self.source(path, part)
+            stored = read.weight(f"{source}.weight", (span, self.inputs))
+            weights.append(self._ordered(part, stored))
+            bias = None if self.bias is None else self.bias.data[self.rows_of(part)]
             if bias is not None and part in self.unbiased:
                 bias.zero_()
             elif bias is not None:
-                bias.copy_(read(f"{parent}.{part}.bias", (span,)))
+                stored_bias, order = read(f"{source}.bias", (span,)), self.order(part)
+                bias.copy_(stored_bias if order is None else stored_bias[order])
+        self.fill_parts(weights)
+
+    def _ordered(self, part: str, stored: Weight) -> Weight:
+        order = self.order(part)
+        if order is None:
+            return stored
+        return stored.rows(order) if isinstance(stored, QuantizedWeight) else stored[order]
+
+    def fill_parts(self, weights: Sequence[Weight]) -> None:
+        """As `fill`, one of each part. Those of one kind are one weight; otherwise each part is a
+        layer of its own."""
+        quantized = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
+        plain = [weight for weight in weights if isinstance(weight, torch.Tensor)]
+        if not quantized:
+            self.allocate()
+            for part, numbers in zip(self.parts, plain, strict=True):
+                self.weight.data[self.rows_of(part)].copy_(numbers)
+        elif len(quantized) == len(weights) and all(map(quantized[0].can_stack, quantized)):
+            self.fill(QuantizedWeight.stacked(quantized))
+        else:
+            for part, weight in zip(self.parts, weights, strict=True):
+                self.apart[part] = self._layer_of(part, weight)
+            self.use(PartsApart())
+
+    def _layer_of(self, part: str, weight: Weight) -> Linear:
+        with torch.device("meta"):
+            layer = Linear(self.inputs, self.parts[part], bias=False)
+        layer.weight.data = layer.weight.data.to(self.weight.dtype)
+        layer.built_on = self.built_on
+        layer.fill(weight)
+        return layer
 
 
 class LinearMethod(ABC):
@@ -257,3 +273,12 @@ def as_tensor(x: LinearInput) -> torch.Tensor:
     """`x` for a method that neither norms nor takes quantized rows."""
     assert not isinstance(x, QuantizedRows), "a norm quantizes only what quantized layers read"
     return x.norm.in_torch(x.x) if isinstance(x, DeferredNorm) else x
+
+
+class PartsApart(LinearMethod):
+    """Of a stacked layer: each part by the method of its own layer."""
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        assert isinstance(layer, StackedLinear)
+        outputs = torch.cat([part(x) for part in layer.apart.values()], dim=-1)
+        return outputs if layer.bias is None else outputs + layer.bias

@@ -5,26 +5,32 @@ each layer, the method that computes it; nothing chooses again later.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import nn
 
 from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.activations import Activation, FusedActivation
-from antiphon.layers.linear import Linear
+from antiphon.layers.linear import Linear, PlainProduct
 from antiphon.layers.linear_methods import CublasProduct, SmallBatch, SplitKProduct
 from antiphon.layers.norms import DeferringNorm, FusedNorm, Norm
-from antiphon.layers.quantization.float8 import Float8Product
+from antiphon.layers.quantization.int8 import Int8Product, Int8WeightOnly
 from antiphon.layers.quantization.kv_scales import (
     CachedProjections,
     ProjectionInput,
     fit_kv_scales,
 )
-from antiphon.layers.quantization.quantize import quantize_decoder, quantize_encoder
+from antiphon.layers.quantization.quantize import feed_float8, quantize_decoder, quantize_encoder
+from antiphon.layers.quantization.stored import choose_stored
 from antiphon.runtime.device import Target
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
+FUSED = (
+    PlainProduct,
+    Int8WeightOnly,
+    Int8Product,
+)  # methods to which one kernel for few rows is added
 
 
 class Model(Protocol):
@@ -49,6 +55,8 @@ class CachedModel(Model, Protocol):
 def prepare_encoder(model: Model, quantization: str, target: Target, pre_norm: bool) -> None:
     """Raises ConfigurationError for layers whose size `quantization` can't have."""
     choose_kernels(model, target)
+    choose_stored(model, target)
+    feed_float8(model.layers, pre_norm)
     quantize_encoder(quantization, model.layers, pre_norm)
 
 
@@ -70,6 +78,7 @@ def prepare_decoder(
         if encoder_states is not None:
             fit_kv_scales((projections, encoder_states) for projections in cross)
     choose_kernels(model, target)
+    choose_stored(model, target)
     written = {f"{i}.kv": projections.keys_values for i, projections in enumerate(cross)}
     quantize_decoder(quantization, model.layers, written)
     fuse_small_batches(model.layers, target)  # around whatever was chosen above
@@ -84,15 +93,24 @@ def choose_kernels(model: Model, target: Target) -> None:
             module.method = FusedNorm()
         elif isinstance(module, Activation) and target.dtype in HALF_PRECISION:
             module.method = FusedActivation()
-        elif isinstance(module, Linear) and target.dtype in HALF_PRECISION:
+        elif _is_plain(module) and target.dtype in HALF_PRECISION:
             module.use(CublasProduct())
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[Linear]:
+    """A linear layer whose weight is plain numbers."""
+    return (
+        isinstance(module, Linear)
+        and type(module.own_method) is PlainProduct
+        and (module.quantized is None)
+    )
 
 
 def fuse_small_batches(layers: nn.Module, target: Target) -> None:
     """On a GPU, in half precision: a linear layer takes few rows through one kernel.
 
     The norm before it and the residual sum behind it are computed in the same kernel.
-    Layers of which that kernel can't have the size, and float8 ones, keep their method.
+    Layers of which that kernel can't have the size or the numbers keep their method.
     """
     if target.device.type != "cuda" or target.dtype not in HALF_PRECISION:
         return
@@ -102,7 +120,7 @@ def fuse_small_batches(layers: nn.Module, target: Target) -> None:
         module
         for module in layers.modules()
         if isinstance(module, Linear)
-        and not isinstance(module.own_method, Float8Product)
+        and isinstance(module.own_method, FUSED)
         and fits(*reversed(module.shape))
     ]
     for layer in fused:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from antiphon.layers.linear import Linear, Read, StackedLinear
+from antiphon.layers.linear import Linear, StackedLinear
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
+from antiphon.layers.reading import Read
 from antiphon.layers.shard import Heads, Span, whole
 
 
@@ -12,15 +14,11 @@ class PackedLinear(StackedLinear):
     """Stacked projections that are stored as one tensor, in the order of `parts`: its
     rows are those of the first part, of all ranks, then those of the second."""
 
-    def load(self, path: str, read: Read) -> None:
-        total, first = sum(span.total for span in self.spans.values()), 0
-        for part, span in self.spans.items():
-            weight, bias = self.tensors_of(part)
-            rows = Span(first + span.first, span.count, total)
-            weight.copy_(read(f"{path}.weight", (rows, self.inputs)))
-            if bias is not None:
-                bias.copy_(read(f"{path}.bias", (rows,)))
-            first += span.total
+    def source(self, path: str, part: str) -> tuple[str, Span]:
+        totals = {name: span.total for name, span in self.spans.items()}
+        before = list(totals)[: list(totals).index(part)]
+        span, first = self.spans[part], sum(totals[name] for name in before)
+        return path, Span(first + span.first, span.count, sum(totals.values()))
 
 
 class ScaledLinear(Linear):
@@ -29,11 +27,25 @@ class ScaledLinear(Linear):
     they are loaded."""
 
     def load(self, path: str, read: Read) -> None:
-        scale = read(f"{path}.scale", (self.outputs,)).float()
-        weight = read(f"{path}.weight", (self.outputs, self.inputs))
-        self.weight.copy_(weight.float() * scale[:, None])
+        scale = self.stored_scale(path, read)
+        weight = read.weight(f"{path}.weight", (self.outputs, self.inputs))
+        if isinstance(weight, QuantizedWeight):
+            self.fill(weight.scaled(scale))
+        else:
+            self.fill(weight.float() * scale[:, None])
         if self.bias is not None:
             self.bias.copy_(read(f"{path}.bias", (self.outputs,)).float() * scale)
+
+    def stored_scale(self, path: str, read: Read) -> torch.Tensor:
+        """[out] or [1] float32"""
+        return read(f"{path}.scale", (self.outputs,)).float()
+
+
+class GatedLinear(ScaledLinear):
+    """A projection behind a learned gate, `gate` [1], whose tanh is the factor of all."""
+
+    def stored_scale(self, path: str, read: Read) -> torch.Tensor:
+        return read(f"{path}.gate", whole(1)).float().tanh()
 
 
 class PatchLinear(Linear):
@@ -47,8 +59,8 @@ class PatchLinear(Linear):
         self.kernel = kernel
 
     def load(self, path: str, read: Read) -> None:
-        out = self.weight.shape[0]
-        self.weight.copy_(read(f"{path}.weight", whole(out, *self.kernel)).flatten(1))
+        out = self.outputs.count
+        self.fill(read(f"{path}.weight", whole(out, *self.kernel)).flatten(1))
         if self.bias is not None:
             self.bias.copy_(read(f"{path}.bias", whole(out)))
 
@@ -68,12 +80,11 @@ class InterleavedLinear(StackedLinear):
     ) -> None:
         super().__init__(in_features, parts, bias)
         planes = [*range(0, turned, 2), *range(1, turned, 2)]
-        self.order = [*planes, *range(turned, heads.dim)]
+        self.in_head = [*planes, *range(turned, heads.dim)]
 
-    def load(self, path: str, read: Read) -> None:
-        super().load(path, read)
-        for part in list(self.parts)[:2]:
-            for tensor in self.tensors_of(part):
-                if tensor is not None:
-                    by_head = tensor.unflatten(0, (-1, len(self.order)))
-                    tensor.copy_(by_head[:, self.order].flatten(0, 1))
+    def order(self, part: str) -> torch.Tensor | None:
+        if part == list(self.parts)[-1]:  # values
+            return None
+        size = len(self.in_head)
+        heads = torch.arange(0, self.parts[part], size)
+        return (heads[:, None] + torch.tensor(self.in_head)).flatten()

@@ -1,7 +1,7 @@
 """A LayerNorm whose checkpoints store no shift."""
 
-from antiphon.layers.linear import Read
 from antiphon.layers.norms import LayerNorm
+from antiphon.layers.reading import Read
 from antiphon.layers.shard import whole
 
 

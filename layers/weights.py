@@ -4,102 +4,30 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.families.family import Family
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.finite import not_finite
-from antiphon.layers.linear import Linear, Read, SelfLoading
+from antiphon.layers.linear import Linear
 from antiphon.layers.positions import SinusoidTable
+from antiphon.layers.reading import Read, SelfLoading, Weight
 from antiphon.layers.shard import Part, Sharded, Spans, whole
-from antiphon.layers.tensor_files import (
-    StoredTensor,
-    TensorFile,
-    files_by_tensor,
-    open_tensors,
-)
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Names = Callable[[str], tuple[str, ...]]
-PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Names of tensors that quantized formats add.
 _QUANTIZED = re.compile(
-    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_scale(_inv)?|input_scale|absmax"
-    r"|quant_map|quant_state.*)$"
+    r"\.(qweight|qzeros|g_idx|scales|SCB|weight_format|weight_(scale(_inv)?|packed|zero_point|g_idx)"
+    r"|input_scale|absmax|quant_map|quant_state.*)$"
 )
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|base_layer)\.")
-
-
-class Checkpoint:
-    """The tensors of a checkpoint folder by name. A tensor is read when `read` asks for it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files = files_by_tensor(folder)
-        self.claimed: set[str] = set()  # names that a module asked for, first choice or not
-        self.bytes_read = 0
-        self._open: dict[str, TensorFile] = {}
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.files
-
-    def read(self, name: str, spans: Spans) -> torch.Tensor:
-        """What `spans` say of the tensor called `name`, one span for each of its
-        dimensions. Only that is read.
-
-        Raises CheckpointError for a file that can't be read, or where the shape is not
-        that of `spans`; UnsupportedModelError for a format that is not plain numbers.
-        """
-        stored, file = self._stored(name), self.files[name]
-        shape, asked = stored.get_shape(), [span.total for span in spans]
-        if [size for size in shape if size != 1] != [size for size in asked if size != 1]:
-            self._check_plain(name, self.tensor(name))  # packed numbers have another shape, too
-            raise CheckpointError(
-                f"{name} in {self.folder / file} has shape {shape}; config.json asks for {asked}"
-            )
-        own = tuple(span.slice for span in spans)
-        if shape == asked:
-            tensor = self._guarded(name, lambda: stored[own])
-        else:  # dimensions of one are stored otherwise: such tensors are small
-            tensor = self.tensor(name).reshape(asked)[own]
-        self._check_plain(name, tensor)
-        self.bytes_read += tensor.nbytes
-        return tensor
-
-    def _check_plain(self, name: str, tensor: torch.Tensor) -> None:
-        if tensor.dtype not in PLAIN:
-            raise UnsupportedModelError(
-                f"{name} in {self.folder / self.files[name]} is stored as {tensor.dtype}: "
-                "quantised checkpoints are not read yet"
-            )
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """The tensor called `name`, as it is stored. Raises CheckpointError as `read`."""
-        return self._guarded(name, lambda: self._file(name).get_tensor(name))
-
-    def _stored(self, name: str) -> StoredTensor:
-        return self._guarded(name, lambda: self._file(name).get_slice(name))
-
-    def _file(self, name: str) -> TensorFile:
-        file = self.files[name]
-        if file not in self._open:
-            self._open[file] = open_tensors(self.folder / file)
-        return self._open[file]
-
-    def _guarded(self, name: str, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except (SafetensorError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"cannot read {name} from {self.folder / self.files[name]}: {error}"
-            ) from None
 
 
 def check_unused(
@@ -124,7 +52,8 @@ def check_unused(
     for name in left:
         if _QUANTIZED.search(name):
             raise UnsupportedModelError(
-                f"{checkpoint.folder} has {name}: quantised checkpoints are not read yet"
+                f"{checkpoint.folder} has {name}, of a quantised weight that its config.json "
+                "(quantization_config) tells no way to read"
             )
         if _ADAPTER.search(name):
             raise CheckpointError(
@@ -170,12 +99,8 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
     name and both shapes, and for one that holds NaN or infinite values, here or in the
     dtype of `module`.
     """
-
-    def read(path: str, spans: Spans) -> torch.Tensor:
-        return _read(checkpoint, names(path), spans)
-
     with torch.no_grad():
-        _load(module, read)
+        _load(module, _Stored(checkpoint, names))
         for path, layer in module.named_modules():
             if isinstance(layer, SinusoidTable):
                 _load_table(checkpoint, names(f"{path}.weight"), layer)
@@ -184,8 +109,11 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, names: Names) -> Non
 
 def _load(module: nn.Module, read: Read) -> None:
     """Fills `module` with what `read` gives."""
-    self_loading, shares = [], {}
-    for path, layer in module.named_modules():
+    self_loading: list[str] = []
+    shares = {}
+    for path, layer in list(module.named_modules()):
+        if path.startswith(tuple(self_loading)):
+            continue  # a part of a module that fills itself
         if isinstance(layer, SelfLoading):
             layer.load(path, read)
             self_loading.append(f"{path}.")
@@ -202,16 +130,39 @@ def _load(module: nn.Module, read: Read) -> None:
 
 def _claim(module: nn.Module, checkpoint: Checkpoint, names: Names) -> None:
     """Accounts for all that `module`, which has no memory, would load."""
-
-    def read(path: str, spans: Spans) -> torch.Tensor:
-        checkpoint.claimed.update(names(path))
-        return torch.empty([span.count for span in spans], device="meta")
-
     with torch.no_grad():
-        _load(module, read)
+        _load(module, _Claimed(checkpoint, names))
     for path, layer in module.named_modules():
         if isinstance(layer, SinusoidTable):
-            checkpoint.claimed.update(names(f"{path}.weight"))
+            checkpoint.claim(names(f"{path}.weight"))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """`Read`s what a checkpoint holds under `names`."""
+
+    checkpoint: Checkpoint
+    names: Names
+
+    def __call__(self, path: str, spans: Spans) -> torch.Tensor:
+        return self.checkpoint.read(self.checkpoint.first_of(self.names(path)), spans)
+
+    def weight(self, path: str, spans: Spans) -> Weight:
+        return self.checkpoint.weight(self.checkpoint.first_of(self.names(path)), spans)
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """Accounts for what it is asked to `Read`; its tensors have no memory."""
+
+    checkpoint: Checkpoint
+    names: Names
+
+    def __call__(self, path: str, spans: Spans) -> torch.Tensor:
+        self.checkpoint.claim(self.names(path))
+        return torch.empty([span.count for span in spans], device="meta")
+
+    weight = __call__
 
 
 def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
@@ -219,7 +170,7 @@ def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
     if not not_finite(loaded):
         return
     dtypes = {tensor.dtype for tensor in loaded if tensor.is_floating_point()}
-    for name in sorted(checkpoint.claimed & checkpoint.files.keys()):
+    for name in sorted(filter(checkpoint.is_plain, checkpoint.claimed)):
         tensor, where = checkpoint.tensor(name), checkpoint.folder / checkpoint.files[name]
         if not_finite([tensor]):
             raise CheckpointError(
@@ -236,9 +187,10 @@ def _check_finite(module: nn.Module, checkpoint: Checkpoint) -> None:
 
 def _load_table(checkpoint: Checkpoint, stored: tuple[str, ...], layer: SinusoidTable) -> None:
     """The table is computed, unless the checkpoint stores one of its own."""
-    checkpoint.claimed.update(stored)
+    checkpoint.claim(stored)
     if any(name in checkpoint for name in stored):
-        layer.weight.copy_(_read(checkpoint, stored, whole(*layer.weight.shape)))
+        spans = whole(*layer.weight.shape)
+        layer.weight.copy_(checkpoint.read(checkpoint.first_of(stored), spans))
 
 
 def fill_randomly(module: nn.Module) -> None:
@@ -257,11 +209,3 @@ def fill_randomly(module: nn.Module) -> None:
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.state_dict(keep_vars=True).items()
-
-
-def _read(checkpoint: Checkpoint, candidates: tuple[str, ...], spans: Spans) -> torch.Tensor:
-    checkpoint.claimed.update(candidates)
-    for name in candidates:
-        if name in checkpoint:
-            return checkpoint.read(name, spans)
-    raise CheckpointError(f"{checkpoint.folder} lacks the tensor {candidates[0]}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.cross_views import RunningViews
 from antiphon.scheduler.demands import Demand, demands_of, first_readout
 from antiphon.scheduler.generated import StopReason
 from antiphon.scheduler.plan import Fork, StepPlan
@@ -73,7 +74,7 @@ class Batch:
         # How many sequences ask for what few do. A step looks for them only if there are any.
         self.asking = Counter[Demand]()
         self._admissions = 0
-        self.num_plans = 0
+        self.num_plans, self.views = 0, RunningViews(max_seqs)
         self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
         # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
@@ -84,6 +85,7 @@ class Batch:
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
             self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
+            self.views.ends,
         )  # fmt: skip
 
     def __len__(self) -> int:

@@ -2,13 +2,14 @@
 arrays, which can cross processes as they are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.beam_plan import NO_MOVES, BeamCandidates, BeamMoves
+from antiphon.scheduler.cross_views import CrossChange, CrossSource, Sees
 from antiphon.scheduler.generated import TokenLogprobs
 from antiphon.scheduler.grids import PlacedGrid, grids_of
 from antiphon.scheduler.request import Request
@@ -31,8 +32,9 @@ class Admission:
     rules: DecodingRules
     self_pages: np.ndarray = field(default_factory=_none)  # [pages] int32
     cross_pages: np.ndarray = field(default_factory=_none)
-    cross_len: int = 1  # encoder tokens that it attends to
+    cross_len: int = 1  # encoder tokens that its first tokens attend to
     grids: tuple[PlacedGrid, ...] = ()  # of the inputs in its prompt, see `GridPositions`
+    sees: int = Sees.LATEST  # what its first tokens do
 
     @classmethod
     def of(
@@ -40,23 +42,33 @@ class Admission:
         request: Request,
         token_ids: np.ndarray,
         self_pages: np.ndarray,
-        cross_pages: np.ndarray,
+        cross: CrossChange,
     ) -> "Admission":
         """Of `request`, which has a slot, with its `token_ids` [tokens] so far."""
         return cls(
             request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
-            request.params, request.rules, self_pages, cross_pages, request.cross_len,
-            grids_of(request),
+            request.params, request.rules, self_pages, cross.pages, cross.length, grids_of(request),
+            cross.sees,
         )  # fmt: skip
+
+    def seeing(self, cross: CrossChange) -> "Admission":
+        """The same with `cross` for its first tokens."""
+        return replace(self, cross_pages=cross.pages, cross_len=cross.length, sees=cross.sees)
 
 
 @dataclass(frozen=True)
 class CrossWrite:
-    """Cross KV that this step writes, from the hidden states of `key`."""
+    """Cross KV under `key` that this step writes, from the hidden states of `key`."""
 
     key: str
     num_tokens: int  # of the encoder
     pages: np.ndarray  # [pages] int32
+    sources: tuple[CrossSource, ...] = ()  # where these are of several inputs
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the hidden states."""
+        return [source.key for source in self.sources] or [self.key]
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ class Fork:
     self_pages: np.ndarray  # [pages] int32
     cross_pages: np.ndarray  # [pages] int32
     cross_len: int
+    sees: int = Sees.LATEST
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class StepPlan:
     its tokens, which then has `kv_lens`. Rows that have computed all that they know
     sample the next one. Page tables stay on the device: a plan says only what changes
     in them. Its parts are carried out in this order, before any row is computed:
-    `page_copies`, `beam_moves`, `forks`, `admissions`, `cross_writes`.
+    `page_copies`, `beam_moves`, `forks`, `admissions`, `cross_changes`, `cross_writes`.
 
     Rows are ordered: those with one query first.
     """
@@ -148,6 +161,7 @@ class StepPlan:
     spent: Sequence[str] = ()  # keys of embeddings that no later step needs
     lane: int = 0  # that all of its rows belong to; what it admits as well
     beam_moves: BeamMoves = NO_MOVES
+    cross_changes: Sequence[CrossChange] = ()
 
     @property
     def num_tokens(self) -> int:

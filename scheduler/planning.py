@@ -85,7 +85,9 @@ class StepPlanner:
         batch, slots = self.batch, self.batch.runnable(lane)
         if not len(slots):
             return None
-        slots, query_lens = self._rows(slots, batch.length[slots] - batch.computed[slots])
+        changes = batch.views.advance(slots, batch.computed[slots], batch.page_size)
+        remaining = batch.views.remaining(slots, batch.computed[slots], batch.length[slots])
+        slots, query_lens = self._rows(slots, remaining)
         kv_lens, lengths = batch.computed[slots] + query_lens, batch.length[slots]
         samples = kv_lens == lengths
         batch.computed[slots] = kv_lens
@@ -108,6 +110,7 @@ class StepPlanner:
             number=batch.num_plans,
             readouts=self._readouts(slots, query_lens, kv_lens),
             lane=lane,
+            cross_changes=changes,
         )
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -261,7 +261,7 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
-        self.encodes.add_unwanted(unwritten.union(plan.spent))
+        self.encodes.add_unwanted(unwritten.union(plan.spent, *(w.keys for w in plan.cross_writes)))
 
     def fail_slot(self, slot: int, error: str) -> None:
         """Fails the request that has `slot`, whose settings the device could not take."""

@@ -11,14 +11,12 @@ tokens, and no recording comes twice. `--model tiny` is for trying the script ou
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Sequence
+from contextlib import aclosing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from antiphon.benchmarks.report import Row, table, write_json
 from antiphon.benchmarks.service.arrivals import ClosedLoop
 from antiphon.benchmarks.service.asks import RATE, Form
 from antiphon.benchmarks.service.exchange import Server
+from antiphon.benchmarks.shapes import speech_of_one_length
 from antiphon.cli.pairs import parse_pairs
 from antiphon.client.sound import wav
 
@@ -199,24 +198,6 @@ def compared(callers: int, requests: int, without: list[Row], over: list[Row]) -
     }
 
 
-@contextmanager
-def checkpoint(model: str, tokens: int) -> Iterator[str]:
-    """A folder with a configuration under which every window generates `tokens` tokens."""
-    from antiphon.benchmarks.shapes import PUBLISHED, write_checkpoint
-
-    small = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 64}
-    small |= {f"{half}_attention_heads": 2 for half in ("encoder", "decoder")}
-    small |= {f"{half}_ffn_dim": 64 for half in ("encoder", "decoder")}
-    shapes = {**PUBLISHED, "tiny": {**PUBLISHED["whisper-base"], **small}}
-    with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(shapes[model], Path(folder))
-        path = Path(folder) / "generation_config.json"
-        settings = json.loads(path.read_text())
-        never = {"suppress_tokens": [settings["eos_token_id"]]}
-        path.write_text(json.dumps({**settings, **never, "max_new_tokens": tokens}))
-        yield folder
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,7 +215,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     began = time.perf_counter()
-    with checkpoint(arguments.model, arguments.tokens) as folder:
+    with speech_of_one_length(arguments.model, arguments.tokens) as folder:
         rows = asyncio.run(measure(arguments, folder))
     print(table(rows))
     print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)

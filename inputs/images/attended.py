@@ -11,13 +11,13 @@ from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.questions import Questions
 from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import ParsedPrompt
 
 
 def attends_to_an_image(model: ModelConfig) -> bool:
-    return isinstance(model.encoder, ImageHalf) and (
-        model.decoder_half is not None and model.decoder_half.cross_attention
-    )
+    has_decoder = model.decoder_half is not None
+    return isinstance(model.encoder, ImageHalf) and has_decoder and attends(model)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from typing import Any
 from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import Part
 
 DEFAULT_LIMIT = 64  # images of a prompt
@@ -24,7 +26,8 @@ class ImagePrompts:
     """The image processor of a checkpoint, and how images stand in its prompts.
 
     A prompt has one placeholder token for each image. It becomes as many as the encoder makes rows
-    of the image, between `wraps` where the checkpoint has such tokens.
+    of the image, between `wraps` where the checkpoint has such tokens; where the decoder attends
+    to images, it stays as it is.
     """
 
     processor: ImageProcessor
@@ -34,6 +37,8 @@ class ImagePrompts:
     wraps: tuple[tuple[int, ...], tuple[int, ...]]  # token ids before and behind an image's
     has_grids: bool  # positions are by frame, row and column
     limit: int
+    attended: bool  # the decoder attends to images
+    first: str  # token that texts begin with whose tokenizer puts none there; empty: there is none
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any, limits: ImageLimits) -> "ImagePrompts | None":
@@ -41,8 +46,9 @@ class ImagePrompts:
 
         Raises CheckpointError for missing or broken settings.
         """
-        if model.family.input != "image" or model.decoder.cross_attention:
+        if model.family.input != "image" or attends(model):
             return None
+        attended, most = model.decoder.cross_attention, model.decoder.most_attended
         assert isinstance(model.encoder, ImageHalf)
         id_ = _image_id(model, tokenizer)
         is_internvl = model.family.name in internvl.FAMILIES
@@ -55,10 +61,22 @@ class ImagePrompts:
             settings={"crop_to_patches": True} if is_internvl else {},
             processor=internvl.tiling_processor(model.raw),
         )
+        limit = limits.per_prompt or DEFAULT_LIMIT
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
-            model.decoder.position_axes > 1, limits.per_prompt or DEFAULT_LIMIT,
+            model.decoder.position_axes > 1, min(limit, most) if attended else limit,
+            attended, tokenizer.bos_token if attended else "",
         )  # fmt: skip
+
+    def begun(self, text: str) -> str:
+        """`text` of a prompt as its tokenizer is given it: with the first token behind images that
+        it begins with, as transformers' processor for the same checkpoint puts it."""
+        if not self.first or self.first in text:
+            return text
+        behind = text
+        while behind.startswith(self.placeholder):
+            behind = behind.removeprefix(self.placeholder)
+        return f"{text.removesuffix(behind)}{self.first}{behind}"
 
     def grid(self, shape: ImageShape) -> tuple[int, int, int] | None:
         """Frames, rows and columns of what the encoder makes of an image."""
@@ -102,8 +120,13 @@ class ImagePrompts:
             image = self.processor.encoder_input(
                 images[len(inputs)], len(placed) + len(before), alone=len(images) == 1
             )
-            grid = self.grid(Pixels.unpacked(image.payload).shape)
-            inputs.append(replace(image, grid=grid))
+            shape = Pixels.unpacked(image.payload).shape
+            if isinstance(self.half, MllamaVisionHalf):
+                shown = self.half.rows_shown(shape)
+                inputs.append(replace(image, position=None, token=len(placed), shown=shown))
+                placed.append(id_)
+                continue
+            inputs.append(replace(image, grid=self.grid(shape)))
             placed += [*before, *[self.placeholder_id] * image.num_tokens, *behind]
         return placed, tuple(inputs)
 

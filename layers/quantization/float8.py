@@ -7,9 +7,12 @@ activation before such a layer stores float8 rows itself.
 import torch
 from torch.nn import functional as F
 
+from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.activations import ActivationMethod
-from antiphon.layers.linear import Linear, LinearMethod
-from antiphon.layers.norms import DeferredNorm, FusedNorm, LinearInput, Norm, pending_terms
+from antiphon.layers.linear import Linear, LinearMethod, as_tensor
+from antiphon.layers.norms import FusedNorm, LinearInput, Norm, pending_terms
+from antiphon.layers.quantization.dequantized import input_codes
+from antiphon.layers.quantization.quantized_weight import QuantizedInput
 from antiphon.layers.quantization.rows import QuantizedRows
 from antiphon.layers.residual import Residual
 
@@ -29,7 +32,7 @@ class Float8Product(LinearMethod):
         self.dtype = dtype
 
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
-        rows = _rows(x)
+        rows = self.rows(x)
         assert layer.weight_scale is not None
         return torch._scaled_mm(
             rows.values,
@@ -41,25 +44,38 @@ class Float8Product(LinearMethod):
             use_fast_accum=True,
         )
 
-    def quantize_input(self, x: torch.Tensor) -> QuantizedRows:
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor | QuantizedRows:
         return QuantizedRows.float8(x)
+
+    def rows(self, x: LinearInput) -> QuantizedRows:
+        return x if isinstance(x, QuantizedRows) else QuantizedRows.float8(as_tensor(x))
 
 
 class Float8Reference(Float8Product):
     """On a CPU: the product of the same float8 numbers, computed in float32."""
 
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
-        rows = _rows(x)
+        rows = self.rows(x)
         assert layer.weight_scale is not None
         weight = layer.weight.float() * layer.weight_scale.t()
         bias = None if layer.bias is None else layer.bias.float()
         return F.linear(rows.values.float() * rows.scales, weight, bias).to(self.dtype)
 
 
-def _rows(x: LinearInput) -> QuantizedRows:
-    if isinstance(x, QuantizedRows):
+class StaticFloat8Product(Float8Product):
+    """On a GPU, where a checkpoint says how inputs are scaled: by one number, or up to a limit."""
+
+    def __init__(self, dtype: torch.dtype, inputs: QuantizedInput) -> None:
+        super().__init__(dtype)
+        self.inputs = inputs
+
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
+        """As it is: layers differ in their scales."""
         return x
-    return QuantizedRows.float8(x.norm.in_torch(x.x) if isinstance(x, DeferredNorm) else x)
+
+    def rows(self, x: LinearInput) -> QuantizedRows:
+        values, scales, _ = input_codes(as_tensor(x).float(), self.inputs)
+        return QuantizedRows(values.to(FLOAT8), scales.expand(len(values), 1).contiguous())
 
 
 class Float8Norm(FusedNorm):

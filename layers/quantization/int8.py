@@ -11,7 +11,11 @@ from torch.nn import functional as F
 from antiphon.kernels.formats import INT8, INT8_MAX
 from antiphon.layers.linear import Linear, LinearMethod, as_tensor
 from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.dequantized import input_codes
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 from antiphon.layers.quantization.rows import QuantizedRows, row_scales
+
+FEW_ROWS = 64  # up to which torch's operator for int8 weights beats multiplying them out
 
 
 def to_int8(layer: Linear) -> None:
@@ -19,9 +23,7 @@ def to_int8(layer: Linear) -> None:
     weight = layer.weight.data
     method: LinearMethod = Int8WeightOnly()
     if weight.device.type == "cpu":
-        from antiphon.kernels.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
-
-        make_kernels_ready()
+        Int8Product.make_ready()
         method = Int8Product(weight.dtype)
     # Rounded before the division, so that it is also what the values will be multiplied by.
     scale = row_scales(weight, INT8).to(weight.dtype)
@@ -35,6 +37,13 @@ class Int8Product(LinearMethod):
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
+    @staticmethod
+    def make_ready() -> None:
+        """Compiles its kernels, where they are not."""
+        from antiphon.kernels.cpu_int8 import make_kernels_ready  # Numba is loaded where it is used
+
+        make_kernels_ready()
+
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
         from antiphon.kernels.cpu_int8 import rescale
 
@@ -47,9 +56,37 @@ class Int8Product(LinearMethod):
         return QuantizedRows.int8(x)
 
 
+class OffsetInt8Product(LinearMethod):
+    """On a CPU, for inputs whose scale a checkpoint holds, or which have zero points."""
+
+    def __init__(self, weight: QuantizedWeight, dtype: torch.dtype) -> None:
+        assert weight.inputs is not None
+        self.inputs, self.dtype = weight.inputs, dtype
+        self.sums = weight.values.sum(1, dtype=torch.int32).float()  # [out]
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        codes, scales, zeros = input_codes(as_tensor(x).float(), self.inputs)
+        assert layer.weight_scale is not None
+        product = torch._int_mm(codes.to(INT8), layer.weight.t()).float() - zeros * self.sums
+        scaled = product * scales * layer.weight_scale.float().t()
+        return (scaled if layer.bias is None else scaled + layer.bias).to(self.dtype)
+
+
 class Int8WeightOnly(LinearMethod):
-    """On a GPU: the weight is multiplied out to the model's precision before each product."""
+    """The weight is multiplied out to the model's precision before each product."""
 
     def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
         assert layer.weight_scale is not None
         return F.linear(as_tensor(x), layer.weight * layer.weight_scale, layer.bias)
+
+
+class Int8WeightOnlyOnCPU(Int8WeightOnly):
+    """In bfloat16: few rows by torch's operator, which reads int8 weights as they are."""
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        rows, scale = as_tensor(x), layer.weight_scale
+        assert scale is not None
+        if len(rows) > FEW_ROWS:
+            return super().product(layer, rows)
+        product = torch._weight_int8pack_mm(rows.contiguous(), layer.weight, scale.flatten())
+        return product if layer.bias is None else product + layer.bias

@@ -20,11 +20,11 @@ from torch import nn
 from antiphon.config.errors import ConfigurationError
 from antiphon.families.halves import Half
 from antiphon.kernels.formats import FLOAT8_MAX
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.embeddings import TokenEmbedding
 from antiphon.layers.linear import Linear, StackedLinear
 from antiphon.layers.rotary import HeadNorms
 from antiphon.layers.shard import whole
-from antiphon.layers.weights import Checkpoint
 
 # What one side gains the other loses: more would leave the range of the weights' own format.
 MOST_DOUBLINGS = {torch.float16: 6, torch.bfloat16: 60, torch.float32: 60}

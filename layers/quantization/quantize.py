@@ -1,6 +1,6 @@
 """Which layers of a loaded model are quantized, and how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -10,7 +10,12 @@ from antiphon.kernels.formats import FLOAT8_CAPABILITY
 from antiphon.layers.activations import Activation
 from antiphon.layers.linear import Linear
 from antiphon.layers.norms import Norm
-from antiphon.layers.quantization.float8 import Float8Activation, Float8Norm, to_float8
+from antiphon.layers.quantization.float8 import (
+    Float8Activation,
+    Float8Norm,
+    Float8Product,
+    to_float8,
+)
 from antiphon.layers.quantization.int8 import to_int8
 from antiphon.runtime.device import Target
 
@@ -39,12 +44,21 @@ def quantize_encoder(quantization: str, layers: nn.Module, pre_norm: bool) -> No
     if quantization == "int8":
         quantize_to_int8(layers)
     elif quantization == "fp8":
-        feeders: list[Norm | Activation] = [
-            module
-            for module in layers.modules()
-            if isinstance(module, Activation) or (pre_norm and isinstance(module, Norm))
-        ]
-        quantize_to_float8(_linear_layers(layers), feeders)
+        quantize_to_float8(_linear_layers(layers))
+        feed_float8(layers, pre_norm)
+
+
+def feed_float8(layers: nn.Module, pre_norm: bool) -> None:
+    """On a GPU: norms and activations of an encoder store float8 rows themselves, where all linear
+    layers read them."""
+    methods = {type(layer.own_method) for layer in _linear_layers(layers).values()}
+    if methods != {Float8Product}:
+        return
+    for module in layers.modules():
+        if pre_norm and isinstance(module, Norm):
+            module.method = Float8Norm()
+        elif isinstance(module, Activation):
+            module.method = Float8Activation()
 
 
 def quantize_decoder(
@@ -59,15 +73,12 @@ def quantize_decoder(
     if quantization == "int8":
         quantize_to_int8(layers)
     elif quantization == "fp8":
-        quantize_to_float8(cross_projections, [])
+        quantize_to_float8(cross_projections)
 
 
-def quantize_to_float8(linear: Mapping[str, Linear], feeders: Sequence[Norm | Activation]) -> None:
-    """`linear` by name; `feeders` are norms and activations whose output goes into them alone.
-
-    On a GPU feeders store float8 themselves. Raises ConfigurationError for a size that
-    float8 products can't have.
-    """
+def quantize_to_float8(linear: Mapping[str, Linear]) -> None:
+    """`linear` by name. Raises ConfigurationError for a size that float8 products can't have on a
+    GPU."""
     on_gpu = any(layer.device.type == "cuda" for layer in linear.values())
     for name, layer in linear.items():
         if on_gpu and any(size % MULTIPLE for size in layer.shape):
@@ -76,9 +87,6 @@ def quantize_to_float8(linear: Mapping[str, Linear], feeders: Sequence[Norm | Ac
                 f"both must be multiples of {MULTIPLE}"
             )
         to_float8(layer)
-    if on_gpu:
-        for feeder in feeders:
-            feeder.method = Float8Norm() if isinstance(feeder, Norm) else Float8Activation()
 
 
 def quantize_to_int8(layers: nn.Module) -> None:

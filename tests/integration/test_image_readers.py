@@ -27,8 +27,8 @@ from antiphon.engine.sync_engine import Engine
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.quantization.kv_scales import ProjectionInput
-from antiphon.layers.weights import Checkpoint
 from antiphon.scheduler.request import Media
 
 SIZES = [(40, 24), (24, 24), (30, 66), (100, 20), (7, 9)]

@@ -208,19 +208,19 @@ FORMATS: dict[str, tuple[Spoil, str]] = {
         one_more("model.decoder.layers.0.fc1.lora_A.weight"),
         "of an adapter .LoRA.: merge it",
     ),
-    "GPTQ by config": (
-        changed(quantization_config={"quant_method": "gptq"}),
-        r"quantised checkpoints \(gptq\)",
+    "another method": (
+        changed(quantization_config={"quant_method": "quip"}),
+        "quantised by quip are not read; these are: .*compressed-tensors",
     ),
     "GPTQ by tensors": (
         one_more("model.decoder.layers.0.fc1.qweight"),
-        "qweight: quantised checkpoints are not read yet",
+        "qweight, of a quantised weight that its config.json .*tells no way to read",
     ),
     "scaled weights": (
         one_more("model.encoder.layers.0.fc1.weight_scale_inv"),
-        "quantised checkpoints are not read yet",
+        "weight_scale_inv, of a quantised weight that its config.json",
     ),
-    "integers": (as_integers, "stored as torch.int8: quantised checkpoints"),
+    "integers": (as_integers, "stored as torch.int8, and its config.json .*tells no way"),
     "CTranslate2": (
         only(model__bin="", config__json="{}", vocabulary__json="", tokenizer__json=""),
         "CTranslate2's format .*cut off",

@@ -23,9 +23,9 @@ from antiphon.config.options import resolve
 from antiphon.config.parallel import Parallel
 from antiphon.encoder.runner import EncoderRunner
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.gemma import scaled
 from antiphon.layers.quantization.kv_scales import ProjectionInput
-from antiphon.layers.weights import Checkpoint
 from antiphon.runtime.device import Target
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from antiphon.config.sampling import SamplingParams
 from antiphon.decoder.runner import DecoderRunner
 from antiphon.engine.sync_engine import Engine
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.layers.weights import Checkpoint
+from antiphon.layers.checkpoint import Checkpoint
 
 RULES = DecodingRules(stop_ids=(1,))
 Prompts = list[tuple[list[int], int]]

@@ -24,6 +24,7 @@ from antiphon.decoder.rank_commands import (
 from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.cross_views import CrossChange, CrossSource
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     Admission,
@@ -60,7 +61,7 @@ PARAMS = SamplingParams(
 GRIDS = (PlacedGrid(2, 1, 3, 4),)
 PLAN = StepPlan(
     [Admission(1, np.arange(9), 5, 40, 2**40, PARAMS, RULES, pages(3, 4), pages(5), 9, GRIDS)],
-    [CrossWrite("a" * 64, 17, pages(5, 6))],
+    [CrossWrite("a" * 64, 17, pages(5, 6), (CrossSource("b", 1, 17, 3),))],
     np.array([4, 1, 0]),
     np.array([2**33, 7, 8]),
     np.array([1, 1, 9]),
@@ -78,6 +79,7 @@ PLAN = StepPlan(
         *(np.array(numbers) for numbers in ((3, 1), (2**33, 7), (1, 1), (4, 4), (9, 8))),
         np.array([[1, 2], [1, 3]], np.int32),
     ),
+    [CrossChange(4, pages(7, 8), 19, 1)],
 )
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 

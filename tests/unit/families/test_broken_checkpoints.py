@@ -118,7 +118,7 @@ def test_sharded_checkpoints_load(tmp_path: Path) -> None:
 
 
 def test_each_half_loads_only_its_own_weights(checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.layers.weights import Checkpoint
+    from antiphon.layers.checkpoint import Checkpoint
 
     read: list[str] = []
     original = Checkpoint.read

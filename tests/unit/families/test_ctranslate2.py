@@ -22,8 +22,8 @@ from antiphon.config.errors import CheckpointError, UnsupportedModelError
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig, architecture_of
 from antiphon.inputs.tokenizer import load_tokenizer
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.ctranslate2_tensors import CTranslate2Tensors
-from antiphon.layers.weights import Checkpoint
 
 TOKENS = {
     0: "<s>", 1: "<pad>", 2: "</s>", 3: "<unk>", 60: "<|endoftext|>", 61: "<|startoftranscript|>",

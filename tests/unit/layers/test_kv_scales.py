@@ -13,9 +13,9 @@ from plain_engine import PlainEngine
 from safetensors.torch import load_file, save_file
 
 from antiphon.kernels.formats import FLOAT8_MAX
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.kv_scales import ProjectionInput, fit_kv_scales, power_of_two
-from antiphon.layers.weights import Checkpoint
 
 FLOAT8_KV = {"kv_cache_dtype": "fp8", "decoder_attention_backend": "torch_sdpa"}
 

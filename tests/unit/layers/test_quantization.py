@@ -117,7 +117,7 @@ def test_sizes_that_float8_products_cannot_have_are_refused() -> None:
     with pytest.raises(
         ConfigurationError, match=r"layer fc1 is \[24, 32\]; both must be multiples of 16"
     ):
-        quantize_to_float8({"fc1": FakeLayer()}, [])  # type: ignore[dict-item]
+        quantize_to_float8({"fc1": FakeLayer()})  # type: ignore[dict-item]
 
 
 class FakeLayer:

@@ -1,0 +1,1 @@
+"""What `quantization_config` of a published checkpoint says: one reader for each `quant_method`."""

@@ -1,0 +1,45 @@
+"""Opens a checkpoint for a half of its model, and builds the modules that it fills."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from antiphon.config.options import ModelOptions
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.layers.checkpoint import Checkpoint
+from antiphon.layers.held_weight import HeldWeight
+from antiphon.runtime.device import Target
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def open_checkpoint(model: ModelConfig, options: ModelOptions) -> Checkpoint:
+    """Its quantised weights stay as they are, unless `options` want others."""
+    return Checkpoint(model.path, model.quantization, options.quantization != "none")
+
+
+def build_to_fill(target: Target, checkpoint: Checkpoint, make: Callable[[], M]) -> M:
+    """The module that `make` builds, to be filled from `checkpoint`.
+
+    Weights of linear layers that may come quantised have no memory yet: in the model's
+    precision they might not fit where the quantised ones do.
+    """
+    if not checkpoint.is_quantized:
+        return target.build(make)
+    hook = register_module_parameter_registration_hook(_without_memory)  # type: ignore[arg-type]
+    try:
+        return target.build(make)
+    finally:
+        hook.remove()
+
+
+def _without_memory(
+    module: nn.Module, name: str, parameter: nn.Parameter | None
+) -> nn.Parameter | None:
+    if parameter is None or name != "weight" or not isinstance(module, HeldWeight):
+        return None
+    nothing = torch.empty_like(parameter, device="meta")
+    return nn.Parameter(nothing, requires_grad=parameter.requires_grad)
