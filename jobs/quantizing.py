@@ -47,6 +47,11 @@ def quantize(model: ModelConfig, quantization: Quantization, output: Path) -> No
     Raises ConfigurationError where llm-compressor is not installed or a size does not suit;
     ManifestError and InputError for calibration data that can't be read.
     """
+    if model.quantization is not None:
+        raise ConfigurationError(
+            f"{model.path} is quantised already ({model.quantization.method}): give the model that "
+            "it was made from"
+        )
     if output.exists() and any(output.iterdir()):
         raise ConfigurationError(f"{output} is not empty: give another folder")
     lines = None
