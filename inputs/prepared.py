@@ -25,7 +25,7 @@ class EncoderInput:
     num_tokens: int
     payload: Any
     position: int | None = None
-    grid: tuple[int, int, int] | None = None
+    grid: tuple[int, int, int, float] | None = None
     token: int | None = None
     shown: int = 0
     keep: bool = True

@@ -106,4 +106,4 @@ def _inputs_within(request: Request, start: int, end: int) -> Iterator[bytes]:
     """What names the hidden states that replace tokens from `start` to `end`."""
     for media in request.inputs:
         if media.position is not None and media.position < end and start < _end(media):
-            yield f"|{media.key}|{media.position - start}".encode()
+            yield f"|{media.key}|{media.grid}|{media.position - start}".encode()

@@ -84,8 +84,9 @@ class Media:
     payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
-    # Frames, rows and columns of its hidden states, where positions are counted by them.
-    grid: tuple[int, int, int] | None = None
+    # Frames, rows and columns of its hidden states, where positions are counted by them, and
+    # positions from a frame to the next.
+    grid: tuple[int, int, int, float] | None = None
     # Of several that the decoder attends to: the token of the prompt that stands for it, from which
     # on `shown` of its hidden states are seen, see `CrossInput`.
     token: int | None = None

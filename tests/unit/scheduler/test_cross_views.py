@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -24,6 +24,7 @@ class Image:
     keep: bool = True
 
 
+@settings(deadline=None)
 @given(
     tokens=st.lists(st.booleans(), min_size=1, max_size=12).filter(any),
     tiles=st.lists(st.integers(1, TILES), min_size=12, max_size=12),
