@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Announcer:
     ) -> None:
         self._members, self._workers = members, workers
         self._frontends: dict[str, _Frontend] = {}
+        self._expected: dict[str, float] = {}  # frontends of an earlier supervisor, since when
         self._changed = asyncio.Event()
         self._telling = asyncio.Lock()  # the workers: one after the other, the newest last
         self._last_round: float | None = None
@@ -56,10 +57,20 @@ class Announcer:
     def add(self, frontend: str, address: Address) -> asyncio.Event:
         """From now on it is told. Returns what is set when it is dropped."""
         sender = Sender(address, Host.here().node, encoder=MemberEncoder(address.token))
+        self.remove(frontend)  # it may have been added by a call whose answer was lost
         self._frontends[frontend] = added = _Frontend(sender, time.monotonic())
         return added.dropped
 
+    def expect(self, frontends: Iterable[str]) -> None:
+        """Workers serve these, which have not attached to this supervisor yet. They are gone if
+        they do not come."""
+        now = time.monotonic()
+        for frontend in frontends:
+            if frontend not in self._frontends:
+                self._expected.setdefault(frontend, now)
+
     def remove(self, frontend: str) -> None:
+        self._expected.pop(frontend, None)
         if (removed := self._frontends.pop(frontend, None)) is not None:
             removed.dropped.set()
             removed.sender.close()
@@ -76,12 +87,18 @@ class Announcer:
         for name, frontend in list(self._frontends.items()):
             if pause > PAUSE_SECONDS:  # heartbeats wait behind this round
                 frontend.heard_at = min(frontend.heard_at + pause, now)
-            silence = now - frontend.heard_at
-            if silence > SILENT_SECONDS:
-                logger.warning("%s is dropped: it was silent for %.0f s", name, silence)
-                self.remove(name)
-                for handle in self._workers():
-                    handle.update.remote(Detach(name))
+            self._drop_if_silent(name, now - frontend.heard_at)
+        for name, since in list(self._expected.items()):
+            if pause > PAUSE_SECONDS:
+                self._expected[name] = since = min(since + pause, now)
+            self._drop_if_silent(name, now - since)
+
+    def _drop_if_silent(self, name: str, silence: float) -> None:
+        if silence > SILENT_SECONDS:
+            logger.warning("%s is dropped: it was silent for %.0f s", name, silence)
+            self.remove(name)
+            for handle in self._workers():
+                handle.update.remote(Detach(name))
 
     # ------------------------------------------------------------------ members
 

@@ -49,6 +49,10 @@ class WorkerActor(ABC):
         """A sketch of the content keys that it holds. From any thread."""
         return b""
 
+    def frontends(self) -> list[str]:
+        """Those that have attached to it, by name. From any thread."""
+        return []
+
     def stats(self) -> dict[str, int]:
         """The counters of its workers. From any thread."""
         return {}

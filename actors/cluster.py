@@ -5,22 +5,22 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 import ray
 
 from antiphon.actors.address import Address, Host
+from antiphon.actors.attachment import Attachment, Known
 from antiphon.actors.blueprint import Started
 from antiphon.actors.channel import AsyncReceiver, PeerGone, Sender
 from antiphon.actors.messages import Attach, Detach, FrontendMessage, Member, Members, Message
-from antiphon.actors.processes import Spot, own_error, why_gone
-from antiphon.actors.pulse import Pulse
+from antiphon.actors.processes import Spot
 from antiphon.actors.session import session
-from antiphon.actors.supervisor import Attachment
+from antiphon.actors.supervisor_link import SupervisorLink
 from antiphon.actors.workers import Handle, Workers
-from antiphon.config.errors import AntiphonError, EngineDeadError
+from antiphon.config.errors import EngineDeadError
 from antiphon.scheduler.request import Incarnation
 
 logger = logging.getLogger(__name__)
@@ -33,17 +33,21 @@ class RayWorkers(Workers):
     """Made by `launch`, or by `attach` for an engine that another process has started. They keep
     this process connected to Ray until they are closed.
 
-    `started`: the first processes of an engine that this process has started; it ends with them.
+    `started`: the first processes of an engine that this process has started, by the worker's name;
+    it ends with them.
     """
 
     def __init__(
-        self, supervisor: Any, attachment: Attachment, started: Iterable[Started] | None = None
+        self,
+        supervisor: Any,
+        attachment: Attachment,
+        started: Mapping[str, Started] | None = None,
     ) -> None:
         self.members = attachment.members
         self.info = attachment.info
         self.colocated = attachment.blueprint.placement.colocated
-        self._supervisor, self._supervisor_address = supervisor, attachment.address
-        self._started = None if started is None else list(started)
+        self._started = None if started is None else dict(started)
+        self._supervisor = SupervisorLink(supervisor, attachment)
         self._receiver: AsyncReceiver | None = None
         self._senders: dict[str, Sender] = {}  # by worker; those of one process share one
         self._frontend = ""
@@ -60,9 +64,7 @@ class RayWorkers(Workers):
         self._connect()
         receive = cast("Handle", self._receive)
         self._receiver.attach(loop, receive, self._note_failure)
-        self._attached = self._supervisor.attach.remote(frontend, self._receiver.address)
-        self._pulse = Pulse(Incarnation(frontend, 0), self._supervisor_address, lambda: ({}, b""))
-        self._pulse.start()
+        self._supervisor.attach(frontend, self._receiver.address)
 
     def _receive(self, message: FrontendMessage) -> None:
         if isinstance(message, Members):
@@ -132,29 +134,30 @@ class RayWorkers(Workers):
         raise EngineDeadError(ending.result())
 
     async def _ending(self) -> str:
-        """Why the engine can't go on, as soon as its supervisor knows or is gone."""
+        """Why the engine can't go on, as soon as its supervisor knows or is gone for good."""
         try:
-            return str(await self._attached)
-        except ray.exceptions.RayError as error:
-            for process in self._started or ():  # those that it started itself go with it
+            return await self._supervisor.ending(self._known)
+        except EngineDeadError as error:
+            for process in (self._started or {}).values():  # later ones go with the supervisor
                 process.kill()
-            return (
-                f"the engine's supervisor ended, as does one whose starter ends: {why_gone(error)}"
-            )
+            return str(error)
+
+    def _known(self) -> Known | None:
+        """In the process that has started the engine."""
+        if self._started is None:
+            return None
+        return Known(self._started, list(self.members), self.info)
 
     async def stats(self) -> list[dict[str, int]]:
-        return cast("list[dict[str, int]]", await self._supervisor.stats.remote())
+        return cast("list[dict[str, int]]", await self._supervisor.call("stats"))
 
     async def processes(self) -> dict[str, Spot]:
         """Where the process of each running worker is."""
-        return cast("dict[str, Spot]", await self._supervisor.processes.remote())
+        return cast("dict[str, Spot]", await self._supervisor.call("processes"))
 
     async def scale(self, role: str, count: int) -> None:
         """As `Supervisor.scale`."""
-        try:
-            await self._supervisor.scale.remote(role, count)
-        except AntiphonError as error:
-            raise own_error(error) from None
+        await self._supervisor.call("scale", role, count)
 
     # ------------------------------------------------------------------ end
 
@@ -165,7 +168,7 @@ class RayWorkers(Workers):
             sender.close()
         if self._receiver is not None:
             self._receiver.close()
-            self._pulse.closing.set()
+            self._supervisor.detach()
         self._senders, self._receiver = {}, None
 
     def close(self) -> None:
@@ -177,18 +180,18 @@ class RayWorkers(Workers):
         if os.getpid() != self._pid:
             return  # a copy in a forked child: the workers belong to its parent
         if ray.is_initialized():  # a call after the program left Ray would start another one
-            self._leave() if self._started is None else self._end(self._started)
+            self._leave() if self._started is None else self._end(self._started.values())
         session.leave()
 
     def _leave(self) -> None:
         """The engine goes on for its other frontends."""
         with suppress(ray.exceptions.RayError):
-            ray.get(self._supervisor.detach.remote(self._frontend), timeout=END_SECONDS)
+            ray.get(self._supervisor.handle.detach.remote(self._frontend), timeout=END_SECONDS)
 
     def _end(self, started: Iterable[Started]) -> None:
         try:
-            ray.get(self._supervisor.end.remote(CLOSED), timeout=END_SECONDS)
+            ray.get(self._supervisor.handle.end.remote(CLOSED), timeout=END_SECONDS)
         except ray.exceptions.RayError:  # it is gone itself: those that it started go with it
             for process in started:
                 process.kill()
-        ray.kill(self._supervisor, no_restart=True)
+        ray.kill(self._supervisor.handle, no_restart=True)

@@ -62,5 +62,8 @@ class DecoderActor(LeaderActor):
     def held(self) -> bytes:
         return self.decoder.held()
 
+    def frontends(self) -> list[str]:
+        return self.decoder.frontends
+
     def stats(self) -> dict[str, int]:
         return self.decoder.stats()

@@ -124,6 +124,11 @@ class DecoderWorker(Worker[DecoderMessage | SharedBatch]):
             self.replica.scheduler.set_encoders(dict.fromkeys(encoders, self.incarnation.epoch))
         self.start()
 
+    @property
+    def frontends(self) -> list[str]:
+        """Those that have attached, by name. From any thread."""
+        return list(self._links.frontends)
+
     def _set_links(self, links: Links, arena: ArenaExport | None) -> None:
         self._links = links
         self._places = ArenaPlaces(self.replica.runner.arena.space, arena)

@@ -38,6 +38,9 @@ class EncoderActor(LeaderActor):
     def load_report(self) -> dict[str, float]:
         return self.encoder.load_report()
 
+    def frontends(self) -> list[str]:
+        return self.encoder.frontends
+
     def stats(self) -> dict[str, int]:
         return self.encoder.stats()
 

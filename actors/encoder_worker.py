@@ -133,6 +133,11 @@ class EncoderWorker(Worker[EncoderMessage | EncoderBatch]):
             self._followers = RankSenders(followers, links.node, epoch, EncoderWire())
         self.start()
 
+    @property
+    def frontends(self) -> list[str]:
+        """Those that have attached, by name. From any thread."""
+        return list(self._links.frontends)
+
     def _set_links(self, links: Links) -> None:
         self._links, self._answers = links, EncoderAnswers(self.incarnation, links)
         self._outlets = Outlets(self.incarnation, self.device, links, self._answers.send, self.send)

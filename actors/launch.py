@@ -6,18 +6,19 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from antiphon.actors.attachment import Attachment
 from antiphon.actors.blueprint import NAMESPACE, Blueprint, Started, supervisor_name
 from antiphon.actors.cluster import RayWorkers
 from antiphon.actors.membership import REMEDY
 from antiphon.actors.placement import place
 from antiphon.actors.processes import own_error, why_gone
 from antiphon.actors.session import session
-from antiphon.actors.supervisor import Attachment, Supervisor
+from antiphon.actors.supervisor import Supervisor
 from antiphon.config.decoding_rules import TimestampRules
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError
 from antiphon.config.options import EngineConfig, ModelOptions
@@ -36,6 +37,10 @@ _starting = threading.Lock()
 
 class StartGivenUp(Exception):
     """No caller waits for these workers any more."""
+
+
+class SupervisorAway(EngineDeadError):
+    """It has died; Ray may start it again."""
 
 
 def launch(
@@ -69,11 +74,12 @@ def launch(
             call = supervisor.start.remote(started)
             attachment = result(call, config.workers.startup_timeout + SLACK_SECONDS, given_up)
         undo.pop_all()
-    return RayWorkers(supervisor, attachment, started.values())
+    return RayWorkers(supervisor, attachment, started)
 
 
 def _supervisor(blueprint: Blueprint) -> Any:
-    """Starts it on this node: it must not outlive this process, nor die before it."""
+    """Starts it on this node: it must not outlive this process. If it dies before, Ray starts it
+    again, and `SupervisorLink.recover` tells it of its engine."""
     name = blueprint.config.workers.name
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Supervisor)
@@ -81,7 +87,7 @@ def _supervisor(blueprint: Blueprint) -> Any:
         name=supervisor_name(name or secrets.token_hex(6)),
         namespace=NAMESPACE,
         num_cpus=0,
-        max_restarts=0,
+        max_restarts=-1,
         scheduling_strategy=here,
     )
     try:
@@ -111,6 +117,8 @@ def result(call: Any, timeout: float, given_up: threading.Event) -> Any:
         return ray.get(call)
     except AntiphonError as error:
         raise own_error(error) from None
+    except ray.exceptions.ActorUnavailableError as error:
+        raise SupervisorAway(f"the engine's supervisor is away: {why_gone(error)}") from None
     except ray.exceptions.RayActorError as error:
         raise EngineDeadError(f"the engine's supervisor ended: {why_gone(error)}") from None
     except ray.exceptions.RayError as error:
@@ -157,9 +165,23 @@ def find(name: str, address: str | None) -> RunningEngine:
             supervisor = ray.get_actor(supervisor_name(name), namespace=NAMESPACE)
         except ValueError:
             raise ConfigurationError(_no_such_engine(name)) from None
-        attachment = result(supervisor.attachment.remote(), FIND_SECONDS, threading.Event())
+        attachment = _attachment(supervisor)
         undo.pop_all()
     return RunningEngine(supervisor, attachment)
+
+
+def _attachment(supervisor: Any) -> Attachment:
+    """Of a running engine; waits for a supervisor that is being started again."""
+    deadline = time.monotonic() + FIND_SECONDS
+    while True:
+        try:
+            left = max(CHECK_SECONDS, deadline - time.monotonic())
+            call = supervisor.attachment.remote()
+            return cast("Attachment", result(call, left, threading.Event()))
+        except SupervisorAway:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(CHECK_SECONDS)
 
 
 def _no_such_engine(name: str) -> str:

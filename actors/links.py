@@ -29,13 +29,16 @@ class Links:
     here: Mapping[str, AnyPeer] = field(default_factory=dict)
     _addresses: dict[str, Address] = field(default_factory=dict)
     _senders: dict[str, Sender] = field(default_factory=dict)
+    frontends: set[str] = field(default_factory=set)  # other threads may read it
 
     def handle(self, message: LinkMessage) -> None:
         match message:
             case Attach(frontend, address):
                 self._set(frontend, address)
+                self.frontends.add(frontend)
             case Detach(frontend):
                 self._forget(frontend)
+                self.frontends.discard(frontend)
             case Members(members):
                 for member in members:
                     if not member.alive:

@@ -53,6 +53,7 @@ class Membership:
         self.unusable: str | None = None  # why, once the engine can't go on
         self.complete = False  # whether all members have been ready at once
         self._actions: list[Action] = []
+        self._last_epoch = 0  # of an earlier supervisor's life
         self._last_tick: float | None = None
 
     def take_actions(self) -> list[Action]:
@@ -83,6 +84,13 @@ class Membership:
             self._drain(member, now)
         for _ in range(count - len(members)):
             self._start(self._new_member(role), now)
+
+    def recover(self, members: Iterable[Member], last_epoch: int) -> None:
+        """In the place of first starts, the members of an engine whose supervisor has died: those
+        that run go on, the others start. `last_epoch`: new ones are above it."""
+        self.members = {member.name: member for member in members}
+        self._last_epoch, self.complete = last_epoch, True
+        self._actions.append(Announce())
 
     def _new_member(self, role: str) -> Member:
         """Under the first free name. One that was used before keeps its epoch and its deaths."""
@@ -204,7 +212,7 @@ class Membership:
     # ------------------------------------------------------------------ transitions
 
     def _start(self, member: Member, now: float) -> None:
-        member.epoch += 1
+        member.epoch = max(member.epoch, self._last_epoch) + 1
         member.starts += 1
         member.address, member.load, member.held = None, {}, b""
         member.enter(State.STARTING, now)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.scheduler.beam_plan import NO_MOVES, BeamMoves
+from antiphon.scheduler.plan import PlannedDrafts
 
 
 def longs(*rows: Any) -> bytes:
@@ -42,3 +43,20 @@ def moves_of(rows: bytes, pages: bytes) -> BeamMoves:
     slots, ids, sources, positions, tokens = rows_of(rows, 5)
     table = pages_of(pages).reshape(len(slots), -1)
     return BeamMoves(slots, ids, sources, positions, tokens, table)
+
+
+def drafts_bytes(drafts: PlannedDrafts | None) -> tuple[int, bytes, bytes]:
+    """How many of a row there are at most; counts and lags, int64 [2, rows]; and the tokens, where
+    they are known."""
+    if drafts is None:
+        return 0, b"", b""
+    tokens = b"" if drafts.tokens is None else longs(drafts.tokens[:, : drafts.most].reshape(-1))
+    return drafts.most, longs(drafts.counts, drafts.lags), tokens
+
+
+def drafts_of(most: int, rows: bytes, tokens: bytes) -> PlannedDrafts | None:
+    if not most:
+        return None
+    counts, lags = rows_of(rows, 2)
+    table = rows_of(tokens, 1).reshape(-1, most) if tokens else None
+    return PlannedDrafts(counts, most, table, lags)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from antiphon.config.decoding_rules import DecodingRules
+from antiphon.scheduler.cross_views import CrossSource
 from antiphon.scheduler.grids import PlacedGrid
 
 
@@ -22,7 +23,8 @@ class AdmissionFrame(msgspec.Struct, array_like=True):
     self_pages: bytes
     cross_pages: bytes
     cross_len: int
-    grids: tuple[PlacedGrid, ...] = ()
+    grids: tuple[PlacedGrid, ...]
+    sees: int
 
 
 class ForkFrame(msgspec.Struct, array_like=True):
@@ -36,12 +38,14 @@ class ForkFrame(msgspec.Struct, array_like=True):
     self_pages: bytes
     cross_pages: bytes
     cross_len: int
+    sees: int
 
 
 class CrossWriteFrame(msgspec.Struct, array_like=True):
     key: str
     num_tokens: int
     pages: bytes
+    sources: tuple[CrossSource, ...]
 
 
 class LaunchFrame(msgspec.Struct, array_like=True, tag="Launch"):
@@ -59,6 +63,8 @@ class LaunchFrame(msgspec.Struct, array_like=True, tag="Launch"):
     launched: int
     refused: tuple[tuple[int, tuple[int, ...]], ...]
     beam_moves: tuple[bytes, bytes]  # [5, n] and pages [n, pages]
+    cross_changes: list[tuple[int, bytes, int, int]]
+    drafts: tuple[int, bytes, bytes]  # of a row; [2, rows], and tokens [rows, of a row]
 
 
 class PutStatesFrame(msgspec.Struct, array_like=True, tag="PutStates"):

@@ -17,6 +17,8 @@ from antiphon.actors.frames import (
     split_frames,
 )
 from antiphon.actors.rank_arrays import (
+    drafts_bytes,
+    drafts_of,
     longs,
     moves_bytes,
     moves_of,
@@ -48,6 +50,7 @@ from antiphon.decoder.rank_commands import (
     RankCommand,
 )
 from antiphon.scheduler.alignment import AlignedSequence
+from antiphon.scheduler.cross_views import CrossChange
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -124,12 +127,17 @@ def _launch(command: Launch) -> LaunchFrame:
         longs(reads.rows, reads.queries, reads.token_ids, reads.indices) if len(reads) else b"",
         [_admission(admission) for admission in plan.admissions],
         [_fork(fork) for fork in plan.forks],
-        [CrossWriteFrame(w.key, w.num_tokens, pages_bytes(w.pages)) for w in plan.cross_writes],
+        [
+            CrossWriteFrame(w.key, w.num_tokens, pages_bytes(w.pages), w.sources)
+            for w in plan.cross_writes
+        ],
         [(part.key, part.first, part.token, part.count) for part in plan.embeddings],
         tuple(plan.spent),
         command.launched,
         command.refused,
         moves_bytes(plan.beam_moves),
+        [(c.slot, pages_bytes(c.pages), c.length, int(c.sees)) for c in plan.cross_changes],
+        drafts_bytes(plan.drafts),
     )
 
 
@@ -138,13 +146,14 @@ def _admission(one: Admission) -> AdmissionFrame:
     return AdmissionFrame(
         one.slot, longs(one.token_ids), one.prompt_len, one.max_len, one.seed, params, one.rules,
         pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, one.grids,
+        int(one.sees),
     )  # fmt: skip
 
 
 def _fork(one: Fork) -> ForkFrame:
     return ForkFrame(
         one.source, one.slot, one.id, longs(one.token_ids), one.max_len, one.seed, one.stop_ids,
-        pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len,
+        pages_bytes(one.self_pages), pages_bytes(one.cross_pages), one.cross_len, int(one.sees),
     )  # fmt: skip
 
 
@@ -191,7 +200,7 @@ def _plan_of(wire: LaunchFrame) -> StepPlan:
     copies = zip(*rows_of(wire.page_copies, 2).tolist(), strict=True)
     return StepPlan(
         [_admission_of(one) for one in wire.admissions],
-        [CrossWrite(w.key, w.num_tokens, pages_of(w.pages)) for w in wire.cross_writes],
+        [CrossWrite(w.key, w.num_tokens, pages_of(w.pages), w.sources) for w in wire.cross_writes],
         slots,
         ids,
         query_lens,
@@ -206,6 +215,8 @@ def _plan_of(wire: LaunchFrame) -> StepPlan:
         wire.spent,
         wire.lane,
         moves_of(*wire.beam_moves),
+        [CrossChange(slot, pages_of(p), *rest) for slot, p, *rest in wire.cross_changes],
+        drafts_of(*wire.drafts),
     )
 
 
@@ -213,12 +224,12 @@ def _admission_of(one: AdmissionFrame) -> Admission:
     return Admission(
         one.slot, rows_of(one.token_ids, 1)[0], one.prompt_len, one.max_len, one.seed,
         SamplingParams(**one.params), one.rules, pages_of(one.self_pages),
-        pages_of(one.cross_pages), one.cross_len, one.grids,
+        pages_of(one.cross_pages), one.cross_len, one.grids, one.sees,
     )  # fmt: skip
 
 
 def _fork_of(one: ForkFrame) -> Fork:
     return Fork(
         one.source, one.slot, one.id, rows_of(one.token_ids, 1)[0], one.max_len, one.seed,
-        one.stop_ids, pages_of(one.self_pages), pages_of(one.cross_pages), one.cross_len,
+        one.stop_ids, pages_of(one.self_pages), pages_of(one.cross_pages), one.cross_len, one.sees,
     )  # fmt: skip

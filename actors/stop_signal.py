@@ -55,6 +55,15 @@ class _Waiting:
         await self._given.wait()
 
 
+def is_gone(name: str) -> bool:
+    """Whether the signal of that name is, for good: with the process that made it."""
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return True
+    return False
+
+
 async def given(name: str) -> None:
     """Returns once the signal of that name is given, and for no other reason: its actor may die
     while the server goes on."""

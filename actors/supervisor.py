@@ -7,15 +7,16 @@ learn from it who the members are, and talk with each other.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ray
 
 from antiphon.actors.address import Address, Host
 from antiphon.actors.announcer import SILENT_SECONDS, Announcer, described
+from antiphon.actors.attachment import Attachment, Known
+from antiphon.actors.background import Background
 from antiphon.actors.blueprint import Blueprint, Started
 from antiphon.actors.channel import Receiver
 from antiphon.actors.frames import HeartbeatDecoder
@@ -32,6 +33,7 @@ from antiphon.actors.members import (
 )
 from antiphon.actors.membership import Membership
 from antiphon.actors.processes import Spot, own_error, why_gone
+from antiphon.actors.recovery import recovered
 from antiphon.actors.replica_processes import ReplicaProcesses
 from antiphon.actors.scaling import Pools
 from antiphon.config.errors import AntiphonError, ConfigurationError, EngineDeadError, describe
@@ -41,16 +43,7 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
 
-
-@dataclass(frozen=True)
-class Attachment:
-    """What a frontend gets when it attaches. `address`: where its heartbeats go. `info`: what was
-    chosen for each half."""
-
-    address: Address
-    blueprint: Blueprint
-    members: list[Member]
-    info: dict[str, Any]
+Begin = Callable[[Incarnation, Started], Awaitable[None]]  # what makes an incarnation work
 
 
 class Supervisor:
@@ -69,13 +62,13 @@ class Supervisor:
         )
         self._pools = Pools(blueprint.bounds)
         self._processes: dict[Incarnation, ReplicaProcesses] = {}
-        self._announcer = Announcer(
-            self._members, lambda: [handle for _, handle in self._running()]
-        )
+        self._announcer = Announcer(self._members, self._running)
         self._info: dict[str, Any] = {}
+        self._given: dict[str, Started] = {}
+        self._began = False
         self._error: AntiphonError | None = None  # why the first start failed
         self._started, self._ended = asyncio.Event(), asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(self._failed)
 
     # ------------------------------------------------------------------ calls of frontends
 
@@ -85,18 +78,43 @@ class Supervisor:
 
         Raises the error of the first one that could not start.
         """
-        loop = asyncio.get_running_loop()
-        self._receiver = Receiver(
-            Host.here(), partial(_pass_on, loop, self._receive), HeartbeatDecoder()
-        )
-        self._receiver.start()
         self._given = dict(started)
         for role, count in self._blueprint.roles.items():
             self._membership.scale(role, count, time.monotonic())
-        self._act()
-        self._spawn(self._keep_time())
-        self._spawn(self._announcer.run())
+        self._begin()
         return await self.attachment()
+
+    async def resume(self, known: Known) -> None:
+        """In the place of `start`, for an engine whose supervisor has died: this one, which Ray has
+        started again, takes over what runs. Changes nothing in one that has begun."""
+        if self._began:
+            return
+        colocated = self._blueprint.placement.colocated
+        members, epoch = recovered(known.members, known.started, colocated, time.monotonic())
+        self._info = known.info
+        self._membership.recover(members, epoch)
+        taken_over = {
+            member.incarnation: ReplicaProcesses(known.started[member.name])
+            for member in members
+            if member.state in RUNNING
+        }
+        for name, started in known.started.items():
+            if name not in {incarnation.name for incarnation in taken_over}:
+                started.kill()  # if its end was under way
+        self._processes |= taken_over
+        self._begin()
+        for incarnation, process in taken_over.items():
+            self._background.spawn(self._follow(incarnation, process, self._take_over))
+
+    def _begin(self) -> None:
+        self._began = True
+        loop = asyncio.get_running_loop()
+        pass_on: Any = partial(loop.call_soon_threadsafe, cast("Any", self._receive))
+        self._receiver = Receiver(Host.here(), pass_on, HeartbeatDecoder())
+        self._receiver.start()
+        self._act()
+        self._background.spawn(self._keep_time())
+        self._background.spawn(self._announcer.run())
 
     async def attachment(self) -> Attachment:
         """Once the engine has started. Raises why it can't go on."""
@@ -128,6 +146,7 @@ class Supervisor:
         Roles with bounds of their own (`encoder_max_replicas`, ...) go on changing by themselves.
         Raises ConfigurationError.
         """
+        await self._started.wait()
         self._check()
         if role not in self._blueprint.roles:
             roles = ", ".join(self._blueprint.roles)
@@ -139,13 +158,15 @@ class Supervisor:
 
     async def stats(self) -> list[dict[str, int]]:
         """The counters of each worker that answers."""
-        calls = [handle.stats.remote() for _, handle in self._running()]
+        await self._started.wait()
+        calls = [handle.stats.remote() for handle in self._running()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def processes(self) -> dict[str, Spot]:
         """Where each running worker's process is. Of a replica of several ranks: the leader's under
         its name, and others' as `decoder-0/1`, ..."""
+        await self._started.wait()
         return {
             f"{member.name}/{rank}" if rank else member.name: spot
             for member in self._membership.members.values()
@@ -160,10 +181,10 @@ class Supervisor:
         while self._processes:
             await asyncio.sleep(0.01)
 
-    def _running(self) -> list[tuple[str, Any]]:
-        """Role and handle of each worker that takes messages."""
+    def _running(self) -> list[Any]:
+        """The handle of each worker that takes messages."""
         return [
-            (member.role, self._processes[member.incarnation].started.handle)
+            self._processes[member.incarnation].started.handle
             for member in self._membership.members.values()
             if member.state in RUNNING
         ]
@@ -189,31 +210,41 @@ class Supervisor:
                 started = self._given.pop(incarnation.name, None)
                 started = started or self._blueprint.start(incarnation, role)
                 self._processes[incarnation] = process = ReplicaProcesses(started)
-                self._spawn(self._follow(incarnation, process))
+                self._background.spawn(self._follow(incarnation, process, self._connect))
             case Kill(incarnation, reason):
                 logger.info("ending %s (epoch %d): %s", *incarnation, reason)
-                self._spawn(self._kill(incarnation))
+                self._background.spawn(self._kill(incarnation))
             case Announce():
                 self._announcer.changed()
             case Unusable(reason):
                 logger.error("the engine ends: %s", reason)
                 self._ended.set()
 
-    async def _follow(self, incarnation: Incarnation, process: ReplicaProcesses) -> None:
+    async def _connect(self, incarnation: Incarnation, started: Started) -> None:
+        """A new one, once it has loaded."""
+        info, *_ = await asyncio.gather(*(rank.loading for rank in started.ranks))
+        self._info |= info
+        followers = await asyncio.gather(
+            *(rank.handle.follow.remote() for rank in started.followers)
+        )
+        address = await started.handle.connect.remote(
+            self._members(), self._receiver.address, list(followers)
+        )
+        self._membership.ready(incarnation, address, time.monotonic())
+        self._act()
+
+    async def _take_over(self, _: Incarnation, started: Started) -> None:
+        """One that has run under an earlier supervisor."""
+        self._announcer.expect(await started.handle.supervise.remote(self._receiver.address))
+
+    async def _follow(
+        self, incarnation: Incarnation, process: ReplicaProcesses, begin: Begin
+    ) -> None:
         """One incarnation, from its start to its end."""
         started = process.started
         try:
             process.spots = await asyncio.gather(*(rank.spot for rank in started.ranks))
-            info, *_ = await asyncio.gather(*(rank.loading for rank in started.ranks))
-            self._info |= info
-            followers = await asyncio.gather(
-                *(rank.handle.follow.remote() for rank in started.followers)
-            )
-            address = await started.handle.connect.remote(
-                self._members(), self._receiver.address, list(followers)
-            )
-            self._membership.ready(incarnation, address, time.monotonic())
-            self._act()
+            await begin(incarnation, started)
             reason = await process.first_end()
         except ray.exceptions.RayTaskError as failure:
             if isinstance(failure, AntiphonError) and not self._membership.complete:
@@ -245,18 +276,11 @@ class Supervisor:
         self._membership.gone(incarnation, "killed", time.monotonic())
         self._act()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs beside everything else. An error in it ends the engine: nobody acts any more."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the supervisor failed", exc_info=error)
-            self._membership.end(f"its supervisor failed: {describe(error)}")
-            self._act()
+    def _failed(self, error: BaseException) -> None:
+        """An error in what runs beside everything else ends the engine: nobody acts any more."""
+        logger.error("the supervisor failed", exc_info=error)
+        self._membership.end(f"its supervisor failed: {describe(error)}")
+        self._act()
 
     # ------------------------------------------------------------------ news
 
@@ -274,10 +298,3 @@ class Supervisor:
             self._pools.adjust(self._membership, now)
             self._act()
             await asyncio.sleep(TICK_SECONDS)
-
-
-def _pass_on(
-    loop: asyncio.AbstractEventLoop, receive: Callable[[Heartbeat], None], message: Heartbeat
-) -> None:
-    """From the receiver's thread to the event loop."""
-    loop.call_soon_threadsafe(receive, message)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from antiphon.actors.address import Address
     from antiphon.actors.base_actor import Followers, WorkerActor
     from antiphon.actors.messages import Detach, Member, Members
+    from antiphon.actors.pulse import Pulse
     from antiphon.config.decoding_rules import TimestampRules
     from antiphon.config.options import EngineConfig
     from antiphon.config.parallel import RankSpec
@@ -35,6 +36,7 @@ class WorkerProcess:
 
     actor: "WorkerActor"
     _ranks: "Ranks | None"  # of a replica of several
+    _pulse: "Pulse"
 
     def spot(self) -> Spot:
         return Spot(ray.get_runtime_context().get_node_id(), os.getpid(), birth(os.getpid()))
@@ -110,17 +112,28 @@ class WorkerProcess:
         """Starts the worker and its heartbeat. Returns where it receives messages. `followers`:
         where the other ranks of its replica take commands."""
         from antiphon.actors.base_actor import LeaderActor
-        from antiphon.actors.pulse import Pulse, worker_report
 
         self._limit_waiting()
         assert isinstance(self.actor, LeaderActor)
         address = self.actor.listen()
         self.actor.connect(members, followers)
+        self._start_pulse(supervisor)
+        return address
+
+    def _start_pulse(self, supervisor: "Address") -> None:
+        from antiphon.actors.pulse import Pulse, worker_report
+
         self._pulse = Pulse(
             self._incarnation, supervisor, partial(worker_report, self.actor), self.actor.news
         )
         self._pulse.start()
-        return address
+
+    def supervise(self, supervisor: "Address") -> list[str]:
+        """Sends its heartbeats to a supervisor that was started again. Returns the names of the
+        frontends that it serves."""
+        self._pulse.close()
+        self._start_pulse(supervisor)
+        return self.actor.frontends()
 
     def update(self, message: "Members | Detach") -> None:
         """Tells the worker who the members are now, or that a frontend is gone."""

@@ -37,7 +37,7 @@ def _spec(
         kind=kind,
         num_heads=heads.queries.count,
         num_kv_heads=heads.kv.count,
-        head_dim=half.head_dim,
+        head_dim=half.attention_head_dim,
         scale=half.attention_scale,
         dtype=target.dtype,
         device=target.device,

@@ -149,8 +149,10 @@ def steps(
         str, typer.Option(help="Of encoder inputs, and of decoding sequences.")
     ] = "1,4,10",
     decodes: Annotated[str, typer.Option(help="Decoding sequences.")] = "1,8,32,64",
-    cross_tokens: Annotated[int, typer.Option(help="Encoder tokens of each sequence.")] = 1500,
-    length: Annotated[int, typer.Option(help="Decoder tokens of each sequence.")] = 32,
+    cross_tokens: Annotated[
+        int, typer.Option(min=1, help="Encoder tokens of each sequence.")
+    ] = 1500,
+    length: Annotated[int, typer.Option(min=1, help="Decoder tokens of each sequence.")] = 32,
     peer: Peer = True,
     output: Output = None,
 ) -> None:

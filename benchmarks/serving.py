@@ -12,6 +12,7 @@ import numpy as np
 from antiphon.benchmarks.machine import PeakMemory
 from antiphon.benchmarks.report import Row
 from antiphon.config.arithmetic import ceil_div
+from antiphon.config.option_values import number
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.families.audio_config import AudioConfig
@@ -34,6 +35,10 @@ class Load:
     input_size: float
     output_tokens: int
     mixed: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError."""
+        number("input_size", self.input_size)
 
     def sizes(self, audio: bool) -> list[tuple[float, int]]:
         """Input size and output tokens of each request."""

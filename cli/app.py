@@ -19,6 +19,7 @@ from antiphon.cli.command import PanelledCommand
 from antiphon.cli.exit_codes import FAILED, exit_code
 from antiphon.cli.generate import generate
 from antiphon.cli.info import info
+from antiphon.cli.quantize import quantize
 from antiphon.cli.recordings import SUFFIXES
 from antiphon.cli.serve import serve
 from antiphon.cli.transcribe import transcribe
@@ -87,6 +88,7 @@ app.command(cls=PanelledCommand)(transcribe)
 app.command(cls=PanelledCommand)(generate)
 app.command(cls=PanelledCommand)(batch)
 app.command(cls=PanelledCommand)(serve)
+app.command(cls=PanelledCommand)(quantize)
 app.command(cls=PanelledCommand)(info)
 app.add_typer(bench, name="bench")
 

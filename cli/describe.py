@@ -24,6 +24,7 @@ from antiphon.decoder.room import bytes_per_page
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half
 from antiphon.families.registry import families
+from antiphon.layers.tensor_files import files_by_tensor
 from antiphon.runtime.device import Target
 
 GIB, MIB = 2**30, 2**20
@@ -118,6 +119,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
         f"  folder: {model.path}",
         f"  encoder: {_encoder(model)}",
         f"  decoder: {_decoder(model)}",
+        *_quantization(model),
         f"  memory: {_memory(model, config, target)}",
     ]
     config = model.fitted(config)
@@ -141,12 +143,31 @@ def describe_model(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:
-    """Bytes of the weights, unquantized, and of the KV cache of one sequence of full length."""
+    """Bytes of the weights, as they are stored where they are quantised, and of the KV cache of one
+    sequence of full length."""
     facts = [] if model.decoder_half is None else [_kv_memory(model, config, target)]
-    if (count := count_parameters(model.path)) is not None:
+    if model.quantization is not None:
+        size = sum((model.path / file).stat().st_size for file in _files(model.path))
+        facts.insert(0, f"{size / MIB:.0f} MiB of weights")
+    elif (count := count_parameters(model.path)) is not None:
         weights = count * target.dtype.itemsize / MIB
         facts.insert(0, f"{_in_words(count)} parameters, {weights:.0f} MiB")
     return "; ".join(facts) or "not known before it is loaded"
+
+
+def _quantization(model: ModelConfig) -> list[str]:
+    """The scheme of a quantised checkpoint, and which layers are kept out."""
+    if model.quantization is None:
+        return []
+    lines = [f"  quantised: {model.quantization.label}"]
+    if kept := model.quantization.kept_out:
+        more = f", and {len(kept) - 8} more" if len(kept) > 8 else ""
+        lines.append(f"  kept in full: {', '.join(kept[:8])}{more}")
+    return lines
+
+
+def _files(folder: Path) -> set[str]:
+    return set(files_by_tensor(folder).values())
 
 
 def _kv_memory(model: ModelConfig, config: EngineConfig, target: Target) -> str:

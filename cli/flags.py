@@ -251,14 +251,17 @@ ENGINE = FlagGroup(
     types={
         **{name: option.annotation for name, option in _ENGINE_OPTIONS.items()},
         **dict.fromkeys(_BOTH_HALVES, int),
+        "speculative_config": str | None,
     },
     defaults={
         **{name: option.default for name, option in _ENGINE_OPTIONS.items()},
         **dict.fromkeys(_BOTH_HALVES, 1),
+        "speculative_config": None,
     },
     meanings={
         **{name: option.meaning for name, option in _ENGINE_OPTIONS.items()},
         **_BOTH_HALVES,
+        "speculative_config": "the speculative options as JSON",
     },
     listed=(
         "device",

@@ -251,5 +251,5 @@ def _probe(recording: Recording) -> None:
 
 
 def check_timeout(timeout: float | None) -> None:
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not timeout > 0:  # nan is not either
         raise ConfigurationError(f"--timeout must be above 0 seconds, not {timeout:g}")

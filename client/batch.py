@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon.client.errors import ClientError
+from antiphon.client.policy import check_count
 from antiphon.client.results import Completion, Segment, Transcript, Word
 
 Result = Transcript | Completion
@@ -55,8 +56,7 @@ class Batch:
         output: str | os.PathLike[str] | None,
         progress: Progress | bool | None,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
+        check_count("concurrency", concurrency, 1)
         if isinstance(inputs, (str, bytes, os.PathLike)):
             raise ValueError("give a list of inputs, not a single one")
         self._inputs, self._concurrency = inputs, concurrency

@@ -1,5 +1,6 @@
 """How long to wait, and when to ask again."""
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -12,15 +13,25 @@ LONGEST_PAUSE = 60.0  # seconds
 
 @dataclass(frozen=True)
 class Policy:
-    """`timeout`: seconds for one attempt; `connect_timeout`: for its connection. `retries`: after
+    """`timeout`: seconds for one attempt; `connect_timeout`: for its connection; None: any number.
+    `retries`: after
     status 429 or 503, or a lost connection, with pauses that double from `pause` seconds on, or as
     long as the server says."""
 
-    timeout: float = 600.0
-    connect_timeout: float = 10.0
+    timeout: float | None = 600.0
+    connect_timeout: float | None = 10.0
     retries: int = 4
     pause: float = 0.5
     draw: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        for name in ("timeout", "connect_timeout"):
+            if (seconds := getattr(self, name)) is not None and not _is_seconds(seconds, above=0.0):
+                raise ValueError(f"{name} must be seconds above 0, or None, not {seconds!r}")
+        if not _is_seconds(self.pause):
+            raise ValueError(f"pause must be seconds, 0 or more, not {self.pause!r}")
+        check_count("retries", self.retries, 0)
 
     @property
     def limits(self) -> httpx.Timeout:
@@ -35,6 +46,18 @@ class Policy:
             return min(retry_after, LONGEST_PAUSE)
         # Drawn, so that clients that were turned away together do not come back together.
         return min(LONGEST_PAUSE, self.pause * 2**attempt) * self.draw.uniform(0.5, 1.0)
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
+
+
+def _is_seconds(value: object, above: float = -math.ulp(0.0)) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return above < value < math.inf
 
 
 def base_of(server: str) -> str:

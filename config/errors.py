@@ -9,6 +9,7 @@ AntiphonError
 │   ├── PromptError
 │   ├── AudioError
 │   ├── ImageError
+│   ├── VideoError
 │   ├── SamplingError
 │   └── ManifestError         a line of a manifest, or a row of a dataset, of the wrong form
 └── RequestError              how a request that was accepted ended without a result
@@ -73,6 +74,10 @@ class AudioError(InputError):
 
 class ImageError(InputError):
     """An image that cannot be read or used."""
+
+
+class VideoError(InputError):
+    """A video that cannot be read or used."""
 
 
 class SamplingError(InputError):

@@ -6,6 +6,7 @@ from typing import Any
 
 from antiphon.config.errors import ConfigurationError, nearest
 from antiphon.config.foreign import NotHonored, refusal
+from antiphon.config.speculation import flat_options
 
 ALIASES = {
     "mm_encoder_attn_backend": "encoder_attention_backend",
@@ -88,7 +89,6 @@ NOT_HONORED: NotHonored = {
         "workers are Ray actors, or with ray=False in this process",
     ),
     "enable_lora": ((False,), "adapters are not there yet: merge one into its model"),
-    "speculative_config": ((), "speculative decoding is not there yet"),
     "compilation_config": ((), "give enforce_eager; there is nothing else to choose"),
     "hf_overrides": ((), "change config.json"),
     "disable_log_stats": ((True, False), "there is no such log"),
@@ -111,7 +111,8 @@ def by_own_names(options: Mapping[str, Any], names: Collection[str]) -> dict[str
     cannot be honored, and one that is given twice.
     """
     own: dict[str, Any] = {}
-    for spelling, value in options.items():
+    given = [(name, value) for name, value in options.items() if name != "speculative_config"]
+    for spelling, value in (*given, *flat_options(options.get("speculative_config")).items()):
         if spelling == "limit_mm_per_prompt" and value is not None:
             value = _limit_of_images(value)
         if spelling == "allowed_media_domains" and isinstance(value, list | tuple):

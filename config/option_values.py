@@ -1,4 +1,4 @@
-"""Checks the value of an engine option against the type that its annotation asks for."""
+"""Checks the value of an option against the type that its annotation asks for."""
 
 import math
 import operator
@@ -11,10 +11,12 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.foreign import shown
 from antiphon.config.foreign_options import option_value, remedy
 
+LARGEST = 2**31 - 1  # of any number: timers overflow above, and sums in int64 arrays
+
 
 def checked(name: str, annotation: Any, value: Any, least: int = 1) -> Any:
     """The value as a plain str, bool, int or float. Whole numbers must be at least `least`, other
-    numbers above 0.
+    numbers above 0; none may be above `LARGEST`.
 
     Takes other engines' spellings (`option_value`) and numpy's scalars. Raises
     ConfigurationError for a value of another type or outside the choices of a Literal.
@@ -34,7 +36,7 @@ def checked(name: str, annotation: Any, value: Any, least: int = 1) -> Any:
         if not isinstance(own, str) or not own:
             raise ConfigurationError(f"{name} must be a text that is not empty, not {shown(own)}")
         return own
-    return _whole_number(name, own, least) if int in kinds else _number(name, own)
+    return whole_number(name, own, least) if int in kinds else number(name, own)
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -43,26 +45,35 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+    """Of any integral type. Raises ConfigurationError, which says what is allowed."""
     try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
+        plain = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = -1
-    if not least <= number < 2**31:
+        plain = least - 1
+    if not least <= plain <= most:
         raise ConfigurationError(
             f"{name} must be a whole number above {least - 1}, not {shown(value)}"
+            f"{_at_most(plain, most)}"
         )
-    return number
+    return plain
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any, most: float = LARGEST) -> float:
+    """Of any real type, above 0. Raises ConfigurationError, which says what is allowed."""
     try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
+        plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else 0.0
     except OverflowError:
-        number = 0.0
-    if not 0.0 < number < math.inf:
-        raise ConfigurationError(f"{name} must be a number above 0, not {shown(value)}")
-    return number
+        plain = math.inf if value > 0 else 0.0
+    if not 0.0 < plain <= most:
+        raise ConfigurationError(
+            f"{name} must be a number above 0, not {shown(value)}{_at_most(plain, most)}"
+        )
+    return plain
+
+
+def _at_most(value: float, most: float) -> str:
+    return f" (at most {most:.10g})" if value > most else ""
 
 
 def model_name(model: Any) -> str:

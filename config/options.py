@@ -14,6 +14,8 @@ from antiphon.config.errors import ConfigurationError
 from antiphon.config.option_table import option, sections, table
 from antiphon.config.option_values import checked, model_name
 from antiphon.config.parallel import Parallel, TensorMode, layer_counts
+from antiphon.config.speculation import SpeculationOptions, check_speculation
+from antiphon.config.worker_options import WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -159,53 +161,12 @@ class SchedulerOptions:
 
 
 @dataclass(frozen=True)
-class WorkerOptions:
-    """The workers' processes: where they run, and what they may use."""
-
-    ray: bool = option(
-        True, "without Ray both halves run in this process: a quicker start for one-off use"
-    )
-    address: str | None = option(
-        None,
-        "of a Ray cluster, HOST:PORT; by default the running one, else one on this machine",
-    )
-    placement: Literal["auto", "colocated", "disaggregated"] = option(
-        "auto", "colocated: both halves in one process; disaggregated: each in its own"
-    )
-    num_threads: int | None = option(
-        None, "torch threads of each worker on a CPU; by default all cores"
-    )
-    startup_timeout: float = option(300.0, "seconds for all workers to load")
-    name: str | None = option(
-        None, "of the engine: other processes share its workers with `Engine.attach(name)`"
-    )
-    max_restarts: int = option(
-        5,
-        "restarts of one worker within ten minutes, or failed starts in a row; more, and it is "
-        "given up",
-        least=0,
-    )
-    heartbeat_timeout: float = option(
-        2.0, "seconds without a sign of life until a worker is killed and started again"
-    )
-    hang_timeout: float | None = option(
-        None,
-        "the same for a worker whose loop stands still; by default 2 on a GPU, 62 where a worker "
-        "has several, and 600 on a CPU, where one batch may take minutes",
-    )
-    collective_timeout: float | None = option(
-        None,
-        "seconds that a rank waits for the others of its replica until that ends as a whole; by "
-        "default 60 on a GPU, and 600 on a CPU",
-    )
-
-
-@dataclass(frozen=True)
 class EngineConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
+    speculation: SpeculationOptions = field(default_factory=SpeculationOptions)
     workers: WorkerOptions = field(default_factory=WorkerOptions)
 
     @property
@@ -255,6 +216,7 @@ def resolve(
     config = EngineConfig(**{name: classes[name](**part) for name, part in parts.items()})
     for half in config.halves.values():
         _check_half(half)
+    check_speculation(config.speculation, config.decoder.parallel.pipeline)
     if not config.workers.ray:
         check_one_process(config)
     return config

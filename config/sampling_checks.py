@@ -7,10 +7,10 @@ from typing import Any
 
 from antiphon.config.errors import SamplingError, about
 from antiphon.config.foreign import shown
+from antiphon.config.option_values import LARGEST
 
 MAX_LOGPROBS = 20
 MAX_BEAMS = 64
-LARGEST = 2**31 - 1  # of whole numbers: they are stored and added in int64 arrays
 # Dividing logits by a lower temperature overflows float32; the likeliest token is certain anyway.
 GREEDY_BELOW = 1e-5
 

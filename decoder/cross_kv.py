@@ -1,6 +1,6 @@
 """Writes cross KV: keys and values that every decoder layer makes of an encoder's hidden states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,14 +12,19 @@ from antiphon.kv.arena import StateArena
 from antiphon.kv.pool import KVPool
 from antiphon.runtime.device import together_to_device
 from antiphon.runtime.graphs import GraphSet, Work
+from antiphon.scheduler.cross_views import CrossSource
 from antiphon.scheduler.plan import CrossWrite
 
 
 class CrossKV:
-    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages."""
+    """Makes cross KV of hidden states in the arena, where they stay, and writes it to its pages.
 
-    def __init__(self, model: DecoderModel, pool: KVPool, arena: StateArena) -> None:
-        self.model, self.pool, self.arena = model, pool, arena
+    `models`: those that have layers in the pages, each with a pool of these layers.
+    """
+
+    def __init__(self, models: Sequence[tuple[DecoderModel, KVPool]], arena: StateArena) -> None:
+        self.models, self.arena = models, arena
+        self.pool = models[0][1]  # its pages are the same in all of them
         self.graphs: CrossWriteGraphs | None = None
 
     @torch.inference_mode()
@@ -27,30 +32,34 @@ class CrossKV:
         """Captures graphs for these numbers of encoder tokens. Any attention backend will do."""
         shape = (max(sizes), hidden_size)
         hidden = torch.zeros(shape, dtype=dtype, device=self.arena.device)
-
-        def write(states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
-            self.model.write_cross(states, slot_mapping, self.pool)
-
         scratch = self.pool.scratch_page * self.pool.page_size
-        self.graphs = CrossWriteGraphs(write, hidden, sizes, scratch, self.model)
+        self.graphs = CrossWriteGraphs(self._write, hidden, sizes, scratch, self.models[0][0])
+
+    def _write(self, states: torch.Tensor, slot_mapping: torch.Tensor) -> None:
+        for model, pool in self.models:
+            model.write_cross(states, slot_mapping, pool)
 
     def write(self, writes: list[CrossWrite]) -> None:
         """Queues `writes` on the device."""
         if not writes:
             return
         offsets = np.arange(self.pool.page_size)
-        positions = [
-            (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)[: write.num_tokens]
-            for write in writes
-        ]
-        arena_rows = self.arena.rows([write.key for write in writes])
+        positions: list[np.ndarray] = []
+        arena_rows: list[np.ndarray] = []
+        for write in writes:
+            places = (write.pages[:, None] * self.pool.page_size + offsets).reshape(-1)
+            whole = (CrossSource(write.key, 0, write.num_tokens, 0),)
+            for key, first, count, start in write.sources or whole:
+                arena_rows.append(self.arena.rows([key])[first : first + count])
+                positions.append(places[start : start + count])
         rows, slot_mapping = together_to_device(
-            [arena_rows, np.concatenate(positions).astype(np.int32)], self.arena.device
+            [np.concatenate(arena_rows), np.concatenate(positions).astype(np.int32)],
+            self.arena.device,
         )
         if self.graphs is not None:
             self.graphs.replay(self.arena.states, rows, slot_mapping)
         else:
-            self.model.write_cross(self.arena.states[rows], slot_mapping, self.pool)
+            self._write(self.arena.states[rows], slot_mapping)
 
 
 class CrossWriteGraphs:

@@ -60,6 +60,23 @@ def step_shapes(
     return shapes
 
 
+def short_step_shapes(max_seqs: int, max_kv_len: int, max_cross_len: int) -> list[StepShape]:
+    """Those without room for long prompts."""
+    shapes = step_shapes(max_seqs, max_kv_len, max_cross_len)
+    return [shape for shape in shapes if shape.max_query_len <= MAX_QUERY_LEN]
+
+
+def draft_shapes(
+    max_seqs: int, max_kv_len: int, max_cross_len: int, num_drafts: int
+) -> list[StepShape]:
+    """Those of steps that verify up to `num_drafts` of each sequence, largest first."""
+    per_row = num_drafts + 1
+    return [
+        StepShape(size, size * per_row, per_row, max_kv_len, max_cross_len, 0, num_drafts)
+        for size in reversed(batch_sizes(max_seqs))
+    ]
+
+
 class EagerReason(StrEnum):
     """Why a step is launched kernel by kernel."""
 
@@ -91,6 +108,7 @@ def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
     if not shapes:
         return GraphChoice(None, EagerReason.NO_GRAPHS)
     sequences, tokens, longest = len(plan.slots), plan.num_tokens, int(plan.query_lens.max())
+    drafts = 0 if plan.drafts is None else plan.drafts.most
     fitting = [
         shape
         for shape in shapes
@@ -98,6 +116,7 @@ def choose_graph(plan: StepPlan, shapes: Collection[StepShape]) -> GraphChoice:
         and shape.tokens - tokens >= shape.sequences - sequences
         and shape.max_query_len >= longest
         and shape.readouts >= len(plan.readouts)
+        and (shape.drafts >= drafts if drafts else not shape.drafts)
     ]
     if not fitting:
         if len(plan.readouts) > max(shape.readouts for shape in shapes):

@@ -8,6 +8,7 @@ from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.sampling.beams import DeviceBeams
 from antiphon.decoder.sampling.logprobs import DeviceLogprobs
 from antiphon.decoder.sampling.samples import Samples
+from antiphon.decoder.step_outputs import FinishedStep
 from antiphon.runtime.waiting import WaitLimit
 from antiphon.scheduler.plan import StepResult
 
@@ -23,18 +24,15 @@ class LaunchedStep:
     refused: dict[int, Exception]  # by slot: settings that the device could not take
     limit: WaitLimit  # for `done`
     beams: DeviceBeams | None = None
+    accepted: torch.Tensor | None = None  # [rows] drafts that hold, on the host once `done`
+    per_row: int = 1  # samples
 
     @classmethod
     def of(
-        cls,
-        samples: Samples,
-        refused: dict[int, Exception],
-        limit: WaitLimit,
-        top: DeviceLogprobs | None = None,
-        readouts: DeviceReadouts | None = None,
-        beams: DeviceBeams | None = None,
+        cls, finished: FinishedStep, refused: dict[int, Exception], limit: WaitLimit
     ) -> "LaunchedStep":
         """Starts to copy what is, or will be, on the device."""
+        samples, top, readouts, beams, accepted, per_row = finished
         done = None if samples.packed.device.type == "cpu" else torch.cuda.Event()
         step = cls(
             samples.start_copy(),
@@ -44,6 +42,8 @@ class LaunchedStep:
             refused,
             limit,
             None if beams is None else beams.start_copy(),
+            None if accepted is None else accepted.to("cpu", non_blocking=True),
+            per_row,
         )
         if done is not None:
             done.record()
@@ -62,4 +62,6 @@ class LaunchedStep:
             None if self.top is None else self.top.on_host(),
             None if self.readouts is None else self.readouts.on_host(),
             None if self.beams is None else self.beams.on_host(),
+            self.per_row,
+            None if self.accepted is None else self.accepted.numpy(),
         )

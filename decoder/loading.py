@@ -61,8 +61,10 @@ def load_decoder(
 
 
 def _random(model: ModelConfig, target: Target, part: Part) -> DecoderModel:
-    head = HeadTensors(tied=model.raw.get("tie_word_embeddings", True), bias=False)
-    decoder = target.build(lambda: build(model.decoder, head, part))
+    half = model.decoder
+    tied = model.raw.get("tie_word_embeddings", True) and half.num_embedded == half.vocab_size
+    head = HeadTensors(tied=tied, bias=False)
+    decoder = target.build(lambda: build(half, head, part))
     fill_randomly(decoder)
     return decoder
 

@@ -12,6 +12,7 @@ import torch
 from antiphon.config.arithmetic import round_up
 from antiphon.runtime.device import together_to_device
 from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.cross_views import CrossChange
 from antiphon.scheduler.plan import Admission, Fork, NewPages
 
 ALIGNMENT = 32  # elements: kernels are compiled anew for pointers with another alignment
@@ -24,7 +25,8 @@ class PageTables:
 
         host        [slots, width] int32; `self_pages`, `cross_pages` [slots, pages] are views of it
         on_device   [slots, width] int32
-        cross_lens  [slots] on the host, encoder tokens that each sequence attends to
+        cross_lens  [slots] on the host, encoder tokens that each sequence attends to, at least 1
+        sees        [slots] int8 on the device, `Sees` of each; kept where a decoder asks for it
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class PageTables:
         num_cross_pages: int,
         scratch_page: int,
         device: torch.device,
+        keeps_sees: bool = False,
     ) -> None:
         self.device, self.cross_start = device, round_up(num_self_pages, ALIGNMENT)
         width = self.cross_start + round_up(num_cross_pages, ALIGNMENT)
@@ -44,25 +47,42 @@ class PageTables:
         self.self_pages = self.host[:, self._self_columns]
         self.cross_pages = self.host[:, self._cross_columns]
         self.cross_lens = np.ones(num_slots, np.int32)
+        self.sees: torch.Tensor | None = None
+        if keeps_sees:
+            self.sees = torch.zeros(num_slots, dtype=torch.int8, device=device)
 
     def views(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Self and cross pages [n, pages] of `rows` [n, width]."""
         return rows[:, self._self_columns], rows[:, self._cross_columns]
 
-    def admit(self, entries: Sequence[Admission | Fork]) -> None:
-        """Writes the rows of slots that have a new owner, on the device in one copy. The last one
-        counts where a slot had several."""
-        if not entries:
-            return
+    def admit(
+        self, entries: Sequence[Admission | Fork], changes: Sequence[CrossChange] = ()
+    ) -> None:
+        """Writes the rows of slots that have a new owner, and the `changes` of others, on the
+        device in one copy. The last one counts where a slot had several."""
         for entry in entries:
-            slot, self_pages, cross_pages = entry.slot, entry.self_pages, entry.cross_pages
-            self.self_pages[slot, : len(self_pages)] = self_pages
-            self.cross_pages[slot, : len(cross_pages)] = cross_pages
-            self.cross_lens[slot] = entry.cross_len
+            self.self_pages[entry.slot, : len(entry.self_pages)] = entry.self_pages
+        attended = [CrossChange(e.slot, e.cross_pages, e.cross_len, e.sees) for e in entries]
+        if changes := [*attended, *changes]:
+            self._attend(changes)
+
+    def _attend(self, changes: Sequence[CrossChange]) -> None:
+        for slot, pages, length, _ in changes:
+            self.cross_pages[slot, : len(pages)] = pages
+            self.cross_lens[slot] = max(1, length)
+        last = {change.slot: change.sees for change in changes}
+        slots, sees = np.array([*last]), np.array([*last.values()], np.int8)
+        if self.sees is None and self.device.type == "cpu":
+            return
+        index, rows, kinds = together_to_device([slots, self.host[slots], sees], self.device)
+        if self.sees is not None:
+            self.sees[index] = kinds
         if self.device.type != "cpu":
-            slots = np.array([entry.slot for entry in entries])
-            index, rows = together_to_device([slots, self.host[slots]], self.device)
             self.on_device[index] = rows
+
+    def sees_of(self, slots: torch.Tensor) -> torch.Tensor | None:
+        """[tokens] int8, of the tokens of `slots` [tokens]; None where nothing is kept."""
+        return None if self.sees is None else self.sees[slots]
 
     def move(self, moves: BeamMoves) -> None:
         """Writes the rows of sequences that go on in another slot, on the device in one copy. They

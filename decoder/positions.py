@@ -15,7 +15,10 @@ class GridPositions:
     sequence, those that are still to come included.
 
     Tokens of text have their place in all three. An image begins at the next place; what follows it
-    begins behind the largest number within it.
+    begins behind its rows and columns. Frames of a video are as far apart as they are in time, and
+    may reach further than the text behind them begins: as transformers 5 has it (before, and in
+    other engines, text began behind the last frame). What is generated goes on behind the last
+    token of the prompt.
     """
 
     def __init__(self, num_slots: int, columns: int, device: torch.device) -> None:
@@ -31,8 +34,11 @@ class GridPositions:
             if admission.grids:
                 slot, count = admission.slot, admission.prompt_len
                 positions = grid_positions(count, admission.grids)
-                self.table[:, slot, count:] += int(positions.max()) + 1 - count
                 self.table[:, slot, :count] = to_device(positions, device)
+                behind = to_device(positions[:, -1:] + 1 - count, device)
+                self.table[:, slot, count:] += behind
+                # Behind a video at the very end of a prompt, there may be too few positions.
+                self.table[:, slot].clamp_(max=self.table.shape[2] - 2)
 
     def fork(self, forks: Sequence[Fork]) -> None:
         """Forks have the prompt of their source. In their order: a fork may be forked again."""
@@ -50,6 +56,7 @@ def grid_positions(count: int, grids: Sequence[PlacedGrid]) -> np.ndarray:
         place += text
         done = grid.position + grid.frames * grid.rows * grid.columns
         axes = np.indices((grid.frames, grid.rows, grid.columns)).reshape(3, -1)
+        axes[0] = axes[0].astype(np.float32) * np.float32(grid.step)  # rounded as transformers does
         positions[:, grid.position : done] = place + axes
         place += max(grid.rows, grid.columns)
     positions[:, done:] = place + np.arange(count - done)

@@ -33,10 +33,12 @@ from antiphon.kv.batch_share import SharedBatch
 from antiphon.kv.handoff import HiddenStates
 from antiphon.kv.pages import PagePool
 from antiphon.runtime.ranks import RankError, Ranks
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.encode_work import EncodeCommand, Withdrawal
 from antiphon.scheduler.limits import Limits
 from antiphon.scheduler.outputs import StepOutput
 from antiphon.scheduler.plan import StepPlan
+from antiphon.scheduler.prompt_lookup import LookupSizes
 from antiphon.scheduler.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -242,4 +244,16 @@ def _limits(
         num_lanes=num_lanes,
         prefix_caching=options.enable_prefix_caching is not False,
         aligns=runner.aligner is not None,
+        drafts=_draft_limits(model, config),
     )
+
+
+def _draft_limits(model: ModelConfig, config: EngineConfig) -> DraftLimits | None:
+    options, lookup = config.speculation, None
+    if not options.drafts:
+        return None
+    if options.speculative_method == "ngram":
+        lookup = LookupSizes(options.prompt_lookup_min, options.prompt_lookup_max)
+    source = model.max_encoder_len if lookup is not None else 0
+    most = options.speculative_disable_by_batch_size
+    return DraftLimits(options.num_speculative_tokens, most, source, lookup)

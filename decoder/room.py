@@ -21,6 +21,7 @@ from antiphon.scheduler.limits import encode_budget
 
 GIB = 1 << 30
 CPU_CACHE_GIB = 4.0
+INPUTS_AHEAD = 16  # full inputs in the arena of a decoder that attends to several
 PROMPT_STEPS = 4  # of prompts, whose hidden states may be asked for ahead
 FREE_GPU_SHARE = 0.85  # of the free memory; the rest is for activations and graphs
 
@@ -61,12 +62,13 @@ def num_pages(
 def bytes_per_page(
     model: ModelConfig, config: EngineConfig, target: Target, part: Part | None = None
 ) -> int:
-    """Of the keys and values of `part`, by default of the whole half, and of the queries that are
-    kept beside them."""
+    """Of the keys and values of `part`, by default of the whole half, of those of a draft model,
+    and of the queries that are kept beside them."""
     options, half = config.decoder, model.decoder
     part = part or Part.whole(half.num_layers)
     dtype = FLOAT8 if options.kv_cache_dtype == "fp8" else target.dtype
     layers, kv_heads = _layers_and_heads(half, part)
+    layers += draft_layers(model)
     queries = sum(map(len, kept_heads(model, options, part).values()))
     return KVPool.bytes_per_page(
         layers, options.kv_page_size, kv_heads, half.head_dim, dtype
@@ -83,13 +85,21 @@ def _layers_and_heads(half: Half, part: Part | None) -> tuple[int, int]:
     return len(part.layers), part.shard.heads_of(half).kv.count
 
 
+def draft_layers(model: ModelConfig) -> int:
+    """Of the draft model, which are the last ones of the pool; 0 without one."""
+    return 0 if model.draft is None else model.draft.decoder.num_layers
+
+
 def arena_tokens(model: ModelConfig, options: SchedulerOptions) -> int:
     """Hidden states that the arena holds: `encode_ahead_tokens` if given, else `max_num_seqs` full
-    inputs or, where they stand in prompts, what PROMPT_STEPS steps can take in. In any case all
-    inputs of one request; none for a model without an encoder."""
+    inputs, INPUTS_AHEAD or, where they stand in prompts, what PROMPT_STEPS steps can take in. In
+    any case all inputs of one request; none for a model without an encoder."""
     if model.encoder is None and options.encode_ahead_tokens is None:
         return 0
     longest_request = model.max_cross_len + model.max_decoder_len  # some stand in its prompt
+    if model.decoder.most_attended > 1:  # inputs are long, and few sequences have one
+        ahead = options.encode_ahead_tokens or INPUTS_AHEAD * model.max_encoder_len
+        return max(ahead, longest_request)
     if model.decoder.cross_attention:
         return max(encode_budget(options, model.max_encoder_len), longest_request)
     by_steps = PROMPT_STEPS * options.max_num_batched_tokens
@@ -116,7 +126,7 @@ def make_pool(
     half = model.decoder
     layers, kv_heads = _layers_and_heads(half, part)
     pool = KVPool(
-        layers,
+        layers + draft_layers(model),
         num_pages(model, config, target, part, ranks),
         config.decoder.kv_page_size,
         kv_heads,

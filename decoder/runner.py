@@ -24,23 +24,25 @@ from antiphon.decoder.graphs import (
     DecoderGraphs,
     GraphChoice,
     choose_graph,
+    draft_shapes,
     step_shapes,
 )
 from antiphon.decoder.launched_step import LaunchedStep
 from antiphon.decoder.loading import load_decoder
 from antiphon.decoder.models.interface import DecoderStep
-from antiphon.decoder.readouts import DeviceReadouts
 from antiphon.decoder.room import check_room, make_arena, make_pool
 from antiphon.decoder.sampling.sampler import Sampler
-from antiphon.decoder.sampling.samples import Samples
 from antiphon.decoder.sampling.settings import GRAPH_FEATURES, SamplingFeatures
+from antiphon.decoder.speculative import DraftModel, check_same_encoder
 from antiphon.decoder.stage_links import StageLinks
 from antiphon.decoder.state import Slots
 from antiphon.decoder.step_attention import PlannedAttentions, StepAttention
-from antiphon.decoder.step_buffers import make_inputs, make_tables
+from antiphon.decoder.step_buffers import make_inputs, make_tables, most_drafting, output_sizes
+from antiphon.decoder.step_outputs import FinishedStep, StepOutputs
 from antiphon.decoder.step_tensors import GRAPH_READOUTS, StepInputs
 from antiphon.decoder.warm_up import KEY, ScratchSequence
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.draft import with_draft
 from antiphon.kv.handoff import HiddenStates
 from antiphon.layers.finite import check_output
 from antiphon.layers.quantization.quantize import check_quantization
@@ -73,6 +75,7 @@ class DecoderRunner:
         AttentionBackendError or CheckpointError for what cannot run here; where possible before
         any weight is read.
         """
+        model = with_draft(model, config)
         self.model_config, self.config = model, config
         self.ranks = (ranks or Ranks.alone()).pausable()
         self.part = Part.of(self.ranks, model.decoder.num_layers)
@@ -81,6 +84,7 @@ class DecoderRunner:
         self.device = self.target.device
         check_room(model, config, self.part)
         check_quantization(config.model.quantization, self.target)
+        check_same_encoder(model, config)
         self.attention = StepAttention.select(
             model.decoder, self.target, config.decoder, self.part.shard
         )
@@ -90,17 +94,18 @@ class DecoderRunner:
         self.model = load_decoder(model, config, self.target, kv_dtype, self.part)
         # State of the running sequences. The pool comes last: it takes a share of what is left.
         self.slots = self._make_slots()
-        self._logits, self._samples = self._make_outputs()
+        sizes = output_sizes(config)
+        self.sampler = Sampler(self.slots, timestamps, self.part.shard, sizes.samples)
+        self.outputs = StepOutputs(self.model, self.sampler, sizes, self.part.is_last)
         self.arena = make_arena(model, config.scheduler, self.target)
         self.pool = make_pool(model, config, self.target, kv_dtype, self.part, self.ranks)
         # What a step needs.
-        self.sampler = Sampler(self.slots, timestamps, self.part.shard)
         self.tables = make_tables(model, self.slots, self.pool)
         lanes = self.ranks.parallel.pipeline
         self.inputs = make_inputs(config, self.slots, self.pool, self.tables, lanes)
-        self._readouts = DeviceReadouts.empty(self.inputs.limits.tokens, self.device)
         size = (self.inputs.limits.tokens, model.decoder.hidden_size)
         self.links = StageLinks(self.ranks, self.part, self.slots, size, self.target.dtype)
+        self.draft = self._load_draft()
         self.graphs = self._capture_steps()
         self.cross_kv = self._make_cross_kv()
         self.aligner = Aligner.of(model, config, self.pool, self.tables, self.ranks)
@@ -125,10 +130,13 @@ class DecoderRunner:
                 self.arena.put(HiddenStates((KEY,), (1,), states))
             self.launch(plan).result()
         self.arena.drop(KEY)
+        if most_drafting(self.config):
+            drafts = self.config.speculation.num_speculative_tokens
+            self.launch(sequence.drafting(drafts, self.draft is None)).result()
         if self.aligner is not None:
             self.aligner.warm_up(self.slots.scratch)
         if self.part.is_last:
-            check_output(self._logits[:1], "decoder", self.model_config.path)
+            check_output(self.outputs.logits[:1], "decoder", self.model_config.path)
 
     def probe(self) -> None:
         """Raises if the device cannot go on after an error."""
@@ -141,8 +149,7 @@ class DecoderRunner:
 
     @property
     def prompt_room(self) -> int | None:
-        """Prompt tokens, beyond one for each prompt, of the largest step that has a graph; None
-        without graphs."""
+        """Of the largest step with a graph, beyond one token for each prompt; None: no graphs."""
         return None if self.graphs is None else LONG_PROMPT_TOKENS - 1
 
     # ------------------------------------------------------------------ construction
@@ -157,14 +164,16 @@ class DecoderRunner:
             half.padding_id,
             self.part.shard.vocabulary(half.vocab_size),
             half.position_axes,
+            half.num_embedded,
         )
 
-    def _make_outputs(self) -> tuple[torch.Tensor, Samples]:
-        """Logits [sequences, own words] and samples [sequences] of a step, which graphs write."""
-        rows = self.config.scheduler.max_num_seqs
-        words = self.part.shard.vocabulary(self.model_config.decoder.vocab_size).count
-        logits = torch.zeros(rows if self.part.is_last else 0, words, device=self.device)
-        return logits, Samples.empty(rows, self.device)
+    def _load_draft(self) -> DraftModel | None:
+        if self.model_config.draft is None:
+            return None
+        return DraftModel(
+            self.model_config.draft, self.config, self.target, self.ranks, self.sampler,
+            self.tables, self.pool,
+        )  # fmt: skip
 
     @property
     def _uses_graphs(self) -> bool:
@@ -182,19 +191,29 @@ class DecoderRunner:
         model, max_seqs = self.model_config, self.config.scheduler.max_num_seqs
         # Every window of Whisper asks for the probability that nobody speaks in it.
         readouts = GRAPH_READOUTS if self.sampler.timestamps is not None else 0
+        lengths = model.max_decoder_len, model.max_cross_len
+        shapes = step_shapes(max_seqs, *lengths, readouts)
+        if most := most_drafting(self.config):
+            num_drafts = self.config.speculation.num_speculative_tokens
+            shapes += draft_shapes(most, *lengths, num_drafts)
+        if self.draft is not None:
+            self.draft.capture()
         return DecoderGraphs(
             self._run_and_sample,
             self.attention.plan,
             self.attention.replan,
             self.inputs,
-            step_shapes(max_seqs, model.max_decoder_len, model.max_cross_len, readouts),
+            shapes,
             self.model,
             self.ranks,
         )
 
     def _make_cross_kv(self) -> CrossKV:
         model = self.model_config
-        cross_kv = CrossKV(self.model, self.pool, self.arena)
+        models = [(self.model, self.pool)]
+        if self.draft is not None:
+            models.append((self.draft.model, self.draft.pool))
+        cross_kv = CrossKV(models, self.arena)
         if self._uses_graphs and model.encoder is not None and self.cross is not None:
             fixed = model.encoder.equal_windows and self.config.encoder.window == "full"
             sizes = cross_write_sizes(model.max_encoder_len, fixed)
@@ -210,6 +229,10 @@ class DecoderRunner:
         self.links.begin(plan)
         refused = self._take_changes(plan)
         self.cross_kv.write(plan.cross_writes)  # of their media, where it is not cached
+        if plan.drafts is not None:  # which the step reads as its tokens
+            self.outputs.places.fill(plan, self.slots)
+            if self.draft is not None:
+                self.draft.propose(plan)
         choice = self.choose_graph(plan)
         inputs = self.inputs.fill(plan, choice.shape or self.inputs.shape_of(plan))
         self.links.receive_stream(inputs.shape.tokens)
@@ -222,22 +245,19 @@ class DecoderRunner:
             attentions = self.attention.plan(inputs)
             self._run_and_sample(inputs, attentions, features, plan.embeddings)
         self.links.send_stream(inputs.shape.tokens)
-        samples, logits = self._samples.first(len(plan.slots)), self._logits[: len(plan.slots)]
         if not self.part.is_last:
-            return LaunchedStep.of(samples, refused, self.ranks.limit)
-        slots = np.where(plan.samples, plan.slots, self.slots.scratch)
-        beams = self.sampler.beam_candidates(logits, slots, plan.kv_lens)
-        top = self.sampler.finish(logits, slots, plan.kv_lens, samples)
-        self.links.send_tokens(samples.tokens)
-        readouts = self._readouts.first(len(plan.readouts)) if len(plan.readouts) else None
-        return LaunchedStep.of(samples, refused, self.ranks.limit, top, readouts, beams)
+            finished = FinishedStep(self.outputs.samples.first(len(plan.slots)))
+        else:
+            finished = self.outputs.finish(plan, inputs.shape)
+            self.links.send_tokens(finished.samples.tokens)
+        return LaunchedStep.of(finished, refused, self.ranks.limit)
 
     def _take_changes(self, plan: StepPlan) -> dict[int, Exception]:
         """Pages, tokens and settings of new sequences. Returns as `Slots.admit`."""
         if copies := plan.page_copies:
             self.pool.copy_pages(np.array([*copies.values()]), np.array([*copies]))
         self.tables.move(plan.beam_moves)
-        self.tables.admit([*plan.forks, *plan.admissions])
+        self.tables.admit([*plan.forks, *plan.admissions], plan.cross_changes)
         self.slots.move(plan.beam_moves)
         self.slots.fork(plan.forks)
         return self.slots.admit(plan.admissions)
@@ -259,15 +279,7 @@ class DecoderRunner:
         if not self.part.is_last:
             self.links.outgoing[: inputs.shape.tokens] = hidden
             return
-        self._make_logits(inputs, hidden)
-        count = inputs.shape.sequences
-        self.sampler.greedy(
-            self._logits[:count],
-            inputs.sample_slots,
-            inputs.lengths,
-            self._samples.first(count),
-            features,
-        )
+        self.outputs.compute(inputs, hidden, features)
 
     def _run_layers(
         self, inputs: StepInputs, attentions: PlannedAttentions, embeddings: Sequence[Embedding]
@@ -276,7 +288,8 @@ class DecoderRunner:
         self.inputs.lay_out(inputs)
         tensors = inputs.tensors
         positions = self.slots.positions_of(tensors.token_slots, tensors.positions)
-        step = DecoderStep(self.pool, tensors.slot_mapping, *attentions)
+        sees = self.tables.sees_of(tensors.token_slots)
+        step = DecoderStep(self.pool, tensors.slot_mapping, *attentions, sees)
         if self.part.is_first:
             x = self.model.embed(tensors.token_ids, positions)
             put_embeddings(x, embeddings, self.arena)
@@ -284,16 +297,3 @@ class DecoderRunner:
             x = self.links.incoming[: inputs.shape.tokens]
         hidden: torch.Tensor = self.model(x, positions, step)
         return hidden
-
-    def _make_logits(self, inputs: StepInputs, hidden: torch.Tensor) -> None:
-        """Logits of each sequence's last token, into `_logits`; what is read out, into
-        `_readouts`. `hidden` [tokens, hidden]."""
-        tensors, count = inputs.tensors, inputs.shape.sequences
-        if not inputs.shape.readouts:
-            self._logits[:count] = self.model.logits(hidden[tensors.last_tokens])
-            return
-        queries = torch.cat([tensors.last_tokens, tensors.readout_queries])
-        logits = self.model.logits(hidden[queries])
-        self._logits[:count] = logits[:count]
-        readouts = self._readouts.first(inputs.shape.readouts)
-        readouts.read(logits[count:], tensors.readout_tokens, self.sampler.vocabulary)

@@ -48,12 +48,15 @@ class Slots:
         padding_id: int | None = None,
         vocabulary: Span | None = None,
         position_axes: int = 1,
+        num_embedded: int | None = None,
     ) -> None:
-        """`padding_id`: the token that takes no position, for models that have one.
+        """`padding_id`: the token that takes no position, for models that have one. `num_embedded`:
+        ids that a prompt may have; None: those of the vocabulary.
 
         `vocabulary`: this rank's words, where ranks share them; None: all.
         """
         self.device, self.scratch, self.vocab_size = device, max_seqs, vocab_size
+        self.num_embedded = vocab_size if num_embedded is None else num_embedded
         self.vocabulary = Span.whole(vocab_size) if vocabulary is None else vocabulary
         num_slots = max_seqs + 1
         self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int64, device=device)
@@ -96,7 +99,7 @@ class Slots:
             self._release(admission.slot)
             try:
                 self._set(admission)
-                ids = checked_ids(admission.token_ids, self.vocab_size)
+                ids = checked_ids(admission.token_ids, self.num_embedded)
                 stops = [id_ for id_ in admission.rules.stop_ids if 0 <= id_ < self.vocab_size]
             except Exception as error:  # one caller's value: it must not end the step of all
                 self._clear(admission.slot)

@@ -34,12 +34,19 @@ class StepShape:
     max_kv_len: int
     max_cross_len: int
     readouts: int = 0
+    drafts: int = 0  # of each sequence; 0: of none
+
+    @property
+    def per_row(self) -> int:
+        """Samples of each sequence."""
+        return self.drafts + 1
 
     @classmethod
     def of(cls, plan: StepPlan, cross_lens: np.ndarray) -> "StepShape":
         """The shape of `plan` itself, without padding; `cross_lens` [rows]."""
         query, kv, cross = (int(lens.max()) for lens in (plan.query_lens, plan.kv_lens, cross_lens))
-        return cls(len(plan.slots), plan.num_tokens, query, kv, cross, len(plan.readouts))
+        drafts = 0 if plan.drafts is None else plan.drafts.most
+        return cls(len(plan.slots), plan.num_tokens, query, kv, cross, len(plan.readouts), drafts)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from antiphon.config.decoding_rules import BeamRules, DecodingRules, TimestampRules
 from antiphon.config.sampling import SamplingParams
-from antiphon.scheduler.plan import Admission, CrossWrite, StepPlan
+from antiphon.scheduler.plan import Admission, CrossWrite, PlannedDrafts, StepPlan
 
 KEY = "warm-up"  # of the hidden states whose cross KV is written
 PROMPT_TOKENS = 2
@@ -62,6 +62,13 @@ class ScratchSequence:
             if prompt < self.max_len:
                 yield self._plan(1, prompt + 1, None)
         yield self._plan(1, 1, self._admission(1, PLAIN, DecodingRules()))
+
+    def drafting(self, count: int, looked_up: bool) -> StepPlan:
+        """A token with `count` drafts, as far as there is room. `looked_up`: not by a model."""
+        count = min(count, self.max_len - 2)
+        plan, one = self._plan(1 + count, 1 + count, None), np.ones(1, np.int64)
+        tokens = np.zeros((1, count), np.int64) if looked_up else None
+        return replace(plan, drafts=PlannedDrafts(count * one, count, tokens, one))
 
     def _admission(self, prompt: int, params: SamplingParams, rules: DecodingRules) -> Admission:
         return Admission(

@@ -29,6 +29,7 @@ HEADINGS = {
     "encoder": "Encoder",
     "decoder": "Decoder and KV cache",
     "scheduler": "Scheduler",
+    "speculation": "Speculative decoding",
     "workers": "Placement and processes",
 }
 

@@ -22,6 +22,7 @@ from antiphon.decoder.room import check_room_of_ranks
 from antiphon.engine.preparation import Preparation
 from antiphon.engine.requests import OpenRequests
 from antiphon.families.checkpoint import ModelConfig
+from antiphon.families.draft import looks_up, with_draft
 from antiphon.inputs.encoder_inputs import EncoderInputs
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.processor import InputProcessor
@@ -45,6 +46,7 @@ class EngineLife:
         config = resolve(model, options)
         model_config = ModelConfig.load(config.model)
         config = model_config.fitted(config)
+        model_config = with_draft(model_config, config)
         layout = config.layout(config.workers.placement == "colocated")
         for half in filter(None, (model_config.encoder, model_config.decoder_half)):
             check_parallel(half, layout[half.side])
@@ -89,7 +91,7 @@ class EngineLife:
         )
         self.encoder_inputs = EncoderInputs(self.inputs)
         self.requests = OpenRequests(
-            self.inputs, self.config.encoder.replicas, self.config.decoder.replicas
+            self.inputs, config.encoder.replicas, config.decoder.replicas, looks_up(model, config)
         )
         self.preparation = Preparation(self.inputs)
         self._dead: str | None = "the engine has not been started: use 'with', or call start()"
@@ -210,6 +212,8 @@ class EngineLife:
         self._dead = self._dead or reason
         loop_is_closed = self._loop is None or self._loop.is_closed()
         self.requests.end_all(self._dead, loop_is_closed)
+        if not loop_is_closed:
+            self.preparation.waits.end(self._dead)
 
     # ------------------------------------------------------------------ close
 

@@ -7,8 +7,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from antiphon.config.errors import EngineDeadError
 from antiphon.config.sampling import SamplingParams
 from antiphon.engine.budget import ByteBudget
+from antiphon.engine.waits import Waits
 from antiphon.inputs.prepared import Prepared
 from antiphon.inputs.processor import InputProcessor
 from antiphon.inputs.prompts import Prompt
@@ -27,8 +29,10 @@ class Preparation:
     def __init__(self, inputs: InputProcessor) -> None:
         self.inputs = inputs
         self.memory = ByteBudget(INPUT_BYTES)
+        self.waits = Waits()
 
     def start(self) -> None:
+        self.waits = Waits()
         self._threads = DaemonThreads(INPUT_THREADS, "antiphon-inputs")
 
     def stop(self) -> None:
@@ -36,10 +40,14 @@ class Preparation:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In the caller's context: what the thread logs belongs to the caller's request."""
-        loop = asyncio.get_running_loop()
+        """In the caller's context: what the thread logs belongs to the caller's request. Raises
+        EngineDeadError as soon as the engine ends."""
         call = partial(copy_context().run, function, *args, **kwargs)
-        return await loop.run_in_executor(self._threads, call)
+        try:
+            work = self._threads.submit(call)
+        except RuntimeError as error:  # the engine was closed before
+            raise EngineDeadError(str(error)) from None
+        return await self.waits.result(asyncio.wrap_future(work))
 
     @asynccontextmanager
     async def prepared(

@@ -14,8 +14,10 @@ from antiphon.decoder.room import bytes_per_page
 from antiphon.encoder import models as encoders
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import Half, HeadTensors
+from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.shard import Part, Shard
 from antiphon.layers.tensor_files import files_by_tensor
+from antiphon.layers.weights import bytes_saved
 from antiphon.runtime.device import Target
 
 
@@ -23,8 +25,8 @@ from antiphon.runtime.device import Target
 class RankShare:
     """Of one rank of `half`: layers `first_layer` to `last_layer`, from 0; query heads, heads of
     keys and values, inner features of each layer, words of the vocabulary (0: neither embedding nor
-    head here), bytes of its weights, unquantized, and of a page of its keys and values (0: an
-    encoder has none)."""
+    head here), bytes of its weights as the checkpoint stores them, and of a page of its keys and
+    values (0: an encoder has none)."""
 
     half: str
     rank: int
@@ -67,9 +69,24 @@ def _share(
         heads.kv.count,
         part.shard.features(half.ffn_size).count,
         _words(half, part, part.shard),
-        sum(weight.numel() for weight in module.parameters()) * target.dtype.itemsize,
+        _weight_bytes(model, target, half, part, module),
         page_bytes,
     )
+
+
+def _weight_bytes(
+    model: ModelConfig, target: Target, half: Half, part: Part, module: nn.Module
+) -> int:
+    itemsize = target.dtype.itemsize
+    plain = sum(weight.numel() for weight in module.parameters()) * itemsize
+    if model.quantization is None:
+        return plain
+
+    def names(path: str) -> tuple[str, ...]:
+        return half.checkpoint_names(part.whole_path(path))
+
+    checkpoint = Checkpoint(model.path, model.quantization)
+    return plain - bytes_saved(module, checkpoint, names, model.quantization, itemsize)
 
 
 def _words(half: Half, part: Part, shard: Shard) -> int:

@@ -38,7 +38,7 @@ from antiphon.engine.encodes import Encodes
 from antiphon.engine.ends import ERRORS
 from antiphon.engine.flights import Flights
 from antiphon.engine.open_request import OnEnd, OpenRequest
-from antiphon.inputs.prepared import EncoderInput, Prepared
+from antiphon.inputs.prepared import EncoderInput, Prepared, text_of
 from antiphon.inputs.processor import InputProcessor
 from antiphon.kv.handoff import HiddenStates
 from antiphon.scheduler.alignment import Alignment
@@ -56,8 +56,11 @@ RETRY_SECONDS = 0.5  # after a worker could not be reached; if it is dead, its d
 class OpenRequests:
     """The table of open requests. For one event loop."""
 
-    def __init__(self, inputs: InputProcessor, num_encoders: int, num_decoders: int) -> None:
-        self.inputs = inputs
+    def __init__(
+        self, inputs: InputProcessor, num_encoders: int, num_decoders: int, looks_up: bool = False
+    ) -> None:
+        """`looks_up`: decoders look drafts up in the texts that encoders read."""
+        self.inputs, self._looks_up = inputs, looks_up
         self.frontend = f"frontend-{secrets.token_hex(4)}"  # no other engine has this name
         self.router = Router(
             WorkerState(f"{role}-{i}", role, UNKNOWN_EPOCH)  # type: ignore[arg-type]
@@ -127,6 +130,7 @@ class OpenRequests:
             priority=priority,
             timeout=timeout,
             caller=caller_number(),
+            lookup_ids=text_of(inputs) if self._looks_up else None,
         )
         loop = asyncio.get_running_loop()
         opened = OpenRequest(
@@ -289,5 +293,7 @@ def _without_payload(media: EncoderInput) -> Media:
         media.num_tokens,
         position=media.position,
         grid=media.grid,
+        token=media.token,
+        shown=media.shown,
         keep=media.keep,
     )

@@ -67,7 +67,7 @@ class SpeechCalls(EngineLife):
         hypothesis. Leaving the loop early cancels what is under way."""
         self.check_caller()
         async with aclosing(live_updates(self, chunks, sampling_rate, options)) as updates:
-            async for update in updates:
+            while (update := await self.preparation.waits.result(anext(updates, None))) is not None:
                 yield update
 
     async def detect_language(

@@ -71,6 +71,7 @@ class ModelConfig:
     max_decoder_len: int  # 0 without a decoder
     max_encoder_len: int  # 0 without an encoder
     quantization: StoredQuantization | None = None  # of the checkpoint's weights
+    draft: "ModelConfig | None" = None  # the smaller model that drafts its tokens
 
     @property
     def decoder(self) -> Half:
@@ -89,7 +90,9 @@ class ModelConfig:
     @property
     def max_cross_len(self) -> int:
         """Encoder tokens that a sequence may attend to; 0 without cross-attention."""
-        return self.max_encoder_len if self.decoder.cross_attention else 0
+        if not self.decoder.cross_attention:
+            return 0
+        return self.decoder.most_attended * self.max_encoder_len
 
     @cached_property
     def audio(self) -> AudioConfig | None:

@@ -44,6 +44,8 @@ class Half(ABC):
     frontend: ClassVar[str] = "text"  # of an encoder: key of the registry of frontends
     equal_windows: ClassVar[bool] = False  # an encoder's inputs are all equally long (audio)
     cross_attention: ClassVar[bool] = True  # a decoder attends to an encoder's hidden states
+    # Inputs that a decoder attends to; where several, to each from its token in the prompt on.
+    most_attended: ClassVar[int] = 1
 
     side: Side
     hidden_size: int
@@ -88,6 +90,16 @@ class Half(ABC):
     def output_size(self) -> int:
         """Features of what the half returns."""
         return self.hidden_size
+
+    @property
+    def num_embedded(self) -> int:
+        """Token ids that it reads; those from `vocab_size` on are never written."""
+        return self.vocab_size
+
+    @property
+    def attention_head_dim(self) -> int:
+        """Features of a head as attention sees it: `head_dim`, unless a model adds some."""
+        return self.head_dim
 
     @property
     @abstractmethod
@@ -253,11 +265,6 @@ class LlamaHalf(Half):
     @property
     def last_norm(self) -> str:
         return "norm"
-
-    @property
-    def one_stage(self) -> str:
-        """Why its layers can't be shared by stages; empty where they can."""
-        return ""
 
     @property
     def position_axes(self) -> int:

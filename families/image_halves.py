@@ -33,7 +33,8 @@ class ImageShape:
 
     `pixels`: of its array: [tiles, channels, height, width] or, where the processor cuts patches
     itself, [frames, rows, columns, features of a patch]. `size`: height and width of the image
-    before it was resized and tiled, in pixels; (0, 0) where the model does not ask.
+    before it was resized and tiled, in pixels; rows and columns of its tiles, where the processor
+    tells them (`MllamaVisionHalf`); (0, 0) where the model does not ask.
     """
 
     pixels: tuple[int, int, int, int]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Naming = Literal[
-    "siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit", "florence2"
+    "siglip", "vit", "internvl", "internvl_chat", "qwen2_vl", "swin", "beit", "florence2",
+    "mllama",
 ]  # fmt: skip
 
 
@@ -172,6 +173,32 @@ FLORENCE2 = Names(  # blocks and the text encoder's layers: see `Florence2Half`
         "rows.norm": "multi_modal_projector.image_proj_norm",
     },
 )
+MLLAMA = Names(  # layers of both transformers are numbered together: see `MllamaVisionHalf`
+    layers="transformer.layers",
+    in_layer={
+        "norm1": "input_layernorm",
+        "norm2": "post_attention_layernorm",
+        "attention": "self_attn",
+        "attention.out": "self_attn.o_proj",
+        "attention.out.gate": "gate_attn",
+        "fc1": "mlp.fc1",
+        "fc2": "mlp.fc2",
+        "fc2.gate": "gate_ffn",
+    },
+    outside={
+        "embeddings.patches": "patch_embedding",
+        "embeddings.class_token": "class_embedding",
+        "embeddings.tiles": "pre_tile_positional_embedding",
+        "embeddings.tiles.table": "pre_tile_positional_embedding.embedding.weight",
+        "embeddings.positions": "gated_positional_embedding",
+        "embeddings.positions.of_tile": "gated_positional_embedding.embedding",
+        "embeddings.positions.table": "gated_positional_embedding.tile_embedding.weight",
+        "embeddings.norm": "layernorm_pre",
+        "between.norm": "layernorm_post",
+        "between.tiles": "post_tile_positional_embedding",
+        "between.tiles.table": "post_tile_positional_embedding.embedding.weight",
+    },
+)
 NAMES: Mapping[Naming, Names] = {
     "siglip": SIGLIP,
     "vit": VIT,
@@ -181,4 +208,5 @@ NAMES: Mapping[Naming, Names] = {
     "swin": SWIN,
     "beit": BEIT,
     "florence2": FLORENCE2,
+    "mllama": MLLAMA,
 }

@@ -12,6 +12,8 @@ from antiphon.inputs.prompts import Prompt
 Message = Mapping[str, Any]
 TEXT_TYPES = ("text", "input_text")
 IMAGE_TYPES = ("image", "image_url", "image_pil", "input_image")
+VIDEO_TYPES = ("video", "video_url", "input_video")
+Media = dict[str, list[Any]]  # images and videos of a chat, as `multi_modal_data` has them
 OLDER_FILE = "chat_template.json"  # where processors kept their template
 
 
@@ -62,9 +64,15 @@ class ChatFormat:
     """Makes prompts of chats. `placeholder`: what stands for an image in a prompt; None: messages
     have no images."""
 
-    def __init__(self, tokenizer: Any, template: str | None, placeholder: str | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None,
+        placeholder: str | None,
+        takes_videos: bool = False,
+    ) -> None:
         self._tokenizer, self._template = tokenizer, template
-        self._placeholder = placeholder
+        self._placeholder, self._takes_videos = placeholder, takes_videos
 
     @property
     def has_template(self) -> bool:
@@ -104,8 +112,8 @@ class ChatFormat:
         template = self._template if chat_template is None else chat_template
         if template is None:
             raise PromptError("this checkpoint has no chat template: give chat_template")
-        images: list[Any] = []
-        plain = [self._message(message, template, images) for message in messages]
+        media: Media = {"image": [], "video": []}
+        plain = [self._message(message, template, media) for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(
                 plain,
@@ -118,11 +126,11 @@ class ChatFormat:
         except Exception as error:  # whatever a template raises
             raise PromptError(f"the chat template refuses this chat: {describe(error)}") from error
         ids = self._tokenizer(text, add_special_tokens=False).input_ids  # the template has them
-        media = {"multi_modal_data": {"image": images}} if images else {}
-        return {"prompt_token_ids": ids, **media}
+        given = {kind: each for kind, each in media.items() if each}
+        return {"prompt_token_ids": ids, **({"multi_modal_data": given} if given else {})}
 
-    def _message(self, message: Message, template: str, images: list[Any]) -> dict[str, Any]:
-        """`message` as templates take it; adds its images to `images`."""
+    def _message(self, message: Message, template: str, media: Media) -> dict[str, Any]:
+        """`message` as templates take it; adds its images and videos to `media`."""
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise PromptError(f"a message must have a 'role' and a 'content', not {shown(message)}")
         content = message.get("content")
@@ -133,7 +141,7 @@ class ChatFormat:
             return {**message, "content": parts}
         if not isinstance(content, Sequence):
             raise PromptError(f"'content' must be a text or a list of parts, not {shown(content)}")
-        made = [self._part(part, images) for part in content]
+        made = [self._part(part, media) for part in content]
         if self._takes_text(template):
             lines = [str(part.get("text", self._placeholder)) for part in made]
             return {**message, "content": "\n".join(lines)}
@@ -143,7 +151,7 @@ class ChatFormat:
         """Whether `template` has no parts of messages, but text alone."""
         return self._placeholder is None or "image" not in template
 
-    def _part(self, part: Any, images: list[Any]) -> dict[str, Any]:
+    def _part(self, part: Any, media: Media) -> dict[str, Any]:
         if isinstance(part, str):
             return {"type": "text", "text": part}
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -152,17 +160,22 @@ class ChatFormat:
         if kind in IMAGE_TYPES:
             if self._placeholder is None:
                 raise PromptError("this model reads text: it takes no images")
-            images.append(_image_of(part))
+            media["image"].append(_found(part, "image", "image_pil", "image_url", "url"))
             return {"type": "image"}
+        if kind in VIDEO_TYPES:
+            if not self._takes_videos:
+                raise PromptError("this model takes no videos")
+            media["video"].append(_found(part, "video", "video_url", "url"))
+            return {"type": "video"}
         raise PromptError(
             "a part of a message must be {'type': 'text', 'text': ...} or "
             f"{{'type': 'image_url', 'image_url': {{'url': ...}}}}, not {shown(part)}"
         )
 
 
-def _image_of(part: Mapping[str, Any]) -> Any:
-    """The image of a part: a URL, or whatever else `read_image` takes."""
-    for name in ("image", "image_pil", "image_url", "url"):
-        if (image := part.get(name)) is not None:
-            return image.get("url") if isinstance(image, Mapping) else image
-    raise PromptError(f"a part of a message has no image: {shown(part)}")
+def _found(part: Mapping[str, Any], *names: str) -> Any:
+    """The image or video of a part, under one of `names`: a URL, or whatever else is read."""
+    for name in names:
+        if (found := part.get(name)) is not None:
+            return found.get("url") if isinstance(found, Mapping) and "url" in found else found
+    raise PromptError(f"a part of a message has no {names[0]}: {shown(part)}")

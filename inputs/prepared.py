@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from antiphon.config.sampling import SamplingParams
 
 
@@ -14,7 +16,8 @@ class EncoderInput:
     `key`: names the content; equal content has equal keys. `num_tokens`: length of the encoder's
     output. `payload`: int32 token ids [n], float32 samples [n] or packed `Pixels`, or an object
     that stands for them. `position`: of the first token of the decoder prompt that the hidden
-    states replace; None: the decoder attends to them. `grid`, `keep`: as in `Media`.
+    states replace; None: the decoder attends to them. `grid`, `token`,
+    `shown`, `keep`: as in `Media`.
     """
 
     key: str
@@ -22,7 +25,9 @@ class EncoderInput:
     num_tokens: int
     payload: Any
     position: int | None = None
-    grid: tuple[int, int, int] | None = None
+    grid: tuple[int, int, int, float] | None = None
+    token: int | None = None
+    shown: int = 0
     keep: bool = True
 
 
@@ -45,6 +50,12 @@ class Prepared:
         """The input of a model that reads one."""
         (media,) = self.inputs
         return media
+
+
+def text_of(inputs: Iterable[EncoderInput]) -> np.ndarray | None:
+    """The token ids [n] of the text among `inputs`; None where there is none."""
+    texts = [media.payload for media in inputs if media.kind == "text"]
+    return texts[0] if texts and isinstance(texts[0], np.ndarray) else None
 
 
 class OfPrompt(Protocol):

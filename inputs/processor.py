@@ -21,10 +21,10 @@ from antiphon.inputs.detokenizer import Detokenizer, TextStream
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.attended import AttendedImage
 from antiphon.inputs.images.limits import DEFAULT_LIMITS, ImageLimits
-from antiphon.inputs.images.prompts import ImagePrompts
+from antiphon.inputs.images.prompts import ImagePrompts, taken_in_chats
 from antiphon.inputs.plain_speech import clip_tokens, speech_format
 from antiphon.inputs.prepared import EncoderInput, Prepared
-from antiphon.inputs.prompt_ids import check_ids, start_id, with_room
+from antiphon.inputs.prompt_ids import attends, check_ids, start_id, with_room
 from antiphon.inputs.prompts import ParsedPrompt, Prompt, parse, sound_of, with_languages
 from antiphon.inputs.tokenizer import load_tokenizer
 from antiphon.inputs.translation import TranslationFormat, check_languages
@@ -68,14 +68,13 @@ class InputProcessor:
     def _read_formats(self) -> None:
         """How prompts and texts of a model that generates look."""
         model = self.model
-        self._start_id = start_id(model) if model.decoder.cross_attention else None
+        self._start_id = start_id(model) if attends(model) else None
         if self.audio is not None:
             self.whisper = speech_format(model, self.audio, self.tokenizer)
         self.images = ImagePrompts.of(model, self.tokenizer, self.image_limits)
         self.attended_image = AttendedImage.of(model, self.tokenizer, self.image_limits)
         template = load_template(model.path, self.tokenizer)
-        placeholder = None if self.images is None else self.images.placeholder
-        self.chat = ChatFormat(self.tokenizer, template, placeholder)
+        self.chat = ChatFormat(self.tokenizer, template, *taken_in_chats(self.images))
         self._detokenizer = Detokenizer(self.tokenizer, TIMESTAMP if self.whisper else None)
 
     # ------------------------------------------------------------------ prompts
@@ -100,7 +99,7 @@ class InputProcessor:
             self._check_languages(parsed)
             if self.images is not None:
                 self.images.check(parsed.encoder)
-                ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder.images)
+                ids, inputs = self.images.place(self._text_prompt(parsed), parsed.encoder)
                 return Prepared(inputs, with_room(ids, self.model), params)
             if self.model.encoder is None:
                 return Prepared((), self._text_prompt(parsed), params)
@@ -124,7 +123,8 @@ class InputProcessor:
     def audio_media(self, parsed: ParsedPrompt) -> EncoderInput:
         """The clip of a prompt for an audio encoder. Raises PromptError or AudioError."""
         assert self.audio is not None
-        if parsed.encoder.audio is None or parsed.encoder.images:
+        given = parsed.encoder
+        if given.audio is None or given.images or given.videos:
             raise PromptError(
                 "this model listens: give 'multi_modal_data': "
                 "{'audio': path, bytes or (samples, rate)}"
@@ -192,7 +192,9 @@ class InputProcessor:
             raise PromptError("the prompt is empty: give 'prompt' or 'prompt_token_ids'")
         if part.token_ids is not None:
             return with_room(list(part.token_ids), self.model)
-        return with_room(list(self.tokenizer(part.text).input_ids), self.model)
+        text = part.text or ""
+        text = text if self.images is None else self.images.begun(text)
+        return with_room(list(self.tokenizer(text).input_ids), self.model)
 
     def key(self, kind: str, content: np.ndarray) -> str:
         # Processors have instructions for SHA-256: it takes half the time of other digests.

@@ -4,6 +4,11 @@ from antiphon.config.errors import CheckpointError, PromptError
 from antiphon.families.checkpoint import ModelConfig
 
 
+def attends(model: ModelConfig) -> bool:
+    """Whether the decoder attends to an input, its text being what it writes and no prompt."""
+    return model.decoder.cross_attention and model.decoder.most_attended == 1
+
+
 def start_id(model: ModelConfig) -> int:
     start = model.defaults.start_id
     if start is None:
@@ -28,7 +33,7 @@ def check_ids(ids: list[int], name: str, vocab_size: int) -> None:
 def with_room(ids: list[int], model: ModelConfig) -> list[int]:
     """`ids`, a decoder prompt that is within the vocabulary and leaves room for a token."""
     limit = model.max_decoder_len
-    check_ids(ids, "the decoder prompt", model.decoder.vocab_size)
+    check_ids(ids, "the decoder prompt", model.decoder.num_embedded)
     if len(ids) >= limit:
         raise PromptError(
             f"a decoder prompt of {len(ids)} tokens leaves no room within {limit} positions"

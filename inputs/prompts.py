@@ -17,18 +17,21 @@ KEYS = [*SINGLE_KEYS, *PAIR_KEYS, *LANGUAGES, "messages"]
 
 @dataclass(frozen=True)
 class Part:
-    """The prompt of one half: text or token ids, not both; for an encoder also audio, or images in
-    the order of their places in the decoder's prompt."""
+    """The prompt of one half: text or token ids, not both; for an encoder also audio, or images and
+    videos in the order of their places in the decoder's prompt."""
 
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     audio: Any = None
     images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
 
     @property
     def media(self) -> str:
         """What it holds beside text; empty for nothing."""
-        return "audio" if self.audio is not None else "images" if self.images else ""
+        if self.audio is not None:
+            return "audio"
+        return "images" if self.images else "videos" if self.videos else ""
 
     @property
     def has_tokens(self) -> bool:
@@ -72,7 +75,8 @@ def parse(prompt: Prompt, encoder_input: str | None) -> ParsedPrompt:
         return ParsedPrompt(part, Part())
     if encoder_input is None and part.media:
         raise PromptError(f"this model has no encoder: it takes no {part.media}")
-    return ParsedPrompt(Part(audio=part.audio, images=part.images), Part(part.text, part.token_ids))
+    media = Part(audio=part.audio, images=part.images, videos=part.videos)
+    return ParsedPrompt(media, Part(part.text, part.token_ids))
 
 
 def sound_of(prompt: Any) -> Any:
@@ -136,12 +140,13 @@ def _part(prompt: Any) -> Part:
         raise PromptError("give 'prompt' or 'prompt_token_ids', not both")
     if not isinstance(media, Mapping):
         raise PromptError(f"'multi_modal_data' must be a mapping, not {type(media).__name__}")
-    _check_keys(media, ["audio", "image"])
+    _check_keys(media, ["audio", "image", "video"])
     return Part(
         None if text is None else _unicode(text),
         None if ids is None else token_ids(ids),
         media.get("audio"),
         _several(media.get("image")),
+        _several_videos(media.get("video")),
     )
 
 
@@ -150,6 +155,17 @@ def _several(image: Any) -> tuple[Any, ...]:
     if isinstance(image, (list, tuple)):
         return tuple(image)
     return () if image is None else (image,)
+
+
+def _several_videos(video: Any) -> tuple[Any, ...]:
+    """Videos from one, a list of them, or None. A list of images is one video, as is a pair of
+    frames and what is said of them."""
+    if isinstance(video, tuple) and len(video) == 2 and isinstance(video[1], Mapping):
+        return (video,)
+    if isinstance(video, (list, tuple)) and video:
+        is_image = hasattr(video[0], "getpixel") or getattr(video[0], "ndim", 0) == 3
+        return (video,) if is_image else tuple(video)
+    return _several(video)
 
 
 def _unicode(text: str) -> str:

@@ -19,6 +19,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from antiphon.config.errors import ConfigurationError, describe
+from antiphon.config.option_values import number, whole_number
 from antiphon.config.options import resolve
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.jobs.entries import Defaults, entry_of
@@ -85,15 +86,25 @@ class AntiphonEngineProcessorConfig:
             raise ConfigurationError("engine_kwargs: ray=True is not for Ray Data's actors")
         if self.attach is None:
             resolve(self.model_source, self.engine_options)
-        least, largest = self.pool
-        if not 1 <= least <= largest:
-            raise ConfigurationError(
-                f"concurrency must be a number above 0, or (least, largest), not {self.concurrency}"
-            )
+        self._check_pool()
         for name in ("batch_size", "max_concurrent_batches"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be above 0, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name))
+        for name in ("num_gpus", "num_cpus"):
+            if (amount := getattr(self, name)) is not None and amount != 0:
+                number(name, amount)
         Defaults(True, sampling=self.sampling_params).params  # noqa: B018  it is checked
+
+    def _check_pool(self) -> None:
+        pool = self.concurrency if isinstance(self.concurrency, tuple) else (self.concurrency,)
+        try:
+            bounds = [whole_number("concurrency", count) for count in pool]
+        except ConfigurationError:
+            bounds = []
+        if len(bounds) not in (1, 2) or bounds[0] > bounds[-1]:
+            raise ConfigurationError(
+                "concurrency must be a whole number above 0, or (least, largest), "
+                f"not {self.concurrency!r}"
+            )
 
     @property
     def engine_options(self) -> dict[str, Any]:

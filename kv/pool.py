@@ -1,5 +1,7 @@
 """The tensors behind the page ids: keys and values of every layer. A page id spans all layers."""
 
+from copy import copy
+
 import numpy as np
 import torch
 
@@ -36,6 +38,13 @@ class KVPool:
         num_layers: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
     ) -> int:
         return 2 * num_layers * page_size * num_kv_heads * head_dim * dtype.itemsize
+
+    def last_layers(self, count: int) -> "KVPool":
+        """A pool of the last `count` layers alone, in the same memory: number 0 is the first of
+        them. It keeps no queries."""
+        pool = copy(self)
+        pool.layers, pool.queries = self.layers[len(self.layers) - count :], None
+        return pool
 
     def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one layer, both [pages, page_size, kv_heads, head_dim]."""

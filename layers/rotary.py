@@ -42,7 +42,13 @@ class HeadNorms(nn.Module):
 
     def norm(self, q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[tokens, heads, head_dim] each -> the same, normed."""
-        return _norm_heads(self.q_norm, q), _norm_heads(self.k_norm, k)
+        return self.queries(q), self.keys(k)
+
+    def queries(self, q: torch.Tensor) -> torch.Tensor:
+        return _norm_heads(self.q_norm, q)
+
+    def keys(self, k: torch.Tensor) -> torch.Tensor:
+        return _norm_heads(self.k_norm, k)
 
 
 def _norm_heads(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ class ScaledLinear(Linear):
     they are loaded."""
 
     def load(self, path: str, read: Read) -> None:
-        scale = read(f"{path}.scale", (self.outputs,)).float()
+        scale = self.stored_scale(path, read)
         weight = read.weight(f"{path}.weight", (self.outputs, self.inputs))
         if isinstance(weight, QuantizedWeight):
             self.fill(weight.scaled(scale))
@@ -35,6 +35,17 @@ class ScaledLinear(Linear):
             self.fill(weight.float() * scale[:, None])
         if self.bias is not None:
             self.bias.copy_(read(f"{path}.bias", (self.outputs,)).float() * scale)
+
+    def stored_scale(self, path: str, read: Read) -> torch.Tensor:
+        """[out] or [1] float32"""
+        return read(f"{path}.scale", (self.outputs,)).float()
+
+
+class GatedLinear(ScaledLinear):
+    """A projection behind a learned gate, `gate` [1], whose tanh is the factor of all."""
+
+    def stored_scale(self, path: str, read: Read) -> torch.Tensor:
+        return read(f"{path}.gate", whole(1)).float().tanh()
 
 
 class PatchLinear(Linear):

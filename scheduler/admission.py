@@ -43,7 +43,7 @@ class AdmissionControl:
             self.outputs.admit(request)
             admissions += new
             if write is not None:
-                self.intake.encodes.consume(write.key)
+                self.intake.consume(request, write)
                 writes.append(write)
             request = self.intake.first_ready()
         return admissions, writes

@@ -12,6 +12,7 @@ import numpy as np
 
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.cross_views import RunningViews
 from antiphon.scheduler.demands import Demand, demands_of, first_readout
 from antiphon.scheduler.generated import StopReason
 from antiphon.scheduler.plan import Fork, StepPlan
@@ -65,6 +66,10 @@ class Batch:
         self.waits_for_host = np.zeros(max_seqs, bool)
         self.in_group = np.zeros(max_seqs, bool)  # its request has several slots, see `Beams`
         self.next_readout = np.zeros(max_seqs, np.int64)  # tokens up to there; 0: none
+        # Drafts of a step in flight; and the rows that run only while they have no pending token,
+        # because of drafts, see `Drafter`.
+        self.num_drafts = np.zeros(max_seqs, np.int64)
+        self.in_doubt: np.ndarray | None = None
         self.turn = np.zeros(max_seqs, np.int64)  # of admission
         self.num_self_pages = np.zeros(max_seqs, np.int64)
         self.num_published = np.zeros(max_seqs, np.int64)  # of them, see `PrefixCache`
@@ -73,7 +78,7 @@ class Batch:
         # How many sequences ask for what few do. A step looks for them only if there are any.
         self.asking = Counter[Demand]()
         self._admissions = 0
-        self.num_plans = 0
+        self.num_plans, self.views = 0, RunningViews(max_seqs)
         self.forked_after = np.zeros(max_seqs, np.int64)  # so many plans; 0: not forked
         # What the next plan must tell of forks and beams since the last one.
         self.forks: list[Fork] = []
@@ -84,6 +89,8 @@ class Batch:
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
             self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
+            self.views.ends,
+            self.num_drafts,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -238,6 +245,8 @@ class Batch:
         runs: np.ndarray = self.length < self.max_len  # of a free slot, both are zero
         if self.asking["waits_for_host"]:
             runs &= ~(self.waits_for_host & (self.pending > 0))
+        if self.in_doubt is not None:
+            runs &= ~(self.in_doubt & (self.pending > 0))
         if self.num_lanes > 1:
             runs &= self.in_lane(lane) & (self.held_for == 0)
         return runs
@@ -255,12 +264,6 @@ class Batch:
         self.self_table[slots, columns] = pages
         self.num_self_pages[slots] += 1
         return columns
-
-    def common_len(self, slot: int, token_ids: np.ndarray) -> int:
-        """How many of the first of `token_ids` [tokens] are those of `slot`, and computed."""
-        count = min(len(token_ids), int(self.computed[slot]))
-        differs = self.tokens[slot, :count] != token_ids[:count]
-        return int(differs.argmax()) if differs.any() else count
 
     def pop_changes(self) -> tuple[list[Fork], dict[int, int], BeamMoves]:
         """Forks, page copies and moves since the last call."""

@@ -61,7 +61,7 @@ class GroupCandidates:
         count, top = request.params.logprobs or 0, self.result.top
         others: tuple[list[int], list[float]] = ([], [])
         if top is not None:
-            others = top.of_row(int(self.rows[parent]), count)
+            others = top.of_row(int(self.rows[parent]) * self.result.per_row, count)
         place = self.index[parent], column
         return TokenLogprobs(
             ids=[int(self.candidates.ids[place]), *others[0]],

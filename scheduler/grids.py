@@ -7,12 +7,13 @@ from antiphon.scheduler.request import Request
 
 class PlacedGrid(NamedTuple):
     """An input in a prompt: its first token there, and the frames, rows and columns
-    that its hidden states are of."""
+    that its hidden states are of. `step`: positions from a frame to the next."""
 
     position: int
     frames: int
     rows: int
     columns: int
+    step: float = 1.0
 
 
 def grids_of(request: Request) -> tuple[PlacedGrid, ...]:

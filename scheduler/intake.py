@@ -12,6 +12,7 @@ from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.encodes import EncodeLedger
 from antiphon.scheduler.fair_queue import FairQueue
 from antiphon.scheduler.limits import Limits
+from antiphon.scheduler.plan import CrossWrite
 from antiphon.scheduler.prefixes import PrefixCache
 from antiphon.scheduler.queues import OpenQueue
 from antiphon.scheduler.request import Incarnation, Media, Request, RequestState
@@ -88,6 +89,13 @@ class Intake:
             for key in {media.key for media in request.inputs} - needed:
                 self.encodes.let_go(request, key)
 
+    def consume(self, request: Request, write: CrossWrite) -> None:
+        """A step makes `write` of hidden states that `request` waited for."""
+        if not write.sources:
+            return self.encodes.consume(write.key)
+        for key in dict.fromkeys(source.key for source in write.sources):
+            self.encodes.release(request, key)
+
     def skip(self, request: Request) -> None:
         """`request`, which has not begun, runs at once: a fork of one that does."""
         if request.state is RequestState.WAITING:
@@ -158,16 +166,18 @@ class Intake:
 
     def _uncached(self, request: Request) -> list[Media]:
         """The inputs of `request` whose hidden states it needs: all without cached KV."""
-        placed = self.prefixes.needs(request)
+        placed, cross = self.prefixes.needs(request), request.cross
+        lacks_cross = cross is not None and cross.key not in self.pages
         return [
             media
             for media in request.inputs
-            if (media.key not in self.pages if media.position is None else media in placed)
+            if (lacks_cross if media.position is None else media in placed)
         ]
 
     def _has_inputs(self, request: Request) -> bool:
         for media in self._uncached(request):
-            is_waited_for = media.position is None or self.encodes.is_waiting(request, media.key)
+            is_shared = media.position is None and media.token is None  # whoever waits for it
+            is_waited_for = is_shared or self.encodes.is_waiting(request, media.key)
             if not (is_waited_for and self.encodes.has_arrived(media.key)):
                 return False
         return True

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from antiphon.config.options import SchedulerOptions
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import MAX_STOP_IDS
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.planning import StepBudget
-from antiphon.scheduler.request import Request
+from antiphon.scheduler.request import Media, Request
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Limits:
     num_lanes: int = 1
     prefix_caching: bool = True  # see `PrefixCache`
     aligns: bool = False  # the decoder keeps what word times are made of
+    drafts: DraftLimits | None = None  # None: no step drafts
 
     @property
     def step_budget(self) -> StepBudget:
@@ -94,10 +97,10 @@ def _bad_value(request: Request) -> str | None:
 def _bad_positions(request: Request) -> str | None:
     """Inputs that stand in the prompt must lie within it, one behind the other."""
     cross = [media for media in request.inputs if media.position is None]
-    if len(cross) == len(request.inputs) <= 1:
+    if problem := _bad_tokens(cross, len(request.prompt_token_ids)):
+        return problem
+    if len(cross) == len(request.inputs):
         return None
-    if len(cross) > 1:
-        return f"{len(cross)} inputs to attend to: a decoder attends to one at most"
     first_free = 0
     for media in sorted(request.inputs, key=lambda media: media.position or 0):
         if media.position is None:
@@ -110,6 +113,24 @@ def _bad_positions(request: Request) -> str | None:
                 "and none in another"
             )
         first_free = end
+    return None
+
+
+def _bad_tokens(cross: Sequence[Media], prompt_len: int) -> str | None:
+    """Several inputs that are attended to stand for tokens of the prompt, in their order."""
+    if len(cross) < 2 and all(media.token is None for media in cross):
+        return None
+    last = -1
+    for media in cross:
+        if media.token is None:
+            return f"{len(cross)} inputs to attend to: without tokens of the prompt, one at most"
+        if not (last < media.token < prompt_len and 0 < media.shown <= media.num_tokens):
+            return (
+                f"an input of {media.num_tokens} tokens, {media.shown} of them shown, for token "
+                f"{media.token} of a prompt of {prompt_len}: each needs a token of its own, behind "
+                "that of the input before it"
+            )
+        last = media.token
     return None
 
 
@@ -157,7 +178,7 @@ def _most_pages(request: Request, page_size: int) -> int:
     own, shared = pages_for(request.max_len, page_size), 0
     if request.num_slots > 1:
         shared = len(request.prompt_token_ids) // page_size
-    return pages_for(request.cross_len, page_size) + shared + request.num_slots * (own - shared)
+    return request.cross_pages(page_size) + shared + request.num_slots * (own - shared)
 
 
 def _of_beams(request: Request) -> str:

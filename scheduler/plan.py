@@ -2,13 +2,14 @@
 arrays, which can cross processes as they are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.beam_plan import NO_MOVES, BeamCandidates, BeamMoves
+from antiphon.scheduler.cross_views import CrossChange, CrossSource, Sees
 from antiphon.scheduler.generated import TokenLogprobs
 from antiphon.scheduler.grids import PlacedGrid, grids_of
 from antiphon.scheduler.request import Request
@@ -31,8 +32,9 @@ class Admission:
     rules: DecodingRules
     self_pages: np.ndarray = field(default_factory=_none)  # [pages] int32
     cross_pages: np.ndarray = field(default_factory=_none)
-    cross_len: int = 1  # encoder tokens that it attends to
+    cross_len: int = 1  # encoder tokens that its first tokens attend to
     grids: tuple[PlacedGrid, ...] = ()  # of the inputs in its prompt, see `GridPositions`
+    sees: int = Sees.LATEST  # what its first tokens do
 
     @classmethod
     def of(
@@ -40,23 +42,33 @@ class Admission:
         request: Request,
         token_ids: np.ndarray,
         self_pages: np.ndarray,
-        cross_pages: np.ndarray,
+        cross: CrossChange,
     ) -> "Admission":
         """Of `request`, which has a slot, with its `token_ids` [tokens] so far."""
         return cls(
             request.slot, token_ids, len(request.prompt_token_ids), request.max_len, request.seed,
-            request.params, request.rules, self_pages, cross_pages, request.cross_len,
-            grids_of(request),
+            request.params, request.rules, self_pages, cross.pages, cross.length, grids_of(request),
+            cross.sees,
         )  # fmt: skip
+
+    def seeing(self, cross: CrossChange) -> "Admission":
+        """The same with `cross` for its first tokens."""
+        return replace(self, cross_pages=cross.pages, cross_len=cross.length, sees=cross.sees)
 
 
 @dataclass(frozen=True)
 class CrossWrite:
-    """Cross KV that this step writes, from the hidden states of `key`."""
+    """Cross KV under `key` that this step writes, from the hidden states of `key`."""
 
     key: str
     num_tokens: int  # of the encoder
     pages: np.ndarray  # [pages] int32
+    sources: tuple[CrossSource, ...] = ()  # where these are of several inputs
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the hidden states."""
+        return [source.key for source in self.sources] or [self.key]
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ class Fork:
     self_pages: np.ndarray  # [pages] int32
     cross_pages: np.ndarray  # [pages] int32
     cross_len: int
+    sees: int = Sees.LATEST
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,11 @@ class NewPages:
     slots: np.ndarray = field(default_factory=_none)  # [n]
     columns: np.ndarray = field(default_factory=_none)  # [n]
     pages: np.ndarray = field(default_factory=_none)  # [n] int32
+
+    def of(self, slots: np.ndarray) -> "NewPages":
+        """Those of `slots`."""
+        chosen = np.isin(self.slots, slots)
+        return NewPages(self.slots[chosen], self.columns[chosen], self.pages[chosen])
 
 
 NO_NEW_PAGES = NewPages()
@@ -120,12 +138,32 @@ NO_READOUTS = Readouts()
 
 
 @dataclass(frozen=True)
+class PlannedDrafts:
+    """Tokens that rows compute behind those that they know, and sample at each of them: a row
+    with `counts` drafts has as many queries more, and samples once more than that.
+
+    `tokens`: where the host knows them. Else the draft model makes them before the step, which
+    computes `lags` tokens for it first: those known that it has not seen yet.
+    """
+
+    counts: np.ndarray  # [rows] at least 0
+    most: int  # of a row
+    tokens: np.ndarray | None  # [rows, at least `most`]
+    lags: np.ndarray  # [rows]
+
+    def in_order(self, order: np.ndarray) -> "PlannedDrafts":
+        """Of rows that are in another `order` [rows]."""
+        tokens = None if self.tokens is None else self.tokens[order]
+        return PlannedDrafts(self.counts[order], self.most, tokens, self.lags[order])
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """One step: a forward of the decoder, in which every row computes `query_lens` of
     its tokens, which then has `kv_lens`. Rows that have computed all that they know
     sample the next one. Page tables stay on the device: a plan says only what changes
     in them. Its parts are carried out in this order, before any row is computed:
-    `page_copies`, `beam_moves`, `forks`, `admissions`, `cross_writes`.
+    `page_copies`, `beam_moves`, `forks`, `admissions`, `cross_changes`, `cross_writes`.
 
     Rows are ordered: those with one query first.
     """
@@ -148,6 +186,13 @@ class StepPlan:
     spent: Sequence[str] = ()  # keys of embeddings that no later step needs
     lane: int = 0  # that all of its rows belong to; what it admits as well
     beam_moves: BeamMoves = NO_MOVES
+    cross_changes: Sequence[CrossChange] = ()
+    drafts: PlannedDrafts | None = None  # which `query_lens` and `kv_lens` count
+
+    @property
+    def known_lens(self) -> np.ndarray:
+        """[rows] as `kv_lens`, without drafts."""
+        return self.kv_lens if self.drafts is None else self.kv_lens - self.drafts.counts
 
     @property
     def num_tokens(self) -> int:
@@ -156,10 +201,10 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class TopLogprobs:
-    """The likeliest or the named tokens, for the rows of a step that ask: natural
+    """The likeliest or the named tokens, for the samples of a step that ask: natural
     logarithms of probabilities under the raw logits."""
 
-    rows: np.ndarray  # [asking] indices into the step's sequences, ascending
+    rows: np.ndarray  # [asking] indices into the step's samples, ascending
     ids: np.ndarray  # [asking, k]
     logprobs: np.ndarray  # [asking, k]
 
@@ -173,29 +218,32 @@ class TopLogprobs:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step sampled, in the order of the plan's rows.
+    """What a step sampled, in the order of the plan's rows: `per_row` samples each, of which
+    those that count are the first `accepted` and the one behind them.
 
     `logprobs` and `restricted_logprobs`: natural logarithms of the probability of each
     token, under the raw logits and under those that the rules have changed. None:
     nobody asked the model.
     """
 
-    tokens: np.ndarray  # [rows] int64, as the plan's; of a row that does not sample, any number
-    logprobs: np.ndarray | None = None  # [rows] float32
-    restricted_logprobs: np.ndarray | None = None  # [rows] float32
-    ranks: np.ndarray | None = None  # [rows] from 1, for the rows that ask; else 0
+    tokens: np.ndarray  # [samples] int64; of a row that does not sample, any number
+    logprobs: np.ndarray | None = None  # [samples] float32
+    restricted_logprobs: np.ndarray | None = None  # [samples] float32
+    ranks: np.ndarray | None = None  # [samples] from 1, for the rows that ask; else 0
     top: TopLogprobs | None = None
     # Of the plan's readouts, [n] each: log-probabilities, and the likeliest tokens.
     readouts: tuple[np.ndarray, np.ndarray] | None = None
     beams: BeamCandidates | None = None
+    per_row: int = 1
+    accepted: np.ndarray | None = None  # [rows] drafts that hold; None: nothing was drafted
 
-    def of_token(self, row: int, count: int) -> TokenLogprobs:
-        """Log-probabilities of the token of `row`, and of the `count` likeliest ones."""
+    def of_token(self, sample: int, count: int) -> TokenLogprobs:
+        """Log-probabilities of the token of a sample, and of the `count` likeliest ones."""
         assert self.logprobs is not None
         assert self.ranks is not None
-        ids, logprobs = ([], []) if self.top is None else self.top.of_row(row, count)
+        ids, logprobs = ([], []) if self.top is None else self.top.of_row(sample, count)
         return TokenLogprobs(
-            ids=[int(self.tokens[row]), *ids],
-            logprobs=[float(self.logprobs[row]), *logprobs],
-            ranks=[int(self.ranks[row]), *range(1, len(ids) + 1)],
+            ids=[int(self.tokens[sample]), *ids],
+            logprobs=[float(self.logprobs[sample]), *logprobs],
+            ranks=[int(self.ranks[sample]), *range(1, len(ids) + 1)],
         )

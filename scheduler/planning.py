@@ -6,6 +6,7 @@ import numpy as np
 
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.demands import first_readout
+from antiphon.scheduler.drafts import Drafter
 from antiphon.scheduler.plan import (
     NO_NEW_PAGES,
     NO_READOUTS,
@@ -14,6 +15,7 @@ from antiphon.scheduler.plan import (
     NewPages,
     Readouts,
     StepPlan,
+    StepResult,
 )
 
 
@@ -53,10 +55,20 @@ class StepBudget:
 
 
 class StepPlanner:
-    """Plans the steps of `batch`, each within `budget`."""
+    """Plans the steps of `batch`, each within `budget`. `drafter`: None where nothing drafts."""
 
-    def __init__(self, batch: Batch, budget: StepBudget) -> None:
-        self.batch, self.budget = batch, budget
+    def __init__(self, batch: Batch, budget: StepBudget, drafter: Drafter | None = None) -> None:
+        self.batch, self.budget, self.drafter = batch, budget, drafter
+
+    def begin_step(self) -> None:
+        """Before anything of the next step is decided."""
+        if self.drafter is not None:
+            self.drafter.begin_step()
+
+    def note_drafts(self, plan: StepPlan, is_live: np.ndarray, result: StepResult) -> None:
+        """What has become of the drafts of `plan`, of its rows that are `is_live` [rows]."""
+        if self.drafter is not None and plan.drafts is not None:
+            self.drafter.settle(plan, is_live, result)
 
     def free(self, lane: int = 0) -> StepBudget:
         """What the running sequences of `lane` leave of its next step."""
@@ -85,7 +97,9 @@ class StepPlanner:
         batch, slots = self.batch, self.batch.runnable(lane)
         if not len(slots):
             return None
-        slots, query_lens = self._rows(slots, batch.length[slots] - batch.computed[slots])
+        changes = batch.views.advance(slots, batch.computed[slots], batch.page_size)
+        remaining = batch.views.remaining(slots, batch.computed[slots], batch.length[slots])
+        slots, query_lens = self._rows(slots, remaining)
         kv_lens, lengths = batch.computed[slots] + query_lens, batch.length[slots]
         samples = kv_lens == lengths
         batch.computed[slots] = kv_lens
@@ -93,7 +107,7 @@ class StepPlanner:
         batch.pending[slots] += samples
         batch.num_plans += 1
         forks, page_copies, moves = batch.pop_changes()
-        return StepPlan(
+        plan = StepPlan(
             admissions=admissions,
             cross_writes=cross_writes,
             slots=slots,
@@ -108,7 +122,9 @@ class StepPlanner:
             number=batch.num_plans,
             readouts=self._readouts(slots, query_lens, kv_lens),
             lane=lane,
+            cross_changes=changes,
         )
+        return plan if self.drafter is None else self.drafter.with_drafts(plan, self.budget.tokens)
 
     def _rows(self, slots: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The slots [rows] that run, of the runnable `slots` [n] with `remaining` [n]

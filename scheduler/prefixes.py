@@ -75,7 +75,7 @@ class PrefixCache:
         filled. Not for rows that are not `is_live` [rows]."""
         if not self.enabled:
             return
-        full = plan.kv_lens // self.page_size
+        full = plan.known_lens // self.page_size
         rows = ((full > batch.num_published[plan.slots]) & is_live).nonzero()[0]
         for slot, count in zip(plan.slots[rows].tolist(), full[rows].tolist(), strict=True):
             hashes = self._hash(batch.request_at(slot), batch.tokens[slot], count)
@@ -106,4 +106,4 @@ def _inputs_within(request: Request, start: int, end: int) -> Iterator[bytes]:
     """What names the hidden states that replace tokens from `start` to `end`."""
     for media in request.inputs:
         if media.position is not None and media.position < end and start < _end(media):
-            yield f"|{media.key}|{media.position - start}".encode()
+            yield f"|{media.key}|{media.grid}|{media.position - start}".encode()

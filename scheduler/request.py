@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
 from antiphon.scheduler.alignment import Alignment
+from antiphon.scheduler.cross_views import CrossInput
 from antiphon.scheduler.generated import (
     FinishReason,
     Hypothesis,
@@ -82,8 +84,13 @@ class Media:
     payload: Any = field(default=None, repr=False, compare=False)
     # Of the first prompt token that its hidden states replace; None: the decoder attends to them.
     position: int | None = None
-    # Frames, rows and columns of its hidden states, where positions are counted by them.
-    grid: tuple[int, int, int] | None = None
+    # Frames, rows and columns of its hidden states, where positions are counted by them, and
+    # positions from a frame to the next.
+    grid: tuple[int, int, int, float] | None = None
+    # Of several that the decoder attends to: the token of the prompt that stands for it, from which
+    # on `shown` of its hidden states are seen, see `CrossInput`.
+    token: int | None = None
+    shown: int = 0
     # Whether others may ask for it again: else its cross KV is the first that is evicted.
     keep: bool = True
 
@@ -137,6 +144,7 @@ class Request:
     caller: int = 0  # one of its frontend's; callers share a decoder fairly
     trial: Trial = Trial.NONE
     attempt: int = 0  # how often it was sent before, each time under another id
+    lookup_ids: np.ndarray | None = None  # [tokens] of its input, where drafts are looked up
 
     # Set by the scheduler.
     state: RequestState = RequestState.WAITING
@@ -174,11 +182,10 @@ class Request:
         """Smallest first: lower priority number, then earlier arrival."""
         return self.priority, self.order
 
-    @property
-    def cross(self) -> Media | None:
-        """The input that the decoder attends to, if there is one."""
-        cross = [media for media in self.inputs if media.position is None]
-        return cross[0] if cross else None
+    @cached_property
+    def cross(self) -> CrossInput | None:
+        """What the decoder attends to, if there is any."""
+        return CrossInput.of([media for media in self.inputs if media.position is None])
 
     @property
     def placed(self) -> list[Media]:
@@ -207,9 +214,12 @@ class Request:
 
     @property
     def cross_len(self) -> int:
-        """Encoder tokens that the decoder attends to."""
-        cross = self.cross
-        return 0 if cross is None else cross.num_tokens
+        """Encoder tokens that one of its tokens attends to, at most."""
+        return 0 if self.cross is None else self.cross.longest
+
+    def cross_pages(self, page_size: int) -> int:
+        """Pages of its cross KV."""
+        return 0 if self.cross is None else self.cross.num_pages(page_size)
 
     @property
     def length(self) -> int:

@@ -7,9 +7,10 @@ from antiphon.config.arithmetic import ceil_div
 from antiphon.kv.pages import pages_for
 from antiphon.scheduler.batch import Batch
 from antiphon.scheduler.beams import Beams
+from antiphon.scheduler.cross_views import CrossChange, CrossInput, Sees
 from antiphon.scheduler.plan import NO_NEW_PAGES, Admission, CrossWrite, Fork, NewPages
 from antiphon.scheduler.prefixes import PrefixCache
-from antiphon.scheduler.request import Media, Request
+from antiphon.scheduler.request import Request
 
 NO_CROSS_PAGES = np.empty(0, np.int32)
 
@@ -31,7 +32,7 @@ class Residency:
             need -= len(prefix) - self.pages.num_unused(prefix)
         if cross is not None and cross.key in self.pages:
             return need <= self.pages.available_beside(cross.key)
-        return need + pages_for(request.cross_len, page_size) <= self.pages.num_available
+        return need + request.cross_pages(page_size) <= self.pages.num_available
 
     def enter(
         self, request: Request, prefix: np.ndarray, lane: int = 0
@@ -50,22 +51,37 @@ class Residency:
             self_pages = np.concatenate([prefix, self_pages])
         self.prefixes.count(request, len(prefix))
         tokens = self.batch.admit(request, self_pages, lane, len(prefix) * page_size)
+        self.batch.views.enter(request.slot, request.cross, cross_pages, 0)
         self.prefixes.start(self.batch, request, len(prefix))
-        admission = Admission.of(request, tokens, self_pages, cross_pages)
+        admission = Admission.of(request, tokens, self_pages, self._view(request, cross_pages, 0))
         if request.rules.beams is None:
             return [admission], write
-        return [admission, *self.beams.enter(request, admission)], write
+        behind_prompt = self._view(request, cross_pages, request.length)
+        others = self.beams.enter(request, admission.seeing(behind_prompt))
+        return [admission, *others], write
 
-    def _cross_pages(self, media: Media | None) -> tuple[np.ndarray, CrossWrite | None]:
-        """The pages [pages] of the cross KV of `media`, and what must be written there."""
-        if media is None:
+    def _cross_pages(self, cross: CrossInput | None) -> tuple[np.ndarray, CrossWrite | None]:
+        """The pages [pages] of the cross KV of `cross`, and what must be written there."""
+        if cross is None:
             return NO_CROSS_PAGES, None
-        if media.key in self.pages:
-            return self.pages.share(media.key), None
-        count = pages_for(media.num_tokens, self.batch.page_size)
-        pages = self.pages.allocate_keyed(media.key, count)
+        if cross.key in self.pages:
+            return self.pages.share(cross.key), None
+        page_size = self.batch.page_size
+        pages = self.pages.allocate_keyed(cross.key, cross.num_pages(page_size))
         assert pages is not None
-        return pages, CrossWrite(media.key, media.num_tokens, pages)
+        sources = cross.sources(page_size)
+        count = sum(source.length for source in sources)
+        if [source.key for source in sources] == [cross.key]:
+            return pages, CrossWrite(cross.key, count, pages)
+        return pages, CrossWrite(cross.key, count, pages, sources)
+
+    def _view(self, request: Request, pages: np.ndarray, token: int) -> CrossChange:
+        """What the sequence of `request`, which has a slot, attends to from `token` on. `pages`: of
+        its cross KV."""
+        cross = request.cross
+        if cross is None:
+            return CrossChange(request.slot, pages, 0, Sees.NOTHING)
+        return cross.change(request.slot, cross.view_at(token), pages, self.batch.page_size)
 
     def fork(self, parent: Request, child: Request) -> bool:
         """Gives `child` a slot in the lane of `parent`, which runs, and the pages that
@@ -76,7 +92,7 @@ class Residency:
             return False
         # The last token's logits choose the next one; others may be read out.
         needed = min([len(token_ids) - 1, *(readout.position for readout in child.readouts)])
-        computed = min(self.batch.common_len(parent.slot, token_ids), needed)
+        computed = min(_common_len(self.batch, parent.slot, token_ids), needed)
         if (
             not computed or computed < child.inputs_end
         ):  # the child would wait for inputs of its own
@@ -90,16 +106,18 @@ class Residency:
         self_pages = np.concatenate([parents_pages[:num_shared], own])
         cross_pages = NO_CROSS_PAGES if cross is None else self.pages.share(cross.key)
         self.batch.admit(child, self_pages, int(self.batch.lane[parent.slot]))
+        self.batch.views.enter(child.slot, cross, cross_pages, computed)
         self.prefixes.start(self.batch, child)
         self.batch.computed[child.slot] = computed
         self.batch.forked_after[child.slot] = self.batch.num_plans
         if rest:  # maybe the source is itself a copy that is still to be made
             copies, source = self.batch.page_copies, int(parents_pages[num_shared])
             copies[int(own[0])] = copies.get(source, source)
+        view = self._view(child, cross_pages, computed)
         self.batch.forks.append(
             Fork(
                 parent.slot, child.slot, child.order, token_ids, child.max_len, child.seed,
-                child.rules.stop_ids, self_pages, cross_pages, child.cross_len,
+                child.rules.stop_ids, self_pages, view.pages, view.length, view.sees,
             )
         )  # fmt: skip
         return True
@@ -124,3 +142,10 @@ class Residency:
             return NO_NEW_PAGES
         pages = self.pages.allocate(len(short))
         return None if pages is None else NewPages(short, self.batch.add_pages(short, pages), pages)
+
+
+def _common_len(batch: Batch, slot: int, token_ids: np.ndarray) -> int:
+    """How many of the first of `token_ids` [tokens] are those of `slot`, and computed."""
+    count = min(len(token_ids), int(batch.computed[slot]))
+    differs = batch.tokens[slot, :count] != token_ids[:count]
+    return int(differs.argmax()) if differs.any() else count

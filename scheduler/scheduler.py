@@ -8,6 +8,7 @@ from antiphon.config.errors import describe
 from antiphon.kv.pages import PagePool
 from antiphon.scheduler.admission import AdmissionControl
 from antiphon.scheduler.batch import Batch
+from antiphon.scheduler.drafts import Drafter
 from antiphon.scheduler.embeddings import with_embeddings
 from antiphon.scheduler.encode_work import EncodeCommand
 from antiphon.scheduler.generated import FinishReason
@@ -62,16 +63,16 @@ class Scheduler:
         self.limits, self.pages, self._clock = limits, pages, clock
         self.counters: Counter[str] = Counter()
         self.batch = Batch(limits.max_num_seqs, limits.max_len, limits.page_size, limits.num_lanes)
-        self.planner = StepPlanner(self.batch, limits.step_budget)
+        drafter = Drafter.of(limits.drafts, self.batch, pages, self.counters)
+        self.planner = StepPlanner(self.batch, limits.step_budget, drafter)
         self.prefixes = PrefixCache(pages, limits.page_size, self.counters, limits.prefix_caching)
         self.residency = Residency(self.batch, self.prefixes)
         self.intake = Intake(limits, self.prefixes, clock, self.counters)
         self.encodes = self.intake.encodes
         self.requests: dict[RequestId, Request] = {}  # all that have not ended
         self._deadlines: OpenQueue[tuple[float, int], Request] = OpenQueue()
-        self._arrivals = 0
         self._loads: dict[int, int] = {}  # of open requests, by order of arrival
-        self._open_tokens = 0  # their sum
+        self._arrivals = self._open_tokens = 0  # the latter: their sum
         self.outputs = Outputs(limits.max_num_seqs)
         self.admission = AdmissionControl(self.intake, self.residency, self.planner, self.outputs)
         self.growth = Growth(self.intake, self.residency, self.counters)
@@ -206,13 +207,10 @@ class Scheduler:
     # ------------------------------------------------------------------ planning a step
 
     def step(self, lane: int = 0) -> StepPlan | None:
-        """Plans the next step of `lane`; who samples has one more pending token until
-        `postprocess`.
-
-        None when nothing of this lane can run before a result or hidden states that are
-        still to come.
-        """
+        """Plans the next step of `lane`; who samples has a pending token until `postprocess`.
+        None when nothing of this lane can run before results or hidden states come."""
         self.expire()
+        self.planner.begin_step()
         new_pages, preempted = self.growth.grow(lane)
         if new_pages is None:
             return None
@@ -239,6 +237,7 @@ class Scheduler:
         self.counters["tokens"] += int(plan.samples.sum())
         is_live, now = self.batch.is_live(plan), self._clock()
         self.prefixes.publish(self.batch, plan, is_live)
+        self.planner.note_drafts(plan, is_live, result)
         for request, reason in settle(self.batch, plan, is_live, result, self.outputs, now):
             self.finish(request, RequestState.DONE, reason=reason)
         for request, lacks_pages in self.residency.beams.settle(plan, is_live, result, now):
@@ -261,7 +260,7 @@ class Scheduler:
                 self.finish(request, RequestState.FAILED, error=error)
         for key in unwritten:
             self.pages.discard(key)
-        self.encodes.add_unwanted(unwritten.union(plan.spent))
+        self.encodes.add_unwanted(unwritten.union(plan.spent, *(w.keys for w in plan.cross_writes)))
 
     def fail_slot(self, slot: int, error: str) -> None:
         """Fails the request that has `slot`, whose settings the device could not take."""

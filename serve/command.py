@@ -3,14 +3,19 @@
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from antiphon.config.errors import ConfigurationError
+from antiphon.config.errors import ConfigurationError, EngineDeadError
+from antiphon.config.option_values import whole_number
 from antiphon.serve.settings import ServerSettings
 from antiphon.serve.signals import first_signal
+
+if TYPE_CHECKING:
+    from antiphon.engine.sync_engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +34,7 @@ class Plan:
         """Raises ConfigurationError."""
         if not self.models:
             raise ConfigurationError("give a model: antiphon serve MODEL, or 'models' in --config")
-        if self.replicas < 1:
-            raise ConfigurationError(f"replicas must be 1 or more, not {self.replicas}")
+        whole_number("replicas", self.replicas)
         if not self.over_ray and self.replicas > 1:
             raise ConfigurationError("without Ray there is one replica")
         if self.engine.get("name") is not None and len(self.models) > 1:
@@ -86,13 +90,20 @@ def _over_ray(plan: Plan) -> None:
             engines.append(scope.enter_context(Engine(model, **options)))
         from antiphon.serve.deployment import running  # not above: an engine joins Ray first
 
-        def num_open() -> int:
-            return sum(engine.stats().get("open", 0) for engine in engines)
-
-        serving = running(plan.settings, names, plan.replicas, num_open)
+        serving = running(plan.settings, names, plan.replicas, partial(num_open, engines))
         address = scope.enter_context(serving)
         logger.info("ready: %s", address)
         stopped = threading.Event()
         with first_signal(stopped.set):
             stopped.wait()
         logger.info("stopping: open requests have %g s", plan.settings.limits.drain_seconds)
+
+
+def num_open(engines: "Iterable[Engine]") -> int:
+    """The requests of all engines, at work or waiting. One that has ended has none, and the others'
+    are still waited for."""
+    count = 0
+    for engine in engines:
+        with suppress(EngineDeadError):
+            count += engine.stats().get("open", 0)
+    return count

@@ -76,6 +76,7 @@ class Exchange:
         self._receive_raw, self._send_raw = receive, send
         self.id = request_id(scope["headers"])
         self.status, self.key = 0, "-"
+        self._began, self._is_noted = time.monotonic(), False
         self._num_bytes, self._body_ended = 0, False
         self._discards = True  # what the client still sends, before it is refused
         self._refusal: ApiError | None = None  # what is wrong with the body
@@ -86,7 +87,7 @@ class Exchange:
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        token, began = REQUEST_ID.set(self.id), time.monotonic()
+        token = REQUEST_ID.set(self.id)
         try:
             self._check_key()
             self._check_length()
@@ -98,14 +99,20 @@ class Exchange:
             await self._refuse(error)
         finally:
             self._stop_watching()
-            seconds = time.monotonic() - began
-            self.server.metrics.note_answer(_route(self.scope), self.final_status, seconds)
-            logger.info(
-                "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
-                self.final_status, 1000 * seconds, self.key,
-                f" ({self._left})" if self._left else "",
-            )  # fmt: skip
+            self._note_end()
             REQUEST_ID.reset(token)
+
+    def _note_end(self) -> None:
+        """Once, as soon as the answer is sent: who has it finds it counted."""
+        if self._is_noted:
+            return
+        self._is_noted, seconds = True, time.monotonic() - self._began
+        self.server.metrics.note_answer(_route(self.scope), self.final_status, seconds)
+        logger.info(
+            "%s %s %d %.1f ms %s%s", self.scope["method"], self.scope["path"],
+            self.final_status, 1000 * seconds, self.key,
+            f" ({self._left})" if self._left else "",
+        )  # fmt: skip
 
     @property
     def final_status(self) -> int:
@@ -219,6 +226,7 @@ class Exchange:
             await self._stop()
         if ends:
             self._place.close()  # a client that sends its next request at once finds this one ended
+            self._note_end()
 
     # ------------------------------------------------------------------ refusals
 

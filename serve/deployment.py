@@ -1,5 +1,6 @@
 """A server on Ray Serve: HTTP replicas are frontends of the engines' pools."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from antiphon.actors.stop_signal import StopSignal, given
+from antiphon.actors.stop_signal import StopSignal, given, is_gone
 from antiphon.config.errors import ConfigurationError, describe
 from antiphon.engine.async_engine import AsyncEngine
 from antiphon.serve.app import make_app
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION = "antiphon"
 POLL_SECONDS = 0.1
+CHECKS_ALONE = 2  # of a replica's health in a row, ten seconds apart
 
 
 def attacher(engine: str) -> OpenEngine:
@@ -38,7 +40,7 @@ def application(
 ) -> Any:
     """For `serve.run`. `engines`: names of running engines, by the name that clients send. `stop`:
     name of the `StopSignal` at which replicas end what they have, and take nothing new."""
-    return frontend_of(settings, engines, replicas, stop).bind()
+    return frontend_of(settings, engines, replicas, stop).bind(stop=stop)
 
 
 def frontend_of(
@@ -68,22 +70,32 @@ def frontend_of(
 
 
 class Frontend:
-    """`owner`: of the engines, if it is a deployment too."""
+    """`owner`: of the engines, if it is a deployment too; else `stop`, the name of the signal of
+    the process that has started them."""
 
     app: FastAPI
 
-    async def __init__(self, owner: Any = None) -> None:  # type: ignore[misc]
-        self._has_owner = owner is not None
+    async def __init__(self, owner: Any = None, stop: str | None = None) -> None:  # type: ignore[misc]
+        self._has_owner, self._stop, self._alone = owner is not None, stop, 0
         if owner is not None:
             await owner.ready.remote()
 
     async def check_health(self) -> None:
         """Raises EngineDeadError where an owner starts new engines, to which a new replica will
-        attach. Without one there will be none: this replica goes on, and answers 503."""
+        attach. Without one there will be none: this replica goes on, and answers 503, while the
+        process lives that has started the engines. Where that was killed, nobody else would take
+        the application away."""
         if not self._has_owner:
-            return
+            return await self._leave_if_alone()
         for model in self.app.state.service.models.values():
             model.engine.check_caller()
+
+    async def _leave_if_alone(self) -> None:
+        gone = self._stop is not None and await asyncio.to_thread(is_gone, self._stop)
+        self._alone = self._alone + 1 if gone else 0
+        if self._alone >= CHECKS_ALONE:
+            logger.warning("the process that served this has ended: the application ends too")
+            await asyncio.to_thread(serve.delete, APPLICATION, _blocking=False)
 
 
 def _log_as_serve_does() -> None:

@@ -80,6 +80,13 @@ def _part(model: ServedModel, part: Part, place: str) -> dict[str, Any]:
         if not part.image_url.url.startswith(URLS):  # never a path: it would be this machine's
             raise refused(place, "send the image itself, as 'data:image/png;base64,...'")
         return {"type": "image_url", "image_url": {"url": part.image_url.url}}
+    if part.video_url is not None:
+        images = model.engine.inputs.images
+        if images is None or images.videos is None:
+            raise refused(place, f"{model.name} takes no videos")
+        if not part.video_url.url.startswith(URLS):
+            raise refused(place, "send the video itself, as 'data:video/mp4;base64,...'")
+        return {"type": "video_url", "video_url": {"url": part.video_url.url}}
     if part.input_audio is not None:
         raise refused(place, f"{model.name} takes no sound")
     return {"type": "text", "text": part.text}

@@ -100,6 +100,12 @@ FROM_WORKERS: dict[str, tuple[Metric, float]] = {
     "preemptions": (_counter("num_preemptions", "requests that lost their place"), 1),
     "steps": (_counter("decoder_steps", "steps of decoders"), 1),
     "tokens": (_counter("decoder_tokens", "tokens that decoders have sampled"), 1),
+    "drafts": (_counter("spec_decode_num_drafts", "times that a sequence drafted"), 1),
+    "draft_tokens": (_counter("spec_decode_num_draft_tokens", "tokens that were drafted"), 1),
+    "accepted_draft_tokens": (
+        _counter("spec_decode_num_accepted_tokens", "of them, those that held"),
+        1,
+    ),
 }
 
 METRICS = (

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.config.errors import ImageError, PromptError, RequestExpired
+from antiphon.config.errors import ImageError, PromptError, RequestExpired, VideoError
 from antiphon.config.sampling import SamplingParams
 from antiphon.inputs.prepared import Prepared, tokens_beside_prompt
 from antiphon.inputs.prompts import Prompt
@@ -55,7 +55,7 @@ async def checked(
             ready = await engine.run_in_thread(check_all)
     except TimeoutError:
         raise RequestExpired(f"reading the prompt took {seconds:g} s") from None
-    except (ImageError, PromptError) as error:
+    except (ImageError, PromptError, VideoError) as error:
         is_of_prompt = body.source_language is None and body.target_language is None
         raise ApiError(400, str(error), param=param if is_of_prompt else None) from None
     return ready, max(MOMENT, seconds - (time.monotonic() - began))

@@ -1,14 +1,16 @@
 """What the operator of a server chooses, beside the engines' own options."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.option_values import number, whole_number
 
 MEBIBYTE = 1 << 20
 # An idle connection stays open for longer than clients keep theirs (OpenAI's: 5 s). One that is
 # closed while a client begins its next request in it loses that request.
 KEEP_ALIVE_SECONDS = 75
+LAST_PORT = (1 << 16) - 1
 LOG_FORMATS = ("text", "json")
 
 
@@ -25,9 +27,10 @@ class Limits:
     drain_seconds: float = 30.0  # for open requests to end when the server stops
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ConfigurationError(f"{name} must be above 0, not {value:g}")
+        """Raises ConfigurationError."""
+        for limit in fields(self):
+            check = whole_number if limit.type is int else number
+            check(limit.name, getattr(self, limit.name))
 
     @property
     def upload_bytes(self) -> int:
@@ -48,8 +51,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a server that anyone on the network could use."""
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigurationError(f"port must be between 0 and 65535, not {self.port}")
+        whole_number("port", self.port, 0, LAST_PORT)
         if self.log_format not in LOG_FORMATS:
             raise ConfigurationError(
                 f"log_format must be one of {', '.join(LOG_FORMATS)}, not '{self.log_format}'"

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.config.option_values import number, whole_number
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,8 +23,7 @@ class ClosedLoop:
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError."""
-        if self.concurrency < 1:
-            raise ConfigurationError("a closed loop needs one caller or more")
+        whole_number("the callers of a closed loop", self.concurrency)
 
     @property
     def label(self) -> str:
@@ -57,8 +57,11 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError."""
-        if not self.rate > 0 or not (self.last_rate or self.rate) > 0 or not self.burstiness > 0:
-            raise ConfigurationError("rates and burstiness must be above 0")
+        if not self.burstiness > 0:  # infinite: at equal gaps
+            raise ConfigurationError(f"burstiness must be above 0, not {self.burstiness:g}")
+        number("rate", self.rate)
+        if self.last_rate is not None:
+            number("the last rate", self.last_rate)
 
     @property
     def label(self) -> str:

@@ -11,6 +11,7 @@ from antiphon.benchmarks.service.figures import figures
 from antiphon.benchmarks.service.server_times import between
 from antiphon.client.errors import ClientError
 from antiphon.config.errors import ConfigurationError, RequestFailed
+from antiphon.config.option_values import number
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Target:
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError."""
+        number("timeout", self.timeout)
 
 
 @dataclass(frozen=True)

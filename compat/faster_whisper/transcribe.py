@@ -13,7 +13,7 @@ from antiphon.compat.faster_whisper.engine import SpeechEngine
 from antiphon.compat.faster_whisper.languages import Detected, detected
 from antiphon.compat.faster_whisper.progress import shown_progress
 from antiphon.compat.faster_whisper.results import Segment, TranscriptionInfo, Word
-from antiphon.compat.faster_whisper.vad import VadOptions, speech_of, vad_options
+from antiphon.compat.faster_whisper.vad import VadOptions, found_speech, joined, vad_options
 from antiphon.config.errors import ConfigurationError
 from antiphon.engine import outputs
 
@@ -106,7 +106,8 @@ class WhisperModel:
         if audio is None:
             raise ConfigurationError("give the samples as audio=")
         if vad_filter:
-            audio = speech_of(audio, vad_options(vad_parameters, None, batched=False))
+            options = vad_options(vad_parameters, None, batched=False)
+            audio = joined(audio, found_speech(audio, options))
         threshold = language_detection_threshold
         return detected(
             self.engine,
@@ -129,7 +130,10 @@ class WhisperModel:
         self.engine.check(language=language, task=task, **options)
         samples = audio if isinstance(audio, np.ndarray) else decode_audio(audio, RATE)
         voice = keywords.voice_options(settings, batched=batched)
-        heard = samples if voice is None else speech_of(samples, voice)
+        heard = samples
+        if voice is not None:
+            options["vad_parameters"] = speech = found_speech(samples, voice)
+            heard = joined(samples, speech)
         probability, everything = 1.0, None
         if language is None:
             language, probability, everything = self.detect_language(

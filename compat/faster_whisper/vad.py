@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 
 from antiphon.config.errors import ConfigurationError
-from antiphon.inputs.audio.voice_activity import RATE, VoiceOptions, speech_spans
+from antiphon.inputs.audio.voice_activity import (
+    RATE,
+    FoundSpeech,
+    VoiceOptions,
+    speech_spans,
+)
 from antiphon.inputs.audio.voice_model import load_voice_model
 from antiphon.inputs.calls.heard import PAUSE_IN_BATCHES
 
@@ -41,11 +46,16 @@ def get_speech_timestamps(
     if sampling_rate != RATE:
         raise ConfigurationError(f"speech is found at {RATE} Hz, not {sampling_rate}: resample it")
     options = VadOptions(**kwargs) if vad_options is None else vad_options
-    spans = speech_spans(audio, options, load_voice_model().probabilities)
+    spans = found_speech(audio, options).spans
     return [{"start": start, "end": end} for start, end in spans]
 
 
-def speech_of(samples: np.ndarray, options: VadOptions) -> np.ndarray:
-    """The samples [n] at 16 kHz in which somebody speaks, joined."""
-    spans = get_speech_timestamps(samples, options)
-    return np.concatenate([samples[:0], *(samples[s["start"] : s["end"]] for s in spans)])
+def found_speech(samples: np.ndarray, options: VadOptions) -> FoundSpeech:
+    """In samples [n] at 16 kHz."""
+    spans = speech_spans(samples, options, load_voice_model().probabilities)
+    return FoundSpeech(**vars(options), spans=tuple(spans))
+
+
+def joined(samples: np.ndarray, speech: FoundSpeech) -> np.ndarray:
+    """The samples [n] in which somebody speaks."""
+    return np.concatenate([samples[:0], *(samples[start:end] for start, end in speech.spans)])

@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.decoder.models.bart import BartDecoder
 from antiphon.decoder.models.interface import DecoderModel
 from antiphon.decoder.models.llama import LlamaDecoder
+from antiphon.decoder.models.mllama import MllamaDecoder
 from antiphon.decoder.models.moonshine import MoonshineDecoder
 from antiphon.decoder.models.t5 import T5Decoder
 from antiphon.decoder.models.t5gemma import T5GemmaDecoder
@@ -16,6 +17,7 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, HeadTensors, Part], DecoderModel]] = {
     "bart": BartDecoder,
     "llama": LlamaDecoder,
+    "mllama": MllamaDecoder,
     "moonshine": MoonshineDecoder,
     "t5": T5Decoder,
     "t5gemma": T5GemmaDecoder,

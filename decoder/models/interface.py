@@ -12,6 +12,7 @@ from antiphon.kv.pool import KVPool
 from antiphon.layers.linear import StackedLinear
 from antiphon.layers.quantization.kv_scales import CachedProjections, ProjectionInput
 from antiphon.layers.quantization.rows import QuantizedRows
+from antiphon.layers.rotary import HeadNorms
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class DecoderStep:
     slot_mapping: torch.Tensor  # [tokens] int32: where this step's self keys and values go
     causal: PlannedAttention[object]
     cross: PlannedAttention[object] | None  # None: the model attends to its own tokens alone
+    # [tokens] int8: `Sees` of each, where not all attend to the same inputs
+    sees: torch.Tensor | None = None
 
 
 class CachedAttention(nn.Module):
@@ -39,6 +42,10 @@ class CachedCrossAttention(CachedAttention):
     head_dim: int
     kv: StackedLinear
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms: HeadNorms | None = None  # of heads, between projections and attention
+
     def write(
         self, hidden: torch.Tensor | QuantizedRows, slot_mapping: torch.Tensor, pool: KVPool
     ) -> None:
@@ -47,12 +54,16 @@ class CachedCrossAttention(CachedAttention):
         `slot_mapping` [tokens] int32 are their positions in it.
         """
         k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.kv.split(hidden))
+        if self.norms is not None:
+            k = self.norms.keys(k)
         pool.write(self.layer, slot_mapping, k, v)
 
     def attend(self, queries: torch.Tensor, step: DecoderStep) -> torch.Tensor:
         """Queries [tokens, heads * head_dim] -> what the output layer reads, of the same shape."""
         assert step.cross is not None
         q = queries.unflatten(-1, (-1, self.head_dim))
+        if self.norms is not None:
+            q = self.norms.queries(q)
         step.pool.keep_queries(self.layer, step.slot_mapping, q)
         return step.cross.run(q, *step.pool.pages(self.layer)).flatten(1)
 
@@ -83,7 +94,7 @@ class DecoderModel(nn.Module):
 
     @cached_property
     def cross_attentions(self) -> list[CachedCrossAttention]:
-        """One per layer; none in a model without cross-attention."""
+        """Those of its layers; none in a model, or in a part of one, without cross-attention."""
         return [
             module for module in self.layers.modules() if isinstance(module, CachedCrossAttention)
         ]

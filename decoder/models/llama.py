@@ -31,13 +31,13 @@ class SelfAttention(RotarySelfAttention):
 class FeedForward(nn.Module):
     """`act(gate(x)) * up(x)` (SwiGLU, Shazeer 2020); then `down_proj`, which the block calls."""
 
-    def __init__(self, half: LlamaHalf, shard: Shard) -> None:
+    def __init__(self, half: LlamaHalf, shard: Shard, down: type[Linear] = Linear) -> None:
         super().__init__()
         size, inner = half.hidden_size, shard.features(half.ffn_size)
         parts = dict.fromkeys(("gate_proj", "up_proj"), inner)
         self.gate_up = StackedLinear(size, parts, bias=half.ffn_bias)
         self.activation = Activation(half.activation)
-        self.down_proj = Linear(inner, size, bias=half.ffn_bias, summed_over=shard.group)
+        self.down_proj = down(inner, size, bias=half.ffn_bias, summed_over=shard.group)
 
     def forward(self, x: LinearInput) -> torch.Tensor | QuantizedRows:
         """[tokens, hidden] -> what `down_proj` reads [tokens, ffn]."""

@@ -31,6 +31,9 @@ class RotaryHalf(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
+    def num_embedded(self) -> int: ...
+
+    @property
     def max_positions(self) -> int: ...
 
     @property
@@ -73,19 +76,22 @@ class RotaryLayer(nn.Module):
 
 
 class RotaryDecoder(DecoderModel):
-    """`make_layer`: from a layer's number in this part. `make_norm`: the last norm."""
+    """`make_layer`: from a layer's number in this part; a layer without self-attention is no
+    `RotaryLayer`, and takes what that takes. `make_norm`: the last norm."""
 
     def __init__(
         self,
         half: RotaryHalf,
         head: HeadTensors,
         part: Part,
-        make_layer: Callable[[int], RotaryLayer],
+        make_layer: Callable[[int], nn.Module],
         make_norm: Callable[[], Norm],
     ) -> None:
         super().__init__()
         size, words, shard = half.hidden_size, half.vocab_size, part.shard
-        self.embed_tokens = WordEmbedding(words, size, shard) if part.is_first else None
+        self.embed_tokens = None
+        if part.is_first:
+            self.embed_tokens = WordEmbedding(half.num_embedded, size, shard)
         self.rotary = RotaryTable(half.rotary, half.max_positions)
         self.layers = nn.ModuleList(make_layer(layer) for layer in range(len(part.layers)))
         self.norm: Norm | None = None

@@ -30,6 +30,7 @@ def penalize(logits: torch.Tensor, rows: SampledRows) -> torch.Tensor:
     history, lengths = rows.history(asking)
     position = torch.arange(history.shape[1], device=rows.device)[None]
     is_written = position < lengths[:, None]
+    history, is_written = _of_vocabulary(history, is_written, logits)
     is_output = is_written & (position >= rows.setting("prompt_len")[asking][:, None])
     zeros = torch.zeros(len(asking), logits.shape[1], device=rows.device)
     seen = zeros.scatter_add(1, history, is_written.float()) > 0
@@ -97,6 +98,16 @@ def _bar(
     logits: torch.Tensor, asking: torch.Tensor, tokens: torch.Tensor, holds: torch.Tensor
 ) -> torch.Tensor:
     """Bars in rows `asking` [n] those of `tokens` [n, m] for which `holds` [n, m]."""
+    tokens, holds = _of_vocabulary(tokens, holds, logits)
     barred = torch.zeros(len(asking), logits.shape[1], device=logits.device)
     barred.scatter_add_(1, tokens, holds.float())
     return logits.index_copy(0, asking, logits[asking].masked_fill(barred > 0, MINUS_INF))
+
+
+def _of_vocabulary(
+    tokens: torch.Tensor, holds: torch.Tensor, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both [n, m], without the tokens of a prompt that have no logits: that of an image may be
+    behind the vocabulary."""
+    last = logits.shape[1] - 1
+    return tokens.clamp(max=last), holds & (tokens <= last)

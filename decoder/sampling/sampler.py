@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 class Sampler:
     """The rules of sampling in their order.
 
-    A step's rows are sequences: row i continues the one in slot `slots[i]`, which has `lengths[i]`
-    tokens so far. `logits` are [rows, own words] float32. A step calls `greedy`, then `finish`.
-    Both also append the new tokens to `Slots.tokens`, where the next step reads them.
+    Row i of a step continues the sequence in slot `slots[i]` behind its first `lengths[i]` tokens;
+    one with drafts has several rows. `logits` are [rows, own words] float32. A step calls `greedy`,
+    then `finish`. Both also write the new tokens to `Slots.tokens`, where the next step reads them.
 
     `timestamps`: Whisper's rules, for the sequences that ask; None for models without timestamps.
     `shard`: of the ranks that share the vocabulary, whose `Slots` have masks of the same words;
@@ -62,8 +62,13 @@ class Sampler:
     """
 
     def __init__(
-        self, slots: Slots, timestamps: TimestampRules | None, shard: Shard | None = None
+        self,
+        slots: Slots,
+        timestamps: TimestampRules | None,
+        shard: Shard | None = None,
+        max_rows: int = 0,
     ) -> None:
+        """`max_rows`: of a step, where it may be more than `slots` has sequences."""
         self.slots, self.timestamps = slots, timestamps
         self.vocabulary = VocabularyShard(slots.vocab_size, shard)
         if self.vocabulary.span != slots.vocabulary:
@@ -74,7 +79,8 @@ class Sampler:
         if slots.device.type == "cuda":
             from antiphon.kernels.sampling import workspace  # Triton is there where CUDA is
 
-            self._kernel_room = workspace(slots.scratch, slots.vocabulary.count, slots.device)
+            rows = max(slots.scratch, max_rows)
+            self._kernel_room = workspace(rows, slots.vocabulary.count, slots.device)
 
     def features(self, slots: np.ndarray) -> SamplingFeatures:
         """What the sequences in `slots` [rows] ask for."""

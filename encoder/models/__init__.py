@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.encoder.models.bart import BartEncoder
 from antiphon.encoder.models.florence2 import Florence2Encoder
 from antiphon.encoder.models.interface import EncoderModel
+from antiphon.encoder.models.mllama import MllamaVisionEncoder
 from antiphon.encoder.models.moonshine import MoonshineEncoder
 from antiphon.encoder.models.qwen_vision import QwenVisionEncoder
 from antiphon.encoder.models.swin import SwinEncoder
@@ -20,6 +21,7 @@ from antiphon.layers.shard import Part
 MODELS: dict[str, Callable[[Any, Part], EncoderModel]] = {
     "bart": BartEncoder,
     "florence2": Florence2Encoder,
+    "mllama": MllamaVisionEncoder,
     "moonshine": MoonshineEncoder,
     "qwen_vision": QwenVisionEncoder,
     "swin": SwinEncoder,

@@ -1,12 +1,11 @@
 """What a caller may ask of a live transcription."""
 
-import math
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 from antiphon.config.errors import ConfigurationError, PromptError
 from antiphon.config.foreign import shown
+from antiphon.inputs.calls.numbers import is_finite
 
 # Keywords of transcribe() that need the whole recording, and those that a stream sets itself.
 FOR_RECORDINGS = {"timeout", "progress", "clip_timestamps", "vad_filter", "vad_parameters", "mode"}
@@ -62,7 +61,6 @@ class LiveOptions:
 
 
 def _seconds(name: str, value: Any) -> float:
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_real or not math.isfinite(value) or value < LEAST_SECONDS:
+    if not is_finite(value) or value < LEAST_SECONDS:
         raise PromptError(f"{name} must be at least {LEAST_SECONDS} seconds, not {shown(value)}")
     return float(value)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from antiphon.config.sampling import SamplingParams
@@ -20,6 +21,22 @@ class Spoken:
     @property
     def probability(self) -> float | None:
         return None if self.probabilities is None else self.probabilities[self.language or ""]
+
+
+def of_most(windows: Iterable[dict[str, float]], threshold: float) -> Spoken:
+    """The first that is likelier than `threshold` in its window; without such, that of most
+    windows, as surely as in the surest of these: faster-whisper's rule. `windows`: the
+    probabilities of each, likeliest first; no more of them are taken than are needed."""
+    seen: dict[str, list[dict[str, float]]] = {}
+    for probabilities in windows:
+        language, probability = next(iter(probabilities.items()))
+        if probability > threshold:
+            return Spoken(language, probabilities)
+        seen.setdefault(language, []).append(probabilities)
+    if not seen:
+        return Spoken(None)
+    language = max(seen, key=lambda code: len(seen[code]))
+    return Spoken(language, max(seen[language], key=lambda own: own[language]))
 
 
 class LanguageDetector:
@@ -58,17 +75,9 @@ class LanguageDetector:
         return {code: weight / total for code, weight in ordered}
 
     async def of_windows(self, medias: list[EncoderInput], threshold: float) -> Spoken:
-        """The first that is likelier than `threshold` in its window; without such, that of most
-        windows, as in faster-whisper. `medias` are windows in their order, at least one."""
+        """As `of_most`. `medias` are windows in their order."""
         each = await asyncio.gather(*(self.probabilities(media) for media in medias))
-        for probabilities in each:
-            language, probability = next(iter(probabilities.items()))
-            if probability > threshold:
-                return Spoken(language, probabilities)
-        names = [next(iter(probabilities)) for probabilities in each]
-        language = max(names, key=names.count)
-        surest = max(each, key=lambda probabilities: probabilities[language])
-        return Spoken(language, surest)
+        return of_most(each, threshold)
 
     async def language(self, media: EncoderInput) -> str:
         """The likeliest."""

@@ -11,7 +11,9 @@ import corpus
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-WINDOW_SECONDS, TICKS_PER_SECOND = 8, 50
+RATE, WINDOW_SECONDS, TICKS_PER_SECOND = 16_000, 8, 50
+POSITIONS = 96  # of the decoder
+ALIGNMENT_HEADS = [[1, 0]]  # layer and head: guided in training, asked for word timestamps
 LANGUAGES = ["en", "de"]
 END, START = "<|endoftext|>", "<|startoftranscript|>"
 CONTROL = [
@@ -49,7 +51,7 @@ def build_tokenizer(folder: Path) -> dict[str, int]:
     }
     tokenizer = {
         "tokenizer_class": "WhisperTokenizer",
-        "model_max_length": 96,
+        "model_max_length": POSITIONS,
         **special,
         "add_prefix_space": False,
         "errors": "replace",
@@ -91,7 +93,7 @@ def build_model(ids: dict[str, int]) -> WhisperForConditionalGeneration:
         encoder_ffn_dim=768,
         decoder_ffn_dim=768,
         max_source_positions=WINDOW_SECONDS * TICKS_PER_SECOND,
-        max_target_positions=96,
+        max_target_positions=POSITIONS,
         dropout=0.05,
         attention_dropout=0.0,
         bos_token_id=ids[END],
@@ -112,7 +114,7 @@ def generation_config(ids: dict[str, int]) -> GenerationConfig:
         eos_token_id=ids[END],
         pad_token_id=ids[END],
         decoder_start_token_id=ids[START],
-        max_length=96,
+        max_length=POSITIONS,
         is_multilingual=True,
         lang_to_id={f"<|{code}|>": ids[f"<|{code}|>"] for code in LANGUAGES},
         task_to_id={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
@@ -121,4 +123,5 @@ def generation_config(ids: dict[str, int]) -> GenerationConfig:
         begin_suppress_tokens=[ids["Ġ"], ids[END]],
         max_initial_timestamp_index=TICKS_PER_SECOND * 6,
         return_timestamps=False,
+        alignment_heads=ALIGNMENT_HEADS,
     )

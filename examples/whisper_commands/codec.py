@@ -6,7 +6,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from corpus import Speech
 
+AAC_DELAY = 1024  # samples; bare AAC does not tell it, so that a decoder cannot take it away
 LOSSY = {"libopus": "ogg", "mp3": "mp3", "aac": "adts"}  # codec -> container
 
 
@@ -47,19 +49,32 @@ def decode(file: io.BytesIO, rate: int) -> np.ndarray:
     return np.concatenate([frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]])
 
 
+def lead_in(rate: int, rng: random.Random) -> int:
+    """Samples of silence before speech. `noisy` draws them first."""
+    return int(rate * rng.uniform(0.1, 0.6))
+
+
 def noisy(
     samples: np.ndarray, rate: int, rng: random.Random, quietest: float = 15, loudest: float = 40
 ) -> np.ndarray:
-    """Adds silence at both ends, a random loudness, and white noise.
+    """Adds `lead_in` of silence before and 0.3 s behind, a random loudness, and white noise.
 
     The noise is `quietest` to `loudest` dB below the speech.
     """
-    padded = np.concatenate(
-        [np.zeros(int(rate * rng.uniform(0.1, 0.6))), samples, np.zeros(int(rate * 0.3))]
-    )
+    padded = np.concatenate([np.zeros(lead_in(rate, rng)), samples, np.zeros(int(rate * 0.3))])
     level = np.sqrt((samples**2).mean()) * 10 ** (-rng.uniform(quietest, loudest) / 20)
     noise = np.random.default_rng(rng.randrange(2**32)).standard_normal(len(padded)) * level
     return np.clip((padded + noise) * rng.uniform(0.3, 0.9), -1, 1)
+
+
+def noisy_speech(
+    speech: Speech, rate: int, rng: random.Random, quietest: float = 15, loudest: float = 40
+) -> Speech:
+    """`noisy`, with where the words are then."""
+    state = rng.getstate()
+    delay = lead_in(rate, rng)
+    rng.setstate(state)
+    return speech.processed(noisy(speech.samples, rate, rng, quietest, loudest), 1, delay)
 
 
 def through_random_codec(samples: np.ndarray, rate: int, rng: random.Random) -> np.ndarray:
@@ -69,4 +84,5 @@ def through_random_codec(samples: np.ndarray, rate: int, rng: random.Random) -> 
     lowest = 12_000 if codec == "libopus" else 32_000
     encode(samples, rate, buffer, codec, LOSSY[codec], rng.randrange(lowest, 72_000, 4_000))
     buffer.seek(0)
-    return decode(buffer, rate)
+    delay = AAC_DELAY if codec == "aac" else 0
+    return decode(buffer, rate)[delay:]

@@ -4,15 +4,14 @@ Training and evaluation share this file; they differ only in the voices, which n
 Speech comes from espeak-ng (`apt-get install espeak-ng`).
 """
 
-import io
 import random
-import subprocess
-import wave
+import re
 from dataclasses import dataclass
 
 import numpy as np
+from espeak import SAMPLE_RATE, synthesizer
 
-SAMPLE_RATE = 22_050  # of espeak-ng
+__all__ = ["SAMPLE_RATE"]
 
 DIGITS = {
     "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
@@ -135,12 +134,28 @@ def utterance(rng: random.Random, variants: list[str]) -> Utterance:
     return Utterance(language, text, english, voice, rng.randint(130, 200), rng.randint(25, 75))
 
 
-def synthesize(spoken: Utterance) -> np.ndarray:
-    """Samples [n] float32 in [-1, 1] at SAMPLE_RATE, without the silence at both ends."""
-    voice = ["-v", spoken.voice, "-s", str(spoken.speed), "-p", str(spoken.pitch)]
-    command = ["espeak-ng", *voice, "--stdout", spoken.text]
-    wav = subprocess.run(command, check=True, capture_output=True).stdout
-    with wave.open(io.BytesIO(wav)) as file:
-        samples = np.frombuffer(file.readframes(10**9), np.int16).astype(np.float32) / 32768
-    loud = np.flatnonzero(np.abs(samples) > 0.01)
-    return samples[loud[0] : loud[-1] + 1]
+@dataclass(frozen=True)
+class Speech:
+    """A sound with what is known about it."""
+
+    samples: np.ndarray  # [n]
+    word_starts: tuple[int, ...]  # a sample of each word; words run together share one
+    end: int  # the sample behind the last word
+
+    def processed(self, samples: np.ndarray, scale: float, delay: int) -> "Speech":
+        """The same speech in `samples` at `scale` times the rate, `delay` of them later."""
+        starts = tuple(delay + round(start * scale) for start in self.word_starts)
+        return Speech(samples, starts, min(delay + round(self.end * scale), len(samples)))
+
+
+def synthesize(spoken: Utterance) -> Speech:
+    """Samples float32 in [-1, 1] at SAMPLE_RATE, without the silence at both ends."""
+    samples, marks = synthesizer().say(spoken.text, spoken.voice, spoken.speed, spoken.pitch)
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * 32768)
+    first, last = int(loud[0]), int(loud[-1]) + 1
+    starts: list[int] = []
+    for word in re.finditer(r"\S+", spoken.text):
+        mark = marks[word.start()] - first if word.start() in marks else starts[-1]
+        starts.append(max(mark, 0))
+    trimmed = samples[first:last].astype(np.float32) / 32768
+    return Speech(trimmed, tuple(starts), len(trimmed))

@@ -5,18 +5,20 @@ Needs espeak-ng.
     python examples/whisper_commands/record.py
 """
 
+import argparse
 import io
 import json
 import random
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import corpus
 import numpy as np
-from codec import encode, noisy
+from codec import encode, noisy, noisy_speech
 
 HERE = Path(__file__).parent
-HELD_OUT = 240
+HELD_OUT, SEED = 240, 2026
 RECORDINGS = {  # name -> codec: a few of the many that PyAV reads
     "call.wav": "pcm_s16le",
     "light.flac": "flac",
@@ -40,12 +42,33 @@ FIRST_WORDS = (  # of the seven kinds of sentence, in English
 )
 
 
+def held_out(rng: random.Random) -> Iterator[tuple[corpus.Utterance, corpus.Speech]]:
+    """Each utterance with its noisy sound."""
+    for _ in range(HELD_OUT):
+        spoken = corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
+        yield spoken, noisy_speech(corpus.synthesize(spoken), corpus.SAMPLE_RATE, rng)
+
+
+def write_word_times(rng: random.Random) -> None:
+    """When the words of the held-out set are said, in seconds: their starts, and the last one's
+    end. A word that is run together with the one before has no start of its own: null."""
+    times = {}
+    for index, (_, speech) in enumerate(held_out(rng)):
+        starts = [round(start / corpus.SAMPLE_RATE, 3) for start in speech.word_starts]
+        own = [
+            start if start != before else None
+            for before, start in zip([None, *starts], starts, strict=False)
+        ]
+        times[f"{index:03}.opus"] = [*own, round(speech.end / corpus.SAMPLE_RATE, 3)]
+    lines = (f"{json.dumps(name)}: {json.dumps(row)}" for name, row in times.items())
+    (HERE / "held_out_words.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def write_held_out(rng: random.Random) -> None:
     with zipfile.ZipFile(HERE / "held_out.zip", "w") as archive:
         expected = {}
-        for index in range(HELD_OUT):
-            spoken = corpus.utterance(rng, corpus.HELD_OUT_VARIANTS)
-            samples = noisy(corpus.synthesize(spoken), corpus.SAMPLE_RATE, rng)
+        for index, (spoken, speech) in enumerate(held_out(rng)):
+            samples = speech.samples
             buffer = io.BytesIO()
             encode(samples, corpus.SAMPLE_RATE, buffer, "libopus", "ogg")
             expected[f"{index:03}.opus"] = {
@@ -74,7 +97,7 @@ def write_recordings(rng: random.Random) -> None:
                 continue
             if kind is None or spoken.english.split()[0] in kind:
                 sentences.append(spoken.text)
-                pieces.append(noisy(corpus.synthesize(spoken), corpus.SAMPLE_RATE, rng))
+                pieces.append(noisy(corpus.synthesize(spoken).samples, corpus.SAMPLE_RATE, rng))
         bit_rate = 24_000 if codec == "libopus" else 48_000
         samples = np.concatenate(pieces)
         encode(samples, corpus.SAMPLE_RATE, folder / name, codec, bit_rate=bit_rate)
@@ -83,7 +106,15 @@ def write_recordings(rng: random.Random) -> None:
 
 
 def main() -> None:
-    rng = random.Random(2026)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only-word-times", action="store_true", help="of the held-out set")
+    only_word_times = parser.parse_args().only_word_times
+    write_word_times(random.Random(SEED))
+    if only_word_times:
+        return
+    rng = random.Random(SEED)
     write_held_out(rng)
     write_recordings(rng)
 

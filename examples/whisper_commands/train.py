@@ -1,50 +1,47 @@
 """Train the small Whisper checkpoint of this folder on synthetic speech.
 
-    python examples/whisper_commands/train.py --output examples/whisper_commands/model
+From nothing, in about eight minutes on a GPU:
 
-Needs espeak-ng and a GPU; takes about eight minutes.
+    python examples/whisper_commands/train.py --output FOLDER
+
+Only the decoder of a trained one, in half an hour on a CPU; each sound is encoded once:
+
+    python examples/whisper_commands/train.py --output FOLDER --from MODEL --utterances 1600
+        --coded 0.25 --windows 1280 --seconds 1500 --batch-size 16 --peak-lr 4e-4 --warm-up 50
+
+Needs espeak-ng.
 """
 
 import argparse
 import math
 import random
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import corpus
 import numpy as np
 import torch
-from checkpoint import WINDOW_SECONDS, build_model, build_tokenizer, generation_config
-from codec import noisy, through_random_codec
-from jiwer import wer
-from scipy.signal import resample_poly
-from transformers import WhisperFeatureExtractor, WhisperTokenizer
-from windows import RATE, Batches
+from batches import Sounds, by_length, log_mel, padded
+from checkpoint import END, RATE, WINDOW_SECONDS, build_model, build_tokenizer, generation_config
+from guidance import Attention, guidance_loss
+from labels import Labeler
+from speech import synthesize_all
+from transformers import (
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+from windows import Window, Windows
+
+GUIDANCE = 0.3  # weight of the alignment heads' loss
+Batch = tuple[dict[str, Any], list[Window]]  # what the model hears, and what is said there
 
 
-def synthesize_at_rate(spoken: corpus.Utterance) -> np.ndarray:
-    """Samples [n] int16 at RATE. Two in three have noise and went through a lossy codec."""
-    samples = resample_poly(corpus.synthesize(spoken), 320, 441)  # 22,050 Hz to 16 kHz
-    samples = samples / np.abs(samples).max() * 0.7
-    rng = random.Random(repr(spoken))
-    if rng.random() < 0.67:
-        samples = through_random_codec(noisy(samples, RATE, rng, 8, 45), RATE, rng)
-    return (np.clip(samples, -1, 1) * 32767).astype(np.int16)
-
-
-def log_mel(samples: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """[batch, n] -> [batch, mels, frames], as WhisperFeatureExtractor computes it."""
-    window = torch.hann_window(400, device=samples.device)
-    power = torch.stft(samples, 400, 160, window=window, return_complex=True)[..., :-1].abs() ** 2
-    logs = torch.clamp(filters.T @ power, min=1e-10).log10()
-    return (torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-
-
-def learning_rate(peak: float, step: int, done: float) -> float:
-    """Linear warm-up over 400 steps, then a cosine. `done`: the share of training, 0 to 1."""
-    return peak * min(step / 400, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
+def learning_rate(peak: float, step: int, warm_up: int, done: float) -> float:
+    """Linear warm-up, then a cosine. `done`: the share of training, 0 to 1."""
+    return peak * min(step / warm_up, 1) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
 
 
 def build_optimizer(model: Any) -> torch.optim.Optimizer:
@@ -57,45 +54,98 @@ def build_optimizer(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
 
 
+def fresh(windows: Windows, sounds: Sounds, filters: torch.Tensor, size: int) -> Iterator[Batch]:
+    """New windows without end. `filters`: mel filter bank [frequencies, mels]."""
+    while True:
+        drawn = [windows.draw() for _ in range(size)]
+        yield {"input_features": log_mel(sounds.of(drawn), filters)}, drawn
+
+
+def encode(
+    model: Any, windows: Windows, sounds: Sounds, filters: torch.Tensor, count: int
+) -> tuple[list[Window], torch.Tensor]:
+    """`count` windows and their encoder output [count, positions, width] in float16."""
+    batches = fresh(windows, sounds, filters, 8)
+    drawn, states = list[Window](), []
+    model.eval()
+    with torch.no_grad():
+        while len(drawn) < count:
+            heard, some = next(batches)
+            drawn += some
+            states.append(model.model.encoder(**heard).last_hidden_state.half())
+    return drawn, torch.cat(states)
+
+
+def kept(drawn: list[Window], states: torch.Tensor, size: int, seed: int) -> Iterator[Batch]:
+    """The windows of `encode` again and again, those of similar lengths together."""
+    rng = random.Random(seed)
+    while True:
+        for numbers in by_length([len(window.placed) for window in drawn], size, rng):
+            yield (
+                {"encoder_outputs": (states[numbers].float(),)},
+                [drawn[number] for number in numbers],
+            )
+
+
 def train(
     model: Any,
-    batches: Batches,
-    filters: torch.Tensor,
+    batches: Iterator[Batch],
+    labeler: Labeler,
     *,
     seconds: float,
-    batch_size: int,
     peak_lr: float,
+    warm_up: int,
 ) -> None:
-    """`filters`: mel filter bank [frequencies, mels] on the model's device."""
-    optimizer = build_optimizer(model)
+    optimizer, attention = build_optimizer(model), Attention(model)
+    rng, device = random.Random(1), model.device
     began, step = time.perf_counter(), 0
+    model.train()
     while (done := (time.perf_counter() - began) / seconds) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(peak_lr, step, done)
-        samples, inputs, labels = batches.batch(batch_size)
-        features = log_mel(samples, filters)
-        with torch.autocast(filters.device.type, torch.bfloat16):
-            logits = model(input_features=features, decoder_input_ids=inputs).logits
+            group["lr"] = learning_rate(peak_lr, step, warm_up, done)
+        heard, windows = next(batches)
+        labels = [labeler.label(window, rng) for window in windows]
+        inputs, targets, spans = padded(labels, labeler.ids[END], device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(**heard, decoder_input_ids=inputs).logits
         loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100
         )
+        guidance = guidance_loss(attention.weights(), spans)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + GUIDANCE * guidance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        if step % 200 == 0:
+        if step % 20 == 0:
             passed = time.perf_counter() - began
-            print(f"step {step} loss {loss.item():.4f} {passed:.0f} s", flush=True)
+            figures = f"loss {loss.item():.4f} guidance {guidance.item():.4f}"
+            print(f"step {step} {figures} {passed:.0f} s", flush=True)
+
+
+def save(folder: Path, model: Any, extractor: Any, ids: dict[str, int]) -> None:
+    """In float16."""
+    model.eval().half()
+    model.generation_config = generation_config(ids)
+    model.config.dropout = 0.0
+    model.config.dtype = "float16"
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--from", type=Path, dest="origin", help="train this one's decoder")
     parser.add_argument("--utterances", type=int, default=50_000)
+    parser.add_argument("--coded", type=float, default=0.67, help="share that codecs go over")
+    parser.add_argument("--windows", type=int, default=1280, help="with --from: that are encoded")
     parser.add_argument("--seconds", type=float, default=345, help="training time")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--peak-lr", type=float, default=2e-3)
+    parser.add_argument("--warm-up", type=int, default=400, help="steps")
     arguments = parser.parse_args()
     folder, count = arguments.output, arguments.utterances
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,52 +157,54 @@ def main() -> None:
     began = time.perf_counter()
     spoken = [corpus.utterance(rng, corpus.TRAINING_VARIANTS) for _ in range(count)]
     held_out = [corpus.utterance(rng, corpus.HELD_OUT_VARIANTS) for _ in range(min(200, count))]
-    with ProcessPoolExecutor() as pool:
-        audio = list(pool.map(synthesize_at_rate, spoken + held_out, chunksize=64))
+    speech = synthesize_all(spoken + held_out, arguments.coded)
     passed = time.perf_counter() - began
-    print(f"synthesized {len(audio)} utterances in {passed:.0f} s", flush=True)
+    print(f"synthesized {len(speech)} utterances in {passed:.0f} s", flush=True)
 
     ids = build_tokenizer(folder)
-    model = build_model(ids).to(device)
-    model.generation_config = generation_config(ids)
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    print(f"{millions:.2f} M parameters, vocabulary {len(ids)}", flush=True)
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
+    filters = torch.tensor(np.asarray(extractor.mel_filters), dtype=torch.float32, device=device)
+    windows = Windows(spoken, speech[:count], seed=1)
+    sounds = Sounds(speech[:count], device)
+    if arguments.origin is None:
+        model = build_model(ids).to(device)
+        batches = fresh(windows, sounds, filters, arguments.batch_size)
+    else:
+        model = trained(arguments.origin).to(device)
+        encoded = encode(model, windows, sounds, filters, arguments.windows)
+        batches = kept(*encoded, arguments.batch_size, seed=1)
     train(
-        model,
-        Batches(folder, spoken, audio[: len(spoken)], ids, device),
-        torch.tensor(np.asarray(extractor.mel_filters), dtype=torch.float32, device=device),
-        seconds=arguments.seconds,
-        batch_size=arguments.batch_size,
-        peak_lr=arguments.peak_lr,
+        model, batches, Labeler(folder, spoken, speech[:count], ids),
+        seconds=arguments.seconds, peak_lr=arguments.peak_lr, warm_up=arguments.warm_up,
+    )  # fmt: skip
+    save(folder, model, extractor, ids)
+    check(folder, extractor, held_out, speech[count:])
+
+
+def trained(folder: Path) -> Any:
+    """The model of `folder`, with an encoder that does not change."""
+    model = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, dropout=0.05
     )
-    model.eval().half()
-    model.config.dropout = 0.0
-    model.config.dtype = "float16"
-    model.save_pretrained(folder)
-    extractor.save_pretrained(folder)
-    model.float()
-    check(folder, model, extractor, held_out, audio[len(spoken) :])
+    model.model.encoder.requires_grad_(False)
+    return model
 
 
 def check(
-    folder: Path,
-    model: Any,
-    extractor: Any,
-    held_out: list[corpus.Utterance],
-    audio: list[np.ndarray],
+    folder: Path, extractor: Any, held_out: list[corpus.Utterance], speech: list[corpus.Speech]
 ) -> None:
     """Prints transformers' word error rate on held-out speech. The engine's: evaluate.py."""
+    from jiwer import wer
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     heard = []
-    for spoken, samples in zip(held_out, audio, strict=True):
+    for spoken, sound in zip(held_out, speech, strict=True):
         features = extractor(
-            samples.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"
+            sound.samples.astype(np.float32) / 32768, sampling_rate=RATE, return_tensors="pt"
         ).input_features
         with torch.no_grad():
-            ids = model.generate(
-                features.to(model.device), language=spoken.language, task="transcribe"
-            )
+            ids = model.generate(features, language=spoken.language, task="transcribe")
         heard.append(tokenizer.decode(ids[0], skip_special_tokens=True))
     errors = wer([spoken.text for spoken in held_out], heard)
     print(f"held-out: word error rate {100 * errors:.2f} %", flush=True)

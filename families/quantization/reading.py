@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from antiphon.config.errors import CheckpointError, UnsupportedModelError
+from antiphon.families.quantization.bitsandbytes import read_bitsandbytes
 from antiphon.families.quantization.compressed_tensors import read_compressed_tensors
 from antiphon.families.quantization.fp8 import read_fbgemm_fp8, read_fp8
+from antiphon.families.quantization.gptq import read_awq, read_gptq
 from antiphon.families.quantization.scheme import StoredQuantization
+from antiphon.families.quantization.torchao import read_torchao
 
 Settings = Mapping[str, Any]
 # A reader raises UnsupportedModelError for what is not read, with what can be done, and KeyError,
@@ -16,6 +19,10 @@ READERS: Mapping[str, Callable[[Settings], StoredQuantization]] = {
     "sparseml": read_compressed_tensors,  # its older name
     "fp8": read_fp8,
     "fbgemm_fp8": read_fbgemm_fp8,
+    "gptq": read_gptq,
+    "awq": read_awq,
+    "bitsandbytes": read_bitsandbytes,
+    "torchao": read_torchao,
 }
 WHERE = ("quantization_config", "compression_config")
 PARTS = ("text_config", "vision_config", "encoder", "decoder")

@@ -25,6 +25,13 @@ class WeightScheme:
     symmetric: bool = True
     layout: str = ""
 
+    def bytes_of(self, outputs: int, inputs: int) -> int:
+        """That so many numbers take as they are stored; a scale and its zero point take four."""
+        rows, columns = self.block
+        by_output = 1 if columns == EVERY else -(-inputs // columns)
+        groups = by_output * (1 if rows == EVERY else -(-outputs // rows))
+        return outputs * inputs * self.bits // 8 + 4 * groups
+
     @property
     def label(self) -> str:
         """For people, as in `4 bits, groups of 128`."""

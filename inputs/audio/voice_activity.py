@@ -36,11 +36,20 @@ class VoiceOptions:
         return max(self.threshold - 0.15, 0.01)
 
 
+@dataclass(frozen=True)
+class FoundSpeech(VoiceOptions):
+    """Those of a recording in which speech was found before: its `spans`."""
+
+    spans: tuple[Span, ...] = ()
+
+
 def speech_spans(
     samples: np.ndarray, options: VoiceOptions, model: Callable[[np.ndarray], np.ndarray]
 ) -> list[Span]:
     """Spans of `samples` [n], at 16 kHz, in which somebody speaks. `model`: from samples to the
-    probability of speech in each frame."""
+    probability of speech in each frame; not asked for speech that was found before."""
+    if isinstance(options, FoundSpeech):
+        return list(options.spans)
     spans = _spans(model(samples).tolist(), options, len(samples))
     return _padded(spans, round(options.speech_pad_ms * RATE / 1000), len(samples))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.config.errors import PromptError, nearest
 from antiphon.config.foreign import shown
-from antiphon.inputs.audio.voice_activity import VoiceOptions
+from antiphon.inputs.audio.voice_activity import FoundSpeech, VoiceOptions
 from antiphon.inputs.calls.numbers import checked_flag, checked_number
 
 Clip = tuple[float, float | None]  # seconds; an end of None is the recording's
@@ -68,6 +68,8 @@ def checked_voice(given: Any, in_turn: bool) -> VoiceOptions | None:
         if given.vad_parameters is not None:
             raise PromptError("vad_parameters need vad_filter=True")
         return None
+    if isinstance(given.vad_parameters, FoundSpeech):
+        return given.vad_parameters
     options = {} if in_turn else {"min_silence_duration_ms": PAUSE_IN_BATCHES}
     for name, value in _voice_parameters(given.vad_parameters).items():
         if name not in _VOICE:

@@ -8,10 +8,19 @@ import numpy as np
 
 from antiphon.config.errors import PromptError
 from antiphon.config.foreign import shown
+from antiphon.config.option_values import LARGEST
 
 
 def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """True for a real number that a float can hold."""
+    try:
+        return is_real(value) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def checked_flag(name: str, value: Any) -> bool:
@@ -24,7 +33,7 @@ def checked_number(
     name: str, value: Any, least: float = -math.inf, most: float = math.inf
 ) -> float:
     """A finite number within these limits. Raises PromptError."""
-    if not is_real(value) or not math.isfinite(value) or not least <= value <= most:
+    if not is_finite(value) or not least <= value <= most:
         within = "" if least == -math.inf else f" of at least {least:g}"
         within += "" if most == math.inf else f" and at most {most:g}"
         raise PromptError(f"{name} must be a number{within}, not {shown(value)}")
@@ -38,6 +47,10 @@ def checked_optional(name: str, value: Any, least: float = -math.inf) -> float |
 
 def checked_count(name: str, value: Any, least: int = 1) -> int:
     """A whole number. Raises PromptError."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise PromptError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= LARGEST:
+        most = f" and at most {LARGEST}" if is_whole and value > LARGEST else ""
+        raise PromptError(
+            f"{name} must be a whole number of at least {least}{most}, not {shown(value)}"
+        )
     return int(value)

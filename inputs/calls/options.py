@@ -11,6 +11,7 @@ from typing import Any
 from antiphon.config import foreign_sampling
 from antiphon.config.errors import ConfigurationError, PromptError, SamplingError, nearest
 from antiphon.config.foreign import shown
+from antiphon.config.option_values import LARGEST
 from antiphon.config.sampling import SamplingParams
 
 NAMES = ["priority", "timeout", "source_language", "target_language"]
@@ -82,6 +83,10 @@ def checked_priority(priority: Any) -> int:
     if type(priority).__name__ in ("bool", "bool_") or not isinstance(priority, Integral):
         raise PromptError(
             f"priority must be a whole number (lower runs first), not {shown(priority)}"
+        )
+    if abs(int(priority)) > LARGEST:
+        raise PromptError(
+            f"priority must be between -{LARGEST} and {LARGEST}, not {shown(int(priority))}"
         )
     return int(priority)
 

@@ -11,13 +11,13 @@ from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.processor import ImageProcessor
 from antiphon.inputs.images.questions import Questions
 from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import ParsedPrompt
 
 
 def attends_to_an_image(model: ModelConfig) -> bool:
-    return isinstance(model.encoder, ImageHalf) and (
-        model.decoder_half is not None and model.decoder_half.cross_attention
-    )
+    has_decoder = model.decoder_half is not None
+    return isinstance(model.encoder, ImageHalf) and has_decoder and attends(model)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class AttendedImage:
         """Raises PromptError for another number of images than one, other media or a text that is
         too long or not read, and ImageError for an image that cannot be read."""
         part = parsed.encoder
-        if part.audio is not None or len(part.images) != 1:
-            given = "audio" if part.audio is not None else f"{len(part.images)} images"
+        if part.media != "images" or len(part.images) != 1 or part.videos:
+            given = f"{len(part.images)} images" if part.media in ("images", "") else part.media
             raise PromptError(
                 "this model reads one image in each prompt: give 'multi_modal_data': "
                 f"{{'image': a PIL image, an array, a path or bytes}}, not {given}"

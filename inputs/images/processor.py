@@ -11,6 +11,7 @@ import numpy as np
 
 from antiphon.config.errors import CheckpointError, ImageError
 from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.foreign_errors import foreign_errors_as
 from antiphon.inputs.images.forms import ImageInput, read_image
 from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
@@ -57,7 +58,11 @@ class ImageProcessor:
             if self._half.tiled_alone and not alone:
                 images = [[image, Image.new("RGB", (1, 1))]]  # it does not look at the second one
             made = self.of_checkpoint(images=images, return_tensors="np", **self._settings)
-            pixels = Pixels(*_arrays(made, (image.height, image.width)), text)
+            if isinstance(self._half, MllamaVisionHalf):
+                shape, values = _arranged(made, self._half)
+            else:
+                shape, values = _arrays(made, (image.height, image.width))
+            pixels = Pixels(shape, values, text)
             rows = self._half.rows(pixels.shape) + len(text)
         packed = pixels.packed()
         digest = hashlib.sha256(self._salt)
@@ -86,3 +91,12 @@ def _arrays(made: Any, size: tuple[int, int]) -> tuple[ImageShape, np.ndarray]:
         values = values[0]
     first, second, third, fourth = values.shape
     return ImageShape((first, second, third, fourth), size), values
+
+
+def _arranged(made: Any, half: MllamaVisionHalf) -> tuple[ImageShape, np.ndarray]:
+    """What a processor made of one image: the tiles that it has of all that there may be, and the
+    number of their arrangement."""
+    size = half.arrangements[int(np.asarray(made["aspect_ratio_ids"]).reshape(-1)[0]) - 1]
+    tiles = np.asarray(made["pixel_values"], np.float32)[0, 0, : size[0] * size[1]]
+    first, second, third, fourth = tiles.shape
+    return ImageShape((first, second, third, fourth), size), tiles

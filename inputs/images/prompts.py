@@ -1,19 +1,22 @@
-"""The images of a prompt: read, processed as their checkpoint says, and given their places among
-its tokens."""
+"""The images and videos of a prompt: read, processed as their checkpoint says, and given their
+places among its tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
-from antiphon.config.errors import CheckpointError, PromptError
+from antiphon.config.errors import CheckpointError, PromptError, VideoError
 from antiphon.families.checkpoint import ModelConfig
-from antiphon.families.image_halves import ImageHalf, ImageShape
+from antiphon.families.image_halves import ImageHalf, ImageShape, QwenVisionHalf
+from antiphon.families.mllama_half import MllamaVisionHalf
 from antiphon.inputs.images import internvl
 from antiphon.inputs.images.forms import ImageInput
 from antiphon.inputs.images.limits import ImageLimits
 from antiphon.inputs.images.pixels import Pixels
 from antiphon.inputs.images.processor import ImageProcessor
+from antiphon.inputs.images.video_processor import VideoProcessor
 from antiphon.inputs.prepared import EncoderInput
+from antiphon.inputs.prompt_ids import attends
 from antiphon.inputs.prompts import Part
 
 DEFAULT_LIMIT = 64  # images of a prompt
@@ -24,7 +27,8 @@ class ImagePrompts:
     """The image processor of a checkpoint, and how images stand in its prompts.
 
     A prompt has one placeholder token for each image. It becomes as many as the encoder makes rows
-    of the image, between `wraps` where the checkpoint has such tokens.
+    of the image, between `wraps` where the checkpoint has such tokens; where the decoder attends
+    to images, it stays as it is.
     """
 
     processor: ImageProcessor
@@ -34,6 +38,12 @@ class ImagePrompts:
     wraps: tuple[tuple[int, ...], tuple[int, ...]]  # token ids before and behind an image's
     has_grids: bool  # positions are by frame, row and column
     limit: int
+    attended: bool  # the decoder attends to images
+    first: str  # token that texts begin with whose tokenizer puts none there; empty: there is none
+    videos: VideoProcessor | None = None  # None: the model reads none
+    video_id: int | None = None
+    video_placeholder: str = ""
+    most_positions: int = 0  # that tokens may have
 
     @classmethod
     def of(cls, model: ModelConfig, tokenizer: Any, limits: ImageLimits) -> "ImagePrompts | None":
@@ -41,8 +51,9 @@ class ImagePrompts:
 
         Raises CheckpointError for missing or broken settings.
         """
-        if model.family.input != "image" or model.decoder.cross_attention:
+        if model.family.input != "image" or attends(model):
             return None
+        attended, most = model.decoder.cross_attention, model.decoder.most_attended
         assert isinstance(model.encoder, ImageHalf)
         id_ = _image_id(model, tokenizer)
         is_internvl = model.family.name in internvl.FAMILIES
@@ -55,57 +66,117 @@ class ImagePrompts:
             settings={"crop_to_patches": True} if is_internvl else {},
             processor=internvl.tiling_processor(model.raw),
         )
+        limit, video_id = limits.per_prompt or DEFAULT_LIMIT, model.raw.get("video_token_id")
+        videos = None
+        if isinstance(model.encoder, QwenVisionHalf) and video_id is not None:
+            vision = model.raw["vision_config"]
+            image_processor, fetching = processor.of_checkpoint, limits.fetching
+            videos = VideoProcessor.of(model.path, model.encoder, image_processor, vision, fetching)
         return cls(
             processor, model.encoder, id_, str(tokenizer.convert_ids_to_tokens(id_)), wraps,
-            model.decoder.position_axes > 1, limits.per_prompt or DEFAULT_LIMIT,
+            model.decoder.position_axes > 1, min(limit, most) if attended else limit,
+            attended, tokenizer.bos_token if attended else "", videos, video_id,
+            "" if videos is None else str(tokenizer.convert_ids_to_tokens(video_id)),
+            model.max_decoder_len,
         )  # fmt: skip
 
-    def grid(self, shape: ImageShape) -> tuple[int, int, int] | None:
-        """Frames, rows and columns of what the encoder makes of an image."""
+    def begun(self, text: str) -> str:
+        """`text` of a prompt as its tokenizer is given it: with the first token behind images that
+        it begins with, as transformers' processor for the same checkpoint puts it."""
+        if not self.first or self.first in text:
+            return text
+        behind = text
+        while behind.startswith(self.placeholder):
+            behind = behind.removeprefix(self.placeholder)
+        return f"{text.removesuffix(behind)}{self.first}{behind}"
+
+    def grid(self, shape: ImageShape) -> tuple[int, int, int, float] | None:
+        """As `Media` has it, of what the encoder makes of an image."""
         if not self.has_grids:
             return None
         frames, rows, columns, _ = shape.pixels
         merge = 1 if self.half.projector is None else self.half.projector.merge
-        return frames, rows // merge, columns // merge
+        return frames, rows // merge, columns // merge, 1.0
 
     def check(self, part: Part) -> None:
-        """Raises PromptError for what the model does not read."""
+        """Raises PromptError for what the model does not read, and for another number of images or
+        videos than the limit allows."""
         if part.audio is not None:
             raise PromptError("this model reads images and text, and no audio")
+        if part.videos and self.videos is None:
+            raise PromptError("this model reads images and text, and no videos")
+        for kind, given in (("images", part.images), ("videos", part.videos)):
+            if len(given) > self.limit:
+                raise PromptError(
+                    f"{len(given)} {kind} in a prompt; at most {self.limit} are allowed "
+                    "(limit_images_per_prompt)"
+                )
 
-    def place(
-        self, ids: Sequence[int], images: Sequence[ImageInput]
-    ) -> tuple[list[int], tuple[EncoderInput, ...]]:
-        """A prompt's token ids with room for its `images`, and these with their places.
+    def place(self, ids: Sequence[int], part: Part) -> tuple[list[int], tuple[EncoderInput, ...]]:
+        """A prompt's token ids with room for the images and videos of `part`, and these with their
+        places.
 
-        Raises PromptError for another number of images than there are places, or more than the
-        limit, and ImageError for one that cannot be read.
+        Raises PromptError for another number of images or videos than there are places, ImageError
+        and VideoError for one that cannot be read.
         """
-        if len(images) > self.limit:
-            raise PromptError(
-                f"{len(images)} images in a prompt; at most {self.limit} are allowed "
-                "(limit_images_per_prompt)"
-            )
-        count = list(ids).count(self.placeholder_id)
-        if count != len(images):
-            raise PromptError(
-                f"{len(images)} images for {count} places: the prompt must have "
-                f"{self.placeholder!r} once for each image (chat() puts it there)"
-            )
+        self._check_places(ids, self.placeholder_id, part.images, "image")
+        if self.videos is not None:
+            self._check_places(ids, self.video_id, part.videos, "video")
+        images, videos = iter(part.images), iter(part.videos)
         before, behind = self.wraps
         placed: list[int] = []
         inputs: list[EncoderInput] = []
         for id_ in ids:
-            if id_ != self.placeholder_id:
+            if id_ == self.placeholder_id:
+                alone = len(part.images) == 1
+                made = self._image(next(images), len(placed) + len(before), alone)
+            elif id_ == self.video_id and self.videos is not None:
+                made = self.videos.encoder_input(next(videos), len(placed))
+                self._check_reach(made, len(placed))
+            else:
                 placed.append(id_)
                 continue
-            image = self.processor.encoder_input(
-                images[len(inputs)], len(placed) + len(before), alone=len(images) == 1
-            )
-            grid = self.grid(Pixels.unpacked(image.payload).shape)
-            inputs.append(replace(image, grid=grid))
-            placed += [*before, *[self.placeholder_id] * image.num_tokens, *behind]
+            inputs.append(made)
+            if self.attended:
+                placed.append(id_)
+            else:
+                placed += [*before, *[id_] * made.num_tokens, *behind]
         return placed, tuple(inputs)
+
+    def _check_places(self, ids: Sequence[int], id_: int | None, given: Sized, kind: str) -> None:
+        count = 0 if id_ is None else list(ids).count(id_)
+        if count != len(given):
+            token = self.placeholder if kind == "image" else self.video_placeholder
+            raise PromptError(
+                f"{len(given)} {kind}s for {count} places: the prompt must have {token!r} once for "
+                f"each {kind} (chat() puts it there)"
+            )
+
+    def _check_reach(self, video: EncoderInput, position: int) -> None:
+        """Raises VideoError for one whose last frame, far in time, is behind all positions."""
+        assert video.grid is not None
+        last = position + int((video.grid[0] - 1) * video.grid[3])
+        if last >= self.most_positions:
+            raise VideoError(
+                f"the last frame of a video lies at position {last} of {self.most_positions}: cut "
+                "it, or give its frames with a higher fps"
+            )
+
+    def _image(self, image: ImageInput, position: int, alone: bool) -> EncoderInput:
+        """At `position` of the prompt. Raises ImageError."""
+        made = self.processor.encoder_input(image, position, alone=alone)
+        shape = Pixels.unpacked(made.payload).shape
+        if isinstance(self.half, MllamaVisionHalf):
+            shown = self.half.rows_shown(shape)
+            return replace(made, position=None, token=position, shown=shown)
+        return replace(made, grid=self.grid(shape))
+
+
+def taken_in_chats(prompts: ImagePrompts | None) -> tuple[str | None, bool]:
+    """The placeholder of an image in chats, and whether they may have videos, too."""
+    if prompts is None:
+        return None, False
+    return prompts.placeholder, prompts.videos is not None
 
 
 def _image_id(model: ModelConfig, tokenizer: Any) -> int:

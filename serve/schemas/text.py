@@ -119,14 +119,22 @@ class ImageUrl(BaseModel):
     detail: Literal["auto"] | None = None  # images have the size that the model gives them
 
 
+class VideoUrl(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str = Field(
+        description="data:video/mp4;base64,..., or an address at one of `--allowed-media-domains`"
+    )
+
+
 class Part(BaseModel):
     """One part of a message."""
 
     model_config = ConfigDict(extra="forbid")
-    type: Literal["text", "input_audio", "image_url", "file", "refusal"]
+    type: Literal["text", "input_audio", "image_url", "video_url", "file", "refusal"]
     text: str | None = None
     input_audio: InputAudio | None = None
     image_url: ImageUrl | None = None
+    video_url: VideoUrl | None = None
     file: Any = None
     refusal: Any = None
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from simulated_drafts import put_drafts
 
 from antiphon.config.decoding_rules import DecodingRules
 from antiphon.config.sampling import SamplingParams
@@ -68,6 +69,7 @@ class SimulatedDecoder:
         self.scheduler, self.lag, self.page_size = scheduler, lag, scheduler.limits.page_size
         pages, slots = scheduler.pages.num_pages, scheduler.limits.max_num_seqs
         self.memory = np.full((pages, self.page_size), POISON)
+        self.draft_memory = self.memory.copy()  # of a draft model, in the same pages
         self.tables = np.full((slots, pages), POISON)
         self.cross = np.full((slots, 1), POISON)  # first cross page
         self.tokens = np.full((slots, scheduler.limits.max_len + 1), POISON)
@@ -118,6 +120,7 @@ class SimulatedDecoder:
     def run(self, plan: StepPlan) -> StepResult | None:
         """None if it breaks: what it should have written is poison then."""
         self._take_changes(plan)
+        put_drafts(self, plan)
         rows = list(zip(plan.slots, plan.query_lens, plan.kv_lens, strict=True))
         pages = [self.tables[slot, : -(-kv_len // self.page_size)] for slot, _, kv_len in rows]
         if "result" in self.breaks:
@@ -133,13 +136,32 @@ class SimulatedDecoder:
             others = np.concatenate([*pages[:row], *pages[row + 1 :], np.empty(0, int)])
             assert not set(written.tolist()) & set(others.tolist()), "written and shared"
             self.memory[written, positions % self.page_size] = packed[row]
-        tokens = np.full(len(rows), POISON, np.int64)
-        for row, ((slot, _, kv_len), own) in enumerate(zip(rows, pages, strict=True)):
-            if plan.samples[row]:
-                tokens[row] = self._choose(slot, own, kv_len)
-                self.tokens[slot, kv_len] = tokens[row]
-        beams = self._candidates(plan, rows, pages)
-        return StepResult(tokens, readouts=self._read_out(plan, rows, pages), beams=beams)
+        tokens, accepted = self._sampled(plan, pages)
+        return StepResult(
+            tokens.reshape(-1),
+            readouts=self._read_out(plan, rows, pages),
+            beams=self._candidates(plan, rows, pages),
+            per_row=tokens.shape[1],
+            accepted=accepted,
+        )
+
+    def _sampled(
+        self, plan: StepPlan, pages: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Tokens [rows, samples of a row]; and how many drafts of each row hold, if there are any:
+        those before the first that is not what comes there."""
+        counts = np.zeros(len(pages), np.int64) if plan.drafts is None else plan.drafts.counts
+        tokens = np.full((len(pages), counts.max() + 1), POISON, np.int64)
+        accepted = np.zeros(len(pages), np.int64)
+        for row in np.flatnonzero(plan.samples):
+            slot, known, count = plan.slots[row], plan.known_lens[row], counts[row]
+            drafts = self.tokens[slot, known : known + count].copy()
+            for place in range(count + 1):
+                tokens[row, place] = self._choose(slot, pages[row], known + place)
+                self.tokens[slot, known + place] = tokens[row, place]
+            differs = np.flatnonzero(drafts != tokens[row, :count])
+            accepted[row] = differs[0] if len(differs) else count
+        return tokens, None if plan.drafts is None else accepted
 
     def _embedded(self, plan: StepPlan) -> list[np.ndarray]:
         """By row: its tokens in this step, or the hidden states in their place."""
@@ -157,9 +179,10 @@ class SimulatedDecoder:
         return np.split(packed, ends[:-1])
 
     def _take_changes(self, plan: StepPlan) -> None:
-        before = self.memory.copy()
-        for target, source in plan.page_copies.items():
-            self.memory[target] = before[source]
+        for memory in (self.memory, self.draft_memory):
+            before = memory.copy()
+            for target, source in plan.page_copies.items():
+                memory[target] = before[source]
         moves = plan.beam_moves
         if len(moves):
             self.tokens[moves.slots] = self.tokens[moves.sources]
@@ -179,7 +202,10 @@ class SimulatedDecoder:
         self.tables[new.slots, new.columns] = new.pages
 
     def _choose(self, slot: int, pages: np.ndarray, length: int) -> int:
-        keys = self.memory[pages].reshape(-1)[:length].tolist()
+        return self.right_token(slot, self.memory[pages].reshape(-1)[:length].tolist())
+
+    def right_token(self, slot: int, keys: list[int]) -> int:
+        """The one behind `keys` in a slot."""
         cross = int(self.cross[slot, 0])
         return chosen(
             int(self.seeds[slot]), 0 if cross == NO_CROSS else int(self.memory[cross, 0]), keys

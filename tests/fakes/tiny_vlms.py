@@ -45,7 +45,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-IMAGE, BEGIN, END = VOCAB - 1, VOCAB - 2, VOCAB - 3
+IMAGE, BEGIN, END, VIDEO = VOCAB - 1, VOCAB - 2, VOCAB - 3, VOCAB - 4
 TEXT: dict[str, Any] = {
     "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 3,
     "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -54,7 +54,8 @@ TEXT: dict[str, Any] = {
 TEMPLATE = (
     "<s>{% for message in messages %}{{ message.role }} "
     "{% for part in message.content %}{% if part.type == 'image' %}<image> "
-    "{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+    "{% elif part.type == 'video' %}<video> {% else %}{{ part.text }} {% endif %}"
+    "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
 
@@ -93,7 +94,7 @@ QWEN_TEXT = {
 }
 QWEN_IDS = {
     "image_token_id": IMAGE, "vision_start_token_id": BEGIN, "vision_end_token_id": END,
-    "video_token_id": VOCAB - 4,
+    "video_token_id": VIDEO,
 }  # fmt: skip
 
 
@@ -267,9 +268,9 @@ def _authors_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 def _tokenizer(image: str = "<image>") -> PreTrainedTokenizerFast:
     """A word "w7" for each id 7, the roles of a chat, and the tokens of images."""
-    words = {f"w{id_}": id_ for id_ in range(5, END)}
+    words = {f"w{id_}": id_ for id_ in range(5, VIDEO)}
     special = {"<s>": 0, "</s>": 1, "<pad>": 2, "user": 3, "assistant": 4}
-    images = {image: IMAGE, "<img>": BEGIN, "</img>": END}
+    images = {image: IMAGE, "<img>": BEGIN, "</img>": END, "<video>": VIDEO}
     tokens = Tokenizer(models.WordLevel({**special, **words, **images}, "<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

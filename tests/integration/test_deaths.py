@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -40,6 +41,17 @@ async def served(engine: AsyncEngine, count: int) -> None:
     async with asyncio.timeout(60):
         while (await engine.stats())["open"] < count:
             await asyncio.sleep(0.01)
+
+
+async def kill_supervisor(engine: AsyncEngine) -> None:
+    supervisor = engine.workers._supervisor.handle
+    pid = await supervisor.__ray_call__.remote(lambda _: os.getpid())
+    os.kill(pid, signal.SIGKILL)
+
+
+async def killed(engine: AsyncEngine, worker: str) -> None:
+    spot = (await engine.workers.processes())[worker]
+    await signalled(engine.workers, worker, spot, "SIGKILL")
 
 
 def test_requests_go_on_after_deaths_and_hangs(t5_folder: Path) -> None:
@@ -82,7 +94,7 @@ def test_loops_that_hang_are_ended(t5_folder: Path) -> None:
     async def scenario(engine: AsyncEngine) -> None:
         load = Load(engine, PROMPTS, LONG)
         await load.learn()
-        processes = zip(("encoder", "decoder"), engine.workers._started, strict=True)
+        processes = zip(("encoder", "decoder"), engine.workers._started.values(), strict=True)
         for half, started in processes:
             serving = asyncio.create_task(load.serve(24, concurrency=12))
             await served(engine, 4)
@@ -121,7 +133,7 @@ def test_the_death_of_the_supervisor_ends_the_engine_at_once_for_all(t5_folder: 
         await served(engine, 4)
         spots = (await engine.workers.processes()).values()
         began = time.monotonic()
-        engine.workers._supervisor.__ray_call__.remote(lambda _: os.kill(os.getpid(), 9))
+        await kill_supervisor(engine)
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, EngineDeadError) for end in ends), ends
         assert "the engine's supervisor" in str(ends[0])
@@ -133,7 +145,44 @@ def test_the_death_of_the_supervisor_ends_the_engine_at_once_for_all(t5_folder: 
         with pytest.raises((ConfigurationError, EngineDeadError), match=refused):
             await AsyncEngine.attach("orphan")
 
-    run(t5_folder, scenario, name="orphan")
+    run(t5_folder, scenario, name="orphan", max_restarts=0)
+
+
+@pytest.mark.slow
+def test_an_engine_outlives_its_supervisor(t5_folder: Path) -> None:
+    """In the middle of requests of two frontends: each ends once, with its tokens."""
+
+    async def scenario(engine: AsyncEngine) -> None:
+        async with await AsyncEngine.attach("survivor") as attached:
+            loads = [Load(frontend, PROMPTS, LONG) for frontend in (engine, attached)]
+            for load in loads:
+                await load.learn()
+
+            async def amid(disturb: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+                serving = [asyncio.create_task(load.serve(30, concurrency=6)) for load in loads]
+                await served(engine, 4)
+                await disturb()
+                await asyncio.gather(*serving)
+                for load in loads:
+                    assert load.tally.is_right, (load.tally.failed, load.tally.wrong)
+
+            before = await engine.workers.processes()
+            await amid(lambda: kill_supervisor(engine))
+            assert await engine.workers.processes() == before, "the workers went on"
+            await amid(lambda: killed(engine, "decoder-0"))  # who watches starts it again
+            replaced = await engine.workers.processes()
+            assert replaced["decoder-0"] != before["decoder-0"]
+            # The dead supervisor takes the decoder that it had started with it.
+            await amid(lambda: kill_supervisor(engine))
+            again = await engine.workers.processes()
+            assert again["decoder-0"] != replaced["decoder-0"]
+            assert again["encoder-0"] == before["encoder-0"]
+        async with await AsyncEngine.attach("survivor") as newcomer:
+            output = await newcomer.generate("in words: 3")
+            assert output.outputs[0].text == (await engine.generate("in words: 3")).outputs[0].text
+        assert (await engine.stats())["open"] == 0
+
+    run(t5_folder, scenario, name="survivor")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from antiphon.compat.faster_whisper import (
 )
 from antiphon.compat.faster_whisper.vad import get_speech_timestamps
 from antiphon.config.errors import ConfigurationError, InputError
+from antiphon.inputs.audio.voice_model import VoiceModel, load_voice_model
 
 EXPECTED: dict[str, str] = json.loads((RECORDINGS / "expected.json").read_text())
 CALL, ALARM, LONG = (str(RECORDINGS / name) for name in ("call.wav", "wecker.wav", "long.opus"))
@@ -142,6 +143,35 @@ def test_where_nobody_speaks_is_left_out(model: WhisperModel) -> None:
     assert 5.5 < span["start"] / 16_000 < span["end"] / 16_000 < 6.5 + len(speech) / 16_000
     with pytest.raises(ConfigurationError, match="16000 Hz, not 8000"):
         get_speech_timestamps(samples, sampling_rate=8000)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_speech_is_looked_for_once(
+    model: WhisperModel, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = np.zeros(4 * 16_000, np.float32)
+    samples = np.concatenate([decode_audio(CALL), silence, decode_audio(CALL)])
+    voice = load_voice_model()
+    looked: list[int] = []
+
+    def probabilities(samples: np.ndarray) -> np.ndarray:
+        looked.append(len(samples))
+        return VoiceModel.probabilities(voice, samples)
+
+    options = {"vad_filter": True, "vad_parameters": {"min_silence_duration_ms": 500}}
+    of_engine = model.engine.segments(
+        samples, mode="batched" if batched else "sequential", timestamps=True,
+        condition_on_previous_text=False if batched else None, **options,
+    )  # fmt: skip
+    expected = [model.engine.text_of(segment) for segment in of_engine]
+    monkeypatch.setattr(voice, "probabilities", probabilities)
+    face = BatchedInferencePipeline(model) if batched else model
+    segments, info = face.transcribe(
+        samples, temperature=0.0, beam_size=1, without_timestamps=False, **options
+    )
+    assert [segment.text for segment in segments] == expected
+    assert looked == [len(samples)]
+    assert info.duration_after_vad < info.duration - 2
 
 
 def test_the_example_of_words_of_their_readme(model: WhisperModel) -> None:

@@ -102,7 +102,11 @@ def test_an_error_ends_the_dataset_unless_told_otherwise() -> None:
         ({"attach": "name"}, "model_source and engine_kwargs, or attach"),
         ({"concurrency": 0}, "concurrency must be"),
         ({"concurrency": (3, 2)}, "concurrency must be"),
-        ({"batch_size": 0}, "batch_size must be above 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number above 0"),
+        ({"batch_size": "8"}, "batch_size must be a whole number above 0"),
+        ({"concurrency": (1, 2, 3)}, "concurrency must be a whole number above 0, or"),
+        ({"concurrency": True}, "concurrency must be a whole number above 0, or"),
+        ({"num_gpus": float("nan")}, "num_gpus must be a number above 0"),
         ({"sampling_params": {"top_p": 3}}, "top_p"),
     ],
 )

@@ -1,6 +1,7 @@
 """What workers and frontends are told of the members, and in which order."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,20 @@ def test_a_silent_frontend_is_dropped_but_not_for_the_supervisors_own_pause(
         engine.announcer._drop_silent(now)
         assert now < began + 11.5 * SILENT_SECONDS
     assert engine.detached == ["frontend"]
+
+
+def test_frontends_of_an_earlier_supervisor_are_dropped_unless_they_come(engine: Engine) -> None:
+    began = time.monotonic()
+    engine.announcer.expect(["lost", "comes"])
+    engine.announcer.add("comes", ADDRESS)
+    engine.announcer.expect(["lost", "comes"])  # as the next worker says
+    engine.announcer._drop_silent(began + SILENT_SECONDS - 1)
+    assert engine.detached == []
+    engine.announcer.heard("comes")
+    engine.announcer._frontends["comes"].heard_at = began + SILENT_SECONDS
+    engine.announcer._drop_silent(began + SILENT_SECONDS + 2)
+    engine.announcer._drop_silent(began + SILENT_SECONDS + 3)
+    assert engine.detached == ["lost"]
 
 
 def test_decoders_hear_of_loads_where_they_choose_among_encoders(engine: Engine) -> None:

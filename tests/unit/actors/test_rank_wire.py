@@ -24,6 +24,7 @@ from antiphon.decoder.rank_commands import (
 from antiphon.runtime.ranks import RankError
 from antiphon.scheduler.alignment import AlignedSequence
 from antiphon.scheduler.beam_plan import BeamMoves
+from antiphon.scheduler.cross_views import CrossChange, CrossSource
 from antiphon.scheduler.grids import PlacedGrid
 from antiphon.scheduler.plan import (
     Admission,
@@ -31,6 +32,7 @@ from antiphon.scheduler.plan import (
     Embedding,
     Fork,
     NewPages,
+    PlannedDrafts,
     Readouts,
     StepPlan,
 )
@@ -60,7 +62,7 @@ PARAMS = SamplingParams(
 GRIDS = (PlacedGrid(2, 1, 3, 4),)
 PLAN = StepPlan(
     [Admission(1, np.arange(9), 5, 40, 2**40, PARAMS, RULES, pages(3, 4), pages(5), 9, GRIDS)],
-    [CrossWrite("a" * 64, 17, pages(5, 6))],
+    [CrossWrite("a" * 64, 17, pages(5, 6), (CrossSource("b", 1, 17, 3),))],
     np.array([4, 1, 0]),
     np.array([2**33, 7, 8]),
     np.array([1, 1, 9]),
@@ -78,6 +80,11 @@ PLAN = StepPlan(
         *(np.array(numbers) for numbers in ((3, 1), (2**33, 7), (1, 1), (4, 4), (9, 8))),
         np.array([[1, 2], [1, 3]], np.int32),
     ),
+    [CrossChange(4, pages(7, 8), 19, 1)],
+    PlannedDrafts(np.array([2, 0, 1]), 2, np.array([[5, 6], [0, 0], [7, 0]]), np.array([1, 4, 2])),
+)
+BY_MODEL = dataclasses.replace(
+    PLAN, drafts=PlannedDrafts(np.array([2, 0, 1]), 2, None, np.array([1, 4, 2]))
 )
 PLAIN = StepPlan([], [], *(np.arange(1, 65) for _ in range(4)), np.ones(64, bool), number=2)
 
@@ -111,6 +118,7 @@ def same(one: Any, other: Any) -> bool:
     [
         Launch(PLAN, 39, ((38, (1, 3)), (39, (2,)))),
         Launch(PLAIN),
+        Launch(BY_MODEL),
         PutStates(("a", "b"), (3, 4), np.arange(7)),
         AdoptStates(("a", "b"), (3, 4), np.arange(7)),
         CollectStates(4, ("a", "b"), (3, 4), (3, 0, 4), ("b",), np.arange(4)),
@@ -118,7 +126,17 @@ def same(one: Any, other: Any) -> bool:
         DropStates(("a", "b")),
         Align((AlignedSequence(3, np.arange(5), 2, 750), AlignedSequence(0, np.arange(0), 0, 1))),
     ],
-    ids=["everything", "decodes", "put", "adopt", "collect", "collect all", "drop", "align"],
+    ids=[
+        "everything",
+        "decodes",
+        "drafts",
+        "put",
+        "adopt",
+        "collect",
+        "collect all",
+        "drop",
+        "align",
+    ],
 )
 def test_commands_arrive_as_they_were_sent(command: RankCommand) -> None:
     ((epoch, number, received),) = sent(command, number=5)

@@ -1,17 +1,36 @@
 """Step plans at random: every request ends once with the undisturbed tokens, no page is lost."""
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from random_plans import RandomPlans
-from simulated_decoder import chosen, generated_by, make_request, make_scheduler
+from simulated_decoder import (
+    MAX_LEN,
+    chosen,
+    generated_by,
+    make_request,
+    make_scheduler,
+    undisturbed,
+)
 
+from antiphon.scheduler.drafts import DraftLimits
 from antiphon.scheduler.generated import Readout
+from antiphon.scheduler.prompt_lookup import LookupSizes
 from antiphon.scheduler.request import Finished
+
+DRAFTS = st.builds(
+    DraftLimits,
+    num_tokens=st.integers(1, 6),
+    max_sequences=st.integers(1, 6),
+    max_source=st.just(MAX_LEN),
+    lookup=st.none() | st.just(LookupSizes(1, 3)),
+)
 
 
 class StepPlans(RandomPlans):
-    """Requests that share cross KV; rows that wait for the host; more lanes, and later results."""
+    """Requests that share cross KV; rows that wait for the host; drafts, by lookup or by a model;
+    more lanes, and later results."""
 
     @initialize(
         pages=st.integers(12, 40),
@@ -19,11 +38,15 @@ class StepPlans(RandomPlans):
         budget=st.tuples(st.integers(1, 20), st.integers(1, 20)),
         lag=st.integers(0, 8),
         lanes=st.integers(1, 3),
+        drafts=st.none() | DRAFTS,
     )
-    def begin(self, pages: int, seqs: int, budget: tuple[int, int], lag: int, lanes: int) -> None:
+    def begin(
+        self, pages: int, seqs: int, budget: tuple[int, int], lag: int, lanes: int,
+        drafts: DraftLimits | None,
+    ) -> None:  # fmt: skip
         scheduler = make_scheduler(
             pages, max_num_seqs=seqs, max_batched_tokens=budget[0], max_prompt_tokens=budget[1],
-            num_lanes=lanes,
+            num_lanes=1 if drafts else lanes, drafts=drafts,
         )  # fmt: skip
         self.set_up(scheduler, lag)
         self.readouts: dict[int, list[tuple[float, int]]] = {}
@@ -43,6 +66,8 @@ class StepPlans(RandomPlans):
             number, prompt, max_tokens, key, seed=seed, waits_for_host=waits, priority=priority,
             readouts=readouts,
         )  # fmt: skip
+        request.lookup_ids = np.array(undisturbed(request, ord(key)))
+        request.lookup_ids[::5] = 2  # seldom chosen
         if readouts:
             likeliest = chosen(seed, ord(key), range(5, 5 + asked + 1))
             self.readouts[number] = [(-abs(likeliest - 50), likeliest)]

@@ -59,3 +59,13 @@ def test_values_of_the_wrong_type(tmp_path: Path, line: str, message: str) -> No
     assert str(file) in str(caught.value)
     assert SECRET not in str(caught.value)
     assert "123456" not in str(caught.value).replace(str(file), "")
+
+
+@pytest.mark.parametrize(
+    "limit", ["upload_mib", "audio_seconds", "request_seconds", "drain_seconds"]
+)
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "0", "-3", "1.0e+300"])
+def test_numbers_that_are_no_limits(tmp_path: Path, limit: str, value: str) -> None:
+    file = of_file(tmp_path, f"limits: {{{limit}: {value}}}")
+    with pytest.raises(ConfigurationError, match=f"{limit} must be a number"):
+        plan_of(read_config(file))

@@ -57,16 +57,22 @@ def test_a_client_that_stops_reading_ends_its_request(caplog: pytest.LogCaptureF
     assert "the client stopped reading" in caplog.text
 
 
-def test_a_request_is_no_longer_open_once_its_answer_is_sent() -> None:
+def test_a_request_is_counted_and_not_open_once_its_answer_is_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Whatever the endpoint still does then: its client may send the next at once."""
-    admission, opened = Admission(1), []
+    caplog.set_level(logging.INFO, "antiphon.serve.connection")
+    admission, opened, logged = Admission(1), [], []
+    metrics = Metrics(admission)
+    counted = b'requests_total{path="other",status="200"} 1.0'
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for more in (True, False):
             await send({"type": "http.response.body", "body": b"x", "more_body": more})
-            opened.append(admission.open)
+            opened.append((admission.open, counted in metrics.text()))
+            logged.append(len(caplog.records))
         await asyncio.sleep(0)
 
     async def receive() -> dict[str, Any]:
@@ -75,6 +81,9 @@ def test_a_request_is_no_longer_open_once_its_answer_is_sent() -> None:
     async def send(message: Any) -> None:
         assert admission.open == 1  # until the last byte is handed over
 
-    server = ConnectionMiddleware(app, ApiKeys(()), Limits(), admission, Metrics(admission))
+    server = ConnectionMiddleware(app, ApiKeys(()), Limits(), admission, metrics)
     asyncio.run(asyncio.wait_for(server(SCOPE, receive, send), 10))  # type: ignore[arg-type]
-    assert (opened, admission.open) == ([1, 0], 0)
+    assert (opened, admission.open) == ([(1, False), (0, True)], 0)
+    assert logged == [0, 1]
+    assert len(caplog.records) == 1, "once"
+    assert counted in metrics.text()

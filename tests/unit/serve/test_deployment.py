@@ -13,12 +13,12 @@ from antiphon.serve.deployment import Frontend, running
 from antiphon.serve.settings import ServerSettings
 
 
-def of_dead_engine(owner: Any) -> Frontend:
+def of_dead_engine(owner: Any, stop: str | None = None) -> Frontend:
     def check_caller() -> None:
         raise EngineDeadError("the engine has ended")
 
     frontend = Frontend.__new__(Frontend)
-    asyncio.run(frontend.__init__(owner))  # type: ignore[func-returns-value, arg-type, misc]
+    asyncio.run(frontend.__init__(owner, stop))  # type: ignore[func-returns-value, arg-type, misc]
     models = {"m": SimpleNamespace(engine=SimpleNamespace(check_caller=check_caller))}
     service: Any = SimpleNamespace(models=models)
     frontend.app = SimpleNamespace(state=SimpleNamespace(service=service))  # type: ignore
@@ -36,6 +36,24 @@ def test_a_frontend_makes_way_where_new_engines_start() -> None:
     owner = SimpleNamespace(ready=SimpleNamespace(remote=ready))
     with pytest.raises(EngineDeadError):
         asyncio.run(of_dead_engine(owner).check_health())
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_application_ends_with_the_process_that_served_it(
+    lives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[tuple[str, bool]] = []
+    gone = [True, False, True] if lives else [True, True]
+
+    def delete(name: str, _blocking: bool) -> None:
+        deleted.append((name, _blocking))
+
+    monkeypatch.setattr(deployment, "serve", SimpleNamespace(delete=delete))
+    monkeypatch.setattr(deployment, "is_gone", lambda name: name == "stop-1" and gone.pop(0))
+    frontend = of_dead_engine(None, "stop-1")
+    while gone:
+        asyncio.run(frontend.check_health())
+    assert deleted == ([] if lives else [(deployment.APPLICATION, False)])
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """What a server's operator may choose, and keys."""
 
+import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from antiphon.config.errors import ConfigurationError
+from antiphon.serve.command import Plan
 from antiphon.serve.keys import ApiKeys, read_keys
 from antiphon.serve.settings import Limits, ServerSettings, is_loopback
 
@@ -55,6 +59,30 @@ def test_files_of_keys(tmp_path: Path) -> None:
         read_keys(tmp_path / "missing")
 
 
-def test_limits_are_above_zero() -> None:
-    with pytest.raises(ConfigurationError, match="upload_mib must be above 0"):
-        Limits(upload_mib=0)
+WRONG: list[Any] = [0, -1, math.nan, math.inf, -math.inf, True, "8", None, [1], 10**400, 1e300]
+
+
+@pytest.mark.parametrize("name", [limit.name for limit in fields(Limits)])
+@pytest.mark.parametrize("value", WRONG, ids=str)
+def test_limits_are_numbers_above_zero(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a (whole )?number above 0, not"):
+        Limits(**{name: value})
+
+
+def test_limits_that_are_too_large_are_told_what_is_allowed() -> None:
+    with pytest.raises(ConfigurationError, match=r"upload_mib .* not inf \(at most 2147483647\)"):
+        Limits(upload_mib=math.inf)
+    assert Limits(upload_mib=2**31 - 1).upload_bytes > 0
+    assert Limits(upload_mib=0.5).upload_bytes == 1 << 19
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1.5, math.nan, True, "80", None])
+def test_ports(port: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^port must be a whole number above -1, not"):
+        ServerSettings(port=port)
+
+
+@pytest.mark.parametrize("replicas", [0, -1, 1.5, math.inf, True, "2", None, 2**31])
+def test_replicas_of_frontends(replicas: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^replicas must be a whole number above 0, not"):
+        Plan(ServerSettings(), {"m": "here"}, {}, replicas)

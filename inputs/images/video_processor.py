@@ -1,0 +1,125 @@
+"""From videos to what Qwen2-VL's encoders take, as the checkpoint's settings say.
+
+transformers has a video processor for torchvision alone. Here each frame goes through the image
+processor, which turns a frame into patches over two equal ones; then patches over frames that
+follow each other are put together. Sizes are rounded alike, so that pixels differ by the resizing
+of the two libraries alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from antiphon.config.errors import CheckpointError, VideoError, describe
+from antiphon.families.image_halves import ImageShape, QwenVisionHalf
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.pixels import Pixels
+from antiphon.inputs.images.videos import FrameSampling, VideoInput, read_video
+from antiphon.inputs.prepared import EncoderInput
+
+# Where settings of videos stand, the first that is there; in the first one under a name.
+FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+LEAST_PIXELS, MOST_PIXELS = 128 * 28 * 28, 768 * 28 * 28  # of a frame, where nothing says so
+
+
+class VideoProcessor(NamedTuple):
+    """`image_processor`: transformers', of the checkpoint. `size`: the least and the most pixels of
+    a frame, as that takes them. `tokens_per_second`: positions that a second takes; None: each
+    group of frames has the next one."""
+
+    half: QwenVisionHalf
+    image_processor: Any
+    size: Mapping[str, int]
+    sampling: FrameSampling
+    tokens_per_second: float | None
+    fetching: Fetching
+    salt: bytes
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        half: QwenVisionHalf,
+        image_processor: Any,
+        vision: Mapping[str, Any],
+        fetching: Fetching = NOTHING_FETCHED,
+    ) -> Self:
+        """`vision`: the encoder's part of config.json. Raises CheckpointError."""
+        try:
+            settings = _settings(folder)
+            size = dict(settings.get("size") or {})
+            size = {
+                "shortest_edge": settings.get("min_pixels", size.get("shortest_edge")),
+                "longest_edge": settings.get("max_pixels", size.get("longest_edge")),
+            }
+            size = {
+                "shortest_edge": int(size["shortest_edge"] or LEAST_PIXELS),
+                "longest_edge": int(size["longest_edge"] or MOST_PIXELS),
+            }
+            given = {
+                "fps": settings.get("fps"), "count": settings.get("num_frames"),
+                "least": settings.get("min_frames"), "most": settings.get("max_frames"),
+            }  # fmt: skip
+            stated = {name: value for name, value in given.items() if value is not None}
+            sampling = replace(FrameSampling(group=half.frames), **stated)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{folder}: its settings for videos cannot be used: {describe(error)}"
+            ) from error
+        salt = f"{folder}|{size}|{image_processor.to_dict()}".encode()
+        seconds = vision.get("tokens_per_second")
+        return cls(half, image_processor, size, sampling, seconds, fetching, salt)
+
+    def encoder_input(self, source: VideoInput, position: int) -> EncoderInput:
+        """A video in any form, ready for the encoder; its rows stand in the prompt from `position`
+        on. Raises VideoError for one that cannot be read, or that the model can't take."""
+        video = read_video(source, self.sampling, self.fetching)
+        with foreign_errors_as(VideoError, video.shown):
+            made = self.image_processor(images=video.frames, size=self.size, return_tensors="np")
+            _, rows, columns = (int(number) for number in made["image_grid_thw"][0])
+            values = np.asarray(made["pixel_values"], np.float32)
+            groups = self._grouped(values.reshape(len(video.frames), rows * columns, -1))
+            shape = ImageShape((len(groups), rows, columns, groups.shape[-1]))
+            count = self.half.rows(shape)
+        if count > self.half.max_positions:
+            raise VideoError(
+                f"{video.shown} becomes {count} tokens, over the encoder's "
+                f"{self.half.max_positions}: give fewer frames or smaller ones"
+            )
+        packed = Pixels(shape, groups.reshape(shape.pixels)).packed()
+        digest = hashlib.sha256(self.salt)
+        digest.update(packed.data)
+        step = 1.0
+        if self.tokens_per_second is not None:
+            step = self.tokens_per_second * self.half.frames / video.fps
+        merge = self.half.projector.merge
+        grid = (len(groups), rows // merge, columns // merge, step)
+        return EncoderInput(digest.hexdigest()[:32], "image", count, packed, position, grid)
+
+    def _grouped(self, frames: np.ndarray) -> np.ndarray:
+        """Patches of single frames [frames, patches, features], in which each frame stands for all
+        of its group -> of groups of frames [groups, patches, features]. The last frame is repeated
+        where some are missing."""
+        size, area = self.half.frames, self.half.patch_size**2
+        if missing := -len(frames) % size:
+            frames = np.concatenate([frames, *[frames[-1:]] * missing])
+        apart = frames.reshape(len(frames) // size, size, frames.shape[1], -1, size, area)
+        groups = np.stack([apart[:, number, :, :, number] for number in range(size)], 3)
+        return groups.reshape(len(groups), frames.shape[1], -1)
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    for name in FILES:
+        if (folder / name).exists():
+            settings: Mapping[str, Any] = json.loads((folder / name).read_text())
+            if name == FILES[0]:
+                settings = settings.get("video_processor") or {}
+            if settings:
+                return settings
+    return {}

@@ -1,0 +1,198 @@
+"""Videos in the forms that callers have them, and the frames of them that a model reads."""
+
+import base64
+import binascii
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.config.errors import ImageError, VideoError
+from antiphon.inputs.foreign_errors import foreign_errors_as
+from antiphon.inputs.images.forms import read_image
+from antiphon.inputs.images.limits import NOTHING_FETCHED, Fetching
+from antiphon.inputs.images.remote import fetch
+
+# Frames as an array [frames, height, width, 3] or a list of images, alone or with their rate as
+# (frames, {"fps": ...}) or {"frames": ..., "fps": ...}; a file as a path, bytes, an open file, a
+# data URI, or an http(s) address where such are fetched.
+VideoInput = Any
+
+MAX_VIDEO_PIXELS = 400_000_000  # of all frames that are read: 1.2 GB as 8-bit colors
+MAX_VIDEO_FRAMES = 100_000  # of a file, which is decoded up to the last frame that is read
+UNKNOWN_FPS = 24.0  # of frames whose rate nobody says, as transformers has it
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """Which frames of a file are read: `count` of them, or else `fps` a second, within `least` and
+    `most`; whole groups of `group`, as far as there are so many."""
+
+    fps: float = 2.0
+    count: int | None = None
+    least: int = 4
+    most: int = 768
+    group: int = 2
+
+    def indices(self, total: int, rate: float) -> np.ndarray:
+        """Numbers [frames] of the frames to read, of `total` at `rate` a second; evenly spread, as
+        transformers' video processor of Qwen2-VL does it. Raises VideoError."""
+        if self.count is not None:
+            wanted: float = round(self.count / self.group) * self.group
+        else:
+            most = min(self.most, total) // self.group * self.group
+            wanted = min(max(total / rate * self.fps, self.least), most, total)
+            wanted = math.floor(wanted / self.group) * self.group
+        if wanted > total:
+            raise VideoError(f"{wanted} frames are to be read of a video that has {total}")
+        if wanted < 1:
+            return np.arange(total)
+        # In float32, as transformers' indices are rounded.
+        places = np.arange(0, total, total / wanted, dtype=np.float64).astype(np.float32)
+        return places.astype(np.int64)[: int(wanted)]
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """`frames`: PIL's images of one size, in RGB. `fps`: of these frames."""
+
+    frames: list[Any]
+    fps: float
+
+    @property
+    def shown(self) -> str:
+        width, height = self.frames[0].size
+        return f"a video of {len(self.frames)} frames of {width} x {height} pixels"
+
+
+def read_video(
+    source: VideoInput, sampling: FrameSampling, fetching: Fetching = NOTHING_FETCHED
+) -> Video:
+    """The frames of a video in any form that are read. All of those that are given as such. Raises
+    VideoError, whatever `source` is."""
+    with foreign_errors_as(VideoError, f"a video of type {type(source).__name__}"):
+        try:
+            return _read(source, sampling, fetching)
+        except ImageError as error:  # of a frame, or of an address
+            raise VideoError(str(error)) from error
+
+
+def _read(source: VideoInput, sampling: FrameSampling, fetching: Fetching) -> Video:
+    if isinstance(source, str):
+        return _read_text(source, sampling, fetching)
+    if isinstance(source, os.PathLike):
+        return _decoded(str(Path(source)), str(source), sampling)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decoded(io.BytesIO(bytes(source)), f"{len(source)} bytes", sampling)
+    if isinstance(source, Mapping):
+        fps = source.get("fps")
+        return _given(source.get("frames"), sampling, fps)
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Mapping):
+        return _given(source[0], sampling, source[1].get("fps"))
+    if callable(getattr(source, "read", None)):
+        return _decoded(source, "the open file", sampling)
+    return _given(source, sampling, None)
+
+
+def _read_text(text: str, sampling: FrameSampling, fetching: Fetching) -> Video:
+    if text.startswith("data:"):
+        head, _, content = text.partition(",")
+        if not head.endswith(";base64"):
+            raise VideoError(
+                f"a data URI of a video is 'data:video/mp4;base64,...', not {head[:60]!r}"
+            )
+        try:
+            file = base64.b64decode(content, validate=True)
+        except binascii.Error as error:
+            raise VideoError(f"the data URI is no base64: {error}") from None
+        return _decoded(io.BytesIO(file), "the data URI", sampling)
+    if "://" in text[:16]:
+        if text.startswith("file://"):
+            raise VideoError("file:// addresses are not read: give the path")
+        file = fetch(text, fetching)
+        return _decoded(io.BytesIO(file), "the file behind the address", sampling)
+    path = Path(text).expanduser()
+    return _decoded(str(path), text[:200], sampling)
+
+
+def _given(frames: Any, sampling: FrameSampling, fps: Any) -> Video:
+    """Of an array or a sequence of frames."""
+    shape = getattr(frames, "shape", None)
+    if shape is None and not isinstance(frames, Sequence):
+        raise VideoError(
+            "a video must be frames [frames, height, width, 3], a list of images, a path, the "
+            f"bytes of a file, a file object, a data URI or an address; not {type(frames).__name__}"
+        )
+    if shape is not None and len(shape) != 4:
+        raise VideoError(f"frames of shape {list(shape)}: give [frames, height, width, 3]")
+    if not 0 < len(frames) <= sampling.most:
+        raise VideoError(
+            f"{len(frames)} frames: give 1 to {sampling.most}, or the file itself, of which so "
+            "many are read"
+        )
+    rate = UNKNOWN_FPS if fps is None else float(fps)
+    if not 0 < rate < math.inf:
+        raise VideoError(f"fps={fps}: a video has more than 0 frames a second")
+    if shape is not None:
+        _check_pixels(len(frames), math.prod(shape[1:3]), "the video")
+    images = [read_image(frame) for frame in frames]
+    if len({image.size for image in images}) > 1:
+        raise VideoError("frames of different sizes: all of a video have one")
+    _check_pixels(len(images), math.prod(images[0].size), "the video")
+    return Video(images, rate)
+
+
+def _check_pixels(frames: int, pixels: int, name: str) -> None:
+    if frames * pixels > MAX_VIDEO_PIXELS:
+        raise VideoError(
+            f"{name}: {frames} frames of {pixels} pixels are over the limit of {MAX_VIDEO_PIXELS} "
+            "in all: shrink it, or cut it"
+        )
+
+
+def _decoded(file: Any, name: str, sampling: FrameSampling) -> Video:
+    import av
+
+    try:
+        with av.open(file) as container:
+            if not container.streams.video:
+                raise VideoError(f"{name}: there is no video in it")
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
+            total = stream.frames or _count(container)
+            if total > MAX_VIDEO_FRAMES:
+                raise VideoError(
+                    f"{name}: {total} frames are over the limit of {MAX_VIDEO_FRAMES}: cut it"
+                )
+            indices = sampling.indices(total, rate)
+            _check_pixels(len(indices), stream.width * stream.height, name)
+            stream.thread_type = "AUTO"
+            frames = _frames(container, set(indices.tolist()))
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{name}: not readable as a video ({error})") from error
+    if not frames:
+        raise VideoError(f"{name}: no frame of it can be decoded")
+    return Video(frames, len(frames) / total * rate)
+
+
+def _count(container: Any) -> int:
+    """Frames of a file that does not say how many it has; it is read to its end, and rewound."""
+    total = sum(bool(packet.size) for packet in container.demux(video=0))
+    container.seek(0)
+    return total
+
+
+def _frames(container: Any, wanted: set[int]) -> list[Any]:
+    """Those of these numbers, as far as the file is whole."""
+    last, frames = max(wanted), list[Any]()
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in wanted:
+            frames.append(frame.to_image())
+        if number == last:
+            break
+    return frames

@@ -1,0 +1,131 @@
+"""Inputs that a model is calibrated with: a manifest's lines, or a folder's files, each run
+through the model once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from antiphon.config.errors import ConfigurationError, InputError, ManifestError, describe
+from antiphon.jobs.entries import decode
+from antiphon.jobs.line_set import LineSet
+from antiphon.jobs.manifest import Manifest
+
+MAX_NEW_TOKENS = 64  # that the model writes to an input, to calibrate its decoder with
+RATE = 16000
+# What a line must have, by what a family reads.
+NEEDED = {
+    "audio": ("audio",),
+    "image": ("image",),
+    "image_text": ("image", "text"),
+    "text": ("text",),
+    None: ("text",),
+}
+OTHER_NAMES = {"audio_filepath": "audio", "path": "audio", "prompt": "text"}
+WHOLE_FILES = ("audio", "image")
+
+
+def read_lines(data: str, reads: str | None, limit: int) -> list[dict[str, Any]]:
+    """The first `limit` inputs that `data` names: JSON lines as `antiphon batch` reads them, with
+    `image` for models that read pictures, or a folder of recordings or pictures. `reads`: what the
+    model's family reads.
+
+    Raises ConfigurationError where there is none, ManifestError for a line of the wrong form.
+    """
+    needed, path = NEEDED[reads], Path(data).expanduser()
+    if path.is_dir():
+        if needed not in [(name,) for name in WHOLE_FILES]:
+            raise ConfigurationError(
+                f"{data} is a folder, and this model reads {' and '.join(needed)}: give JSON lines"
+            )
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        lines = [{needed[0]: str(file)} for file in files[:limit]]
+    else:
+        lines = _of_manifest(data, needed, limit)
+    if not lines:
+        raise ConfigurationError(f"{data} holds nothing to calibrate with")
+    return lines
+
+
+def _of_manifest(data: str, needed: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
+    lines = []
+    with Manifest(data) as manifest:
+        for line in manifest.lines(LineSet()):
+            content = {OTHER_NAMES.get(name, name): value for name, value in decode(line).items()}
+            if absent := [name for name in needed if not isinstance(content.get(name), str)]:
+                raise ManifestError(
+                    f"line {line.number} of {data} has no {' and no '.join(map(repr, absent))}, "
+                    "which this model reads"
+                )
+            for name in WHOLE_FILES:
+                if name in needed:
+                    content[name] = str(Path(manifest.folder, content[name]))
+            lines.append({name: content[name] for name in needed})
+            if len(lines) == limit:
+                break
+    return lines
+
+
+class Samples:
+    """`lines` as the keywords of the model's forward, with what the model writes to each: its
+    decoder sees the text that it will see when it serves.
+
+    `model`, `processor`: transformers'. Raises InputError for a file that can't be read.
+    """
+
+    def __init__(self, lines: list[dict[str, Any]], model: Any, processor: Any) -> None:
+        self.lines, self.model, self.processor = lines, model, processor
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for line in self.lines:
+            try:
+                inputs = self._inputs(line)
+            except InputError:
+                raise
+            except Exception as error:  # processors raise any type
+                raise InputError(f"cannot read {line}: {describe(error)}") from error
+            yield self._with_answer(inputs)
+
+    def _inputs(self, line: dict[str, Any]) -> dict[str, Any]:
+        if "audio" in line:
+            from antiphon.inputs.audio.files import read_file
+
+            sound = read_file(line["audio"], line["audio"], RATE)
+            inputs = self.processor(sound.samples, sampling_rate=RATE, return_tensors="pt")
+        elif "image" not in line:
+            inputs = self.processor(line["text"], return_tensors="pt")
+            inputs.pop("token_type_ids", None)
+        else:
+            inputs = self._of_picture(line)
+        dtype = self.model.dtype
+        return {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
+
+    def _of_picture(self, line: dict[str, Any]) -> Any:
+        from PIL import Image
+
+        with Image.open(line["image"]) as file:
+            picture = file.convert("RGB")
+        if "text" not in line:
+            return self.processor(picture, return_tensors="pt")
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": line["text"]}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+
+    def _with_answer(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        with torch.no_grad():
+            tokens = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        if self.model.config.is_encoder_decoder:
+            return {**inputs, "decoder_input_ids": tokens}
+        return {**inputs, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}

@@ -1,0 +1,72 @@
+"""What `antiphon quantize` reads and refuses; llm-compressor itself is not installed for tests."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from antiphon.config.errors import ConfigurationError, ManifestError
+from antiphon.config.options import ModelOptions
+from antiphon.families.checkpoint import ModelConfig
+from antiphon.jobs.calibration import read_lines
+from antiphon.jobs.quantizing import Quantization, _group_size, quantize
+
+
+def manifest(folder: Path, *lines: dict[str, str]) -> str:
+    path = folder / "lines.jsonl"
+    path.write_text("\n\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def test_lines_are_those_of_batches(tmp_path: Path) -> None:
+    speech = manifest(tmp_path, {"audio_filepath": "a.wav", "text": "said"}, {"audio": "/b.wav"})
+    assert read_lines(speech, "audio", 9) == [
+        {"audio": str(tmp_path / "a.wav")},
+        {"audio": "/b.wav"},
+    ]
+    texts = manifest(tmp_path, {"prompt": "one", "id": "1"}, {"text": "two"}, {"text": "three"})
+    assert read_lines(texts, "text", 2) == [{"text": "one"}, {"text": "two"}]
+    chats = manifest(tmp_path, {"image": "a.png", "prompt": "what is it?"})
+    own = {"image": str(tmp_path / "a.png"), "text": "what is it?"}
+    assert read_lines(chats, "image_text", 9) == [own]
+
+
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    for name in ("b.wav", "a.wav", "c.wav"):
+        (tmp_path / name).touch()
+    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    assert read_lines(str(tmp_path), "audio", 2) == [{"audio": name} for name in names]
+    with pytest.raises(ConfigurationError, match="reads image and text: give JSON lines"):
+        read_lines(str(tmp_path), "image_text", 2)
+
+
+def test_lines_that_do_not_suit(tmp_path: Path) -> None:
+    lines = manifest(tmp_path, {"text": "a"}, {"audio": "b.wav"})
+    with pytest.raises(ManifestError, match=r"line 3 of .*lines.jsonl has no 'text'"):
+        read_lines(lines, "text", 9)
+    with pytest.raises(ConfigurationError, match="nothing to calibrate with"):
+        read_lines(manifest(tmp_path), "text", 9)
+    with pytest.raises(ConfigurationError, match="cannot read the manifest"):
+        read_lines(str(tmp_path / "absent.jsonl"), "text", 9)
+
+
+def test_group_sizes_divide_every_layer() -> None:
+    assert _group_size({384, 1536}) == 128
+    assert _group_size({192, 768}) == 64
+    assert _group_size({96, 1024}) == 32
+    with pytest.raises(ConfigurationError, match=r"48, 96 inputs, .*multiples of 32: use .* w8a8"):
+        _group_size({96, 48})
+
+
+def test_refusals(t5_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="fp8, w8a8, w4a16, not int3"):
+        Quantization("int3")
+    model = ModelConfig.load(ModelOptions(model=str(t5_folder)))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        quantize(model, Quantization("fp8"), tmp_path)
+    assert find_spec("llmcompressor") is None
+    with pytest.raises(ConfigurationError, match=r"needs llm-compressor.*antiphon\[quantize\]"):
+        quantize(model, Quantization("fp8"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
