@@ -7,7 +7,11 @@ import torch
 
 from antiphon.config.options import EngineConfig
 from antiphon.decoder.models import build
-from antiphon.decoder.models.interface import DecoderModel
+from antiphon.decoder.models.interface import (
+    CachedAttention,
+    CachedCrossAttention,
+    DecoderModel,
+)
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.families.halves import HeadTensors
 from antiphon.families.tensor_names import EMBEDDING, HEAD
@@ -15,12 +19,15 @@ from antiphon.kernels.formats import FLOAT8
 from antiphon.layers.checkpoint import Checkpoint
 from antiphon.layers.opening import build_to_fill, open_checkpoint
 from antiphon.layers.prepare import prepare_decoder
-from antiphon.layers.quantization.kv_scales import ProjectionInput
+from antiphon.layers.quantization.kv_scales import ProjectionInput, StoredScales
 from antiphon.layers.shard import Part
 from antiphon.layers.weights import check_unused, fill_randomly, load_part
 from antiphon.runtime.device import Target
 
 logger = logging.getLogger(__name__)
+
+KVScales = tuple[list[StoredScales | None], list[StoredScales | None]]  # of self, and of cross
+KV_SCALES = (".k_scale", ".v_scale")
 
 
 def load_decoder(
@@ -38,14 +45,18 @@ def load_decoder(
     """
     is_dummy = config.model.load_format == "dummy"
     checkpoint = None if is_dummy else open_checkpoint(model, config.model)
+    scales: KVScales = ([], [])
     if checkpoint is None:
         decoder = _random(model, target, part)
     else:
         decoder = _read(model, target, checkpoint, part)
+        if model.quantization is not None and model.quantization.kv_scales:
+            scales = _kv_scales(model, decoder, checkpoint, part)
+        check_unused(checkpoint, "decoder", model.family)
     encoder_states = None
     if kv_dtype == FLOAT8 and model.encoder is not None and model.decoder.cross_attention:
         encoder_states = ProjectionInput.of_encoder(model.encoder, checkpoint, target.device)
-    prepare_decoder(decoder, config.model.quantization, target, kv_dtype, encoder_states)
+    prepare_decoder(decoder, config.model.quantization, target, kv_dtype, encoder_states, scales)
     return decoder
 
 
@@ -68,8 +79,22 @@ def _read(model: ModelConfig, target: Target, checkpoint: Checkpoint, part: Part
         return half.checkpoint_names(EMBEDDING if head.tied and path == HEAD else path)
 
     load_part(decoder, checkpoint, names, part, lambda: build(half, head))
-    check_unused(checkpoint, "decoder", model.family)
     return decoder
+
+
+def _kv_scales(
+    model: ModelConfig, decoder: DecoderModel, checkpoint: Checkpoint, part: Part
+) -> KVScales:
+    """The checkpoint's scales of float8 keys and values, by attention. Those of layers on other
+    stages are accounted for."""
+    names = model.decoder.checkpoint_names
+    own: KVScales = ([], [])
+    for path, module in decoder.named_modules():
+        if isinstance(module, CachedAttention):
+            kind = 1 if isinstance(module, CachedCrossAttention) else 0
+            own[kind].append(StoredScales.of(part.whole_path(path), names, checkpoint))
+    checkpoint.claimed.update(name for name in checkpoint.files if name.endswith(KV_SCALES))
+    return own
 
 
 def _head_tensors(model: ModelConfig, checkpoint: Checkpoint) -> HeadTensors:

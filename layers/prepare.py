@@ -19,6 +19,7 @@ from antiphon.layers.quantization.int8 import Int8Product, Int8WeightOnly
 from antiphon.layers.quantization.kv_scales import (
     CachedProjections,
     ProjectionInput,
+    StoredScales,
     fit_kv_scales,
 )
 from antiphon.layers.quantization.quantize import feed_float8, quantize_decoder, quantize_encoder
@@ -66,17 +67,20 @@ def prepare_decoder(
     target: Target,
     kv_dtype: torch.dtype | None,
     encoder_states: ProjectionInput | None,
+    stored_scales: tuple[Sequence[StoredScales | None], Sequence[StoredScales | None]] = ((), ()),
 ) -> None:
     """`kv_dtype`: of cached keys and values, where it is not the target's.
     `encoder_states`: what their float8 cross part is made of; None where there is none.
+    `stored_scales`: a checkpoint's own of each self-attention and each cross-attention.
 
     Raises ConfigurationError for layers whose size `quantization` can't have.
     """
     cross = model.cross_projections()
     if kv_dtype == FLOAT8:  # changes weights, so before they are quantized
-        fit_kv_scales(model.self_projections())
+        of_self, of_cross = stored_scales
+        fit_kv_scales(model.self_projections(), of_self)
         if encoder_states is not None:
-            fit_kv_scales((projections, encoder_states) for projections in cross)
+            fit_kv_scales([(projections, encoder_states) for projections in cross], of_cross)
     choose_kernels(model, target)
     choose_stored(model, target)
     written = {f"{i}.kv": projections.keys_values for i, projections in enumerate(cross)}

@@ -11,8 +11,9 @@ a norm has left, of length sqrt(size) at most, times the norm's gain, plus its b
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -28,6 +29,8 @@ from antiphon.layers.shard import whole
 
 # What one side gains the other loses: more would leave the range of the weights' own format.
 MOST_DOUBLINGS = {torch.float16: 6, torch.bfloat16: 60, torch.float32: 60}
+
+Names = Callable[[str], tuple[str, ...]]  # a checkpoint's names for the tensor at a path
 
 
 @dataclass(frozen=True)
@@ -116,36 +119,71 @@ class ProjectionInput:
         return float(((weight * self.gain).norm(dim=1) * self.length + fixed.abs()).max())
 
 
-def fit_kv_scales(attentions: Iterable[tuple[CachedProjections, ProjectionInput]]) -> None:
-    """Scales the projections of every attention, each with what its keys and values are made of.
+@dataclass(frozen=True)
+class StoredScales:
+    """A checkpoint's own: float8 keys and values of an attention are times these. They were
+    calibrated, and are closer than any bound."""
 
-    Before they are quantized.
+    keys: float
+    values: float
+
+    @classmethod
+    def of(cls, path: str, names: Names, checkpoint: Checkpoint) -> "StoredScales | None":
+        """Of the attention at `path`; None where the checkpoint has no single scale of each."""
+        found = []
+        for which in ("k_scale", "v_scale"):
+            stored = names(f"{path}.{which}")
+            checkpoint.claim(stored)
+            found += [checkpoint.tensor(name) for name in stored if name in checkpoint][:1]
+        if len(found) < 2 or any(scale.numel() != 1 for scale in found):
+            return None
+        keys, values = (float(scale) for scale in found)
+        return cls(keys, values)
+
+
+Fitted = tuple[CachedProjections, ProjectionInput]
+
+
+def fit_kv_scales(attentions: Iterable[Fitted], stored: Sequence[StoredScales | None] = ()) -> None:
+    """Scales the projections of every attention, each with what its keys and values are made of,
+    or by a checkpoint's scales. Before they are quantized.
     """
-    for projections, rows in attentions:
-        _fit(projections, rows)
+    for (projections, rows), scales in zip_longest(attentions, stored):
+        _fit(projections, rows, scales)
 
 
-def _fit(projections: CachedProjections, rows: ProjectionInput) -> None:
+def _fit(
+    projections: CachedProjections, rows: ProjectionInput, stored: StoredScales | None
+) -> None:
     queries, keys_values = projections.queries, projections.keys_values
     keys, values = list(keys_values.parts)[-2:]
+    dtype = keys_values.weight.dtype
     if projections.norms is not None:
-        _fit_norms(projections.norms, projections.key_growth)
+        _fit_norms(projections.norms, projections.key_growth, stored)
     else:
-        factor = power_of_two(keys_values, keys, rows, projections.key_growth)
+        if stored is None:
+            factor = power_of_two(keys_values, keys, rows, projections.key_growth)
+        else:
+            factor = _power_of_two(stored.keys * FLOAT8_MAX, dtype)
         keys_values.scale_part(keys, factor)
         if isinstance(queries, StackedLinear):
             queries.scale_part(next(iter(queries.parts)), 1 / factor)
         else:
             queries.scale_outputs(1 / factor)
-    factor = power_of_two(keys_values, values, rows)
+    if stored is None:
+        factor = power_of_two(keys_values, values, rows)
+    else:
+        factor = _power_of_two(stored.values * FLOAT8_MAX, dtype)
     keys_values.scale_part(values, factor)
     projections.output.scale_inputs(1 / factor)
 
 
-def _fit_norms(norms: HeadNorms, growth: float) -> None:
+def _fit_norms(norms: HeadNorms, growth: float, stored: StoredScales | None) -> None:
     """Keys are as large as their norm makes them, whatever their projection gives."""
     queries, keys = norms.q_norm.weight.data, norms.k_norm.weight.data
     largest = float(keys.abs().max()) * math.sqrt(len(keys)) * growth
+    if stored is not None:
+        largest = stored.keys * FLOAT8_MAX
     factor = _power_of_two(largest, keys.dtype)
     keys.mul_(factor)
     queries.mul_(1 / factor)
@@ -157,7 +195,7 @@ def power_of_two(
     """The largest power of two that keeps this part's outputs, times it and `growth`, within
     float8."""
     weight, bias = layer.tensors_of(part)
-    return _power_of_two(rows.largest(weight, bias) * growth, weight.dtype)
+    return _power_of_two(rows.largest(weight, bias) * growth, layer.weight.dtype)
 
 
 def _power_of_two(largest: float, dtype: torch.dtype) -> float:

@@ -12,6 +12,7 @@ from oracle import clips, mixed_inputs
 from plain_engine import PlainEngine
 from quantized_checkpoints import METHODS, publish
 from ranked_engine import RankedEngine
+from safetensors.torch import load_file, save_file
 from tiny_decoders import make_decoder
 from transformers import PreTrainedModel, WhisperFeatureExtractor
 
@@ -153,6 +154,31 @@ def test_weights_are_multiplied_out_where_that_is_asked_for(
         assert found.max() < WEIGHTS_ALONE
     else:
         assert found.median() < 0.1  # eight bits of both sides on top
+
+
+def test_float8_keys_and_values_take_the_scales_of_the_checkpoint(tmp_path: Path) -> None:
+    folder, model = published("bart", "w8a16", tmp_path)
+    path = "model.decoder.layers.{}.{}.{}_scale"
+    scales = {
+        path.format(layer, attention, which): torch.tensor([value])
+        for layer in range(3)
+        for attention in ("self_attn", "encoder_attn")
+        for which, value in (("k", 0.03), ("v", 0.06))
+    }
+    save_file(load_file(folder / "model.safetensors") | scales, folder / "model.safetensors")
+    change_settings(folder, kv_cache_scheme={"num_bits": 8, "type": "float", "strategy": "tensor"})
+    before = PlainEngine(folder, **OPTIONS)  # not cached in float8: they are not needed
+    after = PlainEngine(folder, kv_cache_dtype="fp8", **OPTIONS)
+    for attention, of_keys, of_values in (("self_attn", 32, 16), ("encoder_attn", 32, 16)):
+        plain, fitted = (
+            getattr(engine.replica.runner.model.layers[1], attention).projections().keys_values
+            for engine in (before, after)
+        )
+        for part, factor in (("k_proj", of_keys), ("v_proj", of_values)):
+            torch.testing.assert_close(
+                fitted.tensors_of(part)[0], plain.tensors_of(part)[0] * factor
+            )
+    assert differences(after, model, folder).median() < 0.1
 
 
 def change_settings(folder: Path, **settings: Any) -> None:
