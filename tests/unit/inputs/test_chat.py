@@ -85,7 +85,8 @@ def test_options_of_the_template() -> None:
         ("Hello", "a chat is a list of messages"),
         ([{"content": "a"}], "must have a 'role'"),
         ([{"role": "user", "content": 5}], "must be a text or a list of parts, not 5"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "a part of a message must be"),
+        ([{"role": "user", "content": [{"type": "film"}]}], "a part of a message must be"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "this model takes no videos"),
         ([{"role": "user", "content": [{"type": "image"}]}], "has no image"),
     ],
 )
