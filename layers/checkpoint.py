@@ -122,8 +122,8 @@ class Checkpoint:
     def _check_plain(self, name: str, tensor: torch.Tensor) -> None:
         if tensor.dtype not in PLAIN:
             raise UnsupportedModelError(
-                f"{name} in {self.folder / self.files[name]} is stored as {tensor.dtype}, and its "
-                "config.json (quantization_config) tells no way to read that"
+                f"{name} in {self.folder / self.files[name]} is stored as {tensor.dtype}: "
+                "quantised, and its config.json (quantization_config) tells no way to read that"
             )
 
     def tensor(self, name: str) -> torch.Tensor:

@@ -1,11 +1,28 @@
 """What a linear layer holds: its weight, plain or quantised, and its bias."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 
 from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 from antiphon.layers.reading import Read, Weight
 from antiphon.layers.shard import Span
+
+# Of this thread alone: others may build models at the same time.
+_without_memory: ContextVar[bool] = ContextVar("without_memory", default=False)
+
+
+@contextmanager
+def weights_without_memory() -> Iterator[None]:
+    """Layers that are built inside have no memory for their weights before they are filled."""
+    token = _without_memory.set(True)
+    try:
+        yield
+    finally:
+        _without_memory.reset(token)
 
 
 class HeldWeight(nn.Module):
@@ -18,12 +35,13 @@ class HeldWeight(nn.Module):
     def __init__(self, inputs: Span, outputs: Span, bias: bool) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
-        weight = torch.empty(outputs.count, inputs.count)
-        self.built_on = weight.device
+        zeros = torch.zeros(outputs.count)
+        self.built_on = zeros.device
+        memory = torch.device("meta") if _without_memory.get() else self.built_on
+        weight = torch.empty(outputs.count, inputs.count, device=memory)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale: torch.Tensor | None = None
         self.quantized: QuantizedWeight | None = None
-        zeros = torch.zeros(outputs.count)
         self.bias = nn.Parameter(zeros, requires_grad=False) if bias else None
 
     def load(self, path: str, read: Read) -> None:
@@ -43,7 +61,7 @@ class HeldWeight(nn.Module):
             self.weight.copy_(weight)
 
     def allocate(self) -> None:
-        """Memory for a weight that was built without (`without_weights`)."""
+        """Memory for a weight that was built `weights_without_memory`."""
         if self.weight.is_meta and self.built_on.type != "meta":
             memory = torch.empty_like(self.weight, device=self.built_on)
             self.weight = nn.Parameter(memory, requires_grad=False)

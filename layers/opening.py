@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from antiphon.config.options import ModelOptions
 from antiphon.families.checkpoint import ModelConfig
 from antiphon.layers.checkpoint import Checkpoint
-from antiphon.layers.held_weight import HeldWeight
+from antiphon.layers.held_weight import weights_without_memory
 from antiphon.runtime.device import Target
 
 M = TypeVar("M", bound=nn.Module)
@@ -29,17 +27,5 @@ def build_to_fill(target: Target, checkpoint: Checkpoint, make: Callable[[], M])
     """
     if not checkpoint.is_quantized:
         return target.build(make)
-    hook = register_module_parameter_registration_hook(_without_memory)  # type: ignore[arg-type]
-    try:
+    with weights_without_memory():
         return target.build(make)
-    finally:
-        hook.remove()
-
-
-def _without_memory(
-    module: nn.Module, name: str, parameter: nn.Parameter | None
-) -> nn.Parameter | None:
-    if parameter is None or name != "weight" or not isinstance(module, HeldWeight):
-        return None
-    nothing = torch.empty_like(parameter, device="meta")
-    return nn.Parameter(nothing, requires_grad=parameter.requires_grad)

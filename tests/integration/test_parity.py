@@ -3,6 +3,8 @@
 The same checkpoint and inputs give the same tokens, and log-probabilities within a tolerance.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import tiny_models
@@ -207,6 +209,15 @@ class ShapesOnly:
         assert self.shapes[name] == shape, name
         self.read_names.add(name)
         return torch.empty(shape, device="meta")
+
+    weight = read
+
+    def claim(self, names: Iterable[str]) -> None:
+        self.claimed.update(names)
+
+    def first_of(self, names: tuple[str, ...]) -> str:
+        self.claim(names)
+        return next(name for name in names if name in self)
 
 
 @pytest.mark.parametrize("size", WHISPER_SIZES)

@@ -220,7 +220,10 @@ FORMATS: dict[str, tuple[Spoil, str]] = {
         one_more("model.encoder.layers.0.fc1.weight_scale_inv"),
         "weight_scale_inv, of a quantised weight that its config.json",
     ),
-    "integers": (as_integers, "stored as torch.int8, and its config.json .*tells no way"),
+    "integers": (
+        as_integers,
+        "stored as torch.int8: quantised, and its config.json .*tells no way",
+    ),
     "CTranslate2": (
         only(model__bin="", config__json="{}", vocabulary__json="", tokenizer__json=""),
         "CTranslate2's format .*cut off",

@@ -165,7 +165,8 @@ def test_every_error_has_a_code() -> None:
         "UnsupportedModelError",
         "InputError",
     }
-    usage |= {"PromptError", "AudioError", "ImageError", "SamplingError", "ManifestError"}
+    usage |= {"PromptError", "AudioError", "ImageError", "VideoError"}
+    usage |= {"SamplingError", "ManifestError"}
     assert {name for name, code in codes.items() if code == 2} == usage
     assert set(codes.values()) == {1, 2}
     with pytest.raises(EngineFailed, match="full"), engine_errors():

@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -33,6 +32,8 @@ def frames(count: int, width: int = 24, height: int = 16) -> np.ndarray:
 
 
 def film(images: np.ndarray, rate: int = 8) -> bytes:
+    import av  # which a GPU machine may lack
+
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=rate)

@@ -534,7 +534,7 @@ def test_requests_that_have_ended_leave_no_memory_behind() -> None:
         request = make_request(id_, timeout=1e5)
         sound = np.zeros(4)
         sounds.append(weakref.ref(sound))
-        request.inputs = (replace(request.cross, payload=sound),)
+        request.inputs = (replace(request.inputs[0], payload=sound),)
         scheduler.add(request)
         scheduler.cancel(name(id_))
     scheduler.outputs.pop()
