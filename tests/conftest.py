@@ -1,6 +1,7 @@
 """Shared fixtures. One Ray for the whole run: starting it takes seconds."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,20 @@ logging.set_verbosity_error()
 
 LACKING = missing()
 Checkpoints = Callable[[str], tuple[Path, PreTrainedModel]]
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--within", type=float, metavar="SECONDS", help="tests that would begin later are skipped"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    limit = item.config.getoption("--within")
+    if limit is not None and time.monotonic() - BEGAN > limit:
+        pytest.skip(f"the {limit:g} s of --within are over: `make test-slow` runs this, too")
 
 
 @pytest.hookimpl
