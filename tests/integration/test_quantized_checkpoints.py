@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         }}},
         r"weight_scale has shape \[\d+, 1\], and quantization_config asks for",
     ),
-    "nothing": (None, "stored as torch.int8, and its config.json"),
+    "nothing": (None, "stored as torch.int8: quantised, and its config.json"),
 }  # fmt: skip
 
 
