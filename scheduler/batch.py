@@ -89,8 +89,7 @@ class Batch:
             self.max_len, self.streams, self.inputs_end, self.waits_for_host, self.turn,
             self.num_self_pages, self.wants_logprobs, self.restricted_logprob, self.forked_after,
             self.next_readout, self.lane, self.held_for, self.num_published, self.in_group,
-            self.views.ends,
-            self.num_drafts,
+            self.views.ends, self.num_drafts,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -174,6 +173,7 @@ class Batch:
         """Takes `slot` from its request."""
         self.lane_sizes[self.lane[slot]] -= 1
         self._clear(slot)
+        self.views.leave(slot)
         self.requests[slot] = None
         self._free_slots.append(slot)
 

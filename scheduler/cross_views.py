@@ -170,6 +170,10 @@ class RunningViews:
             self._inputs[slot] = (cross, pages)
             self._set_end(slot, cross, cross.view_at(token))
 
+    def leave(self, slot: int) -> None:
+        """The sequence in `slot` is gone, and its inputs are let go."""
+        self._inputs.pop(slot, None)
+
     def _set_end(self, slot: int, cross: CrossInput, number: int) -> None:
         is_last = number + 1 == len(cross.views)
         self.ends[slot] = 0 if is_last else cross.views[number + 1].start

@@ -1,5 +1,6 @@
 """Which images each token of a prompt sees, held to the masks of transformers' processor."""
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,3 +83,13 @@ def test_one_input_is_seen_by_all() -> None:
     assert whole is not None
     assert (whole.key, whole.longest, len(whole.views)) == ("a", TILES * ROWS, 1)
     assert CrossInput.of([]) is None
+
+
+def test_a_sequence_that_has_left_keeps_no_inputs() -> None:
+    images = [Image("a", 0, ROWS), Image("b", 5, ROWS)]
+    seen = [weakref.ref(image) for image in images]
+    views = RunningViews(2)
+    views.enter(1, CrossInput.of(images), np.arange(4), 0)
+    views.leave(1)
+    del images
+    assert [image() for image in seen] == [None, None]
