@@ -101,11 +101,9 @@ def _report_engine(
     output: Path | None,
 ) -> None:
     """Prints what an engine ran on and its table; writes both to `output`."""
-    import torch
+    from antiphon.benchmarks.machine import device_name
 
-    from antiphon.benchmarks.machine import host
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+    device = device_name()
     print(f"{model} on {device}: {info}")
     print(table(rows))
     if output is not None:
@@ -179,15 +177,13 @@ def steps(
 def _steps_of_ranks(
     folder: str, options: dict[str, Any], sizes: Steps
 ) -> tuple[Any, list[list[Row]]]:
-    import torch
-
     from antiphon.benchmarks import stages
-    from antiphon.benchmarks.machine import host
+    from antiphon.benchmarks.machine import device_name
 
     load = stages.Load(sizes.inputs, sizes.cross_tokens, sizes.length, steps=ENCODER_STEPS)
     steps = replace(load, batches=sizes.sequences, steps=DECODER_STEPS)
     rows = stages.measure(folder, options, load, steps)
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else host(), [*rows]
+    return device_name(), [*rows]
 
 
 def _steps_of_one(

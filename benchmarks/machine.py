@@ -46,6 +46,11 @@ def host() -> str:
     return f"{processor}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
+def device_name() -> str:
+    """The GPU, or this machine where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+
+
 class PeakMemory:
     """A context that samples the memory of this process and its descendants, Ray's included.
 

@@ -220,11 +220,9 @@ def main() -> None:
     print(table(rows))
     print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)
     if arguments.output is not None:
-        import torch
+        from antiphon.benchmarks.machine import device_name
 
-        from antiphon.benchmarks.machine import host
-
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+        device = device_name()
         options = {name: str(value) for name, value in vars(arguments).items()}
         write_json(arguments.output, "HTTP overhead", device, options, rows)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon import AsyncEngine
-from antiphon.benchmarks.machine import host
+from antiphon.benchmarks.machine import device_name
 from antiphon.benchmarks.report import Row, table, write_json
 from antiphon.benchmarks.service.arrivals import ClosedLoop
 from antiphon.benchmarks.serving import Requests
@@ -110,9 +110,7 @@ def main() -> None:
         measured = asyncio.run(measure(folder, arguments))
     print(table(measured))
     if arguments.output is not None:
-        import torch
-
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else host()
+        device = device_name()
         options = {name: str(value) for name, value in vars(arguments).items()}
         write_json(arguments.output, "speech quality", device, options, measured)
 
