@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiphon.config.errors import UnsupportedModelError
-from antiphon.families.quantization.scheme import Rule, Scheme, StoredQuantization, WeightScheme
+from antiphon.families.quantization.scheme import (
+    EVERY_LINEAR,
+    Rule,
+    Scheme,
+    StoredQuantization,
+    WeightScheme,
+)
 
 BLOCK = 64  # four-bit numbers with a factor; each tensor says its own
 EIGHT_BITS, FOUR_BITS = "llm_int8", "blocks"
@@ -27,4 +33,4 @@ def read_bitsandbytes(settings: Mapping[str, Any]) -> StoredQuantization:
     else:
         raise UnsupportedModelError("bitsandbytes' settings say neither 8 bits nor 4")
     kept_out = tuple(settings.get("llm_int8_skip_modules") or ())
-    return StoredQuantization("bitsandbytes", (Rule(("Linear",), Scheme(weights)),), kept_out)
+    return StoredQuantization("bitsandbytes", (Rule(EVERY_LINEAR, Scheme(weights)),), kept_out)

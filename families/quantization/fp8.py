@@ -6,14 +6,13 @@ from typing import Any
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.quantization.scheme import (
     EVERY,
+    EVERY_LINEAR,
     InputScheme,
     Rule,
     Scheme,
     StoredQuantization,
     WeightScheme,
 )
-
-EVERY_LINEAR = ("Linear",)
 
 
 def read_fp8(settings: Mapping[str, Any]) -> StoredQuantization:

@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.quantization.scheme import (
     EVERY,
+    EVERY_LINEAR,
     Rule,
     Scheme,
     StoredQuantization,
@@ -13,7 +14,6 @@ from antiphon.families.quantization.scheme import (
 )
 
 LAYOUTS = ("gptq", "gptq_v2")  # they differ in their zeros: the first subtracts 1 of each
-EVERY_LINEAR = ("Linear",)
 OVERRIDES = ("bits", "group_size", "sym")  # what a rule for some layers changes
 
 

@@ -9,6 +9,7 @@ from antiphon.config.errors import CheckpointError
 
 Kind = Literal["int", "float", "nf4", "fp4"]
 EVERY = 0  # as a size of a block: all rows, or all columns
+EVERY_LINEAR = ("Linear",)  # as targets of a rule
 
 
 @dataclass(frozen=True)

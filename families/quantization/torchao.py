@@ -6,6 +6,7 @@ from typing import Any
 from antiphon.config.errors import UnsupportedModelError
 from antiphon.families.quantization.scheme import (
     EVERY,
+    EVERY_LINEAR,
     InputScheme,
     Rule,
     Scheme,
@@ -23,7 +24,7 @@ def read_torchao(settings: Mapping[str, Any]) -> StoredQuantization:
     config = settings["quant_type"]["default"]
     kept_out = list(settings.get("modules_to_not_convert") or ())
     if config["_type"] not in ("FqnToConfig", "ModuleFqnToConfig"):
-        rules = [Rule(("Linear",), _scheme(config))]
+        rules = [Rule(EVERY_LINEAR, _scheme(config))]
         return StoredQuantization("torchao", tuple(rules), tuple(kept_out))
     arguments, rules = config["_data"], []
     for name, own in (arguments.get("fqn_to_config") or arguments["module_fqn_to_config"]).items():
