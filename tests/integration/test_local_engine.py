@@ -252,9 +252,11 @@ def test_a_dead_engines_errors_do_not_grow(own: Engine) -> None:
 def test_a_deadline_holds_though_the_worker_hangs(
     own: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    released = threading.Event()
+
     def hang_once() -> None:
         monkeypatch.undo()
-        time.sleep(3)
+        released.wait(60)
 
     monkeypatch.setattr(own.workers._actor.decoder, "run_once", hang_once)  # type: ignore[union-attr]
     time.sleep(0.1)
@@ -263,7 +265,8 @@ def test_a_deadline_holds_though_the_worker_hangs(
     with pytest.raises(RequestExpired, match=r"after 0\.3 s"):
         list(own.stream("in words: 1", timeout=0.3))
     assert isinstance(output.error, RequestExpired)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 20
+    released.set()
     assert text(own) == "forty two"
 
 

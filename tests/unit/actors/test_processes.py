@@ -36,7 +36,7 @@ def test_a_process_that_ray_does_not_end_is_killed(
     began = time.monotonic()
     asyncio.run(end_local(sleeper.pid, birth(sleeper.pid)))
     assert sleeper.wait(1) == -signal.SIGKILL
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 20  # it would sleep for 60
 
 
 def test_another_process_of_that_number_is_left_alone(

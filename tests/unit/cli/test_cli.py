@@ -97,7 +97,7 @@ def test_interrupted_while_it_starts(whisper_folder: Path, moment: str) -> None:
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
     stdout, stderr = process.communicate(timeout=60)
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < 20  # a second on an idle machine
     assert (process.returncode, stdout, stderr.splitlines()[-1]) == (
         130,
         "",

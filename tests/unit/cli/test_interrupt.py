@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: gone within two seconds, one line, the shell's exit code, whatever runs."""
+"""Ctrl-C and SIGTERM: gone at once, one line, the shell's exit code, whatever runs."""
 
 import os
 import signal
@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+WAITED = 20.0  # seconds; a second on an idle machine, and 60 if something waited
 
 # The command, with a program in place of what it would run. `abandon`, the engine's part, leaves a
 # mark.
@@ -63,7 +65,8 @@ def run():
 import atexit, ctypes, os, threading, time
 atexit.register(time.sleep, 60)
 app.run = run
-from antiphon.cli import main
+from antiphon.cli import interrupt, main
+interrupt.advise(None, float(sys.argv[3]))
 main()
 """
 PROGRAMS = [
@@ -77,8 +80,8 @@ PROGRAMS = [
 ]
 
 
-def start(program: str, mark: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, program, str(mark)]
+def start(program: str, mark: Path, unwind_seconds: float = 1.0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, program, str(mark), str(unwind_seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -100,20 +103,20 @@ def test_one_signal(program: str, signum: int, code: int, line: str, tmp_path: P
     process.send_signal(signum)
     began = time.perf_counter()
     _, stderr = process.communicate(timeout=30)
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < WAITED
     assert (process.returncode, stderr) == (code, line)
     assert (tmp_path / "abandoned").exists() == (program != "abandons_in_vain")
 
 
 @pytest.mark.parametrize("program", ["swallows", "cleans_up_slowly"])
 def test_a_second_signal_does_not_wait(program: str, tmp_path: Path) -> None:
-    process = start(program, tmp_path / "abandoned")
+    process = start(program, tmp_path / "abandoned", unwind_seconds=60)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
     _, stderr = process.communicate(timeout=30)
-    assert time.perf_counter() - began < 0.7  # the first alone would take 0.8 more
+    assert time.perf_counter() - began < WAITED
     assert (process.returncode, stderr) == (130, "antiphon: interrupted\n")
     assert (tmp_path / "abandoned").exists()
 
@@ -150,5 +153,5 @@ def test_while_modules_are_imported(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
     _, stderr = process.communicate(timeout=30)
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < WAITED
     assert (process.returncode, stderr) == (130, "antiphon: interrupted\n")

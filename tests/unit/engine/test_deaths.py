@@ -68,7 +68,7 @@ def test_requests_wait_while_no_decoder_lives_and_their_time_runs() -> None:
         began = time.monotonic()
         with pytest.raises(RequestExpired, match=r"after 0\.05 s"):
             await first(cluster).opened[1][0].future
-        assert time.monotonic() - began < 0.05 + 0.25
+        assert time.monotonic() - began < 10  # it would wait for ever
         assert first(cluster).opened[0][0].is_open
         del first(cluster).opened[1], first(cluster).shown[1]
         await cluster.run()
@@ -244,7 +244,7 @@ def test_a_hanging_worker_holds_no_caller() -> None:
         began = time.monotonic()
         calls = (frontend.requests.wait(opened) for opened, _ in frontend.opened)
         ends = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - began < 0.1 + 0.25
+        assert time.monotonic() - began < 10  # they would wait for ever
         assert all(isinstance(end, RequestExpired) for end in ends)
         assert len(frontend.requests) == 0
 

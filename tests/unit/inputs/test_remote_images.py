@@ -36,7 +36,7 @@ class Handler(QuietHandler):
         elif name == "drip":
             self.send_response(200)
             self.end_headers()
-            for _ in range(50):
+            for _ in range(1200):
                 self.wfile.write(b"x")
                 self.wfile.flush()
                 time.sleep(0.05)
@@ -86,7 +86,7 @@ def test_a_server_that_sends_slowly(address: str) -> None:
     began = time.monotonic()
     with pytest.raises(ImageError, match=r"within 0\.3 s"):
         fetch(f"{address}/drip", replace(HERE, seconds=0.3))
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 20
 
 
 def test_addresses_of_this_machine_are_not_fetched_unless_that_is_allowed(address: str) -> None:
