@@ -38,7 +38,9 @@ class ModelOptions:
     max_model_len: int | None = option(
         None, "decoder positions; by default the model's own, 512 where it has no limit"
     )
-    limit_images_per_prompt: int | None = option(None, "more are refused; by default 64")
+    limit_images_per_prompt: int | None = option(
+        None, "more are refused, of videos too; by default 64"
+    )
     allowed_media_domains: str | None = option(
         None,
         "hosts that images behind addresses are fetched from, as in a.example,b.example; *: any "
