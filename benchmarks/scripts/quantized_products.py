@@ -20,7 +20,7 @@ from antiphon.benchmarks.machine import measure, seconds_in_graph
 from antiphon.benchmarks.report import Row, table
 from antiphon.kernels.compile import compiling_together
 from antiphon.kernels.grouped_linear import Tile, grouped_linear
-from antiphon.layers.quantization.grouped import BlockedWeight
+from antiphon.layers.quantization.blocked_weight import BlockedWeight
 from antiphon.layers.quantization.int4 import INNER_TILES
 from antiphon.layers.quantization.quantized_weight import QuantizedWeight
 
@@ -123,7 +123,7 @@ class Layer:
             grouped_linear, block=self.blocked.block, dtype=torch.bfloat16, x_scales=x_scales
         )
         return lambda i: run(
-            x, weights[i], self.blocked.scales, None, None, tile, counters=counters[i]
+            x, weights[i], self.blocked.scales[0], None, None, tile, counters=counters[i]
         )
 
     def error(self, x: torch.Tensor, tile: Tile) -> float:

@@ -1,98 +1,131 @@
-"""Weights with a scale for each group of inputs, in the layout that our kernel reads."""
+"""Products with weights that have scales for groups of inputs, by our kernel, on a GPU."""
 
-from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from antiphon.layers.quantization.quantized_weight import FOUR_BIT_ZERO, QuantizedWeight
+from antiphon.config.arithmetic import ceil_div
+from antiphon.kernels.formats import FLOAT8, FLOAT8_CAPABILITY
+from antiphon.layers.linear import Linear, LinearMethod, as_tensor
+from antiphon.layers.norms import LinearInput
+from antiphon.layers.quantization.blocked_weight import BLOCKS, BlockedWeight
+from antiphon.layers.quantization.quantized_weight import QuantizedWeight
+from antiphon.runtime.device import Target
 
-BLOCKS = (128, 64, 32)  # inputs that may share a scale in the kernel, the best first
-CODES_OF_WORD = 4
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+FEWEST_OUTPUTS = 64  # of a program of the kernel
+FEW_ROWS = 128  # up to which programs share sums: they would be too few otherwise
+SHARES, BLOCKS_OF_SHARE = (1, 2, 4, 8, 16), 4  # programs of one sum; the least blocks of each
+PROGRAMS = 2  # of each multiprocessor, at least
 
 
-@dataclass(frozen=True)
-class BlockedWeight:
-    """Blocks of inputs with a scale for each output; as `kernels/grouped_linear.py` takes them.
+class BlockedProduct(LinearMethod):
+    """Weights of four or eight bits; inputs stay in the model's precision."""
 
-    Groups whose inputs are in any order are whole blocks, filled up with weights of 0.
-    """
+    def __init__(self, weight: BlockedWeight) -> None:
+        self.block, self.order = weight.block, weight.order
+        outputs = weight.words.shape[1]
+        counts = ceil_div(outputs, FEWEST_OUTPUTS)
+        self.counters = torch.zeros(counts, dtype=torch.int32, device=weight.words.device)
 
-    words: torch.Tensor  # [blocks, out, words]
-    scales: torch.Tensor  # [blocks, out]
-    zeros: torch.Tensor | None  # [blocks, out]
-    order: torch.Tensor | None  # [blocks * block] int32: the input of each place; None: its own
-    block: int
+    @staticmethod
+    def suits(weight: QuantizedWeight, target: Target) -> bool:
+        has_zeros = weight.zeros is not None and weight.values.dtype == FLOAT8
+        return (
+            target.dtype in HALF_PRECISION
+            and BlockedWeight.suits(weight)
+            and weight.inputs is None
+            and not has_zeros
+            and (weight.values.dtype != FLOAT8 or has_float8(target))
+        )
 
     @classmethod
-    def of(cls, weight: QuantizedWeight) -> "BlockedWeight":
-        block = block_of(weight)
-        groups = weight.groups()
-        order, group_of_block = _filled(groups, block)
-        codes = weight.codes()
-        inputs, own = weight.shape[1], order >= 0
-        zeros = weight.zeros
-        if not torch.equal(order, torch.arange(inputs, device=order.device)):
-            codes = codes.view(torch.uint8)[:, order.clamp(min=0)]
-            if not bool(own.all()):
-                nothing = _zero_codes(weight)[:, group_of_block.repeat_interleave(block)]
-                codes = torch.where(own, codes, nothing)
-            codes = codes.view(weight.codes().dtype)
-            stored_order = order.clamp(min=0).int()
-        else:
-            stored_order = None
-        words = codes.unflatten(1, (-1, block)).transpose(0, 1)  # [blocks, out, block]
-        if weight.has_four_bits:
-            words = _four_in_a_word(words)
-        by_group = [_by_block(part, group_of_block) for part in (weight.scales, zeros)]
-        scales, own_zeros = by_group
+    def take(cls, layer: Linear, weight: QuantizedWeight) -> None:
+        blocked = BlockedWeight.of(weight)
+        layer.quantize(blocked.words, blocked.scales, cls(blocked))
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        rows = as_tensor(x)
+        return self.multiply(layer, rows, None, rows.dtype)
+
+    def multiply(
+        self, layer: Linear, rows: torch.Tensor, x_scales: torch.Tensor | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        from antiphon.kernels.grouped_linear import Tile, grouped_linear  # needs Triton
+
+        scales = layer.weight_scale
         assert scales is not None
-        if own_zeros is not None:
-            own_zeros = own_zeros.to(scales.dtype)
-        return cls(words.contiguous(), scales, own_zeros, stored_order, block)
+        blocks, outputs = layer.weight.shape[:2]
+        tile = Tile(*tile_of(len(rows), outputs, blocks, rows.device))
+        return grouped_linear(
+            rows.contiguous(), layer.weight, scales[0], scales[1] if len(scales) > 1 else None,
+            layer.bias, tile, block=self.block, dtype=dtype, x_scales=x_scales, order=self.order,
+            counters=self.counters,
+        )  # fmt: skip
 
 
-def _by_block(by_group: torch.Tensor | None, group_of_block: torch.Tensor) -> torch.Tensor | None:
-    """[out, groups] -> [blocks, out]"""
-    if by_group is None:
-        return None
-    if by_group.shape[1] == 1:
-        return by_group.t().expand(len(group_of_block), -1).contiguous()
-    return by_group.t()[group_of_block].contiguous()
+class BlockedFloat8Product(BlockedProduct):
+    """Both sides in float8: inputs with a scale for each token and group of features, as large as
+    the blocks of the weight."""
+
+    def __init__(self, weight: BlockedWeight, dtype: torch.dtype) -> None:
+        super().__init__(weight)
+        self.dtype = dtype
+
+    @staticmethod
+    def suits(weight: QuantizedWeight, target: Target) -> bool:
+        inputs = weight.inputs
+        return (
+            inputs is not None
+            and weight.values.dtype == FLOAT8
+            and weight.zeros is None
+            and BlockedWeight.suits(weight)
+            and weight.group_of is None
+            and inputs.scheme.dynamic
+            and inputs.scheme.limit is None
+            and inputs.scheme.group == weight.group_size
+            and inputs.scheme.group in BLOCKS
+            and weight.shape[1] % inputs.scheme.group == 0
+            and target.dtype in HALF_PRECISION
+            and has_float8(target)
+        )
+
+    @classmethod
+    def take_for(cls, layer: Linear, weight: QuantizedWeight, dtype: torch.dtype) -> None:
+        blocked = BlockedWeight.of(weight)
+        layer.quantize(blocked.words, blocked.scales, cls(blocked, dtype))
+
+    def product(self, layer: Linear, x: LinearInput) -> torch.Tensor:
+        from antiphon.kernels.group_rows import quantize_groups  # Triton exists where CUDA does
+
+        values, scales = quantize_groups(as_tensor(x).contiguous(), self.block)
+        return self.multiply(layer, values, scales, self.dtype)
 
 
-def _zero_codes(weight: QuantizedWeight) -> torch.Tensor:
-    """[out, groups] uint8: the bits of a weight of 0."""
-    if weight.zeros is None:
-        zero = FOUR_BIT_ZERO if weight.has_four_bits else 0
-        return torch.full(weight.scales.shape, zero, dtype=torch.uint8, device=weight.scales.device)
-    return weight.zeros.to(torch.int16).to(torch.uint8)
+def has_float8(target: Target) -> bool:
+    """Whether the device has float8 numbers."""
+    if target.device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(target.device) >= FLOAT8_CAPABILITY
 
 
-def _filled(groups: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs in the order of their `groups`, each group filled up to whole blocks: the input of
-    each place, or -1, and the group of each block."""
-    by_group, counts = torch.sort(groups, stable=True).indices, torch.bincount(groups)
-    blocks = -(-counts // block)
-    starts = torch.cumsum(blocks * block, 0) - blocks * block
-    sorted_groups = groups[by_group]
-    before = torch.cumsum(counts, 0) - counts
-    within = torch.arange(len(groups), device=groups.device) - before[sorted_groups]
-    order = torch.full((int(blocks.sum()) * block,), -1, device=groups.device)
-    order[starts[sorted_groups] + within] = by_group
-    names = torch.arange(len(counts), device=groups.device)
-    return order, names.repeat_interleave(blocks)
+@cache
+def tile_of(
+    rows: int, outputs: int, blocks: int, device: torch.device
+) -> tuple[int, int, int, int, int]:
+    """How the kernel is launched, as a `Tile`."""
+    height = next((size for size in (16, 32, 64) if rows <= size), FEW_ROWS)
+    width, warps = (FEWEST_OUTPUTS, 4) if height < FEW_ROWS else (128, 8)
+    tiles = ceil_div(rows, height) * ceil_div(outputs, width)
+    splits = 1
+    if rows <= FEW_ROWS:
+        possible = [count for count in SHARES if count == 1 or count * BLOCKS_OF_SHARE <= blocks]
+        enough = [count for count in possible if tiles * count >= PROGRAMS * _processors(device)]
+        splits = min(enough, default=max(possible))
+    return height, width, splits, warps, 5 if height <= 32 else 3
 
 
-def _four_in_a_word(codes: torch.Tensor) -> torch.Tensor:
-    """[blocks, out, block] uint8 -> [blocks, out, block / 4] int16"""
-    parts = codes.unflatten(-1, (CODES_OF_WORD, -1)).int()
-    words = (
-        parts[..., 0, :] | parts[..., 1, :] << 4 | parts[..., 2, :] << 8 | parts[..., 3, :] << 12
-    )
-    return words.to(torch.int16)
-
-
-def block_of(weight: QuantizedWeight) -> int:
-    """Inputs of a block of the kernel: all that share a group, or a part of them."""
-    size = weight.group_size or weight.shape[1]
-    return next((block for block in BLOCKS if size % block == 0), BLOCKS[1])
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
